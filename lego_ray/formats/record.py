@@ -1,0 +1,140 @@
+"""What an adapter is, once its headers are read: frozen values, no bytes, no paths opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+SiteKind = Literal["linear", "embedding", "conv"]
+
+# Bytes an element, for the dtypes an adapter may be stored in (safetensors' names).
+DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpan:
+    """Where one tensor's bytes lie in a weights file.
+
+    Attributes:
+        name: The tensor's key in the file.
+        dtype: Safetensors' name of the element type, such as `F32` or `BF16`.
+        shape: The stored shape.
+        start: First byte, counted from the start of the file.
+        end: One past the last byte.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFactors:
+    """One adapter's factor pair at one site, `dW = scaling * B A`.
+
+    Attributes:
+        site: The target module's path in the base model, without PEFT's prefix.
+        kind: `linear` and `conv`: A is (r, d_in) once flattened, B is (d_out, r).
+            `embedding`: A is (r, vocabulary), B is (dim, r).
+        rank: r, at least 1.
+        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
+        a: The span of A.
+        b: The span of B.
+    """
+
+    site: str
+    kind: SiteKind
+    rank: int
+    scaling: float
+    a: TensorSpan
+    b: TensorSpan
+
+    @property
+    def d_in(self) -> int:
+        """Length of a row of A once flattened: a convolution's is in/groups * kernel sizes."""
+        size = 1
+        for n in self.a.shape[1:]:
+            size *= n
+        return size
+
+    @property
+    def d_out(self) -> int:
+        """Length of a column of B."""
+        return self.b.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRecord:
+    """One adapter as its headers describe it.
+
+    Attributes:
+        uri: Where the adapter's directory is.
+        weights_key: Name of the weights file inside it.
+        adapter_id: Hex sha256 that identifies the content (see `formats.identity`).
+        version: What the store says of the weights file's version (an ETag, a blob hash, size and
+            time on disk): changes whenever the file is written again.
+        revision: Commit of a hub repository, or empty.
+        format: Name of the layout read, such as `peft`.
+        base_model: `base_model_name_or_path`, or empty.
+        sites: Factor pairs, sorted by site.
+        full_weights: Spans of tensors that are not low-rank (`modules_to_save`, biases) and were
+            kept or dropped on request; empty otherwise.
+        n_bytes: Size of the weights file.
+        config: The parts of the adapter's configuration that a merged adapter takes over
+            (`task_type`, `fan_in_fan_out`, `modules_to_save`, `bias`), as JSON values.
+        license: Licence named by the model card, or empty.
+        tags: Free key/value pairs from the adapter's model card.
+        notes: What was set aside in reading it, in words; empty for most.
+    """
+
+    uri: str
+    weights_key: str
+    adapter_id: str
+    version: str
+    revision: str
+    format: str
+    base_model: str
+    sites: tuple[SiteFactors, ...]
+    full_weights: tuple[TensorSpan, ...]
+    n_bytes: int
+    config: Mapping[str, object] = field(default_factory=dict)
+    license: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Rank of each site, in site order."""
+        return tuple(s.rank for s in self.sites)
+
+    @property
+    def n_params(self) -> int:
+        """Number of LoRA parameters."""
+        return sum(s.rank * (s.d_in + s.d_out) for s in self.sites)
+
+    @property
+    def dtype(self) -> str:
+        """The element type that holds most of the parameters."""
+        count: dict[str, int] = {}
+        for s in self.sites:
+            count[s.a.dtype] = count.get(s.a.dtype, 0) + s.rank * s.d_in
+            count[s.b.dtype] = count.get(s.b.dtype, 0) + s.rank * s.d_out
+        return max(sorted(count), key=lambda name: count[name]) if count else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An adapter that was not taken.
+
+    Attributes:
+        uri: Where it is.
+        status: `refused` (its headers say it cannot be merged) or `quarantined` (its weights do).
+        reason: The error's class and message, as shown to the user.
+    """
+
+    uri: str
+    status: Literal["refused", "quarantined"]
+    reason: str

@@ -1,0 +1,1 @@
+"""Merge methods: one a file, all behind `base.MergeMethod`; the registry lists them."""

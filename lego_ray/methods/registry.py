@@ -1,0 +1,35 @@
+"""The merge methods there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+
+from lego_ray.errors import InvalidOption
+from lego_ray.methods.base import MergeMethod
+from lego_ray.methods.lego import Lego
+
+METHODS: Mapping[str, type[Lego]] = {"lego": Lego}
+
+
+def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
+    """Makes a merge method from its name and options.
+
+    Args:
+        name: A key of `METHODS`.
+        options: Values for the method's attributes; those not named keep their defaults.
+
+    Raises:
+        InvalidOption: If there is no such method or option, or a value is out of range.
+    """
+    if name not in METHODS:
+        raise InvalidOption("--method", f"{name!r} is not one of {', '.join(METHODS)}")
+    make: Callable[..., MergeMethod] = METHODS[name]
+    known = [f.name for f in fields(METHODS[name])]
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
+            raise InvalidOption(option, f"the {name} method has no such option", hint)
+    return make(**options)

@@ -1,0 +1,81 @@
+"""The two reweightings of LoRA-LEGO (arXiv 2409.16167, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lego_ray.errors import InvalidOption
+
+ParameterNorm = Literal["inf", "l2", "none"]
+
+
+def row_norms(rows: Tensor, norm: ParameterNorm) -> Tensor:
+    """Norm of each row.
+
+    Args:
+        rows: Shape (n, d).
+        norm: `inf` for the largest magnitude, `l2` for the Euclidean length.
+
+    Returns:
+        Shape (n,), float64.
+    """
+    if norm == "inf":
+        return rows.abs().amax(dim=1).double()
+    return rows.double().square().sum(dim=1).sqrt()
+
+
+def parameter_reweight(
+    centroids: Tensor, member_norms: Tensor, labels: Tensor, norm: ParameterNorm
+) -> Tensor:
+    """Gives each centroid the mean norm of its members: `mu *= mean ||m|| / ||mu||`.
+
+    A mean of unlike vectors is shorter than they are; this undoes that decay.
+
+    Args:
+        centroids: Shape (k, d), float64.
+        member_norms: `row_norms` of the pool, shape (n,), float64.
+        labels: Cluster of each row of the pool, shape (n,), int64.
+        norm: Which norm; `none` returns the centroids as they are.
+
+    Returns:
+        Shape (k, d), float64. A zero centroid stays zero.
+    """
+    if norm == "none":
+        return centroids
+    k = centroids.shape[0]
+    totals = torch.zeros(k, dtype=torch.float64, device=centroids.device)
+    totals.index_add_(0, labels, member_norms)
+    wanted = totals / torch.bincount(labels, minlength=k)
+    have = row_norms(centroids, norm)
+    factor = torch.where(have > 0, wanted / have, 1.0)
+    return centroids * factor[:, None]
+
+
+def output_scale(choice: str | float, *, source_rank: float, n_pool: int, n_clusters: int) -> float:
+    """Factor on a site's merged update, against growth of its variance.
+
+    Args:
+        choice: `source-rank` for `sqrt(r / k)` with r the mean source rank at the site (TARA, SMoEA),
+            `pool` for `sqrt(n / k)` (CtM), `none` for 1, or the factor itself.
+        source_rank: r.
+        n_pool: n, the rows of the site's pool.
+        n_clusters: k, the rank-one terms actually made at the site.
+
+    Raises:
+        InvalidOption: If the choice is none of these.
+    """
+    if choice == "source-rank":
+        return float((source_rank / n_clusters) ** 0.5)
+    if choice == "pool":
+        return float((n_pool / n_clusters) ** 0.5)
+    if choice == "none":
+        return 1.0
+    if isinstance(choice, int | float):
+        return float(choice)
+    raise InvalidOption(
+        "output_scale",
+        f"{choice!r} is not one of source-rank, pool, none or a number",
+    )

@@ -1,0 +1,147 @@
+"""The adapters at hand, taken and refused, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from lego_ray.errors import (
+    BaseModelMismatch,
+    LegoRayError,
+    NoAdaptersFound,
+    SiteShapeMismatch,
+)
+from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a scan found.
+
+    Attributes:
+        adapters: Adapters that can be merged as far as their headers say, sorted by id, then URI.
+        refused: Adapters that cannot, sorted by URI.
+    """
+
+    adapters: tuple[AdapterRecord, ...]
+    refused: tuple[Refused, ...]
+
+    @classmethod
+    def of(cls, adapters: Iterable[AdapterRecord], refused: Iterable[Refused]) -> Inventory:
+        """An inventory in its one order; an adapter reached twice counts once."""
+        by_uri = {a.uri: a for a in adapters}
+        return cls(
+            adapters=tuple(sorted(by_uri.values(), key=lambda a: (a.adapter_id, a.uri))),
+            refused=tuple(sorted({r.uri: r for r in refused}.values(), key=lambda r: r.uri)),
+        )
+
+    def quarantine(self, reasons: dict[str, LegoRayError]) -> Inventory:
+        """The inventory without adapters whose weights turned out bad.
+
+        Args:
+            reasons: URI of each adapter, and what is wrong with it.
+        """
+        refused = [
+            Refused(uri, "quarantined", f"{type(e).__name__}: {e}") for uri, e in reasons.items()
+        ]
+        return Inventory.of(
+            (a for a in self.adapters if a.uri not in reasons), (*self.refused, *refused)
+        )
+
+
+def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
+    """Raises `NoAdaptersFound` if there is nothing to merge."""
+    if inventory.adapters:
+        return
+    where = ", ".join(sources) or "sources"
+    if inventory.refused:
+        first = inventory.refused[0]
+        raise NoAdaptersFound(
+            where,
+            f"all {len(inventory.refused)} adapters were refused; the first, {first.uri}, "
+            f"because {first.reason.rstrip('.')}",
+            "`lego-ray plan` lists every reason.",
+        )
+    raise NoAdaptersFound(
+        where,
+        "no adapter_config.json was found there or below",
+        "Point at a directory, s3:// prefix or hf:// repository that holds PEFT adapters.",
+    )
+
+
+def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:
+    """The base model of a merge.
+
+    Args:
+        adapters: The adapters to merge.
+        override: The user's `--base-model`, or empty.
+
+    Raises:
+        BaseModelMismatch: If the adapters name different ones and there is no override.
+    """
+    if override:
+        return override
+    names = Counter(a.base_model for a in adapters)
+    if len(names) > 1:
+        listed = "; ".join(f"{n} name {name or '(none)'}" for name, n in names.most_common())
+        rare = names.most_common()[-1][0]
+        example = next(a.uri for a in adapters if a.base_model == rare)
+        raise BaseModelMismatch(
+            example,
+            f"the adapters name different base models: {listed}",
+            "Leave the others out with --exclude, or, if they are one model under several names, "
+            "give its name with --base-model.",
+        )
+    return next(iter(names), "")
+
+
+def shape_of(factors: SiteFactors) -> tuple[str, int, int, tuple[int, ...]]:
+    """What adapters must agree on at a site: kind, d_in, d_out, and the stored tail of A."""
+    return (factors.kind, factors.d_in, factors.d_out, factors.a.shape[1:])
+
+
+def check_shapes(adapters: Iterable[AdapterRecord]) -> None:
+    """Checks that all adapters mean the same module by each site's name.
+
+    Raises:
+        SiteShapeMismatch: Naming the site, the shapes and an adapter of each.
+    """
+    seen: dict[str, dict[tuple[str, int, int, tuple[int, ...]], list[str]]] = defaultdict(dict)
+    for adapter in adapters:
+        for factors in adapter.sites:
+            seen[factors.site].setdefault(shape_of(factors), []).append(adapter.uri)
+    for site, shapes in sorted(seen.items()):
+        if len(shapes) > 1:
+            listed = "; ".join(
+                f"{kind} with A (r, {d_in}) and B ({d_out}, r) in {len(uris)}, such as {uris[0]}"
+                for (kind, d_in, d_out, _), uris in shapes.items()
+            )
+            raise SiteShapeMismatch(
+                site,
+                f"the adapters disagree on this site's shape: {listed}",
+                "They were trained on different models; leave some out with --exclude.",
+            )
+
+
+def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
+    """Lets only the adapter named by `keep:NAME` keep weights that are not low-rank.
+
+    Raises:
+        NoAdaptersFound: If no adapter's directory has that name.
+    """
+    mode, _, name = choice.partition(":")
+    if mode != "keep":
+        return inventory
+    if not any(_named(a.uri, name) for a in inventory.adapters):
+        raise NoAdaptersFound(
+            f"--full-weights {choice}", f"no adapter that is merged is called {name}"
+        )
+    kept = tuple(
+        a if _named(a.uri, name) else replace(a, full_weights=()) for a in inventory.adapters
+    )
+    return Inventory(adapters=kept, refused=inventory.refused)
+
+
+def _named(uri: str, name: str) -> bool:
+    return uri == name or uri.rstrip("/").rsplit("/", 1)[-1] == name

@@ -1,0 +1,89 @@
+"""What the user asked for: one merge, in full, as a frozen value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lego_ray.errors import InvalidOption
+from lego_ray.methods.base import MergeMethod
+from lego_ray.methods.registry import method_of
+
+DTYPES = ("majority", "F32", "BF16", "F16")
+LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One merge, in full; checked when it is made.
+
+    Attributes:
+        name: What the merged adapter is called in the catalog and its model card.
+        rank: k, the rank of the merged adapter.
+        method: Name of the merge method.
+        options: The method's options; those left out take its defaults, and are recorded.
+        seed: Fixes everything random.
+        dtype: Element type written: `F32`, `BF16`, `F16`, or `majority` for what most parameters of
+            the sources have. Arithmetic is float32 and wider whatever it is.
+        base_model: Base model the merged adapter names, whatever the sources say; empty to take the
+            one name the sources agree on.
+        full_weights: What to do with `modules_to_save` and biases, which are not low-rank: `refuse`
+            the adapter, `drop` them, or `keep:NAME` those of the one adapter whose directory is NAME.
+        exclude: Glob patterns; adapters whose path matches one are left out.
+        compact: Write true ranks with `rank_pattern` instead of zero-padding to rank k.
+    """
+
+    name: str
+    rank: int
+    method: str = "lego"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    dtype: str = "majority"
+    base_model: str = ""
+    full_weights: str = "refuse"
+    exclude: tuple[str, ...] = ()
+    compact: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise InvalidOption("--rank", f"{self.rank!r} is not a whole number of at least 1")
+        if not self.name or "/" in self.name:
+            raise InvalidOption("--name", f"{self.name!r} is empty or holds a slash")
+        if not isinstance(self.seed, int) or not 0 <= self.seed <= LARGEST_SEED:
+            raise InvalidOption("--seed", f"{self.seed!r} is not a whole number from 0 to 2^63-1")
+        if self.dtype not in DTYPES:
+            raise InvalidOption("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
+        mode, _, kept = self.full_weights.partition(":")
+        if not (self.full_weights in ("refuse", "drop") or (mode == "keep" and kept)):
+            raise InvalidOption(
+                "--full-weights", f"{self.full_weights!r} is not refuse, drop or keep:NAME"
+            )
+        made = self.merge_method()
+        object.__setattr__(self, "options", asdict(made))  # type: ignore[call-overload]
+
+    def merge_method(self) -> MergeMethod:
+        """The merge method with its options."""
+        return method_of(self.method, self.options)
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field as JSON values."""
+        return {**asdict(self), "exclude": list(self.exclude)}
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: keys sorted, no spaces, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(value: object) -> str:
+    """Hex sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def site_seed(seed: int, site: str) -> int:
+    """Seed of one site's generator: from (seed, site name), never from scheduling."""
+    mixed = hashlib.sha256(f"{seed}\n{site}".encode()).digest()
+    return int.from_bytes(mixed[:8], "big") >> 1

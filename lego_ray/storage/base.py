@@ -1,0 +1,87 @@
+"""What every store promises: bytes by key under one root URI. Knows no LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object under a store's root.
+
+    Attributes:
+        key: Path below the root, with `/` between parts.
+        size: Bytes.
+        version: The store's own mark of this content: an ETag, a blob hash, or size and
+            modification time on disk. A rewritten object has another.
+    """
+
+    key: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Bytes `start` up to, not including, `end` of an object."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.end - self.start
+
+
+class Store(Protocol):
+    """Bytes by key under one root.
+
+    A store is a value: it can be pickled and sent to a worker, and opens its connections lazily,
+    once a process. Any method may raise `ObjectNotFound`, `AccessDenied` or `StoreUnavailable`.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root's URI, without a trailing slash."""
+
+    @property
+    def revision(self) -> str:
+        """The commit the root is pinned to, or empty where the store has no commits."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes fetched through this object in this process, gaps of coalesced reads included."""
+
+    @property
+    def requests(self) -> int:
+        """Read requests made through this object in this process."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yields every object whose key starts with `prefix`, in key order."""
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Describes one object."""
+
+    def read(self, key: str) -> bytes:
+        """Reads one object whole."""
+
+    def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
+        """Reads ranges of one object, near ones in one request.
+
+        Returns one buffer a range, in the order asked. A range past the end of the object is a
+        `StorageError`, never a short buffer.
+        """
+
+    def create(self, key: str, data: bytes) -> None:
+        """Writes a new object, atomically: no reader ever sees part of it.
+
+        Raises:
+            AlreadyExists: If there is one; it is left as it was.
+            ReadOnlyStore: If this kind of store cannot be written.
+        """
+
+    def delete(self, key: str) -> None:
+        """Removes one object; one that is not there is no error."""
