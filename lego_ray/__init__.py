@@ -1,0 +1,29 @@
+"""lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
+
+`scan`, `plan`, `merge` and `verify` are the command line's verbs as calls; `lego_ray.catalog` has the
+rest. Importing this package loads neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lego_ray import catalog
+    from lego_ray.execution.api import merge, plan, scan, verify
+
+__all__ = ["catalog", "merge", "plan", "scan", "verify"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "catalog":
+        return import_module("lego_ray.catalog")
+    if name in __all__:
+        return getattr(import_module("lego_ray.execution.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

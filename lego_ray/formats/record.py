@@ -81,7 +81,7 @@ class AdapterRecord:
         base_model: `base_model_name_or_path`, or empty.
         sites: Factor pairs, sorted by site.
         full_weights: Spans of tensors that are not low-rank (`modules_to_save`, biases) and were
-            kept or dropped on request; empty otherwise.
+            kept on request; empty otherwise. What was dropped is in `notes`.
         n_bytes: Size of the weights file.
         config: The parts of the adapter's configuration that a merged adapter takes over
             (`task_type`, `fan_in_fan_out`, `modules_to_save`, `bias`), as JSON values.

@@ -28,7 +28,7 @@ from lego_ray.numerics.reweight import (
 )
 from lego_ray.numerics.seeding import kmeans_plus_plus
 
-Distance = Literal["euclidean", "normalised", "rank-one"]
+Distance = Literal["euclidean", "rank-one"]
 Basis = Literal["raw", "svd"]
 
 # Rows whose inner products seed a pool too large for its Gram matrix: 32 a cluster, at least this.
@@ -45,25 +45,28 @@ class Lego:
         n_init: Restarts of k-means; the one of least inertia is kept.
         max_iter: Most Lloyd steps a restart takes.
         tol: Relative gain in inertia at which a restart stops.
-        distance: What k-means compares: `euclidean`, the raw MSUs; `normalised`, `[a/|a| ; b/|b|]`
-            (the centroid stays the mean of the raw members); `rank-one`, the updates `b a^T`
-            themselves, whose representative is the top singular triplet of the cluster's mean update.
+        distance: What k-means compares: `euclidean`, the MSUs as vectors; `rank-one`, the balanced
+            updates `b a^T` themselves, with the top singular triplet of a cluster's mean update as its
+            representative.
+        normalise: Cluster `[a/|a| ; b/|b|]` instead of `[a ; b]`; the centroid stays the mean of the
+            raw members.
         basis: `raw`, the ranks as trained, or `svd`, each adapter in the singular basis of its update.
         balance: Rescale each MSU so that its halves are equally long.
         align_signs: Flip each MSU so that the largest entry of its `a` half is positive.
-        parameter_norm: Norm of the parameter reweighting, or `none`.
-        output: Output reweighting: `source-rank`, `pool`, `none`, or a factor on the update.
+        parameter_reweight: Norm of the parameter reweighting, or `none`.
+        output_reweight: `source-rank`, `pool`, `none`, or a factor on the update.
     """
 
     n_init: int = 10
     max_iter: int = 300
     tol: float = 1e-6
     distance: Distance = "euclidean"
+    normalise: bool = False
     basis: Basis = "raw"
     balance: bool = False
     align_signs: bool = False
-    parameter_norm: ParameterNorm = "inf"
-    output: str | float = "source-rank"
+    parameter_reweight: ParameterNorm = "inf"
+    output_reweight: str | float = "source-rank"
 
     def __post_init__(self) -> None:
         for option, least in (("n_init", 1), ("max_iter", 1)):
@@ -77,14 +80,14 @@ class Lego:
         for option, choices in (
             ("distance", get_args(Distance)),
             ("basis", get_args(Basis)),
-            ("parameter_norm", get_args(ParameterNorm)),
+            ("parameter_reweight", get_args(ParameterNorm)),
         ):
             if getattr(self, option) not in choices:
                 raise InvalidOption(
                     f"--{option.replace('_', '-')}",
                     f"{getattr(self, option)!r} is not one of {', '.join(choices)}",
                 )
-        output_scale(self.output, source_rank=1.0, n_pool=1, n_clusters=1)
+        output_scale(self.output_reweight, source_rank=1.0, n_pool=1, n_clusters=1)
 
     @property
     def name(self) -> str:
@@ -111,10 +114,13 @@ class Lego:
         counts = torch.bincount(labels).double()
         rows = self._representatives(pool, labels)
         rows = parameter_reweight(
-            rows, row_norms(pool.rows, self.parameter_norm), labels, self.parameter_norm
+            rows, row_norms(pool.rows, self.parameter_reweight), labels, self.parameter_reweight
         )
         scale = output_scale(
-            self.output, source_rank=pool.mean_rank, n_pool=pool.n, n_clusters=rows.shape[0]
+            self.output_reweight,
+            source_rank=pool.mean_rank,
+            n_pool=pool.n,
+            n_clusters=rows.shape[0],
         )
         rows = _scaled(rows, scale, pool.d_in)
         return SiteSolution(
@@ -132,7 +138,11 @@ class Lego:
 
     def _moves_rows(self) -> bool:
         return (
-            self.basis == "svd" or self.balance or self.align_signs or self.distance != "euclidean"
+            self.basis == "svd"
+            or self.balance
+            or self.align_signs
+            or self.normalise
+            or self.distance == "rank-one"
         )
 
     def _in_geometry(self, pool: Pool) -> Pool:
@@ -164,7 +174,7 @@ class Lego:
         self, pool: Pool, rank: int, generator: torch.Generator
     ) -> tuple[Clustering, Tensor, float | None]:
         points = pool.rows
-        if self.distance == "normalised":
+        if self.normalise:
             points = geometry.normalise_halves(points, pool.d_in)
         if rank >= pool.n:
             clustering = singletons(pool.n)
@@ -178,8 +188,8 @@ class Lego:
         return clustering, distances_to_centroids(points, clustering.labels, centroids), None
 
     def _products(self, halves: GramHalves) -> Tensor:
-        if self.distance == "normalised":
-            return halves.normalised()
+        if self.normalise:
+            halves = halves.normalised()
         if self.distance == "rank-one":
             return halves.rank_one()
         return halves.euclidean()

@@ -35,9 +35,9 @@ class GramHalves:
         """`m_i . m_j` of the concatenated MSUs."""
         return self.a + self.b
 
-    def normalised(self) -> Tensor:
-        """Inner products of `[a/|a| ; b/|b|]`; zero halves stay zero."""
-        return _cosines(self.a) + _cosines(self.b)
+    def normalised(self) -> GramHalves:
+        """The same of `[a/|a| ; b/|b|]`; zero halves stay zero."""
+        return GramHalves(a=_cosines(self.a), b=_cosines(self.b))
 
     def rank_one(self) -> Tensor:
         """`<b_i a_i^T, b_j a_j^T> = (a_i . a_j)(b_i . b_j)`, the Frobenius inner products."""

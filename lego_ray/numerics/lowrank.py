@@ -24,6 +24,12 @@ class UpdateComparison:
     total: float
     inner: float
 
+    def __add__(self, other: UpdateComparison) -> UpdateComparison:
+        """The comparison over two sites together."""
+        return UpdateComparison(
+            self.merged + other.merged, self.total + other.total, self.inner + other.inner
+        )
+
     def relative_error(self, scale: float = 1.0) -> float:
         """`||W - c S||_F / ||c S||_F` for c = scale; 0 where both are zero, infinite where S is.
 

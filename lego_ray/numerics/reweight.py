@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -73,9 +74,9 @@ def output_scale(choice: str | float, *, source_rank: float, n_pool: int, n_clus
         return float((n_pool / n_clusters) ** 0.5)
     if choice == "none":
         return 1.0
-    if isinstance(choice, int | float):
+    if isinstance(choice, int | float) and math.isfinite(choice):
         return float(choice)
     raise InvalidOption(
-        "output_scale",
+        "--output-reweight",
         f"{choice!r} is not one of source-rank, pool, none or a number",
     )

@@ -1,0 +1,1 @@
+"""Thin Ray job entry points, and the benchmarks."""

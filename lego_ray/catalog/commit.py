@@ -1,0 +1,100 @@
+"""One change to a table, made exactly once however many writers race."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from lego_ray.catalog.location import translate
+from lego_ray.errors import CatalogError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+# Put by put, the library moves an append behind the commits that overtook it; each writer that
+# races costs at most one such step at a time, so this allows far more writers than is sane.
+_LIBRARY_RETRIES = 100
+# Then we look at the table anew. A compare-and-swap loses a whole round to each other writer.
+_CONFLICT_ATTEMPTS = 60
+_FAILURE_ATTEMPTS = 3
+_LONGEST_WAIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows to write, and the condition that they are written once.
+
+    Attributes:
+        data: Rows that fit the table.
+        transactions: (name, version) pairs stored with the commit. Of two racing commits that share
+            a name only one succeeds; the other looks at the table anew.
+        mode: `overwrite` puts the rows in place of all there are.
+    """
+
+    data: pa.Table
+    transactions: tuple[tuple[str, int], ...]
+    mode: Literal["append", "overwrite"] = "append"
+
+
+def commit(
+    opener: Callable[[], DeltaTable], prepare: Callable[[DeltaTable, bool], Change | None], uri: str
+) -> None:
+    """Commits what `prepare` makes of a table's latest state.
+
+    A failed try is never assumed to have left nothing behind: the table is opened again and
+    `prepare` asked again, and it must answer None once its change is there.
+
+    Args:
+        opener: Opens the table, making it if there is none.
+        prepare: The change to make to a table in the state given, or None for none. Also told
+            whether it was asked before.
+        uri: The table's, for errors.
+
+    Raises:
+        CatalogError: If the commit was refused, or lost too many races.
+        StorageError: If the store could not be reached or refused access.
+    """
+    from deltalake import CommitProperties, Transaction, write_deltalake
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    conflicts = failures = 0
+    again = False
+    while True:
+        try:
+            handle = opener()
+            change = prepare(handle, again)
+            if change is None:
+                return
+            again = True
+            write_deltalake(
+                handle,
+                change.data,
+                mode=change.mode,
+                commit_properties=CommitProperties(
+                    max_commit_retries=_LIBRARY_RETRIES,
+                    app_transactions=[Transaction(*pair) for pair in change.transactions],
+                ),
+            )
+            return
+        except CommitFailedError as error:
+            conflicts += 1
+            if conflicts >= _CONFLICT_ATTEMPTS:
+                raise CatalogError(
+                    uri, f"{conflicts} commits lost to other writers", "Run again."
+                ) from error
+        except (DeltaError, OSError) as error:
+            failures += 1
+            meaning = translate(uri, error)
+            if failures >= _FAILURE_ATTEMPTS or not isinstance(meaning, StoreUnavailable):
+                raise meaning from error
+        _wait(conflicts + failures)
+
+
+def _wait(attempt: int) -> None:
+    # Writers that lost the same race must not meet again; the user's own generator is left alone.
+    time.sleep(random.SystemRandom().uniform(0, min(_LONGEST_WAIT, 0.02 * 2**attempt)))

@@ -1,0 +1,143 @@
+"""What was merged: the list, one merge, and where its ranks came from."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lego_ray.catalog.schema import TABLES
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import InvalidOption
+
+# Fewer digits of a merge_id are taken for a name.
+_MIN_PREFIX = 6
+
+
+@dataclass(frozen=True, slots=True)
+class MergeDetail:
+    """One merge.
+
+    Attributes:
+        merge: Its row of `merges`; maps as dicts.
+        sites: Its rows of `merge_sites`, by site.
+    """
+
+    merge: dict[str, Any]
+    sites: pa.Table
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Sums the sites up: counts and inertia added, errors as mean and worst over sites."""
+        sites = self.sites
+        return {
+            "sites": sites.num_rows,
+            "msus": pc.sum(sites["n_msus"], min_count=0).as_py(),
+            "inertia": pc.sum(sites["inertia"]).as_py(),
+            "relative_error_mean": pc.mean(sites["relative_error"]).as_py(),
+            "relative_error_max": pc.max(sites["relative_error"]).as_py(),
+            "norm_ratio_mean": pc.mean(sites["norm_ratio"]).as_py(),
+        }
+
+
+def list_merges(catalog: Catalog) -> pa.Table:
+    """Lists the merges, newest first.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+    """
+    return catalog.read("merges").sort_by([("created_at", "descending"), ("merge_id", "ascending")])
+
+
+def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetail:
+    """Finds one merge.
+
+    Args:
+        catalog: Where to look.
+        merge: Its name, its merge_id, or the first digits of it (six or more, if they fit one).
+        version: Which of that name; the highest if not given.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If no merge fits, or several do.
+    """
+    row = _find(list_merges(catalog).to_pylist(), merge, version)
+    row["versions"] = dict(row["versions"])
+    if not catalog.exists("merge_sites"):
+        return MergeDetail(row, TABLES["merge_sites"].schema.empty_table())
+    sites = catalog.dataset("merge_sites").to_table(filter=pc.field("merge_id") == row["merge_id"])
+    return MergeDetail(row, sites.sort_by("site"))
+
+
+def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Table:
+    """Says which adapters a merge is made of, and how much of it is each one's.
+
+    Args:
+        catalog: Where to look.
+        merge: As for `show`.
+        version: As for `show`.
+
+    Returns:
+        One row an adapter, in the merge's own order: adapter_id; uri (null if it was never
+        scanned into this catalog); msus, its ranks that went in; clusters, the merged ranks it
+        is part of; weight, the sum of its shares, in merged ranks.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If no merge fits, or several do.
+    """
+    row = _find(list_merges(catalog).to_pylist(), merge, version)
+    shares: dict[str, dict[str, Any]] = {}
+    if catalog.exists("msus"):
+        msus = catalog.dataset("msus").to_table(
+            columns=["site", "adapter_id", "cluster", "weight"],
+            filter=pc.field("merge_id") == row["merge_id"],
+        )
+        by_cluster = msus.group_by(["adapter_id", "site", "cluster"], use_threads=False).aggregate(
+            [([], "count_all"), ("weight", "sum")]
+        )
+        by_adapter = by_cluster.group_by("adapter_id", use_threads=False).aggregate(
+            [("count_all", "sum"), ([], "count_all"), ("weight_sum", "sum")]
+        )
+        shares = {share["adapter_id"]: share for share in by_adapter.to_pylist()}
+    uris: dict[str, str] = {}
+    if catalog.exists("adapters"):
+        known = catalog.read("adapters", ["adapter_id", "uri", "status"]).to_pylist()
+        uris = {a["adapter_id"]: a["uri"] for a in known if a["status"] == "ok"}
+    ids: list[str] = row["adapter_ids"]
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([shares.get(i, {}).get(name) or 0 for i in ids], kind)
+
+    return pa.table(
+        {
+            "adapter_id": pa.array(ids, pa.string()),
+            "uri": pa.array([uris.get(i) for i in ids], pa.string()),
+            "msus": column("count_all_sum", pa.int64()),
+            "clusters": column("count_all", pa.int64()),
+            "weight": column("weight_sum_sum", pa.float64()),
+        }
+    )
+
+
+def _find(rows: list[dict[str, Any]], merge: str, version: int | None) -> dict[str, Any]:
+    named = [r for r in rows if r["name"] == merge]
+    if named and version is None:
+        return max(named, key=lambda r: int(r["version"]))
+    found = [r for r in named if r["version"] == version]
+    if not named and len(merge) >= _MIN_PREFIX:
+        found = [r for r in rows if r["merge_id"].startswith(merge)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(sorted(r["merge_id"] for r in found))
+        raise InvalidOption(merge, f"{len(found)} merges fit: {ids}", "Give more of the merge_id.")
+    if named:
+        have = ", ".join(str(v) for v in sorted(r["version"] for r in named))
+        raise InvalidOption(merge, f"it has no version {version}", f"It has {have}.")
+    names = sorted({r["name"] for r in rows})
+    near = difflib.get_close_matches(merge, names, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10]) or 'none'}."
+    raise InvalidOption(merge, "no merge has this name or merge_id", hint)

@@ -1,0 +1,30 @@
+"""Opens a catalog by its URI, with the credentials storage finds for it."""
+
+from __future__ import annotations
+
+import os
+
+from lego_ray.catalog.tables import Catalog
+from lego_ray.storage.delta_options import delta_storage_options
+from lego_ray.storage.uri import normalise_uri
+
+
+def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
+    """Opens a catalog, without touching disk or network yet.
+
+    Args:
+        uri: A directory or `s3://bucket/prefix`.
+
+    Raises:
+        AccessDenied: If it is on S3 and no credentials are found.
+        UnsupportedUri: If the scheme or the form is another.
+    """
+    return Catalog(normalise_uri(uri), delta_storage_options(uri))
+
+
+def has_merge(catalog: Catalog, merge_id: str) -> bool:
+    """Whether a merge is recorded in a catalog."""
+    if not catalog.exists("merges"):
+        return False
+    known = catalog.read("merges", ["merge_id"])["merge_id"]
+    return merge_id in known.to_pylist()

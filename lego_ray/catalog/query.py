@@ -1,0 +1,88 @@
+"""SQL over the catalog, by DuckDB, shut in: it reads the tables and nothing else."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import CatalogNotFound, QueryError
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Set before the database is opened: these cannot be taken back by a query.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    # Otherwise a name that is no table is looked up among Python's variables.
+    "python_enable_replacements": "false",
+    # A query too large for memory fails, rather than spill into the working directory.
+    "temp_directory": "",
+}
+
+
+def sql(catalog: Catalog, query: str) -> pa.Table:
+    """Answers one SQL query over the catalog's tables.
+
+    Tables go by their names and are all of one moment, near enough: `merges` is read first, so no
+    detail of a merge it lists is missing. Files, other databases, extensions and settings are out
+    of a query's reach.
+
+    Args:
+        catalog: What to ask.
+        query: One SELECT (with CTEs if need be), DESCRIBE, SUMMARIZE or SHOW statement.
+
+    Returns:
+        The rows.
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        QueryError: If the query is not one such statement, or DuckDB cannot answer it.
+    """
+    import duckdb
+
+    tables = catalog.tables()
+    if not tables:
+        raise CatalogNotFound(
+            catalog.uri,
+            "there is no catalog table here",
+            "Check --catalog, or scan or merge first.",
+        )
+    with duckdb.connect(":memory:", config=_CONFIG) as connection:
+        try:
+            statement = _single_select(connection, query)
+            for table in tables:
+                connection.register(table, catalog.dataset(table))
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return connection.sql(statement).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(
+                "query", _reason(error), f"Tables here: {', '.join(tables)}."
+            ) from error
+
+
+def _single_select(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    import duckdb
+
+    statements = connection.extract_statements(query)
+    if len(statements) != 1:
+        raise QueryError("query", f"it has {len(statements)} statements; expected one SELECT")
+    # DESCRIBE, SUMMARIZE and SHOW are SELECT to DuckDB; SELECT cannot write, so the list is whole.
+    if statements[0].type != duckdb.StatementType.SELECT:
+        kind = statements[0].type.name.replace("_", " ")
+        raise QueryError("query", f"it is {kind}; expected SELECT, DESCRIBE, SUMMARIZE or SHOW")
+    return str(statements[0].query)
+
+
+def _reason(error: Exception) -> str:
+    # DuckDB's guesses at a missing name include its own internal tables, which would mislead.
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    return first.partition("Did you mean")[0].strip().rstrip(".!")

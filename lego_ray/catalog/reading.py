@@ -1,0 +1,67 @@
+"""The file system that a table's Parquet files are read through."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from pyarrow import fs
+
+# Names an option goes by, without its `aws_` prefix.
+_KEY_ID = ("access_key_id",)
+_SECRET = ("secret_access_key",)
+_TOKEN = ("session_token", "token")
+_REGION = ("region", "default_region")
+_ENDPOINT = ("endpoint_url", "endpoint")
+_ANONYMOUS = ("skip_signature",)
+
+
+def native_filesystem(uri: str, options: Mapping[str, str]) -> fs.FileSystem | None:
+    """Opens a directory with Arrow's own readers.
+
+    The Delta library's file system is Python called from Arrow's threads. One of those may still
+    be letting go of a file when the interpreter ends, and the process then aborts after all its
+    work is done: 2 of 15 runs that read 100 small files.
+
+    Args:
+        uri: A path or `s3://`.
+        options: The Delta library's options for the store; its environment variables count too.
+
+    Returns:
+        A file system rooted at the directory, or None for a kind of store Arrow is not asked to
+        read.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
+    if scheme in ("s3", "s3a"):
+        return fs.SubTreeFileSystem(rest, _s3(options))
+    return None
+
+
+def _s3(options: Mapping[str, str]) -> fs.S3FileSystem:
+    given = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+
+    def option(names: tuple[str, ...], environment: bool = False) -> str | None:
+        for name in names:
+            value = given.get(name)
+            if value is None and environment:
+                value = os.environ.get(f"AWS_{name.upper()}")
+            if value:
+                return value
+        return None
+
+    # Keys left out are looked for by Arrow where every AWS client looks for them.
+    key_id = option(_KEY_ID)
+    anonymous = str(option(_ANONYMOUS)).lower() in ("true", "1")
+    endpoint = option(_ENDPOINT, environment=True)
+    scheme, separator, host = (endpoint or "").rpartition("://")
+    return fs.S3FileSystem(
+        access_key=None if anonymous else key_id,
+        secret_key=None if anonymous else option(_SECRET),
+        session_token=None if anonymous or not key_id else option(_TOKEN),
+        anonymous=anonymous,
+        region=option(_REGION, environment=True),
+        endpoint_override=host.rstrip("/") or None,
+        scheme=scheme if separator else "https",
+    )

@@ -1,0 +1,108 @@
+"""Rows on their way into a table, checked against its columns before anything is written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from lego_ray.catalog.schema import TABLES, Column, TableSpec
+from lego_ray.errors import CatalogError
+
+Row = Mapping[str, Any]
+
+
+def table_spec(table: str) -> TableSpec:
+    """Looks a table up by name.
+
+    Raises:
+        CatalogError: If the catalog has no such table.
+    """
+    if table not in TABLES:
+        raise CatalogError(table, "the catalog has no such table", f"It has {', '.join(TABLES)}.")
+    return TABLES[table]
+
+
+def conform(table: str, rows: pa.Table | Sequence[Row]) -> pa.Table:
+    """Makes rows fit a table's schema exactly, or says which column does not.
+
+    Columns are put in order and widened or narrowed where no value changes; a nullable column that
+    is absent is filled with nulls.
+
+    Args:
+        table: Name of the table.
+        rows: A pyarrow table, or one mapping a row; map columns take a mapping each.
+
+    Raises:
+        CatalogError: If a column is unknown, missing, of another type, or null where it may not be.
+    """
+    spec = table_spec(table)
+    if isinstance(rows, pa.Table):
+        _check_names(spec, rows.column_names)
+        columns = [_cast(spec, c, rows) for c in spec.columns]
+    else:
+        for names in {tuple(row) for row in rows}:
+            _check_names(spec, names)
+        columns = [_build(spec, c, rows) for c in spec.columns]
+    for column, values in zip(spec.columns, columns, strict=True):
+        if values.null_count and not column.nullable:
+            raise _mismatch(spec, column, f"{values.null_count} values are null")
+    return pa.table(columns, schema=spec.schema)
+
+
+def _check_names(spec: TableSpec, names: Iterable[str]) -> None:
+    given = list(names)
+    known = [c.name for c in spec.columns]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"Its columns are {', '.join(known)}."
+            raise CatalogError(f"{spec.name}.{name}", "the table has no such column", hint)
+    for column in spec.columns:
+        if column.name not in given and not column.nullable:
+            raise _mismatch(spec, column, "the column is missing")
+    if len(set(given)) != len(given):
+        raise CatalogError(spec.name, "a column is given twice")
+
+
+def _cast(spec: TableSpec, column: Column, rows: pa.Table) -> pa.ChunkedArray:
+    if column.name not in rows.column_names:
+        return pa.chunked_array([pa.nulls(rows.num_rows, column.type)])
+    values = rows.column(column.name)
+    if pa.types.is_timestamp(values.type) and values.type.tz is None:
+        raise _mismatch(spec, column, f"{values.type} has no time zone")
+    # A number or a boolean cast to a string "fits" in Arrow; here it is a caller's mistake.
+    if pa.types.is_string(column.type) and not _is_text(values.type):
+        raise _mismatch(spec, column, f"got {values.type}")
+    try:
+        return values.cast(column.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _mismatch(spec, column, f"got {values.type} ({error})") from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+
+
+def _build(spec: TableSpec, column: Column, rows: Sequence[Row]) -> pa.Array:
+    values = [row.get(column.name) for row in rows]
+    if any(isinstance(v, datetime) and v.tzinfo is None for v in values):
+        raise _mismatch(spec, column, "a time has no time zone")
+    if pa.types.is_map(column.type):
+        values = [sorted(v.items()) if isinstance(v, Mapping) else v for v in values]
+    elif pa.types.is_list(column.type):
+        values = [list(v) if isinstance(v, tuple) else v for v in values]
+    try:
+        return pa.array(values, column.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise _mismatch(spec, column, str(error)) from error
+
+
+def _mismatch(spec: TableSpec, column: Column, found: str) -> CatalogError:
+    null = "" if column.nullable else ", never null"
+    return CatalogError(f"{spec.name}.{column.name}", f"{found}; expected {column.type}{null}")

@@ -1,0 +1,213 @@
+"""What the catalog's tables hold: one list of columns, from which schemas and documentation are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import pyarrow as pa
+
+# Counts up whenever a column is added or changes its meaning; every table carries the one it was
+# made with, and a table newer than this code is refused rather than misread.
+SCHEMA_VERSION = 1
+
+_STRING = pa.string()
+_INT = pa.int32()
+_LONG = pa.int64()
+_DOUBLE = pa.float64()
+_TIME = pa.timestamp("us", tz="UTC")
+_MAP = pa.map_(pa.string(), pa.string())
+_STRINGS = pa.list_(pa.string())
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: In snake_case.
+        type: As read by Arrow.
+        doc: What a value means, with its unit.
+        nullable: Whether a value may be missing.
+    """
+
+    name: str
+    type: pa.DataType
+    doc: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """One table.
+
+    Attributes:
+        name: Also the name of its directory below the catalog's URI.
+        doc: What one row is.
+        columns: In the order they are stored.
+    """
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema; each field's metadata has its meaning under `doc`.
+
+        The text is there twice: `comment` is where Delta Lake readers look for it.
+        """
+        return pa.schema(
+            [
+                pa.field(c.name, c.type, c.nullable, {"doc": c.doc, "comment": c.doc})
+                for c in self.columns
+            ]
+        )
+
+
+_ADAPTERS = TableSpec(
+    "adapters",
+    "One row for each content ever found usable at a URI, and one for each URI now turned down.",
+    (
+        Column("adapter_id", _STRING, "Hex hash of the content; null if turned down unread.", True),
+        Column("uri", _STRING, "The adapter's directory."),
+        Column("revision", _STRING, "Commit of the hub repository; null elsewhere.", True),
+        Column("base_model", _STRING, "Base model the adapter names.", True),
+        Column("format", _STRING, "Layout it was read as, such as `peft`.", True),
+        Column("rank_min", _INT, "Smallest rank over its sites.", True),
+        Column("rank_max", _INT, "Largest rank over its sites.", True),
+        Column("n_sites", _LONG, "Number of sites it changes.", True),
+        Column("n_params", _LONG, "Number of LoRA parameters.", True),
+        Column("n_bytes", _LONG, "Size of its weights file, in bytes.", True),
+        Column("dtype", _STRING, "Element type of most parameters, such as `BF16`.", True),
+        Column("license", _STRING, "Licence its model card names.", True),
+        Column("tags", _MAP, "Key/value pairs from its model card.", True),
+        Column(
+            "status",
+            _STRING,
+            "`ok`; `refused`: its headers say it cannot be merged; `quarantined`: its weights do.",
+        ),
+        Column("reason", _STRING, "Why it was turned down; null if `ok`.", True),
+        Column("scanned_at", _TIME, "When this was first found to be so (UTC)."),
+    ),
+)
+
+_MERGES = TableSpec(
+    "merges",
+    "One row for each merged adapter published; written last, so details of a merge that is not "
+    "here are leftovers of a run that was cut short.",
+    (
+        Column("merge_id", _STRING, "Hex sha256 of the plan."),
+        Column("name", _STRING, "Name given to the merge."),
+        Column("version", _LONG, "Counts the merges of this name, from 1."),
+        Column("parent_id", _STRING, "The merge this one updates; null if none.", True),
+        Column("method", _STRING, "Merge method, such as `lego`."),
+        Column("rank", _LONG, "Rank k of the merged adapter."),
+        Column("recipe", _STRING, "The recipe, as canonical JSON."),
+        Column("seed", _LONG, "Seed of everything random."),
+        Column("adapter_ids", _STRINGS, "The adapters merged."),
+        Column("output_uri", _STRING, "Where the merged adapter is."),
+        Column("content_hash", _STRING, "Hex sha256 of the merged weights file."),
+        Column("status", _STRING, "`ok`: the output is complete."),
+        Column("created_at", _TIME, "When it was published (UTC)."),
+        Column("seconds", _DOUBLE, "Wall time of the run, in seconds."),
+        Column("versions", _MAP, "Versions of the software that made it, by package."),
+    ),
+)
+
+_MERGE_SITES = TableSpec(
+    "merge_sites",
+    "One row for each site of a merge.",
+    (
+        Column("merge_id", _STRING, "The merge."),
+        Column("site", _STRING, "The target module's path in the base model."),
+        Column("d_in", _LONG, "Length of a row of A."),
+        Column("d_out", _LONG, "Length of a column of B."),
+        Column("n_msus", _LONG, "Size of the pool: source ranks over all adapters with this site."),
+        Column("rank", _LONG, "Merged rank of this site, before padding to the adapter's."),
+        Column(
+            "inertia",
+            _DOUBLE,
+            "Sum of squared distances of the MSUs to their centroid, in squared parameter units; "
+            "null if the method does not cluster.",
+            True,
+        ),
+        Column("iterations", _LONG, "K-means steps of the restart kept.", True),
+        Column(
+            "relative_error",
+            _DOUBLE,
+            "Frobenius norm of (merged update - sum of updates) over that of the sum of updates; "
+            "a ratio, null if the sum is zero.",
+            True,
+        ),
+        Column(
+            "norm_ratio",
+            _DOUBLE,
+            "Frobenius norm of the merged update over that of the sum of updates; "
+            "a ratio, null if the sum is zero.",
+            True,
+        ),
+    ),
+)
+
+_MSUS = TableSpec(
+    "msus",
+    "One row for each minimal semantic unit (MSU): which rank of which adapter went where.",
+    (
+        Column("merge_id", _STRING, "The merge."),
+        Column("site", _STRING, "The target module's path in the base model."),
+        Column("adapter_id", _STRING, "The adapter the MSU is from."),
+        Column(
+            "rank_index",
+            _INT,
+            "Row of A in the source, from 0; the singular index if the SVD basis was asked for.",
+        ),
+        Column("cluster", _INT, "Row of A in the merged adapter, from 0."),
+        Column(
+            "distance",
+            _DOUBLE,
+            "Euclidean distance to the cluster's centroid before reweighting, "
+            "in the space that was clustered, in parameter units.",
+            True,
+        ),
+        Column(
+            "weight",
+            _DOUBLE,
+            "The MSU's share of its centroid, 0 to 1; 1 / cluster size if unweighted.",
+            True,
+        ),
+    ),
+)
+
+TABLES: Mapping[str, TableSpec] = MappingProxyType(
+    {spec.name: spec for spec in (_ADAPTERS, _MERGES, _MERGE_SITES, _MSUS)}
+)
+
+# Tables whose rows count only once their merge has its row in `merges`.
+DETAIL_TABLES = frozenset({"merge_sites", "msus"})
+
+
+def describe() -> str:
+    """Documents every table and column in Markdown, for the README."""
+    parts = [f"Schema version {SCHEMA_VERSION}."]
+    for spec in TABLES.values():
+        rows = [
+            f"| `{c.name}` | {_type_name(c.type)}{' or null' if c.nullable else ''} | {c.doc} |"
+            for c in spec.columns
+        ]
+        head = (
+            f"#### `{spec.name}`\n\n{spec.doc}\n\n| column | type | meaning |\n| --- | --- | --- |"
+        )
+        parts.append("\n".join([head, *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _type_name(kind: pa.DataType) -> str:
+    if pa.types.is_map(kind):
+        return f"map({kind.key_type}, {kind.item_type})"
+    if pa.types.is_list(kind):
+        return f"list({kind.value_type})"
+    if pa.types.is_timestamp(kind):
+        return "timestamp, UTC microseconds"
+    return str(kind)

@@ -1,0 +1,235 @@
+"""`lego-ray`: the command line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from lego_ray import __version__
+from lego_ray.cli import options
+from lego_ray.cli.catalog import catalog
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+from lego_ray.errors import LegoRayError
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="lego-ray")
+def cli() -> None:
+    """Merge zoos of LoRA adapters, and keep a catalog of what went where.
+
+    A SOURCE is a directory (an adapter, or a tree of them), s3://bucket/prefix, or
+    hf://owner/name[@revision].
+
+    \b
+    Examples:
+      lego-ray plan  ./adapters --rank 16
+      lego-ray merge ./adapters --rank 16 --output ./merged --catalog ./catalog
+      lego-ray catalog sql "SELECT name, rank, output_uri FROM merges" --catalog ./catalog
+    """
+
+
+@cli.command()
+@options.sources
+@options.catalog
+@options.exclude
+@options.full_weights
+@options.strict
+@options.as_json
+def scan(as_json: bool, **given: Any) -> None:
+    """Index adapters from their headers alone.
+
+    \b
+    Example:
+      lego-ray scan s3://zoo/adapters --catalog s3://zoo/catalog
+    """
+    from lego_ray.execution import api
+
+    record = api.scan(**given)
+    if as_json:
+        print_json(record)
+        return
+    print_table(
+        ("adapter", "format", "rank", "sites", "size", "base model"),
+        (
+            (
+                a["uri"],
+                a["format"],
+                _ranks(a["rank_min"], a["rank_max"]),
+                a["n_sites"],
+                size(a["n_bytes"]),
+                a["base_model"],
+            )
+            for a in record["adapters"]
+        ),
+    )
+    print_refused(record["refused"])
+    click.echo(
+        f"{count(len(record['adapters']), 'adapter')}, {len(record['refused'])} left out, "
+        f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
+    )
+    if record["catalog"]:
+        click.echo(f"catalog  {record['catalog']}  ({count(record['new'], 'new row')})")
+
+
+@cli.command()
+@options.sources
+@click.option("--output", metavar="URI", help="Where the merged adapter will be written.")
+@options.recipe
+@options.catalog
+@options.run
+@options.method
+@options.as_json
+def plan(as_json: bool, **given: Any) -> None:
+    """Show what a merge would do, without doing it.
+
+    Takes merge's flags, reads headers only, writes nothing and starts no Ray. With the same --output
+    or --name, the plan's digest is the merge's id.
+
+    \b
+    Example:
+      lego-ray plan ./adapters --rank 16
+    """
+    from lego_ray.execution import api
+
+    method = options.method_options(given)
+    for name in ("catalog", "runner", "address", "workers"):
+        given.pop(name)  # where it runs and is recorded changes nothing that is planned
+    made = api.plan(**given, **method)
+    if as_json:
+        print_json(made.as_json())
+        return
+    print_table(
+        ("adapter", "rank", "sites", "size"),
+        (
+            (a.uri, _ranks(min(a.ranks), max(a.ranks)), len(a.sites), size(a.n_bytes))
+            for a in made.adapters
+        ),
+    )
+    for adapter in made.adapters:
+        for note in adapter.notes:
+            click.echo(f"note      {adapter.uri}\n          {note}")
+    print_refused([{"adapter": r.uri, "reason": r.reason} for r in made.refused])
+    for warning in made.warnings:
+        click.echo(f"warning   {warning}")
+    click.echo()
+    print_table(
+        ("task", "sites", "read", "memory"),
+        ((g.name, len(g.sites), size(g.read_bytes), size(g.peak_bytes)) for g in made.groups),
+    )
+    click.echo(
+        f"\n{count(len(made.adapters), 'adapter')} taken, {len(made.refused)} left out; "
+        f"{count(made.n_sites, 'site')}, {count(made.n_msus, 'MSU')}, "
+        f"{count(len(made.groups), 'task')}; {size(made.read_bytes)} to read, at most "
+        f"{size(made.peak_bytes)} of memory a worker\n"
+        f"rank {made.recipe.rank} {made.dtype}, base model {made.base_model or '(none named)'}\n"
+        f"plan {made.digest}"
+    )
+
+
+@cli.command()
+@options.sources
+@click.option("--output", required=True, metavar="URI", help="Where to write the merged adapter.")
+@options.recipe
+@options.catalog
+@options.run
+@options.method
+@options.as_json
+def merge(as_json: bool, **given: Any) -> None:
+    """Merge the adapters under some sources into one.
+
+    Writes a PEFT directory at the output, adapter_config.json last. Nothing is ever overwritten:
+    run again, the same merge is left as it is.
+
+    \b
+    Example:
+      lego-ray merge ./adapters --rank 16 --output ./merged --catalog ./catalog
+    """
+    from lego_ray.cli.progress import SiteProgress
+    from lego_ray.execution import api
+
+    method = options.method_options(given)
+    with SiteProgress() as progress:
+        record = api.merge(**given, **method, progress=progress)
+    if as_json:
+        print_json(record)
+        return
+    for warning in record["warnings"]:
+        click.echo(f"warning   {warning}")
+    print_refused(record["refused"])
+    click.echo(
+        f"{record['status']}: {count(len(record['adapters']), 'adapter')} merged at rank "
+        f"{record['rank']} over {count(record['sites'], 'site')}, "
+        f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s\n"
+        f"output   {record['output']}\n"
+        f"catalog  {record['catalog'] or '(none; give --catalog)'}\n"
+        f"merge    {record['merge_id']}"
+    )
+
+
+@cli.command()
+@click.argument("merged", metavar="MERGED_URI")
+@click.option(
+    "--sources",
+    multiple=True,
+    metavar="SOURCE",
+    help="Adapters it was made from, to compute the exact errors. Repeatable.",
+)
+@options.memory_budget
+@options.as_json
+def verify(as_json: bool, **given: Any) -> None:
+    """Check a merged adapter against its manifest and its sources.
+
+    \b
+    Example:
+      lego-ray verify ./merged --sources ./adapters
+    """
+    from lego_ray.execution import api
+
+    record = api.verify(**given)
+    if as_json:
+        print_json(record)
+        return
+    click.echo(
+        f"ok: {', '.join(record['files'])} are as published; rank {record['rank']}, "
+        f"{count(record['sites'], 'site')}, {count(record['sources'], 'source')}\n"
+        f"merge {record['merge_id']}"
+    )
+    errors = record["errors"]
+    if errors:
+        click.echo(
+            f"relative error to the sum of the updates   {errors['relative_error_to_sum']:.6g}\n"
+            f"relative error to their mean               {errors['relative_error_to_mean']:.6g}\n"
+            f"norm, as a share of the sum's              {errors['norm_ratio']:.6g}"
+        )
+    else:
+        click.echo("give --sources to have the errors against the source adapters computed")
+
+
+cli.add_command(catalog)
+
+
+def main() -> None:
+    """Runs the command line: exit 0 done, 1 the run failed, 2 bad input."""
+    try:
+        cli.main(standalone_mode=False)
+    except LegoRayError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lego-ray"
+        click.echo(f"{error.format_message()}\nSee `{command} --help`.", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was published", err=True)
+        sys.exit(130)
+
+
+def _ranks(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"

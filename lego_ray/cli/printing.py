@@ -1,0 +1,73 @@
+"""What the commands show: one JSON object for scripts, short text for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Prints one JSON object on stdout."""
+    click.echo(json.dumps(value, default=_plain, allow_nan=False, sort_keys=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Prints aligned columns; a column of numbers to the right."""
+    values = [list(row) for row in rows]
+    lines = [list(columns), *([_cell(value) for value in row] for row in values)]
+    aligned = []
+    for i in range(len(columns)):
+        width = max(len(line[i]) for line in lines)
+        numbers = all(isinstance(row[i], int | float) or row[i] is None for row in values)
+        aligned.append([(str.rjust if numbers else str.ljust)(line[i], width) for line in lines])
+    for line in zip(*aligned, strict=True):
+        click.echo("  ".join(line).rstrip())
+
+
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Prints one `name  value` a line."""
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        click.echo(f"{name.ljust(width)}  {_cell(value)}")
+
+
+def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
+    """Lists the adapters left out, each with its reason."""
+    for entry in refused:
+        click.echo(f"left out  {entry['adapter']}\n          {entry['reason']}")
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes in the unit people say it in."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 site`, `2 sites`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=_plain)
+    return str(value)

@@ -1,0 +1,1 @@
+"""Runs plans: scanning sources, solving layer groups in process or on Ray, publishing, verifying."""

@@ -1,0 +1,288 @@
+"""The Python calls: the same verbs as the command line, the same records back."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from typing import Any
+
+from lego_ray.catalog.adapters import record_adapters
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.errors import InvalidOption
+from lego_ray.execution.cataloguing import adapter_rows
+from lego_ray.execution.merging import Progress, check_strict, run_merge
+from lego_ray.execution.runner import make_runner
+from lego_ray.execution.scanning import scan_sources
+from lego_ray.execution.verifying import run_verify
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET, make_plan
+from lego_ray.planning.recipe import Recipe
+from lego_ray.storage.open import open_store
+from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.uri import normalise_uri
+
+Uri = str | PathLike[str]
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def scan(
+    sources: Uri | Sequence[Uri],
+    *,
+    catalog: Uri | None = None,
+    exclude: Sequence[str] = (),
+    full_weights: str = "refuse",
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Indexes adapters from their headers, and records them in a catalog if one is given.
+
+    Scanning again writes nothing where nothing changed.
+
+    Args:
+        sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
+        catalog: Where the catalog is; made if there is none.
+        exclude: Glob patterns of adapters to leave out, by name, path or URI.
+        full_weights: `refuse` adapters that carry weights that are not low-rank, or `drop` these.
+        strict: Raise if an adapter is refused.
+
+    Returns:
+        `adapters` (a list of records), `refused` (a list of `{adapter, reason}`), `catalog`, `new`
+        (rows written), `bytes_read`, `seconds`.
+
+    Raises:
+        StrictRefusal: If strict and an adapter was refused.
+        StorageError: If a source cannot be read.
+    """
+    started = time.perf_counter()
+    Recipe(name="scan", rank=1, full_weights=full_weights)
+    found = scan_sources(_sources(sources), exclude=exclude, full_weights=full_weights)
+    inventory = found.inventory
+    check_strict(inventory, strict)
+    rows = adapter_rows(inventory, datetime.now(UTC))
+    written, place = 0, None
+    if catalog is not None:
+        place = normalise_uri(catalog)
+        opened = open_catalog(place)
+        probe_create_only(open_store(place))
+        written = record_adapters(opened, rows)
+    keep = ("adapter_id", "uri", "revision", "base_model", "format", "rank_min", "rank_max")
+    more = ("n_sites", "n_params", "n_bytes", "dtype", "license", "tags")
+    return {
+        "adapters": [{k: r[k] for k in (*keep, *more)} for r in rows if r["status"] == "ok"],
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
+        "catalog": place,
+        "new": written,
+        "bytes_read": found.bytes_read,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def plan(
+    sources: Uri | Sequence[Uri],
+    *,
+    rank: int,
+    output: Uri | None = None,
+    name: str | None = None,
+    method: str = "lego",
+    seed: int = 0,
+    dtype: str = "majority",
+    base_model: str = "",
+    full_weights: str = "refuse",
+    exclude: Sequence[str] = (),
+    compact: bool = False,
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    strict: bool = False,
+    **options: object,
+) -> Plan:
+    """Plans a merge from headers alone: nothing is written and no Ray is started.
+
+    Args:
+        sources: As for `merge`.
+        rank: As for `merge`, and so are the other options of the same name.
+        output: Where the merged adapter would go; gives the name, and is no source itself.
+        name: Name the merge will have, part of what is planned; by default from the output.
+        method: Merge method.
+        seed: Seed.
+        dtype: Element type.
+        base_model: Base model override.
+        full_weights: What to do with weights that are not low-rank.
+        exclude: Adapters to leave out.
+        compact: Whether to write true ranks.
+        memory_budget: Bytes a worker may take.
+        strict: Fail if an adapter is refused.
+        **options: The method's options.
+
+    Returns:
+        The plan; `.digest` names it, `.as_json()` is what `lego-ray plan --json` prints.
+
+    Raises:
+        BadInput: If the merge cannot be made as asked.
+        StorageError: If a source cannot be read.
+    """
+    place = None if output is None else normalise_uri(output)
+    recipe = Recipe(
+        name=_name(name, place),
+        rank=rank,
+        method=method,
+        options=options,
+        seed=seed,
+        dtype=dtype,
+        base_model=base_model,
+        full_weights=full_weights,
+        exclude=tuple(exclude),
+        compact=compact,
+    )
+    places = _sources(sources)
+    found = scan_sources(
+        places,
+        exclude=recipe.exclude,
+        full_weights=full_weights,
+        skip=() if place is None else (place,),
+    )
+    check_strict(found.inventory, strict)
+    budget = parse_bytes(memory_budget)
+    return make_plan(recipe, found.inventory, sources=places, memory_budget=budget)
+
+
+def merge(
+    sources: Uri | Sequence[Uri],
+    *,
+    rank: int,
+    output: Uri,
+    name: str | None = None,
+    method: str = "lego",
+    catalog: Uri | None = None,
+    seed: int = 0,
+    dtype: str = "majority",
+    base_model: str = "",
+    full_weights: str = "refuse",
+    exclude: Sequence[str] = (),
+    compact: bool = False,
+    runner: str = "ray",
+    address: str = "local",
+    workers: int | None = None,
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    strict: bool = False,
+    progress: Progress | None = None,
+    **options: object,
+) -> dict[str, Any]:
+    """Merges the adapters under some sources into one, and records it in a catalog.
+
+    The output is a PEFT directory, complete or not there: `adapter_config.json` is written last and
+    nothing is overwritten. The same sources, recipe and seed give the same bytes with any runner, any
+    number of workers and any order of adapters and ranks.
+
+    Args:
+        sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`, each an adapter or
+            a tree of them.
+        rank: k, the rank of the merged adapter.
+        output: Where to write it: a directory or `s3://bucket/prefix`.
+        name: Its name in the catalog and model card; by default the last part of `output`.
+        method: Merge method.
+        catalog: Where its catalog is; made if there is none. None for no catalog.
+        seed: Fixes everything random.
+        dtype: `majority` of the sources, `F32`, `BF16` or `F16`.
+        base_model: Name of the base model, if the sources disagree on it.
+        full_weights: `refuse` adapters that carry weights that are not low-rank, `drop` these, or
+            `keep:NAME` to take them over from the adapter of that name.
+        exclude: Glob patterns of adapters to leave out, by name, path or URI.
+        compact: Write true ranks with `rank_pattern` instead of padding to rank k.
+        runner: `ray`, or `inline` for this process.
+        address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
+        workers: Most tasks at once; None for one a CPU.
+        memory_budget: Most memory one worker may take: bytes, or text such as `4GiB`.
+        strict: Fail if an adapter is refused, instead of going on without it.
+        progress: Called with the plan, and with each task's result.
+        **options: The method's options, such as `n_init`; see `methods.lego.Lego`.
+
+    Returns:
+        `merge_id`, `name`, `status` (`published` or `already published`), `output`, `catalog`,
+        `adapters` (URIs merged), `refused` (a list of `{adapter, reason}`), `sites`, `rank`,
+        `method`, `seconds`, `bytes_read`, `warnings`.
+
+    Raises:
+        BadInput: If it cannot be made as asked; nothing was written.
+        OutputExists: If the output holds something else.
+        StorageError: If a store cannot be read or written.
+        RunFailed: If the run did not finish; nothing was published.
+    """
+    place = normalise_uri(output)
+    recipe = Recipe(
+        name=_name(name, place),
+        rank=rank,
+        method=method,
+        options=options,
+        seed=seed,
+        dtype=dtype,
+        base_model=base_model,
+        full_weights=full_weights,
+        exclude=tuple(exclude),
+        compact=compact,
+    )
+    budget = parse_bytes(memory_budget)
+    return run_merge(
+        _sources(sources),
+        recipe,
+        output=place,
+        catalog_uri=None if catalog is None else fspath(catalog),
+        runner=make_runner(runner, address=address, workers=workers, memory_budget=budget),
+        memory_budget=budget,
+        strict=strict,
+        progress=progress or (lambda plan, result: None),
+    )
+
+
+def verify(
+    merged: Uri,
+    *,
+    sources: Uri | Sequence[Uri] = (),
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+) -> dict[str, Any]:
+    """Checks a merged adapter: its files' hashes, that it loads, and how far it is from its sources.
+
+    Args:
+        merged: Where the merged adapter is.
+        sources: The adapters it was made from, as for `merge`; without them the errors are not
+            computed. Each must be unchanged.
+        memory_budget: Most memory to take: bytes, or text such as `4GiB`.
+
+    Returns:
+        `merged`, `merge_id`, `ok`, `files`, `rank`, `sites`, `sources`, and `errors`: relative errors
+        to the sum and to the mean of the sources' updates and the norm ratio, overall and by site,
+        exact to float64 rounding; None without sources.
+
+    Raises:
+        VerificationFailed: If a file or a source is not what the manifest says.
+        ObjectNotFound: If there is no merged adapter there.
+    """
+    return run_verify(fspath(merged), _sources(sources), parse_bytes(memory_budget))
+
+
+def parse_bytes(text: int | str) -> int:
+    """Reads an amount of memory: a number of bytes, or one with K, M, G or T and B or iB after it.
+
+    Raises:
+        InvalidOption: If it is neither, or not above zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(text), re.IGNORECASE)
+    amount = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if amount < 1:
+        raise InvalidOption(
+            "--memory-budget", f"{text!r} is no amount of memory", "Write it as 4GiB or 512MiB."
+        )
+    return amount
+
+
+def _name(name: str | None, output: str | None) -> str:
+    """The name given, or the last part of the output."""
+    if name is not None:
+        return name
+    return output.rstrip("/").rsplit("/", 1)[-1] if output else "merge"
+
+
+def _sources(given: Uri | Sequence[Uri]) -> list[str]:
+    one = isinstance(given, str | PathLike)
+    return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]

@@ -1,0 +1,109 @@
+"""A plan and its results as rows of the catalog's tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lego_ray.execution.manifest import versions
+from lego_ray.execution.task import SiteResult
+from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.recipe import canonical_json
+
+
+def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, Any]]:
+    """Rows of `adapters`: one an adapter, taken or not."""
+    rows: list[dict[str, Any]] = [
+        {
+            "adapter_id": a.adapter_id,
+            "uri": a.uri,
+            "revision": a.revision or None,
+            "base_model": a.base_model,
+            "format": a.format,
+            "rank_min": min(a.ranks),
+            "rank_max": max(a.ranks),
+            "n_sites": len(a.sites),
+            "n_params": a.n_params,
+            "n_bytes": a.n_bytes,
+            "dtype": a.dtype,
+            "license": a.license,
+            "tags": dict(a.tags),
+            "status": "ok",
+            "reason": None,
+            "scanned_at": scanned_at,
+        }
+        for a in inventory.adapters
+    ]
+    rows += [
+        {"uri": r.uri, "status": r.status, "reason": r.reason, "scanned_at": scanned_at}
+        for r in inventory.refused
+    ]
+    return rows
+
+
+def merge_row(
+    plan: Plan, *, output: str, content_hash: str, created_at: datetime, seconds: float
+) -> dict[str, Any]:
+    """The row of `merges`; the catalog counts its version."""
+    return {
+        "merge_id": plan.digest,
+        "name": plan.recipe.name,
+        "parent_id": None,
+        "method": plan.recipe.method,
+        "rank": plan.recipe.rank,
+        "recipe": canonical_json(plan.recipe.as_json()),
+        "seed": plan.recipe.seed,
+        "adapter_ids": [a.adapter_id for a in plan.adapters],
+        "output_uri": output,
+        "content_hash": content_hash,
+        "status": "ok",
+        "created_at": created_at,
+        "seconds": seconds,
+        "versions": versions(),
+    }
+
+
+def site_rows(merge_id: str, sites: Iterable[SiteResult]) -> list[dict[str, Any]]:
+    """Rows of `merge_sites`."""
+    return [
+        {
+            "merge_id": merge_id,
+            "site": s.plan.site,
+            "d_in": s.plan.d_in,
+            "d_out": s.plan.d_out,
+            "n_msus": s.plan.n_msus,
+            "rank": s.a.shape[0],
+            "inertia": s.inertia,
+            "iterations": s.iterations,
+            "relative_error": _ratio(s.relative_error),
+            "norm_ratio": _ratio(s.norm_ratio),
+        }
+        for s in sites
+    ]
+
+
+def _ratio(value: float) -> float | None:
+    """A ratio to a sum of zero is no number."""
+    return value if math.isfinite(value) else None
+
+
+def msu_table(merge_id: str, sites: Sequence[SiteResult], adapter_ids: Sequence[str]) -> pa.Table:
+    """Rows of `msus`, as columns: there are as many as ranks in the whole zoo."""
+    counts = [len(s.adapters) for s in sites]
+    ids = pa.array(adapter_ids, pa.string())
+    columns: Mapping[str, pa.Array] = {
+        "merge_id": pa.array([merge_id] * sum(counts), pa.string()),
+        "site": pa.array(np.repeat([s.plan.site for s in sites], counts), pa.string()),
+        "adapter_id": ids.take(pa.array(np.concatenate([s.adapters for s in sites]))),
+        "rank_index": pa.array(np.concatenate([s.ranks for s in sites])),
+        "cluster": pa.array(np.concatenate([s.clusters for s in sites])),
+        "distance": pa.array(np.concatenate([s.distances for s in sites])),
+        "weight": pa.array(np.concatenate([s.weights for s in sites])),
+    }
+    return pa.table(columns)

@@ -1,0 +1,99 @@
+"""The sidecar beside a merged adapter: what went in, with hashes, and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lego_ray.errors import MalformedAdapter
+from lego_ray.planning.plan import Plan
+
+MANIFEST_KEY = "lego_ray_manifest.json"
+MANIFEST_VERSION = 1
+PACKAGES = ("lego-ray", "torch", "numpy", "ray", "safetensors", "deltalake")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what took part, by package name."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def manifest_of(
+    plan: Plan, requested: str, source_hashes: Sequence[str], files: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Describes a merge, without a clock, so that the same merge has the same manifest.
+
+    Args:
+        plan: The plan that was run.
+        requested: Digest of the plan as first made, before any adapter was quarantined.
+        source_hashes: Hex sha256 over each source's merged tensors, in plan order.
+        files: The adapter's other files.
+    """
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "merge_id": plan.digest,
+        "requested_plan": requested,
+        "name": plan.recipe.name,
+        "recipe": plan.recipe.as_json(),
+        "base_model": plan.base_model,
+        "dtype": plan.dtype,
+        "sites": plan.n_sites,
+        "sources": [
+            {
+                "uri": adapter.uri,
+                "adapter_id": adapter.adapter_id,
+                "tensors_sha256": tensors,
+                "version": adapter.version,
+                "revision": adapter.revision,
+                "license": adapter.license,
+                "rank_min": min(adapter.ranks),
+                "rank_max": max(adapter.ranks),
+                "notes": list(adapter.notes),
+            }
+            for adapter, tensors in zip(plan.adapters, source_hashes, strict=True)
+        ],
+        "refused": [
+            {"adapter": r.uri, "status": r.status, "reason": r.reason} for r in plan.refused
+        ],
+        "files": {
+            key: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for key, data in sorted(files.items())
+        },
+        "versions": versions(),
+    }
+
+
+def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as a JSON file."""
+    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+
+def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
+    """Reads a manifest.
+
+    Raises:
+        MalformedAdapter: If it is not one, or of a version this release does not know.
+    """
+    try:
+        manifest = json.loads(data)
+        known = manifest["manifest_version"] == MANIFEST_VERSION
+        complete = all(k in manifest for k in ("merge_id", "sources", "files", "recipe"))
+    except (ValueError, KeyError, TypeError):
+        known = complete = False
+    if not (known and complete):
+        raise MalformedAdapter(
+            f"{uri}/{MANIFEST_KEY}",
+            f"this is no lego-ray manifest of version {MANIFEST_VERSION}",
+            "Merge again to another output.",
+        )
+    return dict(manifest)

@@ -1,0 +1,72 @@
+"""Writes a merged adapter where it was asked for: create-only, the file that makes it one last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists
+from lego_ray.execution.manifest import MANIFEST_KEY, parse_manifest
+from lego_ray.storage.base import Store
+
+# PEFT and every server look for this file first, so an output without it is no adapter yet.
+LAST = "adapter_config.json"
+
+
+def published_manifest(store: Store, digest: str) -> dict[str, Any] | None:
+    """The manifest of a merge by this plan that is already published, or None if the way is free.
+
+    Args:
+        store: The output.
+        digest: The plan as it was asked for.
+
+    Raises:
+        OutputExists: If something else is there.
+    """
+    keys = {info.key for info in store.list()}
+    if MANIFEST_KEY not in keys:
+        if LAST in keys:
+            raise OutputExists(
+                store.uri,
+                "it holds an adapter that lego-ray did not write",
+                "Choose another --output; outputs are never overwritten.",
+            )
+        return None
+    manifest = parse_manifest(store.read(MANIFEST_KEY), store.uri)
+    if digest not in (manifest["merge_id"], manifest.get("requested_plan")):
+        raise OutputExists(
+            store.uri,
+            f"it holds the merge of another plan, {manifest['merge_id'][:12]}, and this one is "
+            f"{digest[:12]}: the options or the adapters differ",
+            "Choose another --output, or delete that one first.",
+        )
+    return manifest if LAST in keys else None
+
+
+def publish(store: Store, files: Mapping[str, bytes]) -> None:
+    """Writes an adapter's files, `adapter_config.json` last.
+
+    A file that an earlier, interrupted run of the same plan left is taken as it is if it has the same
+    bytes.
+
+    Raises:
+        OutputExists: If a file is there with other bytes.
+    """
+    for key in sorted(files, key=lambda k: (k == LAST, k)):
+        try:
+            store.create(key, files[key])
+        except AlreadyExists as error:
+            if _sha256(store, key) != hashlib.sha256(files[key]).hexdigest():
+                raise OutputExists(
+                    store.uri,
+                    f"{key} is there already, with other bytes",
+                    "Choose another --output, or delete that one first.",
+                ) from error
+
+
+def _sha256(store: Store, key: str) -> str:
+    try:
+        return hashlib.sha256(store.read(key)).hexdigest()
+    except ObjectNotFound:  # deleted since: say so rather than overwrite
+        return ""

@@ -1,0 +1,131 @@
+"""What goes to a worker and what comes back: picklable values, no closures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lego_ray.errors import LegoRayError
+from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.planning.plan import GroupPlan, Plan, SitePlan
+from lego_ray.planning.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSlice:
+    """What a task reads of one adapter.
+
+    Attributes:
+        adapter: The adapter's number in the plan.
+        uri: Its directory.
+        weights_key: Its weights file.
+        factors: Its factor pairs at the task's sites.
+        full_weights: Tensors to pass through unmerged.
+    """
+
+    adapter: int
+    uri: str
+    weights_key: str
+    factors: tuple[SiteFactors, ...]
+    full_weights: tuple[TensorSpan, ...] = ()
+
+    def spans(self) -> Iterator[TensorSpan]:
+        """Every tensor to read."""
+        for pair in self.factors:
+            yield pair.a
+            yield pair.b
+        yield from self.full_weights
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTask:
+    """One task: extract and solve a group of sites.
+
+    Attributes:
+        index: The group's number in the plan.
+        plan_digest: The run it belongs to.
+        recipe: The merge's method, options and rank.
+        group: Its sites and estimates.
+        sources: What to read.
+    """
+
+    index: int
+    plan_digest: str
+    recipe: Recipe
+    group: GroupPlan
+    sources: tuple[SourceSlice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteResult:
+    """A solved site.
+
+    Attributes:
+        plan: The site.
+        a: A', shape (k', d_in), float32.
+        b: B', shape (d_out, k'), float32.
+        adapters: Source adapter of each MSU, shape (n,), int32; MSUs sorted by (adapter, rank).
+        ranks: Source rank of each MSU, shape (n,), int32.
+        clusters: Row of A' it went to, shape (n,), int32.
+        distances: Its distance to its centroid, shape (n,), float64.
+        weights: Its share in its centroid, shape (n,), float64.
+        inertia: Sum of the squared distances.
+        iterations: Lloyd steps of the restart kept.
+        relative_error: Against the sum of the sources' updates.
+        norm_ratio: Likewise.
+    """
+
+    plan: SitePlan
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    adapters: NDArray[np.int32]
+    ranks: NDArray[np.int32]
+    clusters: NDArray[np.int32]
+    distances: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    inertia: float
+    iterations: int
+    relative_error: float
+    norm_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """What a task returns.
+
+    Attributes:
+        index: The group's number in the plan.
+        sites: Solved sites; empty if an adapter was quarantined, because the plan then changes.
+        quarantined: What is wrong with the weights of which adapter.
+        tensor_hashes: For each adapter, name and hex sha256 of each tensor read.
+        full_weights: Raw bytes of tensors passed through, by name.
+        bytes_read: Bytes fetched, gaps of coalesced reads included.
+        requests: Read requests made.
+        seconds: Wall time in the worker.
+    """
+
+    index: int
+    sites: tuple[SiteResult, ...]
+    quarantined: Mapping[int, LegoRayError]
+    tensor_hashes: Mapping[int, tuple[tuple[str, str], ...]]
+    full_weights: Mapping[str, bytes]
+    bytes_read: int
+    requests: int
+    seconds: float
+    worker: str = field(default="")
+
+
+def tasks_of(plan: Plan) -> Iterator[GroupTask]:
+    """The plan's tasks, in order. Weights passed through unmerged travel with the first."""
+    for index, group in enumerate(plan.groups):
+        wanted = {site.site for site in group.sites}
+        sources = []
+        for number, adapter in enumerate(plan.adapters):
+            factors = tuple(f for f in adapter.sites if f.site in wanted)
+            kept = adapter.full_weights if index == 0 else ()
+            if factors or kept:
+                sources.append(SourceSlice(number, adapter.uri, adapter.weights_key, factors, kept))
+        yield GroupTask(index, plan.digest, plan.recipe, group, tuple(sources))

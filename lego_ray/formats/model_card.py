@@ -1,0 +1,77 @@
+"""Licence and tags of an adapter, from the front matter of its README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# No honest front matter is longer; a longer one is taken for none.
+MAX_FRONT_MATTER = 64 << 10
+MAX_TAGS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model card says of an adapter.
+
+    Attributes:
+        license: Such as `apache-2.0`, or empty.
+        tags: Key/value pairs. A tag written `key:value` or `key=value` gives that pair, a mapping
+            gives its pairs, and a bare tag gives itself and `true`.
+    """
+
+    license: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_card(data: bytes) -> ModelCard:
+    """Reads a model card; whatever is missing or unreadable comes out empty. Never raises.
+
+    Args:
+        data: The file's bytes, of any kind.
+    """
+    fields = _front_matter(data)
+    license_name = fields.get("license")
+    return ModelCard(
+        license=license_name.strip() if isinstance(license_name, str) else "",
+        tags=_tags(fields.get("tags")),
+    )
+
+
+def _front_matter(data: bytes) -> Mapping[object, object]:
+    import yaml  # type: ignore[import-untyped,unused-ignore]
+
+    text = data[:MAX_FRONT_MATTER].decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    if not text.startswith("---\n"):
+        return {}
+    body, closing, _ = text[3:].partition("\n---")
+    if not closing:
+        return {}
+    try:
+        # Every scalar stays a string: `license: no` is a text, and nothing is ever constructed.
+        loaded = yaml.load(body, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _tags(value: object) -> dict[str, str]:
+    out: dict[str, str] = {}
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, str) and isinstance(item, str):
+                out[key.strip()] = item.strip()
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, str) and item.strip():
+                key, text = _split(item.strip())
+                out[key] = text
+    return dict(list(out.items())[:MAX_TAGS])
+
+
+def _split(tag: str) -> tuple[str, str]:
+    for mark in ("=", ":"):
+        key, found, value = tag.partition(mark)
+        if found and key.strip() and value.strip():
+            return key.strip(), value.strip()
+    return tag, "true"

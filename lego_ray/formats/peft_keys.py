@@ -1,0 +1,80 @@
+"""The tensor keys of a PEFT file: which factor of which site, or which full weight."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from lego_ray.formats.peft_config import PeftConfig
+
+PREFIX = "base_model.model."
+
+_PLAIN = re.compile(r"(?P<site>.+)\.lora_(?P<half>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
+_EMBEDDING = re.compile(r"(?P<site>.+)\.lora_embedding_(?P<half>[AB])(?:\.(?P<adapter>[^.]+))?")
+
+# Kept by VeLoRA for its backward pass; the forward pass is LoRA's.
+_TRAINING_ONLY = re.compile(r".+\.lora_velora_embed(\.[^.]+)?")
+
+# Modules PEFT saves whole without being told to, when their size or targeting makes it think it must.
+_EMBEDDING_NAMES = ("embed_tokens", "lm_head")
+
+_WRAPPED = re.compile(r"\.modules_to_save(?:\.[^.]+)?\.(?=[^.]+$)")
+
+
+@dataclass(frozen=True, slots=True)
+class FactorKey:
+    """A key that names a factor.
+
+    Attributes:
+        site: The target module's path in the base model.
+        half: `A` or `B`.
+        is_embedding: Whether it is an embedding's factor.
+        adapter: The adapter's name, in dumps that carry one; else empty.
+    """
+
+    site: str
+    half: str
+    is_embedding: bool
+    adapter: str
+
+
+def parse_factor(key: str) -> FactorKey | None:
+    """Reads a factor's key; None for any other key."""
+    path = key.removeprefix(PREFIX)
+    for pattern in (_PLAIN, _EMBEDDING):
+        if found := pattern.fullmatch(path):
+            return FactorKey(
+                found["site"], found["half"], pattern is _EMBEDDING, found["adapter"] or ""
+            )
+    return None
+
+
+def factor_key(site: str, half: Literal["A", "B"], *, is_embedding: bool) -> str:
+    """The key PEFT saves a factor under."""
+    name = f"lora_embedding_{half}" if is_embedding else f"lora_{half}.weight"
+    return f"{PREFIX}{site}.{name}"
+
+
+def is_training_only(key: str) -> bool:
+    """Whether the tensor is of no use once training is over."""
+    return _TRAINING_ONLY.fullmatch(key) is not None
+
+
+def is_full_weight(key: str, config: PeftConfig) -> bool:
+    """Whether the tensor replaces one of the base model's: a saved module, a bias, an embedding."""
+    path = key.removeprefix(PREFIX)
+    module, _, parameter = path.rpartition(".")
+    if config.bias != "none" and parameter == "bias":
+        return True
+    parts = module.split(".")
+    if "modules_to_save" in parts or parts[-1] == "base_layer":
+        return True
+    if parts[-1] in _EMBEDDING_NAMES and parameter == "weight":
+        return True
+    return any(f".{name}." in f".{module}." for name in config.modules_to_save)
+
+
+def full_weight_key(key: str) -> str:
+    """The key PEFT saves a full weight under today, without the wrapper and adapter names of dumps."""
+    return _WRAPPED.sub(".", key)

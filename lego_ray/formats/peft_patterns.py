@@ -1,0 +1,136 @@
+r"""PEFT's rule for `rank_pattern` and `alpha_pattern`: which entry speaks for a site.
+
+A key matches a site if `(.*\.)?(key)$` does, from the start: so a key is a suffix at a dot, or a
+regular expression. The first key that matches, in the order of the file, wins; a key that equals the
+site to the letter counts too, even where it does not match as an expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
+
+# The paths a backtracking matcher may have to try, at most. An open repeat counts as 64 of them (a
+# site name has about that many characters), `?` as 2, a group of m alternatives as m.
+MAX_CHOICES = 64**4
+OPEN_REPEAT_CHOICES = 64
+MAX_PATTERN_CHARS = 2000
+
+_SIMPLIFY = "Write the sites out in full, or as plain suffixes such as layers.3.self_attn.q_proj."
+
+
+@dataclass(frozen=True, slots=True)
+class SitePattern:
+    """One entry: `value` for every site that `expression` matches and no earlier entry does."""
+
+    key: str
+    expression: re.Pattern[str]
+    value: float
+
+
+def compile_patterns(
+    entries: Mapping[str, float], field: str, where: str
+) -> tuple[SitePattern, ...]:
+    r"""Compiles a pattern table, refusing expressions that could run for ever.
+
+    Python's matcher backtracks and has no time limit, so one hostile expression could hang a scan.
+    Choices inside repeats, too many choices in a row, backreferences and inline flags are refused;
+    suffixes, `.*`, `\d+`, `(q|k)_proj` and the like are not.
+
+    Args:
+        entries: Key to value, in the order of the file.
+        field: `rank_pattern` or `alpha_pattern`, for the error.
+        where: The configuration file, for the error.
+
+    Raises:
+        MalformedAdapter: If a key is not a regular expression.
+        UnsupportedAdapter: If matching a key could take exponential time.
+    """
+    out = []
+    for key, value in entries.items():
+        if len(key) > MAX_PATTERN_CHARS or _is_costly(key):
+            problem = f"{field} key {key[:80]!r} could take for ever to match"
+            raise UnsupportedAdapter(where, problem, _SIMPLIFY)
+        try:
+            expression = re.compile(rf"(.*\.)?({key})$")
+        except (re.error, OverflowError, RecursionError) as error:
+            problem = f"{field} key {key[:80]!r} is not a regular expression ({error})"
+            raise MalformedAdapter(where, problem, _SIMPLIFY) from None
+        out.append(SitePattern(key, expression, value))
+    return tuple(out)
+
+
+def lookup(patterns: tuple[SitePattern, ...], site: str) -> float | None:
+    """The value of the first pattern that speaks for the site, or None."""
+    for pattern in patterns:
+        if pattern.expression.match(site):
+            return pattern.value
+    return next((pattern.value for pattern in patterns if pattern.key == site), None)
+
+
+def disagree(patterns: tuple[SitePattern, ...], site: str) -> bool:
+    """Whether patterns that match the site give it several values, so that their order decides.
+
+    PEFT sorts the patterns when it saves, so the order of training may be lost.
+    """
+    values = {pattern.value for pattern in patterns if pattern.expression.match(site)}
+    return len(values) > 1
+
+
+def exact_key(site: str, sites: Iterable[str]) -> str:
+    """A key that speaks for this site and for no other of `sites`.
+
+    The site's own name wherever that will do: readers that know no expressions, older PEFT and
+    many scripts among them, look names up as they are. An anchored expression where it will not.
+    """
+    if re.fullmatch(r"[\w.-]+", site):
+        expression = re.compile(rf"(.*\.)?({site})$")
+        if not any(expression.match(other) for other in sites if other != site):
+            return site
+    return f"^{re.escape(site)}"
+
+
+_TOKEN = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|\(\?P?<\w+>|\(\?P=\w+\)|\(\?<?[:=!>]|\(\?.|\(|.",
+    re.DOTALL,
+)
+
+
+def _is_costly(key: str) -> bool:
+    """Whether an open repeat holds a choice, or the choices multiply past `MAX_CHOICES`."""
+    choices = 1
+    branches = [1]  # alternatives of each group still open; the outermost is the key itself
+    holds = [False]  # whether each of them holds a choice
+    closed = False  # whether the group that the last token closed does
+    previous = ""
+    for token in _TOKEN.findall(key):
+        is_repeat = token in ("*", "+", "?") or (token[0] == "{" and len(token) > 2)
+        if is_repeat and not previous:
+            if closed and token != "?":
+                return True
+            if token in ("*", "+") or "," in token:
+                choices *= OPEN_REPEAT_CHOICES
+                holds[-1] = True
+            elif token == "?":
+                choices *= 2
+                holds[-1] = True
+        elif token.startswith("("):
+            if token[:2] == "(?" and (token.startswith("(?P=") or token[2] not in ":=!<>P"):
+                return True  # backreferences, conditions, and flags that change how the rest reads
+            branches.append(1)
+            holds.append(False)
+        elif token == "|":
+            branches[-1] += 1
+            holds[-1] = True
+        elif token[0] == "\\" and token[1:] in "123456789":
+            return True
+        closed = token == ")" and len(branches) > 1 and holds[-1]
+        if token == ")" and len(branches) > 1:
+            choices *= branches.pop()
+            holds.pop()
+            holds[-1] = holds[-1] or closed
+        previous = token if is_repeat and not previous else ""
+    return choices * branches[0] > MAX_CHOICES

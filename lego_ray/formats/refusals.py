@@ -1,0 +1,178 @@
+"""What is refused, why, and what to do about it: tables to be read from top to bottom.
+
+lego-ray merges updates of the form `dW = s B A`, rank by rank, onto the base model as it was
+published. Whatever breaks one of these three is refused by name: an update that is not that product,
+a rank axis that is not a plain one, a base model that training changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lego_ray.errors import UnsupportedAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One reason to refuse: why, after the field's or tensor's name, and what to do next."""
+
+    why: str
+    hint: str
+
+
+_TO_PLAIN = (
+    "Convert it on its base model with PEFT: save_pretrained(out, "
+    "path_initial_model_for_weight_conversion=INITIAL), INITIAL being the adapter as saved before "
+    "training, gives a plain LoRA of twice the rank."
+)
+_EXTRACT = (
+    "Merge it into its base model (PEFT: merge_and_unload) and extract a plain LoRA from the "
+    "difference, or train it again as plain LoRA."
+)
+_RETRAIN = "Train it again as plain LoRA, without this option."
+
+_CHANGES_BASE = "training started from a changed base model, so B A is not the whole update"
+
+# init_lora_weights values that leave the base model as it was. Anything else is refused, known or not.
+PLAIN_INITS: frozenset[object] = frozenset(
+    {None, True, False, "gaussian", "eva", "orthogonal", "mica"}
+)
+
+# By prefix, lower case, as PEFT compares them.
+CHANGING_INITS: Mapping[str, Refusal] = {
+    "pissa": Refusal(_CHANGES_BASE, _TO_PLAIN),
+    "olora": Refusal(_CHANGES_BASE, _TO_PLAIN),
+    "corda": Refusal(_CHANGES_BASE, _TO_PLAIN),
+    "lora_ga": Refusal(_CHANGES_BASE, _TO_PLAIN),
+    "loftq": Refusal("it corrects one quantised base model, and fits no other", _RETRAIN),
+}
+
+# Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
+REFUSED_FIELDS: Mapping[str, Refusal] = {
+    "use_dora": Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT),
+    "lora_bias": Refusal("the update has a bias beside B A", _EXTRACT),
+    "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
+    "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
+    "target_parameters": Refusal(
+        "it packs experts on the rank axis, so a rank is not one unit of meaning",
+        "Leave it out, or train it with target_modules on a model whose experts are modules.",
+    ),
+    "trainable_token_indices": Refusal(
+        "it carries whole rows of the embedding, which are not low-rank",
+        "Train it again with the embedding among target_modules, or leave it out.",
+    ),
+    "use_qalora": Refusal("QA-LoRA pools the input before A", _RETRAIN),
+    "use_bdlora": Refusal("BD-LoRA's A or B is block-diagonal and stored packed", _RETRAIN),
+    "arrow_config": Refusal(
+        "Arrow routes between adapters at run time", "Pass the adapters it routes to instead."
+    ),
+    "kasa_config": Refusal("KaSA has a diagonal between A and B, and truncates the base", _RETRAIN),
+    "monteclora_config": Refusal("MonteCLoRA samples its weights", _RETRAIN),
+    "megatron_config": Refusal(
+        "its layers are sharded by Megatron", "Export it to Hugging Face's layout first."
+    ),
+    "enable_lora": Refusal(
+        "it targets parts of fused layers, as PEFT did before 0.4", "Train it again with PEFT."
+    ),
+}
+
+# Fields that leave the tensors a plain LoRA, whatever their value.
+PLAIN_FIELDS = frozenset(
+    {
+        # read by formats.peft_config
+        *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "bias"),
+        *("base_model_name_or_path", "task_type", "fan_in_fan_out", "modules_to_save"),
+        # checked above
+        "init_lora_weights",
+        # where the tensors are says which sites there are
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+        # of training alone, or of no effect unless a field above switches them on
+        *("lora_dropout", "inference_mode", "eva_config", "corda_config", "lora_ga_config"),
+        *("loftq_config", "velora_config", "qalora_group_size", "megatron_core"),
+        *("runtime_config", "ensure_weight_tying"),
+        # about the file
+        *("auto_mapping", "peft_version", "revision"),
+        # PEFT before 0.4, Unsloth, ms-swift
+        *("merge_weights", "unsloth_fixed", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),
+    }
+)
+
+# PEFT methods that are not LoRA, where there is more to say than that.
+REFUSED_TYPES: Mapping[str, Refusal] = {
+    "ADALORA": Refusal("AdaLoRA has a diagonal between A and B, and masks ranks", _EXTRACT),
+    "LOHA": Refusal("LoHa's update is a product of two low-rank matrices by element", _EXTRACT),
+    "LOKR": Refusal("LoKr's update is a Kronecker product", _EXTRACT),
+    "OFT": Refusal("OFT multiplies the weight instead of adding to it", _EXTRACT),
+    "BOFT": Refusal("BOFT multiplies the weight instead of adding to it", _EXTRACT),
+    "IA3": Refusal("IA3 scales activations, it has no factors", _RETRAIN),
+    "VERA": Refusal("VeRA shares frozen factors between layers", _EXTRACT),
+    "XLORA": Refusal("X-LoRA mixes adapters at run time", "Pass the adapters it mixes instead."),
+}
+
+# Tensors that show the same without the configuration saying so: `re.search` in the key.
+REFUSED_TENSORS: Mapping[str, Refusal] = {
+    r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
+    r"\.lora_B(\.[^.]+)?\.bias$": REFUSED_FIELDS["lora_bias"],
+    r"\.lora_mid\b": Refusal("it has a third factor between A and B", _EXTRACT),
+    r"\.lora_E\b|\.ranknum\b": REFUSED_TYPES["ADALORA"],
+    r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],
+    r"\.hada_w[12]": REFUSED_TYPES["LOHA"],
+    r"\.lokr_": REFUSED_TYPES["LOKR"],
+    r"\.oft_|\.boft_": REFUSED_TYPES["OFT"],
+    r"\.ia3_l\b": REFUSED_TYPES["IA3"],
+    r"\.vera_lambda_": REFUSED_TYPES["VERA"],
+    r"\btrainable_tokens_|\.token_adapter\b": REFUSED_FIELDS["trainable_token_indices"],
+}
+
+
+def check_config(fields: Mapping[str, object], where: str) -> None:
+    """Passes a PEFT configuration that promises a plain LoRA.
+
+    Args:
+        fields: The configuration, parsed; it has a `peft_type`.
+        where: The configuration file, for the error.
+
+    Raises:
+        UnsupportedAdapter: Otherwise. It names the field, says why, and what to do.
+    """
+    kind = fields.get("peft_type")
+    if kind != "LORA":
+        known = REFUSED_TYPES.get(str(kind))
+        why = f": {known.why}" if known else ", only LORA adapters are merged"
+        hint = known.hint if known else "Convert it to LoRA, or leave it out."
+        raise UnsupportedAdapter(where, f"peft_type is {kind}{why}", hint)
+    _check_init(fields.get("init_lora_weights"), where)
+    for name, value in fields.items():
+        if name in REFUSED_FIELDS and value:
+            refusal = REFUSED_FIELDS[name]
+            raise UnsupportedAdapter(where, f"{name} is set: {refusal.why}", refusal.hint)
+        if name not in REFUSED_FIELDS and name not in PLAIN_FIELDS and value:
+            problem = (
+                f"{name} is set, a field not known to this version, so what it does is unknown"
+            )
+            hint = "Upgrade lego-ray, or remove the field if it does not change what B A means."
+            raise UnsupportedAdapter(where, problem, hint)
+
+
+def _check_init(value: object, where: str) -> None:
+    name = value.lower() if isinstance(value, str) else value
+    if isinstance(name, bool | str | None) and name in PLAIN_INITS:
+        return
+    unknown = Refusal("this version does not know whether it changes the base model", _TO_PLAIN)
+    refusal = next((r for p, r in CHANGING_INITS.items() if str(name).startswith(p)), unknown)
+    problem = f"init_lora_weights is {str(value)[:80]}: {refusal.why}"
+    raise UnsupportedAdapter(where, problem, refusal.hint)
+
+
+def check_tensors(names: Iterable[str], where: str) -> None:
+    """Passes tensor keys none of which belongs to a method that is refused.
+
+    Raises:
+        UnsupportedAdapter: Otherwise. It names the first such tensor, says why, and what to do.
+    """
+    for name in names:
+        for pattern, refusal in REFUSED_TENSORS.items():
+            if re.search(pattern, name):
+                raise UnsupportedAdapter(where, f"{name}: {refusal.why}", refusal.hint)

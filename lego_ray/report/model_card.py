@@ -1,0 +1,73 @@
+"""The README.md of a merged adapter: what it is, where it came from, how to load it."""
+
+from __future__ import annotations
+
+import json
+
+from lego_ray.planning.plan import Plan
+
+# A card lists this many sources; the manifest has them all.
+LISTED = 200
+
+
+def model_card(plan: Plan) -> bytes:
+    """A model card with provenance, the same for the same plan.
+
+    Args:
+        plan: The plan that was run.
+    """
+    recipe = plan.recipe
+    licences = {a.license for a in plan.adapters}
+    front = ["---", "library_name: peft", "tags:", "- lora", "- merge", "- lego-ray"]
+    if plan.base_model:
+        front.insert(1, f"base_model: {json.dumps(plan.base_model)}")
+    if len(licences) == 1 and (licence := licences.pop()):
+        front.append(f"license: {json.dumps(licence)}")
+    options = "\n".join(f"| {k} | {v} |" for k, v in sorted(recipe.options.items()))
+    rows = "\n".join(
+        f"| {_cell(a.uri)} | `{a.adapter_id[:12]}` | {_ranks(a.ranks)} | {_cell(a.license) or '-'} |"
+        for a in plan.adapters[:LISTED]
+    )
+    more = len(plan.adapters) - LISTED
+    rest = f"\n... and {more} more, in `lego_ray_manifest.json`.\n" if more > 0 else ""
+    refused = "".join(f"- {_cell(r.uri)}: {_cell(r.reason)}\n" for r in plan.refused[:LISTED])
+    text = f"""{chr(10).join([*front, "---"])}
+
+# {recipe.name}
+
+A LoRA adapter of rank {recipe.rank}, merged from {len(plan.adapters)} adapters by lego-ray
+(method `{recipe.method}`, {plan.n_sites} sites, {plan.n_msus} minimal semantic units).
+
+```python
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base_model, "path/to/this/directory")
+```
+
+| | |
+|---|---|
+| base model | {_cell(plan.base_model) or "-"} |
+| plan | `{plan.digest}` |
+| seed | {recipe.seed} |
+{options}
+
+## Sources
+
+| adapter | id | rank | licence |
+|---|---|---|---|
+{rows}
+{rest}
+"""
+    if refused:
+        text += f"## Left out\n\n{refused}"
+    return text.rstrip().encode() + b"\n"
+
+
+def _ranks(ranks: tuple[int, ...]) -> str:
+    low, high = min(ranks), max(ranks)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of a table cell or a list item."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,50 @@
+"""What the operating system's errors mean."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lego_ray.errors import AccessDenied, ObjectNotFound, StorageError, StoreUnavailable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN)
+
+
+@contextmanager
+def disk_errors(where: str) -> Iterator[None]:
+    """Turns an `OSError` of the block into the error that says what it means.
+
+    Args:
+        where: The path at hand.
+
+    Raises:
+        ObjectNotFound: If there is no such file, or it is a directory.
+        AccessDenied: If its permissions do not allow this, or the disk is read-only.
+        StoreUnavailable: If the disk is full, broken or gone.
+        StorageError: If it is anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _meaning(where, error) from error
+
+
+def _meaning(where: str, error: OSError) -> StorageError:
+    said = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError):
+        return ObjectNotFound(where, "there is no such file")
+    if isinstance(error, IsADirectoryError):
+        return ObjectNotFound(where, "this is a directory, not a file")
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return ObjectNotFound(where, "a part of this path is a file, not a directory")
+    if isinstance(error, PermissionError):
+        return AccessDenied(where, f"the system refused: {said}", "Check owner and permissions.")
+    if error.errno == errno.EROFS:
+        return AccessDenied(where, "the file system is read-only", "Write somewhere else.")
+    if error.errno in _FULL:
+        return StoreUnavailable(where, f"no room left: {said}", "Free space and start again.")
+    if error.errno in _AWAY:
+        return StoreUnavailable(where, f"the disk failed: {said}", "Check the disk or its mount.")
+    return StorageError(where, f"the system refused: {said}")

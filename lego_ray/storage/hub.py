@@ -1,0 +1,171 @@
+"""Bytes of a model repository on the Hugging Face Hub, read in place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lego_ray.errors import ObjectNotFound, ReadOnlyStore, StorageError
+from lego_ray.storage.base import ByteRange, ObjectInfo
+from lego_ray.storage.fetch import (
+    REMOTE_MAX_GAP,
+    REMOTE_MAX_REQUEST,
+    REMOTE_THREADS,
+    fetch_ranges,
+)
+from lego_ray.storage.hub_client import HubClient
+from lego_ray.storage.keys import check_key
+from lego_ray.storage.meter import Meter
+from lego_ray.storage.uri import HubUri
+
+
+class HubStore:
+    """A model repository, or a folder of one, as a store that can only be read.
+
+    The revision asked for is resolved to a commit once, at first use, and everything is read from
+    that commit, also by pickled copies; pickling a store resolves it. Endpoint and token are
+    huggingface_hub's: `HF_ENDPOINT`, `HF_TOKEN`, or the token `hf auth login` saved. Safe to share
+    between threads.
+
+    Args:
+        repo_id: `owner/name`.
+        revision: Branch, tag or commit; empty for the default branch.
+        subfolder: Path in the repository all keys lie below; may be empty.
+    """
+
+    def __init__(self, repo_id: str, revision: str = "", subfolder: str = "") -> None:
+        self._at = HubUri(repo_id, revision, subfolder.strip("/"))
+        self._below = f"{self._at.subfolder}/" if self._at.subfolder else ""
+        self._client = HubClient(repo_id)
+        self._commit = ""
+        self._files: dict[str, ObjectInfo] | None = None
+        self._meter = Meter()
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"HubStore({self._at.repo_id!r}, {self._at.revision!r}, {self._at.subfolder!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"at": self._at, "commit": self.revision}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        at: HubUri = state["at"]
+        HubStore.__init__(self, at.repo_id, at.revision, at.subfolder)
+        self._commit = state["commit"]
+
+    @property
+    def uri(self) -> str:
+        """`hf://owner/name[@revision][/subfolder]`, with the revision as it was asked for."""
+        return str(self._at)
+
+    @property
+    def revision(self) -> str:
+        """The commit everything is read from; resolves it if that was not done yet."""
+        with self._lock:
+            if not self._commit:
+                self._commit = self._client.commit(self.uri, self._at.revision)
+            return self._commit
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of files fetched, gaps of coalesced reads included."""
+        return self._meter.bytes_read
+
+    @property
+    def requests(self) -> int:
+        """Requests for bytes of files; listing is not counted."""
+        return self._meter.requests
+
+    def _where(self, key: str) -> str:
+        return f"{self.uri}/{key}"
+
+    def _listing(self) -> dict[str, ObjectInfo]:
+        """Every file below the root by key, in key order; asked for once, as a commit is fixed."""
+        with self._lock:
+            if self._files is None:
+                found = self._client.files(self.uri, self.revision, self._at.subfolder)
+                short = (
+                    ObjectInfo(info.key.removeprefix(self._below), info.size, info.version)
+                    for info in found
+                )
+                self._files = {info.key: info for info in sorted(short, key=lambda info: info.key)}
+            return self._files
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yields every file whose key starts with `prefix`, in key order."""
+        for key, info in self._listing().items():
+            if key.startswith(prefix):
+                yield info
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Describes one file; its version is the sha256 of a large file, else its git blob hash."""
+        check_key(self.uri, key)
+        info = self._listing().get(key)
+        if info is None:
+            raise ObjectNotFound(
+                self._where(key), f"there is no such file at commit {self.revision}"
+            )
+        return info
+
+    def read(self, key: str) -> bytes:
+        """Reads one file whole."""
+        check_key(self.uri, key)
+        data = self._client.get(self._where(key), self.revision, self._below + key, None)
+        self._meter.add(len(data))
+        return data
+
+    def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
+        """Reads ranges of one file, near ones in one request, large ones in several at once.
+
+        Returns:
+            One buffer a range, in the order asked.
+
+        Raises:
+            StorageError: If a range ends past the end of the file.
+        """
+        check_key(self.uri, key)
+        where = self._where(key)
+
+        def fetch(part: ByteRange, into: memoryview) -> None:
+            data = self._client.get(where, self.revision, self._below + key, part)
+            self._meter.add(len(data))
+            if len(data) != part.size:
+                raise StorageError(
+                    where,
+                    f"bytes {part.start} to {part.end} were asked for, and {len(data)} bytes came",
+                    "The file is cut short, or its header does not belong to it.",
+                )
+            into[:] = data
+
+        return fetch_ranges(
+            where,
+            ranges,
+            fetch,
+            max_gap=REMOTE_MAX_GAP,
+            max_request=REMOTE_MAX_REQUEST,
+            threads=REMOTE_THREADS,
+        )
+
+    def create(self, key: str, data: bytes) -> None:
+        """Refuses: lego-ray reads the Hub and does not write to it.
+
+        Raises:
+            ReadOnlyStore: Always.
+        """
+        raise self._read_only(key)
+
+    def delete(self, key: str) -> None:
+        """Refuses: lego-ray reads the Hub and does not write to it.
+
+        Raises:
+            ReadOnlyStore: Always.
+        """
+        raise self._read_only(key)
+
+    def _read_only(self, key: str) -> ReadOnlyStore:
+        return ReadOnlyStore(
+            self._where(key),
+            "the Hub is read and not written",
+            "Write to a directory or to S3, and upload from there.",
+        )

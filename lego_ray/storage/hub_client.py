@@ -1,0 +1,112 @@
+"""Calls the Hugging Face Hub through huggingface_hub, its session, its token and its retries."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lego_ray.errors import StorageError
+from lego_ray.storage.base import ByteRange, ObjectInfo
+from lego_ray.storage.hub_errors import hub_errors
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+RETRIES = 4
+"""Tries after the first, 1, 2, 4 and 8 s apart: the Hub limits rates by the minute."""
+
+READ_SECONDS = 60
+_BUSY = (408, 429, 500, 502, 503, 504)
+
+
+def _endpoint() -> str:
+    """The Hub's address, read at each call, as huggingface_hub reads it at import only."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=_endpoint(), library_name="lego-ray")
+
+
+@dataclass(frozen=True, slots=True)
+class HubClient:
+    """The three calls lego-ray makes about one model repository.
+
+    Each raises `ObjectNotFound`, `AccessDenied` or `StoreUnavailable` with `where` in it.
+
+    Attributes:
+        repo_id: `owner/name`.
+    """
+
+    repo_id: str
+
+    def commit(self, where: str, revision: str) -> str:
+        """Resolves a branch, tag or commit; empty for the default branch.
+
+        Returns:
+            The commit's full hash.
+        """
+        with hub_errors(where):
+            commit = _api().model_info(self.repo_id, revision=revision or None).sha
+        if not commit:
+            raise StorageError(where, "the Hub named no commit for it")
+        return commit
+
+    def files(self, where: str, commit: str, folder: str) -> list[ObjectInfo]:
+        """Describes every file below a folder of a commit.
+
+        Returns:
+            Files in any order, their keys being paths in the repository.
+        """
+        from huggingface_hub.hf_api import RepoFile
+
+        with hub_errors(where):
+            entries = _api().list_repo_tree(
+                self.repo_id, folder or None, recursive=True, revision=commit
+            )
+            return [
+                ObjectInfo(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
+                for entry in entries
+                if isinstance(entry, RepoFile)
+            ]
+
+    def get(self, where: str, commit: str, path: str, part: ByteRange | None) -> bytes:
+        """Fetches a file, or one range of it.
+
+        Returns:
+            The bytes; fewer than asked for where the range ends past the end of the file.
+
+        Raises:
+            StorageError: If the range starts past the end of the file.
+        """
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
+            build_hf_headers,
+            hf_raise_for_status,
+            http_backoff,
+        )
+
+        url = hf_hub_url(self.repo_id, path, revision=commit, endpoint=_endpoint())
+        # Compressed bytes could not be cut by their position.
+        headers = {**build_hf_headers(library_name="lego-ray"), "Accept-Encoding": "identity"}
+        if part is not None:
+            headers["Range"] = f"bytes={part.start}-{part.end - 1}"
+        with hub_errors(where):
+            answer = http_backoff(
+                "GET",
+                url,
+                headers=headers,
+                timeout=READ_SECONDS,
+                max_retries=RETRIES,
+                retry_on_status_codes=_BUSY,
+            )
+            hf_raise_for_status(answer)
+            data = bytes(answer.content)
+        # A mirror that ignores ranges sends the whole file.
+        whole = part is not None and answer.status_code == 200
+        return data[part.start : part.end] if part is not None and whole else data

@@ -1,0 +1,41 @@
+"""Finds out whether a store keeps the promise its writers rely on."""
+
+from __future__ import annotations
+
+import secrets
+
+from lego_ray.errors import AlreadyExists, UnsafeStore
+from lego_ray.storage.base import Store
+
+
+def probe_create_only(store: Store) -> None:
+    """Proves that a store refuses to create an object twice, and that it can be written.
+
+    Some S3 servers take `If-None-Match` and ignore it; on those, two writers of one commit both
+    believe they won. Writes one object of a few bytes under a name no one else has, tries to
+    create it again, and deletes it. Call it once for each root opened for writing.
+
+    Args:
+        store: Opened where outputs or tables will be written.
+
+    Raises:
+        UnsafeStore: If the second write was taken.
+        ReadOnlyStore: If this kind of store cannot be written.
+        AccessDenied: If the credentials do not allow writing or deleting there.
+        ObjectNotFound: If there is no such bucket.
+        StoreUnavailable: If the store cannot be reached.
+    """
+    key = f".lego-ray-probe-{secrets.token_hex(16)}"
+    store.create(key, b"first")
+    try:
+        store.create(key, b"second")
+    except AlreadyExists:
+        return
+    finally:
+        store.delete(key)
+    raise UnsafeStore(
+        store.uri,
+        "the store took a create-only write over an object that was there, so two writers could "
+        "each believe they had won and commits would be lost without an error",
+        "Write to a store that honours If-None-Match on PUT: AWS S3, Ceph RGW, MinIO, or a disk.",
+    )

@@ -1,0 +1,259 @@
+"""Bytes on S3, and on servers that speak it."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from lego_ray.errors import AlreadyExists, StorageError
+from lego_ray.storage.base import ByteRange, ObjectInfo
+from lego_ray.storage.fetch import (
+    REMOTE_MAX_GAP,
+    REMOTE_MAX_REQUEST,
+    REMOTE_THREADS,
+    fetch_ranges,
+)
+from lego_ray.storage.keys import check_key
+from lego_ray.storage.meter import Meter
+from lego_ray.storage.s3_body import CutBodyError, read_body
+from lego_ray.storage.s3_client import ATTEMPTS, s3_client
+from lego_ray.storage.s3_errors import refusal, s3_errors
+from lego_ray.storage.uri import S3Uri
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+CONFLICT_TRIES = 6
+"""Times a create is tried while other writers of the same key are still being decided (409)."""
+
+_WRITER = "lego-ray-writer"
+
+
+class S3Store:
+    """A bucket, or a prefix in one, as a store.
+
+    Credentials, region and endpoint come from boto3's own chain: environment, shared files,
+    container or instance role. `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` name another server
+    than AWS, which is then addressed by path unless the shared config says otherwise. Every
+    request is tried `attempts` times at most, in boto3's standard mode. Safe to share between
+    threads; a pickled store opens connections of its own.
+
+    Args:
+        bucket: Its name.
+        prefix: Path all keys lie below; may be empty.
+        endpoint_url: Server to use instead of the one the environment names.
+        attempts: Tries of one request, the first included.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        self._at = S3Uri(bucket, prefix.strip("/"))
+        self._below = f"{self._at.prefix}/" if self._at.prefix else ""
+        self._endpoint_url = endpoint_url
+        self._attempts = attempts
+        self._meter = Meter()
+
+    def __repr__(self) -> str:
+        return f"S3Store({self._at.bucket!r}, {self._at.prefix!r})"
+
+    @property
+    def uri(self) -> str:
+        """`s3://bucket/prefix`."""
+        return str(self._at)
+
+    @property
+    def revision(self) -> str:
+        """Empty: a bucket has no commits."""
+        return ""
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of objects fetched, gaps of coalesced reads and repeated tries included."""
+        return self._meter.bytes_read
+
+    @property
+    def requests(self) -> int:
+        """Requests for bytes of objects that were answered; listing and describing are not."""
+        return self._meter.requests
+
+    @property
+    def _client(self) -> S3Client:
+        return s3_client(self._endpoint_url, self._attempts)
+
+    def _where(self, key: str) -> str:
+        return f"s3://{self._at.bucket}/{self._below}{key}"
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Yields every object whose key starts with `prefix`, in key order, 1,000 a request.
+
+        Empty objects whose key ends in a slash, which consoles show as folders, are left out.
+        """
+        with s3_errors(self.uri):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._at.bucket, Prefix=self._below + prefix
+            )
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    key = entry["Key"][len(self._below) :]
+                    if key and not key.endswith("/"):
+                        yield ObjectInfo(key, entry["Size"], entry["ETag"].strip('"'))
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Describes one object; its version is its ETag."""
+        with s3_errors(self._where(key)):
+            found = self._client.head_object(Bucket=self._at.bucket, Key=self._below + key)
+        return ObjectInfo(key, found["ContentLength"], found["ETag"].strip('"'))
+
+    def read(self, key: str) -> bytes:
+        """Reads one object whole."""
+        data = bytearray()
+
+        def place(found: GetObjectOutputTypeDef) -> memoryview:
+            nonlocal data
+            data = bytearray(found["ContentLength"])
+            return memoryview(data)
+
+        self._get(key, {}, place)
+        return bytes(data)
+
+    def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
+        """Reads ranges of one object, near ones in one request, large ones in several at once.
+
+        Returns:
+            One buffer a range, in the order asked.
+
+        Raises:
+            StorageError: If a range ends past the end of the object, or the object was replaced
+                between two of the requests.
+        """
+        where = self._where(key)
+        versions: set[str] = set()
+
+        def fetch(part: ByteRange, into: memoryview) -> None:
+            versions.add(self._fetch(key, part, into))
+
+        views = fetch_ranges(
+            where,
+            ranges,
+            fetch,
+            max_gap=REMOTE_MAX_GAP,
+            max_request=REMOTE_MAX_REQUEST,
+            threads=REMOTE_THREADS,
+        )
+        if len(versions) > 1:
+            raise StorageError(
+                where, "the object was replaced while it was read", "Start again once it is still."
+            )
+        return views
+
+    def _fetch(self, key: str, part: ByteRange, into: memoryview) -> str:
+        """Fills `into` with one range and returns the ETag of what it came from."""
+
+        def place(found: GetObjectOutputTypeDef) -> memoryview:
+            # A range that ends past the object is answered with less; some servers ignore ranges.
+            got = found.get("ContentRange", "the whole object")
+            if not got.startswith(f"bytes {part.start}-{part.end - 1}/"):
+                raise StorageError(
+                    self._where(key),
+                    f"bytes {part.start} to {part.end} were asked for, and the server sent {got}",
+                    "The object is cut short, or its header does not belong to it.",
+                )
+            return into
+
+        return self._get(key, {"Range": f"bytes={part.start}-{part.end - 1}"}, place)
+
+    def _get(
+        self,
+        key: str,
+        asked: dict[str, str],
+        place: Callable[[GetObjectOutputTypeDef], memoryview],
+    ) -> str:
+        """Reads an answer's body into the buffer `place` gives for it, and returns its ETag.
+
+        boto3 repeats what fails before the answer; a body that breaks off is repeated here.
+        """
+        where = self._where(key)
+        tries = 0
+        with s3_errors(where):
+            while True:
+                tries += 1
+                found = self._client.get_object(
+                    Bucket=self._at.bucket,
+                    Key=self._below + key,
+                    **asked,  # type: ignore[arg-type]
+                )
+                with closing(found["Body"]):
+                    try:
+                        self._meter.add(read_body(found["Body"], place(found)))
+                    except CutBodyError:
+                        if tries >= self._attempts:
+                            raise
+                    else:
+                        return found["ETag"]
+
+    def create(self, key: str, data: bytes) -> None:
+        """Writes a new object, atomically: no reader ever sees part of it.
+
+        A write that got through while its answer was lost is known by a mark in the object's
+        metadata, so the retry of it does not report the object as someone else's.
+
+        Raises:
+            AlreadyExists: If there is one; it is left as it was. A server that ignores
+                `If-None-Match` overwrites it instead: see `probe_create_only`.
+        """
+        check_key(self.uri, key)
+        where = self._where(key)
+        writer = secrets.token_hex(16)
+        tries = 0
+        with s3_errors(where):
+            from botocore.exceptions import ClientError
+
+            while True:
+                tries += 1
+                try:
+                    self._client.put_object(
+                        Bucket=self._at.bucket,
+                        Key=self._below + key,
+                        Body=data,
+                        IfNoneMatch="*",
+                        Metadata={_WRITER: writer},
+                    )
+                    return
+                except ClientError as error:
+                    answer = refusal(error)
+                    if answer.status == 412:
+                        if (answer.retried or tries > 1) and self._wrote(key, writer):
+                            return
+                        raise AlreadyExists(where, "there is an object in its place") from None
+                    if answer.code != "ConditionalRequestConflict" or tries >= CONFLICT_TRIES:
+                        raise
+                # 25 to 50 ms, doubled each try: 0.8 to 1.6 s in all.
+                time.sleep(0.05 * 2 ** (tries - 1) * random.uniform(0.5, 1))
+
+    def _wrote(self, key: str, writer: str) -> bool:
+        """Whether the object in place is the one this call wrote."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self._client.head_object(Bucket=self._at.bucket, Key=self._below + key)
+        except ClientError:
+            # Gone again, or it may be written and not read: then nothing says it is ours.
+            return False
+        return found["Metadata"].get(_WRITER) == writer
+
+    def delete(self, key: str) -> None:
+        """Removes one object; one that is not there is no error."""
+        check_key(self.uri, key)
+        with s3_errors(self._where(key)):
+            self._client.delete_object(Bucket=self._at.bucket, Key=self._below + key)

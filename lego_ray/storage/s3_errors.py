@@ -1,0 +1,137 @@
+"""What boto3's errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lego_ray.errors import (
+    AccessDenied,
+    ObjectNotFound,
+    StorageError,
+    StoreUnavailable,
+    UnsupportedUri,
+)
+from lego_ray.storage.s3_body import CutBodyError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+_CREDENTIALS = (
+    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role, and "
+    "AWS_ENDPOINT_URL for a server other than AWS."
+)
+_SERVER = "Check AWS_ENDPOINT_URL, the region and the network, then start again."
+# Codes that come with status 400 and still speak of credentials.
+_DENIED_400 = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
+_BUSY_400 = {"RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a server answered instead of doing as asked.
+
+    Attributes:
+        status: HTTP status, 0 where there is none.
+        code: S3's own word for it; the status again where an answer has no body.
+        message: S3's sentence for it, may be empty.
+        retried: How often boto3 tried again before giving up.
+    """
+
+    status: int
+    code: str
+    message: str
+    retried: int
+
+
+def refusal(error: ClientError) -> Refusal:
+    """Reads a refusal out of boto3's error."""
+    about = error.response["ResponseMetadata"]
+    said = error.response["Error"]
+    return Refusal(
+        about.get("HTTPStatusCode", 0),
+        said.get("Code", ""),
+        # Some servers send none, which botocore makes a None.
+        said.get("Message") or "",
+        about.get("RetryAttempts", 0),
+    )
+
+
+@contextmanager
+def s3_errors(where: str) -> Iterator[None]:
+    """Turns an error of boto3 in the block into the one that says what it means.
+
+    Args:
+        where: The object's or the root's URI.
+
+    Raises:
+        ObjectNotFound: If there is no such bucket or object.
+        AccessDenied: If credentials are missing, wrong or not enough.
+        StoreUnavailable: If the server was not reached, or refused every try.
+        UnsupportedUri: If the bucket's name, the key or the endpoint is malformed.
+        StorageError: If it is anything else.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _refused(where, refusal(error)) from error
+    except BotoCoreError as error:
+        raise _failed(where, error) from error
+    except CutBodyError as error:
+        raise StoreUnavailable(where, f"the answer was cut short: {error}", _SERVER) from error
+    except ValueError as error:
+        # botocore refuses a malformed endpoint with a plain ValueError.
+        if "endpoint" not in str(error).lower():
+            raise
+        raise UnsupportedUri(where, f"boto3 refused it: {error}", _SERVER) from error
+
+
+def _refused(where: str, answer: Refusal) -> StorageError:
+    status, code = answer.status, answer.code
+    said = f"the server answered {status} {code}"
+    if code == "NoSuchBucket":
+        return ObjectNotFound(where, "there is no such bucket", "Check its name and the endpoint.")
+    if code == "InvalidBucketName":
+        return UnsupportedUri(where, "this cannot be a bucket's name")
+    if status == 404:
+        return ObjectNotFound(where, "there is no such object")
+    if status in (401, 403) or code in _DENIED_400:
+        return AccessDenied(where, said, _CREDENTIALS)
+    if status == 416:
+        return StorageError(
+            where,
+            "bytes past the end of the object were asked for",
+            "The object is cut short, or its header does not belong to it.",
+        )
+    if status == 429 or status >= 500 or code in _BUSY_400:
+        return StoreUnavailable(where, f"{said}, {answer.retried + 1} times", _SERVER)
+    if status in (301, 307) or code == "AuthorizationHeaderMalformed":
+        return StorageError(where, said, "Set AWS_REGION to the bucket's region.")
+    return StorageError(where, f"{said} {answer.message}".rstrip(" ."))
+
+
+def _failed(where: str, error: BotoCoreError) -> StorageError:
+    from botocore import exceptions as b
+
+    credentials = (
+        b.NoCredentialsError,
+        b.PartialCredentialsError,
+        b.CredentialRetrievalError,
+        b.ProfileNotFound,
+        b.NoAuthTokenError,
+        b.TokenRetrievalError,
+        b.SSOError,
+    )
+    network = (b.HTTPClientError, b.ConnectionError, b.IncompleteReadError)
+    said = str(error).rstrip(".")
+    if isinstance(error, credentials):
+        return AccessDenied(where, said, _CREDENTIALS)
+    if isinstance(error, network):
+        return StoreUnavailable(where, said, _SERVER)
+    if isinstance(error, b.ParamValidationError):
+        return UnsupportedUri(where, " ".join(said.split()), "Check the bucket's name.")
+    return StorageError(where, said)

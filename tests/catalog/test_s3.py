@@ -1,0 +1,108 @@
+"""The catalog on a real S3 server."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lego_ray.catalog.adapters import record_adapters
+from lego_ray.catalog.history import lineage, show
+from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.query import sql
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import AccessDenied, CatalogNotFound, ObjectNotFound, StoreUnavailable
+from tests.catalog.sample import adapter, details, merge, msu, refused
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
+
+pytestmark = pytest.mark.s3
+
+N_PROCESSES = 8
+N_APPENDS = 50
+
+
+def options(server: S3Server, **changes: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": server.endpoint_url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_REGION": "us-east-1",
+        **changes,
+    }
+
+
+@pytest.fixture
+def catalog(s3_server: S3Server, s3_bucket: str) -> Catalog:
+    return Catalog(f"s3://{s3_bucket}/team/catalog", options(s3_server))
+
+
+def append_many(catalog: Catalog, worker: int) -> None:
+    for i in range(N_APPENDS):
+        catalog.append("msus", [msu(cluster=worker, rank_index=i), msu(cluster=-1, rank_index=i)])
+
+
+def test_processes_that_append_at_once_lose_and_double_nothing(catalog: Catalog) -> None:
+    # The table is not there yet, so they race to make it as well.
+    spawn = multiprocessing.get_context("spawn")
+    processes = [
+        spawn.Process(target=append_many, args=(catalog, worker)) for worker in range(N_PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * N_PROCESSES
+
+    catalog.append("merges", [merge()])
+    rows = catalog.read("msus", ["cluster", "rank_index"]).to_pylist()
+    found = Counter((row["cluster"], row["rank_index"]) for row in rows)
+    wanted = Counter({(w, i): 1 for w in range(N_PROCESSES) for i in range(N_APPENDS)})
+    wanted.update({(-1, i): N_PROCESSES for i in range(N_APPENDS)})
+    assert found == wanted
+
+
+def test_the_whole_catalog_works_as_on_disk(s3_server: S3Server, s3_bucket: str) -> None:
+    catalog = Catalog(f"s3://{s3_bucket}/a team/catalog", options(s3_server))
+    with pytest.raises(CatalogNotFound):
+        catalog.read("merges")
+    assert record_adapters(catalog, [adapter(), refused()]) == 2
+    assert record_adapters(catalog, [adapter(), refused(reason="other")]) == 1
+    for _ in range(2):
+        append_merge(catalog, merge(version=None), *details())
+    assert sql(catalog, "SELECT count(*) AS n FROM msus").to_pylist() == [{"n": 5}]
+    assert show(catalog, "support").summary()["sites"] == 2
+    assert lineage(catalog, "support")["uri"].to_pylist() == ["/zoo/a", None]
+
+
+def test_polars_reads(catalog: Catalog) -> None:
+    polars = pytest.importorskip("polars")
+    append_merge(catalog, merge(), *details())
+    frame = polars.read_delta(
+        catalog.table_uri("msus"), storage_options=dict(catalog.storage_options)
+    )
+    assert frame.height == 5
+
+
+def test_a_wrong_secret_is_denied(s3_server: S3Server, s3_bucket: str) -> None:
+    catalog = Catalog(f"s3://{s3_bucket}/c", options(s3_server, AWS_SECRET_ACCESS_KEY="wrong"))
+    for touch in (lambda: catalog.read("merges"), lambda: catalog.append("merges", [merge()])):
+        with pytest.raises(AccessDenied):
+            touch()
+
+
+def test_a_bucket_that_is_not_there_is_said_so(s3_server: S3Server) -> None:
+    catalog = Catalog("s3://no-such-bucket-here/c", options(s3_server))
+    with pytest.raises(ObjectNotFound, match="bucket"):
+        catalog.append("merges", [merge()])
+
+
+def test_a_server_that_is_not_there_is_unavailable(s3_server: S3Server) -> None:
+    # Port 9 is the discard service, which nobody runs.
+    gone = options(s3_server, AWS_ENDPOINT_URL="http://127.0.0.1:9", max_retries="1")
+    with pytest.raises(StoreUnavailable):
+        Catalog("s3://bucket/c", gone).append("merges", [merge()])

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lego_ray.errors import UnsupportedUri
+from lego_ray.storage import FileStore, HubStore, S3Store, join, normalise_uri, open_store
+from lego_ray.storage.uri import HubUri, parse_uri
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/a/b/", "/a/b"),
+        ("/a//b/./c/../d", "/a/b/d"),
+        ("/", "/"),
+        ("//a", "/a"),
+        ("file:///a/b%20c/", "/a/b c"),
+        ("file://localhost/a", "/a"),
+        ("FILE:///a", "/a"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/", "s3://bucket"),
+        ("s3://bucket/a b/c#d?e/", "s3://bucket/a b/c#d?e"),
+        ("hf://org/zoo", "hf://org/zoo"),
+        ("hf://models/org/zoo/", "hf://org/zoo"),
+        ("hf://org/zoo@v1.0", "hf://org/zoo@v1.0"),
+        ("hf://org/zoo@v1/adapters/qa/", "hf://org/zoo@v1/adapters/qa"),
+        (f"hf://org/zoo@{COMMIT}", f"hf://org/zoo@{COMMIT}"),
+        ("hf://org/zoo@refs/pr/12/sub", "hf://org/zoo@refs/pr/12/sub"),
+        ("hf://org/zoo@feature%2Fx/sub", "hf://org/zoo@feature%2Fx/sub"),
+        ("hf://org/zoo/sub/at@sign", "hf://org/zoo/sub/at@sign"),
+    ],
+)
+def test_each_place_is_written_one_way(uri: str, expected: str) -> None:
+    assert normalise_uri(uri) == expected
+    assert normalise_uri(expected) == expected
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert normalise_uri("zoo") == f"{tmp_path}/zoo"
+    assert normalise_uri(".") == str(tmp_path)
+    assert normalise_uri("~/zoo") == "/home/someone/zoo"
+    assert normalise_uri(tmp_path / "zoo") == f"{tmp_path}/zoo"
+
+
+def test_an_opened_store_stays_where_it_was_when_the_working_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("zoo")
+    monkeypatch.chdir("/")
+    assert store.uri == f"{tmp_path}/zoo"
+
+
+def test_a_hub_revision_with_a_slash_is_read_back() -> None:
+    assert parse_uri("hf://org/zoo@feature%2Fx/sub") == HubUri("org/zoo", "feature/x", "sub")
+    assert parse_uri("hf://org/zoo@refs/pr/3") == HubUri("org/zoo", "refs/pr/3", "")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "a\0b",
+        "gs://bucket/x",
+        "s3a://bucket/x",
+        "https://host/x",
+        "s3://",
+        "s3:///key",
+        "file://host/path",
+        "file://relative",
+        "hf://zoo",
+        "hf://org/zoo@",
+        "hf://org/zoo@/sub",
+        "hf://datasets/org/zoo",
+        "hf://org/z o",
+    ],
+)
+def test_other_forms_are_refused_with_those_that_work(uri: str) -> None:
+    with pytest.raises(UnsupportedUri, match=r"hf://owner/name") as caught:
+        parse_uri(uri)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "key", "expected"),
+    [
+        ("/a/", "b/c", "/a/b/c"),
+        ("/", "b", "/b"),
+        ("s3://b", "k", "s3://b/k"),
+        ("s3://b/p/", "k/l", "s3://b/p/k/l"),
+        ("hf://org/zoo@v1", "k", "hf://org/zoo@v1/k"),
+        ("s3://b/p", "", "s3://b/p"),
+    ],
+)
+def test_join(uri: str, key: str, expected: str) -> None:
+    assert join(uri, key) == expected
+
+
+def test_open_store_goes_by_the_scheme() -> None:
+    assert isinstance(open_store("/a"), FileStore)
+    assert isinstance(open_store("file:///a"), FileStore)
+    assert isinstance(open_store("s3://b/p"), S3Store)
+    assert isinstance(open_store("hf://org/zoo"), HubStore)
+    assert open_store("s3://b/p/").uri == "s3://b/p"
+    assert open_store("hf://org/zoo@v1/sub/").uri == "hf://org/zoo@v1/sub"
+    with pytest.raises(UnsupportedUri):
+        FileStore("s3://b/p")
+
+
+def test_the_storage_room_loads_no_client_library() -> None:
+    code = (
+        "import sys, lego_ray.storage as s; s.open_store('s3://b/p'); s.open_store('hf://o/n');"
+        "print([m for m in ('boto3', 'botocore', 'huggingface_hub') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
