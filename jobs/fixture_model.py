@@ -120,7 +120,7 @@ def fit_head(features: Tensor, labels: Sequence[int]) -> Head:
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(max_iter=3000).fit(features.numpy(), list(labels))
-    weight = torch.tensor(fitted.coef_, dtype=torch.float32)
+    weight = torch.tensor(fitted.coef_, dtype=torch.float32).contiguous()  # came by columns
     bias = torch.tensor(fitted.intercept_, dtype=torch.float32)
     if len(weight) == 1:
         return Head(torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2)

@@ -135,7 +135,20 @@ def build(spec: FixtureAdapter, out: Path, cache: Path, threads: int) -> dict[st
     model = add_lora(base, spec)
     train(model, head, task.train, spec)
     after = measure(model, head, task)
-    meta = {
+    folder = out / spec.name
+    save_adapter(model, folder)
+    save_head(head, folder)
+    meta = describe(spec, task, before, after)
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+    say(f"{spec.name}: done, adapter {after}", started)
+    return meta
+
+
+def describe(
+    spec: FixtureAdapter, task: Task, before: dict[str, float], after: dict[str, float]
+) -> dict[str, Any]:
+    """Returns what `meta.json` says: how the adapter was trained, and what it gained."""
+    return {
         "name": spec.name,
         "task": spec.task,
         "labels": task.labels,
@@ -148,12 +161,6 @@ def build(spec: FixtureAdapter, out: Path, cache: Path, threads: int) -> dict[st
         "rows": {p: len(getattr(task, p)) for p in ("train", "validation", "test")},
         "accuracy": {"base": before, "adapter": after},
     }
-    folder = out / spec.name
-    save_adapter(model, folder)
-    save_head(head, folder)
-    (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-    say(f"{spec.name}: done, adapter {after}", started)
-    return meta
 
 
 def measure(model: Encoder, head: Head, task: Task) -> dict[str, float]:

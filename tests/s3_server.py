@@ -180,7 +180,7 @@ def _shared_server(state: Path) -> Iterator[S3Server]:
 
 
 @contextlib.contextmanager
-def _locked(state: Path) -> Iterator[dict]:
+def _locked(state: Path) -> Iterator[dict[str, Any]]:
     """A dict kept in a file, held by one process at a time, saved if the block succeeds."""
     with state.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -31,7 +31,7 @@ from lego_ray.numerics.seeding import kmeans_plus_plus
 Distance = Literal["euclidean", "rank-one"]
 Basis = Literal["raw", "svd"]
 
-# Rows whose inner products seed a pool too large for its Gram matrix: 32 a cluster, at least this.
+# A larger pool is seeded from a sample of this many rows, or of 32 a cluster if that is more.
 SEED_ROWS = 2048
 # Above this many rows the Gram matrix (2 x 8 bytes n^2) outgrows what it saves.
 GRAM_ROWS = 8192
@@ -166,7 +166,11 @@ class Lego:
         if rank >= pool.n:
             clustering = singletons(pool.n)
         else:
-            seeds = kmeans_plus_plus(products, rank, self.n_init, generator)
+            sample = _sample(pool.n, rank, generator)
+            drawn = products if sample is None else products[sample][:, sample]
+            seeds = kmeans_plus_plus(drawn, rank, self.n_init, generator)
+            if sample is not None:
+                seeds = sample[seeds]
             clustering = gram_kmeans(products, seeds, self.max_iter, self.tol)
         return clustering, distances_to_means(products, clustering.labels), total
 
@@ -179,10 +183,12 @@ class Lego:
         if rank >= pool.n:
             clustering = singletons(pool.n)
         else:
-            sample = torch.randperm(pool.n, generator=generator)
-            sample = sample[: max(SEED_ROWS, 32 * rank)].sort().values
-            products = self._products(gram_halves(pool.rows[sample], pool.d_in))
-            seeds = sample[kmeans_plus_plus(products, rank, self.n_init, generator)]
+            sample = _sample(pool.n, rank, generator)
+            drawn = pool.rows if sample is None else pool.rows[sample]
+            products = self._products(gram_halves(drawn, pool.d_in))
+            seeds = kmeans_plus_plus(products, rank, self.n_init, generator)
+            if sample is not None:
+                seeds = sample[seeds]
             clustering = lloyd(points, seeds, self.max_iter, self.tol)
         centroids = centroids_of(points, clustering.labels)
         return clustering, distances_to_centroids(points, clustering.labels, centroids), None
@@ -203,6 +209,14 @@ class Lego:
                 for c in range(int(labels.max()) + 1)
             ]
         )
+
+
+def _sample(n: int, rank: int, generator: torch.Generator) -> Tensor | None:
+    """Rows to seed from, in order, shape (m,); None for all. The same for every route."""
+    size = max(SEED_ROWS, 32 * rank)
+    if n <= size:
+        return None
+    return torch.randperm(n, generator=generator)[:size].sort().values
 
 
 def _in_svd_basis(pool: Pool) -> Pool:

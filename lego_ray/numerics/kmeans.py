@@ -136,10 +136,10 @@ def assign(points: Tensor, lengths: Tensor, centroids: Tensor) -> tuple[Tensor, 
         close = scores <= (scores.amin(dim=1) + slack)[:, None]
         row, centroid = close.nonzero(as_tuple=True)
         refined = torch.full_like(scores, torch.inf)
-        refined[row, centroid] = own[centroid] - 2 * _dots(points[rows], centroids, row, centroid)
+        refined[row, centroid] = _squared_distances(points[rows], centroids, row, centroid)
         labels[rows] = refined.argmin(dim=1)
         nearest[rows] = refined.amin(dim=1)
-    return labels, (nearest + lengths).clamp_(min=0)
+    return labels, nearest
 
 
 def lloyd(points: Tensor, seeds: Tensor, max_iter: int, tol: float) -> Clustering:
@@ -180,11 +180,12 @@ def _chunks(n: int) -> Iterator[slice]:
         yield slice(start, min(start + CHUNK, n))
 
 
-def _dots(points: Tensor, centroids: Tensor, row: Tensor, centroid: Tensor) -> Tensor:
-    """Float64 inner products of chosen (row, centroid) pairs."""
+def _squared_distances(points: Tensor, centroids: Tensor, row: Tensor, centroid: Tensor) -> Tensor:
+    """Squared distances of chosen (row, centroid) pairs, by differences in float64."""
     out = torch.empty(row.shape[0], dtype=torch.float64, device=points.device)
     for pairs in _chunks(row.shape[0]):
-        out[pairs] = (points[row[pairs]].double() * centroids[centroid[pairs]]).sum(dim=1)
+        gaps = points[row[pairs]].double() - centroids[centroid[pairs]]
+        out[pairs] = gaps.square_().sum(dim=1)
     return out
 
 

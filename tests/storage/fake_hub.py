@@ -80,7 +80,8 @@ def fake_hub() -> Iterator[FakeHub]:
                 return self.resolve(match[1], match[2])
             return self.answer(404, X_Error_Code="RepoNotFound")
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def info(self, revision: str) -> None:
             commit = hub.refs.get(revision, revision)

@@ -65,7 +65,8 @@ def fake_s3() -> Iterator[FakeS3]:
             else:
                 self.answer(200, body)
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def do_DELETE(self) -> None:
             fake.objects.pop(self.path.split("?")[0], None)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def test_spans_are_disjoint_and_further_apart_than_the_gap(
     ranges: list[ByteRange], gap: int
 ) -> None:
     spans = coalesce(ranges, gap)
-    for left, right in zip(spans, spans[1:], strict=False):
+    for left, right in pairwise(spans):
         assert right.start - left.end > gap
 
 
@@ -61,7 +63,7 @@ def test_split_covers_the_span_in_bounded_near_equal_parts(
     parts = split(ByteRange(start, start + size), most)
     assert parts[0].start == start
     assert parts[-1].end == start + size
-    assert all(a.end == b.start for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(parts))
     sizes = [p.size for p in parts]
     assert 1 <= min(sizes) <= max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1

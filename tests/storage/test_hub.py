@@ -4,7 +4,7 @@ import hashlib
 import os
 import pickle
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import pytest
@@ -179,11 +179,12 @@ def test_a_hub_nobody_answers_for_is_unavailable(
 
 def test_the_hub_is_not_written_to(hub: FakeHub) -> None:
     store = open_store("hf://org/zoo")
-    for use in (
+    uses: list[Callable[[], None]] = [
         lambda: store.create("a", b""),
         lambda: store.delete("README.md"),
         lambda: probe_create_only(store),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(ReadOnlyStore):
             use()
     assert hub.requests == []

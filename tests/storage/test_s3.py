@@ -6,7 +6,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,7 +20,7 @@ from lego_ray.errors import (
     UnsafeStore,
     UnsupportedUri,
 )
-from lego_ray.storage import ByteRange, S3Store, open_store, probe_create_only
+from lego_ray.storage import ByteRange, S3Store, Store, open_store, probe_create_only
 from lego_ray.storage.s3_client import s3_client
 from tests.s3_server import S3Server
 from tests.storage.fake_s3 import FakeS3, fake_s3
@@ -44,7 +44,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
         yield fake
 
 
-def uses(store: S3Store) -> list:
+def uses(store: Store) -> list[Callable[[], object]]:
     return [
         lambda: store.read("a"),
         lambda: store.stat("a"),
@@ -197,13 +197,15 @@ def test_a_lost_answer_does_not_claim_anothers_object(proxy: FaultProxy, s3_buck
 def test_a_body_cut_short_is_fetched_again(proxy: FaultProxy, s3_bucket: str) -> None:
     data = os.urandom(1 << 20)
     S3Store(s3_bucket).create("a", data)
-    for use in (
-        lambda store: store.read("a"),
-        lambda store: store.read_ranges("a", [ByteRange(0, len(data))])[0],
-    ):
+    store = S3Store(s3_bucket)
+    uses: list[Callable[[], bytes | memoryview]] = [
+        lambda: store.read("a"),
+        lambda: store.read_ranges("a", [ByteRange(0, len(data))])[0],
+    ]
+    for use in uses:
         s3_client.__globals__["_client"].cache_clear()
         proxy.faults = ["truncate", "truncate"]
-        assert bytes(use(S3Store(s3_bucket))) == data
+        assert bytes(use()) == data
         assert proxy.faults == []
 
 
@@ -220,7 +222,9 @@ def test_a_body_always_cut_short_is_an_error(proxy: FaultProxy, s3_bucket: str) 
 
 
 @pytest.mark.s3
-def test_an_object_replaced_while_it_is_read_is_an_error(s3_bucket: str) -> None:
+def test_an_object_replaced_while_it_is_read_is_an_error(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = S3Store(s3_bucket)
     size = 4 << 20
     store.create("a", bytes(size))
@@ -236,11 +240,8 @@ def test_an_object_replaced_while_it_is_read_is_an_error(s3_bucket: str) -> None
 
     store._fetch = replace_after_the_first  # type: ignore[method-assign]
     far = [ByteRange(0, 1), ByteRange(size - 1, size)]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(StorageError, match="replaced while it was read"),
-    ):
-        patch.setattr("lego_ray.storage.s3.REMOTE_THREADS", 1)
+    monkeypatch.setattr("lego_ray.storage.s3.REMOTE_THREADS", 1)
+    with pytest.raises(StorageError, match="replaced while it was read"):
         store.read_ranges("a", far)
 
 

@@ -59,11 +59,6 @@ def test_what_is_created_is_read_back(store: Store) -> None:
         assert store.stat(key).size == len(data)
 
 
-def test_create_takes_any_buffer(store: Store) -> None:
-    store.create("a", bytearray(b"xyz"))
-    assert store.read("a") == b"xyz"
-
-
 def test_create_leaves_an_object_in_its_place_as_it_was(store: Store) -> None:
     store.create("a/b", b"first")
     before = store.stat("a/b")

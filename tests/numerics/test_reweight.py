@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from lego_ray.errors import InvalidOption
+from lego_ray.numerics.reweight import output_scale, parameter_reweight, row_norms
+
+
+def test_centroids_get_the_mean_norm_of_their_members_back() -> None:
+    members = torch.tensor([[3.0, -4.0], [1.0, 0.0], [0.0, 2.0]])
+    labels = torch.tensor([0, 0, 1])
+    centroids = torch.tensor([[2.0, -2.0], [0.0, 2.0]], dtype=torch.float64)
+    by_inf = parameter_reweight(centroids, row_norms(members, "inf"), labels, "inf")
+    assert by_inf.tolist() == [[2.5, -2.5], [0.0, 2.0]]  # (4 + 1) / 2 over 2
+    by_l2 = parameter_reweight(centroids, row_norms(members, "l2"), labels, "l2")
+    assert by_l2[0].norm().item() == pytest.approx((5 + 1) / 2)
+    assert torch.equal(
+        parameter_reweight(centroids, row_norms(members, "inf"), labels, "none"), centroids
+    )
+
+
+def test_a_zero_centroid_stays_zero() -> None:
+    members = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    zero = torch.zeros(1, 2, dtype=torch.float64)
+    labels = torch.zeros(2, dtype=torch.int64)
+    assert not bool(parameter_reweight(zero, row_norms(members, "inf"), labels, "inf").any())
+
+
+def test_output_scales() -> None:
+    sizes = {"source_rank": 4.0, "n_pool": 36, "n_clusters": 9}
+    assert output_scale("source-rank", **sizes) == pytest.approx(2 / 3)
+    assert output_scale("pool", **sizes) == 2.0
+    assert output_scale("none", **sizes) == 1.0
+    assert output_scale(0.3, **sizes) == 0.3
+    for wrong in ("sum", "1.5", float("nan"), float("inf"), None):
+        with pytest.raises(InvalidOption, match="source-rank"):
+            output_scale(wrong, **sizes)  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+"""LoRA-LEGO at one site, in float64 and plain loops, for the fast code to be held against.
+
+Written from the paper's equations and the laws of the design, not from the package: no torch but for
+the random draws, which must be the same, and no vectorised step that could share a mistake.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+Row = list[float]
+
+
+@dataclass(frozen=True)
+class ReferenceMerge:
+    """What the reference makes of a site; rows and members are in the pool's canonical order."""
+
+    rows: np.ndarray
+    labels: list[int]
+    inertia: float
+    update: np.ndarray
+
+
+def pool(adapters: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> list[tuple[Row, Row]]:
+    """MSUs (a, b) of adapters (A, B, scaling), longest first."""
+    msus = []
+    for a, b, scaling in adapters:
+        root = math.sqrt(scaling)
+        for i in range(a.shape[0]):
+            half_a = [float(np.float32(np.float32(root) * np.float32(x))) for x in a[i]]
+            half_b = [float(np.float32(np.float32(root) * np.float32(x))) for x in b[:, i]]
+            msus.append((half_a, half_b))
+    return sorted(msus, key=lambda m: -sum(x * x for x in m[0] + m[1]))
+
+
+def dot(x: Sequence[float], y: Sequence[float]) -> float:
+    total = 0.0
+    for u, v in zip(x, y, strict=True):
+        total += u * v
+    return total
+
+
+def squared_distance(x: Sequence[float], y: Sequence[float]) -> float:
+    total = 0.0
+    for u, v in zip(x, y, strict=True):
+        total += (u - v) ** 2
+    return total
+
+
+def mean(rows: Sequence[Sequence[float]]) -> Row:
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def seeds(points: Sequence[Row], k: int, n_init: int, seed: int) -> list[list[int]]:
+    """Greedy k-means++ by exponential races, one list of row numbers a restart."""
+    generator = torch.Generator().manual_seed(seed)
+    n = len(points)
+
+    def clocks() -> list[list[float]]:
+        draws = torch.rand(n_init, n, dtype=torch.float64, generator=generator).tolist()
+        return [[-math.log1p(-u) for u in row] for row in draws]
+
+    chosen = [[min(range(n), key=lambda i: clock[i])] for clock in clocks()]
+    for _ in range(1, k):
+        for picks, clock in zip(chosen, clocks(), strict=True):
+            nearest = [min(squared_distance(p, points[c]) for c in picks) for p in points]
+            times = [e / d if d > 0 else math.inf for e, d in zip(clock, nearest, strict=True)]
+            order = sorted(range(n), key=lambda i: times[i])[: min(n, 2 + int(math.log(k)))]
+            potentials = [
+                sum(
+                    min(d, squared_distance(p, points[c]))
+                    for d, p in zip(nearest, points, strict=True)
+                )
+                for c in order
+            ]
+            picks.append(order[potentials.index(min(potentials))])
+    return chosen
+
+
+def lloyd(points: Sequence[Row], start: Sequence[int], max_iter: int) -> tuple[list[int], float]:
+    """Lloyd's steps until no label changes."""
+    centroids = [list(points[c]) for c in start]
+
+    def nearest(point: Row) -> int:
+        distances = [squared_distance(point, c) for c in centroids]
+        return distances.index(min(distances))
+
+    labels = [nearest(p) for p in points]
+    for _ in range(max_iter):
+        for c in range(len(centroids)):
+            centroids[c] = mean([p for p, label in zip(points, labels, strict=True) if label == c])
+        moved = [nearest(p) for p in points]
+        if moved == labels:
+            break
+        labels = moved
+    inertia = sum(squared_distance(p, centroids[c]) for p, c in zip(points, labels, strict=True))
+    return labels, inertia
+
+
+def merge(
+    adapters: Sequence[tuple[np.ndarray, np.ndarray, float]],
+    k: int,
+    *,
+    seed: int = 0,
+    n_init: int = 3,
+    normalise: bool = False,
+    parameter_reweight: str = "inf",
+    output_reweight: str | float = "source-rank",
+) -> ReferenceMerge:
+    """Merges adapters (A (r, d_in), B (d_out, r), scaling) to rank k."""
+    msus = pool(adapters)
+    members = [a + b for a, b in msus]
+    points = members
+    if normalise:
+        points = [
+            [x / math.sqrt(dot(a, a)) for x in a] + [x / math.sqrt(dot(b, b)) for x in b]
+            for a, b in msus
+        ]
+    if k >= len(members):
+        labels, inertia = list(range(len(members))), 0.0
+    else:
+        runs = [lloyd(points, start, 100) for start in seeds(points, k, n_init, seed)]
+        labels, inertia = min(runs, key=lambda run: run[1])
+    order = sorted(set(labels), key=labels.index)  # clusters by their first member
+    labels = [order.index(c) for c in labels]
+    rows = []
+    for c in range(len(order)):
+        mine = [m for m, label in zip(members, labels, strict=True) if label == c]
+        centroid = mean(mine)
+        if parameter_reweight != "none":
+
+            def norm(row: Row) -> float:
+                if parameter_reweight == "inf":
+                    return max(abs(x) for x in row)
+                return math.sqrt(dot(row, row))
+
+            factor = sum(norm(m) for m in mine) / len(mine) / norm(centroid)
+            centroid = [factor * x for x in centroid]
+        rows.append(centroid)
+    mean_rank = len(members) / len(adapters)
+    scale = {
+        "source-rank": math.sqrt(mean_rank / len(rows)),
+        "pool": math.sqrt(len(members) / len(rows)),
+        "none": 1.0,
+    }.get(str(output_reweight))
+    if scale is None:
+        scale = float(output_reweight)
+    merged = np.array(rows) * math.sqrt(scale)
+    d_in = len(msus[0][0])
+    update = np.zeros((len(msus[0][1]), d_in))
+    for row in merged:
+        update += np.outer(row[d_in:], row[:d_in])
+    return ReferenceMerge(merged, labels, inertia, update)
