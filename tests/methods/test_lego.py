@@ -144,7 +144,9 @@ def test_large_pools_go_through_msu_space_to_the_same_bits(
         for ours, theirs in zip(by_gram, by_rows, strict=True):
             assert torch.equal(ours.labels, theirs.labels)
             assert torch.equal(ours.rows, theirs.rows)
-            assert theirs.inertia == pytest.approx(ours.inertia, rel=1e-9)
+            # MSU space normalises into float32 rows, the Gram matrix in float64.
+            rounding = 2.0**-22 if options else 1e-9
+            assert theirs.inertia == pytest.approx(ours.inertia, rel=rounding)
 
 
 def test_seeds_from_a_sample_serve_a_large_pool(monkeypatch: pytest.MonkeyPatch) -> None:

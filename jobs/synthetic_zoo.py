@@ -1,0 +1,61 @@
+"""Synthetic zoos for the benchmarks: the shapes of real adapters, random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+HIDDEN, INTERMEDIATE = 2048, 5632
+# (module, d_in, d_out) of one layer of a 1.1B Llama without grouped queries.
+LAYER = (
+    ("self_attn.q_proj", HIDDEN, HIDDEN),
+    ("self_attn.k_proj", HIDDEN, HIDDEN),
+    ("self_attn.v_proj", HIDDEN, HIDDEN),
+    ("self_attn.o_proj", HIDDEN, HIDDEN),
+    ("mlp.gate_proj", HIDDEN, INTERMEDIATE),
+    ("mlp.up_proj", HIDDEN, INTERMEDIATE),
+    ("mlp.down_proj", INTERMEDIATE, HIDDEN),
+)
+
+
+def build(folder: Path, *, adapters: int, layers: int, rank: int, seed: int = 0) -> int:
+    """Writes a zoo of bfloat16 adapters with Gaussian weights, which have no clusters to find.
+
+    Args:
+        folder: Where to; one directory an adapter.
+        adapters: How many.
+        layers: Layers of seven sites each.
+        rank: Rank of every site.
+        seed: Fixes the weights.
+
+    Returns:
+        Bytes of the weights files.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total = 0
+    for number in range(adapters):
+        tensors = {}
+        for layer in range(layers):
+            for module, d_in, d_out in LAYER:
+                key = f"base_model.model.model.layers.{layer}.{module}"
+                a = torch.randn(rank, d_in, generator=generator) / d_in**0.5
+                b = torch.randn(d_out, rank, generator=generator) / d_in**0.5
+                tensors[f"{key}.lora_A.weight"] = a.bfloat16()
+                tensors[f"{key}.lora_B.weight"] = b.bfloat16()
+        here = folder / f"adapter-{number:04d}"
+        here.mkdir(parents=True)
+        save_file(tensors, here / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": "synthetic/llama-1b",
+            "r": rank,
+            "lora_alpha": 2 * rank,
+            "target_modules": [module.rpartition(".")[2] for module, _, _ in LAYER],
+            "task_type": "CAUSAL_LM",
+        }
+        (here / "adapter_config.json").write_text(json.dumps(config))
+        total += (here / "adapter_model.safetensors").stat().st_size
+    return total

@@ -1,0 +1,26 @@
+"""One Ray for the tests of a process that can share one; a runner uses a Ray that is up already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A local Ray of two CPUs."""
+    from lego_ray.execution import ray_runner  # sets what Ray reads when it is imported
+
+    ray_runner.ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=256 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        yield
+    finally:
+        ray_runner.ray.shutdown()

@@ -1,0 +1,120 @@
+"""What names a run: everything that decides the merged bytes, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+
+from lego_ray.planning.planner import make_plan
+from lego_ray.planning.recipe import Recipe, canonical_json, digest_of, site_seed
+from tests.planning.records import adapter, at_version, factors, inventory, layers, zoo
+
+DIGEST = make_plan(Recipe(name="m", rank=4), zoo()).digest
+
+
+def digest(**recipe: Any) -> str:
+    return make_plan(Recipe(**{"name": "m", "rank": 4, **recipe}), zoo()).digest
+
+
+def test_it_is_a_sha256() -> None:
+    assert re.fullmatch("[0-9a-f]{64}", DIGEST)
+    assert digest() == DIGEST
+
+
+def test_the_order_of_adapters_changes_nothing() -> None:
+    backwards = inventory(*reversed(zoo().adapters))
+    assert make_plan(Recipe(name="m", rank=4), backwards).digest == DIGEST
+
+
+def test_where_adapters_lie_changes_nothing() -> None:
+    moved = inventory(*(adapter(f"elsewhere-{9 - i}", content=f"a{i}") for i in range(3)))
+    assert make_plan(Recipe(name="m", rank=4), moved).digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"rank": 5},
+        {"seed": 1},
+        {"name": "n"},
+        {"dtype": "BF16"},
+        {"base_model": "tiny/base"},
+        {"full_weights": "drop"},
+        {"compact": True},
+        {"exclude": ("b*",)},
+        {"options": {"n_init": 9}},
+        {"options": {"tol": 1e-5}},
+        {"options": {"normalise": True}},
+        {"options": {"output_reweight": "none"}},
+        {"options": {"output_reweight": 0.5}},
+        {"options": {"parameter_reweight": "l2"}},
+        {"options": {"distance": "rank-one"}},
+        {"options": {"basis": "svd"}},
+        {"options": {"balance": True}},
+        {"options": {"align_signs": True}},
+    ],
+    ids=str,
+)
+def test_every_part_of_the_recipe_changes_it(other: dict[str, Any]) -> None:
+    assert digest(**other) != DIGEST
+
+
+def test_an_option_given_at_its_default_changes_nothing() -> None:
+    assert digest(options={"n_init": 10, "output_reweight": "source-rank"}) == DIGEST
+
+
+def test_content_and_rewriting_of_an_adapter_change_it() -> None:
+    recipe, (first, *rest) = Recipe(name="m", rank=4), zoo().adapters
+    for other in (dataclasses.replace(first, adapter_id="x"), at_version(first, "2")):
+        assert make_plan(recipe, inventory(other, *rest)).digest != DIGEST
+    assert make_plan(recipe, inventory(*rest)).digest != DIGEST
+
+
+def test_the_memory_budget_changes_tasks_and_not_the_digest() -> None:
+    found = inventory(*(adapter(f"a{i}", [factors(s) for s in layers(6)]) for i in range(3)))
+    recipe = Recipe(name="m", rank=4)
+    whole = make_plan(recipe, found)
+    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    cut = make_plan(recipe, found, memory_budget=budget)
+    assert len(cut.groups) > len(whole.groups)
+    assert cut.digest == whole.digest
+    assert [s for g in cut.groups for s in g.sites] == [s for g in whole.groups for s in g.sites]
+
+
+def test_a_plan_is_the_same_value_each_time() -> None:
+    recipe = Recipe(name="m", rank=4)
+    assert make_plan(recipe, zoo()) == make_plan(recipe, zoo())
+
+
+def test_a_site_is_seeded_by_the_seed_and_its_name_alone() -> None:
+    seeds = {site_seed(seed, site) for seed in (0, 1, 2**63 - 1) for site in ("a", "b", "a.b")}
+    assert len(seeds) == 9
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    # A literal: the seeds of published merges may never change.
+    assert site_seed(0, "model.layers.0.self_attn.q_proj") == 8488992066850000162
+    few = make_plan(Recipe(name="m", rank=4, seed=5), zoo(1))
+    many = make_plan(Recipe(name="x", rank=9, seed=5), zoo(7))
+    for left, right in zip(few.groups[0].sites, many.groups[0].sites, strict=True):
+        assert left.seed == right.seed == site_seed(5, left.site)
+
+
+def test_canonical_json_is_one_text_for_one_value() -> None:
+    assert canonical_json({"b": [1, 2.5], "a": None}) == '{"a":null,"b":[1,2.5]}'
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+def test_planning_opens_nothing_and_asks_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"planning reached outside: {args}")
+
+    recipe, found = Recipe(name="m", rank=4), zoo()
+    for name in ("builtins.open", "io.open", "os.open", "os.stat", "socket.socket", "time.time"):
+        monkeypatch.setattr(name, forbidden)
+    made = make_plan(recipe, found)
+    monkeypatch.undo()
+    assert made.digest == DIGEST

@@ -1,0 +1,134 @@
+"""What a plan looks like: sites, order, tasks, estimates."""
+
+from __future__ import annotations
+
+import pytest
+
+from lego_ray.errors import InvalidOption
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.planner import layer_of, make_plan
+from lego_ray.planning.recipe import Recipe
+from tests.planning.records import SHAPE, adapter, factors, inventory, layers, zoo
+
+# A site of this size has work for several seconds on one core, so its layer is worth a task.
+HEAVY = (16384, 16384)
+
+
+def planned(*adapters: object, rank: int = 4, **options: object) -> Plan:
+    return make_plan(Recipe(name="m", rank=rank), inventory(*adapters), **options)  # type: ignore[arg-type]
+
+
+def names(plan: Plan) -> list[str]:
+    return [site.site for group in plan.groups for site in group.sites]
+
+
+def test_every_site_is_planned_once_with_all_its_ranks() -> None:
+    one = adapter("one", [factors("layers.0.q", 4), factors("layers.0.v", 4)])
+    two = adapter("two", [factors("layers.0.q", 6)])
+    plan = planned(one, two)
+    sites = {site.site: site for group in plan.groups for site in group.sites}
+    assert {name: (s.n_msus, s.n_adapters) for name, s in sites.items()} == {
+        "layers.0.q": (10, 2),
+        "layers.0.v": (4, 1),
+    }
+    assert plan.n_sites == 2
+    assert plan.n_msus == 14
+
+
+def test_layers_are_in_the_order_of_their_numbers() -> None:
+    sites = [f"model.layers.{i}.q" for i in (10, 2, 1, 0, 11, 9)]
+    plan = planned(adapter("a", [factors(s) for s in sites]))
+    assert names(plan) == [f"model.layers.{i}.q" for i in (0, 1, 2, 9, 10, 11)]
+
+
+def test_light_layers_share_one_task() -> None:
+    assert len(planned(adapter("a", [factors(s) for s in layers(40)])).groups) == 1
+
+
+def test_heavy_layers_are_a_task_each_and_never_cut_apart() -> None:
+    many = [adapter(f"a{i}", [factors(s, 64, HEAVY) for s in layers(3)]) for i in range(16)]
+    plan = planned(*many, memory_budget=2**40)
+    assert [g.name for g in plan.groups] == [f"model.layers.{i}" for i in range(3)]
+    assert [len(g.sites) for g in plan.groups] == [2, 2, 2]
+
+
+def test_a_small_budget_cuts_tasks_that_each_fit_it() -> None:
+    found = adapter("a", [factors(s) for s in layers(6)])
+    whole = planned(found)
+    budget = whole.peak_bytes * 3 // 4
+    cut = planned(found, memory_budget=budget)
+    assert len(whole.groups) == 1
+    assert len(cut.groups) > 1
+    assert all(group.peak_bytes <= budget for group in cut.groups)
+    assert names(cut) == names(whole)
+
+
+def test_a_group_needs_all_its_pools_and_one_solution() -> None:
+    [group] = planned(adapter("a", [factors("l.0.q", 4), factors("l.0.v", 8)])).groups
+    q, v = group.sites
+    workspace = max(q.peak_bytes - q.pool_bytes, v.peak_bytes - v.pool_bytes)
+    assert group.peak_bytes == q.pool_bytes + v.pool_bytes + workspace
+    assert q.pool_bytes == 4 * 4 * sum(SHAPE)
+
+
+def test_a_site_that_does_not_fit_the_budget_is_refused_by_name() -> None:
+    with pytest.raises(InvalidOption, match=r"--memory-budget: site model\.layers\.0\.q_proj"):
+        make_plan(Recipe(name="m", rank=4), zoo(), memory_budget=1000)
+
+
+def test_reads_are_the_bytes_of_the_tensors() -> None:
+    full = adapter("full", [factors("l.0.q", 4), factors("l.1.q", 4)])
+    half = adapter("half", [factors("l.0.q", 4, dtype="BF16")])
+    plan = planned(full, half)
+    assert plan.read_bytes == (4 + 4 + 2) * 4 * sum(SHAPE)
+    assert plan.read_bytes == sum(group.read_bytes for group in plan.groups)
+
+
+def test_estimates_grow_with_the_pool() -> None:
+    small, large = planned(*zoo(2).adapters), planned(*zoo(40).adapters)
+    assert large.peak_bytes > small.peak_bytes
+    assert large.groups[0].sites[0].seconds > small.groups[0].sites[0].seconds
+
+
+def test_a_convolution_keeps_the_shape_it_is_stored_in() -> None:
+    conv = factors("conv", 4, (18, 5), kind="conv", tail=(3, 3, 2))
+    [site] = planned(adapter("a", [conv])).groups[0].sites
+    assert (site.kind, site.d_in, site.d_out, site.a_tail, site.b_dims) == (
+        "conv",
+        18,
+        5,
+        (3, 3, 2),
+        4,
+    )
+
+
+def test_the_dtype_is_the_one_most_parameters_have() -> None:
+    half = adapter("half", [factors("l.0.q", 4, dtype="BF16")])
+    others = [adapter(f"a{i}", [factors("l.0.q", 4)]) for i in range(2)]
+    assert planned(half, *others).dtype == "F32"
+    larger = adapter("larger", [factors("l.0.q", 16, dtype="BF16")])
+    assert planned(larger, *others).dtype == "BF16"
+    recipe = Recipe(name="m", rank=4, dtype="F16")
+    assert make_plan(recipe, inventory(half, *others)).dtype == "F16"
+
+
+@pytest.mark.parametrize(
+    ("site", "layer"),
+    [
+        ("model.layers.12.self_attn.q_proj", "model.layers.12"),
+        ("encoder.layer.3.mlp.experts.7.up", "encoder.layer.3"),
+        ("h.0", "h.0"),
+        ("0.q", "0"),
+        ("embed_tokens", ""),
+        ("layer1.conv2d", ""),
+    ],
+)
+def test_a_layer_ends_at_the_first_number(site: str, layer: str) -> None:
+    assert layer_of(site) == layer
+
+
+def test_as_json_says_what_plan_must_show() -> None:
+    shown = planned(*zoo(3).adapters).as_json()
+    assert {"adapters", "refused", "sites", "bytes", "tasks", "memory_per_worker"} <= shown.keys()
+    assert [a["adapter"] for a in shown["adapters"]] == ["/zoo/a0", "/zoo/a1", "/zoo/a2"]
+    assert shown["bytes"] == sum(task["bytes"] for task in shown["tasks"])
