@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from sklearn.cluster import KMeans
 def main(zoo: str, output: str, rank: int, n_init: int) -> None:
     """Merges a zoo; prints `{"inertia": ...}`."""
     folders = sorted(p.parent for p in Path(zoo).glob("*/adapter_config.json"))
-    files = [safe_open(f / "adapter_model.safetensors", "pt") for f in folders]
+    files: list[Any] = [safe_open(f / "adapter_model.safetensors", "pt") for f in folders]
     configs = [json.loads((f / "adapter_config.json").read_text()) for f in folders]
     names = [k.removesuffix(".lora_A.weight") for k in files[0].keys() if ".lora_A." in k]  # noqa: SIM118
     merged, inertia = {}, 0.0

@@ -10,7 +10,7 @@ import click
 from lego_ray import __version__
 from lego_ray.cli import options
 from lego_ray.cli.catalog import catalog
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.errors import LegoRayError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -201,9 +201,9 @@ def verify(as_json: bool, **given: Any) -> None:
     errors = record["errors"]
     if errors:
         click.echo(
-            f"relative error to the sum of the updates   {errors['relative_error_to_sum']:.6g}\n"
-            f"relative error to their mean               {errors['relative_error_to_mean']:.6g}\n"
-            f"norm, as a share of the sum's              {errors['norm_ratio']:.6g}"
+            f"relative error to the sum of the updates   {ratio(errors['relative_error_to_sum'])}\n"
+            f"relative error to their mean               {ratio(errors['relative_error_to_mean'])}\n"
+            f"norm, as a share of the sum's              {ratio(errors['norm_ratio'])}"
         )
     else:
         click.echo("give --sources to have the errors against the source adapters computed")

@@ -50,6 +50,11 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes:.1f} TiB"
 
 
+def ratio(value: float | None) -> str:
+    """Six digits, or `-` where there is none."""
+    return _cell(value)
+
+
 def count(n: int, noun: str) -> str:
     """`1 site`, `2 sites`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

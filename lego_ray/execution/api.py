@@ -252,7 +252,8 @@ def verify(
     Returns:
         `merged`, `merge_id`, `ok`, `files`, `rank`, `sites`, `sources`, and `errors`: relative errors
         to the sum and to the mean of the sources' updates and the norm ratio, overall and by site,
-        exact to float64 rounding; None without sources.
+        exact to float64 rounding, each None where the sources' updates sum to zero; None without
+        sources.
 
     Raises:
         VerificationFailed: If a file or a source is not what the manifest says.

@@ -81,15 +81,15 @@ def site_rows(merge_id: str, sites: Iterable[SiteResult]) -> list[dict[str, Any]
             "rank": s.a.shape[0],
             "inertia": s.inertia,
             "iterations": s.iterations,
-            "relative_error": _ratio(s.relative_error),
-            "norm_ratio": _ratio(s.norm_ratio),
+            "relative_error": ratio_or_none(s.relative_error),
+            "norm_ratio": ratio_or_none(s.norm_ratio),
         }
         for s in sites
     ]
 
 
-def _ratio(value: float) -> float | None:
-    """A ratio to a sum of zero is no number."""
+def ratio_or_none(value: float) -> float | None:
+    """A ratio, or None for one to a sum of zero, which is no number."""
     return value if math.isfinite(value) else None
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import torch
+
 from lego_ray.errors import LegoRayError, NonFiniteWeights
 from lego_ray.execution.task import GroupTask, SourceSlice
 from lego_ray.formats.decode import check_finite, factor_matrices
@@ -79,10 +81,12 @@ def _add_rows(
     mine = []
     for factors in source.factors:
         a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name])
-        check_finite(a, source.uri, factors.a.name)
-        check_finite(b, source.uri, factors.b.name)
-        rows_here = msu_rows(a, b, factors.scaling)
-        mine.append((factors.site, AdapterRows(source.adapter, rows_here)))
+        part = AdapterRows.of(source.adapter, msu_rows(a, b, factors.scaling))
+        if not bool(torch.isfinite(part.lengths).all()):  # seen without another pass over the rows
+            check_finite(a, source.uri, factors.a.name)
+            check_finite(b, source.uri, factors.b.name)
+            check_finite(part.rows, source.uri, f"{factors.site}, times its scaling,")
+        mine.append((factors.site, part))
     for site, part in mine:
         rows[site].append(part)
 

@@ -192,6 +192,7 @@ def _read_adapter(found: _Found, config: ObjectInfo, mode: FullWeights) -> Adapt
             "Export the adapter again.",
         )
     config_bytes = found.store.read(config.key)
+    parse_object(config_bytes, found.key_uri(config))  # refused here, it is named by its place
     if weights is None:
         _refuse_other_peft(config_bytes, found, config)
         raise MalformedAdapter(

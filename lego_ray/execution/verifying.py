@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lego_ray.errors import ObjectNotFound, VerificationFailed
+from lego_ray.execution.cataloguing import ratio_or_none
 from lego_ray.execution.extract import content_hash, extract
 from lego_ray.execution.manifest import MANIFEST_KEY, parse_manifest
 from lego_ray.execution.publish import LAST
@@ -133,6 +134,12 @@ def _errors(plan: Plan, merged: AdapterRecord, manifest: dict[str, Any]) -> dict
             ours = tuple(f for f in merged.sites if f.site in wanted)
             itself = SourceSlice(last, merged.uri, merged.weights_key, ours)
             extraction = extract(replace(task, sources=(*task.sources, itself)))
+            for number, error in extraction.quarantined.items():
+                raise VerificationFailed(
+                    merged.uri if number == last else plan.adapters[number].uri,
+                    f"it was changed since the merge: {error.problem}",
+                    "Merge again, or give the sources as they were.",
+                )
             for number, hashes in extraction.tensor_hashes.items():
                 tensors.setdefault(number, []).extend(hashes)
             for site in task.group.sites:
@@ -144,9 +151,9 @@ def _errors(plan: Plan, merged: AdapterRecord, manifest: dict[str, Any]) -> dict
                 per_site.append(
                     {
                         "site": site.site,
-                        "relative_error_to_sum": against.relative_error(),
-                        "relative_error_to_mean": against.relative_error(share),
-                        "norm_ratio": against.norm_ratio,
+                        "relative_error_to_sum": ratio_or_none(against.relative_error()),
+                        "relative_error_to_mean": ratio_or_none(against.relative_error(share)),
+                        "norm_ratio": ratio_or_none(against.norm_ratio),
                     }
                 )
                 overall += against
@@ -156,9 +163,9 @@ def _errors(plan: Plan, merged: AdapterRecord, manifest: dict[str, Any]) -> dict
     _check_sources(plan, manifest, tensors)
     mean = UpdateComparison(mean_merged, mean_total, mean_inner)
     return {
-        "relative_error_to_sum": overall.relative_error(),
-        "relative_error_to_mean": mean.relative_error(),
-        "norm_ratio": overall.norm_ratio,
+        "relative_error_to_sum": ratio_or_none(overall.relative_error()),
+        "relative_error_to_mean": ratio_or_none(mean.relative_error()),
+        "norm_ratio": ratio_or_none(overall.norm_ratio),
         "sites": per_site,
     }
 

@@ -6,6 +6,7 @@ differ, and ways to remove the gauge freedom it leaves in.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,14 +17,20 @@ from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import SiteSolution
 from lego_ray.numerics import geometry
 from lego_ray.numerics.clustering import Clustering, singletons
-from lego_ray.numerics.gram import GramHalves, distances_to_means, gram_halves, gram_kmeans
+from lego_ray.numerics.gram import (
+    GramHalves,
+    compare_scaled_means,
+    distances_to_means,
+    gram_halves,
+    gram_kmeans,
+)
 from lego_ray.numerics.kmeans import centroids_of, distances_to_centroids, lloyd
 from lego_ray.numerics.lowrank import compare_updates
 from lego_ray.numerics.pool import AdapterRows, Pool, pool_of
 from lego_ray.numerics.reweight import (
     ParameterNorm,
     output_scale,
-    parameter_reweight,
+    parameter_factors,
     row_norms,
 )
 from lego_ray.numerics.seeding import kmeans_plus_plus
@@ -106,31 +113,39 @@ class Lego:
     def solve(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Merges one site; see `MergeMethod.solve`."""
         pool = self._in_geometry(pool)
+        halves = None
         if self.distance == "rank-one" or self._uses_gram(pool.n):
-            clustering, distances, total = self._by_gram(pool, rank, generator)
+            halves = gram_halves(pool.rows, pool.d_in)
+            clustering, distances = self._by_gram(halves, rank, generator)
         else:
-            clustering, distances, total = self._by_lloyd(pool, rank, generator)
+            clustering, distances = self._by_lloyd(pool, rank, generator)
         labels = clustering.labels
-        counts = torch.bincount(labels).double()
-        rows = self._representatives(pool, labels)
-        rows = parameter_reweight(
-            rows, row_norms(pool.rows, self.parameter_reweight), labels, self.parameter_reweight
-        )
+        centroids = self._representatives(pool, labels)
+        norm = self.parameter_reweight
+        factors = parameter_factors(centroids, row_norms(pool.rows, norm), labels, norm)
         scale = output_scale(
             self.output_reweight,
             source_rank=pool.mean_rank,
             n_pool=pool.n,
-            n_clusters=rows.shape[0],
+            n_clusters=clustering.k,
         )
-        rows = _scaled(rows, scale, pool.d_in)
+        factors *= abs(scale) ** 0.5  # half of it on each half of a row
+        rows = (centroids * factors[:, None]).float()
+        sign = math.copysign(1.0, scale)
+        rows[:, pool.d_in :] *= sign
+        if halves is None or self.distance == "rank-one":
+            total = halves.squared_norm_of_sum() if halves else None
+            comparison = compare_updates(rows, pool.rows, pool.d_in, total)
+        else:
+            comparison = compare_scaled_means(halves, labels, factors, sign)
         return SiteSolution(
             rows=rows,
             labels=labels,
             distances=distances,
-            weights=1.0 / counts[labels],
+            weights=1.0 / torch.bincount(labels).double()[labels],
             inertia=float(distances.square().sum()),
             iterations=clustering.iterations,
-            comparison=compare_updates(rows, pool.rows, pool.d_in, total),
+            comparison=comparison,
         )
 
     def _uses_gram(self, n: int) -> bool:
@@ -158,25 +173,24 @@ class Lego:
         return Pool(rows=rows, d_in=pool.d_in, adapters=pool.adapters, ranks=pool.ranks)
 
     def _by_gram(
-        self, pool: Pool, rank: int, generator: torch.Generator
-    ) -> tuple[Clustering, Tensor, float | None]:
-        halves = gram_halves(pool.rows, pool.d_in)
-        total = halves.squared_norm_of_sum()
+        self, halves: GramHalves, rank: int, generator: torch.Generator
+    ) -> tuple[Clustering, Tensor]:
         products = self._products(halves)
-        if rank >= pool.n:
-            clustering = singletons(pool.n)
+        n = products.shape[0]
+        if rank >= n:
+            clustering = singletons(n)
         else:
-            sample = _sample(pool.n, rank, generator)
+            sample = _sample(n, rank, generator)
             drawn = products if sample is None else products[sample][:, sample]
             seeds = kmeans_plus_plus(drawn, rank, self.n_init, generator)
             if sample is not None:
                 seeds = sample[seeds]
             clustering = gram_kmeans(products, seeds, self.max_iter, self.tol)
-        return clustering, distances_to_means(products, clustering.labels), total
+        return clustering, distances_to_means(products, clustering.labels)
 
     def _by_lloyd(
         self, pool: Pool, rank: int, generator: torch.Generator
-    ) -> tuple[Clustering, Tensor, float | None]:
+    ) -> tuple[Clustering, Tensor]:
         points = pool.rows
         if self.normalise:
             points = geometry.normalise_halves(points, pool.d_in)
@@ -191,7 +205,7 @@ class Lego:
                 seeds = sample[seeds]
             clustering = lloyd(points, seeds, self.max_iter, self.tol)
         centroids = centroids_of(points, clustering.labels)
-        return clustering, distances_to_centroids(points, clustering.labels, centroids), None
+        return clustering, distances_to_centroids(points, clustering.labels, centroids)
 
     def _products(self, halves: GramHalves) -> Tensor:
         if self.normalise:
@@ -223,13 +237,5 @@ def _in_svd_basis(pool: Pool) -> Pool:
     parts = []
     for adapter in torch.unique(pool.adapters).tolist():
         mine = pool.rows[pool.adapters == adapter]
-        parts.append(AdapterRows(adapter, geometry.svd_basis(mine, pool.d_in)))
+        parts.append(AdapterRows.of(adapter, geometry.svd_basis(mine, pool.d_in)))
     return pool_of(parts, pool.d_in)
-
-
-def _scaled(rows: Tensor, scale: float, d_in: int) -> Tensor:
-    """Rows of `scale` times the update, split evenly over the halves, in float32."""
-    out: Tensor = rows * abs(scale) ** 0.5
-    if scale < 0:
-        out[:, d_in:].neg_()
-    return out.float()

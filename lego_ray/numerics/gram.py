@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from lego_ray.numerics.clustering import Clustering, best_restart, converged, fill_empty, renumber
+from lego_ray.numerics.lowrank import UpdateComparison
 
 # Rows of a diagonal block: large enough for full matmul speed, small enough to skip half the work.
 BLOCK = 256
 # Columns widened to float64 at a time, so that no float64 copy of a whole pool is made.
-COLUMNS = 2048
+COLUMNS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,35 @@ def gram(rows: Tensor) -> Tensor:
         for start in range(0, n, BLOCK):
             end = min(start + BLOCK, n)
             lower[start:end, :end].addmm_(wide[start:end], wide[:end].T)
-    strict = torch.tril(lower, -1)
-    return strict + strict.T + torch.diag(lower.diagonal())
+    diagonal = lower.diagonal().clone()
+    lower.tril_(-1)
+    out = lower + lower.T
+    out.diagonal().copy_(diagonal)
+    return out
+
+
+def compare_scaled_means(
+    halves: GramHalves, labels: Tensor, factors: Tensor, sign: float = 1.0
+) -> UpdateComparison:
+    """Compares the update of scaled cluster means with the sum of the pool, from inner products alone.
+
+    The same as `lowrank.compare_updates` on rows `factors[c] * mean_c`, but for their rounding to
+    float32, and without another pass over the pool.
+
+    Args:
+        halves: The pool's inner products.
+        labels: Cluster of each MSU, shape (n,), int64, none empty.
+        factors: Scale of each cluster's mean, shape (k,), float64.
+        sign: Sign of the merged update.
+    """
+    members = torch.nn.functional.one_hot(labels).double()
+    means = members * (factors / members.sum(dim=0))
+    cross_a, cross_b = halves.a @ means, halves.b @ means
+    return UpdateComparison(
+        merged=float(((means.T @ cross_a) * (means.T @ cross_b)).sum()),
+        total=halves.squared_norm_of_sum(),
+        inner=sign * float((cross_a * cross_b).sum()),
+    )
 
 
 def gram_halves(rows: Tensor, d_in: int) -> GramHalves:

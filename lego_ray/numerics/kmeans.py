@@ -61,8 +61,10 @@ def column_quanta(points: Tensor) -> Tensor:
     Returns:
         Shape (d,), float64, powers of two (1 for a column of zeros).
     """
-    low, high = torch.aminmax(points, dim=0)
-    peak = torch.maximum(-low, high).double()
+    peak = torch.zeros(points.shape[1], device=points.device)
+    for rows in _chunks(points.shape[0]):
+        peak = torch.maximum(peak, points[rows].abs().amax(dim=0))
+    peak = peak.double()
     exponent = torch.frexp(peak).exponent + (max(points.shape[0] - 1, 1)).bit_length() - 52
     return torch.where(peak > 0, torch.ldexp(torch.ones_like(peak), exponent), 1.0)
 

@@ -52,7 +52,7 @@ def split_rows(rows: Tensor, d_in: int) -> tuple[Tensor, Tensor]:
     return rows[:, :d_in].contiguous(), rows[:, d_in:].T.contiguous()
 
 
-def canonical_order(rows: Tensor) -> Tensor:
+def canonical_order(rows: Tensor, lengths: Tensor) -> Tensor:
     """The order in which a pool's rows are worked on, whatever order they arrived in.
 
     Longest first; rows of equal length by their bytes. So permuting ranks or adapters changes no bit
@@ -60,17 +60,17 @@ def canonical_order(rows: Tensor) -> Tensor:
 
     Args:
         rows: Shape (n, d), float32, contiguous.
+        lengths: Their `squared_norms`, shape (n,), float64.
 
     Returns:
         Shape (n,), int64: position -> row.
     """
-    norms = squared_norms(rows)
-    order = torch.argsort(norms, descending=True, stable=True)
-    lengths = norms[order].tolist()
+    order = torch.argsort(lengths, descending=True, stable=True)
+    ordered = lengths[order].tolist()
     positions = order.tolist()
     start = 0
     for end in range(1, len(positions) + 1):
-        if end < len(positions) and lengths[end] == lengths[start]:
+        if end < len(positions) and ordered[end] == ordered[start]:
             continue
         if end - start > 1:  # equal lengths: equal rows, or a coincidence
             positions[start:end] = sorted(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import ShapeMismatch
-from lego_ray.numerics.msu import canonical_order
+from lego_ray.numerics.msu import canonical_order, squared_norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,17 @@ class AdapterRows:
     Attributes:
         adapter: The adapter's number in the plan.
         rows: Shape (r, d), float32; row i is rank i of the source.
+        lengths: Their `squared_norms`, shape (r,), float64; not finite where a row is not.
     """
 
     adapter: int
     rows: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, adapter: int, rows: Tensor) -> AdapterRows:
+        """Rows with their lengths taken."""
+        return cls(adapter, rows, squared_norms(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +75,5 @@ def pool_of(parts: Sequence[AdapterRows], d_in: int) -> Pool:
     rows = torch.cat([part.rows for part in parts])
     adapters = torch.cat([torch.full((len(part.rows),), part.adapter) for part in parts])
     ranks = torch.cat([torch.arange(len(part.rows)) for part in parts])
-    order = canonical_order(rows)
+    order = canonical_order(rows, torch.cat([part.lengths for part in parts]))
     return Pool(rows=rows[order], d_in=d_in, adapters=adapters[order], ranks=ranks[order])

@@ -24,14 +24,15 @@ def row_norms(rows: Tensor, norm: ParameterNorm) -> Tensor:
         Shape (n,), float64.
     """
     if norm == "inf":
-        return rows.abs().amax(dim=1).double()
+        low, high = torch.aminmax(rows, dim=1)
+        return torch.maximum(-low, high).double()
     return rows.double().square().sum(dim=1).sqrt()
 
 
-def parameter_reweight(
+def parameter_factors(
     centroids: Tensor, member_norms: Tensor, labels: Tensor, norm: ParameterNorm
 ) -> Tensor:
-    """Gives each centroid the mean norm of its members: `mu *= mean ||m|| / ||mu||`.
+    """Factors that give each centroid the mean norm of its members: `mean ||m|| / ||mu||`.
 
     A mean of unlike vectors is shorter than they are; this undoes that decay.
 
@@ -39,20 +40,19 @@ def parameter_reweight(
         centroids: Shape (k, d), float64.
         member_norms: `row_norms` of the pool, shape (n,), float64.
         labels: Cluster of each row of the pool, shape (n,), int64.
-        norm: Which norm; `none` returns the centroids as they are.
+        norm: Which norm; `none` leaves the centroids as they are.
 
     Returns:
-        Shape (k, d), float64. A zero centroid stays zero.
+        Shape (k,), float64; 1 for a zero centroid, which stays zero.
     """
-    if norm == "none":
-        return centroids
     k = centroids.shape[0]
+    if norm == "none":
+        return torch.ones(k, dtype=torch.float64, device=centroids.device)
     totals = torch.zeros(k, dtype=torch.float64, device=centroids.device)
     totals.index_add_(0, labels, member_norms)
     wanted = totals / torch.bincount(labels, minlength=k)
     have = row_norms(centroids, norm)
-    factor = torch.where(have > 0, wanted / have, 1.0)
-    return centroids * factor[:, None]
+    return torch.where(have > 0, wanted / have, 1.0)
 
 
 def output_scale(choice: str | float, *, source_rank: float, n_pool: int, n_clusters: int) -> float:

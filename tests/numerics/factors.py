@@ -22,7 +22,7 @@ def factors(seed: int, rank: int, d_in: int = D_IN, d_out: int = D_OUT) -> tuple
 def pool_from(adapters: list[tuple[Tensor, Tensor, float]]) -> Pool:
     """The pool of adapters (A, B, scaling)."""
     d_in = adapters[0][0].shape[1]
-    parts = [AdapterRows(t, msu_rows(a, b, s)) for t, (a, b, s) in enumerate(adapters)]
+    parts = [AdapterRows.of(t, msu_rows(a, b, s)) for t, (a, b, s) in enumerate(adapters)]
     return pool_of(parts, d_in)
 
 
