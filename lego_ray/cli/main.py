@@ -148,12 +148,20 @@ def merge(as_json: bool, **given: Any) -> None:
     Example:
       lego-ray merge ./adapters --rank 16 --output ./merged --catalog ./catalog
     """
+    from lego_ray.execution.runner import make_runner
+
+    where = {key: given.pop(key) for key in ("address", "workers")}
+    runner = make_runner(given.pop("runner"), **where)
+    # Ray comes up while torch is imported. On an error it is left to the end of this process, so
+    # that the message need not wait for it.
+    runner.start()
     from lego_ray.cli.progress import SiteProgress
     from lego_ray.execution import api
 
     method = options.method_options(given)
     with SiteProgress() as progress:
-        record = api.merge(**given, **method, progress=progress)
+        record = api.merge(**given, **method, runner=runner, progress=progress)
+    runner.close()
     if as_json:
         print_json(record)
         return

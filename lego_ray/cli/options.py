@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
 from lego_ray.execution.runner import RUNNERS
-from lego_ray.methods.registry import METHODS
-from lego_ray.planning.recipe import DTYPES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# Written out here, and held equal to where they are defined by a test, because those modules import
+# torch, which takes longer than all the rest of `lego-ray --help`.
+METHODS = ("lego",)
+DTYPES = ("majority", "F32", "BF16", "F16")
+DISTANCES = ("euclidean", "rank-one")
+BASES = ("raw", "svd")
+PARAMETER_NORMS = ("inf", "l2", "none")
 
 
 class NumberOr(click.ParamType[str | float]):
@@ -98,7 +105,7 @@ recipe = _all(
     click.option("--name", metavar="N", help="Its name; by default the last part of the output."),
     click.option(
         "--method",
-        type=click.Choice(list(METHODS)),
+        type=click.Choice(METHODS),
         default="lego",
         show_default=True,
         help="How to merge.",
@@ -137,9 +144,6 @@ recipe = _all(
 
 def method(command: Command) -> Command:
     """Options of the lego method; one left out keeps the method's default."""
-    from lego_ray.methods.lego import Basis, Distance
-    from lego_ray.numerics.reweight import ParameterNorm
-
     return _all(
         click.option("--n-init", type=int, metavar="N", help="Restarts of k-means. [default: 10]"),
         click.option(
@@ -158,7 +162,7 @@ def method(command: Command) -> Command:
         ),
         click.option(
             "--parameter-reweight",
-            type=click.Choice(get_args(ParameterNorm)),
+            type=click.Choice(PARAMETER_NORMS),
             help="Norm that centroids get back from their members. [default: inf]",
         ),
         click.option(
@@ -169,12 +173,12 @@ def method(command: Command) -> Command:
         ),
         click.option(
             "--distance",
-            type=click.Choice(get_args(Distance)),
+            type=click.Choice(DISTANCES),
             help="What is clustered: MSUs as vectors, or the updates b a^T. [default: euclidean]",
         ),
         click.option(
             "--basis",
-            type=click.Choice(get_args(Basis)),
+            type=click.Choice(BASES),
             help="Ranks as trained, or each adapter's singular basis. [default: raw]",
         ),
         click.option(

@@ -14,7 +14,7 @@ from lego_ray.catalog.opening import open_catalog
 from lego_ray.errors import InvalidOption
 from lego_ray.execution.cataloguing import adapter_rows
 from lego_ray.execution.merging import Progress, check_strict, run_merge
-from lego_ray.execution.runner import make_runner
+from lego_ray.execution.runner import Runner, make_runner
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.verifying import run_verify
 from lego_ray.planning.plan import Plan
@@ -161,7 +161,7 @@ def merge(
     full_weights: str = "refuse",
     exclude: Sequence[str] = (),
     compact: bool = False,
-    runner: str = "ray",
+    runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
@@ -190,7 +190,7 @@ def merge(
             `keep:NAME` to take them over from the adapter of that name.
         exclude: Glob patterns of adapters to leave out, by name, path or URI.
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
-        runner: `ray`, or `inline` for this process.
+        runner: `ray`, or `inline` for this process; or a runner, which is left open.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
         workers: Most tasks at once; None for one a CPU.
         memory_budget: Most memory one worker may take: bytes, or text such as `4GiB`.
@@ -223,16 +223,23 @@ def merge(
         compact=compact,
     )
     budget = parse_bytes(memory_budget)
-    return run_merge(
-        _sources(sources),
-        recipe,
-        output=place,
-        catalog_uri=None if catalog is None else fspath(catalog),
-        runner=make_runner(runner, address=address, workers=workers, memory_budget=budget),
-        memory_budget=budget,
-        strict=strict,
-        progress=progress or (lambda plan, result: None),
+    mine = (
+        make_runner(runner, address=address, workers=workers) if isinstance(runner, str) else None
     )
+    try:
+        return run_merge(
+            _sources(sources),
+            recipe,
+            output=place,
+            catalog_uri=None if catalog is None else fspath(catalog),
+            runner=mine or runner,  # type: ignore[arg-type]
+            memory_budget=budget,
+            strict=strict,
+            progress=progress or (lambda plan, result: None),
+        )
+    finally:
+        if mine:
+            mine.close()
 
 
 def verify(

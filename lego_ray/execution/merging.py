@@ -75,6 +75,8 @@ def run_merge(
         sources, exclude=recipe.exclude, full_weights=recipe.full_weights, skip=[output]
     )
     check_strict(scan.inventory, strict)
+    if scan.inventory.adapters:
+        runner.start()
     plan = make_plan(recipe, scan.inventory, sources=sources, memory_budget=memory_budget)
     catalog = open_catalog(catalog_uri) if catalog_uri else None
     done = published_manifest(store, plan.digest)
@@ -84,6 +86,7 @@ def run_merge(
     if catalog:
         probe_create_only(open_store(catalog.uri))
     solved = _solve(plan, scan.inventory, runner, memory_budget, strict, progress)
+    runner.stop()
     files = _files(solved, requested=plan.digest)
     publish(store, files)
     if catalog:

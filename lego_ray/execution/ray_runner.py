@@ -2,87 +2,69 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from lego_ray.errors import BadInput, LegoRayError, RunFailed, StoreUnavailable
-from lego_ray.execution.solve import solve_group
-from lego_ray.execution.task import GroupResult, GroupTask
+from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
+from lego_ray.execution.ray_session import RaySession, first_line
 
-# Set before Ray is imported: it reads them then.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# Workers on one machine share the driver's environment; Ray's warning about it is for GPUs.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if TYPE_CHECKING:
+    from lego_ray.execution.task import GroupResult, GroupTask
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-
-# Results wait in the object store only until the driver fetches them, at most one a running task.
-OBJECT_STORE_BYTES = 512 * 2**20
 # A worker that dies (out of memory, a lost node) gives its task to another this many times.
 TASK_RETRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
 class RayRunner:
-    """Runs tasks on Ray.
+    """Runs tasks on Ray, at most one a worker in flight.
 
-    Attributes:
-        address: `local`, `auto`, or the address of a cluster.
-        workers: Most tasks at once; None for one a CPU of the cluster.
-        memory_budget: Most bytes one worker may take.
+    Each task reserves its planned memory, so neither the queue nor finished results grow with the
+    job, and Ray places no more on a node than it can hold.
     """
 
-    address: str
-    workers: int | None
-    memory_budget: int
+    name = "ray"
 
-    @property
-    def name(self) -> str:
-        """`ray`."""
-        return "ray"
+    def __init__(self, address: str = "local", workers: int | None = None) -> None:
+        """Describes where to run; `start` or `run` connects.
+
+        Args:
+            address: `local` starts a Ray, `auto` joins the running cluster, or a cluster's address.
+            workers: Most tasks at once; None for one a CPU of the cluster.
+        """
+        self._session = RaySession(address, workers)
+        self._workers = workers
+
+    def start(self) -> None:
+        """Begins to bring Ray up."""
+        self._session.start()
 
     def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]:
         """Yields each task's result as it is done.
 
-        At most one task a worker is in flight, each counted at its planned memory, so neither the
-        queue nor finished results grow with the job. A Ray that was running before is left running.
+        Raises:
+            BadInput: If Ray cannot be started or reached.
+            RunFailed: If a task failed in a way that is no `LegoRayError`, or lost its worker too
+                often.
         """
-        mine = not ray.is_initialized()
-        if mine:
-            self._connect()
-        try:
-            yield from self._in_flight(iter(tasks))
-        finally:
-            if mine:
-                ray.shutdown()
+        self._session.wait()
+        yield from self._in_flight(iter(tasks))
 
-    def _connect(self) -> None:
-        quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-        try:
-            if self.address == "local":
-                ray.init(
-                    address="local",
-                    num_cpus=self.workers,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    **quiet,
-                )
-            else:
-                ray.init(address=self.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-            raise BadInput(
-                f"--address {self.address}",
-                f"no Ray could be reached or started: {_first_line(error)}",
-                "Use --address local, or start a cluster with `ray start --head`.",
-            ) from error
+    def stop(self) -> None:
+        """Begins to take Ray down, if it was started here."""
+        self._session.stop()
+
+    def close(self) -> None:
+        """Takes Ray down, if it was started here, and waits for it."""
+        self._session.close()
 
     def _in_flight(self, tasks: Iterator[GroupTask]) -> Iterator[GroupResult]:
-        slots = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        import ray
+
+        from lego_ray.execution.solve import solve_group
+
+        slots = self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         remote = ray.remote(solve_group)
-        running: dict[ray.ObjectRef[GroupResult], GroupTask] = {}
+        running: dict[Any, GroupTask] = {}
         try:
             while True:
                 for task in _take(tasks, slots - len(running)):
@@ -111,27 +93,24 @@ def _take(tasks: Iterator[GroupTask], count: int) -> Iterator[GroupTask]:
         yield task
 
 
-def _result(reference: ray.ObjectRef[GroupResult], task: GroupTask) -> GroupResult:
+def _result(reference: Any, task: GroupTask) -> GroupResult:
     """The task's result, or the error it raised as it was raised."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
     try:
         result: GroupResult = ray.get(reference)
         return result
     except RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, LegoRayError) else None
-        if cause is not None:
-            raise cause from None
+        if isinstance(error.cause, LegoRayError):
+            raise error.cause from None
         raise RunFailed(
             f"task {task.group.name}",
-            f"{type(error.cause).__name__}: {_first_line(error.cause)}",
+            f"{type(error.cause).__name__}: {first_line(error.cause)}",
         ) from error
     except RayError as error:
         raise RunFailed(
             f"task {task.group.name}",
-            f"its worker was lost {TASK_RETRIES + 1} times: {_first_line(error)}",
+            f"its worker was lost {TASK_RETRIES + 1} times: {first_line(error)}",
             "If it ran out of memory, lower --memory-budget or --workers.",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,123 @@
+"""A Ray that this process starts or joins, brought up and taken down beside other work.
+
+A local Ray takes four seconds to start, most of them waiting; importing torch takes two of computing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lego_ray.errors import BadInput
+
+# Set before Ray is imported: it reads them then.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Ray's warning about it is for GPUs, and there is no use for it on a machine without.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+# Results wait in the object store only until the driver fetches them, at most one a running task.
+OBJECT_STORE_BYTES = 512 * 2**20
+# Ray itself tries an address at which nothing listens for minutes before it says so.
+CONNECT_SECONDS = 10.0
+
+
+class RaySession:
+    """Ray, from `start` to `stop`. A Ray that this process had up before is used and left up.
+
+    One thread of its own does both: the kernel ends Ray's processes when the thread that started
+    them ends, so that none is left over, and that must not happen in between.
+    """
+
+    def __init__(self, address: str, workers: int | None) -> None:
+        self._address = address
+        self._workers = workers
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to bring Ray up; a second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._live, name="ray-session", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Waits until Ray is up.
+
+        Raises:
+            BadInput: If it cannot be started or reached.
+        """
+        self.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise BadInput(
+                f"--address {self._address}",
+                f"no Ray could be reached or started: {first_line(self._error)}",
+                "Use --address local, or start a cluster with `ray start --head`.",
+            ) from self._error
+
+    def stop(self) -> None:
+        """Begins to take Ray down."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Takes Ray down and waits for it."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _live(self) -> None:
+        import ray
+
+        mine = not ray.is_initialized()
+        try:
+            if mine:
+                self._connect(ray.init)
+            if self._address == "local":
+                # Workers import torch while the driver still reads headers.
+                warm = ray.remote(_import_stages).options(num_cpus=1)
+                warming = [warm.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+        self._ready.set()
+        self._stop.wait()
+        warming = []  # noqa: F841 - the references kept the tasks alive
+        if mine:
+            ray.shutdown()
+
+    def _connect(self, init: Callable[..., Any]) -> None:
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self._address == "local":
+            init(
+                address="local",
+                num_cpus=self._workers,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+        else:
+            _knock(self._address)
+            init(address=self._address, **quiet)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError or OverflowError if nothing listens at an address that names host and port."""
+    given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = given.rpartition(":")
+    if host and port.isdecimal() and "://" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message, without its trace."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _import_stages() -> None:
+    import lego_ray.execution.solve  # noqa: F401
