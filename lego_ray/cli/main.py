@@ -183,12 +183,15 @@ def merge(as_json: bool, **given: Any) -> None:
 @click.option(
     "--sources",
     multiple=True,
-    metavar="SOURCE",
-    help="Adapters it was made from, to compute the exact errors. Repeatable.",
+    metavar="SOURCE...",
+    help="Adapters it was made from, to compute the exact errors.",
 )
+@click.argument("more_sources", nargs=-1, metavar="")
 @options.memory_budget
 @options.as_json
-def verify(as_json: bool, **given: Any) -> None:
+def verify(
+    as_json: bool, sources: tuple[str, ...], more_sources: tuple[str, ...], **given: Any
+) -> None:
     """Check a merged adapter against its manifest and its sources.
 
     \b
@@ -197,7 +200,9 @@ def verify(as_json: bool, **given: Any) -> None:
     """
     from lego_ray.execution import api
 
-    record = api.verify(**given)
+    if more_sources and not sources:
+        raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
+    record = api.verify(**given, sources=(*sources, *more_sources))
     if as_json:
         print_json(record)
         return

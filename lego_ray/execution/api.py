@@ -190,7 +190,8 @@ def merge(
             `keep:NAME` to take them over from the adapter of that name.
         exclude: Glob patterns of adapters to leave out, by name, path or URI.
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
-        runner: `ray`, or `inline` for this process; or a runner, which is left open.
+        runner: `ray`, or `inline` for this process; or a runner, which is stopped
+            when its work is done.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
         workers: Most tasks at once; None for one a CPU.
         memory_budget: Most memory one worker may take: bytes, or text such as `4GiB`.

@@ -114,7 +114,7 @@ class Lego:
         """Merges one site; see `MergeMethod.solve`."""
         pool = self._in_geometry(pool)
         halves = None
-        if self.distance == "rank-one" or self._uses_gram(pool.n):
+        if self._uses_gram(pool.n):
             halves = gram_halves(pool.rows, pool.d_in)
             clustering, distances = self._by_gram(halves, rank, generator)
         else:
@@ -149,7 +149,8 @@ class Lego:
         )
 
     def _uses_gram(self, n: int) -> bool:
-        return n <= GRAM_ROWS
+        """Distances between updates are known by inner products alone, whatever those cost."""
+        return self.distance == "rank-one" or n <= GRAM_ROWS
 
     def _moves_rows(self) -> bool:
         return (
@@ -181,10 +182,8 @@ class Lego:
             clustering = singletons(n)
         else:
             sample = _sample(n, rank, generator)
-            drawn = products if sample is None else products[sample][:, sample]
-            seeds = kmeans_plus_plus(drawn, rank, self.n_init, generator)
-            if sample is not None:
-                seeds = sample[seeds]
+            drawn = products if len(sample) == n else products[sample][:, sample]
+            seeds = sample[kmeans_plus_plus(drawn, rank, self.n_init, generator)]
             clustering = gram_kmeans(products, seeds, self.max_iter, self.tol)
         return clustering, distances_to_means(products, clustering.labels)
 
@@ -198,11 +197,8 @@ class Lego:
             clustering = singletons(pool.n)
         else:
             sample = _sample(pool.n, rank, generator)
-            drawn = pool.rows if sample is None else pool.rows[sample]
-            products = self._products(gram_halves(drawn, pool.d_in))
-            seeds = kmeans_plus_plus(products, rank, self.n_init, generator)
-            if sample is not None:
-                seeds = sample[seeds]
+            products = self._products(gram_halves(pool.rows[sample], pool.d_in))
+            seeds = sample[kmeans_plus_plus(products, rank, self.n_init, generator)]
             clustering = lloyd(points, seeds, self.max_iter, self.tol)
         centroids = centroids_of(points, clustering.labels)
         return clustering, distances_to_centroids(points, clustering.labels, centroids)
@@ -225,11 +221,11 @@ class Lego:
         )
 
 
-def _sample(n: int, rank: int, generator: torch.Generator) -> Tensor | None:
-    """Rows to seed from, in order, shape (m,); None for all. The same for every route."""
+def _sample(n: int, rank: int, generator: torch.Generator) -> Tensor:
+    """Rows to seed from, in order, shape (m,), int64. The same for every route."""
     size = max(SEED_ROWS, 32 * rank)
     if n <= size:
-        return None
+        return torch.arange(n)
     return torch.randperm(n, generator=generator)[:size].sort().values
 
 

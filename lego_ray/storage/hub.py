@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from lego_ray.storage.hub_client import HubClient
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
 from lego_ray.storage.uri import HubUri
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubStore:
@@ -64,7 +67,10 @@ class HubStore:
         """The commit everything is read from; resolves it if that was not done yet."""
         with self._lock:
             if not self._commit:
-                self._commit = self._client.commit(self.uri, self._at.revision)
+                asked = self._at.revision
+                # A full hash is the commit; asking would cost each task a request an adapter.
+                pinned = _COMMIT.fullmatch(asked) is not None
+                self._commit = asked if pinned else self._client.commit(self.uri, asked)
             return self._commit
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A local Ray of two CPUs."""
-    from lego_ray.execution import ray_runner  # sets what Ray reads when it is imported
+    importlib.import_module("lego_ray.execution.ray_session")  # sets what Ray reads on import
+    import ray
 
-    ray_runner.ray.init(
+    ray.init(
         address="local",
         num_cpus=2,
         include_dashboard=False,
@@ -23,4 +25,4 @@ def local_ray() -> Iterator[None]:
     try:
         yield
     finally:
-        ray_runner.ray.shutdown()
+        ray.shutdown()

@@ -11,10 +11,10 @@ import os
 import sys
 
 import lego_ray
-from lego_ray.execution import ray_runner
 
 
 def main(zoo: str, output: str) -> None:
+    import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -26,10 +26,10 @@ def main(zoo: str, output: str) -> None:
         record = lego_ray.merge(
             zoo, rank=4, output=output, n_init=2, runner="ray", address="auto", workers=2
         )
-        left = not ray_runner.ray.is_initialized()
-        ray_runner.ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-        cpus = ray_runner.ray.cluster_resources()["CPU"]
-        ray_runner.ray.shutdown()
+        left = not ray.is_initialized()
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        cpus = ray.cluster_resources()["CPU"]
+        ray.shutdown()
         print(json.dumps({"status": record["status"], "left": left, "cpus_after": cpus}))
     finally:
         cluster.shutdown()

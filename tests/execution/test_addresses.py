@@ -23,8 +23,8 @@ SECONDS = 150
 pytestmark = pytest.mark.ray
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | extra
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -46,12 +46,24 @@ def test_auto_joins_a_running_cluster_and_leaves_it_running(tmp_path: Path) -> N
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "inline")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:1"])
-def test_an_address_without_a_ray_is_bad_input(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "environ"),
+    [
+        ("127.0.0.1:1", {}),
+        ("127.0.0.1:99999", {}),
+        ("nonsense", {}),
+        ("ray://127.0.0.1:1", {}),
+        ("auto", {"RAY_ADDRESS": "127.0.0.1:1"}),
+    ],
+    ids=str,
+)
+def test_an_address_without_a_ray_is_bad_input(
+    address: str, environ: dict[str, str], tmp_path: Path
+) -> None:
     zoo = write_zoo(tmp_path / "zoo", 1)
-    merge = ["merge", str(zoo), "--rank", "4", "--output", str(tmp_path / "m")]
-    cli = ["-c", "from lego_ray.cli.main import main; main()"]
-    done = run(*cli, *merge, "--catalog", str(tmp_path / "catalog"), "--address", address, "--json")
+    cli = ["-c", "from lego_ray.cli.main import main; main()", "merge", str(zoo), "--rank", "4"]
+    places = ["--output", str(tmp_path / "m"), "--catalog", str(tmp_path / "catalog")]
+    done = run(*cli, *places, "--address", address, "--json", **environ)
     assert done.returncode == 2, done.stderr[-3000:]
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(f"BadInput: --address {address}: ")

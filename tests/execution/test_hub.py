@@ -1,0 +1,59 @@
+"""Adapters on the Hub, through a server that speaks its endpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lego_ray
+import lego_ray.errors
+from tests.storage.fake_hub import FakeHub, fake_hub
+from tests.zoo import weights_of, write_zoo
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with fake_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint_url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+
+
+def files(zoo: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(zoo)): p.read_bytes() for p in zoo.rglob("*") if p.is_file()}
+
+
+def test_a_repository_merges_as_its_copy_on_disk_does(hub: FakeHub, tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 3)
+    commit = hub.commit(files(zoo))
+    here = lego_ray.merge(zoo, rank=4, output=tmp_path / "here", runner="inline")
+    there = lego_ray.merge("hf://org/zoo", rank=4, output=tmp_path / "there", runner="inline")
+    assert weights_of(tmp_path / "here") == weights_of(tmp_path / "there")
+    assert len(here["adapters"]) == len(there["adapters"]) == 3
+    for uri in there["adapters"]:
+        assert uri.startswith(f"hf://org/zoo@{commit}/")
+    manifest = json.loads((tmp_path / "there" / "lego_ray_manifest.json").read_text())
+    assert {source["revision"] for source in manifest["sources"]} == {commit}
+
+
+def test_a_branch_that_moves_on_changes_the_plan_and_a_commit_does_not(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    first = hub.commit(files(write_zoo(tmp_path / "first", 2)))
+    before = lego_ray.plan("hf://org/zoo", rank=4).digest
+    pinned = lego_ray.plan(f"hf://org/zoo@{first}", rank=4).digest
+    hub.commit(files(write_zoo(tmp_path / "second", 3)))
+    assert before == pinned
+    assert lego_ray.plan("hf://org/zoo", rank=4).digest != before
+    assert lego_ray.plan(f"hf://org/zoo@{first}", rank=4).digest == before
+
+
+def test_the_hub_is_no_output(hub: FakeHub, tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 2)
+    hub.commit({"README.md": b"a place"})
+    with pytest.raises(lego_ray.errors.ReadOnlyStore):
+        lego_ray.merge(zoo, rank=4, output="hf://org/zoo", runner="inline")

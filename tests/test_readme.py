@@ -1,0 +1,56 @@
+"""The README says what is so."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import lego_ray
+from lego_ray.catalog.schema import describe
+from lego_ray.cli.main import cli
+
+README = Path("README.md").read_text()
+
+
+def commands(group: click.Group = cli) -> dict[str, click.Command]:
+    found = {}
+    for name, command in group.commands.items():
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= commands(command)
+    return found
+
+
+def test_the_catalog_columns_are_those_of_the_tables() -> None:
+    assert describe().strip().replace("#### ", "### ") in README
+
+
+def test_every_flag_named_is_a_flag() -> None:
+    known = {flag for c in commands().values() for p in c.params for flag in p.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert named - known <= {"--help"}
+
+
+@pytest.mark.parametrize("line", re.findall(r"^lego-ray ([^\n#]+)", README, re.MULTILINE))
+def test_every_command_line_parses(line: str) -> None:
+    words = re.findall(r'"[^"]*"|\S+', line)
+    if any("|" in word and not word.startswith('"') for word in words):
+        for name in words[1].split("|"):
+            assert name in commands()
+        return
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context(line, [word.strip('"') for word in words])
+
+
+def test_every_call_named_exists() -> None:
+    for name in re.findall(r"lego_ray\.(\w+)\(", README):
+        assert callable(getattr(lego_ray, name))
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    assert "make test" in README
+    assert "make test" in Path(".ci/run").read_text()
+    assert "make demo" in Path(".ci/run").read_text()
