@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lego_ray.numerics.msu import canonical_order, squared_norms
+from lego_ray.numerics.msu import canonical_order, lengths, squared_norms
 
 
 def balance(rows: Tensor, d_in: int) -> Tensor:
@@ -64,7 +64,7 @@ def svd_basis(rows: Tensor, d_in: int) -> Tensor:
         Shape (r, d_in + d_out), float32, balanced; the same for any invertible mix of the ranks, to
         rounding.
     """
-    rows = rows[canonical_order(rows, squared_norms(rows))].double()
+    rows = rows[canonical_order(rows, lengths(rows))].double()
     q_a, r_a = torch.linalg.qr(rows[:, :d_in].T)
     q_b, r_b = torch.linalg.qr(rows[:, d_in:].T)
     u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)

@@ -59,16 +59,16 @@ def gram(rows: Tensor) -> Tensor:
         Shape (n, n), float64, exactly symmetric.
     """
     n, d = rows.shape
-    lower = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
+    out = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
+    blocks = [(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
     for left in range(0, d, COLUMNS):
         wide = rows[:, left : left + COLUMNS].double()
-        for start in range(0, n, BLOCK):
-            end = min(start + BLOCK, n)
-            lower[start:end, :end].addmm_(wide[start:end], wide[:end].T)
-    diagonal = lower.diagonal().clone()
-    lower.tril_(-1)
-    out = lower + lower.T
-    out.diagonal().copy_(diagonal)
+        for start, end in blocks:  # on and below the diagonal
+            out[start:end, :end].addmm_(wide[start:end], wide[:end].T)
+    for start, end in blocks:
+        out[:start, start:end] = out[start:end, :start].T
+        corner = out[start:end, start:end]
+        corner.copy_(torch.tril(corner) + torch.tril(corner, -1).T)
     return out
 
 

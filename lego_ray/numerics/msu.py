@@ -52,6 +52,19 @@ def split_rows(rows: Tensor, d_in: int) -> tuple[Tensor, Tensor]:
     return rows[:, :d_in].contiguous(), rows[:, d_in:].T.contiguous()
 
 
+def lengths(rows: Tensor) -> Tensor:
+    """Euclidean length of each row, for ordering; not finite if a value is not.
+
+    Args:
+        rows: Shape (n, d), float32.
+
+    Returns:
+        Shape (n,), float32, rounded alike whichever rows stand beside it.
+    """
+    found: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return found
+
+
 def canonical_order(rows: Tensor, lengths: Tensor) -> Tensor:
     """The order in which a pool's rows are worked on, whatever order they arrived in.
 
@@ -60,7 +73,7 @@ def canonical_order(rows: Tensor, lengths: Tensor) -> Tensor:
 
     Args:
         rows: Shape (n, d), float32, contiguous.
-        lengths: Their `squared_norms`, shape (n,), float64.
+        lengths: Their `lengths`, shape (n,), float32.
 
     Returns:
         Shape (n,), int64: position -> row.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import ShapeMismatch
-from lego_ray.numerics.msu import canonical_order, squared_norms
+from lego_ray.numerics.msu import canonical_order, lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class AdapterRows:
     Attributes:
         adapter: The adapter's number in the plan.
         rows: Shape (r, d), float32; row i is rank i of the source.
-        lengths: Their `squared_norms`, shape (r,), float64; not finite where a row is not.
+        lengths: Their Euclidean lengths, shape (r,), float32; not finite where a row is not.
     """
 
     adapter: int
@@ -29,7 +29,7 @@ class AdapterRows:
     @classmethod
     def of(cls, adapter: int, rows: Tensor) -> AdapterRows:
         """Rows with their lengths taken."""
-        return cls(adapter, rows, squared_norms(rows))
+        return cls(adapter, rows, lengths(rows))
 
 
 @dataclass(frozen=True, slots=True)

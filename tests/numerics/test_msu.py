@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lego_ray.errors import ShapeMismatch
-from lego_ray.numerics.msu import canonical_order, msu_rows, split_rows, squared_norms
+from lego_ray.numerics.msu import canonical_order, lengths, msu_rows, split_rows
 from tests.numerics.factors import D_IN, factors, pool_from, update, zoo
 
 # Two float32 roundings, of sqrt(s) and of the product, on each half.
@@ -46,16 +46,27 @@ def test_canonical_order_is_of_the_set_not_of_the_sequence() -> None:
     rows[7] = rows[11]  # equal rows
     rows[20:24] = 0  # equal lengths, equal rows
     rows[30] = -rows[31]  # equal lengths, other rows
-    first = rows[canonical_order(rows, squared_norms(rows))]
+    first = rows[canonical_order(rows, lengths(rows))]
     for seed in range(20):
         shuffled = rows[torch.randperm(200, generator=torch.Generator().manual_seed(seed))]
-        assert torch.equal(shuffled[canonical_order(shuffled, squared_norms(shuffled))], first)
+        assert torch.equal(shuffled[canonical_order(shuffled, lengths(shuffled))], first)
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 33, 384, 7680, 9216])
+def test_a_length_is_the_same_bits_whichever_rows_stand_beside_it(width: int) -> None:
+    rows = torch.randn(40, width, generator=torch.Generator().manual_seed(width))
+    together = lengths(rows)
+    for pieces in (1, 3, 16):
+        apart = torch.cat([lengths(part) for part in rows.split(pieces)])
+        assert torch.equal(apart, together)
+    backwards = lengths(rows.flip(0).contiguous()).flip(0)
+    assert torch.equal(backwards, together)
 
 
 def test_canonical_order_is_longest_first() -> None:
     rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
-    lengths = rows[canonical_order(rows, squared_norms(rows))].norm(dim=1)
-    assert bool((lengths[:-1] >= lengths[1:]).all())
+    found = rows[canonical_order(rows, lengths(rows))].norm(dim=1)
+    assert bool((found[:-1] >= found[1:]).all())
 
 
 def test_pool_remembers_where_each_row_came_from() -> None:
