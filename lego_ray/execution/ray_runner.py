@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lego_ray.errors import InvalidOption, LegoRayError, RunFailed, StoreUnavailable
+from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
 from lego_ray.execution.ray_session import RaySession, first_line
 
 if TYPE_CHECKING:
@@ -69,10 +69,11 @@ class RayRunner:
         try:
             while True:
                 for task in _take(tasks, slots - len(running)):
-                    _check_fits(task, largest)
                     options = remote.options(
                         num_cpus=1,
-                        memory=task.group.peak_bytes,
+                        # A plan estimates from above; for more than its largest node has, Ray
+                        # would wait for ever.
+                        memory=min(task.group.peak_bytes, int(largest)),
                         max_retries=TASK_RETRIES,
                         retry_exceptions=[StoreUnavailable],
                         name=f"solve {task.group.name}",
@@ -85,17 +86,6 @@ class RayRunner:
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
-
-
-def _check_fits(task: GroupTask, largest: float) -> None:
-    """Ray would wait for ever for a node that large."""
-    if task.group.peak_bytes > largest:
-        raise InvalidOption(
-            "--memory-budget",
-            f"task {task.group.name} takes {task.group.peak_bytes / 2**30:.2f} GiB, and the "
-            f"largest node of this Ray offers {largest / 2**30:.2f} GiB",
-            "Lower the budget, so that tasks are cut smaller, or add a larger node.",
-        )
 
 
 def _take(tasks: Iterator[GroupTask], count: int) -> Iterator[GroupTask]:

@@ -35,7 +35,8 @@ class UpdateComparison:
 
         The difference of squares loses half of float64's digits, so an exact merge shows about 1e-8.
         """
-        against = scale * scale * self.total
+        # Updates that cancel leave a sum of nothing but rounding, which may be below zero.
+        against = scale * scale * max(self.total, 0.0)
         squared = self.merged + against - 2 * scale * self.inner
         if against == 0:
             return 0.0 if self.merged == 0 else float("inf")
@@ -44,9 +45,10 @@ class UpdateComparison:
     @property
     def norm_ratio(self) -> float:
         """`||W||_F / ||S||_F`; 1 where both are zero."""
-        if self.total == 0:
-            return 1.0 if self.merged == 0 else float("inf")
-        return float((self.merged / self.total) ** 0.5)
+        merged, total = max(self.merged, 0.0), max(self.total, 0.0)
+        if total == 0:
+            return 1.0 if merged == 0 else float("inf")
+        return float((merged / total) ** 0.5)
 
 
 def inner_product(left: Tensor, right: Tensor, d_in: int) -> float:
