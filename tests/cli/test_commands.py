@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
+import lego_ray
 from lego_ray.cli import options
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.registry import METHODS
 from lego_ray.numerics.reweight import ParameterNorm
 from lego_ray.planning.recipe import DTYPES
-from tests.zoo import write_zoo
+from tests.zoo import Site, write_adapter, write_zoo
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -85,4 +87,124 @@ def test_no_adapters_is_bad_input(tmp_path: Path) -> None:
     done = run("merge", tmp_path / "empty", "--rank", 4, "--output", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.startswith("NoAdaptersFound: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a zoo, the merge `out` of it, and its catalog."""
+    here = tmp_path_factory.mktemp("merged")
+    zoo = write_zoo(here / "zoo", 3)
+    lego_ray.merge(zoo, rank=4, output=here / "out", catalog=here / "catalog", runner="inline")
+    return here
+
+
+def answer(*words: object) -> dict[str, Any]:
+    """The one JSON object a command prints, and nothing beside it on stdout."""
+    done = run(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_scan_lists_what_it_found_and_records_it_once(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 3)
+    first = answer("scan", zoo, "--catalog", tmp_path / "catalog")
+    assert len(first["adapters"]) == 3
+    assert first["refused"] == []
+    assert first["new"] == 3
+    again = run("scan", zoo, "--catalog", tmp_path / "catalog")
+    assert again.returncode == 0
+    assert "3 adapters, 0 left out" in again.stdout
+    assert "(0 new rows)" in again.stdout
+
+
+def test_scan_of_a_zoo_with_bad_adapters_names_them_and_strict_fails(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 2)
+    broken = zoo / "broken"
+    broken.mkdir()
+    (broken / "adapter_config.json").write_text("{")
+    record = answer("scan", zoo)
+    assert [r["adapter"] for r in record["refused"]] == [str(broken)]
+    strict = run("scan", zoo, "--strict")
+    assert strict.returncode == 1
+    assert strict.stderr.startswith("StrictRefusal: ")
+
+
+def test_verify_reports_the_errors_against_the_sources(merged: Path) -> None:
+    record = answer("verify", merged / "out", "--sources", merged / "zoo")
+    assert record["ok"] is True
+    assert record["errors"]["relative_error_to_sum"] > 0
+    told = run("verify", merged / "out", "--sources", *sorted((merged / "zoo").iterdir()))
+    assert told.returncode == 0
+    assert "relative error to the sum" in told.stdout
+
+
+def test_verify_of_what_is_no_merge_is_bad_input(merged: Path) -> None:
+    done = run("verify", merged / "zoo")
+    assert done.returncode == 2
+    assert "lego_ray_manifest.json" in done.stderr
+
+
+def test_a_changed_merge_fails_to_verify(merged: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(merged / "out", tmp_path / "out")
+    weights = changed / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    done = run("verify", changed)
+    assert done.returncode == 1
+    assert done.stderr.startswith("VerificationFailed: ")
+
+
+def test_the_catalog_lists_shows_and_traces_a_merge(merged: Path) -> None:
+    where = ("--catalog", merged / "catalog")
+    listed = answer("catalog", "list", *where)["rows"]
+    assert [(row["name"], row["version"]) for row in listed] == [("out", 1)]
+    shown = answer("catalog", "show", "out", *where)
+    assert shown["merge"]["merge_id"] == listed[0]["merge_id"]
+    assert len(shown["sites"]) == shown["summary"]["sites"]
+    traced = answer("catalog", "lineage", "out", *where)["rows"]
+    assert {row["uri"] for row in traced} == {str(p) for p in (merged / "zoo").iterdir()}
+
+
+@pytest.mark.parametrize("words", [("list",), ("show", "out"), ("lineage", "out")])
+def test_people_get_a_table(merged: Path, words: tuple[str, ...]) -> None:
+    done = run("catalog", *words, "--catalog", merged / "catalog")
+    assert done.returncode == 0, done.stderr
+    assert "out" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("show", "nothing"), "nothing"),
+        (("lineage", "nothing"), "nothing"),
+        (("sql", "DROP TABLE merges"), "QueryError"),
+    ],
+)
+def test_bad_questions_are_bad_input(merged: Path, words: tuple[str, ...], says: str) -> None:
+    done = run("catalog", *words, "--catalog", merged / "catalog")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stdout == ""
+
+
+def test_adapters_that_do_not_belong_together_are_bad_input(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 2)
+    config = next(iter(sorted(zoo.iterdir()))) / "adapter_config.json"
+    other = json.loads(config.read_text()) | {"base_model_name_or_path": "another/base"}
+    config.write_text(json.dumps(other))
+    done = run("merge", zoo, "--rank", 4, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("BaseModelMismatch: ")
+    assert "another/base" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_sites_of_different_shapes_are_bad_input(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "zoo" / "one", sites=[Site("layers.0.q", (8,), 6)])
+    write_adapter(tmp_path / "zoo" / "two", sites=[Site("layers.0.q", (9,), 6)])
+    done = run("merge", tmp_path / "zoo", "--rank", 2, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("SiteShapeMismatch: layers.0.q: ")
     assert not (tmp_path / "out").exists()
