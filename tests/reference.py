@@ -52,6 +52,12 @@ def squared_distance(x: Sequence[float], y: Sequence[float]) -> float:
     return total
 
 
+def normalised(half: Row) -> Row:
+    """The half at length 1, as the float32 numbers that points are."""
+    inverse = np.float32(1 / math.sqrt(dot(half, half)))
+    return [float(np.float32(np.float32(x) * inverse)) for x in half]
+
+
 def mean(rows: Sequence[Sequence[float]]) -> Row:
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
@@ -117,10 +123,7 @@ def merge(
     members = [a + b for a, b in msus]
     points = members
     if normalise:
-        points = [
-            [x / math.sqrt(dot(a, a)) for x in a] + [x / math.sqrt(dot(b, b)) for x in b]
-            for a, b in msus
-        ]
+        points = [normalised(a) + normalised(b) for a, b in msus]
     if k >= len(members):
         labels, inertia = list(range(len(members))), 0.0
     else:

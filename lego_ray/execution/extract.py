@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from lego_ray.errors import LegoRayError, NonFiniteWeights
 from lego_ray.execution.task import GroupTask, SourceSlice
 from lego_ray.formats.decode import check_finite, factor_matrices
 from lego_ray.formats.record import TensorSpan
-from lego_ray.numerics.msu import msu_rows
-from lego_ray.numerics.pool import AdapterRows
+from lego_ray.numerics.msu import lengths, msu_rows
+from lego_ray.numerics.pool import Pool, PoolBuilder
+from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.storage.base import ByteRange, Store
 from lego_ray.storage.open import open_store
 
-# Adapters whose reads are under way at once: hides a store's latency, holds this many slices.
-READ_AHEAD = 4
+# Rows of one adapter at a site and d_in, to the rows that are pooled.
+Prepare = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(slots=True)
@@ -28,29 +31,37 @@ class Extraction:
     """A task's MSUs by site, and what reading them showed.
 
     Attributes:
-        rows: For each site, each adapter's rows in plan order.
+        pools: The pool of each site; empty if an adapter was quarantined.
         quarantined: Adapters with weights that are not finite.
         tensor_hashes: Name and hex sha256 of each tensor, by adapter.
         full_weights: Tensors to pass through, raw, by name.
         bytes_read: Bytes fetched.
         requests: Requests made.
+        seconds: Wall time.
     """
 
-    rows: dict[str, list[AdapterRows]] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
     quarantined: dict[int, LegoRayError] = field(default_factory=dict)
     tensor_hashes: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     full_weights: dict[str, bytes] = field(default_factory=dict)
     bytes_read: int = 0
     requests: int = 0
+    seconds: float = 0.0
 
 
-def extract(task: GroupTask) -> Extraction:
-    """Reads a task's sources, one coalesced read an adapter, and scales their MSUs.
+def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extraction:
+    """Reads a task's sources, one coalesced read an adapter, and pools their MSUs.
 
     An adapter that turns out not to be finite is set aside; the others are read all the same, so
     that one pass finds every such adapter of the group.
+
+    Args:
+        task: What to read; its sources may be a part of the group's.
+        prepare: What a method does to an adapter's MSUs before they are pooled.
     """
-    found = Extraction(rows={site.site: [] for site in task.group.sites})
+    started = time.perf_counter()
+    found = Extraction()
+    builders = _builders(task)
     for source, store, buffers in _read_ahead(task.sources):
         spans = list(source.spans())
         by_name = {span.name: data for span, data in zip(spans, buffers, strict=True)}
@@ -63,10 +74,22 @@ def extract(task: GroupTask) -> Extraction:
             (span.name, bytes(by_name[span.name])) for span in source.full_weights
         )
         try:
-            _add_rows(found.rows, source, by_name)
+            _add_rows(builders, source, by_name, prepare)
         except NonFiniteWeights as error:
             found.quarantined[source.adapter] = error
+    if not found.quarantined:
+        found.pools = {site: builder.build() for site, builder in builders.items()}
+    found.seconds = time.perf_counter() - started
     return found
+
+
+def _builders(task: GroupTask) -> dict[str, PoolBuilder]:
+    rows = Counter[str]()
+    for source in task.sources:
+        rows.update({factors.site: factors.rank for factors in source.factors})
+    return {
+        site.site: PoolBuilder(rows[site.site], site.d_in, site.d_out) for site in task.group.sites
+    }
 
 
 def content_hash(tensor_hashes: Sequence[tuple[str, str]]) -> str:
@@ -76,19 +99,25 @@ def content_hash(tensor_hashes: Sequence[tuple[str, str]]) -> str:
 
 
 def _add_rows(
-    rows: dict[str, list[AdapterRows]], source: SourceSlice, buffers: Mapping[str, memoryview]
+    builders: Mapping[str, PoolBuilder],
+    source: SourceSlice,
+    buffers: Mapping[str, memoryview],
+    prepare: Prepare,
 ) -> None:
+    """Adds an adapter's MSUs at every site, or at none if one of them is not finite."""
     mine = []
     for factors in source.factors:
         a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name])
-        part = AdapterRows.of(source.adapter, msu_rows(a, b, factors.scaling))
-        if not bool(torch.isfinite(part.lengths).all()):  # seen without another pass over the rows
+        rows = msu_rows(a, b, factors.scaling)
+        long = lengths(rows)
+        if not bool(torch.isfinite(long).all()):  # seen without another pass over the rows
             check_finite(a, source.uri, factors.a.name)
             check_finite(b, source.uri, factors.b.name)
-            check_finite(part.rows, source.uri, f"{factors.site}, times its scaling,")
-        mine.append((factors.site, part))
-    for site, part in mine:
-        rows[site].append(part)
+            check_finite(rows, source.uri, f"{factors.site}, times its scaling,")
+        pooled = prepare(rows, factors.d_in)
+        mine.append((factors.site, pooled, long if pooled is rows else lengths(pooled)))
+    for site, pooled, long in mine:
+        builders[site].add(source.adapter, pooled, long)
 
 
 def _tensor_hash(span: TensorSpan, data: memoryview) -> str:

@@ -1,48 +1,110 @@
-"""One task, from byte ranges to merged factor pairs: a plain function that every runner calls."""
+"""From byte ranges to merged factor pairs: plain functions that every runner calls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from lego_ray.errors import LegoRayError, SitesFailed
-from lego_ray.execution.extract import extract
-from lego_ray.execution.task import GroupResult, GroupTask, SiteResult
-from lego_ray.methods.base import MergeMethod, SiteSolution
+from lego_ray.execution.extract import Extraction, extract
+from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, shard_tasks
+from lego_ray.methods.base import SiteSolution
 from lego_ray.numerics.msu import split_rows
-from lego_ray.numerics.pool import Pool, pool_of
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shard import Shard
+from lego_ray.numerics.spread import LocalShards, Shards, SpreadPool
 from lego_ray.planning.plan import SitePlan
 
 
-def solve_group(task: GroupTask) -> GroupResult:
-    """Extracts and solves a task's sites, on one thread.
+def solve_group(task: GroupTask, device: str = "cpu") -> GroupResult:
+    """Extracts and solves a task's sites, on one thread, a spread site's shards one after another.
+
+    Args:
+        task: What to do.
+        device: Where the arithmetic is done; the results come from the CPU.
 
     Raises:
         SitesFailed: If a site cannot be solved; names it.
         StorageError: If a source cannot be read.
     """
-    started = time.perf_counter()
+    if task.group.shards:
+        loaded = [load_shard(part, device) for part in shard_tasks(task)]
+        shards = [shard for shard, _ in loaded if shard is not None]
+        return solve_spread(task, LocalShards(shards), [report for _, report in loaded])
+    return solve_extracted(task, extract_group(task), device)
+
+
+def extract_group(task: GroupTask) -> Extraction:
+    """The first half of `solve_group`, which may run ahead of the second half of another task."""
     with one_thread():
-        extraction = extract(task)
-        sites = []
-        if not extraction.quarantined:
-            method = task.recipe.merge_method()
+        return extract(task, task.recipe.merge_method().prepare)
+
+
+def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu") -> GroupResult:
+    """The second half of `solve_group`, for a task without shards. Uses the extraction up."""
+    started = time.perf_counter()
+    sites = []
+    if not extraction.quarantined:
+        method = task.recipe.merge_method()
+        with one_thread():
             for plan in task.group.sites:
-                pool = pool_of(extraction.rows.pop(plan.site), plan.d_in)
-                sites.append(_solve_site(plan, pool, method, task.recipe.rank))
-    return GroupResult(
-        index=task.index,
-        sites=tuple(sites),
-        quarantined=extraction.quarantined,
-        tensor_hashes=extraction.tensor_hashes,
-        full_weights=extraction.full_weights,
-        bytes_read=extraction.bytes_read,
-        requests=extraction.requests,
-        seconds=time.perf_counter() - started,
+                pool = extraction.pools.pop(plan.site).to(device)
+                with named(plan):
+                    solution = method.solve(pool, task.recipe.rank, seeded(plan), plan.route)
+                sites.append(site_result(plan, pool.d_in, solution))
+    return _report(task, extraction, started, tuple(sites))
+
+
+def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, GroupResult]:
+    """Extracts a shard's part of a pool.
+
+    Args:
+        task: One of `shard_tasks`.
+        device: Where to hold it.
+
+    Returns:
+        The shard, or None if an adapter was quarantined; and a result without sites, which says
+        what was read.
+    """
+    started = time.perf_counter()
+    extraction = extract_group(task)
+    shard = None
+    if not extraction.quarantined:
+        [site] = task.group.sites
+        with one_thread():
+            pool: Pool = extraction.pools.pop(site.site).to(device)
+            shard = task.recipe.merge_method().shard(pool)
+    return shard, _report(task, extraction, started, ())
+
+
+def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]) -> GroupResult:
+    """Solves a site in shards, wherever they are.
+
+    Args:
+        task: The site's task.
+        shards: Its shards; not asked if an adapter was quarantined.
+        reports: What loading each of them showed.
+
+    Raises:
+        SitesFailed: If it cannot be solved; names it.
+    """
+    started = time.perf_counter()
+    joined = _join(reports)
+    if joined.quarantined:
+        return joined
+    [plan] = task.group.sites
+    with one_thread(), named(plan):
+        pool = SpreadPool(shards)
+        solution = task.recipe.merge_method().solve_spread(pool, task.recipe.rank, seeded(plan))
+    return replace(
+        joined,
+        sites=(site_result(plan, plan.d_in, solution),),
+        seconds=joined.seconds + time.perf_counter() - started,
     )
 
 
@@ -57,9 +119,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _solve_site(plan: SitePlan, pool: Pool, method: MergeMethod, rank: int) -> SiteResult:
+@contextmanager
+def named(plan: SitePlan) -> Iterator[None]:
+    """Names the site in an error that is none of ours."""
     try:
-        solution = method.solve(pool, rank, torch.Generator().manual_seed(plan.seed))
+        yield
     except LegoRayError:
         raise
     except (RuntimeError, ValueError, MemoryError) as error:
@@ -68,19 +132,24 @@ def _solve_site(plan: SitePlan, pool: Pool, method: MergeMethod, rank: int) -> S
             f"could not be solved: {type(error).__name__}: {error}",
             "This is a fault of lego-ray; please report it with the plan's digest.",
         ) from error
-    return _site_result(plan, pool, solution)
 
 
-def _site_result(plan: SitePlan, pool: Pool, solution: SiteSolution) -> SiteResult:
-    a, b = split_rows(solution.rows, pool.d_in)
+def seeded(plan: SitePlan) -> torch.Generator:
+    """The site's own generator."""
+    return torch.Generator().manual_seed(plan.seed)
+
+
+def site_result(plan: SitePlan, d_in: int, solution: SiteSolution) -> SiteResult:
+    """A solution as it is sent, checkpointed and written."""
+    a, b = split_rows(solution.rows, d_in)
     # Readers of the catalog look for an adapter's ranks together.
-    order = np.lexsort((pool.ranks.numpy(), pool.adapters.numpy()))
+    order = np.lexsort((solution.ranks.numpy(), solution.adapters.numpy()))
     return SiteResult(
         plan=plan,
         a=a.numpy(),
         b=b.numpy(),
-        adapters=pool.adapters.numpy()[order].astype(np.int32),
-        ranks=pool.ranks.numpy()[order].astype(np.int32),
+        adapters=solution.adapters.numpy()[order].astype(np.int32),
+        ranks=solution.ranks.numpy()[order].astype(np.int32),
         clusters=solution.labels.numpy()[order].astype(np.int32),
         distances=solution.distances.numpy()[order],
         weights=solution.weights.numpy()[order],
@@ -89,3 +158,34 @@ def _site_result(plan: SitePlan, pool: Pool, solution: SiteSolution) -> SiteResu
         relative_error=solution.comparison.relative_error(),
         norm_ratio=solution.comparison.norm_ratio,
     )
+
+
+def _report(
+    task: GroupTask, extraction: Extraction, started: float, sites: tuple[SiteResult, ...]
+) -> GroupResult:
+    return GroupResult(
+        index=task.index,
+        sites=sites,
+        quarantined=extraction.quarantined,
+        tensor_hashes=extraction.tensor_hashes,
+        full_weights=extraction.full_weights,
+        bytes_read=extraction.bytes_read,
+        requests=extraction.requests,
+        seconds=extraction.seconds + time.perf_counter() - started,
+    )
+
+
+def _join(reports: Iterable[GroupResult]) -> GroupResult:
+    """What loading the shards of one site showed, together."""
+    first, *others = reports
+    for report in others:
+        first = replace(
+            first,
+            quarantined={**first.quarantined, **report.quarantined},
+            tensor_hashes={**first.tensor_hashes, **report.tensor_hashes},
+            full_weights={**first.full_weights, **report.full_weights},
+            bytes_read=first.bytes_read + report.bytes_read,
+            requests=first.requests + report.requests,
+            seconds=first.seconds + report.seconds,
+        )
+    return first

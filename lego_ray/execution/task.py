@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,22 @@ class GroupResult:
     requests: int
     seconds: float
     worker: str = field(default="")
+
+
+def shard_tasks(task: GroupTask) -> list[GroupTask]:
+    """A spread task cut into one for each shard: the same site, each with its block of adapters.
+
+    Weights passed through unmerged are read with the first block of their adapter or, if it does not
+    have the site, with the first of all.
+    """
+    with_site = [source for source in task.sources if source.factors]
+    blocks, start = [], 0
+    for shard in task.group.shards:
+        blocks.append(tuple(with_site[start : start + shard.n_adapters]))
+        start += shard.n_adapters
+    without = tuple(source for source in task.sources if not source.factors)
+    blocks[0] = (*blocks[0], *without)
+    return [replace(task, sources=block) for block in blocks]
 
 
 def tasks_of(plan: Plan) -> Iterator[GroupTask]:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from lego_ray.errors import ObjectNotFound, VerificationFailed
 from lego_ray.execution.cataloguing import ratio_or_none
 from lego_ray.execution.extract import content_hash, extract
@@ -132,8 +130,8 @@ def _errors(plan: Plan, merged: AdapterRecord, manifest: dict[str, Any]) -> dict
         for task in tasks_of(plan):
             wanted = {s.site for s in task.group.sites}
             ours = tuple(f for f in merged.sites if f.site in wanted)
-            itself = SourceSlice(last, merged.uri, merged.weights_key, ours)
-            extraction = extract(replace(task, sources=(*task.sources, itself)))
+            merge = SourceSlice(last, merged.uri, merged.weights_key, ours)
+            extraction = extract(replace(task, sources=(*task.sources, merge)))
             for number, error in extraction.quarantined.items():
                 raise VerificationFailed(
                     merged.uri if number == last else plan.adapters[number].uri,
@@ -143,10 +141,11 @@ def _errors(plan: Plan, merged: AdapterRecord, manifest: dict[str, Any]) -> dict
             for number, hashes in extraction.tensor_hashes.items():
                 tensors.setdefault(number, []).extend(hashes)
             for site in task.group.sites:
-                parts = extraction.rows.pop(site.site)
-                rows = torch.cat([p.rows for p in parts if p.adapter != last])
-                own = next(p.rows for p in parts if p.adapter == last)
-                against = compare_updates(own, rows, site.d_in)
+                pool = extraction.pools.pop(site.site)
+                itself = pool.adapters == last
+                against = compare_updates(
+                    pool.rows[itself], pool.rows[~itself], site.d_in
+                )
                 share = 1.0 / site.n_adapters
                 per_site.append(
                     {

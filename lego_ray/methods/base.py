@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.lowrank import UpdateComparison
 from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shard import Shard
+from lego_ray.numerics.spread import SpreadPool
 
 
 @dataclass(frozen=True, slots=True)
 class SiteSolution:
-    """A merged site, and which MSU went where.
+    """A merged site, and which MSU went where; everything on the CPU.
 
     Attributes:
+        adapters: Source adapter of each MSU, in canonical order, shape (n,), int64.
+        ranks: Its rank there, shape (n,), int64.
         rows: Rows `[a' ; b']` of the merged factor pair, shape (k', d), float32, k' <= k.
         labels: Row of `rows` each MSU of the pool went to, shape (n,), int64.
         distances: Distance of each MSU to its centroid before reweighting, in the space clustered,
@@ -27,6 +33,8 @@ class SiteSolution:
         comparison: The merged update against the sum of the sources.
     """
 
+    adapters: Tensor
+    ranks: Tensor
     rows: Tensor
     labels: Tensor
     distances: Tensor
@@ -36,6 +44,34 @@ class SiteSolution:
     comparison: UpdateComparison
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way for a method to solve a site; all ways give the same bits.
+
+    Attributes:
+        name: Its name, shown in the plan.
+        costs: Estimated time and memory.
+    """
+
+    name: str
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadCosts:
+    """What a site solved in shards takes of each.
+
+    Attributes:
+        row_bytes: Memory of one MSU in its shard.
+        fixed_bytes: Memory of a shard besides.
+        owner_bytes: Memory of the site's owner, which holds no MSU.
+    """
+
+    row_bytes: int
+    fixed_bytes: int
+    owner_bytes: int
+
+
 class MergeMethod(Protocol):
     """A merge method with its options as attributes, each checked when it is made."""
 
@@ -43,14 +79,36 @@ class MergeMethod(Protocol):
     def name(self) -> str:
         """The name it is registered and recorded under."""
 
-    def solve(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
-        """Merges one site.
+    def prepare(self, rows: Tensor, d_in: int) -> Tensor:
+        """One adapter's MSUs at a site as they are to be pooled: the same update.
 
         Args:
-            pool: The site's MSUs.
-            rank: k, the most rank-one terms the merged site may have.
-            generator: CPU generator of this site; the only source of randomness.
+            rows: Shape (r, d), float32; may be returned as it is.
+            d_in: Length of the `a` half.
         """
 
-    def workspace_bytes(self, n: int, d: int, rank: int) -> int:
-        """Most memory `solve` takes besides the pool, in bytes, for n MSUs of width d."""
+    def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
+        """The ways to solve a site whose pool fits a worker, fastest first."""
+
+    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
+        """What the site takes in shards, or None if the method needs the pool whole."""
+
+    def shard(self, pool: Pool) -> Shard:
+        """Makes a shard of a part of the pool."""
+
+    def solve(
+        self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""
+    ) -> SiteSolution:
+        """Merges one site whose pool is at hand.
+
+        Args:
+            pool: The site's MSUs, in any order.
+            rank: k, the most rank-one terms the merged site may have.
+            generator: CPU generator of this site; the only source of randomness.
+            route: One of `routes`; empty for the fastest.
+        """
+
+    def solve_spread(
+        self, pool: SpreadPool, rank: int, generator: torch.Generator
+    ) -> SiteSolution:
+        """The same of a pool in shards, to the same bits."""

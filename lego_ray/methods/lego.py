@@ -7,41 +7,53 @@ differ, and ways to remove the gauge freedom it leaves in.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.base import SiteSolution
+from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
 from lego_ray.numerics import geometry
 from lego_ray.numerics.clustering import Clustering, singletons
+from lego_ray.numerics.costs import (
+    gram_costs,
+    msu_costs,
+    sample_rows,
+    spread_fixed_bytes,
+    spread_row_bytes,
+)
 from lego_ray.numerics.gram import (
     GramHalves,
     compare_scaled_means,
-    distances_to_means,
+    distances_by_products,
     gram_halves,
     gram_kmeans,
 )
-from lego_ray.numerics.kmeans import centroids_of, distances_to_centroids, lloyd
-from lego_ray.numerics.lowrank import compare_updates
-from lego_ray.numerics.pool import AdapterRows, Pool, pool_of
+from lego_ray.numerics.kmeans import (
+    cluster_means,
+    distances_to_means,
+    in_one_shard,
+    lloyd,
+    seeds_from_sample,
+)
+from lego_ray.numerics.lowrank import UpdateComparison, compare_updates
+from lego_ray.numerics.partial_sums import centroids_of
+from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.reweight import (
     ParameterNorm,
     output_scale,
     parameter_factors,
     row_norms,
 )
-from lego_ray.numerics.seeding import kmeans_plus_plus
+from lego_ray.numerics.seeding import gram_distances, kmeans_plus_plus
+from lego_ray.numerics.shard import Shard, norms
+from lego_ray.numerics.spread import SpreadPool
 
 Distance = Literal["euclidean", "rank-one"]
 Basis = Literal["raw", "svd"]
-
-# A larger pool is seeded from a sample of this many rows, or of 32 a cluster if that is more.
-SEED_ROWS = 2048
-# Above this many rows the Gram matrix (2 x 8 bytes n^2) outgrows what it saves.
-GRAM_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,114 +113,105 @@ class Lego:
         """`lego`."""
         return "lego"
 
-    def workspace_bytes(self, n: int, d: int, rank: int) -> int:
-        """Most memory `solve` takes besides the pool, in bytes, for n MSUs of width d."""
-        copies = 4 * n * d * (2 if self._moves_rows() else 1)
-        if self._uses_gram(n):
-            gram = 8 * n * n * 4 + 8 * n * rank * self.n_init * 3
-        else:
-            gram = 8 * SEED_ROWS * SEED_ROWS * 4 + 8 * 1024 * d * 4
-        return copies + gram + 8 * rank * d * 6
-
-    def solve(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
-        """Merges one site; see `MergeMethod.solve`."""
-        pool = self._in_geometry(pool)
-        halves = None
-        if self._uses_gram(pool.n):
-            halves = gram_halves(pool.rows, pool.d_in)
-            clustering, distances = self._by_gram(halves, rank, generator)
-        else:
-            clustering, distances = self._by_lloyd(pool, rank, generator)
-        labels = clustering.labels
-        centroids = self._representatives(pool, labels)
-        norm = self.parameter_reweight
-        factors = parameter_factors(centroids, row_norms(pool.rows, norm), labels, norm)
-        scale = output_scale(
-            self.output_reweight,
-            source_rank=pool.mean_rank,
-            n_pool=pool.n,
-            n_clusters=clustering.k,
-        )
-        factors *= abs(scale) ** 0.5  # half of it on each half of a row
-        rows = (centroids * factors[:, None]).float()
-        sign = math.copysign(1.0, scale)
-        rows[:, pool.d_in :] *= sign
-        if halves is None or self.distance == "rank-one":
-            total = halves.squared_norm_of_sum() if halves else None
-            comparison = compare_updates(rows, pool.rows, pool.d_in, total)
-        else:
-            comparison = compare_scaled_means(halves, labels, factors, sign)
-        return SiteSolution(
-            rows=rows,
-            labels=labels,
-            distances=distances,
-            weights=1.0 / torch.bincount(labels).double()[labels],
-            inertia=float(distances.square().sum()),
-            iterations=clustering.iterations,
-            comparison=comparison,
-        )
-
-    def _uses_gram(self, n: int) -> bool:
-        """Distances between updates are known by inner products alone, whatever those cost."""
-        return self.distance == "rank-one" or n <= GRAM_ROWS
-
-    def _moves_rows(self) -> bool:
-        return (
-            self.basis == "svd"
-            or self.balance
-            or self.align_signs
-            or self.normalise
-            or self.distance == "rank-one"
-        )
-
-    def _in_geometry(self, pool: Pool) -> Pool:
-        """The same updates, with the parts of the gauge removed that were asked for."""
-        rows = pool.rows
+    def prepare(self, rows: Tensor, d_in: int) -> Tensor:
+        """The same update, with the parts of the gauge removed that were asked for."""
         if self.basis == "svd":
-            pool = _in_svd_basis(pool)
-            rows = pool.rows
+            rows = geometry.svd_basis(rows, d_in)
         elif self.balance or self.distance == "rank-one":
-            rows = geometry.balance(rows, pool.d_in)
-        if self.align_signs:
-            rows = geometry.align_signs(rows, pool.d_in)
-        return Pool(rows=rows, d_in=pool.d_in, adapters=pool.adapters, ranks=pool.ranks)
+            rows = geometry.balance(rows, d_in)
+        return geometry.align_signs(rows, d_in) if self.align_signs else rows
 
-    def _by_gram(
-        self, halves: GramHalves, rank: int, generator: torch.Generator
-    ) -> tuple[Clustering, Tensor]:
-        products = self._products(halves)
-        n = products.shape[0]
-        if rank >= n:
-            clustering = singletons(n)
-        else:
-            sample = _sample(n, rank, generator)
-            drawn = products if len(sample) == n else products[sample][:, sample]
-            seeds = sample[kmeans_plus_plus(drawn, rank, self.n_init, generator)]
-            clustering = gram_kmeans(products, seeds, self.max_iter, self.tol)
-        return clustering, distances_to_means(products, clustering.labels)
+    def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
+        """`gram`, on inner products, and `msu`, on the MSUs, the faster first."""
+        k = min(rank, n)
+        gram = Route("gram", gram_costs(n, d_in + d_out, k, self.n_init))
+        if self.distance == "rank-one":  # distances between updates are known by products alone
+            return [gram]
+        msu = Route("msu", msu_costs(n, d_in, d_out, k, self.n_init))
+        if self.normalise:  # the points are another matrix
+            points = 4 * n * (d_in + d_out)
+            msu = Route("msu", replace(msu.costs, workspace_bytes=msu.costs.workspace_bytes + points))
+        return sorted((gram, msu), key=lambda route: route.costs.seconds)
 
-    def _by_lloyd(
-        self, pool: Pool, rank: int, generator: torch.Generator
-    ) -> tuple[Clustering, Tensor]:
-        points = pool.rows
-        if self.normalise:
-            points = geometry.normalise_halves(points, pool.d_in)
+    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
+        """Shards work in MSU space; distances between updates need all pairs of them."""
+        if self.distance == "rank-one":
+            return None
+        k, d = min(rank, n), d_in + d_out
+        fixed = spread_fixed_bytes(d, k, self.n_init)
+        row = 4 * d * (2 if self.normalise else 1) + spread_row_bytes(k, self.n_init)
+        return SpreadCosts(row, fixed, fixed + n * spread_row_bytes(k, self.n_init))
+
+    def shard(self, pool: Pool) -> Shard:
+        """A shard whose points are its MSUs, or those normalised."""
+        return Shard.of(pool, self._points(pool.rows, pool.d_in))
+
+    def solve(
+        self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""
+    ) -> SiteSolution:
+        """Merges one site; see `MergeMethod.solve`."""
+        n, d_in, d_out = pool.n, pool.d_in, pool.rows.shape[1] - pool.d_in
+        route = route or self.routes(n, d_in, d_out, rank)[0].name
+        if route == "gram":
+            return self._by_gram(pool.in_order(), rank, generator)
+        return self.solve_spread(in_one_shard(self.shard(pool)), rank, generator)
+
+    def solve_spread(
+        self, pool: SpreadPool, rank: int, generator: torch.Generator
+    ) -> SiteSolution:
+        """Merges one site in shards; see `MergeMethod.solve_spread`."""
         if rank >= pool.n:
             clustering = singletons(pool.n)
         else:
-            sample = _sample(pool.n, rank, generator)
-            products = self._products(gram_halves(pool.rows[sample], pool.d_in))
-            seeds = sample[kmeans_plus_plus(products, rank, self.n_init, generator)]
-            clustering = lloyd(points, seeds, self.max_iter, self.tol)
-        centroids = centroids_of(points, clustering.labels)
-        return clustering, distances_to_centroids(points, clustering.labels, centroids)
+            sample = _seed_sample(pool.n, rank, generator)
+            seeds = seeds_from_sample(pool, sample, rank, self.n_init, generator)
+            clustering = lloyd(pool, seeds, self.max_iter, self.tol)
+        labels, norm = clustering.labels, self.parameter_reweight
+        rows, _, _ = self._reweight(
+            cluster_means(pool, labels, "rows"),
+            pool.gather(list(pool.shards.map(norms, norm))),
+            labels,
+            pool.mean_rank,
+            pool.d_in,
+        )
+        distances = distances_to_means(pool, labels)
+        return _solution(pool, rows, clustering, distances, pool.compare(rows))
 
-    def _products(self, halves: GramHalves) -> Tensor:
-        if self.normalise:
-            halves = halves.normalised()
+    def _by_gram(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
+        """The method on inner products, for a pool in canonical order."""
+        halves = gram_halves(pool.rows, pool.d_in)
+        products = self._products(pool, halves)
+        if rank >= pool.n:
+            clustering = singletons(pool.n)
+        else:
+            sample = _seed_sample(pool.n, rank, generator)
+            at = sample.to(products.device)
+            drawn = products if len(at) == pool.n else products[at][:, at]
+            seeds = sample[
+                kmeans_plus_plus(gram_distances(drawn), len(at), rank, self.n_init, generator)
+            ]
+            clustering = gram_kmeans(products, seeds, self.max_iter, self.tol)
+        labels = clustering.labels.to(products.device)
+        centroids = self._representatives(pool, labels)
+        member_norms = row_norms(pool.rows, self.parameter_reweight)
+        mean_rank = pool.n / int(torch.unique(pool.adapters).numel())
+        rows, factors, sign = self._reweight(
+            centroids, member_norms, labels, mean_rank, pool.d_in
+        )
         if self.distance == "rank-one":
-            return halves.rank_one()
-        return halves.euclidean()
+            total = halves.squared_norm_of_sum()
+            comparison = compare_updates(rows, pool.rows, pool.d_in, total)
+        else:
+            comparison = compare_scaled_means(halves, labels, factors, sign)
+        return _solution(
+            pool, rows, clustering, distances_by_products(products, labels), comparison
+        )
+
+    def _products(self, pool: Pool, halves: GramHalves) -> Tensor:
+        """Inner products of what is clustered."""
+        if self.normalise:  # of the same float32 points as in MSU space
+            halves = gram_halves(self._points(pool.rows, pool.d_in), pool.d_in)
+        return halves.rank_one() if self.distance == "rank-one" else halves.euclidean()
 
     def _representatives(self, pool: Pool, labels: Tensor) -> Tensor:
         if self.distance != "rank-one":
@@ -220,18 +223,52 @@ class Lego:
             ]
         )
 
+    def _points(self, rows: Tensor, d_in: int) -> Tensor:
+        return geometry.normalise_halves(rows, d_in) if self.normalise else rows
 
-def _sample(n: int, rank: int, generator: torch.Generator) -> Tensor:
+    def _reweight(
+        self, centroids: Tensor, norms: Tensor, labels: Tensor, mean_rank: float, d_in: int
+    ) -> tuple[Tensor, Tensor, float]:
+        """Merged rows, the factor on each centroid, and the sign of the merged update."""
+        factors = parameter_factors(centroids, norms, labels, self.parameter_reweight)
+        scale = output_scale(
+            self.output_reweight,
+            source_rank=mean_rank,
+            n_pool=labels.shape[0],
+            n_clusters=centroids.shape[0],
+        )
+        factors *= abs(scale) ** 0.5  # half of it on each half of a row
+        rows = (centroids * factors[:, None]).float()
+        sign = math.copysign(1.0, scale)
+        rows[:, d_in:] *= sign
+        return rows, factors, sign
+
+
+def _seed_sample(n: int, rank: int, generator: torch.Generator) -> Tensor:
     """Rows to seed from, in order, shape (m,), int64. The same for every route."""
-    size = max(SEED_ROWS, 32 * rank)
+    size = sample_rows(n, rank)
     if n <= size:
         return torch.arange(n)
     return torch.randperm(n, generator=generator)[:size].sort().values
 
 
-def _in_svd_basis(pool: Pool) -> Pool:
-    parts = []
-    for adapter in torch.unique(pool.adapters).tolist():
-        mine = pool.rows[pool.adapters == adapter]
-        parts.append(AdapterRows.of(adapter, geometry.svd_basis(mine, pool.d_in)))
-    return pool_of(parts, pool.d_in)
+def _solution(
+    pool: Pool | SpreadPool,
+    rows: Tensor,
+    clustering: Clustering,
+    distances: Tensor,
+    comparison: UpdateComparison,
+) -> SiteSolution:
+    labels = clustering.labels.cpu()
+    distances = distances.cpu()
+    return SiteSolution(
+        adapters=pool.adapters,
+        ranks=pool.ranks,
+        rows=rows.cpu(),
+        labels=labels,
+        distances=distances,
+        weights=1.0 / torch.bincount(labels).double()[labels],
+        inertia=math.fsum(distances.square().tolist()),
+        iterations=clustering.iterations,
+        comparison=comparison,
+    )

@@ -69,7 +69,7 @@ def svd_basis(rows: Tensor, d_in: int) -> Tensor:
     q_b, r_b = torch.linalg.qr(rows[:, d_in:].T)
     u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
     root = s.sqrt()
-    out = torch.zeros(rows.shape, dtype=torch.float32)
+    out = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
     found = s.shape[0]  # fewer than r only where r exceeds a dimension of the site
     out[:found, :d_in] = ((q_a @ vh.T) * root).T
     out[:found, d_in:] = ((q_b @ u) * root).T

@@ -36,10 +36,6 @@ class GramHalves:
         """`m_i . m_j` of the concatenated MSUs."""
         return self.a + self.b
 
-    def normalised(self) -> GramHalves:
-        """The same of `[a/|a| ; b/|b|]`; zero halves stay zero."""
-        return GramHalves(a=_cosines(self.a), b=_cosines(self.b))
-
     def rank_one(self) -> Tensor:
         """`<b_i a_i^T, b_j a_j^T> = (a_i . a_j)(b_i . b_j)`, the Frobenius inner products."""
         return self.a * self.b
@@ -106,12 +102,6 @@ def gram_halves(rows: Tensor, d_in: int) -> GramHalves:
     return GramHalves(a=gram(rows[:, :d_in]), b=gram(rows[:, d_in:]))
 
 
-def _cosines(products: Tensor) -> Tensor:
-    norms = products.diagonal().clamp(min=0).sqrt()
-    inverse = torch.where(norms > 0, 1.0 / norms, 0.0)
-    return products * inverse[:, None] * inverse[None, :]
-
-
 def gram_kmeans(gram: Tensor, seeds: Tensor, max_iter: int, tol: float) -> Clustering:
     """k-means from inner products alone, all restarts side by side; the best is returned.
 
@@ -127,6 +117,7 @@ def gram_kmeans(gram: Tensor, seeds: Tensor, max_iter: int, tol: float) -> Clust
     diagonal = gram.diagonal().contiguous()
     total = float(diagonal.sum())
     n, k = gram.shape[0], seeds.shape[1]
+    seeds = seeds.to(gram.device)
     cross = gram[seeds].transpose(1, 2)  # (n_init, n, k): row . centroid
     labels = _nearest(diagonal, cross, diagonal[seeds])
     running = list(range(seeds.shape[0]))
@@ -166,7 +157,7 @@ def _nearest(diagonal: Tensor, cross: Tensor, own: Tensor) -> Tensor:
     return labels
 
 
-def distances_to_means(gram: Tensor, labels: Tensor) -> Tensor:
+def distances_by_products(gram: Tensor, labels: Tensor) -> Tensor:
     """Distance of each point to its cluster's mean, from inner products.
 
     Args:

@@ -1,18 +1,20 @@
-"""Lloyd's k-means in MSU space: a map to partial sums, a fold, and an assignment.
+"""Lloyd's k-means over a pool in shards: one algorithm, whether they are here or on a cluster.
 
-Matrix products run in float32; wherever their rounding could decide an assignment, the distances in
-question are taken again in float64. Sums are exact. So chunks, shards and their order change no bit.
+Centroids go out, changes of partial sums come back and are folded. Labels are decided in float64 and
+sums are exact, so chunks, shards and their order change no bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lego_ray.errors import ShapeMismatch
+from lego_ray.numerics import shard as work
 from lego_ray.numerics.clustering import (
     Clustering,
     best_restart,
@@ -20,206 +22,197 @@ from lego_ray.numerics.clustering import (
     fill_empty,
     renumber,
 )
-from lego_ray.numerics.msu import squared_norms
+from lego_ray.numerics.partial_sums import PartialSums, chunks, fold, quanta_of
+from lego_ray.numerics.seeding import SAME_POINT, Distances, kmeans_plus_plus
+from lego_ray.numerics.shard import Shard, Which
+from lego_ray.numerics.spread import LocalShards, SpreadPool
 
-# Rows a chunk: a float32 product of this many rows runs at full speed, its float64 copy stays small.
-CHUNK = 1024
+# Restarts advance together while their centroids are no more than this: one pass over the points
+# serves them all, one answer of a shard stays a few blocks of k x d.
+CENTROIDS_AT_ONCE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class PartialSums:
-    """Sums of some rows by cluster; partial sums of a pool add up to the pool's in any order.
+def seeds_from_sample(
+    pool: SpreadPool, sample: Tensor, k: int, n_init: int, generator: torch.Generator
+) -> Tensor:
+    """Greedy k-means++ over a sample of the pool; see `seeding.kmeans_plus_plus`.
+
+    Args:
+        pool: The pool.
+        sample: Positions to seed from, in canonical order, shape (m,), int64.
+        k: Seeds wanted.
+        n_init: Restarts.
+        generator: CPU generator; it alone fixes the draws.
+
+    Returns:
+        Positions in the pool, shape (n_init, k'), int64.
+    """
+    chosen = kmeans_plus_plus(_sample_distances(pool, sample), len(sample), k, n_init, generator)
+    return sample[chosen]
+
+
+def _sample_distances(pool: SpreadPool, sample: Tensor) -> Distances:
+    """Squared distances between points of a sample, each asked of the shards when it is needed."""
+    squared = pool.squared[sample]
+    own, back = pool.locate(sample)
+
+    def distances(rows: Tensor) -> Tensor:
+        flat, where = torch.unique(rows, return_inverse=True)
+        targets = pool.take(sample[flat], "points")
+        products = torch.cat(list(pool.shards.map(work.products, targets, own=own)), dim=1)
+        lengths = squared[flat][:, None] + squared
+        gaps = lengths - 2 * products[:, back]
+        return torch.where(gaps > SAME_POINT * lengths, gaps, 0.0)[where]
+
+    return distances
+
+
+@dataclass(slots=True)
+class _Restart:
+    """A restart on its way.
 
     Attributes:
-        sums: Shape (k, d), float64, each a multiple of the column's quantum.
-        counts: Shape (k,), float64.
+        number: Which one.
+        centroids: To assign to next, shape (k, d), float64.
+        labels: By shard; -1 before the first assignment.
+        sums: Of the points by cluster, as labelled.
+        inertia: After the last step.
+        steps: Taken so far.
     """
 
-    sums: Tensor
-    counts: Tensor
+    number: int
+    centroids: Tensor
+    labels: list[Tensor]
+    sums: PartialSums
+    inertia: float = math.inf
+    steps: int = 0
 
-    def centroids(self) -> Tensor:
-        """Means of the clusters, shape (k, d), float64; no cluster may be empty."""
-        return self.sums / self.counts[:, None]
-
-    def explained(self) -> float:
-        """`sum_c n_c |mu_c|^2`: squared lengths less inertia."""
-        return float((self.sums.square().sum(dim=1) / self.counts).sum())
-
-
-def column_quanta(points: Tensor) -> Tensor:
-    """Grid on which a pool's column sums are exact in float64.
-
-    With values rounded to multiples of `q = 2^(ceil(log2 max|x|) + ceil(log2 n) - 52)`, no sum of
-    n of them needs more than float64's 53 bits, so addition is associative (the one-fold case of
-    Demmel and Nguyen, "Fast Reproducible Floating-Point Summation", 2013). The rounding is 2^-43 of
-    the column's largest value at n = 1,024: far below float32's own.
-
-    Args:
-        points: Shape (n, d), float32.
-
-    Returns:
-        Shape (d,), float64, powers of two (1 for a column of zeros).
-    """
-    peak = torch.zeros(points.shape[1], device=points.device)
-    for rows in _chunks(points.shape[0]):
-        peak = torch.maximum(peak, points[rows].abs().amax(dim=0))
-    peak = peak.double()
-    exponent = torch.frexp(peak).exponent + (max(points.shape[0] - 1, 1)).bit_length() - 52
-    return torch.where(peak > 0, torch.ldexp(torch.ones_like(peak), exponent), 1.0)
+    def goes_on(self, total: float, max_iter: int, tol: float) -> bool:
+        """Counts a step that moved points, and makes ready for another unless it was the last."""
+        before, self.inertia = self.inertia, max(total - self.sums.explained(), 0.0)
+        self.steps += 1
+        settled = self.steps > 1 and converged(before, self.inertia, tol)
+        self.centroids = self.sums.centroids()
+        return self.steps < max_iter and not settled
 
 
-def partial_sums(points: Tensor, labels: Tensor, k: int, quanta: Tensor) -> PartialSums:
-    """Sums one chunk's points by cluster, exactly.
-
-    Args:
-        points: MSU rows, shape (n, d), float32.
-        labels: Cluster of each row, shape (n,), int64, below k.
-        k: Number of clusters.
-        quanta: The whole pool's `column_quanta`, shape (d,), float64.
-
-    Returns:
-        The chunk's sums and counts.
-
-    Raises:
-        ShapeMismatch: If the widths d differ, or labels is not (n,).
-    """
-    if points.shape[1:] != quanta.shape or labels.shape != points.shape[:1]:
-        raise ShapeMismatch(
-            "partial_sums",
-            f"points {tuple(points.shape)}, labels {tuple(labels.shape)} and quanta "
-            f"{tuple(quanta.shape)} do not fit together",
-        )
-    sums = torch.zeros(k, points.shape[1], dtype=torch.float64, device=points.device)
-    # Adding 1.5 * 2^52 quanta and taking them away leaves a value rounded to a multiple of one.
-    lift = 1.5 * 2.0**52 * quanta
-    for rows in _chunks(points.shape[0]):
-        on_grid = points[rows].double().add_(lift).sub_(lift)
-        sums.index_add_(0, labels[rows], on_grid)
-    return PartialSums(sums=sums, counts=torch.bincount(labels, minlength=k).double())
-
-
-def fold(parts: Iterable[PartialSums]) -> PartialSums:
-    """Adds partial sums; their order is free, because each addition is exact."""
-    total: PartialSums | None = None
-    for part in parts:
-        if total is None:
-            total = PartialSums(part.sums.clone(), part.counts.clone())
-        else:
-            total.sums.add_(part.sums)
-            total.counts.add_(part.counts)
-    if total is None:
-        raise ShapeMismatch("fold", "no partial sums were given")
-    return total
-
-
-def assign(points: Tensor, lengths: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest centroid of each point, ties to the lowest index.
-
-    Args:
-        points: Shape (n, d), float32.
-        lengths: Their `squared_norms`, shape (n,), float64.
-        centroids: Shape (k, d), float64.
-
-    Returns:
-        labels (n,) int64, and squared distances (n,) float64, never negative.
-    """
-    n, d = points.shape
-    narrow = centroids.float()
-    own = centroids.square().sum(dim=1)
-    reach = float(own.max().sqrt())
-    labels = torch.empty(n, dtype=torch.int64, device=points.device)
-    nearest = torch.empty(n, dtype=torch.float64, device=points.device)
-    for rows in _chunks(n):
-        scores = own - 2 * (points[rows] @ narrow.T).double()
-        # Twice the worst rounding of a float32 dot product of length d, on both sides of a comparison;
-        # one more d for the rounding of the centroids.
-        slack = 4 * (d + 2) * 2.0**-24 * lengths[rows].sqrt() * reach
-        close = scores <= (scores.amin(dim=1) + slack)[:, None]
-        row, centroid = close.nonzero(as_tuple=True)
-        refined = torch.full_like(scores, torch.inf)
-        refined[row, centroid] = _squared_distances(points[rows], centroids, row, centroid)
-        labels[rows] = refined.argmin(dim=1)
-        nearest[rows] = refined.amin(dim=1)
-    return labels, nearest
-
-
-def lloyd(points: Tensor, seeds: Tensor, max_iter: int, tol: float) -> Clustering:
+def lloyd(pool: SpreadPool, seeds: Tensor, max_iter: int, tol: float) -> Clustering:
     """k-means by Lloyd's steps from each row of seeds; the best restart is returned.
 
+    Beside a few numbers a row, this takes the memory of at most three blocks of restarts x k x d
+    float64 for the restarts under way: k of them, or `CENTROIDS_AT_ONCE` if that is more.
+
     Args:
-        points: Shape (n, d), float32.
-        seeds: Row indices, shape (n_init, k), int64, no point twice in a row.
+        pool: The pool.
+        seeds: Positions, shape (n_init, k), int64, no point twice in a row.
         max_iter: Most steps a restart may take, at least 1.
         tol: A restart stops when a step's relative gain in inertia is at most this.
     """
-    lengths = squared_norms(points)
-    total = float(lengths.sum())
-    quanta = column_quanta(points)
-    k = seeds.shape[1]
-    found = []
-    for chosen in seeds:
-        labels, distances = assign(points, lengths, points[chosen].double())
-        labels = fill_empty(labels, distances, k)
-        previous = torch.inf
-        for step in range(1, max_iter + 1):
-            sums = partial_sums(points, labels, k, quanta)
-            inertia = max(total - sums.explained(), 0.0)
-            if step == max_iter or (step > 1 and converged(previous, inertia, tol)):
-                break
-            previous = inertia
-            moved, distances = assign(points, lengths, sums.centroids())
-            moved = fill_empty(moved, distances, k)
-            if torch.equal(moved, labels):
-                break
-            labels = moved
-        found.append(Clustering(renumber(labels), inertia, step))
-    return best_restart(found)
+    n_init, k = seeds.shape
+    total = math.fsum(pool.squared.tolist())  # exact, so the same in any order
+    quanta = _quanta(pool, "points")
+    waiting = deque(range(n_init))
+    running: list[_Restart] = []
+    found: dict[int, Clustering] = {}
+    while waiting or running:
+        while waiting and len(running) < max(1, CENTROIDS_AT_ONCE // k):
+            number = waiting.popleft()
+            nowhere = torch.full((pool.n,), -1, dtype=torch.int32)
+            start = pool.take(seeds[number], "points").double()
+            nothing = PartialSums(torch.zeros_like(start), torch.zeros(k, dtype=torch.float64))
+            running.append(_Restart(number, start, pool.split(nowhere), nothing))
+        stayed = _assign(pool, running, quanta)
+        going = []
+        for restart, same in zip(running, stayed, strict=True):
+            if not same and restart.goes_on(total, max_iter, tol):
+                going.append(restart)
+            else:
+                labels = renumber(pool.gather(restart.labels).long())
+                found[restart.number] = Clustering(labels, restart.inertia, restart.steps)
+        running = going
+    return best_restart([found[number] for number in range(n_init)])
 
 
-def _chunks(n: int) -> Iterator[slice]:
-    for start in range(0, n, CHUNK):
-        yield slice(start, min(start + CHUNK, n))
+def _assign(pool: SpreadPool, running: Sequence[_Restart], quanta: Tensor) -> list[bool]:
+    """Assigns every restart's points anew; says for each whether no label changed."""
+    k = running[0].centroids.shape[0]
+    before = [torch.stack(parts) for parts in zip(*(r.labels for r in running), strict=True)]
+    centroids = torch.stack([r.centroids for r in running])
+    answers: list[Tensor] = []
+    for labels, changes in pool.shards.map(work.step, centroids, quanta, own=before):
+        answers.append(labels)
+        for restart, change in zip(running, changes, strict=True):
+            restart.sums.add_(change)
+    stayed = []
+    for number, restart in enumerate(running):
+        after = [labels[number] for labels in answers]
+        if not bool(restart.sums.counts.all()):
+            after = _repair(pool, restart, after, k, quanta)
+        stayed.append(all(map(torch.equal, after, restart.labels)))
+        restart.labels = after
+    return stayed
 
 
-def _squared_distances(points: Tensor, centroids: Tensor, row: Tensor, centroid: Tensor) -> Tensor:
-    """Squared distances of chosen (row, centroid) pairs, by differences in float64."""
-    out = torch.empty(row.shape[0], dtype=torch.float64, device=points.device)
-    for pairs in _chunks(row.shape[0]):
-        gaps = points[row[pairs]].double() - centroids[centroid[pairs]]
-        out[pairs] = gaps.square_().sum(dim=1)
-    return out
+def _repair(
+    pool: SpreadPool, restart: _Restart, labels: list[Tensor], k: int, quanta: Tensor
+) -> list[Tensor]:
+    """Fills empty clusters; the sums follow."""
+    gaps = pool.gather(list(pool.shards.map(work.squared_gaps, restart.centroids, own=labels)))
+    filled = pool.split(fill_empty(pool.gather(labels).long(), gaps, k).to(torch.int32))
+    own = list(zip(labels, filled, strict=True))
+    for change in pool.shards.map(_change, k, quanta, "points", own=own):
+        restart.sums.add_(change)
+    return filled
 
 
-def centroids_of(points: Tensor, labels: Tensor) -> Tensor:
+def _change(
+    shard: Shard, labels: tuple[Tensor, Tensor], k: int, quanta: Tensor, which: Which
+) -> PartialSums:
+    return work.change(shard, *labels, k, quanta, which)
+
+
+def cluster_means(pool: SpreadPool, labels: Tensor, which: Which) -> Tensor:
     """Means of the clusters, summed exactly.
 
     Args:
-        points: Shape (n, d), float32.
-        labels: Shape (n,), int64, no cluster of 0 .. k-1 empty.
+        pool: The pool.
+        labels: In canonical order, shape (n,), int64, no cluster of 0 .. k-1 empty.
+        which: Of the rows or of the points.
 
     Returns:
         Shape (k, d), float64. A cluster of one is that row, to the last bit.
     """
-    k = int(labels.max()) + 1
-    means = partial_sums(points, labels, k, column_quanta(points)).centroids()
-    alone = (torch.bincount(labels)[labels] == 1).nonzero()[:, 0]
-    means[labels[alone]] = points[alone].double()  # a row needs no grid
+    counts = torch.bincount(labels)
+    own = [(torch.full_like(part, -1), part) for part in pool.split(labels)]
+    quanta = _quanta(pool, which)
+    means = fold(pool.shards.map(_change, len(counts), quanta, which, own=own)).centroids()
+    alone = (counts[labels] == 1).nonzero()[:, 0]
+    for part in chunks(alone.shape[0], CENTROIDS_AT_ONCE):
+        rows = alone[part]
+        means[labels[rows]] = pool.take(rows, which).double()  # a row needs no grid
     return means
 
 
-def distances_to_centroids(points: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
-    """Euclidean distance of each row to its cluster's centroid, by differences.
+def distances_to_means(pool: SpreadPool, labels: Tensor) -> Tensor:
+    """Euclidean distance of each point to its cluster's mean.
 
     Args:
-        points: Shape (n, d), float32.
-        labels: Shape (n,), int64.
-        centroids: Shape (k, d), float64.
+        pool: The pool.
+        labels: In canonical order, shape (n,), int64, no cluster empty.
 
     Returns:
-        Shape (n,), float64.
+        Shape (n,), float64, in canonical order.
     """
-    out = torch.empty(points.shape[0], dtype=torch.float64, device=points.device)
-    for rows in _chunks(points.shape[0]):
-        out[rows] = (points[rows].double() - centroids[labels[rows]]).square().sum(dim=1).sqrt()
-    return out
+    means = cluster_means(pool, labels, "points")
+    gaps = pool.shards.map(work.squared_gaps, means, own=pool.split(labels))
+    return pool.gather(list(gaps)).sqrt()
+
+
+def _quanta(pool: SpreadPool, which: Which) -> Tensor:
+    peaks = torch.stack(list(pool.shards.map(work.peaks, which))).amax(dim=0)
+    return quanta_of(peaks, pool.n)
+
+
+def in_one_shard(shard: Shard) -> SpreadPool:
+    """A pool at hand, as the algorithms here see it."""
+    return SpreadPool(LocalShards([shard]))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-# Values of a dense block when n is so large that blocks of the sum are cheaper than n^2 products.
-BLOCK_VALUES = 4_000_000
+from lego_ray.numerics.partial_sums import chunks
+
+# Values of a dense block when n is so large that blocks of the sum are cheaper than n^2 products:
+# 8 MB of float64, no more than a few k x d.
+BLOCK_VALUES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +60,17 @@ def inner_product(left: Tensor, right: Tensor, d_in: int) -> float:
     """`<sum_i b_i a_i^T, sum_j b'_j a'_j^T>` by `sum_ij (a_i . a'_j)(b_i . b'_j)`.
 
     Args:
-        left: Rows `[a ; b]`, shape (n, d), any float type.
+        left: Rows `[a ; b]`, shape (n, d), any float type; the fewer of the two, for they are widened
+            to float64 as a whole.
         right: Rows, shape (m, d).
         d_in: Length of the `a` half.
     """
-    wide = right.double()
+    wide = left.double()
     total = 0.0
-    for start in range(0, left.shape[0], 1024):
-        block = left[start : start + 1024].double()
+    for rows in chunks(right.shape[0]):
+        block = right[rows].double()
         total += float(
-            ((block[:, :d_in] @ wide[:, :d_in].T) * (block[:, d_in:] @ wide[:, d_in:].T)).sum()
+            ((wide[:, :d_in] @ block[:, :d_in].T) * (wide[:, d_in:] @ block[:, d_in:].T)).sum()
         )
     return total
 
@@ -79,14 +85,36 @@ def squared_norm_of_sum(rows: Tensor, d_in: int) -> float:
     n, d = rows.shape
     d_out = d - d_in
     if n * d <= 2 * d_in * d_out:
-        return inner_product(rows, rows, d_in)
-    a = rows[:, :d_in].double()
+        return sum(inner_product(rows[some], rows, d_in) for some in chunks(n))
+    return math.fsum(
+        float(update_block(rows, d_in, start, end).square().sum())
+        for start, end in block_bounds(d_in, d_out)
+    )
+
+
+def block_bounds(d_in: int, d_out: int) -> list[tuple[int, int]]:
+    """Cuts the rows of a d_out x d_in matrix into blocks of at most `BLOCK_VALUES` values."""
     step = max(1, BLOCK_VALUES // d_in)
-    total = 0.0
-    for start in range(0, d_out, step):
-        b = rows[:, d_in + start : d_in + min(start + step, d_out)].double()
-        total += float((b.T @ a).square().sum())
-    return total
+    return [(start, min(start + step, d_out)) for start in range(0, d_out, step)]
+
+
+def update_block(rows: Tensor, d_in: int, start: int, end: int) -> Tensor:
+    """Rows `start` to `end` of the dense `sum_i b_i a_i^T`.
+
+    Args:
+        rows: Rows `[a ; b]`, shape (n, d), float32.
+        d_in: Length of the `a` half.
+        start: First row wanted.
+        end: One past the last.
+
+    Returns:
+        Shape (end - start, d_in), float64. Those of a pool's parts add up to the pool's.
+    """
+    out = torch.zeros(end - start, d_in, dtype=torch.float64, device=rows.device)
+    for some in chunks(rows.shape[0]):
+        block = rows[some]
+        out.addmm_(block[:, d_in + start : d_in + end].double().T, block[:, :d_in].double())
+    return out
 
 
 def compare_updates(

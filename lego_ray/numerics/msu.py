@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -66,10 +68,7 @@ def lengths(rows: Tensor) -> Tensor:
 
 
 def canonical_order(rows: Tensor, lengths: Tensor) -> Tensor:
-    """The order in which a pool's rows are worked on, whatever order they arrived in.
-
-    Longest first; rows of equal length by their bytes. So permuting ranks or adapters changes no bit
-    downstream, and a change of the rounding kind moves only rows of nearly equal length.
+    """`longest_first` of rows that are at hand.
 
     Args:
         rows: Shape (n, d), float32, contiguous.
@@ -78,19 +77,39 @@ def canonical_order(rows: Tensor, lengths: Tensor) -> Tensor:
     Returns:
         Shape (n,), int64: position -> row.
     """
+    return longest_first(lengths, lambda tied: digests(rows[tied]))
+
+
+def longest_first(lengths: Tensor, digests_of: Callable[[Tensor], Sequence[bytes]]) -> Tensor:
+    """The order in which a pool's rows are worked on, whatever order they arrived in.
+
+    Longest first; rows of equal length by their bytes' digest. So permuting ranks or adapters changes
+    no bit downstream, and a change of the rounding kind moves only rows of nearly equal length.
+
+    Args:
+        lengths: The rows' `lengths`, shape (n,), float32.
+        digests_of: Gives the `digests` of the rows at some positions; asked once, and only if there
+            are rows of equal length.
+
+    Returns:
+        Shape (n,), int64: position -> row.
+    """
     order = torch.argsort(lengths, descending=True, stable=True)
-    ordered = lengths[order].tolist()
-    positions = order.tolist()
-    start = 0
-    for end in range(1, len(positions) + 1):
-        if end < len(positions) and ordered[end] == ordered[start]:
-            continue
-        if end - start > 1:  # equal lengths: equal rows, or a coincidence
-            positions[start:end] = sorted(
-                positions[start:end], key=lambda row: rows[row].numpy().tobytes()
-            )
-        start = end
-    return torch.tensor(positions, dtype=torch.int64)
+    ordered = lengths[order]
+    same = ordered[1:] == ordered[:-1]
+    edge = torch.zeros(1, dtype=torch.bool, device=lengths.device)
+    tied = (torch.cat([edge, same]) | torch.cat([same, edge])).nonzero()[:, 0]
+    if tied.numel():
+        rows = order[tied].cpu()
+        # Runs of equal lengths lie side by side, so sorting all tied rows by both keeps each in place.
+        keys = list(zip((-ordered[tied]).tolist(), digests_of(rows), rows.tolist(), strict=True))
+        order[tied] = torch.tensor([row for *_, row in sorted(keys)], device=order.device)
+    return order.cpu()
+
+
+def digests(rows: Tensor) -> list[bytes]:
+    """sha256 of each row's bytes; rows has shape (n, d), float32."""
+    return [hashlib.sha256(row.tobytes()).digest() for row in rows.cpu().contiguous().numpy()]
 
 
 def squared_norms(rows: Tensor) -> Tensor:
@@ -102,8 +121,8 @@ def squared_norms(rows: Tensor) -> Tensor:
     Returns:
         Shape (n,), float64.
     """
-    out = torch.empty(rows.shape[0], dtype=torch.float64)
+    out = torch.empty(rows.shape[0], dtype=torch.float64, device=rows.device)
     for start in range(0, rows.shape[0], 64):  # a few rows of float64 copy at a time
-        block = rows[start : start + 64].double()
+        block = rows[start : start + 64].to(torch.float64, copy=True)
         out[start : start + 64] = block.square_().sum(dim=1)
     return out

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import InvalidOption
+from lego_ray.numerics.msu import squared_norms
 
 ParameterNorm = Literal["inf", "l2", "none"]
 
@@ -26,7 +27,7 @@ def row_norms(rows: Tensor, norm: ParameterNorm) -> Tensor:
     if norm == "inf":
         low, high = torch.aminmax(rows, dim=1)
         return torch.maximum(-low, high).double()
-    return rows.double().square().sum(dim=1).sqrt()
+    return squared_norms(rows).sqrt()
 
 
 def parameter_factors(

@@ -9,7 +9,7 @@ from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
 from lego_ray.planning.recipe import Recipe
 
 # Changes whenever the same recipe and adapters would give other bits.
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,9 @@ class SitePlan:
         n_msus: n, the rows of its pool.
         n_adapters: Adapters that have the site.
         seed: Seed of its generator.
-        peak_bytes: Memory its solution takes, pool included.
+        route: How it is solved, one of the method's routes, or `spread` over shards.
+        peak_bytes: Memory of a worker that solves it: process, pool and workspace; of the largest
+            shard's if it is spread.
         seconds: Rough estimate of its arithmetic on one core.
     """
 
@@ -39,6 +41,7 @@ class SitePlan:
     n_msus: int
     n_adapters: int
     seed: int
+    route: str
     peak_bytes: int
     seconds: float
 
@@ -49,20 +52,46 @@ class SitePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupPlan:
-    """The sites one task extracts and solves.
+class ShardPlan:
+    """A block of adapters whose part of one site's pool one actor holds.
 
     Attributes:
-        name: The layers in it, in words.
+        n_adapters: How many of the adapters that have the site, in plan order.
+        n_msus: Rows of the part.
+        read_bytes: Tensor bytes to read.
+        peak_bytes: Most memory the actor takes.
+    """
+
+    n_adapters: int
+    n_msus: int
+    read_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """The sites one task extracts and solves; or one site that no worker holds, and its shards.
+
+    Attributes:
+        name: The layers in it, in words; the site, if it is spread.
         sites: Their plans.
         read_bytes: Tensor bytes to read.
-        peak_bytes: Most memory the task takes.
+        peak_bytes: Most memory one worker takes for it.
+        shards: Empty if the sites fit one worker.
+        owner_bytes: Memory of the actor that leads the shards; 0 without shards.
     """
 
     name: str
     sites: tuple[SitePlan, ...]
     read_bytes: int
     peak_bytes: int
+    shards: tuple[ShardPlan, ...] = ()
+    owner_bytes: int = 0
+
+    @property
+    def routes(self) -> str:
+        """The routes its sites take, such as `gram` or `gram, msu`."""
+        return ", ".join(sorted({site.route for site in self.sites}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +169,8 @@ class Plan:
                     "sites": len(g.sites),
                     "bytes": g.read_bytes,
                     "memory": g.peak_bytes,
+                    "route": g.routes,
+                    "shards": len(g.shards),
                 }
                 for g in self.groups
             ],

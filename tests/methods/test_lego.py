@@ -8,19 +8,22 @@ import torch
 from sklearn.cluster import KMeans
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods import lego as module
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.registry import method_of
-from lego_ray.numerics.pool import Pool
+from lego_ray.numerics import costs
+from lego_ray.numerics.msu import lengths, msu_rows
+from lego_ray.numerics.pool import Pool, pool_of
+from lego_ray.numerics.spread import LocalShards, SpreadPool
 from tests import reference
-from tests.numerics.factors import D_IN, pool_from, total, update, zoo
+from tests.numerics.factors import D_IN, D_OUT, pool_from, total, update, zoo
 
 # Rows are float32 roundings of float64 values; an update is a product of two.
 ROUNDING = 4 * 2.0**-23
 # QR and SVD in float64 add nothing that float32 shows, sums over ranks do.
 SVD_ROUNDING = 2.0**-19
 
+ROUTES = ("gram", "msu")
 GEOMETRIES = [
     {},
     {"normalise": True},
@@ -33,8 +36,31 @@ GEOMETRIES = [
 ]
 
 
-def solve(pool: Pool, k: int, seed: int = 0, **options: object) -> SiteSolution:
-    return Lego(**options).solve(pool, k, torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+Adapters = list[tuple[torch.Tensor, torch.Tensor, float]]
+
+
+def solve(
+    adapters: Adapters, k: int, seed: int = 0, route: str = "gram", **options: object
+) -> SiteSolution:
+    method = Lego(**options)  # type: ignore[arg-type]
+    pool = pool_from(adapters, method)
+    return method.solve(pool, k, torch.Generator().manual_seed(seed), route)
+
+
+def in_shards(
+    adapters: Adapters, cuts: list[int], k: int, seed: int = 0, **options: object
+) -> SiteSolution:
+    """The same with the adapters in several shards, cut before these."""
+    method = Lego(**options)  # type: ignore[arg-type]
+    bounds = [0, *cuts, len(adapters)]
+    shards = []
+    for start, end in itertools.pairwise(bounds):
+        rows = [
+            (t, method.prepare(msu_rows(*adapters[t]), D_IN)) for t in range(start, end)
+        ]
+        shards.append(method.shard(pool_of(rows, D_IN)))
+    generator = torch.Generator().manual_seed(seed)
+    return method.solve_spread(SpreadPool(LocalShards(shards)), k, generator)
 
 
 def loops(adapters: list, k: int, **options: object) -> reference.ReferenceMerge:
@@ -61,7 +87,7 @@ def test_equals_the_plain_loop_reference(
         "normalise": normalise,
     }
     for k in (1, 3, 6):
-        got = solve(pool_from(adapters), k, seed=11, tol=0.0, **options)
+        got = solve(adapters, k, seed=11, tol=0.0, **options)
         wanted = loops(adapters, k, seed=11, **options)
         assert got.labels.tolist() == wanted.labels
         assert got.inertia == pytest.approx(wanted.inertia, rel=1e-9)
@@ -75,21 +101,23 @@ def test_equals_the_plain_loop_reference(
 def test_one_adapter_at_its_own_rank_is_itself(options: dict) -> None:
     adapters = zoo([6])
     wanted = total(adapters)
-    got = update(solve(pool_from(adapters), 6, **options).rows, D_IN)
+    got = update(solve(adapters, 6, **options).rows, D_IN)
     assert np.linalg.norm(got - wanted) <= SVD_ROUNDING * np.linalg.norm(wanted)
 
 
 def test_one_adapter_is_kept_row_by_row() -> None:
-    pool = pool_from(zoo([6]))
-    assert torch.equal(solve(pool, 6).rows, pool.rows)
-    assert torch.equal(solve(pool, 9).rows, pool.rows)  # rank to spare stays unused
+    adapters = zoo([6])
+    rows = pool_from(adapters).rows
+    for route in ROUTES:
+        assert torch.equal(solve(adapters, 6, route=route).rows, rows)
+        assert torch.equal(solve(adapters, 9, route=route).rows, rows)  # rank to spare unused
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
 def test_k_of_the_whole_pool_is_the_exact_sum(options: dict) -> None:
     adapters = zoo([4, 7, 2], [2.0, 1.0, -0.5])
     options = {**options, "output_reweight": "none"}
-    found = solve(pool_from(adapters), 13, **options)
+    found = solve(adapters, 13, **options)
     wanted = total(adapters)
     assert np.linalg.norm(update(found.rows, D_IN) - wanted) <= SVD_ROUNDING * np.linalg.norm(
         wanted
@@ -101,7 +129,7 @@ def test_k_of_the_whole_pool_is_the_exact_sum(options: dict) -> None:
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
 def test_order_of_ranks_and_adapters_changes_no_bit(options: dict) -> None:
     adapters = zoo([4, 7, 2, 5])
-    first = solve(pool_from(adapters), 5, seed=3, **options)
+    first = solve(adapters, 5, seed=3, **options)
     rng = np.random.default_rng(0)
     for _ in range(4):
         shuffled = []
@@ -109,7 +137,7 @@ def test_order_of_ranks_and_adapters_changes_no_bit(options: dict) -> None:
             a, b, s = adapters[t]
             order = torch.tensor(rng.permutation(len(a)))
             shuffled.append((a[order], b[:, order], s))
-        again = solve(pool_from(shuffled), 5, seed=3, **options)
+        again = solve(shuffled, 5, seed=3, **options)
         assert torch.equal(again.rows, first.rows)
         assert torch.equal(again.labels, first.labels)
         assert torch.equal(again.distances, first.distances)
@@ -118,10 +146,9 @@ def test_order_of_ranks_and_adapters_changes_no_bit(options: dict) -> None:
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
 @pytest.mark.parametrize("k", [1, 2, 5, 18, 40])
 def test_shapes_and_records(options: dict, k: int) -> None:
-    pool = pool_from(zoo([4, 7, 2, 5]))
-    found = solve(pool, k, **options)
+    found = solve(zoo([4, 7, 2, 5]), k, **options)
     clusters = min(k, 18)
-    assert found.rows.shape == (clusters, pool.rows.shape[1])
+    assert found.rows.shape == (clusters, D_IN + D_OUT)
     assert found.rows.dtype == torch.float32
     assert torch.unique(found.labels).tolist() == list(range(clusters))
     shares = torch.zeros(clusters, dtype=torch.float64).index_add_(0, found.labels, found.weights)
@@ -130,36 +157,71 @@ def test_shapes_and_records(options: dict, k: int) -> None:
     assert bool(torch.isfinite(found.rows).all())
 
 
+IN_MSU_SPACE = [o for o in GEOMETRIES if o.get("distance") != "rank-one"]
+
+
+@pytest.mark.parametrize("options", IN_MSU_SPACE, ids=str)
 @pytest.mark.parametrize("seed_rows", [40, 120])  # seeded from a sample, and from the whole pool
-def test_large_pools_go_through_msu_space_to_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, seed_rows: int
+def test_routes_and_shards_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, seed_rows: int, options: dict
 ) -> None:
-    monkeypatch.setattr(module, "SEED_ROWS", seed_rows)
-    pool = pool_from(zoo([30, 40, 50]))
-    for options in ({}, {"normalise": True}):
-        by_gram = solve(pool, 1, **options), solve(pool, 7, **options)
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "GRAM_ROWS", 10)
-            by_rows = solve(pool, 1, **options), solve(pool, 7, **options)
-        for ours, theirs in zip(by_gram, by_rows, strict=True):
-            assert torch.equal(ours.labels, theirs.labels)
-            assert torch.equal(ours.rows, theirs.rows)
-            # MSU space normalises into float32 rows, the Gram matrix in float64.
-            rounding = 2.0**-22 if options else 1e-9
-            assert theirs.inertia == pytest.approx(ours.inertia, rel=rounding)
+    monkeypatch.setattr(costs, "SEED_ROWS", seed_rows)
+    adapters = zoo([30, 12, 28, 7, 43])
+    for k in (1, 7, 120, 200):
+        wanted = solve(adapters, k, route="gram", **options)
+        others = [solve(adapters, k, route="msu", **options)]
+        others += [in_shards(adapters, cuts, k, **options) for cuts in ([], [2], [1, 2, 3, 4])]
+        for found in others:
+            assert torch.equal(found.rows, wanted.rows)
+            assert torch.equal(found.labels, wanted.labels)
+            assert torch.equal(found.adapters, wanted.adapters)
+            assert torch.equal(found.ranks, wanted.ranks)
+            assert found.iterations == wanted.iterations
+            assert found.inertia == pytest.approx(wanted.inertia, rel=1e-9, abs=1e-9)
+            assert found.comparison.relative_error() == pytest.approx(
+                wanted.comparison.relative_error(), rel=1e-6, abs=1e-6
+            )
+        for found in others[1:]:  # shards do the same sums, so every figure is the same
+            assert torch.equal(found.distances, others[0].distances)
+            assert found.inertia == others[0].inertia
+
+
+def test_shards_in_another_order_give_the_same_bits() -> None:
+    adapters = zoo([30, 12, 28, 7, 43])
+    adapters.append(adapters[1])  # equal rows in two shards: their order is by digest, then as read
+    first = in_shards(adapters, [2, 4], 9)
+    again = in_shards(adapters[::-1], [3], 9)
+    assert torch.equal(again.rows, first.rows)
+    assert torch.equal(again.labels, first.labels)
+
+
+def test_empty_clusters_are_filled_alike_in_shards() -> None:
+    """Tight heaps and more clusters than heaps: restarts meet empty clusters on the way."""
+    generator = torch.Generator().manual_seed(0)
+    heaps = []
+    for t in range(6):
+        a = torch.randn(1, D_IN, generator=generator).repeat(20, 1)
+        a += 1e-3 * torch.randn(20, D_IN, generator=generator)
+        b = torch.randn(D_OUT, 20, generator=generator) * (1e-3 if t else 1.0)
+        heaps.append((a, b, 2.0))
+    wanted = solve(heaps, 30, route="gram", n_init=5)
+    for cuts in ([], [1, 4]):
+        found = in_shards(heaps, cuts, 30, n_init=5)
+        assert torch.equal(found.labels, wanted.labels)
+        assert torch.equal(found.rows, wanted.rows)
 
 
 def test_seeds_from_a_sample_serve_a_large_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = pool_from(zoo([30, 40, 50]))
-    monkeypatch.setattr(module, "SEED_ROWS", 100)
-    sampled = solve(pool, 3)
-    monkeypatch.setattr(module, "SEED_ROWS", 120)
-    assert sampled.inertia <= 1.05 * solve(pool, 3).inertia
+    adapters = zoo([30, 40, 50])
+    monkeypatch.setattr(costs, "SEED_ROWS", 100)
+    sampled = solve(adapters, 3)
+    monkeypatch.setattr(costs, "SEED_ROWS", 120)
+    assert sampled.inertia <= 1.05 * solve(adapters, 3).inertia
 
 
 def test_duplicates_leave_no_cluster_over() -> None:
     adapters = zoo([3]) * 4
-    found = solve(pool_from(adapters), 5)  # 12 rows, 3 distinct
+    found = solve(adapters, 5)  # 12 rows, 3 distinct
     assert found.rows.shape[0] == 3
     assert found.inertia == pytest.approx(0.0, abs=1e-9)
     wanted = total(adapters[:1])
@@ -172,10 +234,10 @@ def test_untrained_ranks_do_no_harm(options: dict) -> None:
     adapters[0][1][:, 1] = 0  # a zero half: B starts at zero
     adapters[1][0][2] = 0
     adapters[1][1][:, 2] = 0  # a zero MSU
-    found = solve(pool_from(adapters), 3, **options)
+    found = solve(adapters, 3, **options)
     assert bool(torch.isfinite(found.rows).all())
     nothing = [(torch.zeros_like(a), torch.zeros_like(b), s) for a, b, s in adapters]
-    empty = solve(pool_from(nothing), 3, **options)
+    empty = solve(nothing, 3, **options)
     assert not bool(empty.rows.any())
     assert empty.comparison.relative_error() == 0.0
 
@@ -194,19 +256,21 @@ def test_inertia_is_never_worse_than_scikit_learn_by_a_hundredth(
         where = 2 * torch.randn(centres, d, generator=generator)
         points += where[torch.arange(n) % centres]
     rows = torch.arange(n)
-    pool = Pool(points, d // 2, rows, torch.zeros(n, dtype=torch.int64))
+    pool = Pool(points, d // 2, rows, torch.zeros(n, dtype=torch.int64), lengths(points))
     theirs = KMeans(k, n_init=n_init, random_state=0).fit(points.numpy()).inertia_
-    ours = solve(pool, k, n_init=n_init).inertia
-    assert ours <= 1.01 * theirs
+    for route in ROUTES:
+        method = Lego(n_init=n_init)
+        ours = method.solve(pool, k, torch.Generator().manual_seed(0), route).inertia
+        assert ours <= 1.01 * theirs
 
 
 def test_the_seed_matters_and_the_global_state_does_not() -> None:
-    pool = pool_from(zoo([30, 40, 50]))
-    first = solve(pool, 9, n_init=1, seed=1)
+    adapters = zoo([30, 40, 50])
+    first = solve(adapters, 9, n_init=1, seed=1)
     torch.manual_seed(5)
     np.random.seed(5)
-    assert torch.equal(solve(pool, 9, n_init=1, seed=1).rows, first.rows)
-    assert not torch.equal(solve(pool, 9, n_init=1, seed=2).rows, first.rows)
+    assert torch.equal(solve(adapters, 9, n_init=1, seed=1).rows, first.rows)
+    assert not torch.equal(solve(adapters, 9, n_init=1, seed=2).rows, first.rows)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +297,18 @@ def test_unknown_names_get_the_nearest() -> None:
         method_of("leggo", {})
 
 
-def test_workspace_grows_with_what_it_pays_for() -> None:
+def test_costs_grow_with_what_they_pay_for() -> None:
     method = Lego()
-    assert method.workspace_bytes(2000, 4096, 16) > method.workspace_bytes(1000, 4096, 16)
-    assert method.workspace_bytes(1000, 4096, 16) >= 8 * 1000 * 1000 * 2
+    for route in ROUTES:
+        small, large = (
+            next(r.costs for r in method.routes(n, 2048, 2048, 16) if r.name == route)
+            for n in (1000, 2000)
+        )
+        assert large.workspace_bytes > small.workspace_bytes
+        assert large.seconds > small.seconds
+
+
+def test_small_pools_go_by_products_and_large_ones_by_rows() -> None:
+    assert Lego().routes(500, 2048, 2048, 16)[0].name == "gram"
+    assert Lego().routes(50_000, 2048, 2048, 16)[0].name == "msu"
+    assert [r.name for r in Lego(distance="rank-one").routes(50_000, 2048, 2048, 16)] == ["gram"]

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lego_ray.methods.base import MergeMethod
 from lego_ray.numerics.msu import msu_rows
-from lego_ray.numerics.pool import AdapterRows, Pool, pool_of
+from lego_ray.numerics.pool import Pool, pool_of
 
 D_IN, D_OUT = 13, 9
 
@@ -19,11 +20,15 @@ def factors(seed: int, rank: int, d_in: int = D_IN, d_out: int = D_OUT) -> tuple
     return a, 0.3 * torch.randn(d_out, rank, generator=generator)
 
 
-def pool_from(adapters: list[tuple[Tensor, Tensor, float]]) -> Pool:
-    """The pool of adapters (A, B, scaling)."""
+def pool_from(
+    adapters: list[tuple[Tensor, Tensor, float]], method: MergeMethod | None = None
+) -> Pool:
+    """The pool of adapters (A, B, scaling) in canonical order, prepared for a method if given."""
     d_in = adapters[0][0].shape[1]
-    parts = [AdapterRows.of(t, msu_rows(a, b, s)) for t, (a, b, s) in enumerate(adapters)]
-    return pool_of(parts, d_in)
+    rows = [msu_rows(a, b, s) for a, b, s in adapters]
+    if method:
+        rows = [method.prepare(r, d_in) for r in rows]
+    return pool_of(enumerate(rows), d_in).in_order()
 
 
 def zoo(

@@ -4,19 +4,21 @@ import torch
 
 from lego_ray.errors import ShapeMismatch
 from lego_ray.numerics.clustering import Clustering, best_restart, fill_empty, renumber
-from lego_ray.numerics.gram import distances_to_means, gram, gram_kmeans
-from lego_ray.numerics.kmeans import (
-    CHUNK,
-    assign,
+from lego_ray.numerics.assign import ROWS, assign, distances_to_own
+from lego_ray.numerics.gram import distances_by_products, gram, gram_kmeans
+from lego_ray.numerics.kmeans import in_one_shard
+from lego_ray.numerics.kmeans import lloyd as spread_lloyd
+from lego_ray.numerics.msu import lengths, squared_norms
+from lego_ray.numerics.partial_sums import (
     centroids_of,
     column_quanta,
-    distances_to_centroids,
     fold,
-    lloyd,
+    moved_sums,
     partial_sums,
 )
-from lego_ray.numerics.msu import squared_norms
-from lego_ray.numerics.seeding import kmeans_plus_plus
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.seeding import gram_distances, kmeans_plus_plus
+from lego_ray.numerics.shard import Shard
 
 # Sums are exact on a grid of 2^-43 of a column's largest value, float64 rounds the mean once more.
 GRID = 2.0**-40
@@ -32,7 +34,21 @@ def cloud(n: int, d: int, seed: int = 0, centres: int = 0) -> torch.Tensor:
 
 
 def seeds_of(points: torch.Tensor, k: int, n_init: int = 4) -> torch.Tensor:
-    return kmeans_plus_plus(gram(points), k, n_init, torch.Generator().manual_seed(1))
+    distances = gram_distances(gram(points))
+    return kmeans_plus_plus(
+        distances, len(points), k, n_init, torch.Generator().manual_seed(1)
+    )
+
+
+def in_order(points: torch.Tensor) -> torch.Tensor:
+    """The rows longest first, so that positions in the pool are those in the tensor."""
+    return points[torch.argsort(lengths(points), descending=True, stable=True)].contiguous()
+
+
+def lloyd(points: torch.Tensor, seeds: torch.Tensor, max_iter: int, tol: float) -> Clustering:
+    rows = torch.arange(len(points))
+    pool = Pool(points, points.shape[1] // 2, rows, torch.zeros_like(rows), lengths(points))
+    return spread_lloyd(in_one_shard(Shard.of(pool)), seeds, max_iter, tol)
 
 
 def test_partial_sums_fold_to_the_same_bits_in_any_chunks_and_order() -> None:
@@ -59,6 +75,21 @@ def test_partial_sums_are_the_sums() -> None:
         assert torch.allclose(sums[c], wanted, rtol=0, atol=GRID * 500 * float(points.abs().max()))
 
 
+def test_sums_follow_moved_rows_to_the_bits_of_summing_anew() -> None:
+    points = cloud(900, 31) * torch.logspace(-4, 4, 31)
+    quanta = column_quanta(points)
+    rng = np.random.default_rng(1)
+    labels = torch.tensor(rng.integers(0, 5, 900))
+    sums = partial_sums(points, labels, 5, quanta)
+    for _ in range(6):
+        after = torch.where(torch.tensor(rng.random(900) < 0.1), labels.roll(7), labels)
+        sums.add_(moved_sums(points, labels, after, 5, quanta))
+        labels = after
+        anew = partial_sums(points, labels, 5, quanta)
+        assert torch.equal(sums.sums, anew.sums)
+        assert torch.equal(sums.counts, anew.counts)
+
+
 def test_partial_sums_refuse_what_does_not_fit() -> None:
     points = cloud(5, 3)
     with pytest.raises(ShapeMismatch, match="labels"):
@@ -81,7 +112,8 @@ def test_assignment_is_by_float64_distance_where_float32_cannot_tell() -> None:
     centroids = torch.stack([base + step, base - step])
     points = torch.stack([base.float()] * 400)
     points[:, 17] += torch.linspace(-1e-2, 1e-2, 400)
-    labels, distances = assign(points, squared_norms(points), centroids)
+    labels = assign(points, squared_norms(points), centroids[None])[0]
+    distances = distances_to_own(points, labels, centroids)
     by_loop = [
         int(np.argmin([float(((p.double() - c) ** 2).sum()) for c in centroids])) for p in points
     ]
@@ -94,7 +126,7 @@ def test_assignment_is_by_float64_distance_where_float32_cannot_tell() -> None:
 def test_ties_go_to_the_lowest_index() -> None:
     points = torch.tensor([[1.0, 0.0], [1.0, 5.0]])
     centroids = torch.tensor([[2.0, 0.0], [0.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
-    labels, _ = assign(points, squared_norms(points), centroids)
+    labels = assign(points, squared_norms(points), centroids[None])[0]
     assert labels.tolist() == [0, 0]
 
 
@@ -102,7 +134,7 @@ def test_ties_go_to_the_lowest_index() -> None:
     ("n", "d", "k", "centres"), [(300, 60, 8, 8), (400, 30, 13, 0), (90, 400, 5, 0)]
 )
 def test_gram_and_msu_space_take_the_same_steps(n: int, d: int, k: int, centres: int) -> None:
-    points = cloud(n, d, centres=centres)
+    points = in_order(cloud(n, d, centres=centres))
     seeds = seeds_of(points, k)
     by_gram = gram_kmeans(gram(points), seeds, 300, 1e-9)
     by_rows = lloyd(points, seeds, 300, 1e-9)
@@ -113,7 +145,7 @@ def test_gram_and_msu_space_take_the_same_steps(n: int, d: int, k: int, centres:
 
 @pytest.mark.parametrize("route", ["gram", "rows"])
 def test_inertia_is_squared_and_of_the_labels_returned(route: str) -> None:
-    points = cloud(200, 20)
+    points = in_order(cloud(200, 20))
     seeds = seeds_of(points, 6)
     for max_iter in (1, 2, 300):  # stopped early, stopped by convergence
         if route == "gram":
@@ -132,8 +164,8 @@ def test_distances_agree_between_routes() -> None:
     points = cloud(150, 20)
     labels = renumber(torch.arange(150) % 11)
     labels[3] = 11  # alone
-    by_gram = distances_to_means(gram(points), labels)
-    by_rows = distances_to_centroids(points, labels, centroids_of(points, labels))
+    by_gram = distances_by_products(gram(points), labels)
+    by_rows = distances_to_own(points, labels, centroids_of(points, labels)).sqrt()
     assert torch.allclose(by_gram, by_rows, rtol=1e-6, atol=1e-7)
     assert by_gram[3] == by_rows[3] == 0
 
@@ -154,7 +186,7 @@ def test_a_row_alone_in_its_cluster_is_not_taken_from_it() -> None:
 @pytest.mark.parametrize("route", ["gram", "rows"])
 def test_lloyd_never_leaves_a_cluster_empty(route: str) -> None:
     # Seeds in one corner of three tight heaps: the first assignment leaves most of them without rows.
-    points = cloud(60, 4, centres=3)
+    points = in_order(cloud(60, 4, centres=3))
     worst = torch.stack([torch.argsort(points[:, 0])[:8]])
     run = (
         gram_kmeans(gram(points), worst, 50, 0.0)
@@ -165,9 +197,10 @@ def test_lloyd_never_leaves_a_cluster_empty(route: str) -> None:
 
 
 def test_more_rows_than_a_chunk() -> None:
-    points = cloud(2 * CHUNK + 17, 6, centres=4)
+    n = 2 * ROWS["cpu"] + 17
+    points = cloud(n, 6, centres=4)
     run = lloyd(points, seeds_of(points[:500], 4), 50, 1e-6)
-    assert run.labels.shape == (2 * CHUNK + 17,)
+    assert run.labels.shape == (n,)
     assert run.k == 4
 
 

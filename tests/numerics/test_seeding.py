@@ -1,7 +1,14 @@
 import torch
 
 from lego_ray.numerics.gram import gram
-from lego_ray.numerics.seeding import kmeans_plus_plus
+from lego_ray.numerics.seeding import gram_distances
+from lego_ray.numerics.seeding import kmeans_plus_plus as over_distances
+
+
+def kmeans_plus_plus(
+    products: torch.Tensor, k: int, n_init: int, draws: torch.Generator
+) -> torch.Tensor:
+    return over_distances(gram_distances(products), len(products), k, n_init, draws)
 
 
 def generator(seed: int = 0) -> torch.Generator:

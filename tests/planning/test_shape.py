@@ -6,7 +6,9 @@ import pytest
 
 from lego_ray.errors import InvalidOption
 from lego_ray.planning.plan import Plan
-from lego_ray.planning.planner import layer_of, make_plan
+from lego_ray.planning import cutting
+from lego_ray.planning.cutting import WORKER_BYTES, layer_of
+from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from tests.planning.records import SHAPE, adapter, factors, inventory, layers, zoo
 
@@ -55,7 +57,7 @@ def test_heavy_layers_are_a_task_each_and_never_cut_apart() -> None:
 def test_a_small_budget_cuts_tasks_that_each_fit_it() -> None:
     found = adapter("a", [factors(s) for s in layers(6)])
     whole = planned(found)
-    budget = whole.peak_bytes * 3 // 4
+    budget = WORKER_BYTES + (whole.peak_bytes - WORKER_BYTES) * 3 // 4
     cut = planned(found, memory_budget=budget)
     assert len(whole.groups) == 1
     assert len(cut.groups) > 1
@@ -64,11 +66,76 @@ def test_a_small_budget_cuts_tasks_that_each_fit_it() -> None:
 
 
 def test_a_group_needs_all_its_pools_and_one_solution() -> None:
-    [group] = planned(adapter("a", [factors("l.0.q", 4), factors("l.0.v", 8)])).groups
-    q, v = group.sites
-    workspace = max(q.peak_bytes - q.pool_bytes, v.peak_bytes - v.pool_bytes)
-    assert group.peak_bytes == q.pool_bytes + v.pool_bytes + workspace
-    assert q.pool_bytes == 4 * 4 * sum(SHAPE)
+    [q] = planned(adapter("a", [factors("l.0.q", 4)])).groups
+    [v] = planned(adapter("a", [factors("l.0.v", 8)])).groups
+    [both] = planned(adapter("a", [factors("l.0.q", 4), factors("l.0.v", 8)])).groups
+    assert q.sites[0].pool_bytes == 4 * 4 * sum(SHAPE)
+    assert max(q.peak_bytes, v.peak_bytes) < both.peak_bytes
+    assert both.peak_bytes < q.peak_bytes + v.peak_bytes - WORKER_BYTES
+
+
+def wide(count: int, rank: int = 16) -> list[object]:
+    """Adapters whose one site pools 16 rows of 32,768 values each: 2 MiB an adapter."""
+    return [adapter(f"a{i:03}", [factors("l.0.q", rank, HEAVY)]) for i in range(count)]
+
+
+def spread(count: int, share: float) -> Plan:
+    """A plan whose budget holds this share of what the pool takes in one worker."""
+    whole = planned(*wide(count), memory_budget=2**50)
+    need = whole.peak_bytes - WORKER_BYTES
+    return planned(*wide(count), memory_budget=WORKER_BYTES + int(share * need))
+
+
+def test_a_site_that_fits_is_not_spread_and_takes_its_fastest_route() -> None:
+    [group] = planned(*wide(40), memory_budget=2**50).groups
+    assert group.shards == ()
+    assert group.sites[0].route in ("gram", "msu")
+
+
+def test_a_site_that_fits_no_worker_is_spread_over_shards_that_do() -> None:
+    plan = spread(200, 0.45)
+    [group] = plan.groups
+    [site] = group.sites
+    assert site.route == "spread"
+    assert group.name == "l.0.q"
+    assert len(group.shards) > 1
+    assert sum(s.n_adapters for s in group.shards) == 200
+    assert sum(s.n_msus for s in group.shards) == site.n_msus
+    assert sum(s.read_bytes for s in group.shards) == group.read_bytes
+    assert max(s.peak_bytes for s in group.shards) == group.peak_bytes
+    assert group.peak_bytes < planned(*wide(200), memory_budget=2**50).peak_bytes
+
+
+def test_shards_are_about_equal_and_smaller_budgets_make_more() -> None:
+    few, many = spread(200, 0.45).groups[0], spread(200, 0.3).groups[0]
+    assert len(many.shards) > len(few.shards)
+    for group in (few, many):
+        sizes = [shard.n_msus for shard in group.shards]
+        assert max(sizes) - min(sizes) <= 16 * len(sizes)
+
+
+def test_an_owner_takes_memory_that_does_not_grow_with_the_width_of_the_pool() -> None:
+    few, many = spread(200, 0.45).groups[0], spread(400, 0.3).groups[0]
+    assert many.owner_bytes - few.owner_bytes < 200 * 16 * 1000  # under 1 kB a row; a row is 128 kB
+
+
+def test_spreading_changes_no_digest() -> None:
+    assert spread(200, 0.45).digest == planned(*wide(200)).digest
+
+
+def test_a_budget_may_rule_out_the_faster_route() -> None:
+    adapters = [adapter(f"a{i:03}", [factors("l.0.q", 16, (2048, 2048))]) for i in range(100)]
+    fast = planned(*adapters, memory_budget=2**50).groups[0]
+    lean = planned(*adapters, memory_budget=fast.peak_bytes - 1).groups[0]
+    assert (fast.routes, lean.routes) == ("gram", "msu")
+    assert lean.peak_bytes < fast.peak_bytes
+    assert lean.shards == ()
+
+
+def test_updates_as_distances_are_never_spread() -> None:
+    recipe = Recipe(name="m", rank=4, options={"distance": "rank-one"})
+    with pytest.raises(InvalidOption, match="distance rank-one"):
+        make_plan(recipe, inventory(*wide(200)), memory_budget=WORKER_BYTES + 2**28)
 
 
 def test_a_site_that_does_not_fit_the_budget_is_refused_by_name() -> None:
@@ -132,3 +199,4 @@ def test_as_json_says_what_plan_must_show() -> None:
     assert {"adapters", "refused", "sites", "bytes", "tasks", "memory_per_worker"} <= shown.keys()
     assert [a["adapter"] for a in shown["adapters"]] == ["/zoo/a0", "/zoo/a1", "/zoo/a2"]
     assert shown["bytes"] == sum(task["bytes"] for task in shown["tasks"])
+    assert [(task["route"], task["shards"]) for task in shown["tasks"]] == [("gram", 0)]

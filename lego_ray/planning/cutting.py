@@ -1,0 +1,202 @@
+"""Cuts a merge into tasks that fit a worker, and a site that fits none into shards. Pure.
+
+A site's pool is all MSUs of all adapters there, so it grows with the zoo while a worker does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from lego_ray.errors import InvalidOption
+from lego_ray.formats.record import SiteFactors
+from lego_ray.methods.base import MergeMethod
+from lego_ray.planning.plan import GroupPlan, ShardPlan, SitePlan
+from lego_ray.planning.recipe import Recipe, site_seed
+
+# A Ray task costs about a millisecond to start and a result to fetch; layers are joined until one is
+# worth this many seconds.
+TASK_SECONDS = 1.0
+# A worker process before it has read anything: Python, torch and Ray's client.
+WORKER_BYTES = 320 * 2**20
+# Adapters whose reads are under way at once: hides a store's latency, holds this many slices.
+READ_AHEAD = 4
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the adapters have at one site, in plan order.
+
+    Attributes:
+        example: One of the factor pairs.
+        ranks: Rank of each.
+        read_bytes: Tensor bytes of each.
+    """
+
+    example: SiteFactors
+    ranks: list[int] = field(default_factory=list)
+    read_bytes: list[int] = field(default_factory=list)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Most memory its reads take: what is fetched ahead, and one pair widened to float32 twice."""
+        widened = 8 * max(self.ranks) * (self.example.d_in + self.example.d_out)
+        return (READ_AHEAD + 1) * max(self.read_bytes) + widened
+
+
+def cut_into_tasks(
+    tallies: Sequence[Tally], recipe: Recipe, memory_budget: int
+) -> Iterator[GroupPlan]:
+    """Cuts sites, in layer order, into tasks that fit the budget and are worth starting.
+
+    Args:
+        tallies: The sites, in layer order.
+        recipe: What to make.
+        memory_budget: Most bytes one worker may take.
+
+    Raises:
+        InvalidOption: If a site fits no worker, and its parts do not either.
+    """
+    method = recipe.merge_method()
+    batch: list[tuple[Tally, SitePlan]] = []
+    for tally in tallies:
+        site = _site_plan(tally, recipe, method, memory_budget)
+        if site.peak_bytes > memory_budget:
+            if batch:
+                yield _group(batch)
+                batch = []
+            yield _spread(tally, site, recipe, method, memory_budget)
+            continue
+        before = batch[-1][1] if batch else None
+        new_layer = before is not None and layer_of(before.site) != layer_of(site.site)
+        worth = sum(s.seconds for _, s in batch) >= TASK_SECONDS
+        too_much = batch and _peak([*batch, (tally, site)]) > memory_budget
+        if too_much or (new_layer and worth):
+            yield _group(batch)
+            batch = []
+        batch.append((tally, site))
+    if batch:
+        yield _group(batch)
+
+
+def layer_of(site: str) -> str:
+    """The path up to and including its first number: `model.layers.0`; empty without one."""
+    match = re.match(r"(?:.*?\.)?\d+(?=\.|$)", site)
+    return match.group(0) if match else ""
+
+
+def _site_plan(tally: Tally, recipe: Recipe, method: MergeMethod, memory_budget: int) -> SitePlan:
+    """The site by its fastest route that fits, or by the one that takes least if none does."""
+    factors = tally.example
+    n, d_in, d_out = sum(tally.ranks), factors.d_in, factors.d_out
+    besides = WORKER_BYTES + tally.buffer_bytes + 4 * n * (d_in + d_out)
+    routes = method.routes(n, d_in, d_out, recipe.rank)
+    fitting = [r for r in routes if besides + r.costs.workspace_bytes <= memory_budget]
+    route = fitting[0] if fitting else min(routes, key=lambda r: r.costs.workspace_bytes)
+    return SitePlan(
+        site=factors.site,
+        kind=factors.kind,
+        d_in=d_in,
+        d_out=d_out,
+        a_tail=factors.a.shape[1:],
+        b_dims=len(factors.b.shape),
+        n_msus=n,
+        n_adapters=len(tally.ranks),
+        seed=site_seed(recipe.seed, factors.site),
+        route=route.name,
+        peak_bytes=besides + route.costs.workspace_bytes,
+        seconds=route.costs.seconds,
+    )
+
+
+def _group(batch: Sequence[tuple[Tally, SitePlan]]) -> GroupPlan:
+    sites = tuple(site for _, site in batch)
+    layers = list(dict.fromkeys(layer_of(s.site) or "(no layer)" for s in sites))
+    return GroupPlan(
+        name=layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
+        sites=sites,
+        read_bytes=sum(sum(tally.read_bytes) for tally, _ in batch),
+        peak_bytes=_peak(batch),
+    )
+
+
+def _peak(batch: Iterable[tuple[Tally, SitePlan]]) -> int:
+    """All pools and reads of a task are in memory at once, and one site at a time is solved."""
+    held, workspace = 0, 0
+    for tally, site in batch:
+        held += site.pool_bytes + tally.buffer_bytes
+        own = site.peak_bytes - site.pool_bytes - tally.buffer_bytes - WORKER_BYTES
+        workspace = max(workspace, own)
+    return WORKER_BYTES + held + workspace
+
+
+def _spread(
+    tally: Tally, site: SitePlan, recipe: Recipe, method: MergeMethod, memory_budget: int
+) -> GroupPlan:
+    """The site in as few shards as fit the budget, cut between adapters and about equal."""
+    costs = method.spread(site.n_msus, site.d_in, site.d_out, recipe.rank)
+    if costs is None:
+        raise InvalidOption(
+            "--memory-budget",
+            f"site {site.site} pools {site.n_msus} MSUs and needs {_gib(site.peak_bytes)} in one "
+            f"worker, the budget is {_gib(memory_budget)}, and with these options of the "
+            f"{method.name} method a pool cannot be spread over workers",
+            "Raise the budget, merge fewer adapters at once, or leave out --distance rank-one.",
+        )
+    fixed = WORKER_BYTES + tally.buffer_bytes + costs.fixed_bytes
+    most = (memory_budget - fixed) // costs.row_bytes
+    if most < max(tally.ranks):
+        raise InvalidOption(
+            "--memory-budget",
+            f"site {site.site} needs at least {_gib(fixed + max(tally.ranks) * costs.row_bytes)} in "
+            f"each worker even in parts, the budget is {_gib(memory_budget)}",
+            "Raise the budget.",
+        )
+    shards = []
+    for block in _blocks(tally.ranks, most):
+        rows = sum(tally.ranks[block])
+        shards.append(
+            ShardPlan(
+                n_adapters=block.stop - block.start,
+                n_msus=rows,
+                read_bytes=sum(tally.read_bytes[block]),
+                peak_bytes=fixed + rows * costs.row_bytes,
+            )
+        )
+    peak = max(shard.peak_bytes for shard in shards)
+    return GroupPlan(
+        name=site.site,
+        sites=(replace(site, route="spread", peak_bytes=peak),),
+        read_bytes=sum(tally.read_bytes),
+        peak_bytes=peak,
+        shards=tuple(shards),
+        owner_bytes=WORKER_BYTES + costs.owner_bytes,
+    )
+
+
+def _blocks(ranks: Sequence[int], most: int) -> list[slice]:
+    """Cuts adapters into the fewest blocks of at most `most` rows, then evens them out."""
+    fewest = len(_fill(ranks, most))
+    low, high = max(max(ranks), -(-sum(ranks) // fewest)), most
+    while low < high:  # the smallest bound that makes no more blocks
+        middle = (low + high) // 2
+        if len(_fill(ranks, middle)) > fewest:
+            low = middle + 1
+        else:
+            high = middle
+    return _fill(ranks, high)
+
+
+def _fill(ranks: Sequence[int], most: int) -> list[slice]:
+    blocks, start, rows = [], 0, 0
+    for at, rank in enumerate(ranks):
+        if rows + rank > most:
+            blocks.append(slice(start, at))
+            start, rows = at, 0
+        rows += rank
+    return [*blocks, slice(start, len(ranks))]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
