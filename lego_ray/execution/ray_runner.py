@@ -7,32 +7,39 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
 from lego_ray.execution.ray_session import RaySession, first_line
+from lego_ray.execution.ray_spread import LOOK_AGAIN_SECONDS, solve_on_teams
 
 if TYPE_CHECKING:
     from lego_ray.execution.task import GroupResult, GroupTask
 
 # A worker that dies (out of memory, a lost node) gives its task to another this many times.
 TASK_RETRIES = 3
+# Tasks a core has at once when they read from afar: one waits for its bytes while one computes.
+READS_BESIDE = 2
 
 
 class RayRunner:
-    """Runs tasks on Ray, at most one a worker in flight.
+    """Runs tasks on Ray, no more at once than its workers can take.
 
     Each task reserves its planned memory, so neither the queue nor finished results grow with the
-    job, and Ray places no more on a node than it can hold.
+    job, and Ray places no more on a node than it can hold. Spread sites come last, a few at a time.
     """
 
     name = "ray"
 
-    def __init__(self, address: str = "local", workers: int | None = None) -> None:
+    def __init__(
+        self, address: str = "local", workers: int | None = None, gpus: float = 0.0
+    ) -> None:
         """Describes where to run; `start` or `run` connects.
 
         Args:
             address: `local` starts a Ray, `auto` joins the running cluster, or a cluster's address.
             workers: Most tasks at once; None for one a CPU of the cluster.
+            gpus: Share of a GPU each task takes; 0 for none.
         """
         self._session = RaySession(address, workers)
         self._workers = workers
+        self._gpus = gpus
 
     def start(self) -> None:
         """Begins to bring Ray up."""
@@ -43,11 +50,23 @@ class RayRunner:
 
         Raises:
             BadInput: If Ray cannot be started or reached.
-            RunFailed: If a task failed in a way that is no `LegoRayError`, or lost its worker too
-                often.
+            RunFailed: If a task failed in a way that is no `LegoRayError`, lost its worker too
+                often, or cannot be placed.
         """
         self._session.wait()
-        yield from self._in_flight(iter(tasks))
+        spread: list[GroupTask] = []
+
+        def whole() -> Iterator[GroupTask]:
+            for task in tasks:
+                if task.group.shards:
+                    spread.append(task)
+                else:
+                    yield task
+
+        yield from self._in_flight(whole())
+        yield from solve_on_teams(
+            spread, slots=self._slots(), gpus=self._gpus, retries=TASK_RETRIES
+        )
 
     def stop(self) -> None:
         """Begins to take Ray down, if it was started here."""
@@ -57,43 +76,82 @@ class RayRunner:
         """Takes Ray down, if it was started here, and waits for it."""
         self._session.close()
 
+    def _slots(self) -> int:
+        """Workers at once; asked each time, for nodes come and go."""
+        import ray
+
+        return self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+
     def _in_flight(self, tasks: Iterator[GroupTask]) -> Iterator[GroupResult]:
+        """Launches tasks, no more than may run at once, and yields results as they are done."""
+        import ray
+
+        running: list[_Launched] = []
+        upcoming = next(tasks, None)
+        try:
+            while upcoming or running:
+                while upcoming and len(running) < self._slots() * _a_core(upcoming):
+                    running.append(_Launched(upcoming, self._gpus))
+                    upcoming = next(tasks, None)
+                answers = [each.answer for each in running]
+                done, _ = ray.wait(answers, num_returns=1, timeout=LOOK_AGAIN_SECONDS)
+                if done:
+                    finished = running.pop(answers.index(done[0]))
+                    yield _result(finished.answer, finished.task)
+                for each in running if not done else ():
+                    each.check_room()
+        finally:
+            for each in running:
+                each.close()
+
+
+class _Launched:
+    """A task on its way to one worker; `answer` is what Ray is asked about it."""
+
+    def __init__(self, task: GroupTask, gpus: float) -> None:
         import ray
 
         from lego_ray.execution.solve import solve_group
 
-        slots = self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        largest = max(node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"])
-        remote = ray.remote(solve_group)
-        running: dict[Any, GroupTask] = {}
-        try:
-            while True:
-                for task in _take(tasks, slots - len(running)):
-                    options = remote.options(
-                        num_cpus=1,
-                        # A plan estimates from above; for more than its largest node has, Ray
-                        # would wait for ever.
-                        memory=min(task.group.peak_bytes, int(largest)),
-                        max_retries=TASK_RETRIES,
-                        retry_exceptions=[StoreUnavailable],
-                        name=f"solve {task.group.name}",
-                    )
-                    running[options.remote(task)] = task
-                if not running:
-                    return
-                done, _ = ray.wait(list(running), num_returns=1)
-                yield _result(done[0], running.pop(done[0]))
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+        self.task = task
+        self._gpus = gpus
+        self._remote = ray.remote(solve_group)
+        self._submit()
+
+    def _submit(self) -> None:
+        # A plan estimates from above; for more than its largest node has, Ray would wait for ever.
+        self._memory = min(self.task.group.peak_bytes, _largest_node())
+        self.answer = self._remote.options(
+            num_cpus=1 / _a_core(self.task),
+            num_gpus=self._gpus,
+            memory=self._memory,
+            max_retries=TASK_RETRIES,
+            retry_exceptions=[StoreUnavailable],
+            name=f"solve {self.task.group.name}",
+        ).remote(self.task, self._gpus)
+
+    def check_room(self) -> None:
+        """Asks for less if no node that is left has so much memory."""
+        if self._memory > _largest_node():  # the node it was meant for is gone
+            self.close()
+            self._submit()
+
+    def close(self) -> None:
+        """Gives it up."""
+        import ray
+
+        ray.cancel(self.answer, force=True)
 
 
-def _take(tasks: Iterator[GroupTask], count: int) -> Iterator[GroupTask]:
-    for _ in range(count):
-        task = next(tasks, None)
-        if task is None:
-            return
-        yield task
+def _a_core(task: GroupTask) -> int:
+    """Tasks a core has at once: local reads are work of its own, remote ones are waiting."""
+    return READS_BESIDE if any("://" in source.uri for source in task.sources) else 1
+
+
+def _largest_node() -> int:
+    import ray
+
+    return int(max(n["Resources"].get("memory", 0) for n in ray.nodes() if n["Alive"]))
 
 
 def _result(reference: Any, task: GroupTask) -> GroupResult:

@@ -7,11 +7,13 @@ it still imports the rest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from lego_ray.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from lego_ray.execution.extract import Extraction
     from lego_ray.execution.task import GroupResult, GroupTask
 
 RUNNERS = ("ray", "inline")
@@ -42,19 +44,50 @@ class Runner(Protocol):
 
 
 class InlineRunner:
-    """Runs tasks one after another in this process."""
+    """Runs tasks one after another in this process, the next one's reads beside this one's work.
+
+    A spread site's shards are all held here, one after another at work: the serial twin of actors.
+    """
 
     name = "inline"
+
+    def __init__(self, gpus: float = 0.0) -> None:
+        """Describes where the arithmetic is done: gpus above 0 for the GPU."""
+        self._gpus = gpus
 
     def start(self) -> None:
         """Has nothing to get ready."""
 
     def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]:
         """Yields each task's result, in order."""
-        from lego_ray.execution.solve import solve_group
+        import torch
 
-        for task in tasks:
-            yield solve_group(task)
+        from lego_ray.execution.device import device_of
+        from lego_ray.execution.solve import (
+            extract_group,
+            one_thread,
+            solve_extracted,
+            solve_group,
+        )
+
+        device = device_of(self._gpus)
+        reader = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="read-ahead",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+        with one_thread(), reader:
+            ahead: Future[Extraction] | None = None
+            for task, following in _with_next(tasks):
+                if task.group.shards:
+                    yield solve_group(task, self._gpus)
+                    continue
+                extraction = ahead.result() if ahead else extract_group(task)
+                ahead = None
+                if following and _fit_together(task, following):
+                    ahead = reader.submit(extract_group, following)
+                yield solve_extracted(task, extraction, device)
 
     def stop(self) -> None:
         """Holds nothing."""
@@ -63,23 +96,47 @@ class InlineRunner:
         """Holds nothing."""
 
 
-def make_runner(name: str, *, address: str = "local", workers: int | None = None) -> Runner:
+def _fit_together(task: GroupTask, following: GroupTask) -> bool:
+    """Whether one task's work and the next one's reads are within the memory budget."""
+    from lego_ray.planning.plan import WORKER_BYTES
+
+    both = task.group.peak_bytes + following.group.peak_bytes - WORKER_BYTES
+    return not following.group.shards and both <= task.memory_budget
+
+
+def _with_next(tasks: Iterable[GroupTask]) -> Iterator[tuple[GroupTask, GroupTask | None]]:
+    """Each task with the one after it, None for the last."""
+    waiting: GroupTask | None = None
+    for task in tasks:
+        if waiting is not None:
+            yield waiting, task
+        waiting = task
+    if waiting is not None:
+        yield waiting, None
+
+
+def make_runner(
+    name: str, *, address: str = "local", workers: int | None = None, gpus: float = 0.0
+) -> Runner:
     """Makes a runner.
 
     Args:
         name: `ray` or `inline`.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
         workers: Most tasks at once; None for one a CPU.
+        gpus: Share of a GPU each task takes, such as 0.5 or 1; 0 for none.
 
     Raises:
-        InvalidOption: If there is no such runner, or workers is below 1.
+        InvalidOption: If there is no such runner, workers is below 1, or Ray cannot give that share.
     """
     if workers is not None and workers < 1:
         raise InvalidOption("--workers", f"{workers} is below 1")
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise InvalidOption("--gpus", f"{gpus:g} is neither a share from 0 to 1 nor a whole number")
     if name == "inline":
-        return InlineRunner()
+        return InlineRunner(gpus)
     if name == "ray":
         from lego_ray.execution.ray_runner import RayRunner
 
-        return RayRunner(address=address, workers=workers)
+        return RayRunner(address=address, workers=workers, gpus=gpus)
     raise InvalidOption("--runner", f"{name!r} is not one of {', '.join(RUNNERS)}")

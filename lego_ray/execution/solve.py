@@ -11,38 +11,42 @@ import numpy as np
 import torch
 
 from lego_ray.errors import LegoRayError, SitesFailed
+from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import Extraction, extract
 from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, shard_tasks
 from lego_ray.methods.base import SiteSolution
 from lego_ray.numerics.msu import split_rows
-from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shard import Shard
 from lego_ray.numerics.spread import LocalShards, Shards, SpreadPool
 from lego_ray.planning.plan import SitePlan
 
 
-def solve_group(task: GroupTask, device: str = "cpu") -> GroupResult:
+def solve_group(task: GroupTask, gpus: float = 0.0) -> GroupResult:
     """Extracts and solves a task's sites, on one thread, a spread site's shards one after another.
 
     Args:
         task: What to do.
-        device: Where the arithmetic is done; the results come from the CPU.
+        gpus: Share of a GPU to do the arithmetic on; 0 for the CPU.
 
     Raises:
         SitesFailed: If a site cannot be solved; names it.
         StorageError: If a source cannot be read.
     """
-    if task.group.shards:
+    device = device_of(gpus)
+    with one_thread():
+        if not task.group.shards:
+            return solve_extracted(task, extract_group(task), device)
         loaded = [load_shard(part, device) for part in shard_tasks(task)]
         shards = [shard for shard, _ in loaded if shard is not None]
         return solve_spread(task, LocalShards(shards), [report for _, report in loaded])
-    return solve_extracted(task, extract_group(task), device)
 
 
 def extract_group(task: GroupTask) -> Extraction:
-    """The first half of `solve_group`, which may run ahead of the second half of another task."""
-    with one_thread():
-        return extract(task, task.recipe.merge_method().prepare)
+    """The first half of `solve_group`, which may run ahead of the second half of another task.
+
+    The caller sees to it that torch has one thread.
+    """
+    return extract(task, task.recipe.merge_method().prepare)
 
 
 def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu") -> GroupResult:
@@ -71,13 +75,13 @@ def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, Grou
         The shard, or None if an adapter was quarantined; and a result without sites, which says
         what was read.
     """
-    started = time.perf_counter()
-    extraction = extract_group(task)
-    shard = None
-    if not extraction.quarantined:
-        [site] = task.group.sites
-        with one_thread():
-            pool: Pool = extraction.pools.pop(site.site).to(device)
+    with one_thread():
+        extraction = extract_group(task)
+        started = time.perf_counter()
+        shard = None
+        if not extraction.quarantined:
+            [site] = task.group.sites
+            pool = extraction.pools.pop(site.site).to(device)
             shard = task.recipe.merge_method().shard(pool)
     return shard, _report(task, extraction, started, ())
 

@@ -50,6 +50,7 @@ class GroupTask:
         recipe: The merge's method, options and rank.
         group: Its sites and estimates.
         sources: What to read.
+        memory_budget: Most bytes its worker may take.
     """
 
     index: int
@@ -57,6 +58,7 @@ class GroupTask:
     recipe: Recipe
     group: GroupPlan
     sources: tuple[SourceSlice, ...]
+    memory_budget: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +146,4 @@ def tasks_of(plan: Plan) -> Iterator[GroupTask]:
             kept = adapter.full_weights if index == 0 else ()
             if factors or kept:
                 sources.append(SourceSlice(number, adapter.uri, adapter.weights_key, factors, kept))
-        yield GroupTask(index, plan.digest, plan.recipe, group, tuple(sources))
+        yield GroupTask(index, plan.digest, plan.recipe, group, tuple(sources), plan.memory_budget)

@@ -143,9 +143,7 @@ def _errors(plan: Plan, merged: AdapterRecord, manifest: dict[str, Any]) -> dict
             for site in task.group.sites:
                 pool = extraction.pools.pop(site.site)
                 itself = pool.adapters == last
-                against = compare_updates(
-                    pool.rows[itself], pool.rows[~itself], site.d_in
-                )
+                against = compare_updates(pool.rows[itself], pool.rows[~itself], site.d_in)
                 share = 1.0 / site.n_adapters
                 per_site.append(
                     {

@@ -108,7 +108,5 @@ class MergeMethod(Protocol):
             route: One of `routes`; empty for the fastest.
         """
 
-    def solve_spread(
-        self, pool: SpreadPool, rank: int, generator: torch.Generator
-    ) -> SiteSolution:
+    def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The same of a pool in shards, to the same bits."""

@@ -130,7 +130,9 @@ class Lego:
         msu = Route("msu", msu_costs(n, d_in, d_out, k, self.n_init))
         if self.normalise:  # the points are another matrix
             points = 4 * n * (d_in + d_out)
-            msu = Route("msu", replace(msu.costs, workspace_bytes=msu.costs.workspace_bytes + points))
+            msu = Route(
+                "msu", replace(msu.costs, workspace_bytes=msu.costs.workspace_bytes + points)
+            )
         return sorted((gram, msu), key=lambda route: route.costs.seconds)
 
     def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
@@ -156,9 +158,7 @@ class Lego:
             return self._by_gram(pool.in_order(), rank, generator)
         return self.solve_spread(in_one_shard(self.shard(pool)), rank, generator)
 
-    def solve_spread(
-        self, pool: SpreadPool, rank: int, generator: torch.Generator
-    ) -> SiteSolution:
+    def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Merges one site in shards; see `MergeMethod.solve_spread`."""
         if rank >= pool.n:
             clustering = singletons(pool.n)
@@ -195,9 +195,7 @@ class Lego:
         centroids = self._representatives(pool, labels)
         member_norms = row_norms(pool.rows, self.parameter_reweight)
         mean_rank = pool.n / int(torch.unique(pool.adapters).numel())
-        rows, factors, sign = self._reweight(
-            centroids, member_norms, labels, mean_rank, pool.d_in
-        )
+        rows, factors, sign = self._reweight(centroids, member_norms, labels, mean_rank, pool.d_in)
         if self.distance == "rank-one":
             total = halves.squared_norm_of_sum()
             comparison = compare_updates(rows, pool.rows, pool.d_in, total)

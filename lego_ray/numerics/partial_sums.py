@@ -133,7 +133,9 @@ def moved_sums(
         elif bool(counted.any()):
             sums.index_add_(0, before[rows][counted].long(), on_grid[counted], alpha=-1)
     # One bin more for rows counted nowhere.
-    counts = torch.bincount(after + 1, minlength=k + 1) - torch.bincount(before + 1, minlength=k + 1)
+    counts = torch.bincount(after + 1, minlength=k + 1) - torch.bincount(
+        before + 1, minlength=k + 1
+    )
     return PartialSums(sums=sums, counts=counts[1:].double())
 
 

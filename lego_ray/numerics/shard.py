@@ -181,9 +181,7 @@ def dense_block(shard: Shard, start: int, end: int) -> Tensor:
     return update_block(shard.pool.rows, shard.pool.d_in, start, end).cpu()
 
 
-def _moved(
-    values: Tensor, before: Tensor, after: Tensor, k: int, quanta: Tensor
-) -> PartialSums:
+def _moved(values: Tensor, before: Tensor, after: Tensor, k: int, quanta: Tensor) -> PartialSums:
     here = values.device
     found = moved_sums(values, before.to(here), after.to(here), k, quanta.to(here))
     return PartialSums(found.sums.cpu(), found.counts.cpu())

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field, replace
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import SiteFactors
 from lego_ray.methods.base import MergeMethod
-from lego_ray.planning.plan import GroupPlan, ShardPlan, SitePlan
+from lego_ray.planning.plan import WORKER_BYTES, GroupPlan, ShardPlan, SitePlan
 from lego_ray.planning.recipe import Recipe, site_seed
 
 # A Ray task costs about a millisecond to start and a result to fetch; layers are joined until one is
 # worth this many seconds.
 TASK_SECONDS = 1.0
-# A worker process before it has read anything: Python, torch and Ray's client.
-WORKER_BYTES = 320 * 2**20
 # Adapters whose reads are under way at once: hides a store's latency, holds this many slices.
 READ_AHEAD = 4
 

@@ -10,6 +10,8 @@ from lego_ray.planning.recipe import Recipe
 
 # Changes whenever the same recipe and adapters would give other bits.
 PLAN_VERSION = 2
+# A worker process before it has read anything: Python, torch and Ray's client.
+WORKER_BYTES = 320 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Plan:
         adapters: Sources, in plan order; a task names them by their number here.
         refused: Adapters left out, and why.
         groups: Tasks.
+        memory_budget: Most bytes one worker may take.
         warnings: What a user should know before running it.
         digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id and
             the store's version mark), and this format's version. It names the run. How the work is
@@ -117,6 +120,7 @@ class Plan:
     adapters: tuple[AdapterRecord, ...]
     refused: tuple[Refused, ...]
     groups: tuple[GroupPlan, ...]
+    memory_budget: int
     warnings: tuple[str, ...]
     digest: str
 

@@ -56,6 +56,7 @@ def make_plan(
         adapters=adapters,
         refused=inventory.refused,
         groups=tuple(groups),
+        memory_budget=memory_budget,
         warnings=tuple(_warnings(adapters)),
         digest=_digest(recipe, adapters),
     )

@@ -55,9 +55,7 @@ def in_shards(
     bounds = [0, *cuts, len(adapters)]
     shards = []
     for start, end in itertools.pairwise(bounds):
-        rows = [
-            (t, method.prepare(msu_rows(*adapters[t]), D_IN)) for t in range(start, end)
-        ]
+        rows = [(t, method.prepare(msu_rows(*adapters[t]), D_IN)) for t in range(start, end)]
         shards.append(method.shard(pool_of(rows, D_IN)))
     generator = torch.Generator().manual_seed(seed)
     return method.solve_spread(SpreadPool(LocalShards(shards)), k, generator)

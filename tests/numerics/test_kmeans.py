@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from lego_ray.errors import ShapeMismatch
-from lego_ray.numerics.clustering import Clustering, best_restart, fill_empty, renumber
 from lego_ray.numerics.assign import ROWS, assign, distances_to_own
+from lego_ray.numerics.clustering import Clustering, best_restart, fill_empty, renumber
 from lego_ray.numerics.gram import distances_by_products, gram, gram_kmeans
 from lego_ray.numerics.kmeans import in_one_shard
 from lego_ray.numerics.kmeans import lloyd as spread_lloyd
@@ -35,9 +35,7 @@ def cloud(n: int, d: int, seed: int = 0, centres: int = 0) -> torch.Tensor:
 
 def seeds_of(points: torch.Tensor, k: int, n_init: int = 4) -> torch.Tensor:
     distances = gram_distances(gram(points))
-    return kmeans_plus_plus(
-        distances, len(points), k, n_init, torch.Generator().manual_seed(1)
-    )
+    return kmeans_plus_plus(distances, len(points), k, n_init, torch.Generator().manual_seed(1))
 
 
 def in_order(points: torch.Tensor) -> torch.Tensor:

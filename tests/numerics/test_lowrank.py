@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from lego_ray.numerics.gram import compare_scaled_means, gram_halves
-
 from lego_ray.numerics.lowrank import UpdateComparison, compare_updates, squared_norm_of_sum
 from lego_ray.numerics.partial_sums import centroids_of
 from tests.numerics.factors import D_IN, pool_from, update, zoo

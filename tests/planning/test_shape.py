@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lego_ray.errors import InvalidOption
-from lego_ray.planning.plan import Plan
-from lego_ray.planning import cutting
-from lego_ray.planning.cutting import WORKER_BYTES, layer_of
+from lego_ray.planning.cutting import layer_of
+from lego_ray.planning.plan import WORKER_BYTES, Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from tests.planning.records import SHAPE, adapter, factors, inventory, layers, zoo

@@ -1,0 +1,145 @@
+"""The actors of a spread site: shards that hold its pool, and one owner that clusters it.
+
+A lost node or process: Ray starts the actor anew and calls it again. A shard reads its byte ranges
+again and remembers nothing else; the owner starts its site over. Both give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+
+from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
+from lego_ray.execution.device import device_of
+from lego_ray.execution.ray_session import first_line
+from lego_ray.execution.solve import load_shard, one_thread, solve_spread
+from lego_ray.execution.task import GroupResult, GroupTask
+from lego_ray.numerics.shard import Shard
+
+T = TypeVar("T")
+
+
+class ShardActor:
+    """Holds one shard at a time and computes on it what it is asked.
+
+    Each call names the shard it means and where its task lies, so an actor serves site after site,
+    and one that took the place of another reads what that one held.
+    """
+
+    def __init__(self, gpus: float) -> None:
+        self._gpus = gpus
+        self._holds = ""
+        self._shard: Shard | None = None
+        self._report: GroupResult | None = None
+
+    def load(self, at: ShardAt) -> GroupResult:
+        """Reads a shard, unless it is the one held; says what that showed."""
+        if self._holds != at.name or self._report is None:
+            self._holds, self._shard, self._report = at.name, None, None  # before the next is read
+            self._shard, self._report = load_shard(ray.get(at.task[0]), device_of(self._gpus))
+        return self._report
+
+    def call(
+        self,
+        at: ShardAt,
+        function: Callable[..., T],
+        own: tuple[Any, ...],
+        shared: tuple[Any, ...],
+    ) -> T:
+        """Calls `function(shard, *own, *shared)`."""
+        self.load(at)
+        if self._shard is None:
+            raise RunFailed(at.name, "a source was changed while it was read", "Start again.")
+        with one_thread():
+            return function(self._shard, *own, *shared)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAt:
+    """Which shard a call means.
+
+    Attributes:
+        name: Of its own among all shards of the run.
+        task: The task that reads it, in Ray's object store; in a list, so that it is fetched when it
+            is needed and not with every call.
+    """
+
+    name: str
+    task: list[ray.ObjectRef[GroupTask]]
+
+
+class RayShards:
+    """One site's shards in actors."""
+
+    def __init__(
+        self, actors: Sequence[ActorHandle[ShardActor]], shards: Sequence[ShardAt]
+    ) -> None:
+        self._actors = list(zip(actors, shards, strict=True))
+
+    def load(self) -> list[GroupResult]:
+        """Reads all shards at once; see `ShardActor.load`."""
+        loading = [actor.load.remote(at) for actor, at in self._actors]
+        return [get(each, "a shard") for each in loading]
+
+    def map(
+        self, function: Callable[..., T], *shared: Any, own: Sequence[Any] | None = None
+    ) -> Iterator[T]:
+        """Calls the function on all shards at once; see `Shards.map`."""
+        everywhere = ray.put(shared)  # once, whatever the number of shards
+        answers = [
+            actor.call.remote(at, function, () if own is None else (own[number],), everywhere)
+            for number, (actor, at) in enumerate(self._actors)
+        ]
+        while answers:
+            yield get(answers.pop(0), "a shard")
+
+
+class SiteActor:
+    """Owns one spread site at a time: seeds, sends centroids out, folds what comes back."""
+
+    def solve(
+        self,
+        task: GroupTask,
+        actors: Sequence[ActorHandle[ShardActor]],
+        shards: Sequence[ShardAt],
+    ) -> GroupResult:
+        """Loads the shards and solves the site; see `solve.solve_spread`."""
+        spread = RayShards(actors, shards)
+        return solve_spread(task, spread, spread.load())
+
+
+def get(answer: Any, what: str) -> Any:
+    """An actor's answer.
+
+    Raises:
+        LegoRayError: The actor's own, as it was raised.
+        RunFailed: If the actor failed in another way, or was lost too often.
+    """
+    try:
+        return ray.get(answer)
+    except RayTaskError as error:
+        if isinstance(error.cause, LegoRayError):
+            raise error.cause from None
+        raise RunFailed(what, f"{type(error.cause).__name__}: {first_line(error.cause)}") from error
+    except RayActorError as error:
+        raise RunFailed(
+            what,
+            f"its worker was lost too often: {first_line(error)}",
+            "If it ran out of memory, lower --memory-budget or --workers.",
+        ) from error
+
+
+def resilient(actor: type, retries: int, **options: Any) -> Any:
+    """An actor class whose actors are started anew, and called again, this many times."""
+    return ray.remote(actor).options(
+        max_restarts=retries, max_task_retries=retries, **{"num_cpus": 0, **options}
+    )
+
+
+# Failures of a store that may pass; the store itself has tried several times before.
+PASSING = [StoreUnavailable]

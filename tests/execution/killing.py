@@ -1,0 +1,65 @@
+"""Kills Ray's processes in the middle of their work, as a machine would: from outside, by SIGKILL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+# A call of an actor takes milliseconds; this finds it under way.
+POLL_SECONDS = 0.002
+
+
+@contextlib.contextmanager
+def killing(title: str, times: int) -> Iterator[list[int]]:
+    """Kills processes below this one as they show a title, such as `ray::ShardActor.call`.
+
+    Args:
+        title: What the process's title begins with.
+        times: Most processes to kill.
+
+    Yields:
+        The pids killed so far.
+    """
+    killed: list[int] = []
+    done = threading.Event()
+
+    def hunt() -> None:
+        while not done.wait(POLL_SECONDS) and len(killed) < times:
+            for pid in titled(title):
+                if pid not in killed and len(killed) < times:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                    break  # one at a time, so that each was under way when it was hit
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        hunter.join()
+
+
+def titled(title: str) -> list[int]:
+    """Processes below this one whose title begins so."""
+    found = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            pid = int(cmdline.parent.name)
+            if cmdline.read_bytes().startswith(title.encode()) and _is_below(pid):
+                found.append(pid)
+    return found
+
+
+def _is_below(pid: int) -> bool:
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return False
