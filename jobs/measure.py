@@ -5,10 +5,37 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
+
+from jobs import processes
 
 POLL_SECONDS = 0.1
+# To look at large processes takes the kernel a while, and must not slow down what is measured.
+SHARE_OF_A_CORE = 0.05
+
+
+@dataclass(slots=True)
+class Peaks:
+    """Most memory at any moment looked at, in bytes.
+
+    Attributes:
+        all_bytes: Of the whole process tree, shared pages counted once (PSS).
+        driver_bytes: Of the command's own process.
+        worker_bytes: Of the fattest process named `ray::`, without the object store's pages.
+        store_bytes: Pages in use of Ray's object store, wherever they are mapped.
+        spilled_bytes: What the object store had moved to disk.
+    """
+
+    all_bytes: int = 0
+    driver_bytes: int = 0
+    worker_bytes: int = 0
+    store_bytes: int = 0
+    spilled_bytes: int = 0
+
+    def raise_to(self, other: Peaks) -> None:
+        """Takes over what is higher in another."""
+        for field in fields(self):
+            setattr(self, field.name, max(getattr(self, field.name), getattr(other, field.name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +44,12 @@ class Measured:
 
     Attributes:
         seconds: Wall time, start-up included.
-        peak_bytes: Most memory its process tree had at once, shared pages counted once (PSS).
+        peaks: Most memory it took.
         stdout: What it printed.
     """
 
     seconds: float
-    peak_bytes: int
+    peaks: Peaks
     stdout: str
 
 
@@ -32,7 +59,7 @@ def measure(command: list[str]) -> Measured:
     Raises:
         RuntimeError: If it fails; with its stderr.
     """
-    peak = 0
+    peaks = Peaks()
     done = threading.Event()
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -40,9 +67,11 @@ def measure(command: list[str]) -> Measured:
     )
 
     def watch() -> None:
-        nonlocal peak
-        while not done.wait(POLL_SECONDS):
-            peak = max(peak, _tree_bytes(process.pid))
+        pause = POLL_SECONDS
+        while not done.wait(pause):
+            began = time.perf_counter()
+            peaks.raise_to(_look(process.pid))
+            pause = max(POLL_SECONDS, (time.perf_counter() - began) / SHARE_OF_A_CORE)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -52,30 +81,21 @@ def measure(command: list[str]) -> Measured:
     watcher.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{stderr}")
-    return Measured(seconds, peak, stdout)
+    return Measured(seconds, peaks, stdout)
 
 
-def _tree_bytes(root: int) -> int:
-    """PSS of a process and all below it; Ray's workers are children of its raylet."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # ended while we looked
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    tree, grown = {root}, True
-    while grown:
-        below = {pid for pid, parent in parents.items() if parent in tree} - tree
-        grown = bool(below)
-        tree |= below
-    return sum(map(_pss, tree))
-
-
-def _pss(pid: int) -> int:
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    line = next((line for line in rollup.splitlines() if line.startswith("Pss:")), "Pss: 0 kB")
-    return int(line.split()[1]) * 1024
+def _look(root: int) -> Peaks:
+    now = Peaks()
+    for pid in processes.tree(root):
+        found = processes.memory(pid)
+        now.all_bytes += found.own_bytes + found.shared_bytes
+        words = processes.arguments(pid)
+        name = words[0] if words else ""
+        if pid == root:
+            now.driver_bytes = found.own_bytes
+        elif name.startswith("ray::"):
+            now.worker_bytes = max(now.worker_bytes, found.own_bytes)
+        elif name.endswith("/raylet"):
+            now.store_bytes += processes.held_shared_memory(pid)
+            now.spilled_bytes += processes.spilled(words)
+    return now

@@ -8,20 +8,33 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+# Widths of a 1.1B Llama.
 HIDDEN, INTERMEDIATE = 2048, 5632
-# (module, d_in, d_out) of one layer of a 1.1B Llama without grouped queries.
-LAYER = (
-    ("self_attn.q_proj", HIDDEN, HIDDEN),
-    ("self_attn.k_proj", HIDDEN, HIDDEN),
-    ("self_attn.v_proj", HIDDEN, HIDDEN),
-    ("self_attn.o_proj", HIDDEN, HIDDEN),
-    ("mlp.gate_proj", HIDDEN, INTERMEDIATE),
-    ("mlp.up_proj", HIDDEN, INTERMEDIATE),
-    ("mlp.down_proj", INTERMEDIATE, HIDDEN),
-)
 
 
-def build(folder: Path, *, adapters: int, layers: int, rank: int, seed: int = 0) -> int:
+def layer_sites(hidden: int, intermediate: int) -> tuple[tuple[str, int, int], ...]:
+    """(module, d_in, d_out) of one layer of a Llama without grouped queries."""
+    return (
+        ("self_attn.q_proj", hidden, hidden),
+        ("self_attn.k_proj", hidden, hidden),
+        ("self_attn.v_proj", hidden, hidden),
+        ("self_attn.o_proj", hidden, hidden),
+        ("mlp.gate_proj", hidden, intermediate),
+        ("mlp.up_proj", hidden, intermediate),
+        ("mlp.down_proj", intermediate, hidden),
+    )
+
+
+def build(
+    folder: Path,
+    *,
+    adapters: int,
+    layers: int,
+    rank: int,
+    hidden: int = HIDDEN,
+    intermediate: int = INTERMEDIATE,
+    seed: int = 0,
+) -> int:
     """Writes a zoo of bfloat16 adapters with Gaussian weights, which have no clusters to find.
 
     Args:
@@ -29,17 +42,20 @@ def build(folder: Path, *, adapters: int, layers: int, rank: int, seed: int = 0)
         adapters: How many.
         layers: Layers of seven sites each.
         rank: Rank of every site.
+        hidden: Width of the model.
+        intermediate: Width of its feed-forward layers.
         seed: Fixes the weights.
 
     Returns:
         Bytes of the weights files.
     """
     generator = torch.Generator().manual_seed(seed)
+    sites = layer_sites(hidden, intermediate)
     total = 0
     for number in range(adapters):
         tensors = {}
         for layer in range(layers):
-            for module, d_in, d_out in LAYER:
+            for module, d_in, d_out in sites:
                 key = f"base_model.model.model.layers.{layer}.{module}"
                 a = torch.randn(rank, d_in, generator=generator) / d_in**0.5
                 b = torch.randn(d_out, rank, generator=generator) / d_in**0.5
@@ -53,7 +69,7 @@ def build(folder: Path, *, adapters: int, layers: int, rank: int, seed: int = 0)
             "base_model_name_or_path": "synthetic/llama-1b",
             "r": rank,
             "lora_alpha": 2 * rank,
-            "target_modules": [module.rpartition(".")[2] for module, _, _ in LAYER],
+            "target_modules": [module.rpartition(".")[2] for module, _, _ in sites],
             "task_type": "CAUSAL_LM",
         }
         (here / "adapter_config.json").write_text(json.dumps(config))
