@@ -2,7 +2,8 @@
 
 `python -m jobs.bench_scale` merges zoos of rising size with one memory budget. It prints, for each, wall
 time, the peak of the fattest Ray worker, of the driver and of the object store, and what Ray spilled;
-then the exponent of time in adapters (1 is linear) and the ratio of the workers' peaks (1 is flat).
+then the exponent of time in adapters (1 is linear) and the ratio of the workers' peaks (1 is flat;
+zoos that do not fill the budget make it more).
 
 A worker's peak is its own memory (PSS without shared memory); the object store's is the pages in use of
 its file in shared memory, whoever has mapped them.
@@ -22,10 +23,12 @@ from typing import Any
 
 from jobs.synthetic_zoo import build
 from jobs.whole_merge import whole_merge
+from lego_ray.execution.api import parse_bytes
 
 SIZES = (64, 256, 1024)
-# Hidden width, layers and rank. Tiny ones let the number of adapters grow, not their bytes.
-SHAPE, SMALL_SHAPE = (512, 1, 16), (64, 1, 4)
+# Hidden width, layers and rank. Two layers, for a layer is the least that is one task; tiny shapes let
+# the number of adapters grow, not their bytes.
+SHAPE, SMALL_SHAPE = (256, 2, 16), (64, 2, 4)
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def main() -> None:
     )
     rows = [_merge(1, given, hidden, layers, rank)]
     rows += [_merge(size, given, hidden, layers, rank) for size in sizes]
-    print(json.dumps({"rows": rows, **_growth(rows)}))
+    print(json.dumps({"rows": rows, **_growth(rows, parse_bytes(given.memory_budget))}))
 
 
 def _merge(
@@ -84,9 +87,11 @@ def _merge(
     return {"adapters": adapters, "seconds": merged.seconds, **asdict(peaks)}
 
 
-def _growth(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The first row is one adapter: its wall is start-up, which the exponent leaves out."""
+def _growth(rows: Sequence[dict[str, Any]], budget: int) -> dict[str, float]:
+    """The first row is one adapter: its wall is start-up and its worker holds code alone."""
     start_up, sized = rows[0]["seconds"], rows[1:]
+    fattest = max(row["worker_bytes"] for row in sized)
+    of_budget = (fattest - rows[0]["worker_bytes"]) / budget
     adapters = [row["adapters"] for row in sized]
     exponent = slope(adapters, [max(row["seconds"] - start_up, 0.001) for row in sized])
     whole = slope(adapters, [row["seconds"] for row in sized])
@@ -95,13 +100,15 @@ def _growth(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     print(
         f"time grows as adapters^{exponent:.2f} without start-up ({start_up:.1f} s, the merge of one), "
         f"^{whole:.2f} with it\n"
-        f"largest over smallest zoo: worker peak {workers:.2f}, driver peak {drivers:.2f}"
+        f"largest over smallest zoo: worker peak {workers:.2f}, driver peak {drivers:.2f}\n"
+        f"the fattest worker took {of_budget:.2f} of the budget above what it takes for one adapter"
     )
     return {
         "start_up": start_up,
         "exponent": exponent,
         "exponent_with_start_up": whole,
         "worker_peak_ratio": workers,
+        "worker_peak_of_budget": of_budget,
         "driver_peak_ratio": drivers,
     }
 

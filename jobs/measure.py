@@ -75,10 +75,13 @@ def measure(command: list[str]) -> Measured:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    stdout, stderr = process.communicate()
-    seconds = time.perf_counter() - started
-    done.set()
-    watcher.join()
+    try:
+        stdout, stderr = process.communicate()
+        seconds = time.perf_counter() - started
+    finally:
+        process.terminate()  # if this was interrupted: in a session of its own, it is told by no one
+        done.set()
+        watcher.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{stderr}")
     return Measured(seconds, peaks, stdout)
