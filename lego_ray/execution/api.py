@@ -13,9 +13,10 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.errors import InvalidOption
 from lego_ray.execution.cataloguing import adapter_rows
-from lego_ray.execution.merging import Progress, check_strict, run_merge
+from lego_ray.execution.merging import run_merge
 from lego_ray.execution.runner import Runner, make_runner
 from lego_ray.execution.scanning import scan_sources
+from lego_ray.execution.solving import Progress, check_strict
 from lego_ray.execution.verifying import run_verify
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET, make_plan
@@ -175,6 +176,10 @@ def merge(
     nothing is overwritten. The same sources, recipe and seed give the same bytes with any runner, any
     number of workers and any order of adapters and ranks.
 
+    Each task that is done is kept below `<output>/.lego-ray` until the adapter is published. A run
+    that ended early, called again, goes on from there and gives the same bytes. Several runs of the
+    same merge may go on at once: one of them publishes.
+
     Args:
         sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`, each an adapter or
             a tree of them.
@@ -196,17 +201,19 @@ def merge(
         workers: Most tasks at once; None for one a CPU.
         memory_budget: Most memory one worker may take: bytes, or text such as `4GiB`.
         strict: Fail if an adapter is refused, instead of going on without it.
-        progress: Called with the plan, and with each task's result.
+        progress: Called with the plan, and with each task's result; first with those kept from an
+            earlier run, for which nothing was read now.
         **options: The method's options, such as `n_init`; see `methods.lego.Lego`.
 
     Returns:
         `merge_id`, `name`, `status` (`published` or `already published`), `output`, `catalog`,
         `adapters` (URIs merged), `refused` (a list of `{adapter, reason}`), `sites`, `rank`,
-        `method`, `seconds`, `bytes_read`, `warnings`.
+        `method`, `seconds`, `bytes_read` (by this call), `resumed_sites` (taken from an earlier,
+        unfinished run), `warnings`.
 
     Raises:
         BadInput: If it cannot be made as asked; nothing was written.
-        OutputExists: If the output holds something else.
+        OutputExists: If the output holds something else, or an unfinished run of another plan.
         StorageError: If a store cannot be read or written.
         RunFailed: If the run did not finish; nothing was published.
     """

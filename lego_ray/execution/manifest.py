@@ -7,10 +7,12 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
 
 MANIFEST_KEY = "lego_ray_manifest.json"
 MANIFEST_VERSION = 1

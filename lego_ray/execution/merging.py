@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,36 +12,23 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.execution.assemble import adapter_files
 from lego_ray.execution.cataloguing import adapter_rows, merge_row, msu_table, site_rows
+from lego_ray.execution.checkpoint import Checkpoints
 from lego_ray.execution.extract import content_hash
 from lego_ray.execution.manifest import MANIFEST_KEY, encode_manifest, manifest_of
 from lego_ray.execution.publish import publish, published_manifest
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.scanning import scan_sources
-from lego_ray.execution.task import GroupResult, SiteResult, tasks_of
+from lego_ray.execution.solving import Progress, Solved, check_strict, solve_plan
 from lego_ray.formats.peft_writer import WEIGHTS_NAME
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.report.model_card import model_card
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
-
-Progress = Callable[[Plan, GroupResult | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Solved:
-    """A plan that ran through, and everything it gave."""
-
-    plan: Plan
-    sites: tuple[SiteResult, ...]
-    results: tuple[GroupResult, ...]
-    bytes_read: int
 
 
 def run_merge(
@@ -79,85 +65,60 @@ def run_merge(
         runner.start()
     plan = make_plan(recipe, scan.inventory, sources=sources, memory_budget=memory_budget)
     catalog = open_catalog(catalog_uri) if catalog_uri else None
+    checkpoints = Checkpoints(store, plan)
     done = published_manifest(store, plan.digest)
     if done and (catalog is None or has_merge(catalog, done["merge_id"])):
+        checkpoints.clear()  # of a run that was cut short between publishing and this
         return _record_of_published(done, output, catalog, scan.bytes_read, started)
+    checkpoints.check()
     probe_create_only(store)
     if catalog:
         probe_create_only(open_store(catalog.uri))
-    solved = _solve(plan, scan.inventory, runner, memory_budget, strict, progress)
+    checkpoints.claim(catalog.uri if catalog else None, datetime.now(UTC))
+    try:
+        solved = solve_plan(
+            plan,
+            scan.inventory,
+            runner,
+            checkpoints,
+            memory_budget=memory_budget,
+            strict=strict,
+            progress=progress,
+        )
+    except BaseException:
+        checkpoints.release()
+        raise
     runner.stop()
     files = _files(solved, requested=plan.digest)
-    publish(store, files)
+    mine = publish(store, files)
     if catalog:
         _catalogue(catalog, solved, output, files, time.perf_counter() - started)
+    checkpoints.clear()
     return _record(
-        solved.plan,
+        solved,
         output=output,
         catalog=catalog,
-        status="published",
+        status="published" if mine else "already published",
         seconds=time.perf_counter() - started,
         bytes_read=scan.bytes_read + solved.bytes_read,
     )
 
 
-def check_strict(inventory: Inventory, strict: bool) -> None:
-    """Raises `StrictRefusal` if strict and an adapter was refused."""
-    if strict and inventory.refused:
-        first = inventory.refused[0]
-        raise StrictRefusal(
-            first.uri,
-            f"{len(inventory.refused)} adapters were refused and --strict was given; this one "
-            f"because {first.reason.rstrip('.')}",
-            "Mend or --exclude them, or run without --strict.",
-        )
-
-
-def _solve(
-    plan: Plan,
-    inventory: Inventory,
-    runner: Runner,
-    memory_budget: int,
-    strict: bool,
-    progress: Progress,
-) -> _Solved:
-    """Runs a plan; again without them if weights turn out bad, which no header can show."""
-    bytes_read = 0
-    while True:
-        progress(plan, None)
-        results = []
-        bad: dict[str, LegoRayError] = {}
-        for result in runner.run(tasks_of(plan)):
-            bytes_read += result.bytes_read
-            results.append(result)
-            for number, error in result.quarantined.items():
-                bad.setdefault(plan.adapters[number].uri, error)
-            progress(plan, result)
-        results.sort(key=lambda r: r.index)
-        if not bad:
-            sites = tuple(site for result in results for site in result.sites)
-            if len(sites) != plan.n_sites:
-                raise SitesFailed(plan.digest[:12], f"{len(sites)} of {plan.n_sites} were solved")
-            return _Solved(plan, sites, tuple(results), bytes_read)
-        inventory = inventory.quarantine(bad)
-        check_strict(inventory, strict)
-        plan = make_plan(plan.recipe, inventory, sources=sorted(bad), memory_budget=memory_budget)
-
-
-def _files(solved: _Solved, requested: str) -> dict[str, bytes]:
+def _files(solved: Solved, requested: str) -> dict[str, bytes]:
     full_weights = {k: v for r in solved.results for k, v in r.full_weights.items()}
     files = adapter_files(solved.plan, solved.sites, full_weights)
     files["README.md"] = model_card(solved.plan)
     hashes = []
     for number in range(len(solved.plan.adapters)):
-        tensors = [t for r in solved.results for t in r.tensor_hashes.get(number, ())]
-        hashes.append(content_hash(tensors))
+        # A set: results of runs that cut their tasks differently may share tensors.
+        tensors = {t for r in solved.results for t in r.tensor_hashes.get(number, ())}
+        hashes.append(content_hash(list(tensors)))
     files[MANIFEST_KEY] = encode_manifest(manifest_of(solved.plan, requested, hashes, files))
     return files
 
 
 def _catalogue(
-    catalog: Catalog, solved: _Solved, output: str, files: dict[str, bytes], seconds: float
+    catalog: Catalog, solved: Solved, output: str, files: dict[str, bytes], seconds: float
 ) -> None:
     plan, now = solved.plan, datetime.now(UTC)
     record_adapters(catalog, adapter_rows(Inventory(plan.adapters, plan.refused), now))
@@ -176,7 +137,7 @@ def _catalogue(
 
 
 def _record(
-    plan: Plan,
+    solved: Solved,
     *,
     output: str,
     catalog: Catalog | None,
@@ -184,6 +145,7 @@ def _record(
     seconds: float,
     bytes_read: int,
 ) -> dict[str, Any]:
+    plan = solved.plan
     return {
         "merge_id": plan.digest,
         "name": plan.recipe.name,
@@ -197,6 +159,7 @@ def _record(
         "method": plan.recipe.method,
         "seconds": round(seconds, 3),
         "bytes_read": bytes_read,
+        "resumed_sites": solved.resumed_sites,
         "warnings": list(plan.warnings),
     }
 
@@ -222,5 +185,6 @@ def _record_of_published(
         "method": manifest["recipe"]["method"],
         "seconds": round(time.perf_counter() - started, 3),
         "bytes_read": bytes_read,
+        "resumed_sites": 0,
         "warnings": [],
     }

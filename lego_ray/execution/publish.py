@@ -44,18 +44,23 @@ def published_manifest(store: Store, digest: str) -> dict[str, Any] | None:
     return manifest if LAST in keys else None
 
 
-def publish(store: Store, files: Mapping[str, bytes]) -> None:
+def publish(store: Store, files: Mapping[str, bytes]) -> bool:
     """Writes an adapter's files, `adapter_config.json` last.
 
-    A file that an earlier, interrupted run of the same plan left is taken as it is if it has the same
-    bytes.
+    A file that another run of the same plan wrote, before or at the same time, is taken as it is if
+    it has the same bytes.
+
+    Returns:
+        Whether this call wrote `adapter_config.json`, which of any number of runs only one does.
 
     Raises:
         OutputExists: If a file is there with other bytes.
     """
+    mine = False
     for key in sorted(files, key=lambda k: (k == LAST, k)):
         try:
             store.create(key, files[key])
+            mine = key == LAST
         except AlreadyExists as error:
             if _sha256(store, key) != hashlib.sha256(files[key]).hexdigest():
                 raise OutputExists(
@@ -63,6 +68,7 @@ def publish(store: Store, files: Mapping[str, bytes]) -> None:
                     f"{key} is there already, with other bytes",
                     "Choose another --output, or delete that one first.",
                 ) from error
+    return mine
 
 
 def _sha256(store: Store, key: str) -> str:

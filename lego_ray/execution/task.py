@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -136,14 +136,29 @@ def shard_tasks(task: GroupTask) -> list[GroupTask]:
     return [replace(task, sources=block) for block in blocks]
 
 
-def tasks_of(plan: Plan) -> Iterator[GroupTask]:
-    """The plan's tasks, in order. Weights passed through unmerged travel with the first."""
+def tasks_of(
+    plan: Plan, done: Collection[str] = frozenset(), *, full_weights: bool = True
+) -> Iterator[GroupTask]:
+    """The tasks that are left of a plan, in order, each under its group's number.
+
+    Args:
+        plan: The plan.
+        done: Names of sites to leave out; a task with none left is left out too.
+        full_weights: Whether the weights passed through unmerged are wanted. They travel with the
+            first task.
+    """
     for index, group in enumerate(plan.groups):
-        wanted = {site.site for site in group.sites}
+        left = tuple(site for site in group.sites if site.site not in done)
+        if not left:
+            continue
+        wanted = {site.site for site in left}
         sources = []
         for number, adapter in enumerate(plan.adapters):
             factors = tuple(f for f in adapter.sites if f.site in wanted)
-            kept = adapter.full_weights if index == 0 else ()
+            kept = adapter.full_weights if full_weights else ()
             if factors or kept:
                 sources.append(SourceSlice(number, adapter.uri, adapter.weights_key, factors, kept))
-        yield GroupTask(index, plan.digest, plan.recipe, group, tuple(sources), plan.memory_budget)
+        full_weights = False
+        # The group's estimates stand, as estimates from above.
+        rest = replace(group, sites=left)
+        yield GroupTask(index, plan.digest, plan.recipe, rest, tuple(sources), plan.memory_budget)

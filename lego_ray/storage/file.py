@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, StorageError, UnsafeStore, UnsupportedUri
 from lego_ray.storage.base import ByteRange, ObjectInfo
@@ -24,6 +25,9 @@ MAX_GAP = 64 << 10
 
 MAX_REQUEST = 1 << 30
 """Bytes. Linux moves at most 2 GiB a call."""
+
+# Each lost try takes a `delete` of another that falls within microseconds.
+_MAKE_TRIES = 20
 
 # What link() answers where a file system has no hard links, or allows none.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -152,10 +156,8 @@ class FileStore:
         path = self._path(key)
         temporary = path.with_name(TEMPORARY + secrets.token_hex(8))
         with disk_errors(str(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                # Mode "x" and not tempfile, whose files no one else may read.
-                with temporary.open("xb") as file:
+                with _open_new(temporary) as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -165,13 +167,30 @@ class FileStore:
             _sync_directory(path.parent)
 
     def delete(self, key: str) -> None:
-        """Removes one file; one that is not there is no error. Directories stay."""
+        """Removes one file; one that is not there is no error.
+
+        Directories below the root that this leaves empty go too, as they do on other stores.
+        """
         path = self._path(key)
         with (
             disk_errors(str(path)),
             contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError),
         ):
             path.unlink()
+            with contextlib.suppress(OSError):  # not empty, or not ours to remove
+                for above in path.parents[: key.count("/")]:
+                    above.rmdir()
+
+
+def _open_new(path: Path) -> BinaryIO:
+    """Opens a file that is not there yet, making its directory."""
+    for _ in range(_MAKE_TRIES):
+        # A directory that is empty so far may be removed by another's `delete` in between.
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Mode "x" and not tempfile, whose files no one else may read.
+            return path.open("xb")
+    return path.open("xb")
 
 
 def _link(temporary: Path, path: Path) -> None:
@@ -193,7 +212,10 @@ def _link(temporary: Path, path: Path) -> None:
 
 def _sync_directory(path: Path) -> None:
     """Makes a new name in a directory outlast a power cut, where the system can."""
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # another deleted the file again, and its directory with it
+        return
     try:
         os.fsync(handle)
     except OSError as error:

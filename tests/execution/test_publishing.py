@@ -144,7 +144,7 @@ def test_an_output_cut_short_is_not_completed_by_another_merge(zoo: Path, tmp_pa
     assert files_of(tmp_path / "m") == before
 
 
-@pytest.mark.parametrize("survived", range(len(FILES)))
+@pytest.mark.parametrize("survived", range(2 + len(FILES)))  # a marker, a checkpoint, the files
 def test_the_configuration_appears_last_whatever_write_fails(
     survived: int, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,8 +163,7 @@ def test_the_configuration_appears_last_whatever_write_fails(
         merge(zoo, tmp_path / "m")
     monkeypatch.undo()
     there = contents(tmp_path / "m")
-    assert sorted(there) == sorted(written)
-    assert len(there) == survived
+    assert sorted(there) == (sorted(written) if survived > 1 else [])  # a marker alone is let go of
     assert CONFIG not in there
     merge(zoo, tmp_path / "m")
     assert contents(tmp_path / "m") == contents(tmp_path / "wanted")
@@ -183,7 +182,9 @@ def test_a_crash_between_publishing_and_the_catalog_is_made_good(
     monkeypatch.undo()
     before = files_of(tmp_path / "m")
     record = merge(zoo, tmp_path / "m", catalog=tmp_path / "catalog")
-    assert files_of(tmp_path / "m") == before
+    assert record["status"] == "already published"
+    assert record["resumed_sites"] == 4
+    assert files_of(tmp_path / "m") == {n: f for n, f in before.items() if n in FILES}
     [row] = lego_ray.catalog.list_merges(tmp_path / "catalog").to_pylist()
     assert row["merge_id"] == record["merge_id"]
     counts = lego_ray.catalog.sql(

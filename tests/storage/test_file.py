@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,30 @@ def test_ranges_across_a_wide_gap_read_only_what_is_asked(tmp_path: Path) -> Non
     views = store.read_ranges("sparse", [ByteRange(size - 3, size), ByteRange(0, 4)])
     assert [bytes(view) for view in views] == [b"end", bytes(4)]
     assert store.bytes_read == 7
+
+
+def test_directories_go_with_their_last_file_and_the_root_stays(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "root")
+    for key in ("a/b/c", "a/b/d", "a/e", "f"):
+        store.create(key, b"")
+    store.delete("a/b/c")
+    assert (tmp_path / "root" / "a" / "b").is_dir()
+    store.delete("a/b/d")
+    assert not (tmp_path / "root" / "a" / "b").exists()
+    for key in ("a/e", "f"):
+        store.delete(key)
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_directory_that_another_empties_is_no_error(tmp_path: Path) -> None:
+    """Create makes the directory that delete takes away, over and over."""
+
+    def work(number: int) -> None:
+        store = FileStore(tmp_path)
+        for _ in range(200):
+            store.create(f"a/b/{number}", b"x")
+            store.delete(f"a/b/{number}")
+
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        list(threads.map(work, range(8)))
+    assert list(tmp_path.iterdir()) == []

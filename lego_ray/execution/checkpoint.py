@@ -1,0 +1,209 @@
+"""What a run keeps beside its output while it is under way, so that no task is done twice.
+
+    <output>/.lego-ray/run.json                  which plan the output is being made by
+    <output>/.lego-ray/<plan digest>/*.checkpoint    one file a finished task
+
+Sites are the unit: a run that is started again takes the sites that are done, however that run's work
+was cut into tasks. Everything is deleted once the adapter is published.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
+from lego_ray.execution.checkpoint_format import (
+    CHECKPOINT_VERSION,
+    Checkpoint,
+    UnreadableCheckpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+)
+from lego_ray.execution.task import GroupResult
+from lego_ray.storage.base import Store
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
+
+FOLDER = ".lego-ray/"
+MARKER = f"{FOLDER}run.json"
+# Not .safetensors: a scan must not take one for an adapter.
+ENDING = ".checkpoint"
+# Small reads and deletes that wait for a store.
+THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What earlier runs of a plan have done.
+
+    Attributes:
+        results: Their results, each site in one of them only.
+        done: Names of the sites that need not be done again.
+        full_weights: Whether the weights passed through unmerged are among them.
+    """
+
+    results: tuple[GroupResult, ...]
+    done: frozenset[str]
+    full_weights: bool
+
+
+def read_marker(store: Store) -> dict[str, Any] | None:
+    """Says which run an output is being made by, or None if there is none.
+
+    Raises:
+        OutputExists: If what is there is no marker of this release.
+    """
+    try:
+        data = store.read(MARKER)
+    except ObjectNotFound:
+        return None
+    try:
+        marker = dict(json.loads(data))
+        known = marker["checkpoint_version"] == CHECKPOINT_VERSION and "plan" in marker
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise OutputExists(
+            store.uri,
+            f"its {MARKER} is of another release of lego-ray",
+            f"Finish that run with that release, choose another --output, or delete "
+            f"{store.uri}/{FOLDER.rstrip('/')}.",
+        )
+    return marker
+
+
+class Checkpoints:
+    """A run's checkpoints. Any number of runs of one plan may share an output."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            store: The output.
+            plan: The plan as it was asked for.
+        """
+        self._store = store
+        self._plan = plan
+        self.uri = f"{store.uri}/{FOLDER.rstrip('/')}"
+
+    def check(self) -> bool:
+        """Says whether an unfinished run of the same plan is there.
+
+        Raises:
+            OutputExists: If there is one of another plan.
+        """
+        marker = read_marker(self._store)
+        if marker and marker["plan"] != self._plan.digest:
+            raise OutputExists(
+                self._store.uri,
+                f"an unfinished run of another plan, {marker['plan'][:12]}, is there "
+                f"({marker['name']}, {marker['method']} at rank {marker['rank']}, started "
+                f"{marker['started_at']}), and this one is {self._plan.digest[:12]}: the options "
+                f"or the adapters differ",
+                f"Finish that run, choose another --output, or delete {self.uri}.",
+            )
+        return marker is not None
+
+    def claim(self, catalog: str | None, now: datetime) -> None:
+        """Marks the output as being made by this plan.
+
+        Raises:
+            OutputExists: If another plan was faster.
+        """
+        plan = self._plan
+        marker = {
+            "checkpoint_version": CHECKPOINT_VERSION,
+            "plan": plan.digest,
+            "name": plan.recipe.name,
+            "method": plan.recipe.method,
+            "rank": plan.recipe.rank,
+            "adapters": len(plan.adapters),
+            "sites": plan.n_sites,
+            "tasks": len(plan.groups),
+            "started_at": now.isoformat(timespec="seconds"),
+            "catalog": catalog,
+        }
+        try:
+            self._store.create(MARKER, (json.dumps(marker, indent=1) + "\n").encode())
+        except AlreadyExists:
+            self.check()
+
+    def load(self, plan: Plan) -> Kept:
+        """Reads what is done of a plan: the one asked for, or one made of it without bad adapters.
+
+        A file that cannot be read is deleted, and its sites are done again.
+        """
+        sites = {site.site: site for group in plan.groups for site in group.sites}
+        keys = [info.key for info in self._store.list(f"{FOLDER}{plan.digest}/")]
+
+        def read(key: str) -> Checkpoint | None:
+            try:
+                return decode_checkpoint(self._store.read(key), plan.digest, sites)
+            except ObjectNotFound:  # another run of this plan published, and tidied up
+                return None
+            except UnreadableCheckpoint:
+                self._store.delete(key)
+                return None
+
+        with ThreadPoolExecutor(max_workers=THREADS) as threads:
+            found = [each for each in threads.map(read, keys) if each is not None]
+        return _each_site_once(found, plan)
+
+    def save(self, plan: Plan, number: int, covers: Collection[str], result: GroupResult) -> None:
+        """Keeps a task's result.
+
+        Args:
+            plan: The plan it is of.
+            number: Which plan of the run that is, from 1.
+            covers: Names of the sites it was to solve.
+            result: What it returned.
+        """
+        data = encode_checkpoint(
+            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result)
+        )
+        # Named after its sites, because another run may have cut its tasks in another way.
+        name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
+        key = f"{FOLDER}{plan.digest}/{result.index:05d}-{name}{ENDING}"
+        with contextlib.suppress(AlreadyExists):  # another run of this plan did the same
+            self._store.create(key, data)
+
+    def clear(self) -> None:
+        """Deletes everything that was kept, as far as the store lets it."""
+        with contextlib.suppress(StorageError):
+            keys = [info.key for info in self._store.list(FOLDER)]
+            with ThreadPoolExecutor(max_workers=THREADS) as threads:
+                list(threads.map(self._store.delete, (key for key in keys if key != MARKER)))
+            # Last, so that what is left of a plan is never left to another.
+            self._store.delete(MARKER)
+
+    def release(self) -> None:
+        """Lets go of the output if nothing was kept, as far as the store lets it."""
+        with contextlib.suppress(StorageError):
+            if [info.key for info in self._store.list(FOLDER)] == [MARKER]:
+                self._store.delete(MARKER)
+
+
+def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
+    """The results of files that may overlap, where runs that cut their tasks differently met."""
+    wanted = {span.name for adapter in plan.adapters for span in adapter.full_weights}
+    whole = {name for each in found for name in each.result.full_weights} >= wanted
+    done: set[str] = set()
+    again: set[str] = set()
+    if not whole and plan.n_sites == len({site for each in found for site in each.covers}):
+        # They travel with a run's first task, so there has to be one.
+        again = {site.site for site in plan.groups[0].sites}
+    results = []
+    for each in found:
+        taken = done | again
+        sites = tuple(s for s in each.result.sites if s.plan.site not in taken)
+        done |= set(each.covers) - again
+        results.append(replace(each.result, sites=sites))
+    return Kept(tuple(results), frozenset(done), whole)

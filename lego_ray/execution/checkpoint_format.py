@@ -1,0 +1,195 @@
+"""A task's result as the bytes of a file, and back, every bit of it.
+
+A file is in the safetensors format: arrays are tensors, and the rest is one JSON text in the metadata,
+so that a file's summary can be read without its arrays. No pickle: a checkpoint lies in a store that
+others may write to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lego_ray import errors
+from lego_ray.execution.task import GroupResult, SiteResult
+from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import SitePlan
+
+# Changes whenever a file of another release must not be read.
+CHECKPOINT_VERSION = 1
+
+_TEXT, _SEAL = "lego_ray_checkpoint", "sha256"
+_DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
+# Hashes of a zoo's tensors are text, but the format limits its metadata to 100 MB.
+_HASHES = "tensor_hashes"
+_KEPT = "full_weights"
+_APART = ("sites", "quarantined", "tensor_hashes", "full_weights")
+
+
+class UnreadableCheckpoint(Exception):
+    """A file is no checkpoint of this plan and release, or is damaged; it never leaves this room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A task's result, and what it was a result of.
+
+    Attributes:
+        plan: Digest of the plan that was run.
+        number: Which plan of its run that was, from 1; another is made when adapters turn out bad.
+        of_sites: Sites that plan has.
+        covers: Names of the sites the task was to solve.
+        result: What it returned.
+    """
+
+    plan: str
+    number: int
+    of_sites: int
+    covers: tuple[str, ...]
+    result: GroupResult
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """The bytes of a checkpoint's file."""
+    from safetensors.numpy import save
+
+    result = checkpoint.result
+    arrays: dict[str, NDArray[Any]] = {}
+    sites = []
+    for number, site in enumerate(result.sites):
+        values: dict[str, Any] = {"site": site.plan.site}
+        for field in fields(SiteResult):
+            value = getattr(site, field.name)
+            if isinstance(value, np.ndarray):
+                arrays[f"{number}.{field.name}"] = np.ascontiguousarray(value)
+            elif field.name != "plan":
+                values[field.name] = value
+        sites.append(values)
+    for number, raw in enumerate(result.full_weights.values()):
+        arrays[f"{_KEPT}.{number}"] = np.frombuffer(raw, np.uint8)
+    hashes = json.dumps({str(k): v for k, v in result.tensor_hashes.items()})
+    arrays[_HASHES] = np.frombuffer(hashes.encode(), np.uint8)
+    # Python writes the shortest text that gives a float back, NaN and infinity included.
+    text = json.dumps(
+        {
+            "version": CHECKPOINT_VERSION,
+            "plan": checkpoint.plan,
+            "number": checkpoint.number,
+            "of_sites": checkpoint.of_sites,
+            "covers": checkpoint.covers,
+            "sites": sites,
+            "quarantined": {
+                str(number): [type(error).__name__, error.where, error.problem, error.hint]
+                for number, error in result.quarantined.items()
+            },
+            "full_weights": list(result.full_weights),
+            "result": {
+                f.name: getattr(result, f.name) for f in fields(GroupResult) if f.name not in _APART
+            },
+        }
+    )
+    data: bytes = save(arrays, {_TEXT: text, _SEAL: _seal(text, arrays)})
+    return data
+
+
+def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> Checkpoint:
+    """Reads a checkpoint's file.
+
+    Args:
+        data: Its bytes.
+        plan: Digest of the plan at hand.
+        sites: That plan's sites, by name.
+
+    Raises:
+        UnreadableCheckpoint: If it is damaged, or of another plan or release.
+    """
+    try:
+        size = header_length(data[:LENGTH_BYTES], len(data), "")
+        header = data[LENGTH_BYTES : LENGTH_BYTES + size]
+        spans, metadata = parse_header(header, len(data), "")
+        about = parse_text(metadata)
+        if about["plan"] != plan:
+            raise UnreadableCheckpoint("it is of another plan")
+        arrays: dict[str, NDArray[Any]] = {
+            span.name: np.frombuffer(
+                data, _DTYPES[span.dtype], int(np.prod(span.shape)), span.start
+            ).reshape(span.shape)
+            for span in spans
+        }
+        if _seal(metadata[_TEXT], arrays) != metadata[_SEAL]:
+            raise UnreadableCheckpoint("its sha256 is not the one it gives")
+        return _checkpoint(about, arrays, sites)
+    except (errors.MalformedAdapter, AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = error.problem if isinstance(error, errors.LegoRayError) else repr(error)
+        raise UnreadableCheckpoint(problem) from error
+
+
+def parse_text(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON text of a checkpoint's metadata.
+
+    Raises:
+        UnreadableCheckpoint: If there is none of this release's version.
+    """
+    try:
+        about = json.loads(metadata[_TEXT])
+        version = about["version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnreadableCheckpoint("it is no checkpoint") from error
+    if version != CHECKPOINT_VERSION:
+        raise UnreadableCheckpoint(
+            f"it is of version {version}, this release writes {CHECKPOINT_VERSION}"
+        )
+    return dict(about)
+
+
+def _checkpoint(
+    about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], sites: Mapping[str, SitePlan]
+) -> Checkpoint:
+    solved = []
+    for number, values in enumerate(about["sites"]):
+        mine = {f.name: arrays.get(f"{number}.{f.name}") for f in fields(SiteResult)}
+        plain = {name: value for name, value in values.items() if name != "site"}
+        solved.append(SiteResult(**{**mine, **plain, "plan": sites[values["site"]]}))
+    hashes = json.loads(arrays[_HASHES].tobytes())
+    result = GroupResult(
+        sites=tuple(solved),
+        quarantined={int(k): _error(*said) for k, said in about["quarantined"].items()},
+        tensor_hashes={int(k): tuple((n, h) for n, h in pairs) for k, pairs in hashes.items()},
+        full_weights={
+            name: arrays[f"{_KEPT}.{number}"].tobytes()
+            for number, name in enumerate(about["full_weights"])
+        },
+        **about["result"],
+    )
+    covers = tuple(about["covers"])
+    if not sites.keys() >= set(covers):
+        raise UnreadableCheckpoint("it has sites the plan has not")
+    return Checkpoint(about["plan"], about["number"], about["of_sites"], covers, result)
+
+
+def _error(name: str, where: str, problem: str, hint: str) -> errors.LegoRayError:
+    kind = getattr(errors, name)
+    if not (isinstance(kind, type) and issubclass(kind, errors.LegoRayError)):
+        raise UnreadableCheckpoint(f"{name} is no error of this release")
+    return kind(where, problem, hint)
+
+
+def _seal(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Hex sha256 over everything a checkpoint holds."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        digest.update(f"\n{name} {arrays[name].dtype} {_shape(arrays[name].shape)}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return ",".join(map(str, sizes))

@@ -1,0 +1,126 @@
+"""Runs a plan to its end: what is left of it, and again if adapters turn out bad on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from lego_ray.errors import LegoRayError, NoAdaptersFound, SitesFailed, StrictRefusal
+from lego_ray.execution.checkpoint import Checkpoints, Kept
+from lego_ray.execution.runner import Runner
+from lego_ray.execution.task import GroupResult, SiteResult, tasks_of
+from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.planner import make_plan
+
+Progress = Callable[[Plan, GroupResult | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A plan that ran through, and everything it gave.
+
+    Attributes:
+        plan: The plan, without adapters that turned out bad.
+        sites: Its sites, in its order.
+        results: What they came in.
+        bytes_read: Bytes of tensors this run read, for plans given up included.
+        resumed_sites: Sites taken from earlier runs.
+    """
+
+    plan: Plan
+    sites: tuple[SiteResult, ...]
+    results: tuple[GroupResult, ...]
+    bytes_read: int
+    resumed_sites: int
+
+
+def solve_plan(
+    plan: Plan,
+    inventory: Inventory,
+    runner: Runner,
+    checkpoints: Checkpoints,
+    *,
+    memory_budget: int,
+    strict: bool,
+    progress: Progress,
+) -> Solved:
+    """Runs a plan; again without them if weights turn out bad, which no header can show.
+
+    Raises:
+        NoAdaptersFound: If no adapter is left; nothing is kept.
+        StrictRefusal: If strict and an adapter turned out bad; nothing is kept.
+        SitesFailed: If a site is missing from the results.
+    """
+    bytes_read, number = 0, 1
+    while True:
+        progress(plan, None)
+        kept = checkpoints.load(plan)
+        for result in kept.results:
+            progress(plan, replace(result, bytes_read=0, requests=0, seconds=0.0))
+        fresh = []
+        if len(kept.done) < plan.n_sites:
+            for result in runner.run(tasks_of(plan, kept.done, full_weights=not kept.full_weights)):
+                checkpoints.save(plan, number, _covered(plan, kept, result), result)
+                bytes_read += result.bytes_read
+                fresh.append(result)
+                progress(plan, result)
+        results = (*kept.results, *sorted(fresh, key=lambda r: r.index))
+        bad = _bad_adapters(plan, results)
+        if not bad:
+            return Solved(
+                plan=plan,
+                sites=_in_order(plan, results),
+                results=results,
+                bytes_read=bytes_read,
+                resumed_sites=sum(len(result.sites) for result in kept.results),
+            )
+        inventory = inventory.quarantine(bad)
+        try:
+            check_strict(inventory, strict)
+            plan = make_plan(
+                plan.recipe, inventory, sources=sorted(bad), memory_budget=memory_budget
+            )
+        except (NoAdaptersFound, StrictRefusal):
+            # The way out is another plan, which what is kept would stand in the way of.
+            checkpoints.clear()
+            raise
+        number += 1
+
+
+def check_strict(inventory: Inventory, strict: bool) -> None:
+    """Raises `StrictRefusal` if strict and an adapter was refused."""
+    if strict and inventory.refused:
+        first = inventory.refused[0]
+        raise StrictRefusal(
+            first.uri,
+            f"{len(inventory.refused)} adapters were refused and --strict was given; this one "
+            f"because {first.reason.rstrip('.')}",
+            "Mend or --exclude them, or run without --strict.",
+        )
+
+
+def _covered(plan: Plan, kept: Kept, result: GroupResult) -> list[str]:
+    """Names of the sites a task was to solve."""
+    return [s.site for s in plan.groups[result.index].sites if s.site not in kept.done]
+
+
+def _bad_adapters(plan: Plan, results: Sequence[GroupResult]) -> dict[str, LegoRayError]:
+    """URI of each adapter that turned out bad, with the reason that does not hang on who was first."""
+    bad: dict[str, LegoRayError] = {}
+    for result in results:
+        for number, error in result.quarantined.items():
+            uri = plan.adapters[number].uri
+            bad[uri] = min(bad.get(uri, error), error, key=str)
+    return bad
+
+
+def _in_order(plan: Plan, results: Sequence[GroupResult]) -> tuple[SiteResult, ...]:
+    found = {site.plan.site: site for result in results for site in result.sites}
+    missing = [s.site for g in plan.groups for s in g.sites if s.site not in found]
+    if missing:
+        raise SitesFailed(
+            plan.digest[:12],
+            f"{len(missing)} of {plan.n_sites} were not solved, {missing[0]} first",
+        )
+    return tuple(found[s.site] for g in plan.groups for s in g.sites)
