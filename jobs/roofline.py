@@ -18,8 +18,8 @@ import lego_ray
 from jobs.cores import at_once
 from jobs.source_reads import timed_reads
 from lego_ray.execution.task import GroupTask, tasks_of
-from lego_ray.numerics.gram import BLOCK, COLUMNS
-from lego_ray.numerics.kmeans import CHUNK
+from lego_ray.numerics import assign, gram
+from lego_ray.numerics.kmeans import CENTROIDS_AT_ONCE
 
 ROUNDS = 5
 # Seconds of products a round: a hundred of them and more.
@@ -121,11 +121,11 @@ def measure_speeds(zoo: Path, site: SiteWork, workers: int) -> Speeds:
     """
     tasks = list(tasks_of(lego_ray.plan(zoo, rank=site.k)))
     shares = [(share,) for first in range(workers) if (share := tasks[first::workers])]
-    gram = ("float64", BLOCK, COLUMNS, site.n)
-    lloyd = ("float32", min(CHUNK, site.n), site.d, site.k)
+    products = ("float64", gram.BLOCK, gram.COLUMNS, site.n)
+    lloyd = ("float32", assign.ROWS["cpu"], assign.COLUMNS, max(site.k, CENTROIDS_AT_ONCE))
     return Speeds(
         read=sum(at_once(read_speed, shares)),
-        float64=sum(at_once(matmul_speed, [gram] * workers)),
+        float64=sum(at_once(matmul_speed, [products] * workers)),
         float32=sum(at_once(matmul_speed, [lloyd] * workers)),
     )
 

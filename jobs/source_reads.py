@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lego_ray.execution.extract import READ_AHEAD
 from lego_ray.execution.task import GroupTask, SourceSlice
+from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.open import open_store
 

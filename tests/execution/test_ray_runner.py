@@ -48,7 +48,7 @@ def many_tasks(tmp_path: Path, count: int) -> Plan:
 
 def solves_with(monkeypatch: pytest.MonkeyPatch, task: Callable[[GroupTask], GroupResult]) -> None:
     """Runs `task` on the workers in the place of solve_group."""
-    monkeypatch.setattr(solve, "solve_group", task)
+    monkeypatch.setattr(solve, "solve_group", lambda given, gpus: task(given))
 
 
 def on_the_worker(task: GroupTask) -> GroupResult:
