@@ -7,6 +7,7 @@ again and remembers nothing else; the owner starts its site over. Both give the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -31,8 +32,9 @@ class ShardActor:
     and one that took the place of another reads what that one held.
     """
 
-    def __init__(self, gpus: float) -> None:
+    def __init__(self, gpus: float, retries: int) -> None:
         self._gpus = gpus
+        self._retries = retries
         self._holds = ""
         self._shard: Shard | None = None
         self._report: GroupResult | None = None
@@ -41,8 +43,15 @@ class ShardActor:
         """Reads a shard, unless it is the one held; says what that showed."""
         if self._holds != at.name or self._report is None:
             self._holds, self._shard, self._report = at.name, None, None  # before the next is read
-            self._shard, self._report = load_shard(ray.get(at.task[0]), device_of(self._gpus))
+            self._shard, self._report = self._read(ray.get(at.task[0]))
         return self._report
+
+    def _read(self, task: GroupTask) -> tuple[Shard | None, GroupResult]:
+        """Reads a shard; again if the store fails in a way that may pass."""
+        for _ in range(self._retries):
+            with suppress(StoreUnavailable):  # which has tried several times itself
+                return load_shard(task, device_of(self._gpus))
+        return load_shard(task, device_of(self._gpus))
 
     def call(
         self,
@@ -134,12 +143,12 @@ def get(answer: Any, what: str) -> Any:
         ) from error
 
 
-def resilient(actor: type, retries: int, **options: Any) -> Any:
-    """An actor class whose actors are started anew, and called again, this many times."""
+def resilient(actor: type, restarts: int, **options: Any) -> Any:
+    """An actor class whose actors are started anew this many times, and called again each time.
+
+    Calls are repeated without a bound of their own: while a node is not yet known to be lost, each
+    try of a call fails.
+    """
     return ray.remote(actor).options(
-        max_restarts=retries, max_task_retries=retries, **{"num_cpus": 0, **options}
+        max_restarts=restarts, max_task_retries=-1, **{"num_cpus": 0, **options}
     )
-
-
-# Failures of a store that may pass; the store itself has tried several times before.
-PASSING = [StoreUnavailable]

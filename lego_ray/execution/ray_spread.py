@@ -31,7 +31,7 @@ def solve_on_teams(
         tasks: Tasks with shards.
         slots: Workers the cluster has.
         gpus: Share of a GPU each shard takes.
-        retries: Times a lost actor is started anew.
+        retries: Times a lost actor is started anew for each site, and a failed read tried again.
 
     Raises:
         RunFailed: If the cluster cannot hold all shards of a site at once.
@@ -124,35 +124,36 @@ class _Team:
 
         from lego_ray.execution.ray_actors import ShardActor, SiteActor, resilient
 
+        restarts = retries * len(tasks)  # an actor serves many sites
         self._group = placement_group(list(bundles), strategy="PACK")
         self._actors = [
             resilient(
                 ShardActor,
-                retries,
+                restarts,
                 num_cpus=bundle["CPU"],
                 num_gpus=gpus,
                 memory=int(bundle["memory"]),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, number),
-            ).remote(gpus)
+            ).remote(gpus, retries)
             for number, bundle in enumerate(bundles)
         ]
         memory = max(task.group.owner_bytes for task in tasks)
-        self._owner = resilient(SiteActor, retries, memory=memory).remote()
+        self._owner = resilient(SiteActor, restarts, memory=memory).remote()
 
     def solve(self, task: GroupTask) -> Any:
         """Begins a site; what Ray is asked about it."""
         import ray
 
-        from lego_ray.execution.ray_actors import PASSING, ShardAt
+        from lego_ray.execution.ray_actors import ShardAt
 
         shards = [
             ShardAt(f"{task.group.name} shard {number}", [ray.put(part)])
             for number, part in enumerate(shard_tasks(task))
         ]
         # The shards have the sources; the owner needs none.
-        return self._owner.solve.options(
-            retry_exceptions=PASSING, name=f"solve {task.group.name}"
-        ).remote(replace(task, sources=()), self._actors[: len(shards)], shards)
+        return self._owner.solve.options(name=f"solve {task.group.name}").remote(
+            replace(task, sources=()), self._actors[: len(shards)], shards
+        )
 
     def close(self) -> None:
         """Ends its actors and gives their resources back."""

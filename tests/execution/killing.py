@@ -45,20 +45,21 @@ def killing(title: str, times: int) -> Iterator[list[int]]:
         hunter.join()
 
 
-def titled(title: str) -> list[int]:
-    """Processes below this one whose title begins so."""
+def titled(title: str, below: int | None = None) -> list[int]:
+    """Processes below one, or below this one, whose title begins so."""
     found = []
+    top = os.getpid() if below is None else below
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             pid = int(cmdline.parent.name)
-            if cmdline.read_bytes().startswith(title.encode()) and _is_below(pid):
+            if cmdline.read_bytes().startswith(title.encode()) and _is_below(pid, top):
                 found.append(pid)
     return found
 
 
-def _is_below(pid: int) -> bool:
+def _is_below(pid: int, top: int) -> bool:
     while pid > 1:
-        if pid == os.getpid():
+        if pid == top:
             return True
         stat = Path(f"/proc/{pid}/stat").read_text()
         pid = int(stat.rpartition(")")[2].split()[1])
