@@ -96,7 +96,7 @@ def plan(as_json: bool, **given: Any) -> None:
     from lego_ray.execution import api
 
     method = options.method_options(given)
-    for name in ("catalog", "runner", "address", "workers"):
+    for name in ("catalog", "runner", "address", "workers", "gpus"):
         given.pop(name)  # where it runs and is recorded changes nothing that is planned
     made = api.plan(**given, **method)
     if as_json:
@@ -117,8 +117,18 @@ def plan(as_json: bool, **given: Any) -> None:
         click.echo(f"warning   {warning}")
     click.echo()
     print_table(
-        ("task", "sites", "read", "memory"),
-        ((g.name, len(g.sites), size(g.read_bytes), size(g.peak_bytes)) for g in made.groups),
+        ("task", "sites", "route", "shards", "read", "memory"),
+        (
+            (
+                g.name,
+                len(g.sites),
+                g.routes,
+                len(g.shards) or "",
+                size(g.read_bytes),
+                size(g.peak_bytes),
+            )
+            for g in made.groups
+        ),
     )
     click.echo(
         f"\n{count(len(made.adapters), 'adapter')} taken, {len(made.refused)} left out; "
@@ -150,7 +160,7 @@ def merge(as_json: bool, **given: Any) -> None:
     """
     from lego_ray.execution.runner import make_runner
 
-    where = {key: given.pop(key) for key in ("address", "workers")}
+    where = {key: given.pop(key) for key in ("address", "workers", "gpus")}
     runner = make_runner(given.pop("runner"), **where)
     # Ray comes up while torch is imported. On an error it is left to the end of this process, so
     # that the message need not wait for it.

@@ -223,6 +223,13 @@ run = _all(
         help="Where Ray is: local starts one, auto joins the running cluster, ray://...",
     ),
     click.option("--workers", type=int, metavar="N", help="Most tasks at once. [default: CPUs]"),
+    click.option(
+        "--gpus",
+        type=float,
+        default=0.0,
+        metavar="G",
+        help="Share of a GPU each task takes, such as 0.5. [default: 0]",
+    ),
     strict,
 )
 

@@ -165,6 +165,7 @@ def merge(
     runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
+    gpus: float = 0.0,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     strict: bool = False,
     progress: Progress | None = None,
@@ -199,7 +200,10 @@ def merge(
             when its work is done.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
         workers: Most tasks at once; None for one a CPU.
-        memory_budget: Most memory one worker may take: bytes, or text such as `4GiB`.
+        gpus: Share of a GPU each task takes, such as 0.5 or 1, as Ray counts them; 0 for none. A GPU
+            gives the same labels but for near ties, and centroids to float32 rounding.
+        memory_budget: Most memory one worker may take: bytes, or text such as `4GiB`. A site whose
+            pool needs more is spread over several.
         strict: Fail if an adapter is refused, instead of going on without it.
         progress: Called with the plan, and with each task's result; first with those kept from an
             earlier run, for which nothing was read now.
@@ -232,7 +236,9 @@ def merge(
     )
     budget = parse_bytes(memory_budget)
     mine = (
-        make_runner(runner, address=address, workers=workers) if isinstance(runner, str) else None
+        make_runner(runner, address=address, workers=workers, gpus=gpus)
+        if isinstance(runner, str)
+        else None
     )
     try:
         return run_merge(

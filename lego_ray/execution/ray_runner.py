@@ -87,12 +87,14 @@ class RayRunner:
         import ray
 
         running: list[_Launched] = []
-        upcoming = next(tasks, None)
+        a_core, task = 1, None
         try:
-            while upcoming or running:
-                while upcoming and len(running) < self._slots() * _a_core(upcoming):
-                    running.append(_Launched(upcoming, self._gpus))
-                    upcoming = next(tasks, None)
+            while True:
+                while len(running) < self._slots() * a_core and (task := next(tasks, None)):
+                    running.append(_Launched(task, self._gpus))
+                    a_core = _a_core(task)
+                if not running:
+                    return
                 answers = [each.answer for each in running]
                 done, _ = ray.wait(answers, num_returns=1, timeout=LOOK_AGAIN_SECONDS)
                 if done:

@@ -151,9 +151,8 @@ class _Team:
             for number, part in enumerate(shard_tasks(task))
         ]
         # The shards have the sources; the owner needs none.
-        return self._owner.solve.options(name=f"solve {task.group.name}").remote(
-            replace(task, sources=()), self._actors[: len(shards)], shards
-        )
+        alone = replace(task, sources=())
+        return self._owner.solve.remote(alone, self._actors[: len(shards)], shards)
 
     def close(self) -> None:
         """Ends its actors and gives their resources back."""

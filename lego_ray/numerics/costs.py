@@ -13,8 +13,8 @@ from lego_ray.numerics.partial_sums import CHUNK
 
 # A pool larger than this is seeded from a sample, of 32 rows a cluster if that is more.
 SEED_ROWS = 2048
-# Lloyd steps of a restart on data without clusters, where they are most.
-STEPS = 20
+# Lloyd steps of a restart, as many as on data without clusters in many dimensions, or of few clusters.
+STEPS = 10
 # Multiply-adds a second of torch's matmul on one core: float64, and float32 with as few columns as
 # there are centroids.
 MATMUL_64 = 2.0e10
@@ -77,12 +77,12 @@ def msu_costs(n: int, d_in: int, d_out: int, k: int, n_init: int) -> Costs:
     """
     d = d_in + d_out
     m = sample_rows(n, k)
-    candidates = n_init * (2 + int(math.log(k)))
-    seeding = k * m * candidates * d / MATMUL_64
+    seeding = m * m * d / 2 / MATMUL_64 + k * n_init * m * (2 + math.log(k)) * TOUCH
     steps = n_init * STEPS * n * k * d / MATMUL_32 + n_init * PASSES * n * d * TOUCH
-    norm = n * min(n * d / 2, d_in * d_out) / MATMUL_64
+    norm = n * d_in * d_out / MATMUL_32
     seconds = seeding + steps + norm + 6 * n * d * TOUCH
-    return Costs(seconds, spread_fixed_bytes(d, k, n_init) + spread_row_bytes(k, n_init) * n)
+    fixed = spread_fixed_bytes(d, k, n_init) + 8 * m * m * 2 + 4 * m * d
+    return Costs(seconds, fixed + spread_row_bytes(k, n_init) * n)
 
 
 def spread_fixed_bytes(d: int, k: int, n_init: int) -> int:

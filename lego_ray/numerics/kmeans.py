@@ -23,7 +23,7 @@ from lego_ray.numerics.clustering import (
     renumber,
 )
 from lego_ray.numerics.partial_sums import PartialSums, chunks, fold, quanta_of
-from lego_ray.numerics.seeding import SAME_POINT, Distances, kmeans_plus_plus
+from lego_ray.numerics.seeding import SAME_POINT, Distances, gram_distances, kmeans_plus_plus
 from lego_ray.numerics.shard import Shard, Which
 from lego_ray.numerics.spread import LocalShards, SpreadPool
 
@@ -55,6 +55,8 @@ def _sample_distances(pool: SpreadPool, sample: Tensor) -> Distances:
     """Squared distances between points of a sample, each asked of the shards when it is needed."""
     squared = pool.squared[sample]
     own, back = pool.locate(sample)
+    if pool.n_shards == 1:  # which has all pairs, and need not widen its rows once a seed
+        return gram_distances(next(pool.shards.map(work.all_products, own=own)))
 
     def distances(rows: Tensor) -> Tensor:
         flat, where = torch.unique(rows, return_inverse=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.numerics.assign import assign, distances_to_own
+from lego_ray.numerics.gram import gram
 from lego_ray.numerics.lowrank import inner_product, update_block
 from lego_ray.numerics.msu import digests, squared_norms
 from lego_ray.numerics.partial_sums import PartialSums, column_peaks, moved_sums
@@ -176,9 +177,14 @@ def inner(shard: Shard, merged: Tensor) -> float:
     return inner_product(merged.to(rows.device), rows, shard.pool.d_in)
 
 
-def dense_block(shard: Shard, start: int, end: int) -> Tensor:
+def dense_block(shard: Shard, start: int, end: int, kind: torch.dtype) -> Tensor:
     """`update_block` of the shard's MSUs, shape (end - start, d_in), float64."""
-    return update_block(shard.pool.rows, shard.pool.d_in, start, end).cpu()
+    return update_block(shard.pool.rows, shard.pool.d_in, start, end, kind).cpu()
+
+
+def all_products(shard: Shard, at: Tensor) -> Tensor:
+    """Inner products of the points at some positions, shape (m, m), float64."""
+    return gram(shard.points[at.to(shard.points.device)]).cpu()
 
 
 def _moved(values: Tensor, before: Tensor, after: Tensor, k: int, quanta: Tensor) -> PartialSums:

@@ -76,6 +76,11 @@ class SpreadPool:
         self.squared = torch.cat([f.squared for f in found])[self._order]
 
     @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return len(self._sizes)
+
+    @property
     def mean_rank(self) -> float:
         """Mean rank of the adapters that have this site."""
         return self.n / int(torch.unique(self.adapters).numel())
@@ -93,11 +98,13 @@ class SpreadPool:
     def compare(self, merged: Tensor) -> UpdateComparison:
         """Compares a merged site, rows of shape (k, d), with the sum of the pool's updates.
 
-        Holds one block of the dense sum at a time.
+        Holds one block of the dense sum at a time. Where the merge may be the exact sum, products are
+        float64, else float32; see `lowrank.update_block`.
         """
+        kind = torch.float64 if merged.shape[0] >= self.n else torch.float32
         squares = []
         for start, end in block_bounds(self.d_in, self.width - self.d_in):
-            blocks = self.shards.map(work.dense_block, start, end)
+            blocks = self.shards.map(work.dense_block, start, end, kind)
             total = next(blocks)
             for block in blocks:
                 total = total + block
