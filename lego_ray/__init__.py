@@ -1,7 +1,7 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`scan`, `plan`, `merge` and `verify` are the command line's verbs as calls; `lego_ray.catalog` has the
-rest. Importing this package loads neither torch nor Ray.
+`scan`, `plan`, `merge`, `status` and `verify` are the command line's verbs as calls; `lego_ray.catalog`
+has the rest. Importing this package loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.execution.api import merge, plan, scan, verify
+    from lego_ray.execution.status import status
 
-__all__ = ["catalog", "merge", "plan", "scan", "verify"]
+__all__ = ["catalog", "merge", "plan", "scan", "status", "verify"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "catalog":
         return import_module("lego_ray.catalog")
+    if name == "status":
+        # Not by way of the other calls, which need torch.
+        return import_module("lego_ray.execution.status").status
     if name in __all__:
         return getattr(import_module("lego_ray.execution.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -10,7 +11,10 @@ import click
 from lego_ray import __version__
 from lego_ray.cli import options
 from lego_ray.cli.catalog import catalog
+from lego_ray.cli.interrupts import resumable
+from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
+from lego_ray.cli.status import status
 from lego_ray.errors import LegoRayError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -147,31 +151,21 @@ def plan(as_json: bool, **given: Any) -> None:
 @options.catalog
 @options.run
 @options.method
+@options.log
 @options.as_json
-def merge(as_json: bool, **given: Any) -> None:
+def merge(as_json: bool, log: str, **given: Any) -> None:
     """Merge the adapters under some sources into one.
 
     Writes a PEFT directory at the output, adapter_config.json last. Nothing is ever overwritten:
-    run again, the same merge is left as it is.
+    run again, the same merge is left as it is. Finished tasks are kept beside the output until then,
+    so a run that was stopped goes on where it was.
 
     \b
     Example:
       lego-ray merge ./adapters --rank 16 --output ./merged --catalog ./catalog
     """
-    from lego_ray.execution.runner import make_runner
-
-    where = {key: given.pop(key) for key in ("address", "workers", "gpus")}
-    runner = make_runner(given.pop("runner"), **where)
-    # Ray comes up while torch is imported. On an error it is left to the end of this process, so
-    # that the message need not wait for it.
-    runner.start()
-    from lego_ray.cli.progress import SiteProgress
-    from lego_ray.execution import api
-
-    method = options.method_options(given)
-    with SiteProgress() as progress:
-        record = api.merge(**given, **method, runner=runner, progress=progress)
-    runner.close()
+    with resumable(given["output"]) as last, shown(log):
+        record = _merge(given, last)
     if as_json:
         print_json(record)
         return
@@ -232,6 +226,7 @@ def verify(
         click.echo("give --sources to have the errors against the source adapters computed")
 
 
+cli.add_command(status)
 cli.add_command(catalog)
 
 
@@ -250,8 +245,27 @@ def main() -> None:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was published", err=True)
+        click.echo("interrupted", err=True)
         sys.exit(130)
+
+
+def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
+    from lego_ray.execution.runner import make_runner
+
+    where = {key: given.pop(key) for key in ("address", "workers", "gpus")}
+    runner = make_runner(given.pop("runner"), **where)
+    # Ray comes up while torch is imported. On an error it is left to the end of this process, so
+    # that the message need not wait for it.
+    runner.start()
+    last.callback(runner.close)
+    from lego_ray.cli.progress import SiteProgress
+    from lego_ray.execution import api
+
+    method = options.method_options(given)
+    with SiteProgress() as progress:
+        record = api.merge(**given, **method, runner=runner, progress=progress)
+    runner.close()
+    return record
 
 
 def _ranks(low: int, high: int) -> str:

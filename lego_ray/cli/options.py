@@ -60,6 +60,14 @@ as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout."
 )
 
+log = click.option(
+    "--log",
+    type=click.Choice(("text", "json", "none")),
+    default="none",
+    show_default=True,
+    help="Say on stderr what happens, as text or one JSON object a line.",
+)
+
 strict = click.option("--strict", is_flag=True, help="Fail if any adapter is refused.")
 
 full_weights = click.option(

@@ -17,6 +17,7 @@ from lego_ray.execution.merging import run_merge
 from lego_ray.execution.runner import Runner, make_runner
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import Progress, check_strict
+from lego_ray.execution.status import status as status
 from lego_ray.execution.verifying import run_verify
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET, make_plan

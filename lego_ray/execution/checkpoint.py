@@ -1,8 +1,5 @@
 """What a run keeps beside its output while it is under way, so that no task is done twice.
 
-    <output>/.lego-ray/run.json                  which plan the output is being made by
-    <output>/.lego-ray/<plan digest>/*.checkpoint    one file a finished task
-
 Sites are the unit: a run that is started again takes the sites that are done, however that run's work
 was cut into tasks. Everything is deleted once the adapter is published.
 """
@@ -12,19 +9,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from logging import WARNING
+from typing import TYPE_CHECKING
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
-from lego_ray.execution.checkpoint_format import (
+from lego_ray.execution import journal
+from lego_ray.execution.checkpoint_format import Checkpoint, decode_checkpoint, encode_checkpoint
+from lego_ray.execution.run_folder import (
     CHECKPOINT_VERSION,
-    Checkpoint,
+    ENDING,
+    FOLDER,
+    MARKER,
     UnreadableCheckpoint,
-    decode_checkpoint,
-    encode_checkpoint,
+    folder_uri,
+    read_marker,
 )
 from lego_ray.execution.task import GroupResult
 from lego_ray.storage.base import Store
@@ -32,10 +34,6 @@ from lego_ray.storage.base import Store
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
 
-FOLDER = ".lego-ray/"
-MARKER = f"{FOLDER}run.json"
-# Not .safetensors: a scan must not take one for an adapter.
-ENDING = ".checkpoint"
 # Small reads and deletes that wait for a store.
 THREADS = 16
 
@@ -55,31 +53,6 @@ class Kept:
     full_weights: bool
 
 
-def read_marker(store: Store) -> dict[str, Any] | None:
-    """Says which run an output is being made by, or None if there is none.
-
-    Raises:
-        OutputExists: If what is there is no marker of this release.
-    """
-    try:
-        data = store.read(MARKER)
-    except ObjectNotFound:
-        return None
-    try:
-        marker = dict(json.loads(data))
-        known = marker["checkpoint_version"] == CHECKPOINT_VERSION and "plan" in marker
-    except (KeyError, TypeError, ValueError):
-        known = False
-    if not known:
-        raise OutputExists(
-            store.uri,
-            f"its {MARKER} is of another release of lego-ray",
-            f"Finish that run with that release, choose another --output, or delete "
-            f"{store.uri}/{FOLDER.rstrip('/')}.",
-        )
-    return marker
-
-
 class Checkpoints:
     """A run's checkpoints. Any number of runs of one plan may share an output."""
 
@@ -92,7 +65,6 @@ class Checkpoints:
         """
         self._store = store
         self._plan = plan
-        self.uri = f"{store.uri}/{FOLDER.rstrip('/')}"
 
     def check(self) -> bool:
         """Says whether an unfinished run of the same plan is there.
@@ -108,16 +80,30 @@ class Checkpoints:
                 f"({marker['name']}, {marker['method']} at rank {marker['rank']}, started "
                 f"{marker['started_at']}), and this one is {self._plan.digest[:12]}: the options "
                 f"or the adapters differ",
-                f"Finish that run, choose another --output, or delete {self.uri}.",
+                f"Finish that run, choose another --output, or delete {folder_uri(self._store)}.",
             )
         return marker is not None
 
-    def claim(self, catalog: str | None, now: datetime) -> None:
-        """Marks the output as being made by this plan.
+    @contextlib.contextmanager
+    def held(self, catalog: str | None) -> Iterator[None]:
+        """Marks the output as being made by this plan, for a block that saves what it does.
+
+        If the block fails before it saved anything, the output is let go of.
+
+        Args:
+            catalog: Where the merge will be recorded, for whoever looks at the marker.
 
         Raises:
             OutputExists: If another plan was faster.
         """
+        try:
+            self._claim(catalog)
+            yield
+        except BaseException:
+            self._release()
+            raise
+
+    def _claim(self, catalog: str | None) -> None:
         plan = self._plan
         marker = {
             "checkpoint_version": CHECKPOINT_VERSION,
@@ -128,7 +114,7 @@ class Checkpoints:
             "adapters": len(plan.adapters),
             "sites": plan.n_sites,
             "tasks": len(plan.groups),
-            "started_at": now.isoformat(timespec="seconds"),
+            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "catalog": catalog,
         }
         try:
@@ -149,7 +135,9 @@ class Checkpoints:
                 return decode_checkpoint(self._store.read(key), plan.digest, sites)
             except ObjectNotFound:  # another run of this plan published, and tidied up
                 return None
-            except UnreadableCheckpoint:
+            except UnreadableCheckpoint as error:
+                where = f"{self._store.uri}/{key}"
+                journal.note("checkpoint unreadable", plan.digest, WARNING, file=where, why=error)
                 self._store.delete(key)
                 return None
 
@@ -166,8 +154,9 @@ class Checkpoints:
             covers: Names of the sites it was to solve.
             result: What it returned.
         """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         data = encode_checkpoint(
-            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result)
+            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now)
         )
         # Named after its sites, because another run may have cut its tasks in another way.
         name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
@@ -184,10 +173,11 @@ class Checkpoints:
             # Last, so that what is left of a plan is never left to another.
             self._store.delete(MARKER)
 
-    def release(self) -> None:
-        """Lets go of the output if nothing was kept, as far as the store lets it."""
-        with contextlib.suppress(StorageError):
-            if [info.key for info in self._store.list(FOLDER)] == [MARKER]:
+    def _release(self) -> None:
+        with contextlib.suppress(StorageError, OutputExists):
+            marker = read_marker(self._store)
+            mine = marker is not None and marker["plan"] == self._plan.digest
+            if mine and [info.key for info in self._store.list(FOLDER)] == [MARKER]:
                 self._store.delete(MARKER)
 
 

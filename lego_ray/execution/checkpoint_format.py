@@ -17,25 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray import errors
+from lego_ray.execution.run_folder import (
+    CHECKPOINT_VERSION,
+    TEXT,
+    UnreadableCheckpoint,
+    parse_text,
+)
 from lego_ray.execution.task import GroupResult, SiteResult
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import SitePlan
 
-# Changes whenever a file of another release must not be read.
-CHECKPOINT_VERSION = 1
-
-_TEXT, _SEAL = "lego_ray_checkpoint", "sha256"
+_SEAL = "sha256"
 _DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
 # Hashes of a zoo's tensors are text, but the format limits its metadata to 100 MB.
 _HASHES = "tensor_hashes"
 _KEPT = "full_weights"
 _APART = ("sites", "quarantined", "tensor_hashes", "full_weights")
-
-
-class UnreadableCheckpoint(Exception):
-    """A file is no checkpoint of this plan and release, or is damaged; it never leaves this room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,7 @@ class Checkpoint:
         of_sites: Sites that plan has.
         covers: Names of the sites the task was to solve.
         result: What it returned.
+        saved_at: When that was, in UTC, as ISO 8601 has it.
     """
 
     plan: str
@@ -55,6 +55,7 @@ class Checkpoint:
     of_sites: int
     covers: tuple[str, ...]
     result: GroupResult
+    saved_at: str = ""
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -84,6 +85,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "plan": checkpoint.plan,
             "number": checkpoint.number,
             "of_sites": checkpoint.of_sites,
+            "saved_at": checkpoint.saved_at,
             "covers": checkpoint.covers,
             "sites": sites,
             "quarantined": {
@@ -96,7 +98,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             },
         }
     )
-    data: bytes = save(arrays, {_TEXT: text, _SEAL: _seal(text, arrays)})
+    data: bytes = save(arrays, {TEXT: text, _SEAL: _seal(text, arrays)})
     return data
 
 
@@ -124,30 +126,12 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
             ).reshape(span.shape)
             for span in spans
         }
-        if _seal(metadata[_TEXT], arrays) != metadata[_SEAL]:
+        if _seal(metadata[TEXT], arrays) != metadata[_SEAL]:
             raise UnreadableCheckpoint("its sha256 is not the one it gives")
         return _checkpoint(about, arrays, sites)
     except (errors.MalformedAdapter, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = error.problem if isinstance(error, errors.LegoRayError) else repr(error)
         raise UnreadableCheckpoint(problem) from error
-
-
-def parse_text(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON text of a checkpoint's metadata.
-
-    Raises:
-        UnreadableCheckpoint: If there is none of this release's version.
-    """
-    try:
-        about = json.loads(metadata[_TEXT])
-        version = about["version"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnreadableCheckpoint("it is no checkpoint") from error
-    if version != CHECKPOINT_VERSION:
-        raise UnreadableCheckpoint(
-            f"it is of version {version}, this release writes {CHECKPOINT_VERSION}"
-        )
-    return dict(about)
 
 
 def _checkpoint(
@@ -172,7 +156,9 @@ def _checkpoint(
     covers = tuple(about["covers"])
     if not sites.keys() >= set(covers):
         raise UnreadableCheckpoint("it has sites the plan has not")
-    return Checkpoint(about["plan"], about["number"], about["of_sites"], covers, result)
+    return Checkpoint(
+        about["plan"], about["number"], about["of_sites"], covers, result, about["saved_at"]
+    )
 
 
 def _error(name: str, where: str, problem: str, hint: str) -> errors.LegoRayError:

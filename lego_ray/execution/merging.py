@@ -12,6 +12,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
+from lego_ray.execution import journal
 from lego_ray.execution.assemble import adapter_files
 from lego_ray.execution.cataloguing import adapter_rows, merge_row, msu_table, site_rows
 from lego_ray.execution.checkpoint import Checkpoints
@@ -20,7 +21,7 @@ from lego_ray.execution.manifest import MANIFEST_KEY, encode_manifest, manifest_
 from lego_ray.execution.publish import publish, published_manifest
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.scanning import scan_sources
-from lego_ray.execution.solving import Progress, Solved, check_strict, solve_plan
+from lego_ray.execution.solving import Progress, Solved, check_strict, note_planned, solve_plan
 from lego_ray.formats.peft_writer import WEIGHTS_NAME
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
@@ -66,42 +67,45 @@ def run_merge(
     plan = make_plan(recipe, scan.inventory, sources=sources, memory_budget=memory_budget)
     catalog = open_catalog(catalog_uri) if catalog_uri else None
     checkpoints = Checkpoints(store, plan)
-    done = published_manifest(store, plan.digest)
-    if done and (catalog is None or has_merge(catalog, done["merge_id"])):
-        checkpoints.clear()  # of a run that was cut short between publishing and this
-        return _record_of_published(done, output, catalog, scan.bytes_read, started)
-    checkpoints.check()
-    probe_create_only(store)
-    if catalog:
-        probe_create_only(open_store(catalog.uri))
-    checkpoints.claim(catalog.uri if catalog else None, datetime.now(UTC))
-    try:
-        solved = solve_plan(
-            plan,
-            scan.inventory,
-            runner,
-            checkpoints,
-            memory_budget=memory_budget,
-            strict=strict,
-            progress=progress,
+    with journal.failures(plan.digest):
+        done = published_manifest(store, plan.digest)
+        if done and (catalog is None or has_merge(catalog, done["merge_id"])):
+            checkpoints.clear()  # of a run that was cut short between publishing and this
+            journal.note("already published", done["merge_id"], output=output)
+            return _record_of_published(done, output, catalog, scan.bytes_read, started)
+        checkpoints.check()
+        probe_create_only(store)
+        if catalog:
+            probe_create_only(open_store(catalog.uri))
+        note_planned(plan)
+        with checkpoints.held(catalog.uri if catalog else None):
+            solved = solve_plan(
+                plan,
+                scan.inventory,
+                runner,
+                checkpoints,
+                memory_budget=memory_budget,
+                strict=strict,
+                progress=progress,
+            )
+        runner.stop()
+        files = _files(solved, requested=plan.digest)
+        status = "published" if publish(store, files) else "already published"
+        if catalog:
+            _catalogue(catalog, solved, output, files, time.perf_counter() - started)
+        checkpoints.clear()
+        record = _record(
+            solved,
+            output=output,
+            catalog=catalog,
+            status=status,
+            seconds=time.perf_counter() - started,
+            bytes_read=scan.bytes_read + solved.bytes_read,
         )
-    except BaseException:
-        checkpoints.release()
-        raise
-    runner.stop()
-    files = _files(solved, requested=plan.digest)
-    mine = publish(store, files)
-    if catalog:
-        _catalogue(catalog, solved, output, files, time.perf_counter() - started)
-    checkpoints.clear()
-    return _record(
-        solved,
-        output=output,
-        catalog=catalog,
-        status="published" if mine else "already published",
-        seconds=time.perf_counter() - started,
-        bytes_read=scan.bytes_read + solved.bytes_read,
-    )
+        shown = ("output", "adapters", "sites", "seconds", "bytes_read", "resumed_sites")
+        told = {**record, "adapters": len(record["adapters"])}
+        journal.note(status, solved.plan.digest, **{name: told[name] for name in shown})
+        return record
 
 
 def _files(solved: Solved, requested: str) -> dict[str, bytes]:

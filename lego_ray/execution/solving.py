@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from logging import WARNING
 
 from lego_ray.errors import LegoRayError, NoAdaptersFound, SitesFailed, StrictRefusal
+from lego_ray.execution import journal
 from lego_ray.execution.checkpoint import Checkpoints, Kept
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.task import GroupResult, SiteResult, tasks_of
@@ -56,15 +58,12 @@ def solve_plan(
     while True:
         progress(plan, None)
         kept = checkpoints.load(plan)
+        if kept.done:
+            _note_resumed(plan, kept)
         for result in kept.results:
             progress(plan, replace(result, bytes_read=0, requests=0, seconds=0.0))
-        fresh = []
-        if len(kept.done) < plan.n_sites:
-            for result in runner.run(tasks_of(plan, kept.done, full_weights=not kept.full_weights)):
-                checkpoints.save(plan, number, _covered(plan, kept, result), result)
-                bytes_read += result.bytes_read
-                fresh.append(result)
-                progress(plan, result)
+        fresh = _run_rest(plan, number, kept, runner, checkpoints, progress)
+        bytes_read += sum(result.bytes_read for result in fresh)
         results = (*kept.results, *sorted(fresh, key=lambda r: r.index))
         bad = _bad_adapters(plan, results)
         if not bad:
@@ -74,6 +73,10 @@ def solve_plan(
                 results=results,
                 bytes_read=bytes_read,
                 resumed_sites=sum(len(result.sites) for result in kept.results),
+            )
+        for uri, error in sorted(bad.items()):
+            journal.note(
+                "adapter quarantined", plan.digest, WARNING, adapter=uri, reason=error.problem
             )
         inventory = inventory.quarantine(bad)
         try:
@@ -86,6 +89,49 @@ def solve_plan(
             checkpoints.clear()
             raise
         number += 1
+        note_planned(plan)
+
+
+def _run_rest(
+    plan: Plan,
+    number: int,
+    kept: Kept,
+    runner: Runner,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> list[GroupResult]:
+    """Runs what is left of a plan, each result saved as it comes."""
+    fresh: list[GroupResult] = []
+    if len(kept.done) == plan.n_sites:
+        return fresh
+    results = runner.run(tasks_of(plan, kept.done, full_weights=not kept.full_weights))
+    try:
+        for result in results:
+            checkpoints.save(plan, number, _covered(plan, kept, result), result)
+            fresh.append(result)
+            _note_done(plan, result)
+            progress(plan, result)
+    finally:
+        # An error cancels what is running now, not when the last reference to it is gone.
+        if isinstance(results, Generator):
+            results.close()
+    return fresh
+
+
+def note_planned(plan: Plan) -> None:
+    """Logs what is about to be run."""
+    journal.note(
+        "run planned",
+        plan.digest,
+        name=plan.recipe.name,
+        method=plan.recipe.method,
+        rank=plan.recipe.rank,
+        adapters=len(plan.adapters),
+        refused=len(plan.refused),
+        sites=plan.n_sites,
+        tasks=len(plan.groups),
+        bytes=plan.read_bytes,
+    )
 
 
 def check_strict(inventory: Inventory, strict: bool) -> None:
@@ -98,6 +144,29 @@ def check_strict(inventory: Inventory, strict: bool) -> None:
             f"because {first.reason.rstrip('.')}",
             "Mend or --exclude them, or run without --strict.",
         )
+
+
+def _note_resumed(plan: Plan, kept: Kept) -> None:
+    journal.note(
+        "run resumed",
+        plan.digest,
+        sites_done=len(kept.done),
+        sites=plan.n_sites,
+        tasks=len(kept.results),
+    )
+
+
+def _note_done(plan: Plan, result: GroupResult) -> None:
+    journal.note(
+        "task done",
+        plan.digest,
+        name=plan.groups[result.index].name,
+        sites=len(result.sites),
+        bytes=result.bytes_read,
+        requests=result.requests,
+        seconds=round(result.seconds, 3),
+        inertia=sum(site.inertia for site in result.sites),
+    )
 
 
 def _covered(plan: Plan, kept: Kept, result: GroupResult) -> list[str]:

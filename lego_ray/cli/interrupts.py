@@ -1,0 +1,81 @@
+"""What SIGINT and SIGTERM do to a merge: it stops, keeps what is done, and says how to go on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from lego_ray.errors import LegoRayError, ObjectNotFound
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Stopped(KeyboardInterrupt):
+    """Ends the run as Ctrl-C does, whichever signal it was."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def resumable(output: str) -> Iterator[ExitStack]:
+    """Ends the command with one line, and status 130 or 143, if it is told to stop in the block.
+
+    A second signal ends the process at once; what is kept is complete at any moment.
+
+    Args:
+        output: Where the merge of the block goes.
+
+    Yields:
+        What to close before the process ends, after the line is said; only if it is told to stop.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        # If this came while Ray was connecting, Ray has set one to abort the process with.
+        signal.alarm(0)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        raise _Stopped(number)
+
+    before = {each: signal.signal(each, stop) for each in _SIGNALS}
+    last = ExitStack()
+    try:
+        yield last
+    except _Stopped as stopped:
+        click.echo(f"interrupted; {_how_to_go_on(output)}", err=True)
+        last.close()
+        sys.exit(128 + stopped.number)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _how_to_go_on(output: str) -> str:
+    """Asks the output, which knows whether the signal came before or after the last file."""
+    from lego_ray.execution.status import status
+
+    nothing = "nothing was published and nothing is kept; run the same command to start again"
+    try:
+        found = status(output)
+    except ObjectNotFound:
+        return nothing
+    except LegoRayError:
+        return f"`lego-ray status {output}` says how far it is; run the same command to go on"
+    if found["state"] == "published":
+        return (
+            f"merge {found['merge_id'][:12]} is published at {found['output']}; run the same "
+            "command to make sure that it is in the catalog"
+        )
+    if not found["tasks_saved"]:
+        return nothing
+    return (
+        f"nothing was published; {found['sites_done']} of {found['sites']} sites are kept in "
+        f"{found['kept_in']}; run the same command to go on from there"
+    )

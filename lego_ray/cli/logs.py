@@ -1,0 +1,62 @@
+"""What happens in a run, on stderr: as text for people, or one JSON object a line for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from lego_ray.execution.journal import LOGGER
+
+
+class _Handler(logging.Handler):
+    """Writes around a progress bar, if one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%SZ")
+        return f"{at} {record.levelname.lower():7} {record.getMessage()}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": at.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", record.getMessage()),
+            "plan": getattr(record, "plan", None),
+            **getattr(record, "fields", {}),
+        }
+        return json.dumps(line, default=str)
+
+
+_FORMATS = {"text": _Text, "json": _Json}
+
+
+@contextmanager
+def shown(kind: str) -> Iterator[None]:
+    """Shows what is logged in the block: as `text`, as `json`, or, for `none`, not at all."""
+    if kind == "none":
+        yield
+        return
+    handler = _Handler()
+    handler.setFormatter(_FORMATS[kind]())
+    before = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(before)
+        LOGGER.removeHandler(handler)

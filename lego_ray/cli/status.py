@@ -1,0 +1,43 @@
+"""`lego-ray status`: how far a merge is."""
+
+from __future__ import annotations
+
+import click
+
+from lego_ray.cli import options
+from lego_ray.cli.printing import count, print_json, size
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@options.as_json
+def status(run: str, as_json: bool) -> None:
+    """Say how far a merge is; RUN is its --output.
+
+    Reads what a run keeps beside its output, and may be asked while it runs.
+
+    \b
+    Example:
+      lego-ray status ./merged
+    """
+    from lego_ray.execution.status import status as ask
+
+    found = ask(run)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(
+        f"{found['state']}: {found['name']}, {count(found['adapters'], 'adapter')} at rank "
+        f"{found['rank']} by {found['method']}; {found['sites_done']:,} of "
+        f"{count(found['sites'], 'site')} done"
+    )
+    for entry in found["quarantined"]:
+        click.echo(f"left out  {entry['adapter']}\n          {entry['reason']}")
+    if found["state"] == "unfinished":
+        click.echo(
+            f"{count(found['tasks_saved'], 'task')} saved, {size(found['bytes_read'])} read, "
+            f"inertia {found['inertia']:.6g} so far\n"
+            f"started  {found['started_at']}, last saved {found['saved_at'] or '-'}\n"
+            f"kept in  {found['kept_in']}; the same merge again goes on from there"
+        )
+    click.echo(f"output   {found['output']}\nmerge    {found['merge_id']}")

@@ -1,0 +1,44 @@
+"""What happens in a run, as records of the logger `lego_ray`.
+
+A record has `event`, a short name, `plan`, the plan's digest, and `fields`, a mapping. Nothing is shown
+unless whoever calls the library installs a handler.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOGGER = logging.getLogger("lego_ray")
+# Without one, the standard library prints warnings on stderr by itself.
+LOGGER.addHandler(logging.NullHandler())
+
+
+def note(event: str, plan: str, level: int = logging.INFO, **fields: object) -> None:
+    """Logs one event.
+
+    Args:
+        event: Its name.
+        plan: Digest of the plan it is about.
+        level: How much it matters.
+        **fields: What there is to say: text and numbers.
+    """
+    if LOGGER.isEnabledFor(level):
+        said = "".join(f" {name}={value}" for name, value in fields.items())
+        about = {"event": event, "plan": plan, "fields": fields}
+        LOGGER.log(level, "%s %s%s", event, plan[:12], said, extra=about)
+
+
+@contextmanager
+def failures(plan: str) -> Iterator[None]:
+    """Logs the error that ends the block, and lets it pass.
+
+    Args:
+        plan: Digest of the plan it is about.
+    """
+    try:
+        yield
+    except BaseException as error:
+        note("failed", plan, logging.ERROR, error=type(error).__name__, reason=str(error))
+        raise

@@ -1,0 +1,152 @@
+"""How far a merge is, at every stage of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import lego_ray
+from lego_ray.errors import ObjectNotFound
+from lego_ray.execution.task import GroupResult
+from lego_ray.planning.plan import Plan
+from tests.zoo import WEIGHTS, Site, files_of, write_zoo
+
+# So wide that a task takes one site whether there are five adapters or four.
+SITES = tuple(Site(f"layers.{i}.q_proj", (2000,), 10) for i in range(4))
+KEYS = {
+    *("state", "output", "merge_id", "name", "method", "rank", "adapters", "sites", "sites_done"),
+    *("quarantined", "tasks_saved", "bytes_read", "inertia", "started_at", "saved_at"),
+    *("catalog", "kept_in"),
+}
+
+
+class Stop(Exception):
+    pass
+
+
+def ask(run: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lego_ray", "status", str(run), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    return write_zoo(tmp_path / "zoo", sites=SITES)
+
+
+def merge(zoo: Path, output: Path, stop_after: int = -1) -> list[GroupResult]:
+    """Merges, up to some number of results."""
+    whole = lego_ray.plan(zoo, rank=4, n_init=2)
+    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    results: list[GroupResult] = []
+
+    def follow(plan: Plan, result: GroupResult | None) -> None:
+        results.extend([result] if result else [])
+        if len(results) == stop_after:
+            raise Stop
+
+    options: dict[str, Any] = {"rank": 4, "runner": "inline", "n_init": 2, "name": "m"}
+    lego_ray.merge(zoo, output=output, progress=follow, memory_budget=budget, **options)
+    return results
+
+
+def test_an_unfinished_run_tells_what_is_done(zoo: Path, tmp_path: Path) -> None:
+    results = merge(zoo, tmp_path / "whole")
+    with pytest.raises(Stop):
+        merge(zoo, tmp_path / "m", stop_after=3)
+    before = files_of(tmp_path)
+    found = lego_ray.status(tmp_path / "m")
+    assert set(found) == KEYS
+    assert found["state"] == "unfinished"
+    assert (found["name"], found["method"], found["rank"]) == ("m", "lego", 4)
+    assert (found["adapters"], found["sites"], found["sites_done"]) == (5, 4, 3)
+    assert found["tasks_saved"] == 3
+    assert found["bytes_read"] == sum(r.bytes_read for r in results[:3])
+    assert found["inertia"] == pytest.approx(sum(s.inertia for r in results[:3] for s in r.sites))
+    assert datetime.fromisoformat(found["started_at"]) <= datetime.fromisoformat(found["saved_at"])
+    assert found["kept_in"] == str(tmp_path / "m" / ".lego-ray")
+    told = ask(tmp_path / "m")
+    assert told.returncode == 0, told.stderr
+    assert "unfinished: m, 5 adapters at rank 4 by lego; 3 of 4 sites done" in told.stdout
+    assert json.loads(ask(tmp_path / "m", "--json").stdout) == found
+    assert files_of(tmp_path) == before
+
+
+def test_a_published_merge_is_published_even_beside_leftovers(zoo: Path, tmp_path: Path) -> None:
+    merge(zoo, tmp_path / "m")
+    folder = tmp_path / "m" / ".lego-ray"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    found = lego_ray.status(str(tmp_path / "m"))
+    assert set(found) == KEYS
+    assert (found["state"], found["sites_done"], found["sites"]) == ("published", 4, 4)
+    assert found["merge_id"] == lego_ray.plan(zoo, rank=4, n_init=2, name="m").digest
+    told = ask(tmp_path / "m")
+    assert told.stdout.startswith("published: m, 5 adapters at rank 4 by lego; 4 of 4 sites done")
+
+
+@pytest.mark.parametrize(("stop", "sites_done", "adapters"), [(3, 2, 5), (4, 3, 5), (6, 2, 4)])
+def test_adapters_found_to_be_bad_are_named(
+    stop: int, sites_done: int, adapters: int, zoo: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(zoo / "a2" / WEIGHTS)
+    tensors["base_model.model.layers.2.q_proj.lora_A.weight"][0, 0] = float("nan")
+    save_file(tensors, zoo / "a2" / WEIGHTS, {"format": "pt"})
+    with pytest.raises(Stop):
+        merge(zoo, tmp_path / "m", stop_after=stop)
+    found = lego_ray.status(tmp_path / "m")
+    assert (found["sites_done"], found["adapters"]) == (sites_done, adapters)
+    [bad] = found["quarantined"]
+    assert bad["adapter"] == str(zoo / "a2")
+    assert bad["reason"].startswith("NonFiniteWeights: ")
+    assert "left out" in ask(tmp_path / "m").stdout
+
+
+def test_a_run_that_has_saved_nothing_yet_has_done_nothing(zoo: Path, tmp_path: Path) -> None:
+    found = []
+
+    def look(plan: Plan, result: GroupResult | None) -> None:
+        found.append(lego_ray.status(tmp_path / "m"))
+
+    lego_ray.merge(zoo, rank=4, output=tmp_path / "m", runner="inline", n_init=2, progress=look)
+    assert (found[0]["sites_done"], found[0]["sites"]) == (0, 4)
+    assert found[0]["saved_at"] is None
+    assert found[-1]["sites_done"] == 4
+
+
+def test_a_damaged_file_counts_for_nothing(zoo: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        merge(zoo, tmp_path / "m", stop_after=3)
+    first, second, _ = sorted((tmp_path / "m" / ".lego-ray").glob("*/*"))
+    first.write_bytes(b"")
+    second.write_bytes(second.read_bytes()[:-5])
+    assert lego_ray.status(tmp_path / "m")["sites_done"] == 1
+
+
+def test_what_is_no_run_is_bad_input(zoo: Path, tmp_path: Path) -> None:
+    for place in (zoo, tmp_path / "nothing"):
+        with pytest.raises(ObjectNotFound, match="neither a merge nor an unfinished run"):
+            lego_ray.status(place)
+    told = ask(tmp_path / "nothing", "--json")
+    assert (told.returncode, told.stdout) == (2, "")
+    [line] = told.stderr.splitlines()
+    assert line.startswith("ObjectNotFound: ")
+
+
+def test_it_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
+    ask_in_process = (
+        "import sys, lego_ray\n"
+        "try: lego_ray.status(sys.argv[1])\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "print([name for name in ('torch', 'ray') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", ask_in_process, str(tmp_path / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split("\n")[:2] == ["ObjectNotFound", "[]"]
