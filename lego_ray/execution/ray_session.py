@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lego_ray.errors import BadInput
+from lego_ray.execution.ray_signals import take_back_sigterm
 
 # Set before Ray is imported: it reads them then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -60,6 +61,7 @@ class RaySession:
                 f"no Ray could be reached or started: {first_line(self._error)}",
                 "Use --address local, or start a cluster with `ray start --head`.",
             ) from self._error
+        take_back_sigterm()
 
     def stop(self) -> None:
         """Begins to take Ray down."""
