@@ -87,9 +87,10 @@ def commit(
                 raise CatalogError(
                     uri, f"{conflicts} commits lost to other writers", "Run again."
                 ) from error
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError, StoreUnavailable) as error:
             failures += 1
-            meaning = translate(uri, error)
+            # Opening and looking at the table say already what their failures mean.
+            meaning = error if isinstance(error, StoreUnavailable) else translate(uri, error)
             if failures >= _FAILURE_ATTEMPTS or not isinstance(meaning, StoreUnavailable):
                 raise meaning from error
         _wait(conflicts + failures)

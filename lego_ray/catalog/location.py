@@ -26,8 +26,13 @@ _DENIED = re.compile(
 )
 _NO_BUCKET = re.compile(r"NoSuchBucket")
 _UNREACHABLE = re.compile(
-    r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b", re.IGNORECASE
+    r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b"
+    # A connection that broke off in an answer's body, which the library does not try again.
+    r"|connection (?:closed|reset|aborted)|broken pipe|response body",
+    re.IGNORECASE,
 )
+# The library colours the arrows between an error and its cause.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def table_uri(uri: str, table: str) -> str:
@@ -80,7 +85,7 @@ def translate(uri: str, error: Exception) -> LegoRayError:
 
     The library has few error types, so the store's own codes are looked for in its text.
     """
-    text = " ".join(str(error).split()).rstrip(".")
+    text = " ".join(_COLOUR.sub("", str(error)).split()).rstrip(".")
     if isinstance(error, PermissionError) or _DENIED.search(text):
         return AccessDenied(uri, text, "Check the credentials and the bucket's policy.")
     if _NO_BUCKET.search(text):

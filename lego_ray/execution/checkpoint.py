@@ -65,6 +65,7 @@ class Checkpoints:
         """
         self._store = store
         self._plan = plan
+        self._empty = True  # as far as this run has seen
 
     def check(self) -> bool:
         """Says whether an unfinished run of the same plan is there.
@@ -100,7 +101,8 @@ class Checkpoints:
             self._claim(catalog)
             yield
         except BaseException:
-            self._release()
+            if self._empty:
+                self._release()
             raise
 
     def _claim(self, catalog: str | None) -> None:
@@ -143,6 +145,7 @@ class Checkpoints:
 
         with ThreadPoolExecutor(max_workers=THREADS) as threads:
             found = [each for each in threads.map(read, keys) if each is not None]
+        self._empty = self._empty and not found
         return _each_site_once(found, plan)
 
     def save(self, plan: Plan, number: int, covers: Collection[str], result: GroupResult) -> None:
@@ -163,6 +166,7 @@ class Checkpoints:
         key = f"{FOLDER}{plan.digest}/{result.index:05d}-{name}{ENDING}"
         with contextlib.suppress(AlreadyExists):  # another run of this plan did the same
             self._store.create(key, data)
+        self._empty = False
 
     def clear(self) -> None:
         """Deletes everything that was kept, as far as the store lets it."""
