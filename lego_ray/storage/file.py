@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-from lego_ray.errors import AlreadyExists, ObjectNotFound, StorageError, UnsafeStore, UnsupportedUri
+from lego_ray.errors import ObjectNotFound, StorageError, UnsupportedUri
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.fetch import fetch_ranges
 from lego_ray.storage.file_errors import disk_errors
 from lego_ray.storage.file_walk import TEMPORARY, walk
+from lego_ray.storage.file_write import write_new
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
 from lego_ray.storage.uri import FileUri, parse_uri
@@ -25,12 +23,6 @@ MAX_GAP = 64 << 10
 
 MAX_REQUEST = 1 << 30
 """Bytes. Linux moves at most 2 GiB a call."""
-
-# Each lost try takes a `delete` of another that falls within microseconds.
-_MAKE_TRIES = 20
-
-# What link() answers where a file system has no hard links, or allows none.
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class FileStore:
@@ -154,17 +146,8 @@ class FileStore:
             UnsafeStore: If the file system has no hard links, which this needs.
         """
         path = self._path(key)
-        temporary = path.with_name(TEMPORARY + secrets.token_hex(8))
         with disk_errors(str(path)):
-            try:
-                with _open_new(temporary) as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                _link(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-            _sync_directory(path.parent)
+            write_new(path, data)
 
     def delete(self, key: str) -> None:
         """Removes one file; one that is not there is no error.
@@ -180,47 +163,3 @@ class FileStore:
             with contextlib.suppress(OSError):  # not empty, or not ours to remove
                 for above in path.parents[: key.count("/")]:
                     above.rmdir()
-
-
-def _open_new(path: Path) -> BinaryIO:
-    """Opens a file that is not there yet, making its directory."""
-    for _ in range(_MAKE_TRIES):
-        # A directory that is empty so far may be removed by another's `delete` in between.
-        with contextlib.suppress(FileNotFoundError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Mode "x" and not tempfile, whose files no one else may read.
-            return path.open("xb")
-    return path.open("xb")
-
-
-def _link(temporary: Path, path: Path) -> None:
-    """Gives a finished file its name, unless that name is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise AlreadyExists(str(path), "there is a file in its place") from None
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            raise UnsafeStore(
-                str(path),
-                f"this file system makes no hard links ({error.strerror}), and without them a "
-                "file cannot be created whole and only once",
-                "Write to another disk, or to S3.",
-            ) from error
-        raise
-
-
-def _sync_directory(path: Path) -> None:
-    """Makes a new name in a directory outlast a power cut, where the system can."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # another deleted the file again, and its directory with it
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems cannot sync a directory, and need not.
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP):
-            raise
-    finally:
-        os.close(handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -21,7 +22,15 @@ from lego_ray.errors import (
     StoreUnavailable,
     UnsafeStore,
 )
-from lego_ray.storage import ByteRange, FileStore, probe_create_only
+from lego_ray.storage import ByteRange, FileStore, file_write, probe_create_only
+
+
+@pytest.fixture(params=["without a name", "named"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of writing a file; the first is Linux's, and not of every file system."""
+    if request.param == "named":
+        monkeypatch.setattr(file_write, "_UNNAMED", None)
+    return str(request.param)
 
 
 def keys(store: FileStore) -> list[str]:
@@ -63,7 +72,7 @@ def test_only_regular_files_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_file_being_written_is_never_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FileStore(tmp_path)
     seen = []
@@ -76,7 +85,7 @@ def test_a_file_being_written_is_never_seen(
 
     monkeypatch.setattr(os, "fsync", watch)
     store.create("a", b"xyz")
-    assert seen == [(1, [])]
+    assert seen == [(1 if way == "named" else 0, [])]
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -135,7 +144,7 @@ def test_a_file_in_a_directorys_place_is_said(tmp_path: Path) -> None:
 def test_a_file_system_without_hard_links_is_refused_and_left_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
@@ -221,3 +230,32 @@ def test_a_directory_that_another_empties_is_no_error(tmp_path: Path) -> None:
     with ThreadPoolExecutor(max_workers=8) as threads:
         list(threads.map(work, range(8)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_is_whole_and_like_any_other_either_way(way: str, tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.create("a/b", b"first")
+    with pytest.raises(AlreadyExists):
+        store.create("a/b", b"second")
+    (tmp_path / "other").touch()
+    assert store.read("a/b") == b"first"
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["b"]
+    assert (tmp_path / "a" / "b").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert (tmp_path / "a" / "b").stat().st_nlink == 1
+
+
+def test_writers_and_deleters_race_well_either_way(way: str, tmp_path: Path) -> None:
+    test_a_directory_that_another_empties_is_no_error(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
+def test_a_process_killed_in_a_write_leaves_nothing(tmp_path: Path) -> None:
+    dies = (
+        "import os, signal, sys\n"
+        "from lego_ray.storage import FileStore\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "FileStore(sys.argv[1]).create('a/b', bytes(1000))"
+    )
+    done = subprocess.run([sys.executable, "-c", dies, str(tmp_path)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert list((tmp_path / "a").iterdir()) == []
