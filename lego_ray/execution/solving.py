@@ -9,6 +9,7 @@ from logging import WARNING
 from lego_ray.errors import LegoRayError, NoAdaptersFound, SitesFailed, StrictRefusal
 from lego_ray.execution import journal
 from lego_ray.execution.checkpoint import Checkpoints, Kept
+from lego_ray.execution.ray_metrics import RunMetrics
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.task import GroupResult, SiteResult, tasks_of
 from lego_ray.planning.inventory import Inventory
@@ -105,8 +106,12 @@ def _run_rest(
     if len(kept.done) == plan.n_sites:
         return fresh
     results = runner.run(tasks_of(plan, kept.done, full_weights=not kept.full_weights))
+    metrics = None
     try:
         for result in results:
+            if runner.name == "ray":  # and connected, since it has a result
+                metrics = metrics or RunMetrics(plan)
+                metrics.record(result)
             checkpoints.save(plan, number, _covered(plan, kept, result), result)
             fresh.append(result)
             _note_done(plan, result)

@@ -107,6 +107,7 @@ class GroupResult:
         bytes_read: Bytes fetched, gaps of coalesced reads included.
         requests: Read requests made.
         seconds: Wall time in the worker.
+        retries: Times the task was started before and did not end, where the runner knows.
     """
 
     index: int
@@ -118,6 +119,7 @@ class GroupResult:
     requests: int
     seconds: float
     worker: str = field(default="")
+    retries: int = 0
 
 
 def shard_tasks(task: GroupTask) -> list[GroupTask]:
