@@ -107,7 +107,8 @@ def _print_floor(folder: Path, given: argparse.Namespace, wall: float) -> dict[s
         f"start-up (one adapter, one layer) {start_up:.1f} s; {wall - start_up:.1f} s without it\n"
         f"reading {floor.reading:.2f} s: {n_bytes / 1e6:.0f} MB at {speeds.read / 1e6:.0f} MB/s\n"
         f"computing {floor.computing:.2f} s: the cheaper route a site, at {speeds.float64 / 1e9:.0f} "
-        f"GFLOP/s in float64 and {speeds.float32 / 1e9:.0f} in float32, {workers} at once\n"
+        f"GFLOP/s in float64 and {speeds.float32 / 1e9:.0f} in float32, {workers} at once; "
+        f"{floor.by_gram:.2f} s by the Gram route alone\n"
         f"wall over the larger {wall / floor.seconds:.2f}, "
         f"without start-up {(wall - start_up) / floor.seconds:.2f}"
     )
@@ -115,6 +116,7 @@ def _print_floor(folder: Path, given: argparse.Namespace, wall: float) -> dict[s
         "start_up": start_up,
         "reading": floor.reading,
         "computing": floor.computing,
+        "computing_by_gram": floor.by_gram,
         "wall_over_floor": wall / floor.seconds,
         "without_start_up": (wall - start_up) / floor.seconds,
     }

@@ -21,7 +21,7 @@ WORKERS = (1, 2)
 def main() -> None:
     """Builds the zoo, merges it in turn, and prints the walls and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--adapters", type=int, default=64)
+    parser.add_argument("--adapters", type=int, default=96)
     parser.add_argument("--layers", type=int, default=22, help="of seven sites each")
     parser.add_argument("--rank", type=int, default=16, help="of the sources and the merge")
     parser.add_argument("--runs", type=int, default=1, help="of each, in turn")

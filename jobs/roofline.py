@@ -72,19 +72,27 @@ class Speeds:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Floors of a merge's wall time, in seconds."""
+    """Floors of a merge's wall time, in seconds.
+
+    Attributes:
+        reading: Of reading the tensors.
+        computing: Of k-means, each site by whichever route takes less time.
+        by_gram: Of k-means with every site on the Gram route. Only this one has k-means++ in it, which
+            takes its distances from the matrix; Lloyd's route would have to compute them.
+    """
 
     reading: float
     computing: float
+    by_gram: float
 
     @property
     def seconds(self) -> float:
-        """The larger."""
+        """The larger of reading and computing."""
         return max(self.reading, self.computing)
 
 
 def roofline(sites: Sequence[SiteWork], n_bytes: int, speeds: Speeds, *, n_init: int) -> Roofline:
-    """The floors, with each site solved by whichever route takes less time.
+    """The floors of a merge.
 
     Args:
         sites: The work.
@@ -92,14 +100,13 @@ def roofline(sites: Sequence[SiteWork], n_bytes: int, speeds: Speeds, *, n_init:
         speeds: The machine's.
         n_init: Restarts, each taken to need as many steps as the one that was kept.
     """
-    computing = sum(
-        min(
-            site.gram_flops(n_init) / speeds.float64,
-            site.lloyd_flops(n_init) / speeds.float32,
-        )
-        for site in sites
+    gram = [site.gram_flops(n_init) / speeds.float64 for site in sites]
+    lloyd = [site.lloyd_flops(n_init) / speeds.float32 for site in sites]
+    return Roofline(
+        reading=n_bytes / speeds.read,
+        computing=sum(map(min, gram, lloyd)),
+        by_gram=sum(gram),
     )
-    return Roofline(reading=n_bytes / speeds.read, computing=computing)
 
 
 def site_works(catalog: Path) -> list[SiteWork]:

@@ -23,6 +23,7 @@ def test_each_site_takes_its_cheaper_route() -> None:
     floor = roofline([SITE, wide], n_bytes=100, speeds=speeds, n_init=1)
     assert floor.reading == 2.0
     assert floor.computing == SITE.lloyd_flops(1) / 2000 + wide.gram_flops(1) / 1000
+    assert floor.by_gram == (SITE.gram_flops(1) + wide.gram_flops(1)) / 1000
     assert floor.seconds == max(floor.reading, floor.computing)
 
 
