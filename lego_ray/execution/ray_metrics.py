@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lego_ray.execution.task import GroupResult, GroupTask
+    from lego_ray.execution.task import GroupResult
     from lego_ray.planning.plan import Plan
 
 _TAGS = ("plan", "merge")
@@ -60,17 +60,15 @@ class RunMetrics:
         self._inertia.set(self._total)
 
 
-def counting_retries(
-    solve: Callable[[GroupTask], GroupResult],
-) -> Callable[[GroupTask], GroupResult]:
+def counting_retries(solve: Callable[..., GroupResult]) -> Callable[..., GroupResult]:
     """The same task for a Ray worker, with how often Ray had to start it again in its result."""
 
-    def counted(task: GroupTask) -> GroupResult:
+    def counted(*given: Any) -> GroupResult:
         from ray._private.worker import global_worker
 
         # Ray tells neither the driver nor, through anything public, the task itself.
         core = getattr(global_worker, "core_worker", None)
         ask = getattr(core, "get_current_task_attempt_number", lambda: 0)
-        return replace(solve(task), retries=int(ask()))
+        return replace(solve(*given), retries=int(ask()))
 
     return counted

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
+from lego_ray.execution.ray_metrics import counting_retries
 from lego_ray.execution.ray_session import RaySession, first_line
 from lego_ray.execution.ray_spread import LOOK_AGAIN_SECONDS, solve_on_teams
 
@@ -117,7 +118,7 @@ class _Launched:
 
         self.task = task
         self._gpus = gpus
-        self._remote = ray.remote(solve_group)
+        self._remote = ray.remote(counting_retries(solve_group))
         self._submit()
 
     def _submit(self) -> None:
