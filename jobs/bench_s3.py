@@ -21,7 +21,7 @@ from typing import Any
 
 import lego_ray
 from jobs.obstore_reads import reading_through_obstore, through_obstore
-from jobs.source_reads import Reads, timed_reads
+from jobs.source_reads import Reads, through_store, timed_reads
 from jobs.synthetic_zoo import build
 from jobs.whole_merge import whole_merge
 from lego_ray.execution.task import tasks_of
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=22, help="of seven sites each")
     parser.add_argument("--rank", type=int, default=16, help="of the sources and the merge")
     parser.add_argument("--hidden", type=int, default=2048)
-    parser.add_argument("--runs", type=int, default=3, help="of each, in turn")
+    parser.add_argument("--runs", type=int, default=4, help="of each, in turn")
     parser.add_argument("--uri", help="where to work, instead of on a server of its own")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, _place(given.uri) as root:
@@ -83,9 +83,10 @@ def _upload(folder: Path, uri: str, given: argparse.Namespace) -> None:
 
 def _compare_reads(tasks: list[Any], runs: int) -> dict[str, Any]:
     found: dict[str, list[Reads]] = {name: [] for name in READERS}
-    for _ in range(runs):
-        found["boto3"].append(timed_reads(tasks))
-        found["obstore"].append(timed_reads(tasks, through_obstore))
+    for turn in range(runs):
+        for name in _order(turn):
+            read = through_store if name == "boto3" else through_obstore
+            found[name].append(timed_reads(tasks, read))
     speeds = {name: statistics.median(r.speed for r in found[name]) / 1e6 for name in READERS}
     print(f"{'reads of the merge':20}{'MB/s':>8}{'seconds':>9}{'requests':>10}{'surplus':>9}")
     for name in READERS:
@@ -104,6 +105,11 @@ def _compare_reads(tasks: list[Any], runs: int) -> dict[str, Any]:
     }
 
 
+def _order(turn: int) -> tuple[str, ...]:
+    """Each goes first as often as the other: the first of all finds everything cold."""
+    return READERS if turn % 2 == 0 else READERS[::-1]
+
+
 def _compare_merges(
     zoo: str, folder: Path, given: argparse.Namespace, tensor_bytes: int
 ) -> dict[str, Any]:
@@ -116,21 +122,30 @@ def _compare_merges(
     print(f"whole merge to disk on a local Ray, boto3: {wall:.2f} s, start-up included")
     print(f"bytes fetched over tensor bytes, headers and samples included: {fetched:.4f}")
     seconds: dict[str, list[float]] = {name: [] for name in READERS}
+    busy: dict[str, list[float]] = {name: [] for name in READERS}
     for turn in range(given.runs):
-        for name in READERS:
+        for name in _order(turn):
             output = folder / f"{name}-{turn}"
             with reading_through_obstore() if name == "obstore" else nullcontext():
-                started = time.perf_counter()
+                started, busy_before = time.perf_counter(), time.process_time()
                 lego_ray.merge(zoo, rank=given.rank, output=output, runner="inline", name="m")
                 seconds[name].append(time.perf_counter() - started)
+                busy[name].append(time.process_time() - busy_before)
             if _weights(output) != _weights(folder / "whole-0"):
                 raise RuntimeError(f"{output} differs from the merge of the command line.")
     inline = {name: statistics.median(seconds[name]) for name in READERS}
+    cpu = {name: statistics.median(busy[name]) for name in READERS}
     print(
         f"the same in this process, without start-up: {inline['boto3']:.2f} s by boto3, "
-        f"{inline['obstore']:.2f} s by obstore"
+        f"{inline['obstore']:.2f} s by obstore; of a core {cpu['boto3']:.2f} s and "
+        f"{cpu['obstore']:.2f} s"
     )
-    return {"merge_seconds": wall, "fetched_over_tensors": fetched, "inline_seconds": inline}
+    return {
+        "merge_seconds": wall,
+        "fetched_over_tensors": fetched,
+        "inline_seconds": inline,
+        "inline_cpu_seconds": cpu,
+    }
 
 
 def _decide(reads: dict[str, Any], merges: dict[str, Any]) -> dict[str, float]:
