@@ -16,14 +16,6 @@ from lego_ray.errors import LegoRayError, ObjectNotFound
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Stopped(KeyboardInterrupt):
-    """Ends the run as Ctrl-C does, whichever signal it was."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 @contextmanager
 def resumable(output: str) -> Iterator[ExitStack]:
     """Ends the command with one line, and status 130 or 143, if it is told to stop in the block.
@@ -36,22 +28,27 @@ def resumable(output: str) -> Iterator[ExitStack]:
     Yields:
         What to close before the process ends, after the line is said; only if it is told to stop.
     """
+    told: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
+        told.append(number)
         # If this came while Ray was connecting, Ray has set one to abort the process with.
         signal.alarm(0)
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        raise _Stopped(number)
+        raise KeyboardInterrupt
 
     before = {each: signal.signal(each, stop) for each in _SIGNALS}
     last = ExitStack()
     try:
         yield last
-    except _Stopped as stopped:
+    except BaseException:
+        # Whatever came of it: Ray, for one, makes another error of what a handler raises.
+        if not told:
+            raise
         click.echo(f"interrupted; {_how_to_go_on(output)}", err=True)
         last.close()
-        sys.exit(128 + stopped.number)
+        sys.exit(128 + told[0])
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lego_ray.errors import BadInput
-from lego_ray.execution.ray_signals import take_back_sigterm
+from lego_ray.execution.ray_signals import sigterm_kept
 
 # Set before Ray is imported: it reads them then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -61,7 +61,6 @@ class RaySession:
                 f"no Ray could be reached or started: {first_line(self._error)}",
                 "Use --address local, or start a cluster with `ray start --head`.",
             ) from self._error
-        take_back_sigterm()
 
     def stop(self) -> None:
         """Begins to take Ray down."""
@@ -79,7 +78,8 @@ class RaySession:
         mine = not ray.is_initialized()
         try:
             if mine:
-                self._connect(ray.init)
+                with sigterm_kept():
+                    self._connect(ray.init)
             if self._address == "local":
                 # Workers import torch while the driver still reads headers.
                 warm = ray.remote(_import_stages).options(num_cpus=1)

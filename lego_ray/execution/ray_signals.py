@@ -1,18 +1,28 @@
-"""Gives SIGTERM back to Python after Ray took it."""
+"""Keeps SIGTERM with Python while Ray takes it."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_get = ctypes.pythonapi.PyOS_getsig
+_get.argtypes, _get.restype = [ctypes.c_int], ctypes.c_void_p
+_set = ctypes.pythonapi.PyOS_setsig
+_set.argtypes, _set.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
 
 
-def take_back_sigterm() -> None:
-    """Puts Python's handler of SIGTERM, whatever it is, back in force.
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Puts what SIGTERM did before the block back in force after it, on any thread.
 
-    Connecting, Ray sets a handler of its own below Python's, which prints a trace of the machine code
-    on stderr and lets the process abort three seconds later, however far its own handler is. Only the
-    main thread may set handlers; from any other this does nothing.
+    Connecting, Ray sets a handler of its own below Python's, which prints a trace of machine code on
+    stderr and aborts the process three seconds later, however far Python's handler is. Python's own
+    functions would put it back from the main thread only, which has other work meanwhile.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is threading.main_thread() and callable(handler):
-        signal.signal(signal.SIGTERM, handler)
+    before = _get(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        _set(signal.SIGTERM, before)
