@@ -12,8 +12,8 @@ from typing import Any
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.errors import InvalidOption
-from lego_ray.execution.cataloguing import adapter_rows
 from lego_ray.execution.merging import run_merge
+from lego_ray.execution.publishing.cataloguing import adapter_rows
 from lego_ray.execution.runner import Runner, make_runner
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import Progress, check_strict

@@ -13,12 +13,12 @@ from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.execution import journal
-from lego_ray.execution.assemble import adapter_files
-from lego_ray.execution.cataloguing import adapter_rows, merge_row, msu_table, site_rows
-from lego_ray.execution.checkpoint import Checkpoints
 from lego_ray.execution.extract import content_hash
-from lego_ray.execution.manifest import MANIFEST_KEY, encode_manifest, manifest_of
-from lego_ray.execution.publish import publish, published_manifest
+from lego_ray.execution.publishing.assemble import adapter_files
+from lego_ray.execution.publishing.cataloguing import adapter_rows, merge_row, msu_table, site_rows
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, encode_manifest, manifest_of
+from lego_ray.execution.publishing.publish import publish, published_manifest
+from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import Progress, Solved, check_strict, note_planned, solve_plan

@@ -136,7 +136,7 @@ def make_runner(
     if name == "inline":
         return InlineRunner(gpus)
     if name == "ray":
-        from lego_ray.execution.ray_runner import RayRunner
+        from lego_ray.execution.on_ray.runner import RayRunner
 
         return RayRunner(address=address, workers=workers, gpus=gpus)
     raise InvalidOption("--runner", f"{name!r} is not one of {', '.join(RUNNERS)}")

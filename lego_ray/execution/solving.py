@@ -8,8 +8,8 @@ from logging import WARNING
 
 from lego_ray.errors import LegoRayError, NoAdaptersFound, SitesFailed, StrictRefusal
 from lego_ray.execution import journal
-from lego_ray.execution.checkpoint import Checkpoints, Kept
-from lego_ray.execution.ray_metrics import RunMetrics
+from lego_ray.execution.on_ray.metrics import RunMetrics
+from lego_ray.execution.resume.checkpoints import Checkpoints, Kept
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.task import GroupResult, SiteResult, tasks_of
 from lego_ray.planning.inventory import Inventory

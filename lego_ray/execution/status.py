@@ -8,9 +8,9 @@ from os import PathLike
 from typing import Any
 
 from lego_ray.errors import MalformedAdapter, ObjectNotFound
-from lego_ray.execution.manifest import MANIFEST_KEY, parse_manifest
-from lego_ray.execution.publish import LAST
-from lego_ray.execution.run_folder import (
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
+from lego_ray.execution.publishing.publish import LAST
+from lego_ray.execution.resume.run_folder import (
     ENDING,
     FOLDER,
     UnreadableCheckpoint,

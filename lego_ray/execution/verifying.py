@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from lego_ray.errors import ObjectNotFound, VerificationFailed
-from lego_ray.execution.cataloguing import ratio_or_none
 from lego_ray.execution.extract import content_hash, extract
-from lego_ray.execution.manifest import MANIFEST_KEY, parse_manifest
-from lego_ray.execution.publish import LAST
+from lego_ray.execution.publishing.cataloguing import ratio_or_none
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
+from lego_ray.execution.publishing.publish import LAST
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solve import one_thread
 from lego_ray.execution.task import SourceSlice, tasks_of

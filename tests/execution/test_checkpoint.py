@@ -13,7 +13,7 @@ from safetensors.numpy import load
 
 import lego_ray
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights
-from lego_ray.execution.checkpoint_format import (
+from lego_ray.execution.resume.checkpoint_format import (
     Checkpoint,
     UnreadableCheckpoint,
     decode_checkpoint,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import lego_ray
-from lego_ray.execution.ray_metrics import RunMetrics, counting_retries
+from lego_ray.execution.on_ray.metrics import RunMetrics, counting_retries
 from lego_ray.execution.solve import solve_group
 from lego_ray.execution.task import GroupResult, GroupTask, tasks_of
 from tests.zoo import Site, write_zoo
@@ -101,7 +101,7 @@ def test_outside_of_ray_nothing_was_started_again(zoo: Path) -> None:
 # Merges on a Ray with a metrics endpoint, and prints what that endpoint has of the merge.
 SCRIPT = """
 import json, sys, time, urllib.request
-import lego_ray.execution.ray_session, ray, lego_ray
+import lego_ray.execution.on_ray.session, ray, lego_ray
 port, zoo, output = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
          object_store_memory=100 * 2**20, _metrics_export_port=port)

@@ -16,8 +16,9 @@ import ray
 
 import lego_ray
 from lego_ray.errors import BadInput, NonFiniteWeights, ObjectNotFound, RunFailed
-from lego_ray.execution import ray_runner, solve
-from lego_ray.execution.ray_runner import RayRunner
+from lego_ray.execution import solve
+from lego_ray.execution.on_ray import runner as ray_runner
+from lego_ray.execution.on_ray.runner import RayRunner
 from lego_ray.execution.task import GroupResult, GroupTask, tasks_of
 from lego_ray.planning.plan import Plan
 from tests.zoo import Site, files_of, weights_of, write_zoo

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import lego_ray
 from lego_ray.errors import NoAdaptersFound, ObjectNotFound, RunFailed
-from lego_ray.execution.ray_runner import RayRunner
+from lego_ray.execution.on_ray.runner import RayRunner
 from lego_ray.execution.task import GroupResult, shard_tasks, tasks_of
 from lego_ray.planning.plan import Plan
 from tests.execution.killing import killing
@@ -132,7 +132,7 @@ class TestOnRay:
     def test_a_shard_lost_each_time_fails_the_run(
         self, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lego_ray.execution.ray_runner.TASK_RETRIES", 1)
+        monkeypatch.setattr("lego_ray.execution.on_ray.runner.TASK_RETRIES", 1)
         with (
             killing("ray::ShardActor", times=1000),
             pytest.raises(RunFailed, match="worker was lost too often"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lego_ray.errors import BadInput
-from lego_ray.execution.ray_signals import sigterm_kept
+from lego_ray.execution.on_ray.signals import sigterm_kept
 
 # Set before Ray is imported: it reads them then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

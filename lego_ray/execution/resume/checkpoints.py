@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
 from lego_ray.execution import journal
-from lego_ray.execution.checkpoint_format import Checkpoint, decode_checkpoint, encode_checkpoint
-from lego_ray.execution.run_folder import (
+from lego_ray.execution.resume.checkpoint_format import (
+    Checkpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+)
+from lego_ray.execution.resume.run_folder import (
     CHECKPOINT_VERSION,
     ENDING,
     FOLDER,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists
-from lego_ray.execution.manifest import MANIFEST_KEY, parse_manifest
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
 from lego_ray.storage.base import Store
 
 # PEFT and every server look for this file first, so an output without it is no adapter yet.

@@ -122,7 +122,7 @@ class _Team:
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        from lego_ray.execution.ray_actors import ShardActor, SiteActor, resilient
+        from lego_ray.execution.on_ray.actors import ShardActor, SiteActor, resilient
 
         restarts = retries * len(tasks)  # an actor serves many sites
         self._group = placement_group(list(bundles), strategy="PACK")
@@ -144,7 +144,7 @@ class _Team:
         """Begins a site; what Ray is asked about it."""
         import ray
 
-        from lego_ray.execution.ray_actors import ShardAt
+        from lego_ray.execution.on_ray.actors import ShardAt
 
         shards = [
             ShardAt(f"{task.group.name} shard {number}", [ray.put(part)])
@@ -169,7 +169,7 @@ def _peaks(task: GroupTask) -> list[int]:
 
 
 def _result(answer: Any, task: GroupTask) -> GroupResult:
-    from lego_ray.execution.ray_actors import get
+    from lego_ray.execution.on_ray.actors import get
 
     result: GroupResult = get(answer, f"task {task.group.name}")
     return result

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
-from lego_ray.execution.ray_metrics import counting_retries
-from lego_ray.execution.ray_session import RaySession, first_line
-from lego_ray.execution.ray_spread import LOOK_AGAIN_SECONDS, solve_on_teams
+from lego_ray.execution.on_ray.metrics import counting_retries
+from lego_ray.execution.on_ray.session import RaySession, first_line
+from lego_ray.execution.on_ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
 
 if TYPE_CHECKING:
     from lego_ray.execution.task import GroupResult, GroupTask

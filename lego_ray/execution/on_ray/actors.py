@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
 from lego_ray.execution.device import device_of
-from lego_ray.execution.ray_session import first_line
+from lego_ray.execution.on_ray.session import first_line
 from lego_ray.execution.solve import load_shard, one_thread, solve_spread
 from lego_ray.execution.task import GroupResult, GroupTask
 from lego_ray.numerics.shard import Shard

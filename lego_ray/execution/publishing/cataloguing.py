@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lego_ray.execution.manifest import versions
+from lego_ray.execution.publishing.manifest import versions
 from lego_ray.execution.task import SiteResult
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan

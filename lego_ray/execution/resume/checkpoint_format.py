@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray import errors
-from lego_ray.execution.run_folder import (
+from lego_ray.execution.resume.run_folder import (
     CHECKPOINT_VERSION,
     TEXT,
     UnreadableCheckpoint,
