@@ -23,7 +23,7 @@ from typing import Any
 
 from jobs.synthetic_zoo import build
 from jobs.whole_merge import whole_merge
-from lego_ray.execution.api import parse_bytes
+from lego_ray.execution.arguments import parse_bytes
 
 SIZES = (64, 256, 1024)
 # Hidden width, layers and rank. Two layers, for a layer is the least that is one task; tiny shapes let

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from os import PathLike, fspath
+from os import fspath
 from typing import Any
 
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
-from lego_ray.errors import InvalidOption
+from lego_ray.execution.arguments import Uri, name_of, parse_bytes, places
 from lego_ray.execution.merging import run_merge
 from lego_ray.execution.publishing.cataloguing import adapter_rows
 from lego_ray.execution.runner import Runner, make_runner
@@ -25,10 +24,6 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
-
-Uri = str | PathLike[str]
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def scan(
@@ -60,7 +55,7 @@ def scan(
     """
     started = time.perf_counter()
     Recipe(name="scan", rank=1, full_weights=full_weights)
-    found = scan_sources(_sources(sources), exclude=exclude, full_weights=full_weights)
+    found = scan_sources(places(sources), exclude=exclude, full_weights=full_weights)
     inventory = found.inventory
     check_strict(inventory, strict)
     rows = adapter_rows(inventory, datetime.now(UTC))
@@ -126,7 +121,7 @@ def plan(
     """
     place = None if output is None else normalise_uri(output)
     recipe = Recipe(
-        name=_name(name, place),
+        name=name_of(name, place),
         rank=rank,
         method=method,
         options=options,
@@ -137,16 +132,16 @@ def plan(
         exclude=tuple(exclude),
         compact=compact,
     )
-    places = _sources(sources)
+    where = places(sources)
     found = scan_sources(
-        places,
+        where,
         exclude=recipe.exclude,
         full_weights=full_weights,
         skip=() if place is None else (place,),
     )
     check_strict(found.inventory, strict)
     budget = parse_bytes(memory_budget)
-    return make_plan(recipe, found.inventory, sources=places, memory_budget=budget)
+    return make_plan(recipe, found.inventory, sources=where, memory_budget=budget)
 
 
 def merge(
@@ -224,7 +219,7 @@ def merge(
     """
     place = normalise_uri(output)
     recipe = Recipe(
-        name=_name(name, place),
+        name=name_of(name, place),
         rank=rank,
         method=method,
         options=options,
@@ -243,7 +238,7 @@ def merge(
     )
     try:
         return run_merge(
-            _sources(sources),
+            places(sources),
             recipe,
             output=place,
             catalog_uri=None if catalog is None else fspath(catalog),
@@ -281,31 +276,4 @@ def verify(
         VerificationFailed: If a file or a source is not what the manifest says.
         ObjectNotFound: If there is no merged adapter there.
     """
-    return run_verify(fspath(merged), _sources(sources), parse_bytes(memory_budget))
-
-
-def parse_bytes(text: int | str) -> int:
-    """Reads an amount of memory: a number of bytes, or one with K, M, G or T and B or iB after it.
-
-    Raises:
-        InvalidOption: If it is neither, or not above zero.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(text), re.IGNORECASE)
-    amount = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if amount < 1:
-        raise InvalidOption(
-            "--memory-budget", f"{text!r} is no amount of memory", "Write it as 4GiB or 512MiB."
-        )
-    return amount
-
-
-def _name(name: str | None, output: str | None) -> str:
-    """The name given, or the last part of the output."""
-    if name is not None:
-        return name
-    return output.rstrip("/").rsplit("/", 1)[-1] if output else "merge"
-
-
-def _sources(given: Uri | Sequence[Uri]) -> list[str]:
-    one = isinstance(given, str | PathLike)
-    return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]
+    return run_verify(fspath(merged), places(sources), parse_bytes(memory_budget))

@@ -100,13 +100,13 @@ def zoo(tmp_path: Path) -> Path:
 def solved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the sites that tasks solve from now on."""
     names: list[str] = []
-    real = solve.solve_group
+    real = solve.solve_extracted
 
-    def noted(task: GroupTask) -> GroupResult:
+    def noted(task: GroupTask, *given: Any) -> GroupResult:
         names.extend(site.site for site in task.group.sites)
-        return real(task)
+        return real(task, *given)
 
-    monkeypatch.setattr(solve, "solve_group", noted)
+    monkeypatch.setattr(solve, "solve_extracted", noted)
     return names
 
 
@@ -135,7 +135,11 @@ def test_the_work_may_be_cut_otherwise_the_second_time(
 ) -> None:
     zoo = write_zoo(tmp_path / "zoo", sites=TWELVE)
     fine = a_task_a_site(zoo)
-    coarse = fine + fine // 10  # a site's pool is small beside what it takes to solve it
+    coarse = next(
+        budget
+        for budget in range(fine, 2 * fine, 4096)
+        if len(lego_ray.plan(zoo, rank=4, n_init=2, memory_budget=budget).groups) <= 6
+    )
     merge(zoo, tmp_path / "wanted")
     solved.clear()
     first, second = (coarse, fine) if first_whole else (fine, coarse)
@@ -157,13 +161,13 @@ def test_weights_passed_through_are_read_once_and_not_lost(
     options = {**keep, "memory_budget": a_task_a_site(zoo, **keep)}
     merge(zoo, tmp_path / "wanted", **options)
     reads = []
-    real = solve.solve_group
+    real = solve.solve_extracted
 
-    def noted(task: GroupTask) -> GroupResult:
+    def noted(task: GroupTask, *given: Any) -> GroupResult:
         reads.extend(span.name for source in task.sources for span in source.full_weights)
-        return real(task)
+        return real(task, *given)
 
-    monkeypatch.setattr(solve, "solve_group", noted)
+    monkeypatch.setattr(solve, "solve_extracted", noted)
     stopped_after(stop, zoo, tmp_path / "m", **options)
     assert merge(zoo, tmp_path / "m", **options)["resumed_sites"] == stop
     assert len(reads) == 1

@@ -1,0 +1,41 @@
+"""What the Python calls take, read: places, names, amounts of memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from os import PathLike, fspath
+
+from lego_ray.errors import InvalidOption
+
+Uri = str | PathLike[str]
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_bytes(text: int | str) -> int:
+    """Reads an amount of memory: a number of bytes, or one with K, M, G or T and B or iB after it.
+
+    Raises:
+        InvalidOption: If it is neither, or not above zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(text), re.IGNORECASE)
+    amount = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if amount < 1:
+        raise InvalidOption(
+            "--memory-budget", f"{text!r} is no amount of memory", "Write it as 4GiB or 512MiB."
+        )
+    return amount
+
+
+def name_of(name: str | None, output: str | None) -> str:
+    """The name given, or the last part of the output."""
+    if name is not None:
+        return name
+    return output.rstrip("/").rsplit("/", 1)[-1] if output else "merge"
+
+
+def places(given: Uri | Sequence[Uri]) -> list[str]:
+    """The places given, one or several, as text."""
+    one = isinstance(given, str | PathLike)
+    return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]
