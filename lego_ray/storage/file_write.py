@@ -19,8 +19,9 @@ T = TypeVar("T")
 # What link() answers where a file system has no hard links, or allows none.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
-# What open() answers where a file system, or a kernel, has no files without a name.
-_NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+# What open() answers where a file system, or a kernel, has no files without a name; and EPERM, which
+# ext4 gives in a directory that is being removed. One with a name is refused in the usual words then.
+_NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EPERM)
 _UNNAMED: int | None = getattr(os, "O_TMPFILE", None)  # Linux only
 # Where the system lists a process's open files, which is how one without a name is linked.
 _OPEN_FILES = Path("/proc/self/fd")
