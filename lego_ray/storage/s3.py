@@ -19,7 +19,7 @@ from lego_ray.storage.fetch import (
 )
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
-from lego_ray.storage.s3_body import CutBodyError, read_body
+from lego_ray.storage.s3_body import CutBodyError, read_body, whole_head
 from lego_ray.storage.s3_client import ATTEMPTS, s3_client
 from lego_ray.storage.s3_errors import refusal, s3_errors
 from lego_ray.storage.uri import S3Uri
@@ -111,8 +111,20 @@ class S3Store:
 
     def stat(self, key: str) -> ObjectInfo:
         """Describes one object; its version is its ETag."""
+        tries = 0
         with s3_errors(self._where(key)):
-            found = self._client.head_object(Bucket=self._at.bucket, Key=self._below + key)
+            while True:
+                tries += 1
+                try:
+                    found = whole_head(
+                        lambda: self._client.head_object(
+                            Bucket=self._at.bucket, Key=self._below + key
+                        )
+                    )
+                    break
+                except CutBodyError:
+                    if tries >= self._attempts:
+                        raise
         return ObjectInfo(key, found["ContentLength"], found["ETag"].strip('"'))
 
     def read(self, key: str) -> bytes:
@@ -188,19 +200,20 @@ class S3Store:
         with s3_errors(where):
             while True:
                 tries += 1
-                found = self._client.get_object(
-                    Bucket=self._at.bucket,
-                    Key=self._below + key,
-                    **asked,  # type: ignore[arg-type]
-                )
-                with closing(found["Body"]):
-                    try:
+                try:
+                    found = whole_head(
+                        lambda: self._client.get_object(
+                            Bucket=self._at.bucket,
+                            Key=self._below + key,
+                            **asked,  # type: ignore[arg-type]
+                        )
+                    )
+                    with closing(found["Body"]):
                         self._meter.add(read_body(found["Body"], place(found)))
-                    except CutBodyError:
-                        if tries >= self._attempts:
-                            raise
-                    else:
-                        return found["ETag"]
+                    return found["ETag"]
+                except CutBodyError:
+                    if tries >= self._attempts:
+                        raise
 
     def create(self, key: str, data: bytes) -> None:
         """Writes a new object, atomically: no reader ever sees part of it.

@@ -1,8 +1,10 @@
-"""Reads the body of an S3 answer into place."""
+"""Reads an S3 answer, and tells when it broke off."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -11,8 +13,41 @@ STEP = 1 << 20
 """Bytes taken from the socket at once: urllib3 copies each step, and 1 MiB stays in cache."""
 
 
+T = TypeVar("T")
+
+_RANGE = re.compile(r"bytes \d+-\d+/(\d+|\*)")
+
+
 class CutBodyError(Exception):
-    """The connection ended before the body did."""
+    """The connection ended before the answer did."""
+
+
+def whole_head(ask: Callable[[], T]) -> T:
+    """Asks for an object, or for its description, and checks that the head of the answer is whole.
+
+    The HTTP library takes a head that broke off for one with fewer headers, the last of them cut.
+
+    Args:
+        ask: Makes the request through boto3.
+
+    Returns:
+        What boto3 made of the answer.
+
+    Raises:
+        CutBodyError: If the head broke off, as far as that can be told.
+    """
+    try:
+        found: Any = ask()
+    except ValueError as error:  # a date that is cut, which boto3 does not read
+        raise CutBodyError(f"its head ended early: {error}") from error
+    partial = found["ResponseMetadata"]["HTTPStatusCode"] == 206
+    in_range = not partial or _RANGE.fullmatch(found.get("ContentRange", ""))
+    if not ("ContentLength" in found and "ETag" in found and in_range):
+        if "Body" in found:
+            found["Body"].close()
+        raise CutBodyError("its head ended early")
+    answer: T = found
+    return answer
 
 
 def read_body(body: StreamingBody, into: memoryview) -> int:
