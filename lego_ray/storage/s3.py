@@ -113,13 +113,12 @@ class S3Store:
         """Describes one object; its version is its ETag."""
         tries = 0
         with s3_errors(self._where(key)):
+            client = self._client
             while True:
                 tries += 1
                 try:
                     found = whole_head(
-                        lambda: self._client.head_object(
-                            Bucket=self._at.bucket, Key=self._below + key
-                        )
+                        lambda: client.head_object(Bucket=self._at.bucket, Key=self._below + key)
                     )
                     break
                 except CutBodyError:
@@ -198,11 +197,12 @@ class S3Store:
         where = self._where(key)
         tries = 0
         with s3_errors(where):
+            client = self._client
             while True:
                 tries += 1
                 try:
                     found = whole_head(
-                        lambda: self._client.get_object(
+                        lambda: client.get_object(
                             Bucket=self._at.bucket,
                             Key=self._below + key,
                             **asked,  # type: ignore[arg-type]
