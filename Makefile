@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint format bench fixtures clean
+.PHONY: demo test test-metrics check lint format bench fixtures clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/python -m jobs.demo
 
 test: $(VENV)/.dev-ready
 	$(BIN)/pytest
+
+# What Ray exports needs packages that slow every start of a local Ray, so they come last and apart.
+test-metrics: $(VENV)/.dev-ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,metrics]'
+	$(BIN)/pytest tests/execution/test_ray_metrics.py
 
 check: lint test
 
