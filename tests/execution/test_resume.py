@@ -16,6 +16,7 @@ import lego_ray
 from lego_ray.errors import NoAdaptersFound, OutputExists, StrictRefusal
 from lego_ray.execution import runner as runners
 from lego_ray.execution import solve
+from lego_ray.execution.resume import checkpoint_format
 from lego_ray.execution.task import GroupResult, GroupTask
 from lego_ray.planning.plan import Plan
 from tests.execution.runs import FOLDER, finish, kept, many_sites, started, until, words
@@ -234,6 +235,16 @@ def test_a_checkpoint_that_cannot_be_read_is_done_again(
     assert merge(zoo, tmp_path / "m", memory_budget=budget)["resumed_sites"] == 2
     assert solved == ["layers.0.v_proj", "layers.1.v_proj"]
     assert contents(tmp_path / "m") == contents(tmp_path / "wanted")
+
+
+def test_what_another_torch_made_is_done_again(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = a_task_a_site(zoo)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_format, "_made_by", lambda: "lego-ray 0.1.0, torch 1.0.0")
+        stopped_after(2, zoo, tmp_path / "m", memory_budget=budget)
+    assert merge(zoo, tmp_path / "m", memory_budget=budget)["resumed_sites"] == 0
 
 
 def test_an_unfinished_run_of_another_plan_is_refused(zoo: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,6 +87,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "number": checkpoint.number,
             "of_sites": checkpoint.of_sites,
             "saved_at": checkpoint.saved_at,
+            "made_by": _made_by(),
             "covers": checkpoint.covers,
             "sites": sites,
             "quarantined": {
@@ -111,7 +113,7 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
         sites: That plan's sites, by name.
 
     Raises:
-        UnreadableCheckpoint: If it is damaged, or of another plan or release.
+        UnreadableCheckpoint: If it is damaged, or of another plan, or made by another lego-ray or torch.
     """
     try:
         size = header_length(data[:LENGTH_BYTES], len(data), "")
@@ -120,6 +122,8 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
         about = parse_text(metadata)
         if about["plan"] != plan:
             raise UnreadableCheckpoint("it is of another plan")
+        if about["made_by"] != _made_by():
+            raise UnreadableCheckpoint(f"it was made by {about['made_by']}, this is {_made_by()}")
         arrays: dict[str, NDArray[Any]] = {
             span.name: np.frombuffer(
                 data, _DTYPES[span.dtype], int(np.prod(span.shape)), span.start
@@ -159,6 +163,11 @@ def _checkpoint(
     return Checkpoint(
         about["plan"], about["number"], about["of_sites"], covers, result, about["saved_at"]
     )
+
+
+def _made_by() -> str:
+    """What the bits of a result hang on besides the plan: another torch may add in another order."""
+    return ", ".join(f"{package} {version(package)}" for package in ("lego-ray", "torch"))
 
 
 def _error(name: str, where: str, problem: str, hint: str) -> errors.LegoRayError:
