@@ -106,6 +106,25 @@ catalog = click.option(
     "--catalog", metavar="URI", help="Record it in the catalog there; made if there is none."
 )
 
+
+def _weights(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, float]:
+    """NAME=W pairs as a mapping."""
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            weight: float | None = float(number)
+        except ValueError:
+            weight = None
+        if not name or weight is None:
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER", ctx, param)
+        if found.setdefault(name, weight) != weight:
+            raise click.BadParameter(f"{name} is given {found[name]:g} and {weight:g}", ctx, param)
+    return found
+
+
 recipe = _all(
     click.option(
         "--rank", type=int, required=True, metavar="K", help="Rank of the merged adapter."
@@ -141,6 +160,14 @@ recipe = _all(
     ),
     full_weights,
     exclude,
+    click.option(
+        "--weight",
+        "weights",
+        multiple=True,
+        callback=_weights,
+        metavar="NAME=W",
+        help="Factor on the update of adapters, by name, glob or URI; 0 leaves out. Repeatable.",
+    ),
     click.option(
         "--compact",
         is_flag=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from os import fspath
 from typing import Any
@@ -90,6 +90,7 @@ def plan(
     full_weights: str = "refuse",
     exclude: Sequence[str] = (),
     compact: bool = False,
+    weights: Mapping[str, float] | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     strict: bool = False,
     **options: object,
@@ -108,6 +109,7 @@ def plan(
         full_weights: What to do with weights that are not low-rank.
         exclude: Adapters to leave out.
         compact: Whether to write true ranks.
+        weights: Factors on the adapters' updates.
         memory_budget: Bytes a worker may take.
         strict: Fail if an adapter is refused.
         **options: The method's options.
@@ -131,6 +133,7 @@ def plan(
         full_weights=full_weights,
         exclude=tuple(exclude),
         compact=compact,
+        weights={} if weights is None else weights,
     )
     where = places(sources)
     found = scan_sources(
@@ -158,6 +161,7 @@ def merge(
     full_weights: str = "refuse",
     exclude: Sequence[str] = (),
     compact: bool = False,
+    weights: Mapping[str, float] | None = None,
     runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
@@ -192,6 +196,8 @@ def merge(
             `keep:NAME` to take them over from the adapter of that name.
         exclude: Glob patterns of adapters to leave out, by name, path or URI.
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
+        weights: Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant,
+            and one of weight 0 is left out.
         runner: `ray`, or `inline` for this process; or a runner, which is stopped
             when its work is done.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
@@ -229,6 +235,7 @@ def merge(
         full_weights=full_weights,
         exclude=tuple(exclude),
         compact=compact,
+        weights={} if weights is None else weights,
     )
     budget = parse_bytes(memory_budget)
     mine = (

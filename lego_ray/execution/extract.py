@@ -108,12 +108,12 @@ def _add_rows(
     mine = []
     for factors in source.factors:
         a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name])
-        rows = msu_rows(a, b, factors.scaling)
+        rows = msu_rows(a, b, factors.scaling * source.weight)
         long = lengths(rows)
         if not bool(torch.isfinite(long).all()):  # seen without another pass over the rows
             check_finite(a, source.uri, factors.a.name)
             check_finite(b, source.uri, factors.b.name)
-            check_finite(rows, source.uri, f"{factors.site}, times its scaling,")
+            check_finite(rows, source.uri, f"{factors.site}, times its scaling and weight,")
         pooled = prepare(rows, factors.d_in)
         mine.append((factors.site, pooled, long if pooled is rows else lengths(pooled)))
     for site, pooled, long in mine:

@@ -24,6 +24,7 @@ class SourceSlice:
         weights_key: Its weights file.
         factors: Its factor pairs at the task's sites.
         full_weights: Tensors to pass through unmerged.
+        weight: Factor on its update.
     """
 
     adapter: int
@@ -31,6 +32,7 @@ class SourceSlice:
     weights_key: str
     factors: tuple[SiteFactors, ...]
     full_weights: tuple[TensorSpan, ...] = ()
+    weight: float = 1.0
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor to read."""
@@ -155,11 +157,12 @@ def tasks_of(
             continue
         wanted = {site.site for site in left}
         sources = []
-        for number, adapter in enumerate(plan.adapters):
+        for number, (adapter, weight) in enumerate(zip(plan.adapters, plan.weights, strict=True)):
             factors = tuple(f for f in adapter.sites if f.site in wanted)
             kept = adapter.full_weights if full_weights else ()
             if factors or kept:
-                sources.append(SourceSlice(number, adapter.uri, adapter.weights_key, factors, kept))
+                where = (adapter.uri, adapter.weights_key)
+                sources.append(SourceSlice(number, *where, factors, kept, weight))
         full_weights = False
         # The group's estimates stand, as estimates from above.
         rest = replace(group, sites=left)

@@ -98,12 +98,13 @@ def _reload(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
 
 def _plan_of(manifest: dict[str, Any], sources: Sequence[str], memory_budget: int) -> Plan:
     """The plan of the merge over the sources at hand, each of which must be there."""
-    recipe = Recipe(**{**manifest["recipe"], "exclude": tuple(manifest["recipe"]["exclude"])})
+    asked = {**manifest["recipe"], "exclude": tuple(manifest["recipe"]["exclude"])}
+    recipe = Recipe(**asked)
     found = scan_sources(sources, full_weights=recipe.full_weights).inventory
     at_hand: dict[str, list[AdapterRecord]] = {}
     for adapter in found.adapters:
         at_hand.setdefault(adapter.adapter_id, []).append(adapter)
-    taken = []
+    taken, weights = [], {}
     for source in manifest["sources"]:
         if not at_hand.get(source["adapter_id"]):
             raise VerificationFailed(
@@ -116,6 +117,9 @@ def _plan_of(manifest: dict[str, Any], sources: Sequence[str], memory_budget: in
         chosen = (same_uri or at_hand[source["adapter_id"]])[0]
         at_hand[source["adapter_id"]].remove(chosen)
         taken.append(chosen)
+        # By URI: names may mean other adapters where the sources have moved.
+        weights[chosen.uri] = source.get("weight", 1.0)
+    recipe = replace(recipe, weights=weights)
     return make_plan(recipe, Inventory.of(taken, ()), memory_budget=memory_budget)
 
 

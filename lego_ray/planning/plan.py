@@ -105,19 +105,21 @@ class Plan:
         base_model: Base model of the merged adapter.
         dtype: Element type it is written in.
         adapters: Sources, in plan order; a task names them by their number here.
+        weights: Factor on the update of each of them.
         refused: Adapters left out, and why.
         groups: Tasks.
         memory_budget: Most bytes one worker may take.
         warnings: What a user should know before running it.
-        digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id and
-            the store's version mark), and this format's version. It names the run. How the work is
-            cut into tasks is not in it, because it changes no bit.
+        digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id, the
+            store's version mark and weight), and this format's version. It names the run. How the
+            work is cut into tasks is not in it, because it changes no bit.
     """
 
     recipe: Recipe
     base_model: str
     dtype: str
     adapters: tuple[AdapterRecord, ...]
+    weights: tuple[float, ...]
     refused: tuple[Refused, ...]
     groups: tuple[GroupPlan, ...]
     memory_budget: int
@@ -160,9 +162,10 @@ class Plan:
                     "rank_max": max(a.ranks),
                     "sites": len(a.sites),
                     "bytes": a.n_bytes,
+                    "weight": weight,
                     "notes": list(a.notes),
                 }
-                for a in self.adapters
+                for a, weight in zip(self.adapters, self.weights, strict=True)
             ],
             "refused": [{"adapter": r.uri, "reason": r.reason} for r in self.refused],
             "sites": self.n_sites,

@@ -17,6 +17,7 @@ from lego_ray.planning.inventory import (
 )
 from lego_ray.planning.plan import PLAN_VERSION, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
+from lego_ray.planning.weights import weights_of, without_zeros
 
 DEFAULT_MEMORY_BUDGET = 4 * 2**30
 
@@ -40,9 +41,12 @@ def make_plan(
         NoAdaptersFound: If no adapter is left to merge.
         BaseModelMismatch: If the adapters name different base models.
         SiteShapeMismatch: If adapters disagree on a site's shape.
-        InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool.
+        InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool, or
+            a weight is of no adapter.
     """
     require_adapters(inventory, sources)
+    weights = weights_of(inventory, recipe.weights)
+    inventory, weights, unused = without_zeros(inventory, weights)
     inventory = keep_full_weights_of(inventory, recipe.full_weights)
     adapters = inventory.adapters
     base_model = agreed_base_model(adapters, recipe.base_model)
@@ -54,11 +58,12 @@ def make_plan(
         base_model=base_model,
         dtype=_majority_dtype(adapters) if recipe.dtype == "majority" else recipe.dtype,
         adapters=adapters,
+        weights=weights,
         refused=inventory.refused,
         groups=tuple(groups),
         memory_budget=memory_budget,
-        warnings=tuple(_warnings(adapters)),
-        digest=_digest(recipe, adapters),
+        warnings=tuple(_warnings(adapters, unused)),
+        digest=_digest(recipe, adapters, weights),
     )
 
 
@@ -98,7 +103,7 @@ def _check_layout(adapters: Sequence[AdapterRecord]) -> None:
         )
 
 
-def _warnings(adapters: Sequence[AdapterRecord]) -> Iterable[str]:
+def _warnings(adapters: Sequence[AdapterRecord], unused: Sequence[AdapterRecord]) -> Iterable[str]:
     by_id: dict[str, list[str]] = {}
     for adapter in adapters:
         by_id.setdefault(adapter.adapter_id, []).append(adapter.uri)
@@ -107,13 +112,23 @@ def _warnings(adapters: Sequence[AdapterRecord]) -> Iterable[str]:
             yield f"{', '.join(uris)} have the same content and are each merged"
     if not any(a.base_model for a in adapters):
         yield "no adapter names its base model; give it with --base-model"
+    for adapter in unused:
+        yield f"{adapter.uri} has weight 0 and is left out"
 
 
-def _digest(recipe: Recipe, adapters: Sequence[AdapterRecord]) -> str:
+def _digest(recipe: Recipe, adapters: Sequence[AdapterRecord], weights: Sequence[float]) -> str:
+    """Weights count as the adapters have them, not by the names they were given by.
+
+    A name may come to mean another adapter, and then the merge is another. A weight of 1 is no weight.
+    """
+    asked = {name: value for name, value in recipe.as_json().items() if name != "weights"}
     return digest_of(
         {
             "plan_version": PLAN_VERSION,
-            "recipe": recipe.as_json(),
-            "adapters": sorted([a.adapter_id, a.version] for a in adapters),
+            "recipe": asked,
+            "adapters": sorted(
+                [a.adapter_id, a.version, *([weight] if weight != 1 else [])]
+                for a, weight in zip(adapters, weights, strict=True)
+            ),
         }
     )

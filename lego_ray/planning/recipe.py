@@ -11,6 +11,7 @@ from typing import Any
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.registry import method_of
+from lego_ray.planning.weights import checked_weights
 
 DTYPES = ("majority", "F32", "BF16", "F16")
 LARGEST_SEED = 2**63 - 1
@@ -34,6 +35,8 @@ class Recipe:
             the adapter, `drop` them, or `keep:NAME` those of the one adapter whose directory is NAME.
         exclude: Glob patterns; adapters whose path matches one are left out.
         compact: Write true ranks with `rank_pattern` instead of zero-padding to rank k.
+        weights: Factor on the update of adapters, by name, glob pattern or URI; see
+            `weights.weights_of`. Those not meant have 1.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Recipe:
     full_weights: str = "refuse"
     exclude: tuple[str, ...] = ()
     compact: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
@@ -61,6 +65,7 @@ class Recipe:
             raise InvalidOption(
                 "--full-weights", f"{self.full_weights!r} is not refuse, drop or keep:NAME"
             )
+        object.__setattr__(self, "weights", checked_weights(self.weights))
         made = self.merge_method()
         object.__setattr__(self, "options", asdict(made))  # type: ignore[call-overload]
 

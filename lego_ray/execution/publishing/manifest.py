@@ -60,9 +60,12 @@ def manifest_of(
                 "license": adapter.license,
                 "rank_min": min(adapter.ranks),
                 "rank_max": max(adapter.ranks),
+                "weight": weight,
                 "notes": list(adapter.notes),
             }
-            for adapter, tensors in zip(plan.adapters, source_hashes, strict=True)
+            for adapter, tensors, weight in zip(
+                plan.adapters, source_hashes, plan.weights, strict=True
+            )
         ],
         "refused": [
             {"adapter": r.uri, "status": r.status, "reason": r.reason} for r in plan.refused

@@ -1,0 +1,125 @@
+"""How much each adapter counts: the weights a user gave by name, and the adapters they mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from lego_ray.errors import InvalidOption
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.planning.inventory import Inventory
+
+FLAG = "--weight"
+
+
+def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Checks weights as they were given, before any adapter is known.
+
+    Args:
+        weights: Factor on an adapter's update, by the adapter's name, a glob pattern or its URI.
+
+    Raises:
+        InvalidOption: If it is no mapping of names to finite numbers.
+    """
+    if not isinstance(weights, Mapping):
+        raise InvalidOption(FLAG, f"{weights!r} is no mapping of names to numbers")
+    for name, weight in weights.items():
+        if not isinstance(name, str) or not name:
+            raise InvalidOption(FLAG, f"{name!r} is no name of an adapter")
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight):
+            raise InvalidOption(FLAG, f"{name} has {weight!r}, which is no finite number")
+    return {name: float(weight) for name, weight in weights.items()}
+
+
+def weights_of(inventory: Inventory, weights: Mapping[str, float]) -> tuple[float, ...]:
+    """The weight of each adapter of an inventory, in its order; 1 where none was given.
+
+    A name means the adapters whose URI it is, or whose last parts it is, as it stands or as a glob
+    pattern of as many parts: `french`, `customers/*`, `s3://zoo/*`. A whole URI counts before a name
+    as it stands, and that before a pattern, so that `*=0.5` and `french=2` go together in any order.
+
+    Args:
+        inventory: Adapters, taken and refused.
+        weights: As `checked_weights` gives them.
+
+    Raises:
+        InvalidOption: If a name means no adapter, not even a refused one, or two that count alike give
+            one adapter different weights.
+    """
+    for name in weights:
+        if not any(_means(name, uri) for uri in _uris(inventory)):
+            raise _unknown(name, _uris(inventory))
+    return tuple(_weight(adapter.uri, weights) for adapter in inventory.adapters)
+
+
+def without_zeros(
+    inventory: Inventory, weights: tuple[float, ...]
+) -> tuple[Inventory, tuple[float, ...], list[AdapterRecord]]:
+    """Leaves out adapters of weight 0, which would be read for nothing.
+
+    To a method that clusters, rows of zeros would be points like others; left out, the merge is the
+    one of the other adapters.
+
+    Returns:
+        The inventory and weights of the rest, and the adapters left out.
+
+    Raises:
+        InvalidOption: If all adapters have weight 0.
+    """
+    pairs = list(zip(inventory.adapters, weights, strict=True))
+    kept = [(adapter, weight) for adapter, weight in pairs if weight != 0]
+    if pairs and not kept:
+        raise InvalidOption(FLAG, "every adapter has weight 0", "Give one of them another weight.")
+    return (
+        Inventory(tuple(adapter for adapter, _ in kept), inventory.refused),
+        tuple(weight for _, weight in kept),
+        [adapter for adapter, weight in pairs if weight == 0],
+    )
+
+
+def _weight(uri: str, weights: Mapping[str, float]) -> float:
+    whole = {name: w for name, w in weights.items() if name == uri}
+    plain = whole or {name: w for name, w in weights.items() if name in _names(uri)}
+    found = plain or {name: w for name, w in weights.items() if _means(name, uri)}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name}={weight:g}" for name, weight in sorted(found.items()))
+        raise InvalidOption(
+            FLAG, f"{uri} is meant by {listed}", "Give the weight of this one by its URI alone."
+        )
+    return next(iter(found.values()), 1.0)
+
+
+def _means(name: str, uri: str) -> bool:
+    return any(own == name or _fits(own, name) for own in _names(uri))
+
+
+def _fits(own: str, pattern: str) -> bool:
+    """A pattern for whole URIs may pass over slashes; others would reach into folders above."""
+    whole = pattern.startswith("/") or "://" in pattern
+    return (whole or own.count("/") == pattern.count("/")) and fnmatchcase(own, pattern)
+
+
+def _names(uri: str) -> Iterator[str]:
+    """Last parts of a URI, the whole last; of a hub repository without its commit too."""
+    parts = uri.split("/")
+    for start in range(len(parts) - 1, -1, -1):
+        yield "/".join(parts[start:])
+    if uri.startswith("hf://") and "@" in uri:
+        repo, _, rest = uri.partition("@")
+        folder = rest.partition("/")[2]
+        yield from _names(f"{repo}/{folder}" if folder else repo)
+
+
+def _uris(inventory: Inventory) -> Iterator[str]:
+    yield from (adapter.uri for adapter in inventory.adapters)
+    yield from (refused.uri for refused in inventory.refused)
+
+
+def _unknown(name: str, uris: Iterable[str]) -> InvalidOption:
+    names = sorted({uri.rstrip("/").rsplit("/", 1)[-1] for uri in uris})
+    near = get_close_matches(name, names, 1) or get_close_matches(name.rsplit("/", 1)[-1], names, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10])}."
+    return InvalidOption(FLAG, f"no adapter is called {name}", hint)
