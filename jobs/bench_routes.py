@@ -64,15 +64,15 @@ def _measure(n: int, d: int, k: int, n_init: int, device: str) -> dict[str, Any]
     method = Lego(n_init=n_init)
     routes = method.routes(n, d // 2, d - d // 2, k)
     row: dict[str, Any] = {"n": n, "d": d, "k": k, "chosen": routes[0].name}
-    labels = []
+    merged = []
     for route in routes:
         started = time.perf_counter()
         solution = method.solve(pool, k, torch.Generator().manual_seed(0), route.name)
         row[route.name] = time.perf_counter() - started
         row[f"{route.name}_expected"] = route.costs.seconds
         row["steps"] = solution.iterations
-        labels.append(solution.labels)
-    if not torch.equal(labels[0], labels[1]):
+        merged.append(solution.rows)
+    if not torch.equal(merged[0], merged[1]):
         raise RuntimeError(f"the routes differ at n {n}, d {d}, k {k}")
     row["regret"] = row[row["chosen"]] / min(row["gram"], row["msu"])
     return row

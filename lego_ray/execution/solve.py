@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lego_ray.errors import LegoRayError, SitesFailed
 from lego_ray.execution.device import device_of
@@ -148,15 +151,19 @@ def site_result(plan: SitePlan, d_in: int, solution: SiteSolution) -> SiteResult
     a, b = split_rows(solution.rows, d_in)
     # Readers of the catalog look for an adapter's ranks together.
     order = np.lexsort((solution.ranks.numpy(), solution.adapters.numpy()))
+
+    def ordered(values: Tensor | None, kind: type) -> NDArray[Any] | None:
+        return None if values is None else values.numpy()[order].astype(kind)
+
     return SiteResult(
         plan=plan,
         a=a.numpy(),
         b=b.numpy(),
         adapters=solution.adapters.numpy()[order].astype(np.int32),
         ranks=solution.ranks.numpy()[order].astype(np.int32),
-        clusters=solution.labels.numpy()[order].astype(np.int32),
-        distances=solution.distances.numpy()[order],
-        weights=solution.weights.numpy()[order],
+        clusters=ordered(solution.labels, np.int32),
+        distances=ordered(solution.distances, np.float64),
+        weights=ordered(solution.weights, np.float64),
         inertia=solution.inertia,
         iterations=solution.iterations,
         relative_error=solution.comparison.relative_error(),

@@ -170,7 +170,7 @@ def _note_done(plan: Plan, result: GroupResult) -> None:
         bytes=result.bytes_read,
         requests=result.requests,
         seconds=round(result.seconds, 3),
-        inertia=sum(site.inertia for site in result.sites),
+        inertia=sum(site.inertia or 0.0 for site in result.sites),
     )
 
 

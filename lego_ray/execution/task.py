@@ -73,10 +73,11 @@ class SiteResult:
         b: B', shape (d_out, k'), float32.
         adapters: Source adapter of each MSU, shape (n,), int32; MSUs sorted by (adapter, rank).
         ranks: Source rank of each MSU, shape (n,), int32.
-        clusters: Row of A' it went to, shape (n,), int32.
+        clusters: Row of A' it went to, shape (n,), int32; None, as are the two after it, if the method
+            does not say.
         distances: Its distance to its centroid, shape (n,), float64.
         weights: Its share in its centroid, shape (n,), float64.
-        inertia: Sum of the squared distances.
+        inertia: Sum of the squared distances; None, as is the next, if the method does not cluster.
         iterations: Lloyd steps of the restart kept.
         relative_error: Against the sum of the sources' updates.
         norm_ratio: Likewise.
@@ -87,11 +88,11 @@ class SiteResult:
     b: NDArray[np.float32]
     adapters: NDArray[np.int32]
     ranks: NDArray[np.int32]
-    clusters: NDArray[np.int32]
-    distances: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    inertia: float
-    iterations: int
+    clusters: NDArray[np.int32] | None
+    distances: NDArray[np.float64] | None
+    weights: NDArray[np.float64] | None
+    inertia: float | None
+    iterations: int | None
     relative_error: float
     norm_ratio: float
 

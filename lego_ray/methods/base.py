@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,30 +18,31 @@ from lego_ray.numerics.spread import SpreadPool
 
 @dataclass(frozen=True, slots=True)
 class SiteSolution:
-    """A merged site, and which MSU went where; everything on the CPU.
+    """A merged site; and which MSU went where, if the method says so. Everything on the CPU.
 
     Attributes:
         adapters: Source adapter of each MSU, in canonical order, shape (n,), int64.
         ranks: Its rank there, shape (n,), int64.
         rows: Rows `[a' ; b']` of the merged factor pair, shape (k', d), float32, k' <= k.
-        labels: Row of `rows` each MSU of the pool went to, shape (n,), int64.
+        comparison: The merged update against the sum of the sources.
+        labels: Row of `rows` each MSU of the pool went to, shape (n,), int64; None, as are the two
+            after it, if the method mixes MSUs instead of grouping them.
         distances: Distance of each MSU to its centroid before reweighting, in the space clustered,
             shape (n,), float64.
         weights: Share each MSU has in its centroid, shape (n,), float64.
-        inertia: Sum of the squared distances.
+        inertia: Sum of the squared distances; None, as is the next, if the method does not cluster.
         iterations: Lloyd steps of the restart kept.
-        comparison: The merged update against the sum of the sources.
     """
 
     adapters: Tensor
     ranks: Tensor
     rows: Tensor
-    labels: Tensor
-    distances: Tensor
-    weights: Tensor
-    inertia: float
-    iterations: int
     comparison: UpdateComparison
+    labels: Tensor | None = None
+    distances: Tensor | None = None
+    weights: Tensor | None = None
+    inertia: float | None = None
+    iterations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,17 @@ class MergeMethod(Protocol):
     @property
     def name(self) -> str:
         """The name it is registered and recorded under."""
+
+    def check_ranks(self, ranks: Mapping[str, Sequence[int]], rank: int) -> None:
+        """Refuses, before anything is read, a rank that the method cannot give.
+
+        Args:
+            ranks: The adapters' ranks at each site.
+            rank: k, the most rank-one terms a merged site may have.
+
+        Raises:
+            InvalidOption: Saying which rank it takes.
+        """
 
     def prepare(self, rows: Tensor, d_in: int) -> Tensor:
         """One adapter's MSUs at a site as they are to be pooled: the same update.

@@ -7,7 +7,7 @@ differ, and ways to remove the gauge freedom it leaves in.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -112,6 +112,9 @@ class Lego:
     def name(self) -> str:
         """`lego`."""
         return "lego"
+
+    def check_ranks(self, ranks: Mapping[str, Sequence[int]], rank: int) -> None:
+        """Any rank will do."""
 
     def prepare(self, rows: Tensor, d_in: int) -> Tensor:
         """The same update, with the parts of the gauge removed that were asked for."""

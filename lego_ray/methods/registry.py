@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from typing import Any
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.lego import Lego
 
-METHODS: Mapping[str, type[Lego]] = {"lego": Lego}
+# Dataclasses that are `MergeMethod`s; their fields are the methods' options.
+METHODS: Mapping[str, type[Any]] = {"lego": Lego}
 
 
 def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
@@ -30,6 +32,10 @@ def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
     for option in options:
         if option not in known:
             near = get_close_matches(option, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
-            raise InvalidOption(option, f"the {name} method has no such option", hint)
+            hint = f"It has {', '.join(known)}." if known else "It has none."
+            raise InvalidOption(
+                option,
+                f"the {name} method has no such option",
+                f"Did you mean {near[0]}?" if near else hint,
+            )
     return make(**options)

@@ -41,8 +41,8 @@ def make_plan(
         NoAdaptersFound: If no adapter is left to merge.
         BaseModelMismatch: If the adapters name different base models.
         SiteShapeMismatch: If adapters disagree on a site's shape.
-        InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool, or
-            a weight is of no adapter.
+        InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool,
+            the method cannot give this rank, or a weight is of no adapter.
     """
     require_adapters(inventory, sources)
     weights = weights_of(inventory, recipe.weights)
@@ -52,7 +52,9 @@ def make_plan(
     base_model = agreed_base_model(adapters, recipe.base_model)
     check_shapes(adapters)
     _check_layout(adapters)
-    groups = cut_into_tasks(_tally(adapters), recipe, memory_budget)
+    tallies = _tally(adapters)
+    recipe.merge_method().check_ranks({t.example.site: t.ranks for t in tallies}, recipe.rank)
+    groups = cut_into_tasks(tallies, recipe, memory_budget)
     return Plan(
         recipe=recipe,
         base_model=base_model,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lego_ray.execution.publishing.manifest import versions
 from lego_ray.execution.task import SiteResult
@@ -94,16 +95,27 @@ def ratio_or_none(value: float) -> float | None:
 
 
 def msu_table(merge_id: str, sites: Sequence[SiteResult], adapter_ids: Sequence[str]) -> pa.Table:
-    """Rows of `msus`, as columns: there are as many as ranks in the whole zoo."""
+    """Rows of `msus`, as columns: there are as many as ranks in the whole zoo.
+
+    None of a site whose method does not say where they went.
+    """
+    sites = [s for s in sites if s.clusters is not None]
     counts = [len(s.adapters) for s in sites]
     ids = pa.array(adapter_ids, pa.string())
     columns: Mapping[str, pa.Array] = {
         "merge_id": pa.array([merge_id] * sum(counts), pa.string()),
-        "site": pa.array(np.repeat([s.plan.site for s in sites], counts), pa.string()),
-        "adapter_id": ids.take(pa.array(np.concatenate([s.adapters for s in sites]))),
-        "rank_index": pa.array(np.concatenate([s.ranks for s in sites])),
-        "cluster": pa.array(np.concatenate([s.clusters for s in sites])),
-        "distance": pa.array(np.concatenate([s.distances for s in sites])),
-        "weight": pa.array(np.concatenate([s.weights for s in sites])),
+        "site": pa.array(
+            np.repeat(np.array([s.plan.site for s in sites], object), counts), pa.string()
+        ),
+        "adapter_id": ids.take(pa.array(_joined([s.adapters for s in sites], np.int32))),
+        "rank_index": pa.array(_joined([s.ranks for s in sites], np.int32)),
+        "cluster": pa.array(_joined([s.clusters for s in sites], np.int32)),
+        "distance": pa.array(_joined([s.distances for s in sites], np.float64)),
+        "weight": pa.array(_joined([s.weights for s in sites], np.float64)),
     }
     return pa.table(columns)
+
+
+def _joined(parts: Sequence[NDArray[Any] | None], kind: type) -> NDArray[Any]:
+    """The parts one after another; of the right type where there are none."""
+    return np.concatenate([np.empty(0, kind), *(part for part in parts if part is not None)])
