@@ -1,0 +1,32 @@
+"""The sum of the As and the sum of the Bs: PEFT's `linear`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lego_ray.methods.stacked import Stacked
+from lego_ray.numerics.sparsify import Sparsity
+from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.stacks import sum_by_rank
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(Stacked):
+    """`A' = sum_t sqrt(w_t s_t) A_t`, `B' = sum_t sqrt(w_t s_t) B_t`.
+
+    PEFT's, but that a negative weight turns the sign of B where PEFT turns that of A, and that adapters
+    of unlike ranks are merged as if padded with zeros where PEFT refuses them. One adapter comes back as
+    it is.
+    """
+
+    @property
+    def name(self) -> str:
+        """`linear`."""
+        return "linear"
+
+    def merged_rows(self, pool: SpreadPool, generator: torch.Generator) -> Tensor:
+        """The sums; see `Stacked.merged_rows`."""
+        return sum_by_rank(pool, Sparsity())

@@ -1,0 +1,130 @@
+"""Merges factor pairs entry by entry: rank i of one adapter with rank i of the others.
+
+`A' = sum_t A_t` and `B' = sum_t B_t`, or of each entry only those of the sign that prevails. Adapters of
+a lower rank count as padded with zeros. Sums are exact on a grid, so shards and their order change no
+bit, and only k x d partial results leave a shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lego_ray.numerics import shard as work
+from lego_ray.numerics.partial_sums import PartialSums, fold, partial_sums, quanta_of
+from lego_ray.numerics.shard import Shard
+from lego_ray.numerics.sparsify import Sparsity, sparsify
+from lego_ray.numerics.spread import SpreadPool
+
+# How the sign of an entry is elected: by the sum of its values, or by the number of each sign.
+Election = Literal["total", "frequency"]
+
+
+def sum_by_rank(pool: SpreadPool, sparsity: Sparsity) -> Tensor:
+    """Sums what is left of the adapters, rank by rank.
+
+    Args:
+        pool: The pool.
+        sparsity: What is dropped of each adapter first.
+
+    Returns:
+        Rows `[a' ; b']`, shape (r, d), float64, r the largest rank of the adapters.
+    """
+    k, quanta = _size(pool), _quanta(pool, sparsity)
+    return fold(pool.shards.map(rank_sums, k, quanta, sparsity)).sums
+
+
+def mean_of_prevailing(pool: SpreadPool, sparsity: Sparsity, election: Election) -> Tensor:
+    """Elects each entry's sign and takes the mean of the adapters that agree with it.
+
+    TIES-Merging (arXiv 2306.01708, section 3) on A and B apart: with `g` the sign elected, an entry is
+    the mean over `{t : sign(x_t) = g}`, which zeros are never part of; 0 if no adapter is left.
+
+    Args:
+        pool: The pool.
+        sparsity: What is dropped of each adapter first.
+        election: How signs are elected; a tie is positive.
+
+    Returns:
+        Rows `[a' ; b']`, shape (r, d), float64, r the largest rank of the adapters.
+    """
+    k, quanta = _size(pool), _quanta(pool, sparsity)
+    if election == "total":
+        votes = fold(pool.shards.map(rank_sums, k, quanta, sparsity)).sums
+    else:
+        votes = sum(pool.shards.map(rank_votes, k, sparsity), torch.zeros(k, pool.width))
+    positive = votes >= 0
+    agreeing = torch.zeros(k, pool.width)
+    sums = torch.zeros(k, pool.width, dtype=torch.float64)
+    for part, counts in pool.shards.map(agreeing_sums, positive, quanta, sparsity):
+        sums += part.sums
+        agreeing += counts
+    return sums / agreeing.clamp(min=1)
+
+
+def rank_sums(shard: Shard, k: int, quanta: Tensor, sparsity: Sparsity) -> PartialSums:
+    """A shard's part of `sum_by_rank`."""
+    here = quanta.to(shard.pool.rows.device)
+    return _to_cpu(fold(partial_sums(rows, at, k, here) for rows, at in _adapters(shard, sparsity)))
+
+
+def rank_votes(shard: Shard, k: int, sparsity: Sparsity) -> Tensor:
+    """Positive less negative entries of each rank, shape (k, d), float32."""
+    votes = torch.zeros(k, shard.pool.rows.shape[1], device=shard.pool.rows.device)
+    for rows, at in _adapters(shard, sparsity):
+        votes.index_add_(0, at, rows.sign())
+    return votes.cpu()
+
+
+def agreeing_sums(
+    shard: Shard, positive: Tensor, quanta: Tensor, sparsity: Sparsity
+) -> tuple[PartialSums, Tensor]:
+    """Sums of a shard's entries of the sign elected, and their number, shape (k, d), float32.
+
+    Args:
+        shard: The shard.
+        positive: Whether that is the positive one, shape (k, d), bool.
+        quanta: The pool's grid, shape (d,), float64.
+        sparsity: What is dropped of each adapter first.
+    """
+    device = shard.pool.rows.device
+    positive, quanta = positive.to(device), quanta.to(device)
+    k = positive.shape[0]
+    counts = torch.zeros(positive.shape, device=device)
+    total = PartialSums(
+        torch.zeros(positive.shape, dtype=torch.float64, device=device),
+        torch.zeros(k, dtype=torch.float64, device=device),
+    )
+    for rows, at in _adapters(shard, sparsity):
+        agree = torch.where(positive[at], rows > 0, rows < 0)
+        counts.index_add_(0, at, agree.float())
+        total.add_(partial_sums(torch.where(agree, rows, 0.0), at, k, quanta))
+    return _to_cpu(total), counts.cpu()
+
+
+def _adapters(shard: Shard, sparsity: Sparsity) -> Iterator[tuple[Tensor, Tensor]]:
+    """What is left of each adapter's rows, and their ranks; all at once if nothing is dropped."""
+    pool = shard.pool
+    if not sparsity.drops:
+        yield pool.rows, pool.ranks.to(pool.rows.device)
+        return
+    for adapter in torch.unique(pool.adapters).tolist():
+        at = (pool.adapters == adapter).nonzero()[:, 0]
+        own = pool.rows[at.to(pool.rows.device)]
+        yield sparsify(own, pool.d_in, sparsity), pool.ranks[at].to(own.device)
+
+
+def _size(pool: SpreadPool) -> int:
+    return int(pool.ranks.max()) + 1
+
+
+def _quanta(pool: SpreadPool, sparsity: Sparsity) -> Tensor:
+    peaks = torch.stack(list(pool.shards.map(work.peaks, "rows"))).amax(dim=0)
+    return quanta_of(peaks / sparsity.growth, pool.n)
+
+
+def _to_cpu(sums: PartialSums) -> PartialSums:
+    return PartialSums(sums.sums.cpu(), sums.counts.cpu())
