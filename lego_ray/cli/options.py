@@ -14,11 +14,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Written out here, and held equal to where they are defined by a test, because those modules import
 # torch, which takes longer than all the rest of `lego-ray --help`.
-METHODS = ("lego",)
+METHODS = (
+    "lego",
+    "concat",
+    "linear",
+    "svd",
+    "ties",
+    "dare_linear",
+    "dare_ties",
+    "magnitude_prune",
+)
 DTYPES = ("majority", "F32", "BF16", "F16")
 DISTANCES = ("euclidean", "rank-one")
 BASES = ("raw", "svd")
 PARAMETER_NORMS = ("inf", "l2", "none")
+ELECTIONS = ("total", "frequency")
 
 
 class NumberOr(click.ParamType[str | float]):
@@ -178,8 +188,20 @@ recipe = _all(
 
 
 def method(command: Command) -> Command:
-    """Options of the lego method; one left out keeps the method's default."""
+    """Options of the methods; one left out keeps the method's default, one it has not is refused."""
     return _all(
+        click.option(
+            "--density",
+            type=float,
+            metavar="D",
+            help="ties, dare_*, magnitude_prune: share of entries that stay. "
+            "[default: 0.2 for ties, else 0.5]",
+        ),
+        click.option(
+            "--election",
+            type=click.Choice(ELECTIONS),
+            help="ties, dare_ties: an entry's sign by total or by frequency. [default: total]",
+        ),
         click.option("--n-init", type=int, metavar="N", help="Restarts of k-means. [default: 10]"),
         click.option(
             "--max-iter", type=int, metavar="N", help="Most steps of a restart. [default: 300]"
@@ -230,6 +252,8 @@ def method(command: Command) -> Command:
 
 
 METHOD_OPTIONS = (
+    "density",
+    "election",
     "n_init",
     "max_iter",
     "tol",

@@ -209,7 +209,7 @@ def merge(
         strict: Fail if an adapter is refused, instead of going on without it.
         progress: Called with the plan, and with each task's result; first with those kept from an
             earlier run, for which nothing was read now.
-        **options: The method's options, such as `n_init`; see `methods.lego.Lego`.
+        **options: The method's options, such as `n_init` of `methods.lego.Lego`.
 
     Returns:
         `merge_id`, `name`, `status` (`published` or `already published`), `output`, `catalog`,

@@ -9,10 +9,26 @@ from typing import Any
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod
+from lego_ray.methods.concat import Concat
+from lego_ray.methods.dare_linear import DareLinear
+from lego_ray.methods.dare_ties import DareTies
 from lego_ray.methods.lego import Lego
+from lego_ray.methods.linear import Linear
+from lego_ray.methods.magnitude_prune import MagnitudePrune
+from lego_ray.methods.svd import Svd
+from lego_ray.methods.ties import Ties
 
 # Dataclasses that are `MergeMethod`s; their fields are the methods' options.
-METHODS: Mapping[str, type[Any]] = {"lego": Lego}
+METHODS: Mapping[str, type[Any]] = {
+    "lego": Lego,
+    "concat": Concat,
+    "linear": Linear,
+    "svd": Svd,
+    "ties": Ties,
+    "dare_linear": DareLinear,
+    "dare_ties": DareTies,
+    "magnitude_prune": MagnitudePrune,
+}
 
 
 def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:

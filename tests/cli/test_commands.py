@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from lego_ray.cli import options
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.registry import METHODS
 from lego_ray.numerics.reweight import ParameterNorm
+from lego_ray.numerics.stacks import Election
 from lego_ray.planning.recipe import DTYPES
 from tests.zoo import Site, write_adapter, write_zoo
 
@@ -31,6 +33,9 @@ def test_the_choices_written_out_are_those_of_their_rooms() -> None:
     assert get_args(Distance) == options.DISTANCES
     assert get_args(Basis) == options.BASES
     assert get_args(ParameterNorm) == options.PARAMETER_NORMS
+    assert get_args(Election) == options.ELECTIONS
+    known = {f.name for method in METHODS.values() for f in fields(method)}
+    assert known == set(options.METHOD_OPTIONS)
 
 
 def test_merge_prints_one_json_object_with_its_keys_and_plan_has_its_id(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""What the methods share that need a site's pool whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lego_ray.errors import InvalidOption
+from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
+from lego_ray.numerics.costs import Costs
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shard import Shard
+from lego_ray.numerics.spread import SpreadPool
+
+
+class Whole(ABC):
+    """A method with one way to solve a site, the pool at hand; see `MergeMethod`."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name it is registered and recorded under."""
+
+    @abstractmethod
+    def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
+        """What a site takes besides its pool."""
+
+    @abstractmethod
+    def merged(self, pool: Pool, rank: int) -> SiteSolution:
+        """Merges one site.
+
+        Args:
+            pool: Its pool, in canonical order.
+            rank: k, the most rank-one terms the merged site may have.
+        """
+
+    def check_ranks(  # noqa: B027 - a method need not refuse any
+        self, ranks: Mapping[str, Sequence[int]], rank: int
+    ) -> None:
+        """Any rank will do."""
+
+    def prepare(self, rows: Tensor, d_in: int) -> Tensor:
+        """The MSUs as they are."""
+        return rows
+
+    def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
+        """One, called `factors`."""
+        return [Route("factors", self.costs(n, d_in, d_out, rank))]
+
+    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
+        """None: no part of the pool says enough of the others."""
+        return None
+
+    def shard(self, pool: Pool) -> Shard:
+        """A shard of the MSUs as they are."""
+        return Shard.of(pool)
+
+    def solve(
+        self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""
+    ) -> SiteSolution:
+        """Merges one site; see `MergeMethod.solve`."""
+        return self.merged(pool.in_order(), rank)
+
+    def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
+        """Refuses, which no plan lets it come to.
+
+        Raises:
+            InvalidOption: Always.
+        """
+        raise InvalidOption(
+            "--method", f"{self.name} needs a site's pool whole, this one is spread"
+        )

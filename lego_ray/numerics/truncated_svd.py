@@ -1,0 +1,83 @@
+"""The singular value decomposition of a sum of rank-one updates, from its factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
+from lego_ray.numerics.geometry import align_signs
+from lego_ray.numerics.lowrank import UpdateComparison
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSvd:
+    """`sum_i b_i a_i^T = U diag(s) V^T`, largest singular value first.
+
+    Attributes:
+        u: Shape (d_out, m), float64.
+        s: Shape (m,), float64.
+        v: Shape (d_in, m), float64.
+    """
+
+    u: Tensor
+    s: Tensor
+    v: Tensor
+
+    def rows(self, k: int) -> Tensor:
+        """Its first k terms as balanced MSUs `sqrt(s_i) [v_i ; u_i]`.
+
+        Of all updates of rank k these are the nearest to the sum (Eckart and Young, 1936).
+
+        Returns:
+            Shape (min(k, m), d_in + d_out), float64, signs aligned.
+        """
+        root = self.s[:k].sqrt()
+        rows = torch.cat([self.v[:, :k] * root, self.u[:, :k] * root]).T
+        return align_signs(rows, self.v.shape[0])
+
+    def compare(self, k: int) -> UpdateComparison:
+        """The first k terms against all of them."""
+        squared = self.s.square()
+        kept = float(squared[:k].sum())
+        return UpdateComparison(merged=kept, total=float(squared.sum()), inner=kept)
+
+
+def svd_of_sum(rows: Tensor, d_in: int) -> UpdateSvd:
+    """Decomposes the sum of a pool's updates by thin QR of its halves.
+
+    `A^T = Q_a R_a`, `B = Q_b R_b`, so that `B A = Q_b (R_b R_a^T) Q_a^T`. The matrix in the middle has
+    the pool's size, and the dense sum's only where the pool has more rows than both sides.
+
+    Args:
+        rows: Rows `[a ; b]`, shape (n, d_in + d_out), float32.
+        d_in: Length of the `a` half.
+
+    Returns:
+        min(n, d_in, d_out) terms, computed in float64.
+    """
+    wide = rows.double()
+    q_a, r_a = torch.linalg.qr(wide[:, :d_in].T)
+    q_b, r_b = torch.linalg.qr(wide[:, d_in:].T)
+    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    return UpdateSvd(u=q_b @ u, s=s, v=q_a @ vh.T)
+
+
+def svd_costs(n: int, d_in: int, d_out: int) -> Costs:
+    """What `svd_of_sum` takes of time and memory.
+
+    Args:
+        n: MSUs.
+        d_in: Length of the `a` half.
+        d_out: Length of the `b` half.
+    """
+    d, sides = d_in + d_out, (min(n, d_in), min(n, d_out))
+    # Householder QR with its Q formed, products by the small factors, and an SVD of about 20 m^3.
+    multiplies = n * (2 * sides[0] * d_in + 2 * sides[1] * d_out) + 20 * sides[0] * sides[1] * min(
+        sides
+    )
+    # The rows widened, what is factored, Q and R of each half, and the SVD's own three.
+    wide = 8 * (4 * n * d + 6 * max(sides) ** 2)
+    return Costs(multiplies / MATMUL_64 + 4 * n * d * TOUCH, wide + 4 * n * d)

@@ -1,0 +1,154 @@
+"""Every method end to end: PEFT's own merge of the same adapters, records, resuming, the catalog."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from peft import PeftModel
+from torch import nn
+
+import lego_ray
+from lego_ray.errors import InvalidOption
+from lego_ray.methods.registry import METHODS
+from tests.formats.tiny_peft import TinyModel, save, train
+from tests.zoo import mixed_zoo, relative_error, sum_of, update_of, weights_of, write_zoo
+
+# PEFT sums and multiplies in float32.
+PEFT_ROUNDING = 2.0**-18
+# Its SVD is of the dense float32 update, whose singular vectors are right to about that.
+PEFT_SVD_ROUNDING = 2.0**-15
+F32_ROUNDING = 8 * 2.0**-24
+LINEAR = ["q_proj", "v_proj"]
+OTHERS = [name for name in METHODS if name != "lego"]
+
+
+def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
+    return lego_ray.merge(zoo, output=output, **{"rank": 30, "runner": "inline", **options})
+
+
+def by_peft(paths: list[Path], **options: Any) -> dict[str, np.ndarray]:
+    """Updates by site of PEFT's `add_weighted_adapter`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = PeftModel.from_pretrained(TinyModel(), str(paths[0]), adapter_name="0")
+        for number, path in enumerate(paths[1:], 1):
+            model.load_adapter(str(path), adapter_name=str(number))
+        names = [str(number) for number in range(len(paths))]
+        model.add_weighted_adapter(names, adapter_name="merged", **options)
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight") and "merged" in getattr(module, "scaling", {}):
+            delta = module.get_delta_weight("merged").detach()
+            if isinstance(module.get_base_layer(), nn.Embedding):
+                delta = delta.T
+            found[name.removeprefix("base_model.model.")] = delta.flatten(1).double().numpy()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "theirs", "tolerance"),
+    [
+        ("concat", {"rank": 12}, {"combination_type": "cat"}, PEFT_ROUNDING),
+        ("linear", {"rank": 4}, {"combination_type": "linear"}, PEFT_ROUNDING),
+        ("svd", {"rank": 5}, {"combination_type": "svd", "svd_rank": 5}, PEFT_SVD_ROUNDING),
+        (
+            "magnitude_prune",
+            {"rank": 4, "density": 0.5},
+            {"combination_type": "magnitude_prune", "density": 0.5},
+            PEFT_ROUNDING,
+        ),
+        (
+            "ties",
+            {"rank": 4, "density": 0.5, "election": "frequency"},
+            {"combination_type": "ties", "density": 0.5, "majority_sign_method": "frequency"},
+            PEFT_ROUNDING,
+        ),
+    ],
+    ids=["concat", "linear", "svd", "magnitude_prune", "ties"],
+)
+def test_equals_pefts_add_weighted_adapter(
+    method: str, options: Any, theirs: Any, tolerance: float, tmp_path: Path
+) -> None:
+    weights = [1.0, 0.5, 2.0]
+    targets = LINEAR if method == "svd" else [*LINEAR, "emb", "conv"]
+    paths = [
+        save(train(seed=seed, target_modules=targets), tmp_path / "zoo" / f"a{seed}")
+        for seed in range(3)
+    ]
+    named = {path.name: weight for path, weight in zip(paths, weights, strict=True)}
+    merge(tmp_path / "zoo", tmp_path / "m", method=method, weights=named, **options)
+    wanted = by_peft(paths, weights=weights, **theirs)
+    assert relative_error(update_of(tmp_path / "m"), wanted) < tolerance
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_a_merge_is_recorded_verified_and_found_again(method: str, tmp_path: Path) -> None:
+    zoo = mixed_zoo(tmp_path / "zoo")
+    record = merge(zoo, tmp_path / "m", method=method, catalog=tmp_path / "catalog")
+    assert record["method"] == method
+    errors = lego_ray.verify(tmp_path / "m", sources=zoo)["errors"]
+    rows = lego_ray.catalog.sql(tmp_path / "catalog", "SELECT * FROM merge_sites").to_pylist()
+    kept = {row["site"]: row for row in rows}
+    for site in errors["sites"]:
+        row = kept[site["site"]]
+        assert row["inertia"] is None
+        assert row["iterations"] is None
+        assert row["relative_error"] == pytest.approx(
+            site["relative_error_to_sum"], rel=1e-5, abs=1e-6
+        )
+    traced = lego_ray.catalog.lineage(tmp_path / "catalog", "m").to_pylist()
+    assert len(traced) == len(record["adapters"])
+    # Only of a method that groups MSUs is it known where each went.
+    told = sum(row["n_msus"] for row in rows) if method == "concat" else 0
+    assert sum(row["msus"] for row in traced) == told
+    again = merge(zoo, tmp_path / "m", method=method, catalog=tmp_path / "catalog")
+    assert again["status"] == "already published"
+
+
+@pytest.mark.parametrize("method", ["concat", "svd"])
+def test_the_exact_sum_of_mixed_ranks_and_missing_sites(method: str, tmp_path: Path) -> None:
+    zoo = mixed_zoo(tmp_path / "zoo")
+    merge(zoo, tmp_path / "m", method=method)
+    assert relative_error(update_of(tmp_path / "m"), sum_of(sorted(zoo.iterdir()))) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["svd", "dare_ties"])
+def test_a_small_budget_and_shards_change_no_bit(method: str, tmp_path: Path) -> None:
+    zoo = mixed_zoo(tmp_path / "zoo")
+    merge(zoo, tmp_path / "m", rank=6, method=method)
+    plan = lego_ray.plan(zoo, rank=6, method=method)
+    budget = max(site.peak_bytes for group in plan.groups for site in group.sites)
+    merge(zoo, tmp_path / "cut", rank=6, method=method, memory_budget=budget)
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "m")
+
+
+def test_a_rank_too_low_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 3)
+    with pytest.raises(InvalidOption, match="Give --rank 12"):
+        lego_ray.plan(zoo, rank=8, method="concat")
+    with pytest.raises(InvalidOption, match="Give --rank 4"):
+        merge(zoo, tmp_path / "m", rank=3, method="linear")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_run_cut_short_goes_on(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 3)
+    whole = lego_ray.plan(zoo, rank=4, method="ties")
+    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    options = {"rank": 4, "method": "ties", "memory_budget": budget}
+
+    def stop(plan: Any, result: Any) -> None:
+        if result is not None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge(zoo, tmp_path / "m", progress=stop, **options)
+    assert lego_ray.status(tmp_path / "m")["state"] == "unfinished"
+    record = merge(zoo, tmp_path / "m", **options)
+    assert record["resumed_sites"] > 0
+    merge(zoo, tmp_path / "straight", **options)
+    assert weights_of(tmp_path / "m") == weights_of(tmp_path / "straight")

@@ -1,0 +1,211 @@
+"""What every method but lego promises of itself, and the sums that some of them are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lego_ray.errors import InvalidOption
+from lego_ray.methods.registry import METHODS, method_of
+from tests.methods.solving import Adapters, in_shards, solve
+from tests.numerics.factors import D_IN, D_OUT, total, update, zoo
+
+# Rows are rounded to float32 once; an update is a product of two.
+ROUNDING = 4 * 2.0**-23
+# QR and SVD in float64 add nothing that float32 shows, sums over ranks do.
+SVD_ROUNDING = 2.0**-19
+
+OTHERS = [name for name in METHODS if name != "lego"]
+BY_RANK = ["linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
+EXACT = ["concat", "svd"]
+# Options under which a method gives one adapter back.
+ALL_STAYS = {name: {"density": 1.0} for name in BY_RANK if name != "linear"}
+
+
+def gap(rows: torch.Tensor, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(update(rows, D_IN) - wanted) / np.linalg.norm(wanted))
+
+
+def shuffled(adapters: Adapters, seed: int, *, ranks: bool) -> Adapters:
+    """The adapters in another order; their ranks too, all alike if they must stay in step."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for t in rng.permutation(len(adapters)):
+        a, b, s = adapters[t]
+        order = torch.tensor(rng.permutation(len(a))) if ranks else torch.arange(len(a))
+        out.append((a[order], b[:, order], s))
+    return out
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_adapter_at_its_own_rank_is_itself(name: str) -> None:
+    for scaling in (2.0, -0.5):
+        adapters = zoo([6], [scaling])
+        found = solve(adapters, name, 6, **ALL_STAYS.get(name, {}))
+        assert gap(found.rows, total(adapters)) <= SVD_ROUNDING
+        assert found.comparison.relative_error() < 1e-6
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_order_of_adapters_changes_no_bit(name: str) -> None:
+    adapters = zoo([4, 7, 2, 5])
+    first = solve(adapters, name, 18, seed=3)
+    for seed in range(3):
+        again = solve(shuffled(adapters, seed, ranks=name in EXACT), name, 18, seed=3)
+        assert torch.equal(again.rows, first.rows)
+
+
+@pytest.mark.parametrize("name", BY_RANK)
+def test_ranks_in_another_order_alike_in_all_adapters_give_the_same_rows(name: str) -> None:
+    adapters = zoo([5, 5, 5])
+    order = torch.tensor([3, 0, 4, 1, 2])
+    moved = [(a[order], b[:, order], s) for a, b, s in adapters]
+    assert torch.equal(solve(moved, name, 5).rows, solve(adapters, name, 5).rows[order])
+
+
+@pytest.mark.parametrize("name", BY_RANK)
+def test_shards_give_the_same_bits(name: str) -> None:
+    adapters = zoo([30, 12, 28, 7, 43])
+    wanted = solve(adapters, name, 43, seed=2)
+    for cuts in ([], [2], [1, 2, 3, 4]):
+        found = in_shards(adapters, cuts, name, 43, seed=2)
+        assert torch.equal(found.rows, wanted.rows)
+        assert torch.equal(found.adapters, wanted.adapters)
+        assert found.comparison.relative_error() == pytest.approx(
+            wanted.comparison.relative_error(), rel=1e-6, abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("k", [18, 40])
+def test_shapes_and_records(name: str, k: int) -> None:
+    adapters = zoo([4, 7, 2, 5])
+    found = solve(adapters, name, k)
+    assert found.rows.shape[0] <= k
+    assert found.rows.shape[1] == D_IN + D_OUT
+    assert found.rows.dtype == torch.float32
+    assert bool(torch.isfinite(found.rows).all())
+    assert found.inertia is None
+    assert found.iterations is None
+    # The comparison is of the rows that are returned with the sum of the sources.
+    wanted = total(adapters)
+    error = np.linalg.norm(update(found.rows, D_IN) - wanted) / np.linalg.norm(wanted)
+    assert found.comparison.relative_error() == pytest.approx(error, rel=1e-5, abs=1e-6)
+    ratio = np.linalg.norm(update(found.rows, D_IN)) / np.linalg.norm(wanted)
+    assert found.comparison.norm_ratio == pytest.approx(ratio, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_untrained_adapters_do_no_harm(name: str) -> None:
+    nothing = [(a, torch.zeros_like(b), s) for a, b, s in zoo([4, 3])]
+    found = solve(nothing, name, 7)
+    assert bool(torch.isfinite(found.rows).all())
+    assert not update(found.rows, D_IN).any()
+    assert found.comparison.relative_error() == 0.0
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("ranks", [[4, 7, 2], [9, 13, 5], [20, 30]])  # up to more than both sides
+def test_k_of_the_whole_pool_is_the_exact_sum(name: str, ranks: list[int]) -> None:
+    adapters = zoo(ranks, [2.0, 1.0, -0.5][: len(ranks)])
+    found = solve(adapters, name, sum(ranks))
+    assert gap(found.rows, total(adapters)) <= SVD_ROUNDING
+    assert found.comparison.relative_error() < 1e-6
+
+
+def test_concat_says_where_each_rank_went() -> None:
+    adapters = zoo([3, 2])
+    found = solve(adapters, "concat", 5)
+    assert found.labels is not None
+    for row, adapter, rank in zip(
+        found.rows[found.labels], found.adapters, found.ranks, strict=True
+    ):
+        a, b, s = adapters[int(adapter)]
+        wanted = s**0.5 * torch.cat([a[rank], b[:, rank]])
+        assert torch.allclose(row, wanted, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+@pytest.mark.parametrize("ranks", [[4, 3], [8, 6, 7], [20, 30]])
+def test_svd_is_the_nearest_of_its_rank(k: int, ranks: list[int]) -> None:
+    adapters = zoo(ranks)
+    u, s, vt = np.linalg.svd(total(adapters))
+    k = min(k, sum(ranks))
+    wanted = (u[:, :k] * s[:k]) @ vt[:k]
+    found = solve(adapters, "svd", k)
+    assert found.rows.shape[0] == min(k, D_OUT)
+    assert gap(found.rows, wanted) <= SVD_ROUNDING
+    a, b = found.rows[:, :D_IN].norm(dim=1), found.rows[:, D_IN:].norm(dim=1)
+    assert torch.allclose(a, b, rtol=1e-5)
+    rest = np.linalg.norm(s[k:]) / np.linalg.norm(s)
+    assert found.comparison.relative_error() == pytest.approx(rest, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("gauge", ["flip", "rescale", "mix"])
+@pytest.mark.parametrize("name", ["svd"])
+def test_svd_sees_the_update_and_not_its_factors(name: str, gauge: str) -> None:
+    adapters = zoo([4, 3])
+    a, b, s = adapters[0]
+    mix = {
+        "flip": torch.diag(torch.tensor([1.0, -1, -1, 1])),
+        "rescale": torch.diag(torch.tensor([2.0, 0.25, 1, 8])),
+        "mix": torch.randn(4, 4, generator=torch.Generator().manual_seed(5)),
+    }[gauge].double()
+    moved = ((torch.linalg.inv(mix) @ a.double()).float(), (b.double() @ mix).float(), s)
+    first, second = (solve([x, adapters[1]], name, 3) for x in (adapters[0], moved))
+    # The mixed factors are rounded to float32, and a random mix has a condition number of its own.
+    assert torch.allclose(first.rows, second.rows, atol=1e-5 * float(first.rows.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "k", "needs"),
+    [
+        ("concat", {"q": [4, 4], "v": [4, 9]}, 12, "13 ranks that 2 adapters have together at v"),
+        ("linear", {"q": [4, 4], "v": [4, 9]}, 8, "rank 9 of a source at v"),
+        ("ties", {"q": [4]}, 3, "rank 4 of a source at q"),
+    ],
+)
+def test_a_rank_too_low_is_refused_with_the_one_it_takes(
+    name: str, ranks: dict[str, list[int]], k: int, needs: str
+) -> None:
+    with pytest.raises(InvalidOption, match=needs) as caught:
+        method_of(name, {}).check_ranks(ranks, k)
+    assert caught.value.where == "--rank"
+    largest = 13 if name == "concat" else max(map(max, ranks.values()))
+    assert f"Give --rank {largest}" in caught.value.hint
+    method_of(name, {}).check_ranks(ranks, largest)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_costs_grow_with_what_they_pay_for(name: str) -> None:
+    method = method_of(name, {})
+    small, large = (method.routes(n, 2048, 2048, 16)[0].costs for n in (1000, 2000))
+    assert large.workspace_bytes > small.workspace_bytes
+    assert large.seconds > small.seconds
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_needs_the_pool_whole_says_so(name: str) -> None:
+    assert method_of(name, {}).spread(100_000, 64, 64, 16) is None
+    with pytest.raises(InvalidOption, match=f"{name} needs a site's pool whole"):
+        in_shards(zoo([4, 4]), [1], name, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("ties", {"density": 0}, "--density"),
+        ("dare_linear", {"density": 1.5}, "--density"),
+        ("dare_ties", {"density": float("nan")}, "--density"),
+        ("magnitude_prune", {"density": "0.5"}, "--density"),
+        ("magnitude_prune", {"density": True}, "--density"),
+        ("ties", {"election": "vote"}, "total, frequency"),
+        ("linear", {"density": 0.5}, "the linear method has no such option. It has none"),
+        ("svd", {"n_init": 3}, "the svd method has no such option"),
+        ("ties", {"densty": 0.5}, "Did you mean density"),
+    ],
+)
+def test_options_are_checked(name: str, options: dict[str, object], says: str) -> None:
+    with pytest.raises(InvalidOption, match=says):
+        method_of(name, options)
