@@ -179,6 +179,14 @@ recipe = _all(
         help="Factor on the update of adapters, by name, glob or URI; 0 leaves out. Repeatable.",
     ),
     click.option(
+        "--output-scale",
+        type=float,
+        default=1.0,
+        show_default=True,
+        metavar="C",
+        help="Factor on the merged update, whatever the method.",
+    ),
+    click.option(
         "--compact",
         is_flag=True,
         help="Write true ranks with rank_pattern instead of padding to rank K.",

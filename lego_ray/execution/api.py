@@ -91,6 +91,7 @@ def plan(
     exclude: Sequence[str] = (),
     compact: bool = False,
     weights: Mapping[str, float] | None = None,
+    output_scale: float = 1.0,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     strict: bool = False,
     **options: object,
@@ -110,6 +111,7 @@ def plan(
         exclude: Adapters to leave out.
         compact: Whether to write true ranks.
         weights: Factors on the adapters' updates.
+        output_scale: Factor on the merged update.
         memory_budget: Bytes a worker may take.
         strict: Fail if an adapter is refused.
         **options: The method's options.
@@ -134,6 +136,7 @@ def plan(
         exclude=tuple(exclude),
         compact=compact,
         weights={} if weights is None else weights,
+        output_scale=output_scale,
     )
     where = places(sources)
     found = scan_sources(
@@ -162,6 +165,7 @@ def merge(
     exclude: Sequence[str] = (),
     compact: bool = False,
     weights: Mapping[str, float] | None = None,
+    output_scale: float = 1.0,
     runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
@@ -198,6 +202,7 @@ def merge(
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
         weights: Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant,
             and one of weight 0 is left out.
+        output_scale: Factor on the merged update, after all that the method does.
         runner: `ray`, or `inline` for this process; or a runner, which is stopped
             when its work is done.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
@@ -236,6 +241,7 @@ def merge(
         exclude=tuple(exclude),
         compact=compact,
         weights={} if weights is None else weights,
+        output_scale=output_scale,
     )
     budget = parse_bytes(memory_budget)
     mine = (

@@ -63,6 +63,7 @@ def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu"
                 pool = extraction.pools.pop(plan.site).to(device)
                 with named(plan):
                     solution = method.solve(pool, task.recipe.rank, seeded(plan), plan.route)
+                solution = solution.scaled(task.recipe.output_scale, pool.d_in)
                 sites.append(site_result(plan, pool.d_in, solution))
     return _report(task, extraction, started, tuple(sites))
 
@@ -108,6 +109,7 @@ def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]
     with one_thread(), named(plan):
         pool = SpreadPool(shards)
         solution = task.recipe.merge_method().solve_spread(pool, task.recipe.rank, seeded(plan))
+        solution = solution.scaled(task.recipe.output_scale, plan.d_in)
     return replace(
         joined,
         sites=(site_result(plan, plan.d_in, solution),),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -43,6 +44,24 @@ class SiteSolution:
     weights: Tensor | None = None
     inertia: float | None = None
     iterations: int | None = None
+
+    def scaled(self, scale: float, d_in: int) -> SiteSolution:
+        """The same with its update multiplied, half of the factor on each half of a row.
+
+        Args:
+            scale: Factor on the update; a negative one turns the `b` half.
+            d_in: Length of the `a` half.
+        """
+        if scale == 1:
+            return self
+        root = math.sqrt(abs(scale))
+        rows = self.rows * root
+        rows[:, d_in:] *= math.copysign(1.0, scale)
+        found = self.comparison
+        comparison = UpdateComparison(
+            scale * scale * found.merged, found.total, scale * found.inner
+        )
+        return replace(self, rows=rows, comparison=comparison)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,20 @@ from lego_ray.numerics.lowrank import UpdateComparison
 
 @dataclass(frozen=True, slots=True)
 class UpdateSvd:
-    """`sum_i b_i a_i^T = U diag(s) V^T`, largest singular value first.
+    """`sum_i b_i a_i^T = (Q_b U) diag(s) (Q_a V)^T`, largest singular value first.
+
+    The bases and the small matrices stay apart, so that only terms asked for are multiplied out.
 
     Attributes:
-        u: Shape (d_out, m), float64.
-        s: Shape (m,), float64.
-        v: Shape (d_in, m), float64.
+        q_a: Orthonormal columns, shape (d_in, m_a), float64.
+        q_b: Orthonormal columns, shape (d_out, m_b), float64.
+        u: Shape (m_b, m), float64.
+        s: Shape (m,), float64, m the lesser of m_a and m_b.
+        v: Shape (m_a, m), float64.
     """
 
+    q_a: Tensor
+    q_b: Tensor
     u: Tensor
     s: Tensor
     v: Tensor
@@ -35,8 +41,8 @@ class UpdateSvd:
             Shape (min(k, m), d_in + d_out), float64, signs aligned.
         """
         root = self.s[:k].sqrt()
-        rows = torch.cat([self.v[:, :k] * root, self.u[:, :k] * root]).T
-        return align_signs(rows, self.v.shape[0])
+        halves = [self.q_a @ (self.v[:, :k] * root), self.q_b @ (self.u[:, :k] * root)]
+        return align_signs(torch.cat(halves).T, self.q_a.shape[0])
 
     def compare(self, k: int) -> UpdateComparison:
         """The first k terms against all of them."""
@@ -62,7 +68,7 @@ def svd_of_sum(rows: Tensor, d_in: int) -> UpdateSvd:
     q_a, r_a = torch.linalg.qr(wide[:, :d_in].T)
     q_b, r_b = torch.linalg.qr(wide[:, d_in:].T)
     u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    return UpdateSvd(u=q_b @ u, s=s, v=q_a @ vh.T)
+    return UpdateSvd(q_a, q_b, u, s, vh.T)
 
 
 def svd_costs(n: int, d_in: int, d_out: int) -> Costs:
@@ -74,7 +80,7 @@ def svd_costs(n: int, d_in: int, d_out: int) -> Costs:
         d_out: Length of the `b` half.
     """
     d, sides = d_in + d_out, (min(n, d_in), min(n, d_out))
-    # Householder QR with its Q formed, products by the small factors, and an SVD of about 20 m^3.
+    # Householder QR with its Q formed, and an SVD of about 20 m^3.
     multiplies = n * (2 * sides[0] * d_in + 2 * sides[1] * d_out) + 20 * sides[0] * sides[1] * min(
         sides
     )

@@ -123,7 +123,10 @@ def _digest(recipe: Recipe, adapters: Sequence[AdapterRecord], weights: Sequence
 
     A name may come to mean another adapter, and then the merge is another. A weight of 1 is no weight.
     """
-    asked = {name: value for name, value in recipe.as_json().items() if name != "weights"}
+    asked = recipe.as_json()
+    del asked["weights"]
+    if recipe.output_scale == 1:  # as plans were named before there was one
+        del asked["output_scale"]
     return digest_of(
         {
             "plan_version": PLAN_VERSION,

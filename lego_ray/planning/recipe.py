@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -37,6 +38,7 @@ class Recipe:
         compact: Write true ranks with `rank_pattern` instead of zero-padding to rank k.
         weights: Factor on the update of adapters, by name, glob pattern or URI; see
             `weights.weights_of`. Those not meant have 1.
+        output_scale: Factor on the merged update, after all that the method does.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Recipe:
     exclude: tuple[str, ...] = ()
     compact: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
+    output_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
@@ -66,6 +69,7 @@ class Recipe:
                 "--full-weights", f"{self.full_weights!r} is not refuse, drop or keep:NAME"
             )
         object.__setattr__(self, "weights", checked_weights(self.weights))
+        object.__setattr__(self, "output_scale", _checked_scale(self.output_scale))
         made = self.merge_method()
         object.__setattr__(self, "options", asdict(made))  # type: ignore[call-overload]
 
@@ -76,6 +80,13 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Every field as JSON values."""
         return {**asdict(self), "exclude": list(self.exclude)}
+
+
+def _checked_scale(scale: float) -> float:
+    number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not number or not math.isfinite(scale) or scale == 0:
+        raise InvalidOption("--output-scale", f"{scale!r} is no finite number other than 0")
+    return float(scale)
 
 
 def canonical_json(value: object) -> str:

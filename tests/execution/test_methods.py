@@ -152,3 +152,20 @@ def test_a_run_cut_short_goes_on(tmp_path: Path) -> None:
     assert record["resumed_sites"] > 0
     merge(zoo, tmp_path / "straight", **options)
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("scale", [0.25, -3.0])
+@pytest.mark.parametrize("method", ["lego", "svd"])
+def test_the_output_scale_multiplies_the_update(method: str, scale: float, tmp_path: Path) -> None:
+    zoo = mixed_zoo(tmp_path / "zoo")
+    merge(zoo, tmp_path / "m", rank=5, method=method)
+    options = {"method": method, "output_scale": scale, "catalog": tmp_path / "catalog"}
+    merge(zoo, tmp_path / "scaled", rank=5, **options)
+    wanted = {site: scale * part for site, part in update_of(tmp_path / "m").items()}
+    assert relative_error(update_of(tmp_path / "scaled"), wanted) < F32_ROUNDING
+    rows = lego_ray.catalog.sql(tmp_path / "catalog", "SELECT * FROM merge_sites").to_pylist()
+    kept = {row["site"]: row for row in rows}
+    for site in lego_ray.verify(tmp_path / "scaled", sources=zoo)["errors"]["sites"]:
+        row = kept[site["site"]]
+        assert row["relative_error"] == pytest.approx(site["relative_error_to_sum"], rel=1e-6)
+        assert row["norm_ratio"] == pytest.approx(site["norm_ratio"], rel=1e-6)

@@ -45,6 +45,7 @@ def test_where_adapters_lie_changes_nothing() -> None:
         {"full_weights": "drop"},
         {"compact": True},
         {"exclude": ("b*",)},
+        {"output_scale": 2.0},
         {"options": {"n_init": 9}},
         {"options": {"tol": 1e-5}},
         {"options": {"normalise": True}},
