@@ -23,6 +23,8 @@ METHODS = (
     "dare_linear",
     "dare_ties",
     "magnitude_prune",
+    "tsv",
+    "iso",
 )
 DTYPES = ("majority", "F32", "BF16", "F16")
 DISTANCES = ("euclidean", "rank-one")

@@ -33,6 +33,6 @@ class DareLinear(Stacked):
         """`dare_linear`."""
         return "dare_linear"
 
-    def merged_rows(self, pool: SpreadPool, generator: torch.Generator) -> Tensor:
-        """The rows; see `Stacked.merged_rows`."""
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+        """The rows; see `Parted.merged_rows`."""
         return sum_by_rank(pool, at_random(self.density, generator))

@@ -35,6 +35,6 @@ class DareTies(Stacked):
         """`dare_ties`."""
         return "dare_ties"
 
-    def merged_rows(self, pool: SpreadPool, generator: torch.Generator) -> Tensor:
-        """The rows; see `Stacked.merged_rows`."""
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+        """The rows; see `Parted.merged_rows`."""
         return mean_of_prevailing(pool, at_random(self.density, generator), self.election)

@@ -27,6 +27,6 @@ class Linear(Stacked):
         """`linear`."""
         return "linear"
 
-    def merged_rows(self, pool: SpreadPool, generator: torch.Generator) -> Tensor:
-        """The sums; see `Stacked.merged_rows`."""
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+        """The sums; see `Parted.merged_rows`."""
         return sum_by_rank(pool, Sparsity())

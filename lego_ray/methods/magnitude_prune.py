@@ -32,6 +32,6 @@ class MagnitudePrune(Stacked):
         """`magnitude_prune`."""
         return "magnitude_prune"
 
-    def merged_rows(self, pool: SpreadPool, generator: torch.Generator) -> Tensor:
-        """The rows; see `Stacked.merged_rows`."""
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+        """The rows; see `Parted.merged_rows`."""
         return sum_by_rank(pool, Sparsity("least", self.density))

@@ -12,11 +12,13 @@ from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.concat import Concat
 from lego_ray.methods.dare_linear import DareLinear
 from lego_ray.methods.dare_ties import DareTies
+from lego_ray.methods.iso import Iso
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.linear import Linear
 from lego_ray.methods.magnitude_prune import MagnitudePrune
 from lego_ray.methods.svd import Svd
 from lego_ray.methods.ties import Ties
+from lego_ray.methods.tsv import Tsv
 
 # Dataclasses that are `MergeMethod`s; their fields are the methods' options.
 METHODS: Mapping[str, type[Any]] = {
@@ -28,6 +30,8 @@ METHODS: Mapping[str, type[Any]] = {
     "dare_linear": DareLinear,
     "dare_ties": DareTies,
     "magnitude_prune": MagnitudePrune,
+    "tsv": Tsv,
+    "iso": Iso,
 }
 
 

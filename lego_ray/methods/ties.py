@@ -40,6 +40,6 @@ class Ties(Stacked):
         """`ties`."""
         return "ties"
 
-    def merged_rows(self, pool: SpreadPool, generator: torch.Generator) -> Tensor:
-        """The rows; see `Stacked.merged_rows`."""
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+        """The rows; see `Parted.merged_rows`."""
         return mean_of_prevailing(pool, Sparsity("least", self.density), self.election)

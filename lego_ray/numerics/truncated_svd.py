@@ -11,6 +11,9 @@ from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
 from lego_ray.numerics.geometry import align_signs
 from lego_ray.numerics.lowrank import UpdateComparison
 
+# Singular values below this share of the largest are rounding of float32 factors.
+SMALLEST = 2.0**-20
+
 
 @dataclass(frozen=True, slots=True)
 class UpdateSvd:
@@ -31,6 +34,11 @@ class UpdateSvd:
     u: Tensor
     s: Tensor
     v: Tensor
+
+    @property
+    def n_terms(self) -> int:
+        """Number of terms that are more than rounding."""
+        return int((self.s > SMALLEST * self.s[0]).sum())
 
     def rows(self, k: int) -> Tensor:
         """Its first k terms as balanced MSUs `sqrt(s_i) [v_i ; u_i]`.

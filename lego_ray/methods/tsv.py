@@ -1,0 +1,48 @@
+"""Task singular vectors, kept apart: TSV-Merge (arXiv 2412.00081) at rank k."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lego_ray.errors import InvalidOption
+from lego_ray.methods.parted import Parted
+from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.task_vectors import orthogonalised, shared_out_terms
+
+
+@dataclass(frozen=True, slots=True)
+class Tsv(Parted):
+    """`sum_t U_t S_t V_t^T` of each adapter's first k/T singular terms, with all U and V orthogonal.
+
+    The paper keeps a T-th of the full rank of each of T tasks; here it is a T-th of k, so that the
+    merged update has rank k and its singular values are those of the adapters. One adapter at its own
+    rank comes back.
+    """
+
+    @property
+    def name(self) -> str:
+        """`tsv`."""
+        return "tsv"
+
+    def check_ranks(self, ranks: Mapping[str, Sequence[int]], rank: int) -> None:
+        """Each adapter has a merged rank of its own."""
+        site = max(ranks, key=lambda name: len(ranks[name]))
+        needed = len(ranks[site])
+        if rank < needed:
+            raise InvalidOption(
+                "--rank",
+                f"{rank} is below the {needed} adapters at {site}, and the tsv method keeps a term of "
+                "each",
+                f"Give --rank {needed} or more, or take svd.",
+            )
+
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+        """The terms; see `Parted.merged_rows`."""
+        terms = shared_out_terms(pool, rank)
+        if not len(terms):  # no adapter was ever trained
+            return torch.zeros(1, pool.width, dtype=torch.float64)
+        return orthogonalised(terms, pool.d_in)

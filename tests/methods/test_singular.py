@@ -1,0 +1,93 @@
+"""The methods on singular vectors, against dense float64 computations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.methods.solving import Adapters, solve
+from tests.numerics.factors import D_IN, factors, total, update, zoo
+
+# Rows are rounded to float32 once; an update is a sum of products of two.
+ROUNDING = 2.0**-19
+
+
+def dense(adapter: tuple[torch.Tensor, torch.Tensor, float]) -> np.ndarray:
+    return total([adapter])
+
+
+def polar(matrix: np.ndarray) -> np.ndarray:
+    u, _, vt = np.linalg.svd(matrix, full_matrices=False)
+    return u @ vt
+
+
+def tsv_by_dense_svd(adapters: Adapters, terms: list[int]) -> np.ndarray:
+    """TSV-Merge as published, of the first so many terms of each adapter."""
+    us, ss, vs = [], [], []
+    for adapter, k in zip(adapters, terms, strict=True):
+        u, s, vt = np.linalg.svd(dense(adapter))
+        us.append(u[:, :k])
+        ss.append(s[:k])
+        vs.append(vt[:k].T)
+    return (polar(np.hstack(us)) * np.concatenate(ss)) @ polar(np.hstack(vs)).T
+
+
+def gap(rows: torch.Tensor, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(update(rows, D_IN) - wanted) / np.linalg.norm(wanted))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "k", "terms"), [([4, 5, 6], 6, [2, 2, 2]), ([4, 5], 4, [2, 2]), ([3], 2, [2])]
+)
+def test_tsv_equals_the_dense_computation(ranks: list[int], k: int, terms: list[int]) -> None:
+    adapters = zoo(ranks, [2.0, 1.0, -0.5][: len(ranks)])
+    found = solve(adapters, "tsv", k)
+    assert gap(found.rows, tsv_by_dense_svd(adapters, terms)) <= ROUNDING
+
+
+def test_tsv_gives_what_is_left_over_to_the_largest() -> None:
+    adapters = zoo([4, 4, 4], [1.0, 9.0, 1.0])
+    found = solve(adapters, "tsv", 4)
+    assert gap(found.rows, tsv_by_dense_svd(adapters, [1, 2, 1])) <= ROUNDING
+
+
+def test_tsv_keeps_singular_values_and_makes_vectors_orthogonal() -> None:
+    adapters = zoo([4, 5, 6])
+    found = solve(adapters, "tsv", 6).rows.double()
+    for half in (found[:, :D_IN], found[:, D_IN:]):
+        products = half @ half.T
+        assert torch.allclose(products, torch.diag(products.diagonal()), atol=1e-5)
+    wanted = [s for a in adapters for s in np.linalg.svd(dense(a), compute_uv=False)[:2]]
+    assert np.allclose(
+        np.linalg.svd(update(found, D_IN), compute_uv=False)[:6], sorted(wanted)[::-1]
+    )
+
+
+def test_the_same_adapter_many_times_is_no_noise() -> None:
+    """Vectors that coincide share one direction; none is made up."""
+    adapters = zoo([3]) * 3
+    found = update(solve(adapters, "tsv", 9).rows, D_IN)
+    u, _, vt = np.linalg.svd(dense(adapters[0]))
+    inside = u[:, :3] @ u[:, :3].T @ found @ vt[:3].T @ vt[:3]
+    assert np.linalg.norm(found - inside) <= ROUNDING * np.linalg.norm(found)
+
+
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_iso_equals_the_dense_computation(k: int) -> None:
+    adapters = zoo([4, 5, 6])
+    u, s, vt = np.linalg.svd(total(adapters))
+    wanted = s[:k].mean() * u[:, :k] @ vt[:k]
+    assert gap(solve(adapters, "iso", k).rows, wanted) <= ROUNDING
+
+
+def test_iso_lifts_no_rounding() -> None:
+    """Six directions of two updates; the pool has more rows than that."""
+    a, b = factors(0, 3)
+    c, d = factors(1, 3)
+    twice = [(a, b, 1.0), (c, d, 1.0), (a, b, 2.0)]
+    found = solve(twice, "iso", 9)
+    assert found.rows.shape[0] == 6
+    s = np.linalg.svd(total(twice), compute_uv=False)
+    values = np.linalg.svd(update(found.rows, D_IN), compute_uv=False)
+    assert np.allclose(values[:6], s[:6].mean(), rtol=1e-5)
