@@ -25,6 +25,8 @@ METHODS = (
     "magnitude_prune",
     "tsv",
     "iso",
+    "core_space",
+    "knots",
 )
 DTYPES = ("majority", "F32", "BF16", "F16")
 DISTANCES = ("euclidean", "rank-one")
@@ -204,13 +206,14 @@ def method(command: Command) -> Command:
             "--density",
             type=float,
             metavar="D",
-            help="ties, dare_*, magnitude_prune: share of entries that stay. "
-            "[default: 0.2 for ties, else 0.5]",
+            help="ties, knots, core_space, dare_*, magnitude_prune: share of entries that stay. "
+            "[default: 0.5 for dare_* and magnitude_prune, else 0.2]",
         ),
         click.option(
             "--election",
             type=click.Choice(ELECTIONS),
-            help="ties, dare_ties: an entry's sign by total or by frequency. [default: total]",
+            help="ties, knots, core_space, dare_ties: an entry's sign by total or by frequency. "
+            "[default: total]",
         ),
         click.option("--n-init", type=int, metavar="N", help="Restarts of k-means. [default: 10]"),
         click.option(

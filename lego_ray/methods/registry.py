@@ -10,9 +10,11 @@ from typing import Any
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.concat import Concat
+from lego_ray.methods.core_space import CoreSpace
 from lego_ray.methods.dare_linear import DareLinear
 from lego_ray.methods.dare_ties import DareTies
 from lego_ray.methods.iso import Iso
+from lego_ray.methods.knots import Knots
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.linear import Linear
 from lego_ray.methods.magnitude_prune import MagnitudePrune
@@ -32,6 +34,8 @@ METHODS: Mapping[str, type[Any]] = {
     "magnitude_prune": MagnitudePrune,
     "tsv": Tsv,
     "iso": Iso,
+    "core_space": CoreSpace,
+    "knots": Knots,
 }
 
 

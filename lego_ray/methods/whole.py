@@ -75,3 +75,10 @@ class Whole(ABC):
         raise InvalidOption(
             "--method", f"{self.name} needs a site's pool whole, this one is spread"
         )
+
+
+def members_of(pool: Pool) -> list[Tensor]:
+    """Positions of each adapter's MSUs, adapters in the order of their first one."""
+    numbers = dict.fromkeys(pool.adapters.tolist())
+    device = pool.rows.device
+    return [torch.nonzero(pool.adapters == t)[:, 0].to(device) for t in numbers]

@@ -21,7 +21,9 @@ BY_RANK = ["linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
 PARTED = [*BY_RANK, "tsv"]
 EXACT = ["concat", "svd"]
 # Options under which a method gives one adapter back.
-ALL_STAYS = {name: {"density": 1.0} for name in BY_RANK if name != "linear"}
+ALL_STAYS = {
+    name: {"density": 1.0} for name in [*BY_RANK, "core_space", "knots"] if name != "linear"
+}
 
 
 def gap(rows: torch.Tensor, wanted: np.ndarray) -> float:
@@ -172,7 +174,7 @@ def test_costs_grow_with_what_they_pay_for(name: str) -> None:
     assert large.seconds > small.seconds
 
 
-@pytest.mark.parametrize("name", [*EXACT, "iso"])
+@pytest.mark.parametrize("name", [*EXACT, "iso", "core_space", "knots"])
 def test_what_needs_the_pool_whole_says_so(name: str) -> None:
     assert method_of(name, {}).spread(100_000, 64, 64, 16) is None
     with pytest.raises(InvalidOption, match=f"{name} needs a site's pool whole"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.methods.solving import Adapters, solve
+from tests.methods.test_stacked import ties_by_loops
 from tests.numerics.factors import D_IN, factors, total, update, zoo
 
 # Rows are rounded to float32 once; an update is a sum of products of two.
@@ -91,3 +92,44 @@ def test_iso_lifts_no_rounding() -> None:
     s = np.linalg.svd(total(twice), compute_uv=False)
     values = np.linalg.svd(update(found.rows, D_IN), compute_uv=False)
     assert np.allclose(values[:6], s[:6].mean(), rtol=1e-5)
+
+
+def core_space_by_dense_svd(adapters: Adapters, k: int, density: float) -> np.ndarray:
+    """Core Space with TIES inside, from the paper's definitions, dense."""
+    left = np.hstack([s**0.5 * b.double().numpy() for _, b, s in adapters])
+    below = np.vstack([s**0.5 * a.double().numpy() for a, _, s in adapters])
+    u = np.linalg.svd(left, full_matrices=False)[0]
+    v = np.linalg.svd(below, full_matrices=False)[2].T
+    cores = [u.T @ dense(adapter) @ v for adapter in adapters]
+    core = ties_by_loops(cores, density)
+    p, s, qt = np.linalg.svd(u @ core @ v.T)
+    return (p[:, :k] * s[:k]) @ qt[:k]
+
+
+@pytest.mark.parametrize("density", [0.3, 1.0])
+@pytest.mark.parametrize("ranks", [[2, 3, 2], [4, 5, 6]])  # fewer than both sides, and more
+@pytest.mark.parametrize("k", [2, 7])
+def test_core_space_equals_the_dense_computation(ranks: list[int], k: int, density: float) -> None:
+    adapters = zoo(ranks, [2.0, 1.0, 0.5])
+    found = solve(adapters, "core_space", k, density=density)
+    assert gap(found.rows, core_space_by_dense_svd(adapters, k, density)) <= ROUNDING
+
+
+def knots_by_dense_svd(adapters: Adapters, k: int, density: float) -> np.ndarray:
+    """KnOTS with TIES inside, from the paper's definitions, dense."""
+    updates = [dense(adapter) for adapter in adapters]
+    u, s, vt = np.linalg.svd(np.hstack(updates), full_matrices=False)
+    kept = int((s > 1e-6 * s[0]).sum())
+    rights = np.split(vt[:kept], len(updates), axis=1)
+    merged = (u[:, :kept] * s[:kept]) @ ties_by_loops(rights, density)
+    p, s, qt = np.linalg.svd(merged)
+    return (p[:, :k] * s[:k]) @ qt[:k]
+
+
+@pytest.mark.parametrize("density", [0.3, 1.0])
+@pytest.mark.parametrize("ranks", [[2, 3, 2], [4, 5, 6]])  # fewer than both sides, and more
+@pytest.mark.parametrize("k", [2, 7])
+def test_knots_equals_the_dense_computation(ranks: list[int], k: int, density: float) -> None:
+    adapters = zoo(ranks, [2.0, 1.0, 0.5])
+    found = solve(adapters, "knots", k, density=density)
+    assert gap(found.rows, knots_by_dense_svd(adapters, k, density)) <= ROUNDING
