@@ -7,9 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
+from lego_ray.numerics.costs import (
+    MATMUL_64,
+    TOUCH,
+    Costs,
+    spread_fixed_bytes,
+    spread_row_bytes,
+)
 from lego_ray.numerics.geometry import align_signs
-from lego_ray.numerics.lowrank import UpdateComparison
+from lego_ray.numerics.lowrank import BLOCK_VALUES, UpdateComparison
 
 # Singular values below this share of the largest are rounding of float32 factors.
 SMALLEST = 2.0**-20
@@ -22,15 +28,15 @@ class UpdateSvd:
     The bases and the small matrices stay apart, so that only terms asked for are multiplied out.
 
     Attributes:
-        q_a: Orthonormal columns, shape (d_in, m_a), float64.
-        q_b: Orthonormal columns, shape (d_out, m_b), float64.
+        q_a: Orthonormal columns, shape (d_in, m_a), float64; None for the identity.
+        q_b: Orthonormal columns, shape (d_out, m_b), float64; None for the identity.
         u: Shape (m_b, m), float64.
         s: Shape (m,), float64, m the lesser of m_a and m_b.
         v: Shape (m_a, m), float64.
     """
 
-    q_a: Tensor
-    q_b: Tensor
+    q_a: Tensor | None
+    q_b: Tensor | None
     u: Tensor
     s: Tensor
     v: Tensor
@@ -49,8 +55,10 @@ class UpdateSvd:
             Shape (min(k, m), d_in + d_out), float64, signs aligned.
         """
         root = self.s[:k].sqrt()
-        halves = [self.q_a @ (self.v[:, :k] * root), self.q_b @ (self.u[:, :k] * root)]
-        return align_signs(torch.cat(halves).T, self.q_a.shape[0])
+        a, b = self.v[:, :k] * root, self.u[:, :k] * root
+        a = a if self.q_a is None else self.q_a @ a
+        b = b if self.q_b is None else self.q_b @ b
+        return align_signs(torch.cat([a, b]).T, a.shape[0])
 
     def compare(self, k: int) -> UpdateComparison:
         """The first k terms against all of them."""
@@ -79,6 +87,12 @@ def svd_of_sum(rows: Tensor, d_in: int) -> UpdateSvd:
     return UpdateSvd(q_a, q_b, u, s, vh.T)
 
 
+def svd_of_dense(update: Tensor) -> UpdateSvd:
+    """Decomposes a dense update, shape (d_out, d_in), float64."""
+    u, s, vh = torch.linalg.svd(update, full_matrices=False)
+    return UpdateSvd(None, None, u, s, vh.T)
+
+
 def svd_costs(n: int, d_in: int, d_out: int) -> Costs:
     """What `svd_of_sum` takes of time and memory.
 
@@ -95,3 +109,19 @@ def svd_costs(n: int, d_in: int, d_out: int) -> Costs:
     # The rows widened, what is factored, Q and R of each half, and the SVD's own three.
     wide = 8 * (4 * n * d + 6 * max(sides) ** 2)
     return Costs(multiplies / MATMUL_64 + 4 * n * d * TOUCH, wide + 4 * n * d)
+
+
+def dense_costs(n: int, d_in: int, d_out: int) -> Costs:
+    """What `exact_sum.dense_sum` and `svd_of_dense` take, the sum in two parts and three products.
+
+    Args:
+        n: MSUs.
+        d_in: Length of the `a` half.
+        d_out: Length of the `b` half.
+    """
+    least = min(d_in, d_out)
+    multiplies = 3 * n * d_in * d_out + 20 * least * d_in * d_out
+    # The sum, what is factored, both sides' vectors and LAPACK's own; shards' blocks in float64.
+    dense = 8 * d_in * d_out * 5 + 8 * 4 * least * least
+    blocks = spread_fixed_bytes(d_in + d_out, 1, 1) + 64 * BLOCK_VALUES
+    return Costs(multiplies / MATMUL_64, dense + blocks + spread_row_bytes(1, 1) * n)

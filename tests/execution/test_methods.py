@@ -14,6 +14,8 @@ from torch import nn
 import lego_ray
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.registry import METHODS
+from lego_ray.planning.plan import WORKER_BYTES
+from tests.execution.spread import shards_of, write_wide_zoo
 from tests.formats.tiny_peft import TinyModel, save, train
 from tests.zoo import mixed_zoo, relative_error, sum_of, update_of, weights_of, write_zoo
 
@@ -116,8 +118,24 @@ def test_the_exact_sum_of_mixed_ranks_and_missing_sites(method: str, tmp_path: P
     assert relative_error(update_of(tmp_path / "m"), sum_of(sorted(zoo.iterdir()))) < 1e-5
 
 
+@pytest.mark.parametrize("method", ["linear", "dare_ties", "tsv", "svd", "iso"])
+def test_a_pool_in_shards_gives_the_same_bytes(method: str, tmp_path: Path) -> None:
+    zoo = write_wide_zoo(tmp_path / "zoo")
+    options = {"rank": 48, "method": method}
+    whole = lego_ray.plan(zoo, **options).peak_bytes
+    for part in range(100, 0, -1):  # the largest budget that no site fits whole
+        budget = WORKER_BYTES + (whole - WORKER_BYTES) * part // 100
+        if max(shards_of(lego_ray.plan(zoo, memory_budget=budget, **options)).values()) > 1:
+            break
+    else:
+        pytest.fail("no budget spreads a site")
+    merge(zoo, tmp_path / "m", **options)
+    merge(zoo, tmp_path / "spread", memory_budget=budget, **options)
+    assert weights_of(tmp_path / "spread") == weights_of(tmp_path / "m")
+
+
 @pytest.mark.parametrize("method", ["svd", "dare_ties"])
-def test_a_small_budget_and_shards_change_no_bit(method: str, tmp_path: Path) -> None:
+def test_another_cut_into_tasks_changes_no_bit(method: str, tmp_path: Path) -> None:
     zoo = mixed_zoo(tmp_path / "zoo")
     merge(zoo, tmp_path / "m", rank=6, method=method)
     plan = lego_ray.plan(zoo, rank=6, method=method)

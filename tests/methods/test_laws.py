@@ -174,9 +174,23 @@ def test_costs_grow_with_what_they_pay_for(name: str) -> None:
     assert large.seconds > small.seconds
 
 
-@pytest.mark.parametrize("name", [*EXACT, "iso", "core_space", "knots"])
+@pytest.mark.parametrize("name", ["svd", "iso"])
+def test_shards_add_up_a_sum_that_is_smaller_than_the_pool(name: str) -> None:
+    adapters = zoo([30, 12, 28, 7, 43])
+    wanted = solve(adapters, name, 6)
+    for cuts in ([], [2], [1, 2, 3, 4]):
+        found = in_shards(adapters, cuts, name, 6)
+        assert torch.equal(found.rows, wanted.rows)
+        assert found.comparison == wanted.comparison
+    again = in_shards(shuffled(adapters, 0, ranks=True), [3], name, 6)
+    assert torch.equal(again.rows, wanted.rows)
+    assert method_of(name, {}).spread(100_000, 64, 64, 16) is not None
+    assert method_of(name, {}).spread(100, 64, 128, 16) is None
+
+
+@pytest.mark.parametrize("name", ["concat", "svd", "iso", "core_space", "knots"])
 def test_what_needs_the_pool_whole_says_so(name: str) -> None:
-    assert method_of(name, {}).spread(100_000, 64, 64, 16) is None
+    assert method_of(name, {}).spread(60, 64, 64, 16) is None
     with pytest.raises(InvalidOption, match=f"{name} needs a site's pool whole"):
         in_shards(zoo([4, 4]), [1], name, 8)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,12 +10,14 @@ from lego_ray.errors import RunFailed
 from lego_ray.execution.device import device_of
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.lego import Lego
+from lego_ray.methods.registry import METHODS, method_of
 from lego_ray.numerics import shard as work
 from lego_ray.numerics.msu import lengths
 from lego_ray.numerics.partial_sums import column_quanta
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shard import Shard
 from lego_ray.numerics.spread import LocalShards, SpreadPool
+from tests.numerics.factors import update
 
 DEVICES = [
     "cpu",
@@ -77,6 +80,20 @@ def test_a_device_gives_the_labels_of_the_cpu_and_its_centroids_to_rounding(
     # A few float32 roundings; the top singular triplet takes a few more.
     assert torch.allclose(found.rows, wanted.rows, rtol=2.0**-20, atol=2.0**-20)
     assert found.inertia == pytest.approx(wanted.inertia, rel=1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "lego"])
+def test_every_other_method_gives_the_rows_of_the_cpu_to_rounding(name: str, device: str) -> None:
+    method = method_of(name, {})
+    wanted, found = (
+        method.solve(pool().to(where), 700, torch.Generator().manual_seed(5))
+        for where in ("cpu", device)
+    )
+    assert found.rows.device.type == "cpu"
+    d_in = pool().d_in
+    gap = update(found.rows, d_in) - update(wanted.rows, d_in)
+    assert np.linalg.norm(gap) <= 2.0**-16 * np.linalg.norm(update(wanted.rows, d_in))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,0 +1,85 @@
+"""What the methods share that are made of the singular terms of the sum of the updates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from lego_ray.methods.base import SiteSolution, SpreadCosts
+from lego_ray.methods.whole import Whole
+from lego_ray.numerics.costs import Costs, spread_fixed_bytes, spread_row_bytes
+from lego_ray.numerics.exact_sum import dense_sum
+from lego_ray.numerics.kmeans import in_one_shard
+from lego_ray.numerics.lowrank import BLOCK_VALUES, UpdateComparison
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.truncated_svd import (
+    UpdateSvd,
+    dense_costs,
+    svd_costs,
+    svd_of_dense,
+    svd_of_sum,
+)
+
+
+class OfSum(Whole):
+    """A method that keeps of a pool what its sum keeps; see `MergeMethod`.
+
+    The sum is decomposed from its factors, or as a dense matrix where the pool has more rows than both
+    sides of the site: that takes less, and shards can add it up.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def terms(self, found: UpdateSvd, rank: int) -> tuple[Tensor, UpdateComparison]:
+        """Rows `[a' ; b']` of the merged site, shape (k', d), float64, against the sum.
+
+        Args:
+            found: The sum.
+            rank: k.
+        """
+
+    def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
+        """Those of the decomposition."""
+        if n > max(d_in, d_out):
+            return dense_costs(n, d_in, d_out)
+        return svd_costs(n, d_in, d_out)
+
+    def merged(self, pool: Pool, rank: int) -> SiteSolution:
+        """The terms, from the factors; see `Whole.merged`."""
+        return self._solution(pool, svd_of_sum(pool.rows, pool.d_in), rank)
+
+    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
+        """Shards give blocks of the dense sum, if that is what is decomposed."""
+        if n <= max(d_in, d_out):
+            return None
+        d, each = d_in + d_out, spread_row_bytes(rank, 1)
+        fixed = spread_fixed_bytes(d, 1, 1) + 64 * BLOCK_VALUES  # a block in parts, and on its way
+        owner = dense_costs(0, d_in, d_out).workspace_bytes
+        return SpreadCosts(4 * d + each, fixed, owner + n * each)
+
+    def solve(
+        self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""
+    ) -> SiteSolution:
+        """Merges one site; see `MergeMethod.solve`."""
+        if pool.n > max(pool.d_in, pool.rows.shape[1] - pool.d_in):
+            return self.solve_spread(in_one_shard(self.shard(pool)), rank, generator)
+        return self.merged(pool.in_order(), rank)
+
+    def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
+        """Merges one site in shards; see `MergeMethod.solve_spread`."""
+        if pool.n <= max(pool.d_in, pool.width - pool.d_in):
+            return Whole.solve_spread(self, pool, rank, generator)
+        return self._solution(pool, svd_of_dense(dense_sum(pool)), rank)
+
+    def _solution(self, pool: Pool | SpreadPool, found: UpdateSvd, rank: int) -> SiteSolution:
+        rows, comparison = self.terms(found, rank)
+        return SiteSolution(
+            adapters=pool.adapters,
+            ranks=pool.ranks,
+            rows=rows.float().cpu(),
+            comparison=comparison,
+        )
