@@ -9,7 +9,7 @@ from lego_ray.methods.density import check_density, check_election
 from lego_ray.methods.whole import Whole, members_of
 from lego_ray.numerics.core_space import core_space
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
-from lego_ray.numerics.elect import prevailing
+from lego_ray.numerics.elect import PASSES, prevailing
 from lego_ray.numerics.lowrank import compare_updates
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.stacks import Election
@@ -46,7 +46,7 @@ class CoreSpace(Whole):
         found = svd_costs(n, d_in, d_out)
         core = min(n, d_in) * min(n, d_out)
         adapters = max(1, n // max(rank, 1))
-        seconds = found.seconds + adapters * core * 12 * TOUCH + 2 * n * core / MATMUL_64
+        seconds = found.seconds + adapters * core * PASSES * TOUCH + 2 * n * core / MATMUL_64
         return Costs(seconds, found.workspace_bytes + 8 * 12 * core)
 
     def merged(self, pool: Pool, rank: int) -> SiteSolution:

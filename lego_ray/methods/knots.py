@@ -8,7 +8,7 @@ from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.density import check_density, check_election
 from lego_ray.methods.whole import Whole, members_of
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
-from lego_ray.numerics.elect import prevailing
+from lego_ray.numerics.elect import PASSES, prevailing
 from lego_ray.numerics.knots import shared_left
 from lego_ray.numerics.lowrank import compare_updates
 from lego_ray.numerics.pool import Pool
@@ -46,7 +46,7 @@ class Knots(Whole):
         found = svd_costs(n, d_in, d_out)
         values = min(n, d_out) * d_in
         adapters = max(1, n // max(rank, 1))
-        seconds = found.seconds + adapters * values * 12 * TOUCH + 2 * n * values / MATMUL_64
+        seconds = found.seconds + adapters * values * PASSES * TOUCH + 2 * n * values / MATMUL_64
         return Costs(seconds, found.workspace_bytes + 8 * 12 * values)
 
     def merged(self, pool: Pool, rank: int) -> SiteSolution:
