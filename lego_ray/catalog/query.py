@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogNotFound, QueryError
 
@@ -28,7 +29,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 def sql(catalog: Catalog, query: str) -> pa.Table:
     """Answers one SQL query over the catalog's tables.
 
-    Tables go by their names and are all of one moment, near enough: `merges` is read first, so no
+    Tables go by their names, those not written to yet are empty, and all are of one moment, near enough: `merges` is read first, so no
     detail of a merge it lists is missing. Files, other databases, extensions and settings are out
     of a query's reach.
 
@@ -55,8 +56,10 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
     with duckdb.connect(":memory:", config=_CONFIG) as connection:
         try:
             statement = _single_select(connection, query)
-            for table in tables:
-                connection.register(table, catalog.dataset(table))
+            for table, spec in TABLES.items():
+                # One that nothing was written to yet is empty, not unknown.
+                rows = catalog.dataset(table) if table in tables else spec.schema.empty_table()
+                connection.register(table, rows)
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
             with warnings.catch_warnings():
@@ -64,7 +67,7 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
                 return connection.sql(statement).to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(
-                "query", _reason(error), f"Tables here: {', '.join(tables)}."
+                "query", _reason(error), f"Tables here: {', '.join(TABLES)}."
             ) from error
 
 

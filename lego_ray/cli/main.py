@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lego_ray import __version__
-from lego_ray.cli import options
+from lego_ray.cli import method_options, options
 from lego_ray.cli.catalog import catalog
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
@@ -85,7 +85,7 @@ def scan(as_json: bool, **given: Any) -> None:
 @options.recipe
 @options.catalog
 @options.run
-@options.method
+@method_options.method
 @options.as_json
 def plan(as_json: bool, **given: Any) -> None:
     """Show what a merge would do, without doing it.
@@ -99,7 +99,7 @@ def plan(as_json: bool, **given: Any) -> None:
     """
     from lego_ray.execution import api
 
-    method = options.method_options(given)
+    method = method_options.taken(given)
     for name in ("catalog", "runner", "address", "workers", "gpus"):
         given.pop(name)  # where it runs and is recorded changes nothing that is planned
     made = api.plan(**given, **method)
@@ -150,7 +150,7 @@ def plan(as_json: bool, **given: Any) -> None:
 @options.recipe
 @options.catalog
 @options.run
-@options.method
+@method_options.method
 @options.log
 @options.as_json
 def merge(as_json: bool, log: str, **given: Any) -> None:
@@ -261,7 +261,7 @@ def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
     from lego_ray.cli.progress import SiteProgress
     from lego_ray.execution import api
 
-    method = options.method_options(given)
+    method = method_options.taken(given)
     with SiteProgress() as progress:
         record = api.merge(**given, **method, runner=runner, progress=progress)
     runner.close()

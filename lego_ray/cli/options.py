@@ -29,37 +29,11 @@ METHODS = (
     "knots",
 )
 DTYPES = ("majority", "F32", "BF16", "F16")
-DISTANCES = ("euclidean", "rank-one")
-BASES = ("raw", "svd")
-PARAMETER_NORMS = ("inf", "l2", "none")
-ELECTIONS = ("total", "frequency")
 
 
-class NumberOr(click.ParamType[str | float]):
-    """One of some words, or a number."""
+def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order `--help` shows them."""
 
-    name = "choice"
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Shows the choices in `--help`."""
-        return f"[{'|'.join(self.words)}|NUMBER]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | float:
-        """Takes a word as it is and anything else as a number."""
-        if value in self.words:
-            return str(value)
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            self.fail(f"{value!r} is not one of {', '.join(self.words)} or a number", param, ctx)
-
-
-def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -139,7 +113,7 @@ def _weights(
     return found
 
 
-recipe = _all(
+recipe = all_of(
     click.option(
         "--rank", type=int, required=True, metavar="K", help="Rank of the merged adapter."
     ),
@@ -199,87 +173,7 @@ recipe = _all(
 )
 
 
-def method(command: Command) -> Command:
-    """Options of the methods; one left out keeps the method's default, one it has not is refused."""
-    return _all(
-        click.option(
-            "--density",
-            type=float,
-            metavar="D",
-            help="ties, knots, core_space, dare_*, magnitude_prune: share of entries that stay. "
-            "[default: 0.5 for dare_* and magnitude_prune, else 0.2]",
-        ),
-        click.option(
-            "--election",
-            type=click.Choice(ELECTIONS),
-            help="ties, knots, core_space, dare_ties: an entry's sign by total or by frequency. "
-            "[default: total]",
-        ),
-        click.option("--n-init", type=int, metavar="N", help="Restarts of k-means. [default: 10]"),
-        click.option(
-            "--max-iter", type=int, metavar="N", help="Most steps of a restart. [default: 300]"
-        ),
-        click.option(
-            "--tol",
-            type=float,
-            metavar="T",
-            help="Relative gain in inertia at which a restart stops. [default: 1e-6]",
-        ),
-        click.option(
-            "--normalise/--no-normalise",
-            default=None,
-            help="Cluster [a/|a| ; b/|b|] instead of [a ; b]. [default: no]",
-        ),
-        click.option(
-            "--parameter-reweight",
-            type=click.Choice(PARAMETER_NORMS),
-            help="Norm that centroids get back from their members. [default: inf]",
-        ),
-        click.option(
-            "--output-reweight",
-            type=NumberOr("source-rank", "pool", "none"),
-            help="Scale of the merged update: sqrt(r/k), sqrt(n/k), 1, or a number. "
-            "[default: source-rank]",
-        ),
-        click.option(
-            "--distance",
-            type=click.Choice(DISTANCES),
-            help="What is clustered: MSUs as vectors, or the updates b a^T. [default: euclidean]",
-        ),
-        click.option(
-            "--basis",
-            type=click.Choice(BASES),
-            help="Ranks as trained, or each adapter's singular basis. [default: raw]",
-        ),
-        click.option(
-            "--balance/--no-balance",
-            default=None,
-            help="Rescale each MSU so that |a| = |b|. [default: no]",
-        ),
-        click.option(
-            "--align-signs/--no-align-signs",
-            default=None,
-            help="Flip MSUs so that the largest entry of a is positive. [default: no]",
-        ),
-    )(command)
-
-
-METHOD_OPTIONS = (
-    "density",
-    "election",
-    "n_init",
-    "max_iter",
-    "tol",
-    "normalise",
-    "parameter_reweight",
-    "output_reweight",
-    "distance",
-    "basis",
-    "balance",
-    "align_signs",
-)
-
-run = _all(
+run = all_of(
     click.option(
         "--runner",
         type=click.Choice(RUNNERS),
@@ -304,9 +198,3 @@ run = _all(
     ),
     strict,
 )
-
-
-def method_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Takes the method's options that were given out of a command's arguments."""
-    taken = {name: given.pop(name) for name in METHOD_OPTIONS}
-    return {name: value for name, value in taken.items() if value is not None}

@@ -140,7 +140,8 @@ def _spread(
             f"site {site.site} pools {site.n_msus} MSUs and needs {_gib(site.peak_bytes)} in one "
             f"worker, the budget is {_gib(memory_budget)}, and with these options of the "
             f"{method.name} method a pool cannot be spread over workers",
-            "Raise the budget, merge fewer adapters at once, or leave out --distance rank-one.",
+            "Raise the budget, merge fewer adapters at once, or choose another method"
+            + (" or leave out --distance rank-one." if method.name == "lego" else "."),
         )
     fixed = WORKER_BYTES + tally.buffer_bytes + costs.fixed_bytes
     most = (memory_budget - fixed) // costs.row_bytes

@@ -140,3 +140,12 @@ def test_a_mistyped_column_is_named(catalog: Catalog) -> None:
 def test_an_empty_place_is_not_a_catalog(tmp_path: Path) -> None:
     with pytest.raises(CatalogNotFound):
         sql(Catalog(str(tmp_path)), "SELECT 1")
+
+
+def test_a_table_nothing_was_written_to_is_empty(tmp_path: Path) -> None:
+    """A merge by a method that does not cluster has no MSUs to record."""
+    fresh = Catalog(str(tmp_path))
+    sites, _ = details()
+    append_merge(fresh, merge(), sites, [])
+    assert sql(fresh, "SELECT * FROM msus").num_rows == 0
+    assert sql(fresh, "SELECT count(*) AS n FROM merges")["n"].to_pylist() == [1]

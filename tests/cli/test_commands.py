@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 import lego_ray
-from lego_ray.cli import options
+from lego_ray.cli import method_options, options
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.registry import METHODS
 from lego_ray.numerics.reweight import ParameterNorm
@@ -30,12 +30,12 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 def test_the_choices_written_out_are_those_of_their_rooms() -> None:
     assert tuple(METHODS) == options.METHODS
     assert DTYPES == options.DTYPES
-    assert get_args(Distance) == options.DISTANCES
-    assert get_args(Basis) == options.BASES
-    assert get_args(ParameterNorm) == options.PARAMETER_NORMS
-    assert get_args(Election) == options.ELECTIONS
+    assert get_args(Distance) == method_options.DISTANCES
+    assert get_args(Basis) == method_options.BASES
+    assert get_args(ParameterNorm) == method_options.PARAMETER_NORMS
+    assert get_args(Election) == method_options.ELECTIONS
     known = {f.name for method in METHODS.values() for f in fields(method)}
-    assert known == set(options.METHOD_OPTIONS)
+    assert known == set(method_options.METHOD_OPTIONS)
 
 
 def test_merge_prints_one_json_object_with_its_keys_and_plan_has_its_id(tmp_path: Path) -> None:
