@@ -29,9 +29,9 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 def sql(catalog: Catalog, query: str) -> pa.Table:
     """Answers one SQL query over the catalog's tables.
 
-    Tables go by their names, those not written to yet are empty, and all are of one moment, near enough: `merges` is read first, so no
-    detail of a merge it lists is missing. Files, other databases, extensions and settings are out
-    of a query's reach.
+    Tables go by their names; those not written to yet are empty. All are of one moment, near enough:
+    `merges` is read first, so no detail of a merge it lists is missing. Files, other databases,
+    extensions and settings are out of a query's reach.
 
     Args:
         catalog: What to ask.

@@ -93,7 +93,7 @@ class RayRunner:
             while True:
                 while len(running) < self._slots() * a_core and (task := next(tasks, None)):
                     running.append(_Launched(task, self._gpus))
-                    a_core = _a_core(task)
+                    a_core = tasks_a_core(task)
                 if not running:
                     return
                 answers = [each.answer for each in running]
@@ -125,7 +125,7 @@ class _Launched:
         # A plan estimates from above; for more than its largest node has, Ray would wait for ever.
         self._memory = min(self.task.group.peak_bytes, _largest_node())
         self.answer = self._remote.options(
-            num_cpus=1 / _a_core(self.task),
+            num_cpus=1 / tasks_a_core(self.task),
             num_gpus=self._gpus,
             memory=self._memory,
             max_retries=TASK_RETRIES,
@@ -146,7 +146,7 @@ class _Launched:
         ray.cancel(self.answer, force=True)
 
 
-def _a_core(task: GroupTask) -> int:
+def tasks_a_core(task: GroupTask) -> int:
     """Tasks a core has at once: local reads are work of its own, remote ones are waiting."""
     return READS_BESIDE if any("://" in source.uri for source in task.sources) else 1
 
