@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
 
-from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
+from lego_ray.errors import RunFailed, StoreUnavailable
 from lego_ray.execution.device import device_of
-from lego_ray.execution.on_ray.session import first_line
+from lego_ray.execution.on_ray.answers import get
 from lego_ray.execution.solve import load_shard, one_thread, solve_spread
 from lego_ray.execution.task import GroupResult, GroupTask
 from lego_ray.numerics.shard import Shard
@@ -120,27 +119,6 @@ class SiteActor:
         """Loads the shards and solves the site; see `solve.solve_spread`."""
         spread = RayShards(actors, shards)
         return solve_spread(task, spread, spread.load())
-
-
-def get(answer: Any, what: str) -> Any:
-    """An actor's answer.
-
-    Raises:
-        LegoRayError: The actor's own, as it was raised.
-        RunFailed: If the actor failed in another way, or was lost too often.
-    """
-    try:
-        return ray.get(answer)
-    except RayTaskError as error:
-        if isinstance(error.cause, LegoRayError):
-            raise error.cause from None
-        raise RunFailed(what, f"{type(error.cause).__name__}: {first_line(error.cause)}") from error
-    except RayActorError as error:
-        raise RunFailed(
-            what,
-            f"its worker was lost too often: {first_line(error)}",
-            "If it ran out of memory, lower --memory-budget or --workers.",
-        ) from error
 
 
 def resilient(actor: type, restarts: int, **options: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lego_ray.errors import LegoRayError, RunFailed, StoreUnavailable
+from lego_ray.errors import StoreUnavailable
+from lego_ray.execution.on_ray.answers import get
 from lego_ray.execution.on_ray.metrics import counting_retries
-from lego_ray.execution.on_ray.session import RaySession, first_line
+from lego_ray.execution.on_ray.session import RaySession
 from lego_ray.execution.on_ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class RayRunner:
                 done, _ = ray.wait(answers, num_returns=1, timeout=LOOK_AGAIN_SECONDS)
                 if done:
                     finished = running.pop(answers.index(done[0]))
-                    yield _result(finished.answer, finished.task)
+                    what = f"task {finished.task.group.name}"
+                    yield get(finished.answer, what, f"{TASK_RETRIES + 1} times")
                 for each in running if not done else ():
                     each.check_room()
         finally:
@@ -155,26 +157,3 @@ def _largest_node() -> int:
     import ray
 
     return int(max(n["Resources"].get("memory", 0) for n in ray.nodes() if n["Alive"]))
-
-
-def _result(reference: Any, task: GroupTask) -> GroupResult:
-    """The task's result, or the error it raised as it was raised."""
-    import ray
-    from ray.exceptions import RayError, RayTaskError
-
-    try:
-        result: GroupResult = ray.get(reference)
-        return result
-    except RayTaskError as error:
-        if isinstance(error.cause, LegoRayError):
-            raise error.cause from None
-        raise RunFailed(
-            f"task {task.group.name}",
-            f"{type(error.cause).__name__}: {first_line(error.cause)}",
-        ) from error
-    except RayError as error:
-        raise RunFailed(
-            f"task {task.group.name}",
-            f"its worker was lost {TASK_RETRIES + 1} times: {first_line(error)}",
-            "If it ran out of memory, lower --memory-budget or --workers.",
-        ) from error

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import RunFailed
+from lego_ray.execution.on_ray.answers import get
 
 if TYPE_CHECKING:
     from lego_ray.execution.task import GroupResult, GroupTask
@@ -55,7 +56,7 @@ def solve_on_teams(
             done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_AGAIN_SECONDS)
             if done:
                 _, task = running.pop(done[0])
-                yield _result(done[0], task)
+                yield get(done[0], f"task {task.group.name}")
             elif not has_room(bundles * len(teams)):
                 check_room(bundles, tasks[0].group.name)  # without the second team at least
                 for answer, (team, task) in list(running.items()):
@@ -166,10 +167,3 @@ class _Team:
 
 def _peaks(task: GroupTask) -> list[int]:
     return sorted((shard.peak_bytes for shard in task.group.shards), reverse=True)
-
-
-def _result(answer: Any, task: GroupTask) -> GroupResult:
-    from lego_ray.execution.on_ray.actors import get
-
-    result: GroupResult = get(answer, f"task {task.group.name}")
-    return result
