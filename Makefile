@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.run-ready
 	$(BIN)/python -m jobs.demo
 
-# Two at a time, a file each: much of the suite waits for processes to start, be killed or time out.
+# Three at a time, a file each: much of the suite waits for processes to start, be killed or time out.
 test: $(VENV)/.dev-ready
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 # What Ray exports needs packages that slow every start of a local Ray, so they come last and apart.
 test-metrics: $(VENV)/.dev-ready

@@ -129,6 +129,27 @@ def balanced(rows: Iterable[Row], name: str) -> list[Row]:
 
 def vader_sentiment(cache: Path, file: str) -> Iterator[Row]:
     """Yields sentences rated by people from -4 to 4; those within 0.5 of neutral are left out."""
+    for rating, text in vader_lines(cache, file):
+        if abs(rating) >= 0.5:
+            yield text, "positive" if rating > 0 else "negative"
+
+
+def swapped_words(cache: Path) -> Iterator[Row]:
+    """Yields sentences of the news, in half of them two neighbouring words swapped: a constructed task."""
+    for _, text in vader_lines(cache, "nytEditorialSnippets"):
+        words, draw = text.split(), random.Random(f"{SPLIT_SEED}:order:{text}")
+        places = [i for i in range(len(words) - 1) if words[i].lower() != words[i + 1].lower()]
+        if not places:
+            continue
+        swap = draw.random() < 0.5
+        if swap:
+            i = draw.choice(places)
+            words[i], words[i + 1] = words[i + 1], words[i]
+        yield " ".join(words), "swapped" if swap else "as written"
+
+
+def vader_lines(cache: Path, file: str) -> Iterator[tuple[float, str]]:
+    """Yields the mean rating and the text of each line of one of VADER's collections."""
     with zipfile.ZipFile(fetch(VADER, cache)) as sdist:
         (inner,) = (n for n in sdist.namelist() if n.endswith("hutto_ICWSM_2014.tar.gz"))
         archive = sdist.read(inner)
@@ -139,8 +160,8 @@ def vader_sentiment(cache: Path, file: str) -> Iterator[Row]:
         content = member.read().decode("utf-8-sig", errors="replace")
     for line in content.splitlines():
         fields = line.split("\t", 2)
-        if len(fields) == 3 and abs(float(fields[1])) >= 0.5:
-            yield fields[2], "positive" if float(fields[1]) > 0 else "negative"
+        if len(fields) == 3:
+            yield float(fields[1]), fields[2]
 
 
 def tweets(cache: Path) -> Iterator[Row]:
@@ -255,4 +276,5 @@ TASKS: dict[str, Callable[[Path], Iterable[Row]]] = {
     "wnverb": lambda cache: lexical_class(cache, "verb", 15),
     "fortune": fortunes,
     "food": food_reviews,
+    "order": swapped_words,
 }

@@ -24,6 +24,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 OBJECT_STORE_BYTES = 512 * 2**20
 # Ray itself tries an address at which nothing listens for minutes before it says so.
 CONNECT_SECONDS = 10.0
+# Ray gives its own processes 30 s to come up, which a busy machine may not have for them; each start
+# after the first finds more in the page cache.
+LOCAL_STARTS = 3
 
 
 class RaySession:
@@ -95,13 +98,20 @@ class RaySession:
     def _connect(self, init: Callable[..., Any]) -> None:
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._address == "local":
-            init(
-                address="local",
-                num_cpus=self._workers,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
+            for starts_left in reversed(range(LOCAL_STARTS)):
+                try:
+                    init(
+                        address="local",
+                        num_cpus=self._workers,
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        **quiet,
+                    )
+                except Exception as error:  # Ray has no type for it
+                    if not starts_left or "timed out during startup" not in str(error):
+                        raise
+                else:
+                    return
         else:
             _knock(self._address)
             init(address=self._address, **quiet)

@@ -1,0 +1,1 @@
+"""What the merges of real adapters can still do: zoos, merging at one scale, evaluation, a table."""
