@@ -135,7 +135,7 @@ def vader_sentiment(cache: Path, file: str) -> Iterator[Row]:
 
 
 def swapped_words(cache: Path) -> Iterator[Row]:
-    """Yields sentences of the news, in half of them two neighbouring words swapped: a constructed task."""
+    """Yields sentences of the news, in half of them two neighbours swapped: a constructed task."""
     for _, text in vader_lines(cache, "nytEditorialSnippets"):
         words, draw = text.split(), random.Random(f"{SPLIT_SEED}:order:{text}")
         places = [i for i in range(len(words) - 1) if words[i].lower() != words[i + 1].lower()]

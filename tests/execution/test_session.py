@@ -13,7 +13,9 @@ from lego_ray.execution.on_ray.session import LOCAL_STARTS, RaySession
 pytestmark = pytest.mark.ray
 
 # Ray's words.
-TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet"
+TIMED_OUT = (
+    "The current node timed out during startup. This could happen because some of the raylet"
+)
 
 
 def failing_first(times: int, words: str, init: Callable[..., Any]) -> tuple[Any, list[str]]:

@@ -1,0 +1,37 @@
+"""The merges compared: a method with its options each, under the name it has in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to merge; `rank` is that of the zoo unless given, as the exact sum needs."""
+
+    label: str
+    method: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    rank: int | None = None
+
+
+CANDIDATES = (
+    Candidate("lego, paper", "lego"),
+    Candidate("lego, normalise", "lego", {"normalise": True}),
+    Candidate("lego, balance, align signs", "lego", {"balance": True, "align_signs": True}),
+    Candidate("lego, SVD basis, align signs", "lego", {"basis": "svd", "align_signs": True}),
+    Candidate("lego, rank-one", "lego", {"distance": "rank-one"}),
+    Candidate("lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}),
+    Candidate("linear", "linear"),
+    Candidate("svd", "svd"),
+    Candidate("iso", "iso"),
+    Candidate("tsv", "tsv"),
+    Candidate("ties", "ties"),
+    Candidate("dare_linear", "dare_linear"),
+    Candidate("dare_ties", "dare_ties"),
+    Candidate("magnitude_prune", "magnitude_prune"),
+    Candidate("knots, TIES", "knots"),
+    Candidate("core_space, TIES", "core_space"),
+    Candidate("sum, at full rank (concat)", "concat", rank=64),
+)
