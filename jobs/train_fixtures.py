@@ -81,8 +81,19 @@ def add_lora(base: Encoder, spec: FixtureAdapter) -> Encoder:
     return Encoder(get_peft_model(base.transformer, config), base.tokenizer)
 
 
-def train(model: Encoder, head: Head, split: Split, spec: FixtureAdapter) -> None:
-    """Trains the LoRA weights in place under the frozen head: AdamW, warm-up, linear decay."""
+def train(
+    model: Encoder, head: Head, split: Split, spec: FixtureAdapter, *, sorted_batches: int = 1
+) -> None:
+    """Trains the LoRA weights in place under the frozen head: AdamW, warm-up, linear decay.
+
+    Args:
+        model: The base with LoRA on it.
+        head: The task's head.
+        split: The task's training rows.
+        spec: Learning rate and seed.
+        sorted_batches: Batches drawn at once and cut from their rows in order of length, so that
+            they pad little; 1 for batches of rows as they are drawn.
+    """
     weights = [p for p in model.transformer.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=spec.learning_rate)
     steps = EPOCHS * -(-len(split) // BATCH)
@@ -95,6 +106,13 @@ def train(model: Encoder, head: Head, split: Split, spec: FixtureAdapter) -> Non
     for epoch in range(EPOCHS):
         started, total = time.monotonic(), 0.0
         order = torch.randperm(len(split), generator=shuffle).tolist()
+        drawn = sorted_batches * BATCH
+        if sorted_batches > 1:
+            order = [
+                row
+                for i in range(0, len(order), drawn)
+                for row in sorted(order[i : i + drawn], key=lambda row: len(split.texts[row]))
+            ]
         for rows in (order[i : i + BATCH] for i in range(0, len(order), BATCH)):
             features = model.pool(model.tokens([split.texts[i] for i in rows]))
             labels = torch.tensor([split.labels[i] for i in rows])

@@ -44,6 +44,24 @@ class InvalidOption(BadInput):
     """An option's value is out of its range, or options contradict each other."""
 
 
+class RecipeError(BadInput):
+    """A recipe file is not as it must be.
+
+    Args:
+        where: The file.
+        faults: Everything that is wrong with it, each `path: what`.
+    """
+
+    def __init__(self, where: str, faults: tuple[str, ...]) -> None:
+        listed = "\n  ".join(fault.rstrip(".") for fault in faults)
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(where, f"{count}\n  {listed}")
+        self.faults = faults
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.where, self.faults)
+
+
 class NoAdaptersFound(BadInput):
     """A source holds no adapter, or none that can be merged."""
 

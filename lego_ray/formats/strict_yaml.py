@@ -1,0 +1,65 @@
+"""YAML without what makes a file mean other than it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+MAX_DEPTH = 32
+
+
+class YamlFault(ValueError):
+    """The text is not such YAML; says where, by line and column."""
+
+
+def load_strict(text: str) -> Any:
+    """Loads plain data: no tags that make objects, no repeated key, no alias, no merge key.
+
+    Args:
+        text: One YAML document.
+
+    Raises:
+        YamlFault: If it is none.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise YamlFault(f"{place}{said}") from None
+    except ValueError as error:  # a date or a number of no such value
+        raise YamlFault(str(error)) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem=f"*{event.anchor} is an alias; write it out", problem_mark=mark
+            )
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                problem = "a key is not a plain word"
+            elif key.value in seen:
+                problem = f"{key.value} is there twice"
+            else:
+                seen.add(key.value)
+                continue
+            mark: Any = key.start_mark
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        return dict(super().construct_mapping(node, deep))

@@ -1,0 +1,293 @@
+"""A library's recipe file: strict YAML, every fault at once, each with its path.
+
+sources: [s3://zoo/adapters]
+catalog: s3://zoo/catalog
+output: s3://zoo/library
+defaults: {rank: 16}
+merges:
+  - name: summarise
+    where: tags.task = 'summarise' and rank <= 16
+  - name: french
+    adapters: [customers/*-fr]
+    options: {n_init: 20}
+  - name: families
+    groups: auto
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+)
+
+from lego_ray.errors import InvalidOption, RecipeError
+from lego_ray.formats.strict_yaml import YamlFault, load_strict
+from lego_ray.planning.recipe import Recipe
+
+# A recipe of a thousand merges by list is a few hundred kilobytes.
+MAX_CHARACTERS = 4 << 20
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", value):
+        raise ValueError("expected at most 200 letters, digits, dots, dashes and underscores")
+    return value
+
+
+def _count(value: object) -> object:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError("expected auto or a whole number of at least 1")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]  # it becomes a directory
+Count = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _count(value))]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Grouping(_Model):
+    """How adapters are grouped by the similarity of their updates.
+
+    Attributes:
+        count: How many groups, or `auto`.
+        alone_below: An adapter whose similarity to every group is lower stays alone.
+    """
+
+    count: Count = "auto"
+    alone_below: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+def _grouping(value: object) -> object:
+    return {"count": value} if isinstance(value, int | str) else value
+
+
+class _Settings(_Model):
+    """What a merge is asked for; left out, the library's `defaults`, then those of `merge`."""
+
+    rank: int | None = None
+    method: Text | None = None
+    options: Mapping[str, Any] | None = None
+    seed: int | None = None
+    dtype: Text | None = None
+    base_model: str | None = None
+    exclude: Sequence[Text] | None = None
+    compact: bool | None = None
+    weights: Mapping[str, float] | None = None
+    output_scale: float | None = None
+
+
+class _Merge(_Settings):
+    name: Name
+    adapters: Annotated[Sequence[Text], Field(min_length=1)] | None = None
+    where: Text | None = None
+    groups: Annotated[Grouping | None, BeforeValidator(_grouping)] = None
+    output: Text | None = None
+
+
+class _File(_Model):
+    version: Literal[1] = 1
+    sources: Annotated[Sequence[Text], Field(min_length=1)] | None = None
+    full_weights: Text = "refuse"
+    catalog: Text | None = None
+    output: Text | None = None
+    defaults: _Settings = _Settings()
+    merges: Annotated[Sequence[_Merge], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeEntry:
+    """One entry of a library: which adapters, and what to make of them.
+
+    Attributes:
+        recipe: What to make; of a grouped entry, of each group, which adds its number to the name.
+        adapters: Names, globs or URIs of the adapters; empty for all.
+        where: An SQL condition over the catalog's `adapters`; empty for all.
+        groups: How they are grouped; None for one merge of all.
+        output: Where it goes, if not below the library's output.
+    """
+
+    recipe: Recipe
+    adapters: tuple[str, ...] = ()
+    where: str = ""
+    groups: Grouping | None = None
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryRecipe:
+    """Several merges over one zoo.
+
+    Attributes:
+        sources: Where the adapters are; empty for those of the catalog.
+        full_weights: As in `Recipe`.
+        catalog: The catalog's URI; empty for none.
+        output: Where the merges go, each below its name; empty if not said.
+        entries: The merges.
+    """
+
+    sources: tuple[str, ...]
+    full_weights: str
+    catalog: str
+    output: str
+    entries: tuple[MergeEntry, ...]
+
+
+def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
+    """Reads a recipe file.
+
+    Args:
+        text: Its content.
+        where: What to call it in errors.
+
+    Raises:
+        RecipeError: Naming every fault, each with its path.
+    """
+    if len(text) > MAX_CHARACTERS:
+        fault = f"it has {len(text)} characters; expected at most {MAX_CHARACTERS}"
+        raise RecipeError(where, (fault,))
+    try:
+        content = load_strict(text)
+    except YamlFault as error:
+        raise RecipeError(where, (str(error),)) from None
+    if not isinstance(content, dict):
+        raise RecipeError(where, ("it is no mapping; expected keys such as sources and merges",))
+    try:
+        file = _File.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(where, tuple(_faults(error))) from None
+    entries: list[MergeEntry] = []
+    faults: list[str] = []
+    names: set[str] = set()
+    for number, merge in enumerate(file.merges):
+        path = f"merges[{number}]"
+        if merge.name in names:
+            faults.append(f"{path}.name: {merge.name} is the name of another merge")
+        names.add(merge.name)
+        settings = _settings(file, merge)
+        found = list(_faults_of(settings, path))
+        faults += found
+        if not found:
+            entries.append(_entry(Recipe(**settings), merge))
+    if not file.sources and not file.catalog:
+        faults.append("sources: missing; expected places of adapters, or a catalog that lists them")
+    if faults:
+        raise RecipeError(where, tuple(faults))
+    return LibraryRecipe(
+        sources=tuple(file.sources or ()),
+        full_weights=file.full_weights,
+        catalog=file.catalog or "",
+        output=file.output or "",
+        entries=tuple(entries),
+    )
+
+
+def _settings(file: _File, merge: _Merge) -> dict[str, Any]:
+    """The arguments of a merge's `Recipe`. Options of the defaults are those of their method."""
+    names = _Settings.model_fields
+    given = {n: getattr(merge, n) for n in names if getattr(merge, n) is not None}
+    common = {n: getattr(file.defaults, n) for n in names if getattr(file.defaults, n) is not None}
+    if given.get("method", common.get("method")) == common.get("method"):
+        given["options"] = {**common.get("options", {}), **given.get("options", {})}
+    else:
+        common.pop("options", None)
+    settings = {**common, **given, "name": merge.name, "full_weights": file.full_weights}
+    settings["exclude"] = tuple(settings.get("exclude", ()))
+    return settings
+
+
+def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
+    """What `Recipe` has against some settings, tried one by one so that no fault hides another."""
+    if "rank" not in settings:
+        yield f"{path}.rank: missing; expected it here or in defaults"
+    sound: dict[str, Any] = {"name": settings["name"], "rank": 1}
+    method = settings.get("method")
+    for key, value in settings.items():
+        if key in ("name", "options"):
+            continue
+        try:
+            Recipe(**{**sound, key: value})
+        except InvalidOption as error:
+            yield f"{path}.{key}: {_said(error)}"
+            if key == "method":
+                return
+    if method:
+        sound["method"] = method
+    for option, value in settings.get("options", {}).items():
+        try:
+            Recipe(**sound, options={option: value})
+        except InvalidOption as error:
+            yield f"{path}.options.{option}: {_said(error)}"
+        except TypeError:
+            yield f"{path}.options.{option}: {value!r} is of the wrong type"
+
+
+def _said(error: InvalidOption) -> str:
+    return f"{error.problem}. {error.hint}".rstrip(". ") if error.hint else error.problem
+
+
+def _entry(recipe: Recipe, merge: _Merge) -> MergeEntry:
+    return MergeEntry(
+        recipe=recipe,
+        adapters=tuple(merge.adapters or ()),
+        where=merge.where or "",
+        groups=merge.groups,
+        output=merge.output or "",
+    )
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    """Pydantic's findings in this family's words."""
+    for found in error.errors(include_url=False):
+        location = found["loc"]
+        if found["type"] == "extra_forbidden":
+            said = f"no such key. {_nearest(str(location[-1]), location[:-1])}"
+        elif found["type"] == "missing":
+            said = "missing"
+        else:
+            wanted = found["msg"].removeprefix("Value error, expected ")
+            wanted = wanted.removeprefix("Input should be ")
+            if found["type"] == "too_short":
+                wanted = "at least one"
+            said = f"{found['input']!r}; expected {wanted}"
+        yield f"{_path(location)}: {said}"
+
+
+def _path(location: tuple[str | int, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _nearest(key: str, parent: tuple[str | int, ...]) -> str:
+    model: type[BaseModel] = _File
+    for part in parent:
+        if isinstance(part, str):
+            model = _model_of(model.model_fields[part].annotation) or model
+    near = get_close_matches(key, list(model.model_fields), n=1)
+    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(model.model_fields)}"
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model within an annotation such as `Sequence[Model] | None`."""
+    if get_origin(annotation) is None:
+        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return annotation if is_model else None
+    return next((m for a in get_args(annotation) if (m := _model_of(a))), None)
