@@ -29,6 +29,7 @@ METHODS = (
     "knots",
 )
 DTYPES = ("majority", "F32", "BF16", "F16")
+SCALE_RULES = ("source-norm", "sum-fit")
 
 
 def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -95,22 +96,30 @@ catalog = click.option(
 )
 
 
-def _weights(
+def _numbers(
     ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
 ) -> dict[str, float]:
-    """NAME=W pairs as a mapping."""
+    """NAME=NUMBER pairs as a mapping."""
     found: dict[str, float] = {}
     for text in given:
         name, _, number = text.rpartition("=")
         try:
-            weight: float | None = float(number)
+            value: float | None = float(number)
         except ValueError:
-            weight = None
-        if not name or weight is None:
+            value = None
+        if not name or value is None:
             raise click.BadParameter(f"{text!r} is not NAME=NUMBER", ctx, param)
-        if found.setdefault(name, weight) != weight:
-            raise click.BadParameter(f"{name} is given {found[name]:g} and {weight:g}", ctx, param)
+        if found.setdefault(name, value) != value:
+            raise click.BadParameter(f"{name} is given {found[name]:g} and {value:g}", ctx, param)
     return found
+
+
+def _scale(ctx: click.Context, param: click.Parameter, given: str) -> str | float:
+    """A number, or the words of a rule, which the recipe knows."""
+    try:
+        return float(given)
+    except ValueError:
+        return given
 
 
 recipe = all_of(
@@ -152,17 +161,27 @@ recipe = all_of(
         "--weight",
         "weights",
         multiple=True,
-        callback=_weights,
+        callback=_numbers,
         metavar="NAME=W",
         help="Factor on the update of adapters, by name, glob or URI; 0 leaves out. Repeatable.",
     ),
     click.option(
         "--output-scale",
-        type=float,
-        default=1.0,
+        callback=_scale,
+        default="1",
         show_default=True,
-        metavar="C",
-        help="Factor on the merged update, whatever the method.",
+        metavar=f"[C|{'|'.join(SCALE_RULES)}]",
+        help="Factor on the merged update, whatever the method. source-norm: each module as long as "
+        "its sources' updates, in root mean square. sum-fit: as near to their sum as a factor brings "
+        "it. Either may be multiplied: sum-fit*0.5.",
+    ),
+    click.option(
+        "--site-scale",
+        "site_scales",
+        multiple=True,
+        callback=_numbers,
+        metavar="GLOB=C",
+        help="Factor besides on modules, by name, last parts of it or glob. Repeatable.",
     ),
     click.option(
         "--compact",

@@ -91,7 +91,8 @@ def plan(
     exclude: Sequence[str] = (),
     compact: bool = False,
     weights: Mapping[str, float] | None = None,
-    output_scale: float = 1.0,
+    output_scale: float | str = 1.0,
+    site_scales: Mapping[str, float] | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     strict: bool = False,
     **options: object,
@@ -111,7 +112,8 @@ def plan(
         exclude: Adapters to leave out.
         compact: Whether to write true ranks.
         weights: Factors on the adapters' updates.
-        output_scale: Factor on the merged update.
+        output_scale: Factor on the merged update, or a rule.
+        site_scales: Factors besides on sites.
         memory_budget: Bytes a worker may take.
         strict: Fail if an adapter is refused.
         **options: The method's options.
@@ -137,6 +139,7 @@ def plan(
         compact=compact,
         weights={} if weights is None else weights,
         output_scale=output_scale,
+        site_scales={} if site_scales is None else site_scales,
     )
     where = places(sources)
     found = scan_sources(
@@ -165,7 +168,8 @@ def merge(
     exclude: Sequence[str] = (),
     compact: bool = False,
     weights: Mapping[str, float] | None = None,
-    output_scale: float = 1.0,
+    output_scale: float | str = 1.0,
+    site_scales: Mapping[str, float] | None = None,
     runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
@@ -202,7 +206,12 @@ def merge(
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
         weights: Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant,
             and one of weight 0 is left out.
-        output_scale: Factor on the merged update, after all that the method does.
+        output_scale: Factor on the merged update, after all that the method does; or a rule that
+            gives each site its own: `source-norm`, as long as the root mean square of its sources'
+            updates; `sum-fit`, as near to their sum as a factor brings it. A rule may be multiplied:
+            `sum-fit*0.5`.
+        site_scales: Factor besides on the merged update of sites, by name, last parts of it or glob
+            pattern: `{"q_proj": 0.5, "layers.0.*": 2}`.
         runner: `ray`, or `inline` for this process; or a runner, which is stopped
             when its work is done.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
@@ -242,6 +251,7 @@ def merge(
         compact=compact,
         weights={} if weights is None else weights,
         output_scale=output_scale,
+        site_scales={} if site_scales is None else site_scales,
     )
     budget = parse_bytes(memory_budget)
     mine = (

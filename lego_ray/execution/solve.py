@@ -18,6 +18,7 @@ from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import Extraction, extract
 from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, shard_tasks
 from lego_ray.methods.base import SiteSolution
+from lego_ray.methods.scaling import scaled
 from lego_ray.numerics.msu import split_rows
 from lego_ray.numerics.shard import Shard
 from lego_ray.numerics.spread import LocalShards, Shards, SpreadPool
@@ -63,7 +64,7 @@ def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu"
                 pool = extraction.pools.pop(plan.site).to(device)
                 with named(plan):
                     solution = method.solve(pool, task.recipe.rank, seeded(plan), plan.route)
-                solution = solution.scaled(task.recipe.output_scale, pool.d_in)
+                    solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
                 sites.append(site_result(plan, pool.d_in, solution))
     return _report(task, extraction, started, tuple(sites))
 
@@ -109,7 +110,7 @@ def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]
     with one_thread(), named(plan):
         pool = SpreadPool(shards)
         solution = task.recipe.merge_method().solve_spread(pool, task.recipe.rank, seeded(plan))
-        solution = solution.scaled(task.recipe.output_scale, plan.d_in)
+        solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
     return replace(
         joined,
         sites=(site_result(plan, plan.d_in, solution),),

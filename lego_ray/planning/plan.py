@@ -32,6 +32,7 @@ class SitePlan:
         peak_bytes: Memory of a worker that solves it: process, pool and workspace; of the largest
             shard's if it is spread.
         seconds: Rough estimate of its arithmetic on one core.
+        scale: The site's own factor on its merged update.
     """
 
     site: str
@@ -46,6 +47,7 @@ class SitePlan:
     route: str
     peak_bytes: int
     seconds: float
+    scale: float = 1.0
 
     @property
     def pool_bytes(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from lego_ray.errors import SiteShapeMismatch
 from lego_ray.formats.record import AdapterRecord
@@ -15,8 +16,9 @@ from lego_ray.planning.inventory import (
     keep_full_weights_of,
     require_adapters,
 )
-from lego_ray.planning.plan import PLAN_VERSION, Plan
+from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
+from lego_ray.planning.scales import site_scales_of
 from lego_ray.planning.weights import weights_of, without_zeros
 
 DEFAULT_MEMORY_BUDGET = 4 * 2**30
@@ -42,7 +44,7 @@ def make_plan(
         BaseModelMismatch: If the adapters name different base models.
         SiteShapeMismatch: If adapters disagree on a site's shape.
         InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool,
-            the method cannot give this rank, or a weight is of no adapter.
+            the method cannot give this rank, or a weight or scale is of no adapter or site.
     """
     require_adapters(inventory, sources)
     weights = weights_of(inventory, recipe.weights)
@@ -54,7 +56,12 @@ def make_plan(
     _check_layout(adapters)
     tallies = _tally(adapters)
     recipe.merge_method().check_ranks({t.example.site: t.ranks for t in tallies}, recipe.rank)
-    groups = cut_into_tasks(tallies, recipe, memory_budget)
+    scales = site_scales_of(
+        [t.example.site for t in tallies],
+        recipe.site_scales,
+        complete=not any(r.status == "quarantined" for r in inventory.refused),
+    )
+    groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget)]
     return Plan(
         recipe=recipe,
         base_model=base_model,
@@ -65,8 +72,13 @@ def make_plan(
         groups=tuple(groups),
         memory_budget=memory_budget,
         warnings=tuple(_warnings(adapters, unused)),
-        digest=_digest(recipe, adapters, weights),
+        digest=_digest(recipe, adapters, weights, scales),
     )
+
+
+def _scaled(group: GroupPlan, scales: Mapping[str, float]) -> GroupPlan:
+    sites = tuple(replace(site, scale=scales.get(site.site, 1.0)) for site in group.sites)
+    return replace(group, sites=sites)
 
 
 def _tally(adapters: Iterable[AdapterRecord]) -> list[Tally]:
@@ -118,13 +130,20 @@ def _warnings(adapters: Sequence[AdapterRecord], unused: Sequence[AdapterRecord]
         yield f"{adapter.uri} has weight 0 and is left out"
 
 
-def _digest(recipe: Recipe, adapters: Sequence[AdapterRecord], weights: Sequence[float]) -> str:
-    """Weights count as the adapters have them, not by the names they were given by.
+def _digest(
+    recipe: Recipe,
+    adapters: Sequence[AdapterRecord],
+    weights: Sequence[float],
+    scales: Mapping[str, float],
+) -> str:
+    """Weights and scales count as adapters and sites have them, not by the names they were given by.
 
     A name may come to mean another adapter, and then the merge is another. A weight of 1 is no weight.
     """
     asked = recipe.as_json()
-    del asked["weights"]
+    del asked["weights"], asked["site_scales"]
+    if scales:
+        asked["site_scales"] = dict(scales)
     if recipe.output_scale == 1:  # as plans were named before there was one
         del asked["output_scale"]
     return digest_of(

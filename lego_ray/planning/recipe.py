@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.registry import method_of
+from lego_ray.methods.scaling import checked_output_scale
+from lego_ray.planning.scales import checked_site_scales
 from lego_ray.planning.weights import checked_weights
 
 DTYPES = ("majority", "F32", "BF16", "F16")
@@ -38,7 +39,11 @@ class Recipe:
         compact: Write true ranks with `rank_pattern` instead of zero-padding to rank k.
         weights: Factor on the update of adapters, by name, glob pattern or URI; see
             `weights.weights_of`. Those not meant have 1.
-        output_scale: Factor on the merged update, after all that the method does.
+        output_scale: Factor on the merged update, after all that the method does; or the rule that
+            gives each site its own, `source-norm` or `sum-fit`, or a rule times a factor, such as
+            `sum-fit*0.5`. See `scaling.scaled`.
+        site_scales: Factor besides on the merged update of sites, by name or glob pattern; see
+            `scales.site_scales_of`.
     """
 
     name: str
@@ -52,7 +57,8 @@ class Recipe:
     exclude: tuple[str, ...] = ()
     compact: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
-    output_scale: float = 1.0
+    output_scale: float | str = 1.0
+    site_scales: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
@@ -69,7 +75,8 @@ class Recipe:
                 "--full-weights", f"{self.full_weights!r} is not refuse, drop or keep:NAME"
             )
         object.__setattr__(self, "weights", checked_weights(self.weights))
-        object.__setattr__(self, "output_scale", _checked_scale(self.output_scale))
+        object.__setattr__(self, "output_scale", checked_output_scale(self.output_scale))
+        object.__setattr__(self, "site_scales", checked_site_scales(self.site_scales))
         made = self.merge_method()
         object.__setattr__(self, "options", asdict(made))  # type: ignore[call-overload]
 
@@ -80,13 +87,6 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Every field as JSON values."""
         return {**asdict(self), "exclude": list(self.exclude)}
-
-
-def _checked_scale(scale: float) -> float:
-    number = isinstance(scale, int | float) and not isinstance(scale, bool)
-    if not number or not math.isfinite(scale) or scale == 0:
-        raise InvalidOption("--output-scale", f"{scale!r} is no finite number other than 0")
-    return float(scale)
 
 
 def canonical_json(value: object) -> str:

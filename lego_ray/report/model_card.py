@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from lego_ray.planning.plan import Plan
+from lego_ray.planning.recipe import Recipe
 
 # A card lists this many sources; the manifest has them all.
 LISTED = 200
@@ -23,7 +24,8 @@ def model_card(plan: Plan) -> bytes:
         front.insert(1, f"base_model: {json.dumps(plan.base_model)}")
     if len(licences) == 1 and (licence := licences.pop()):
         front.append(f"license: {json.dumps(licence)}")
-    options = "\n".join(f"| {k} | {v} |" for k, v in sorted(recipe.options.items()))
+    asked = [*sorted(recipe.options.items()), *_scales(recipe)]
+    options = "\n".join(f"| {k} | {v} |" for k, v in asked)
     rows = "\n".join(
         f"| {_cell(a.uri)} | `{a.adapter_id[:12]}` | {_ranks(a.ranks)} | {_cell(a.license) or '-'} |"
         for a in plan.adapters[:LISTED]
@@ -61,6 +63,15 @@ model = PeftModel.from_pretrained(base_model, "path/to/this/directory")
     if refused:
         text += f"## Left out\n\n{refused}"
     return text.rstrip().encode() + b"\n"
+
+
+def _scales(recipe: Recipe) -> list[tuple[str, object]]:
+    """The scales that were asked for, if any."""
+    found: list[tuple[str, object]] = []
+    if recipe.output_scale != 1:
+        found.append(("output scale", recipe.output_scale))
+    found += [(f"scale of {_cell(name)}", c) for name, c in sorted(recipe.site_scales.items())]
+    return found
 
 
 def _ranks(ranks: tuple[int, ...]) -> str:

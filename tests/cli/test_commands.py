@@ -16,6 +16,7 @@ import lego_ray
 from lego_ray.cli import method_options, options
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.registry import METHODS
+from lego_ray.methods.scaling import RULES
 from lego_ray.numerics.reweight import ParameterNorm
 from lego_ray.numerics.stacks import Election
 from lego_ray.planning.recipe import DTYPES
@@ -30,6 +31,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 def test_the_choices_written_out_are_those_of_their_rooms() -> None:
     assert tuple(METHODS) == options.METHODS
     assert DTYPES == options.DTYPES
+    assert RULES == options.SCALE_RULES
     assert get_args(Distance) == method_options.DISTANCES
     assert get_args(Basis) == method_options.BASES
     assert get_args(ParameterNorm) == method_options.PARAMETER_NORMS

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from peft import PeftModel
 from torch import nn
 
 import lego_ray
+from lego_ray.cli.main import cli
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.registry import METHODS
 from lego_ray.planning.plan import WORKER_BYTES
@@ -30,6 +33,16 @@ OTHERS = [name for name in METHODS if name != "lego"]
 
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
     return lego_ray.merge(zoo, output=output, **{"rank": 30, "runner": "inline", **options})
+
+
+def spreading_budget(zoo: Path, **options: Any) -> int:
+    """The largest budget that some site does not fit whole."""
+    whole = lego_ray.plan(zoo, **options).peak_bytes
+    for part in range(100, 0, -1):
+        budget = WORKER_BYTES + (whole - WORKER_BYTES) * part // 100
+        if max(shards_of(lego_ray.plan(zoo, memory_budget=budget, **options)).values()) > 1:
+            return budget
+    raise AssertionError("no budget spreads a site")
 
 
 def by_peft(paths: list[Path], **options: Any) -> dict[str, np.ndarray]:
@@ -122,13 +135,7 @@ def test_the_exact_sum_of_mixed_ranks_and_missing_sites(method: str, tmp_path: P
 def test_a_pool_in_shards_gives_the_same_bytes(method: str, tmp_path: Path) -> None:
     zoo = write_wide_zoo(tmp_path / "zoo")
     options = {"rank": 48, "method": method}
-    whole = lego_ray.plan(zoo, **options).peak_bytes
-    for part in range(100, 0, -1):  # the largest budget that no site fits whole
-        budget = WORKER_BYTES + (whole - WORKER_BYTES) * part // 100
-        if max(shards_of(lego_ray.plan(zoo, memory_budget=budget, **options)).values()) > 1:
-            break
-    else:
-        pytest.fail("no budget spreads a site")
+    budget = spreading_budget(zoo, **options)
     merge(zoo, tmp_path / "m", **options)
     merge(zoo, tmp_path / "spread", memory_budget=budget, **options)
     assert weights_of(tmp_path / "spread") == weights_of(tmp_path / "m")
@@ -170,6 +177,75 @@ def test_a_run_cut_short_goes_on(tmp_path: Path) -> None:
     assert record["resumed_sites"] > 0
     merge(zoo, tmp_path / "straight", **options)
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("rule", ["source-norm*2", "sum-fit"])
+@pytest.mark.parametrize("method", ["lego", "linear"])
+def test_rules_and_scales_of_sites_are_held_in_every_cut(
+    method: str, rule: str, tmp_path: Path
+) -> None:
+    zoo = write_wide_zoo(tmp_path / "zoo")
+    weights = {"a00": 2.0, "a01": -0.5}
+    options = {"rank": 48, "method": method, "weights": weights, "output_scale": rule}
+    options["site_scales"] = {"layers.1.*": 0.5}
+    merge(zoo, tmp_path / "m", **options)
+    [site_0, site_1] = update_of(tmp_path / "m").values()
+    updates = [
+        {s: weights.get(path.name, 1.0) * part for s, part in update_of(path).items()}
+        for path in sorted(zoo.iterdir())
+    ]
+    for name, got, own in (("layers.0.q_proj", site_0, 1.0), ("layers.1.q_proj", site_1, 0.5)):
+        parts = [update[name] for update in updates if name in update]
+        if rule == "sum-fit":  # projected on the merged update, their sum is that
+            wanted = own * np.linalg.norm(got) ** 2
+            assert own**2 * np.sum(got * sum(parts)) == pytest.approx(wanted, rel=1e-6)
+        else:
+            wanted = 2 * own * np.sqrt(np.mean([np.linalg.norm(part) ** 2 for part in parts]))
+            assert np.linalg.norm(got) == pytest.approx(wanted, rel=F32_ROUNDING)
+    budget = spreading_budget(zoo, **options)
+    merge(zoo, tmp_path / "spread", memory_budget=budget, **options)
+    assert weights_of(tmp_path / "spread") == weights_of(tmp_path / "m")
+
+
+def test_scales_are_taken_from_the_command_line_and_recorded(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 2)
+    words = [
+        "merge",
+        str(zoo),
+        "--rank",
+        "4",
+        "--output",
+        str(tmp_path / "m"),
+        "--runner",
+        "inline",
+    ]
+    scales = [
+        "--output-scale",
+        "sum-fit*0.5",
+        "--site-scale",
+        "q_proj=2",
+        "--site-scale",
+        "*.1.v*=-1",
+    ]
+    done = CliRunner().invoke(cli, [*words, *scales, "--json"])
+    assert done.exit_code == 0, done.output
+    manifest = json.loads((tmp_path / "m" / "lego_ray_manifest.json").read_text())
+    assert manifest["recipe"]["output_scale"] == "sum-fit*0.5"
+    assert manifest["recipe"]["site_scales"] == {"q_proj": 2.0, "*.1.v*": -1.0}
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "| output scale | sum-fit*0.5 |" in card
+    assert "| scale of q_proj | 2.0 |" in card
+    assert lego_ray.verify(tmp_path / "m", sources=zoo)["errors"]
+    plain = lego_ray.plan(zoo, rank=4, name="m")
+    assert plain.digest != manifest["merge_id"]
+    for wrong in (
+        ["--site-scale", "q_proj"],
+        ["--site-scale", "q_proj=1", "--site-scale", "q_proj=2"],
+    ):
+        assert CliRunner().invoke(cli, [*words, *wrong]).exit_code == 2
+    for wrong in (["--site-scale", "k_proj=2"], ["--output-scale", "norm"]):
+        # An error of our own goes through main(), which the runner here does not call.
+        assert isinstance(CliRunner().invoke(cli, [*words, *wrong]).exception, InvalidOption)
 
 
 @pytest.mark.parametrize("scale", [0.25, -3.0])
