@@ -20,7 +20,7 @@ from lego_ray.numerics.shard import Shard
 
 def squared_norms_of_sources(pool: Pool) -> dict[int, float]:
     """`||dW_t||_F^2` of each adapter t of a pool, weight and scaling folded in, by its number."""
-    return {t: squared_norm_of_sum(rows, pool.d_in) for t, rows in _sources(pool)}
+    return {t: squared_norm_of_sum(rows, pool.d_in) for t, rows in sources_of(pool)}
 
 
 def products_with_sources(pool: Pool, merged: Tensor) -> dict[int, float]:
@@ -33,7 +33,7 @@ def products_with_sources(pool: Pool, merged: Tensor) -> dict[int, float]:
     merged = merged.to(pool.rows.device)
     return {
         t: sum(inner_product(rows[some], merged, pool.d_in) for some in chunks(len(rows)))
-        for t, rows in _sources(pool)
+        for t, rows in sources_of(pool)
     }
 
 
@@ -47,8 +47,8 @@ def shard_products(shard: Shard, merged: Tensor) -> dict[int, float]:
     return products_with_sources(shard.pool, merged)
 
 
-def _sources(pool: Pool) -> Iterator[tuple[int, Tensor]]:
-    """Each adapter's number and rows."""
+def sources_of(pool: Pool) -> Iterator[tuple[int, Tensor]]:
+    """Each adapter's number and rows, longest first, adapters by number."""
     order = canonical_order(pool.rows, pool.lengths)
     order = order[torch.argsort(pool.adapters[order], stable=True)]
     numbers, counts = torch.unique_consecutive(pool.adapters[order], return_counts=True)
