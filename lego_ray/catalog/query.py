@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -53,22 +55,38 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
             "there is no catalog table here",
             "Check --catalog, or scan or merge first.",
         )
-    with duckdb.connect(":memory:", config=_CONFIG) as connection:
+    # One that nothing was written to yet is empty, not unknown.
+    rows = {
+        table: catalog.dataset(table) if table in tables else spec.schema.empty_table()
+        for table, spec in TABLES.items()
+    }
+    with closed_connection(rows) as connection:
         try:
             statement = _single_select(connection, query)
-            for table, spec in TABLES.items():
-                # One that nothing was written to yet is empty, not unknown.
-                rows = catalog.dataset(table) if table in tables else spec.schema.empty_table()
-                connection.register(table, rows)
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return connection.sql(statement).to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(
-                "query", _reason(error), f"Tables here: {', '.join(TABLES)}."
+                "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
             ) from error
+
+
+@contextmanager
+def closed_connection(tables: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in memory that reaches these tables and nothing else, by no statement.
+
+    Args:
+        tables: Arrow tables or datasets, by name.
+    """
+    import duckdb
+
+    with duckdb.connect(":memory:", config=_CONFIG) as connection:
+        for name, rows in tables.items():
+            connection.register(name, rows)
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection
 
 
 def _single_select(connection: duckdb.DuckDBPyConnection, query: str) -> str:
@@ -84,7 +102,8 @@ def _single_select(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     return str(statements[0].query)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """The first line of what DuckDB says, without its guesses."""
     # DuckDB's guesses at a missing name include its own internal tables, which would mislead.
     lines = [line for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__

@@ -50,7 +50,7 @@ def weights_of(inventory: Inventory, weights: Mapping[str, float]) -> tuple[floa
             one adapter different weights.
     """
     for name in weights:
-        if not any(_means(name, uri) for uri in _uris(inventory)):
+        if not any(means(name, uri) for uri in _uris(inventory)):
             raise _unknown(name, _uris(inventory))
     return tuple(_weight(adapter.uri, weights) for adapter in inventory.adapters)
 
@@ -83,7 +83,7 @@ def without_zeros(
 def _weight(uri: str, weights: Mapping[str, float]) -> float:
     whole = {name: w for name, w in weights.items() if name == uri}
     plain = whole or {name: w for name, w in weights.items() if name in _names(uri)}
-    found = plain or {name: w for name, w in weights.items() if _means(name, uri)}
+    found = plain or {name: w for name, w in weights.items() if means(name, uri)}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name}={weight:g}" for name, weight in sorted(found.items()))
         raise InvalidOption(
@@ -92,7 +92,8 @@ def _weight(uri: str, weights: Mapping[str, float]) -> float:
     return next(iter(found.values()), 1.0)
 
 
-def _means(name: str, uri: str) -> bool:
+def means(name: str, uri: str) -> bool:
+    """Whether a name, glob pattern or URI means the adapter at a URI; see `weights_of`."""
     return any(own == name or _fits(own, name) for own in _names(uri))
 
 
