@@ -16,8 +16,9 @@ class Candidate:
     rank: int | None = None
 
 
+PAPER = Candidate("lego, paper", "lego")
 CANDIDATES = (
-    Candidate("lego, paper", "lego"),
+    PAPER,
     Candidate("lego, normalise", "lego", {"normalise": True}),
     Candidate("lego, balance, align signs", "lego", {"balance": True, "align_signs": True}),
     Candidate("lego, SVD basis, align signs", "lego", {"basis": "svd", "align_signs": True}),
@@ -34,4 +35,30 @@ CANDIDATES = (
     Candidate("knots, TIES", "knots"),
     Candidate("core_space, TIES", "core_space"),
     Candidate("sum, at full rank (concat)", "concat", rank=64),
+)
+
+# Those of the sections that are not about every method.
+SHORT_LIST = tuple(
+    c
+    for c in CANDIDATES
+    if c.label
+    in ("lego, paper", "lego, SVD basis, rank-one", "svd", "core_space, TIES", "knots, TIES")
+)
+
+
+def _presets(label: str, method: str, options: Mapping[str, object]) -> list[Candidate]:
+    return [
+        Candidate(
+            f"{label}, {c:g} x source-norm",
+            method,
+            {**options, "output_scale": f"source-norm*{c:g}"},
+        )
+        for c in (1, 1.4, 2)
+    ]
+
+
+AS_THEY_COME = (
+    PAPER,
+    *_presets("lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}),
+    *_presets("svd", "svd", {}),
 )
