@@ -92,12 +92,36 @@ class SpreadCosts:
     owner_bytes: int
 
 
-class MergeMethod(Protocol):
-    """A merge method with its options as attributes, each checked when it is made."""
+class PoolWork(Protocol):
+    """Anything that is done to a site's pool, as far as cutting and reading need to know it."""
 
     @property
     def name(self) -> str:
-        """The name it is registered and recorded under."""
+        """What it is called in errors and records."""
+
+    def prepare(self, rows: Tensor, d_in: int) -> Tensor:
+        """One adapter's MSUs at a site as they are to be pooled: the same update.
+
+        Args:
+            rows: Shape (r, d), float32; may be returned as it is.
+            d_in: Length of the `a` half.
+        """
+
+    def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
+        """The ways to work on a site whose pool fits a worker, fastest first."""
+
+    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
+        """What the site takes in shards, or None if the pool is needed whole."""
+
+    def shard(self, pool: Pool) -> Shard:
+        """Makes a shard of a part of the pool."""
+
+
+class MergeMethod(PoolWork, Protocol):
+    """A merge method with its options as attributes, each checked when it is made.
+
+    Its name is the one it is registered and recorded under.
+    """
 
     def check_ranks(self, ranks: Mapping[str, Sequence[int]], rank: int) -> None:
         """Refuses, before anything is read, a rank that the method cannot give.
@@ -109,23 +133,6 @@ class MergeMethod(Protocol):
         Raises:
             InvalidOption: Saying which rank it takes.
         """
-
-    def prepare(self, rows: Tensor, d_in: int) -> Tensor:
-        """One adapter's MSUs at a site as they are to be pooled: the same update.
-
-        Args:
-            rows: Shape (r, d), float32; may be returned as it is.
-            d_in: Length of the `a` half.
-        """
-
-    def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
-        """The ways to solve a site whose pool fits a worker, fastest first."""
-
-    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
-        """What the site takes in shards, or None if the method needs the pool whole."""
-
-    def shard(self, pool: Pool) -> Shard:
-        """Makes a shard of a part of the pool."""
 
     def solve(
         self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""

@@ -5,6 +5,7 @@ For pools with more rows than both sides of the site, where the sum is the small
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,25 +56,24 @@ def _rounded(values: Tensor, quanta: Tensor) -> Tensor:
     return (values + lift).sub_(lift)
 
 
-def exact_block(shard: Shard, grid: SplitGrid, start: int, end: int) -> tuple[Tensor, Tensor]:
-    """Rows `start` to `end` of a shard's dense sum, as two parts that add up to the pool's exactly.
+def exact_block(shard: Shard, grid: SplitGrid, left: slice, right: slice) -> tuple[Tensor, Tensor]:
+    """A block of a shard's dense sum, as two parts that add up to the pool's exactly.
 
     Args:
         shard: The shard.
         grid: The pool's.
-        start: First row wanted.
-        end: One past the last.
+        left: Columns of its rows `[a ; b]` that become the block's rows: some of one half's.
+        right: Columns that become the block's columns: some of the other half's.
 
     Returns:
-        Products of first parts, and of first with second parts; shape (end - start, d_in), float64.
+        Products of first parts, and of first with second parts; both of shape (left, right), float64.
     """
-    rows, d_in = shard.pool.rows, shard.pool.d_in
-    out = torch.zeros(2, end - start, d_in, dtype=torch.float64, device=rows.device)
+    rows = shard.pool.rows
+    shape = (left.stop - left.start, right.stop - right.start)
+    out = torch.zeros(2, *shape, dtype=torch.float64, device=rows.device)
     for some in chunks(rows.shape[0]):
-        b, b_rest = grid.split(
-            rows[some, d_in + start : d_in + end], slice(d_in + start, d_in + end)
-        )
-        a, a_rest = grid.split(rows[some, :d_in], slice(0, d_in))
+        b, b_rest = grid.split(rows[some, left], left)
+        a, a_rest = grid.split(rows[some, right], right)
         out[0].addmm_(b.T, a)
         out[1].addmm_(b.T, a_rest).addmm_(b_rest.T, a)
     return out[0].cpu(), out[1].cpu()
@@ -82,14 +82,37 @@ def exact_block(shard: Shard, grid: SplitGrid, start: int, end: int) -> tuple[Te
 def dense_sum(pool: SpreadPool) -> Tensor:
     """`sum_i b_i a_i^T` of a pool, shape (d_out, d_in), float64, a block of rows at a time."""
     d_in, d_out = pool.d_in, pool.width - pool.d_in
+    out = torch.empty(d_out, d_in, dtype=torch.float64)
+    for start, end, block in _blocks(pool, slice(d_in, pool.width), slice(0, d_in)):
+        out[start:end] = block
+    return out
+
+
+def gram_of_sum(pool: SpreadPool) -> Tensor:
+    """`W W^T` or `W^T W` of a pool's dense sum W, whichever is smaller; W itself is never whole.
+
+    Returns:
+        Shape (m, m), float64, m the lesser of d_in and d_out.
+    """
+    halves = (slice(0, pool.d_in), slice(pool.d_in, pool.width))
+    short, long = sorted(halves, key=lambda half: half.stop - half.start)
+    m = short.stop - short.start
+    out = torch.zeros(m, m, dtype=torch.float64)
+    for _, _, block in _blocks(pool, long, short):
+        out.addmm_(block.T, block)
+    return out
+
+
+def _blocks(pool: SpreadPool, left: slice, right: slice) -> Iterator[tuple[int, int, Tensor]]:
+    """The dense sum with one half's columns as rows, a block of these at a time, and which they are."""
     peaks = torch.stack(list(pool.shards.map(work.peaks, "rows"))).amax(dim=0)
     grid = SplitGrid.of(peaks, pool.n)
-    out = torch.empty(d_out, d_in, dtype=torch.float64)
-    for start, end in block_bounds(d_in, d_out):
-        large = torch.zeros(end - start, d_in, dtype=torch.float64)
+    width = right.stop - right.start
+    for start, end in block_bounds(width, left.stop - left.start):
+        large = torch.zeros(end - start, width, dtype=torch.float64)
         small = torch.zeros_like(large)
-        for parts in pool.shards.map(exact_block, grid, start, end):
+        here = slice(left.start + start, left.start + end)
+        for parts in pool.shards.map(exact_block, grid, here, right):
             large += parts[0]
             small += parts[1]
-        out[start:end] = large + small
-    return out
+        yield start, end, large + small
