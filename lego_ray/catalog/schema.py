@@ -103,7 +103,7 @@ _MERGES = TableSpec(
         Column("version", _LONG, "Counts the merges of this name, from 1."),
         Column("parent_id", _STRING, "The merge this one updates; null if none.", True),
         Column("method", _STRING, "Merge method, such as `lego`."),
-        Column("rank", _LONG, "Rank k of the merged adapter."),
+        Column("rank", _LONG, "Rank k of the merged adapter; the largest, where sites differ."),
         Column("recipe", _STRING, "The recipe, as canonical JSON."),
         Column("seed", _LONG, "Seed of everything random."),
         Column("adapter_ids", _STRINGS, "The adapters merged."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.status import status
 from lego_ray.errors import LegoRayError
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -83,26 +86,34 @@ def scan(as_json: bool, **given: Any) -> None:
 @options.sources
 @click.option("--output", metavar="URI", help="Where the merged adapter will be written.")
 @options.recipe
+@click.option(
+    "--errors",
+    is_flag=True,
+    help="Read the adapters too, and show how near an adapter of each rank can be to their sum.",
+)
 @options.catalog
-@options.run
+@options.plan_run
 @method_options.method
 @options.as_json
 def plan(as_json: bool, **given: Any) -> None:
     """Show what a merge would do, without doing it.
 
-    Takes merge's flags, reads headers only, writes nothing and starts no Ray. With the same --output
-    or --name, the plan's digest is the merge's id.
+    Takes merge's flags, writes nothing, and without --errors reads headers only. With the same
+    --output or --name, the plan's digest is the merge's id; where ranks are chosen by measuring,
+    it is with --errors.
 
     \b
-    Example:
+    Examples:
       lego-ray plan ./adapters --rank 16
+      lego-ray plan ./adapters --rank auto --errors
     """
+    from lego_ray.cli.progress import SiteProgress
     from lego_ray.execution import api
 
     method = method_options.taken(given)
-    for name in ("catalog", "runner", "address", "workers", "gpus"):
-        given.pop(name)  # where it runs and is recorded changes nothing that is planned
-    made = api.plan(**given, **method)
+    given.pop("catalog")  # where it is recorded changes nothing that is planned
+    with SiteProgress() as progress:
+        made = api.plan(**given, **method, progress=progress)
     if as_json:
         print_json(made.as_json())
         return
@@ -134,12 +145,19 @@ def plan(as_json: bool, **given: Any) -> None:
             for g in made.groups
         ),
     )
+    if made.errors:
+        click.echo()
+        print_table(
+            ("rank", "error", "worst site", "its error"),
+            ((e.rank, e.error, e.worst_site, e.worst_error) for e in made.errors),
+        )
     click.echo(
         f"\n{count(len(made.adapters), 'adapter')} taken, {len(made.refused)} left out; "
         f"{count(made.n_sites, 'site')}, {count(made.n_msus, 'MSU')}, "
-        f"{count(len(made.groups), 'task')}; {size(made.read_bytes)} to read, at most "
+        f"{count(len(made.groups), 'task')}; {size(made.read_bytes)} to read"
+        f"{' to measure and again to merge' if made.recipe.is_open else ''}, at most "
         f"{size(made.peak_bytes)} of memory a worker\n"
-        f"rank {made.recipe.rank} {made.dtype}, base model {made.base_model or '(none named)'}\n"
+        f"rank {_rank_of(made)} {made.dtype}, base model {made.base_model or '(none named)'}\n"
         f"plan {made.digest}"
     )
 
@@ -174,7 +192,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
     print_refused(record["refused"])
     click.echo(
         f"{record['status']}: {count(len(record['adapters']), 'adapter')} merged at rank "
-        f"{record['rank']} over {count(record['sites'], 'site')}, "
+        f"{_merged_rank(record)} over {count(record['sites'], 'site')}, "
         f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s\n"
         f"output   {record['output']}\n"
         f"catalog  {record['catalog'] or '(none; give --catalog)'}\n"
@@ -251,7 +269,9 @@ def main() -> None:
 
 def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
     from lego_ray.execution.runner import make_runner
+    from lego_ray.planning.rank_options import asked_rank
 
+    asked_rank(given["rank"], given["rank_error"], given["rank_budget"])  # before Ray is started
     where = {key: given.pop(key) for key in ("address", "workers", "gpus")}
     runner = make_runner(given.pop("runner"), **where)
     # Ray comes up while torch is imported. On an error it is left to the end of this process, so
@@ -266,6 +286,23 @@ def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
         record = api.merge(**given, **method, runner=runner, progress=progress)
     runner.close()
     return record
+
+
+def _merged_rank(record: dict[str, Any]) -> str:
+    ranks = record["ranks"].values() if record["ranks"] else [record["rank"]]
+    return _ranks(min(ranks), max(ranks)) + _near(record["nearest_error"])
+
+
+def _rank_of(plan: Plan) -> str:
+    """The rank; or the smallest and largest, or how they are to be chosen."""
+    if plan.recipe.is_open:
+        return f"{plan.recipe.rank_asked} (chosen by measuring; --errors does it now)"
+    ranks = [site.rank for group in plan.groups for site in group.sites]
+    return _ranks(min(ranks), max(ranks)) + _near(plan.nearest_error)
+
+
+def _near(error: float | None) -> str:
+    return "" if error is None else f" (the nearest adapter has error {ratio(error)})"
 
 
 def _ranks(low: int, high: int) -> str:

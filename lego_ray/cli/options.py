@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from lego_ray.execution.runner import RUNNERS
+from lego_ray.planning.rank_options import AUTO
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -122,9 +123,44 @@ def _scale(ctx: click.Context, param: click.Parameter, given: str) -> str | floa
         return given
 
 
+class RankOrAuto(click.ParamType[str | int]):
+    """A whole number, or `auto`."""
+
+    name = "rank"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int:
+        """Takes `auto` as it is and anything else as a number."""
+        if value == AUTO:
+            return AUTO
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a whole number or {AUTO}", param, ctx)
+
+
 recipe = all_of(
     click.option(
-        "--rank", type=int, required=True, metavar="K", help="Rank of the merged adapter."
+        "--rank",
+        type=RankOrAuto(),
+        metavar="K|auto",
+        help="Rank of the merged adapter; auto for the smallest at which the nearest adapter to the "
+        "sum of the updates, over all sites, is within --rank-error. Reads the adapters twice.",
+    ),
+    click.option(
+        "--rank-error",
+        type=float,
+        metavar="E",
+        help="For --rank auto: largest sqrt(sum_{i>K} s_i^2 / sum_i s_i^2), s the singular values of "
+        "the sums of updates at all sites. [default: 0.3]",
+    ),
+    click.option(
+        "--rank-budget",
+        type=int,
+        metavar="K",
+        help="Instead of --rank: as many parameters as rank K at every site, each rank at the site "
+        "where it lowers that error most. Implies --compact. Reads the adapters twice.",
     ),
     click.option("--name", metavar="N", help="Its name; by default the last part of the output."),
     click.option(
@@ -192,28 +228,36 @@ recipe = all_of(
 )
 
 
-run = all_of(
-    click.option(
-        "--runner",
-        type=click.Choice(RUNNERS),
-        default="ray",
-        show_default=True,
-        help="Run on Ray, or in this process.",
-    ),
-    click.option(
-        "--address",
-        default="local",
-        show_default=True,
-        metavar="ADDRESS",
-        help="Where Ray is: local starts one, auto joins the running cluster, ray://...",
-    ),
-    click.option("--workers", type=int, metavar="N", help="Most tasks at once. [default: CPUs]"),
-    click.option(
-        "--gpus",
-        type=float,
-        default=0.0,
-        metavar="G",
-        help="Share of a GPU each task takes, such as 0.5. [default: 0]",
-    ),
-    strict,
-)
+def _run(runner: str, help: str) -> Callable[[Command], Command]:
+    return all_of(
+        click.option(
+            "--runner",
+            type=click.Choice(RUNNERS),
+            default=runner,
+            show_default=True,
+            help=help,
+        ),
+        click.option(
+            "--address",
+            default="local",
+            show_default=True,
+            metavar="ADDRESS",
+            help="Where Ray is: local starts one, auto joins the running cluster, ray://...",
+        ),
+        click.option(
+            "--workers", type=int, metavar="N", help="Most tasks at once. [default: CPUs]"
+        ),
+        click.option(
+            "--gpus",
+            type=float,
+            default=0.0,
+            metavar="G",
+            help="Share of a GPU each task takes, such as 0.5. [default: 0]",
+        ),
+        strict,
+    )
+
+
+run = _run("ray", "Run on Ray, or in this process.")
+# A plan starts no Ray unless it is told to.
+plan_run = _run("inline", "With --errors: measure on Ray, or in this process.")

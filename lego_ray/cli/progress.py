@@ -35,12 +35,12 @@ class SiteProgress:
     def __call__(self, plan: Plan, result: GroupResult | None) -> None:
         """Takes a plan that starts (no result) or a task's result."""
         if result is None:
-            if self._bar is not None:  # a bad adapter was found, and the plan made again without it
+            if self._bar is not None:  # another plan: without a bad adapter, or of ranks now chosen
                 self._bar.close()
             self._bar = tqdm(
                 total=plan.n_sites,
                 unit="site",
-                desc=plan.recipe.name,
+                desc=f"{plan.recipe.name}, measured" if plan.recipe.is_open else plan.recipe.name,
                 file=sys.stderr,
                 disable=None,
                 dynamic_ncols=True,
@@ -48,5 +48,5 @@ class SiteProgress:
             self._read = 0
         elif self._bar is not None:
             self._read += result.bytes_read
-            self._bar.update(len(result.sites))
+            self._bar.update(len(result.sites) + len(result.spectra))
             self._bar.set_postfix_str(f"{size(self._read)} read", refresh=False)

@@ -30,6 +30,7 @@ def status(run: str, as_json: bool) -> None:
         f"{found['state']}: {found['name']}, {count(found['adapters'], 'adapter')} at rank "
         f"{found['rank']} by {found['method']}; {found['sites_done']:,} of "
         f"{count(found['sites'], 'site')} done"
+        + (f", {found['sites_measured']:,} measured" if found["sites_measured"] is not None else "")
     )
     for entry in found["quarantined"]:
         click.echo(f"left out  {entry['adapter']}\n          {entry['reason']}")

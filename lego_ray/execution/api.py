@@ -10,10 +10,11 @@ from typing import Any
 
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
-from lego_ray.execution.arguments import Uri, name_of, parse_bytes, places
+from lego_ray.execution.arguments import Uri, parse_bytes, places, recipe_of
+from lego_ray.execution.measuring import plan_with_errors
 from lego_ray.execution.merging import run_merge
 from lego_ray.execution.publishing.cataloguing import adapter_rows
-from lego_ray.execution.runner import Runner, make_runner
+from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import Progress, check_strict
 from lego_ray.execution.status import status as status
@@ -80,7 +81,9 @@ def scan(
 def plan(
     sources: Uri | Sequence[Uri],
     *,
-    rank: int,
+    rank: int | str | None = None,
+    rank_error: float | None = None,
+    rank_budget: int | None = None,
     output: Uri | None = None,
     name: str | None = None,
     method: str = "lego",
@@ -95,13 +98,21 @@ def plan(
     site_scales: Mapping[str, float] | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     strict: bool = False,
+    errors: bool = False,
+    runner: str | Runner = "inline",
+    address: str = "local",
+    workers: int | None = None,
+    gpus: float = 0.0,
+    progress: Progress | None = None,
     **options: object,
 ) -> Plan:
-    """Plans a merge from headers alone: nothing is written and no Ray is started.
+    """Plans a merge: nothing is written. From headers alone, unless errors are asked for.
 
     Args:
         sources: As for `merge`.
         rank: As for `merge`, and so are the other options of the same name.
+        rank_error: As there.
+        rank_budget: As there.
         output: Where the merged adapter would go; gives the name, and is no source itself.
         name: Name the merge will have, part of what is planned; by default from the output.
         method: Merge method.
@@ -116,28 +127,40 @@ def plan(
         site_scales: Factors besides on sites.
         memory_budget: Bytes a worker may take.
         strict: Fail if an adapter is refused.
+        errors: Read the adapters and measure what a rank can give. The plan then has `.errors`, which
+            tells for k = 1, 2, 4, ... how far the nearest adapter of rank k is from the sum of the
+            updates, and ranks that are open are chosen by it.
+        runner: What measures.
+        address: Where Ray is.
+        workers: Most tasks at once.
+        gpus: Share of a GPU each task takes.
+        progress: Called as by `merge`, while measuring.
         **options: The method's options.
 
     Returns:
-        The plan; `.digest` names it, `.as_json()` is what `lego-ray plan --json` prints.
+        The plan; `.digest` names it, `.as_json()` is what `lego-ray plan --json` prints. Where ranks
+        are open it is the plan to measure, and `merge_id` is the digest of the one with errors.
 
     Raises:
         BadInput: If the merge cannot be made as asked.
         StorageError: If a source cannot be read.
     """
     place = None if output is None else normalise_uri(output)
-    recipe = Recipe(
-        name=name_of(name, place),
+    recipe = recipe_of(
+        place,
+        name=name,
         rank=rank,
+        rank_error=rank_error,
+        rank_budget=rank_budget,
+        exclude=exclude,
+        weights=weights,
         method=method,
         options=options,
         seed=seed,
         dtype=dtype,
         base_model=base_model,
         full_weights=full_weights,
-        exclude=tuple(exclude),
         compact=compact,
-        weights={} if weights is None else weights,
         output_scale=output_scale,
         site_scales={} if site_scales is None else site_scales,
     )
@@ -150,14 +173,27 @@ def plan(
     )
     check_strict(found.inventory, strict)
     budget = parse_bytes(memory_budget)
-    return make_plan(recipe, found.inventory, sources=where, memory_budget=budget)
+    if not errors:
+        return make_plan(recipe, found.inventory, sources=where, memory_budget=budget)
+    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+        return plan_with_errors(
+            recipe,
+            found.inventory,
+            mine,
+            sources=where,
+            memory_budget=budget,
+            strict=strict,
+            progress=progress or (lambda plan, result: None),
+        )
 
 
 def merge(
     sources: Uri | Sequence[Uri],
     *,
-    rank: int,
+    rank: int | str | None = None,
     output: Uri,
+    rank_error: float | None = None,
+    rank_budget: int | None = None,
     name: str | None = None,
     method: str = "lego",
     catalog: Uri | None = None,
@@ -192,8 +228,15 @@ def merge(
     Args:
         sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`, each an adapter or
             a tree of them.
-        rank: k, the rank of the merged adapter.
+        rank: k, the rank of the merged adapter; or `auto`, the smallest k for which the nearest adapter
+            of rank k to the sum of the updates is within `rank_error` of it. None with a budget.
         output: Where to write it: a directory or `s3://bucket/prefix`.
+        rank_error: With `auto`, above 0 and below 1: the largest relative error
+            `sqrt(sum_{i>k} s_i^2 / sum_i s_i^2)`, s the singular values of the sums at all sites; None
+            for 0.3. The nearest adapter is what `svd` makes; other methods are farther.
+        rank_budget: Instead of a rank: spread as many parameters as this rank has at every site over
+            the sites, each rank to where it lowers that error most, one a site at least. Implies
+            `compact`.
         name: Its name in the catalog and model card; by default the last part of `output`.
         method: Merge method.
         catalog: Where its catalog is; made if there is none. None for no catalog.
@@ -227,8 +270,10 @@ def merge(
 
     Returns:
         `merge_id`, `name`, `status` (`published` or `already published`), `output`, `catalog`,
-        `adapters` (URIs merged), `refused` (a list of `{adapter, reason}`), `sites`, `rank`,
-        `method`, `seconds`, `bytes_read` (by this call), `resumed_sites` (taken from an earlier,
+        `adapters` (URIs merged), `refused` (a list of `{adapter, reason}`), `sites`, `rank` (the
+        largest), `ranks` (by site, if there was a budget), `nearest_error` (relative error of the
+        nearest adapter of these ranks, where they were chosen by it), `method`, `seconds`,
+        `bytes_read` (by this call, to choose ranks too), `resumed_sites` (taken from an earlier,
         unfinished run), `warnings`.
 
     Raises:
@@ -238,41 +283,36 @@ def merge(
         RunFailed: If the run did not finish; nothing was published.
     """
     place = normalise_uri(output)
-    recipe = Recipe(
-        name=name_of(name, place),
+    recipe = recipe_of(
+        place,
+        name=name,
         rank=rank,
+        rank_error=rank_error,
+        rank_budget=rank_budget,
+        exclude=exclude,
+        weights=weights,
         method=method,
         options=options,
         seed=seed,
         dtype=dtype,
         base_model=base_model,
         full_weights=full_weights,
-        exclude=tuple(exclude),
         compact=compact,
-        weights={} if weights is None else weights,
         output_scale=output_scale,
         site_scales={} if site_scales is None else site_scales,
     )
     budget = parse_bytes(memory_budget)
-    mine = (
-        make_runner(runner, address=address, workers=workers, gpus=gpus)
-        if isinstance(runner, str)
-        else None
-    )
-    try:
+    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
         return run_merge(
             places(sources),
             recipe,
             output=place,
             catalog_uri=None if catalog is None else fspath(catalog),
-            runner=mine or runner,  # type: ignore[arg-type]
+            runner=mine,
             memory_budget=budget,
             strict=strict,
             progress=progress or (lambda plan, result: None),
         )
-    finally:
-        if mine:
-            mine.close()
 
 
 def verify(

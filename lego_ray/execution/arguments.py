@@ -1,12 +1,15 @@
-"""What the Python calls take, read: places, names, amounts of memory."""
+"""What the Python calls take, read: places, names, amounts of memory, a merge to make."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
+from typing import Any
 
 from lego_ray.errors import InvalidOption
+from lego_ray.planning.rank_options import asked_rank
+from lego_ray.planning.recipe import Recipe
 
 Uri = str | PathLike[str]
 
@@ -39,3 +42,28 @@ def places(given: Uri | Sequence[Uri]) -> list[str]:
     """The places given, one or several, as text."""
     one = isinstance(given, str | PathLike)
     return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]
+
+
+def recipe_of(
+    output: str | None,
+    *,
+    name: str | None,
+    rank: int | str | None,
+    rank_error: float | None,
+    rank_budget: int | None,
+    exclude: Sequence[str],
+    weights: Mapping[str, float] | None,
+    **given: Any,
+) -> Recipe:
+    """The recipe of a call that makes one merge; what is `given` is a recipe's as it stands.
+
+    Raises:
+        InvalidOption: If a value is out of its range, or two contradict each other.
+    """
+    return Recipe(
+        name=name_of(name, output),
+        **asked_rank(rank, rank_error, rank_budget),
+        exclude=tuple(exclude),
+        weights={} if weights is None else weights,
+        **given,
+    )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lego_ray.errors import InvalidOption
 
@@ -113,6 +114,24 @@ def _with_next(tasks: Iterable[GroupTask]) -> Iterator[tuple[GroupTask, GroupTas
         waiting = task
     if waiting is not None:
         yield waiting, None
+
+
+@contextmanager
+def running(given: str | Runner, **where: Any) -> Iterator[Runner]:
+    """The runner given; or one made by that name for the block, and closed after it.
+
+    Args:
+        given: A runner, or the name of one.
+        where: As for `make_runner`.
+    """
+    if not isinstance(given, str):
+        yield given
+        return
+    mine = make_runner(given, **where)
+    try:
+        yield mine
+    finally:
+        mine.close()
 
 
 def make_runner(

@@ -1,4 +1,4 @@
-"""From byte ranges to merged factor pairs: plain functions that every runner calls."""
+"""From byte ranges to merged factor pairs, or spectra: plain functions that every runner calls."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import Extraction, extract
 from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, shard_tasks
 from lego_ray.methods.base import SiteSolution
+from lego_ray.methods.measure import Measure
 from lego_ray.methods.scaling import scaled
 from lego_ray.numerics.msu import split_rows
 from lego_ray.numerics.shard import Shard
 from lego_ray.numerics.spread import LocalShards, Shards, SpreadPool
 from lego_ray.planning.plan import SitePlan
+from lego_ray.planning.ranks import Spectrum
 
 
 def solve_group(task: GroupTask, gpus: float = 0.0) -> GroupResult:
-    """Extracts and solves a task's sites, on one thread, a spread site's shards one after another.
+    """Extracts and solves a task's sites, or measures them while their ranks are open.
+
+    All on one thread, a spread site's shards one after another.
 
     Args:
         task: What to do.
@@ -50,23 +54,27 @@ def extract_group(task: GroupTask) -> Extraction:
 
     The caller sees to it that torch has one thread.
     """
-    return extract(task, task.recipe.merge_method().prepare)
+    return extract(task, task.recipe.work().prepare)
 
 
 def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu") -> GroupResult:
     """The second half of `solve_group`, for a task without shards. Uses the extraction up."""
     started = time.perf_counter()
-    sites = []
+    sites, spectra = [], []
     if not extraction.quarantined:
         method = task.recipe.merge_method()
         with one_thread():
             for plan in task.group.sites:
                 pool = extraction.pools.pop(plan.site).to(device)
                 with named(plan):
-                    solution = method.solve(pool, task.recipe.rank, seeded(plan), plan.route)
+                    if task.recipe.is_open:
+                        spectra.append(_spectrum(plan, Measure().measured(pool)))
+                        continue
+                    solution = method.solve(pool, plan.rank, seeded(plan), plan.route)
                     solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
                 sites.append(site_result(plan, pool.d_in, solution))
-    return _report(task, extraction, started, tuple(sites))
+    report = _report(task, extraction, started)
+    return replace(report, sites=tuple(sites), spectra=tuple(spectra))
 
 
 def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, GroupResult]:
@@ -87,12 +95,12 @@ def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, Grou
         if not extraction.quarantined:
             [site] = task.group.sites
             pool = extraction.pools.pop(site.site).to(device)
-            shard = task.recipe.merge_method().shard(pool)
-    return shard, _report(task, extraction, started, ())
+            shard = task.recipe.work().shard(pool)
+    return shard, _report(task, extraction, started)
 
 
 def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]) -> GroupResult:
-    """Solves a site in shards, wherever they are.
+    """Solves a site in shards, wherever they are, or measures it while its rank is open.
 
     Args:
         task: The site's task.
@@ -109,13 +117,13 @@ def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]
     [plan] = task.group.sites
     with one_thread(), named(plan):
         pool = SpreadPool(shards)
-        solution = task.recipe.merge_method().solve_spread(pool, task.recipe.rank, seeded(plan))
-        solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
-    return replace(
-        joined,
-        sites=(site_result(plan, plan.d_in, solution),),
-        seconds=joined.seconds + time.perf_counter() - started,
-    )
+        if task.recipe.is_open:
+            joined = replace(joined, spectra=(_spectrum(plan, Measure().measured_spread(pool)),))
+        else:
+            solution = task.recipe.merge_method().solve_spread(pool, plan.rank, seeded(plan))
+            solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
+            joined = replace(joined, sites=(site_result(plan, plan.d_in, solution),))
+    return replace(joined, seconds=joined.seconds + time.perf_counter() - started)
 
 
 @contextmanager
@@ -174,12 +182,14 @@ def site_result(plan: SitePlan, d_in: int, solution: SiteSolution) -> SiteResult
     )
 
 
-def _report(
-    task: GroupTask, extraction: Extraction, started: float, sites: tuple[SiteResult, ...]
-) -> GroupResult:
+def _spectrum(plan: SitePlan, energies: Tensor) -> Spectrum:
+    return Spectrum(plan.site, plan.d_in + plan.d_out, energies.numpy())
+
+
+def _report(task: GroupTask, extraction: Extraction, started: float) -> GroupResult:
     return GroupResult(
         index=task.index,
-        sites=sites,
+        sites=(),
         quarantined=extraction.quarantined,
         tensor_hashes=extraction.tensor_hashes,
         full_weights=extraction.full_weights,

@@ -1,4 +1,7 @@
-"""Runs a plan to its end: what is left of it, and again if adapters turn out bad on the way."""
+"""Runs a plan to its end: what is left of it, and again if adapters turn out bad on the way.
+
+Where that was to measure what ranks are chosen by, the merge comes next.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from logging import WARNING
 
-from lego_ray.errors import LegoRayError, NoAdaptersFound, SitesFailed, StrictRefusal
+from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.execution import journal
 from lego_ray.execution.on_ray.metrics import RunMetrics
+from lego_ray.execution.ranking import note_ranks, ranked_plan, spectra_of
 from lego_ray.execution.resume.checkpoints import Checkpoints, Kept
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.task import GroupResult, SiteResult, tasks_of
@@ -24,10 +28,10 @@ class Solved:
     """A plan that ran through, and everything it gave.
 
     Attributes:
-        plan: The plan, without adapters that turned out bad.
+        plan: The plan that merged, without adapters that turned out bad.
         sites: Its sites, in its order.
         results: What they came in.
-        bytes_read: Bytes of tensors this run read, for plans given up included.
+        bytes_read: Bytes of tensors this run read, to measure and for plans given up included.
         resumed_sites: Sites taken from earlier runs.
     """
 
@@ -50,12 +54,15 @@ def solve_plan(
 ) -> Solved:
     """Runs a plan; again without them if weights turn out bad, which no header can show.
 
+    A plan whose ranks are open is measured, and then the one run that has the ranks chosen by that.
+
     Raises:
         NoAdaptersFound: If no adapter is left; nothing is kept.
+        InvalidOption: If the merge fits no worker at the ranks chosen; nothing is kept.
         StrictRefusal: If strict and an adapter turned out bad; nothing is kept.
         SitesFailed: If a site is missing from the results.
     """
-    bytes_read, number = 0, 1
+    asked, bytes_read, number = plan.recipe, 0, 1
     while True:
         progress(plan, None)
         kept = checkpoints.load(plan)
@@ -66,8 +73,8 @@ def solve_plan(
         fresh = _run_rest(plan, number, kept, runner, checkpoints, progress)
         bytes_read += sum(result.bytes_read for result in fresh)
         results = (*kept.results, *sorted(fresh, key=lambda r: r.index))
-        bad = _bad_adapters(plan, results)
-        if not bad:
+        bad = bad_adapters(plan, results)
+        if not bad and not plan.recipe.is_open:
             return Solved(
                 plan=plan,
                 sites=_in_order(plan, results),
@@ -75,22 +82,35 @@ def solve_plan(
                 bytes_read=bytes_read,
                 resumed_sites=sum(len(result.sites) for result in kept.results),
             )
-        for uri, error in sorted(bad.items()):
-            journal.note(
-                "adapter quarantined", plan.digest, WARNING, adapter=uri, reason=error.problem
-            )
-        inventory = inventory.quarantine(bad)
         try:
-            check_strict(inventory, strict)
-            plan = make_plan(
-                plan.recipe, inventory, sources=sorted(bad), memory_budget=memory_budget
-            )
-        except (NoAdaptersFound, StrictRefusal):
+            if bad:
+                inventory = without_bad(plan, inventory, bad, strict)
+                plan = make_plan(asked, inventory, sources=sorted(bad), memory_budget=memory_budget)
+            else:
+                measured, spectra = plan, spectra_of(plan, results)
+                plan = ranked_plan(asked, inventory, spectra, memory_budget)
+                note_ranks(measured, plan)
+        except (BadInput, StrictRefusal):
             # The way out is another plan, which what is kept would stand in the way of.
             checkpoints.clear()
             raise
         number += 1
         note_planned(plan)
+
+
+def without_bad(
+    plan: Plan, inventory: Inventory, bad: dict[str, LegoRayError], strict: bool
+) -> Inventory:
+    """The inventory without adapters that a plan's results say are bad.
+
+    Raises:
+        StrictRefusal: If strict.
+    """
+    for uri, error in sorted(bad.items()):
+        journal.note("adapter quarantined", plan.digest, WARNING, adapter=uri, reason=error.problem)
+    inventory = inventory.quarantine(bad)
+    check_strict(inventory, strict)
+    return inventory
 
 
 def _run_rest(
@@ -130,7 +150,7 @@ def note_planned(plan: Plan) -> None:
         plan.digest,
         name=plan.recipe.name,
         method=plan.recipe.method,
-        rank=plan.recipe.rank,
+        rank=plan.recipe.rank_asked,
         adapters=len(plan.adapters),
         refused=len(plan.refused),
         sites=plan.n_sites,
@@ -163,10 +183,10 @@ def _note_resumed(plan: Plan, kept: Kept) -> None:
 
 def _note_done(plan: Plan, result: GroupResult) -> None:
     journal.note(
-        "task done",
+        "task measured" if plan.recipe.is_open else "task done",
         plan.digest,
         name=plan.groups[result.index].name,
-        sites=len(result.sites),
+        sites=len(result.sites) + len(result.spectra),
         bytes=result.bytes_read,
         requests=result.requests,
         seconds=round(result.seconds, 3),
@@ -179,7 +199,7 @@ def _covered(plan: Plan, kept: Kept, result: GroupResult) -> list[str]:
     return [s.site for s in plan.groups[result.index].sites if s.site not in kept.done]
 
 
-def _bad_adapters(plan: Plan, results: Sequence[GroupResult]) -> dict[str, LegoRayError]:
+def bad_adapters(plan: Plan, results: Sequence[GroupResult]) -> dict[str, LegoRayError]:
     """URI of each adapter that turned out bad, with the reason that does not hang on who was first."""
     bad: dict[str, LegoRayError] = {}
     for result in results:

@@ -37,8 +37,9 @@ def status(run: str | PathLike[str]) -> dict[str, Any]:
 
     Returns:
         `state` (`published` or `unfinished`), `output`, `merge_id` (the plan being run), `name`,
-        `method`, `rank`, `adapters` (how many), `sites`, `sites_done`, `quarantined` (a list of
-        `{adapter, reason}` found so far); and of an unfinished run `tasks_saved`,
+        `method`, `rank` (as it was asked for until it is published), `adapters` (how many), `sites`,
+        `sites_done`, `sites_measured` (None unless ranks are chosen by measuring), `quarantined` (a
+        list of `{adapter, reason}` found so far); and of an unfinished run `tasks_saved`,
         `bytes_read` and `inertia` so far, `started_at`, `saved_at` (when the newest of its tasks
         was saved), `catalog`, and `kept_in`, where it is kept. These are None once it is published.
 
@@ -76,6 +77,7 @@ def _published(store: Store) -> dict[str, Any]:
         "adapters": len(manifest["sources"]),
         "sites": manifest["sites"],
         "sites_done": manifest["sites"],
+        "sites_measured": None if manifest.get("nearest_error") is None else manifest["sites"],
         "quarantined": [
             {"adapter": r["adapter"], "reason": r["reason"]}
             for r in manifest["refused"]
@@ -98,6 +100,11 @@ def _unfinished(
     number = max((task["number"] for task in tasks), default=1)
     now = [task for task in tasks if task["number"] == number]
     sites = {site["site"]: site for task in now for site in task["sites"]}
+    # By the last plan that did: ranks are measured again without adapters that turn out bad.
+    last = max((task["number"] for task in tasks if task.get("spectra")), default=number)
+    measured = {
+        site for task in tasks if task["number"] == last for site, _ in task.get("spectra", ())
+    }
     bad = {
         where: f"{kind}: {where}: {problem}"
         for task in tasks
@@ -113,6 +120,7 @@ def _unfinished(
         "adapters": marker["adapters"] - (len(bad) if number > 1 else 0),
         "sites": now[0]["of_sites"] if now else marker["sites"],
         "sites_done": len(sites),
+        "sites_measured": len(measured) if isinstance(marker["rank"], str) else None,
         "quarantined": [{"adapter": uri, "reason": bad[uri]} for uri in sorted(bad)],
         "tasks_saved": len(tasks),
         "bytes_read": sum(task["result"]["bytes_read"] for task in tasks),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.record import SiteFactors, TensorSpan
 from lego_ray.planning.plan import GroupPlan, Plan, SitePlan
+from lego_ray.planning.ranks import Spectrum
 from lego_ray.planning.recipe import Recipe
 
 
@@ -44,12 +45,12 @@ class SourceSlice:
 
 @dataclass(frozen=True, slots=True)
 class GroupTask:
-    """One task: extract and solve a group of sites.
+    """One task: extract and solve a group of sites, or measure them while their ranks are open.
 
     Attributes:
         index: The group's number in the plan.
         plan_digest: The run it belongs to.
-        recipe: The merge's method, options and rank.
+        recipe: The merge's method and options.
         group: Its sites and estimates.
         sources: What to read.
         memory_budget: Most bytes its worker may take.
@@ -103,7 +104,8 @@ class GroupResult:
 
     Attributes:
         index: The group's number in the plan.
-        sites: Solved sites; empty if an adapter was quarantined, because the plan then changes.
+        sites: Solved sites; empty if an adapter was quarantined, because the plan then changes, or if
+            the ranks are open.
         quarantined: What is wrong with the weights of which adapter.
         tensor_hashes: For each adapter, name and hex sha256 of each tensor read.
         full_weights: Raw bytes of tensors passed through, by name.
@@ -111,6 +113,7 @@ class GroupResult:
         requests: Read requests made.
         seconds: Wall time in the worker.
         retries: Times the task was started before and did not end, where the runner knows.
+        spectra: Measured sites, if the ranks are open.
     """
 
     index: int
@@ -123,6 +126,7 @@ class GroupResult:
     seconds: float
     worker: str = field(default="")
     retries: int = 0
+    spectra: tuple[Spectrum, ...] = ()
 
 
 def shard_tasks(task: GroupTask) -> list[GroupTask]:
@@ -150,8 +154,9 @@ def tasks_of(
         plan: The plan.
         done: Names of sites to leave out; a task with none left is left out too.
         full_weights: Whether the weights passed through unmerged are wanted. They travel with the
-            first task.
+            first task, unless it is one that measures.
     """
+    full_weights = full_weights and not plan.recipe.is_open
     for index, group in enumerate(plan.groups):
         left = tuple(site for site in group.sites if site.site not in done)
         if not left:

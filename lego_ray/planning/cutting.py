@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import SiteFactors
-from lego_ray.methods.base import MergeMethod
+from lego_ray.methods.base import PoolWork
 from lego_ray.planning.plan import WORKER_BYTES, GroupPlan, ShardPlan, SitePlan
 from lego_ray.planning.recipe import Recipe, site_seed
 
@@ -56,15 +56,15 @@ def cut_into_tasks(
     Raises:
         InvalidOption: If a site fits no worker, and its parts do not either.
     """
-    method = recipe.merge_method()
+    work = recipe.work()
     batch: list[tuple[Tally, SitePlan]] = []
     for tally in tallies:
-        site = _site_plan(tally, recipe, method, memory_budget)
+        site = _site_plan(tally, recipe, work, memory_budget)
         if site.peak_bytes > memory_budget:
             if batch:
                 yield _group(batch)
                 batch = []
-            yield _spread(tally, site, recipe, method, memory_budget)
+            yield _spread(tally, site, work, memory_budget)
             continue
         before = batch[-1][1] if batch else None
         new_layer = before is not None and layer_of(before.site) != layer_of(site.site)
@@ -84,12 +84,13 @@ def layer_of(site: str) -> str:
     return match.group(0) if match else ""
 
 
-def _site_plan(tally: Tally, recipe: Recipe, method: MergeMethod, memory_budget: int) -> SitePlan:
+def _site_plan(tally: Tally, recipe: Recipe, work: PoolWork, memory_budget: int) -> SitePlan:
     """The site by its fastest route that fits, or by the one that takes least if none does."""
     factors = tally.example
     n, d_in, d_out = sum(tally.ranks), factors.d_in, factors.d_out
     besides = WORKER_BYTES + tally.buffer_bytes + 4 * n * (d_in + d_out)
-    routes = method.routes(n, d_in, d_out, recipe.rank)
+    rank = recipe.rank_of(factors.site)
+    routes = work.routes(n, d_in, d_out, rank)
     fitting = [r for r in routes if besides + r.costs.workspace_bytes <= memory_budget]
     route = fitting[0] if fitting else min(routes, key=lambda r: r.costs.workspace_bytes)
     return SitePlan(
@@ -101,6 +102,7 @@ def _site_plan(tally: Tally, recipe: Recipe, method: MergeMethod, memory_budget:
         b_dims=len(factors.b.shape),
         n_msus=n,
         n_adapters=len(tally.ranks),
+        rank=rank,
         seed=site_seed(recipe.seed, factors.site),
         route=route.name,
         peak_bytes=besides + route.costs.workspace_bytes,
@@ -129,19 +131,17 @@ def _peak(batch: Iterable[tuple[Tally, SitePlan]]) -> int:
     return WORKER_BYTES + held + workspace
 
 
-def _spread(
-    tally: Tally, site: SitePlan, recipe: Recipe, method: MergeMethod, memory_budget: int
-) -> GroupPlan:
+def _spread(tally: Tally, site: SitePlan, work: PoolWork, memory_budget: int) -> GroupPlan:
     """The site in as few shards as fit the budget, cut between adapters and about equal."""
-    costs = method.spread(site.n_msus, site.d_in, site.d_out, recipe.rank)
+    costs = work.spread(site.n_msus, site.d_in, site.d_out, site.rank)
     if costs is None:
         raise InvalidOption(
             "--memory-budget",
             f"site {site.site} pools {site.n_msus} MSUs and needs {_gib(site.peak_bytes)} in one "
             f"worker, the budget is {_gib(memory_budget)}, and with these options of the "
-            f"{method.name} method a pool cannot be spread over workers",
+            f"{work.name} method a pool cannot be spread over workers",
             "Raise the budget, merge fewer adapters at once, or choose another method"
-            + (" or leave out --distance rank-one." if method.name == "lego" else "."),
+            + (" or leave out --distance rank-one." if work.name == "lego" else "."),
         )
     fixed = WORKER_BYTES + tally.buffer_bytes + costs.fixed_bytes
     most = (memory_budget - fixed) // costs.row_bytes

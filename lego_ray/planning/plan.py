@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
@@ -27,6 +27,7 @@ class SitePlan:
         b_dims: Number of dimensions B is stored with.
         n_msus: n, the rows of its pool.
         n_adapters: Adapters that have the site.
+        rank: k, the most merged ranks it may have; 0 while that is open.
         seed: Seed of its generator.
         route: How it is solved, one of the method's routes, or `spread` over shards.
         peak_bytes: Memory of a worker that solves it: process, pool and workspace; of the largest
@@ -43,6 +44,7 @@ class SitePlan:
     b_dims: int
     n_msus: int
     n_adapters: int
+    rank: int
     seed: int
     route: str
     peak_bytes: int
@@ -99,8 +101,26 @@ class GroupPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class RankError:
+    """What no adapter of a rank can do better than.
+
+    Attributes:
+        rank: k, at every site.
+        error: Relative error, over all sites, of the nearest adapter of rank k to the sum of the
+            updates.
+        worst_site: The site where its own relative error is largest.
+        worst_error: That error.
+    """
+
+    rank: int
+    error: float
+    worst_site: str
+    worst_error: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A merge, ready to run.
+    """A merge, ready to run; of ranks that are open, its measuring.
 
     Attributes:
         recipe: What was asked.
@@ -115,6 +135,9 @@ class Plan:
         digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id, the
             store's version mark and weight), and this format's version. It names the run. How the
             work is cut into tasks is not in it, because it changes no bit.
+        errors: Error against k, if it was asked for; measured.
+        nearest_error: Relative error, over all sites, of the nearest adapter of the plan's ranks to the
+            sum of the updates; None if nothing was measured.
     """
 
     recipe: Recipe
@@ -127,6 +150,13 @@ class Plan:
     memory_budget: int
     warnings: tuple[str, ...]
     digest: str
+    errors: tuple[RankError, ...] = ()
+    nearest_error: float | None = None
+
+    @property
+    def rank(self) -> int:
+        """k, the largest of the sites'; 0 while it is open."""
+        return self.recipe.rank or 0
 
     @property
     def n_sites(self) -> int:
@@ -170,6 +200,10 @@ class Plan:
                 for a, weight in zip(self.adapters, self.weights, strict=True)
             ],
             "refused": [{"adapter": r.uri, "reason": r.reason} for r in self.refused],
+            "rank": self.recipe.rank,
+            "ranks": dict(self.recipe.ranks) or None,
+            "errors": [asdict(each) for each in self.errors] or None,
+            "nearest_error": self.nearest_error,
             "sites": self.n_sites,
             "msus": self.n_msus,
             "tasks": [

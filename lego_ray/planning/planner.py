@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lego_ray.errors import SiteShapeMismatch
+from lego_ray.errors import InvalidOption, SiteShapeMismatch
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.cutting import Tally, cut_into_tasks
 from lego_ray.planning.inventory import (
@@ -31,7 +31,7 @@ def make_plan(
     sources: Sequence[str] = (),
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> Plan:
-    """Plans a merge.
+    """Plans a merge; while the recipe's ranks are open, the measuring they are chosen by.
 
     Args:
         recipe: What to make.
@@ -55,7 +55,9 @@ def make_plan(
     check_shapes(adapters)
     _check_layout(adapters)
     tallies = _tally(adapters)
-    recipe.merge_method().check_ranks({t.example.site: t.ranks for t in tallies}, recipe.rank)
+    _check_ranks(recipe, tallies)
+    if recipe.is_open:  # the merge to come must fit too, at the least rank if at any
+        list(cut_into_tasks(tallies, replace(recipe, rank=1), memory_budget))
     scales = site_scales_of(
         [t.example.site for t in tallies],
         recipe.site_scales,
@@ -74,6 +76,23 @@ def make_plan(
         warnings=tuple(_warnings(adapters, unused)),
         digest=_digest(recipe, adapters, weights, scales),
     )
+
+
+def _check_ranks(recipe: Recipe, tallies: Sequence[Tally]) -> None:
+    ranks = {t.example.site: t.ranks for t in tallies}
+    method = recipe.merge_method()
+    if recipe.rank is not None:
+        method.check_ranks(ranks, recipe.rank)
+        return
+    try:
+        method.check_ranks(ranks, 1)
+    except InvalidOption as error:
+        raise InvalidOption(
+            "--rank auto" if recipe.rank_budget is None else "--rank-budget",
+            f"the {method.name} method does not take every rank, so that there is none to choose: "
+            f"{error.problem}",
+            error.hint,
+        ) from error
 
 
 def _scaled(group: GroupPlan, scales: Mapping[str, float]) -> GroupPlan:
@@ -146,6 +165,9 @@ def _digest(
         asked["site_scales"] = dict(scales)
     if recipe.output_scale == 1:  # as plans were named before there was one
         del asked["output_scale"]
+    for option in ("rank_error", "rank_budget", "ranks"):  # likewise
+        if not asked[option]:
+            del asked[option]
     return digest_of(
         {
             "plan_version": PLAN_VERSION,

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.base import MergeMethod
+from lego_ray.methods.base import MergeMethod, PoolWork
+from lego_ray.methods.measure import Measure
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import checked_output_scale
+from lego_ray.planning.rank_options import AUTO, check_rank
 from lego_ray.planning.scales import checked_site_scales
 from lego_ray.planning.weights import checked_weights
 
@@ -25,7 +27,7 @@ class Recipe:
 
     Attributes:
         name: What the merged adapter is called in the catalog and its model card.
-        rank: k, the rank of the merged adapter.
+        rank: k, the rank of the merged adapter, the largest if sites differ; None while it is open.
         method: Name of the merge method.
         options: The method's options; those left out take its defaults, and are recorded.
         seed: Fixes everything random.
@@ -44,10 +46,15 @@ class Recipe:
             `sum-fit*0.5`. See `scaling.scaled`.
         site_scales: Factor besides on the merged update of sites, by name or glob pattern; see
             `scales.site_scales_of`.
+        rank_error: Largest relative error of the nearest adapter of rank k to the sum of the updates,
+            by which k is or was chosen; None if by nothing of the kind.
+        rank_budget: Rank that has, at every site, as many parameters as the ranks that are or were
+            chosen site by site; None likewise. It implies `compact`.
+        ranks: Merged rank of each site, where that was chosen; `rank` at those not named.
     """
 
     name: str
-    rank: int
+    rank: int | None
     method: str = "lego"
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -59,10 +66,13 @@ class Recipe:
     weights: Mapping[str, float] = field(default_factory=dict)
     output_scale: float | str = 1.0
     site_scales: Mapping[str, float] = field(default_factory=dict)
+    rank_error: float | None = None
+    rank_budget: int | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise InvalidOption("--rank", f"{self.rank!r} is not a whole number of at least 1")
+        check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
+        object.__setattr__(self, "compact", self.compact or self.rank_budget is not None)
         if not self.name or "/" in self.name:
             raise InvalidOption("--name", f"{self.name!r} is empty or holds a slash")
         if not isinstance(self.seed, int) or not 0 <= self.seed <= LARGEST_SEED:
@@ -80,9 +90,29 @@ class Recipe:
         made = self.merge_method()
         object.__setattr__(self, "options", asdict(made))  # type: ignore[call-overload]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether ranks are still to be chosen, so that all that can be run is measuring."""
+        return self.rank is None
+
+    @property
+    def rank_asked(self) -> int | str:
+        """The rank, or in words how it is to be chosen."""
+        if self.rank is not None:
+            return self.rank
+        return AUTO if self.rank_budget is None else f"budget {self.rank_budget}"
+
+    def rank_of(self, site: str) -> int:
+        """Merged rank of a site; 0 while it is open."""
+        return self.ranks.get(site, self.rank or 0)
+
     def merge_method(self) -> MergeMethod:
         """The merge method with its options."""
         return method_of(self.method, self.options)
+
+    def work(self) -> PoolWork:
+        """What is done to the sites' pools: the method's work, or measuring while ranks are open."""
+        return Measure() if self.is_open else self.merge_method()
 
     def as_json(self) -> dict[str, Any]:
         """Every field as JSON values."""

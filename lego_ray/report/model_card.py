@@ -37,7 +37,7 @@ def model_card(plan: Plan) -> bytes:
 
 # {recipe.name}
 
-A LoRA adapter of rank {recipe.rank}, merged from {len(plan.adapters)} adapters by lego-ray
+A LoRA adapter of rank {_merged_ranks(plan)}, merged from {len(plan.adapters)} adapters by lego-ray
 (method `{recipe.method}`, {plan.n_sites} sites, {plan.n_msus} minimal semantic units).
 
 ```python
@@ -72,6 +72,18 @@ def _scales(recipe: Recipe) -> list[tuple[str, object]]:
         found.append(("output scale", recipe.output_scale))
     found += [(f"scale of {_cell(name)}", c) for name, c in sorted(recipe.site_scales.items())]
     return found
+
+
+def _merged_ranks(plan: Plan) -> str:
+    """The merged rank, and how it was chosen if it was."""
+    recipe = plan.recipe
+    ranks = _ranks(tuple(site.rank for group in plan.groups for site in group.sites))
+    if recipe.rank_budget is not None:
+        return f"{ranks} (as many parameters as rank {recipe.rank_budget} has everywhere)"
+    if recipe.rank_error is not None:
+        near = f"the nearest adapter is within {recipe.rank_error:g} of the sum"
+        return f"{ranks} (the smallest at which {near})"
+    return ranks
 
 
 def _ranks(ranks: tuple[int, ...]) -> str:

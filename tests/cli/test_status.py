@@ -23,7 +23,7 @@ SITES = tuple(Site(f"layers.{i}.q_proj", (2000,), 10) for i in range(4))
 KEYS = {
     *("state", "output", "merge_id", "name", "method", "rank", "adapters", "sites", "sites_done"),
     *("quarantined", "tasks_saved", "bytes_read", "inertia", "started_at", "saved_at"),
-    *("catalog", "kept_in"),
+    *("catalog", "kept_in", "sites_measured"),
 }
 
 
@@ -67,7 +67,7 @@ def test_an_unfinished_run_tells_what_is_done(zoo: Path, tmp_path: Path) -> None
     assert found["state"] == "unfinished"
     assert (found["name"], found["method"], found["rank"]) == ("m", "lego", 4)
     assert (found["adapters"], found["sites"], found["sites_done"]) == (5, 4, 3)
-    assert found["tasks_saved"] == 3
+    assert (found["tasks_saved"], found["sites_measured"]) == (3, None)
     assert found["bytes_read"] == sum(r.bytes_read for r in results[:3])
     assert found["inertia"] == pytest.approx(sum(s.inertia for r in results[:3] for s in r.sites))
     assert datetime.fromisoformat(found["started_at"]) <= datetime.fromisoformat(found["saved_at"])

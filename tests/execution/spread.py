@@ -27,8 +27,12 @@ def write_wide_zoo(root: Path, count: int = 12) -> Path:
 
 def budget_for(zoo: Path, shards: int, rank: int = 4, **options: Any) -> int:
     """The largest budget under which some site has at least this many shards."""
+    return budget_of(Recipe(name="m", rank=rank, options=options), zoo, shards)
+
+
+def budget_of(recipe: Recipe, zoo: Path, shards: int) -> int:
+    """The same for any recipe."""
     inventory = scan_sources([str(zoo)]).inventory
-    recipe = Recipe(name="m", rank=rank, options=options)
     whole = make_plan(recipe, inventory).peak_bytes
     for part in range(400, 0, -1):
         budget = WORKER_BYTES + (whole - WORKER_BYTES) * part // 400

@@ -72,6 +72,16 @@ def test_every_value_comes_back_as_it_was(plan: Plan, result: GroupResult) -> No
     assert {n: getattr(found, n) for n in plain} == {n: getattr(result, n) for n in plain}
 
 
+def test_so_does_what_was_measured(tmp_path: Path) -> None:
+    plan = lego_ray.plan(write_zoo(tmp_path / "zoo", 3), rank="auto")
+    result = solve_group(next(tasks_of(plan)))
+    found = there_and_back(plan, result).result
+    assert [s.site for s in found.spectra] == list(sites_of(plan))
+    for got, wanted in zip(found.spectra, result.spectra, strict=True):
+        assert (got.site, got.width) == (wanted.site, wanted.width)
+        assert got.energies.tobytes() == wanted.energies.tobytes()
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 5e-324, -0.0, 0.1 + 0.2])
 def test_any_number_comes_back(value: float, plan: Plan, result: GroupResult) -> None:
     odd = replace(result.sites[0], inertia=value, relative_error=value)

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -24,7 +25,9 @@ BF16_ROUNDING = 8 * 2.0**-9
 FORWARD_ROUNDING = 2e-5
 
 
-def merge(sources: Path | list[Path], output: Path, rank: int, **options: Any) -> dict[str, Any]:
+def merge(
+    sources: Path | list[Path], output: Path, rank: int | None, **options: Any
+) -> dict[str, Any]:
     return lego_ray.merge(sources, rank=rank, output=output, **{"runner": "inline", **options})
 
 
@@ -87,6 +90,29 @@ def test_a_merge_of_adapters_on_different_sites_loads_whole(compact: bool, tmp_p
     got = arrays(peft_deltas(loaded(tmp_path / "m")))
     wanted = sum_of([tmp_path / "zoo" / "a", tmp_path / "zoo" / "b"])
     assert relative_error(got, wanted) < F32_ROUNDING
+
+
+@pytest.mark.parametrize("method", ["lego", "svd"])
+def test_ranks_of_a_budget_load_site_by_site(method: str, tmp_path: Path) -> None:
+    strong = {"alpha_pattern": {"layers.0.q_proj": 40, "emb": 20}}
+    for seed in (1, 2, 3):
+        save(train(seed=seed, target_modules=ALL_KINDS, **strong), tmp_path / "zoo" / f"a{seed}")
+    record = merge(tmp_path / "zoo", tmp_path / "m", rank_budget=4, rank=None, method=method)
+    model = loaded(tmp_path / "m")
+    config = model.peft_config["default"]
+    assert config.r == record["rank"]
+    assert set(config.rank_pattern.values()) | {config.r} == set(record["ranks"].values())
+    deltas = peft_deltas(model)
+    for site, k in record["ranks"].items():
+        layer = model.base_model.model.get_submodule(site)
+        assert (layer.r["default"], layer.scaling["default"]) == (k, 1.0)
+    assert relative_error(arrays(deltas), update_of(tmp_path / "m")) < F32_ROUNDING
+    if method == "svd":
+        wanted = sum_of(sorted((tmp_path / "zoo").iterdir()))
+        for site, k in record["ranks"].items():
+            s = np.linalg.svd(wanted[site], compute_uv=False)
+            gap = np.linalg.norm(arrays(deltas)[site] - wanted[site])
+            assert gap == pytest.approx(float(np.linalg.norm(s[k:])), abs=F32_ROUNDING * s[0])
 
 
 def test_the_model_with_the_merge_on_it_runs(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def adapter_files(
             )
             for result in sites
         ],
-        rank=plan.recipe.rank,
+        rank=plan.rank,
         dtype=plan.dtype,
         base_model=plan.base_model,
         task_type=config["task_type"],

@@ -57,7 +57,7 @@ def merge_row(
         "name": plan.recipe.name,
         "parent_id": None,
         "method": plan.recipe.method,
-        "rank": plan.recipe.rank,
+        "rank": plan.rank,
         "recipe": canonical_json(plan.recipe.as_json()),
         "seed": plan.recipe.seed,
         "adapter_ids": [a.adapter_id for a in plan.adapters],

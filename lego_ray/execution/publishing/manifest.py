@@ -50,6 +50,7 @@ def manifest_of(
         "base_model": plan.base_model,
         "dtype": plan.dtype,
         "sites": plan.n_sites,
+        "nearest_error": plan.nearest_error,
         "sources": [
             {
                 "uri": adapter.uri,

@@ -26,6 +26,7 @@ from lego_ray.execution.resume.run_folder import (
 )
 from lego_ray.execution.task import GroupResult, SiteResult
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.planning.ranks import Spectrum
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import SitePlan
@@ -35,7 +36,8 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int3
 # Hashes of a zoo's tensors are text, but the format limits its metadata to 100 MB.
 _HASHES = "tensor_hashes"
 _KEPT = "full_weights"
-_APART = ("sites", "quarantined", "tensor_hashes", "full_weights")
+_SPECTRUM = "spectrum"
+_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "spectra")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             elif field.name != "plan":
                 values[field.name] = value
         sites.append(values)
+    for number, spectrum in enumerate(result.spectra):
+        arrays[f"{_SPECTRUM}.{number}"] = np.ascontiguousarray(spectrum.energies)
     for number, raw in enumerate(result.full_weights.values()):
         arrays[f"{_KEPT}.{number}"] = np.frombuffer(raw, np.uint8)
     hashes = json.dumps({str(k): v for k, v in result.tensor_hashes.items()})
@@ -90,6 +94,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "made_by": _made_by(),
             "covers": checkpoint.covers,
             "sites": sites,
+            "spectra": [[spectrum.site, spectrum.width] for spectrum in result.spectra],
             "quarantined": {
                 str(number): [type(error).__name__, error.where, error.problem, error.hint]
                 for number, error in result.quarantined.items()
@@ -146,9 +151,14 @@ def _checkpoint(
         mine = {f.name: arrays.get(f"{number}.{f.name}") for f in fields(SiteResult)}
         plain = {name: value for name, value in values.items() if name != "site"}
         solved.append(SiteResult(**{**mine, **plain, "plan": sites[values["site"]]}))
+    spectra = [
+        Spectrum(site, width, arrays[f"{_SPECTRUM}.{number}"])
+        for number, (site, width) in enumerate(about["spectra"])
+    ]
     hashes = json.loads(arrays[_HASHES].tobytes())
     result = GroupResult(
         sites=tuple(solved),
+        spectra=tuple(spectra),
         quarantined={int(k): _error(*said) for k, said in about["quarantined"].items()},
         tensor_hashes={int(k): tuple((n, h) for n, h in pairs) for k, pairs in hashes.items()},
         full_weights={

@@ -116,7 +116,7 @@ class Checkpoints:
             "plan": plan.digest,
             "name": plan.recipe.name,
             "method": plan.recipe.method,
-            "rank": plan.recipe.rank,
+            "rank": plan.recipe.rank_asked,
             "adapters": len(plan.adapters),
             "sites": plan.n_sites,
             "tasks": len(plan.groups),
@@ -192,6 +192,8 @@ class Checkpoints:
 def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
     """The results of files that may overlap, where runs that cut their tasks differently met."""
     wanted = {span.name for adapter in plan.adapters for span in adapter.full_weights}
+    if plan.recipe.is_open:  # what measures does not read them
+        wanted = set()
     whole = {name for each in found for name in each.result.full_weights} >= wanted
     done: set[str] = set()
     again: set[str] = set()
@@ -202,6 +204,7 @@ def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
     for each in found:
         taken = done | again
         sites = tuple(s for s in each.result.sites if s.plan.site not in taken)
+        spectra = tuple(s for s in each.result.spectra if s.site not in taken)
         done |= set(each.covers) - again
-        results.append(replace(each.result, sites=sites))
+        results.append(replace(each.result, sites=sites, spectra=spectra))
     return Kept(tuple(results), frozenset(done), whole)

@@ -1,0 +1,85 @@
+"""What a user may say of the merged rank, before any adapter is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lego_ray.errors import InvalidOption
+
+AUTO = "auto"
+# Largest relative error of `--rank auto` unless another is given: nine tenths of the sum's squared
+# norm are kept.
+DEFAULT_ERROR = 0.3
+
+
+def asked_rank(
+    rank: int | str | None, rank_error: float | None = None, rank_budget: int | None = None
+) -> dict[str, Any]:
+    """The three options as a recipe has them.
+
+    Args:
+        rank: A whole number, `auto`, or None with a budget.
+        rank_error: With `auto`, the largest relative error; None for the default.
+        rank_budget: As many parameters as this rank has at every site, instead of a rank.
+
+    Returns:
+        `rank`, None where it is to be chosen, `rank_error` and `rank_budget`.
+
+    Raises:
+        InvalidOption: If none is given, or two that exclude each other.
+    """
+    if rank_budget is not None and rank is not None:
+        raise InvalidOption(
+            "--rank-budget", f"it takes the place of --rank {rank}", "Give one of the two."
+        )
+    if rank_error is not None and rank != AUTO:
+        raise InvalidOption("--rank-error", "it goes with --rank auto alone")
+    if rank is None and rank_budget is None:
+        raise InvalidOption(
+            "--rank", "no rank is given", "Give --rank K, --rank auto or --rank-budget K."
+        )
+    if rank == AUTO:
+        return {"rank": None, "rank_error": DEFAULT_ERROR if rank_error is None else rank_error}
+    return {"rank": rank, "rank_budget": rank_budget}
+
+
+def check_rank(
+    rank: object, rank_error: object, rank_budget: object, ranks: Mapping[str, int]
+) -> None:
+    """Checks a recipe's ranks.
+
+    Args:
+        rank: k, or None.
+        rank_error: Bound it is or was chosen by.
+        rank_budget: Budget it is or was chosen by.
+        ranks: k of sites, where they differ.
+
+    Raises:
+        InvalidOption: If one is out of its range, or nothing says how to choose.
+    """
+    if rank_error is not None and not (_is_number(rank_error) and 0 < rank_error < 1):  # type: ignore[operator]
+        raise InvalidOption("--rank-error", f"{rank_error!r} is not a number above 0 and below 1")
+    if rank_budget is not None and not _is_rank(rank_budget):
+        raise InvalidOption(
+            "--rank-budget",
+            f"{rank_budget!r} is not a whole number of at least 1",
+            "Every site takes a rank of 1.",
+        )
+    if rank_error is not None and rank_budget is not None:
+        raise InvalidOption("--rank-budget", "a rank is chosen by it or by --rank-error")
+    chosen_by = rank_error is not None or rank_budget is not None
+    if not _is_rank(rank) and not (rank is None and chosen_by):
+        raise InvalidOption("--rank", f"{rank!r} is not a whole number of at least 1, or auto")
+    if not all(_is_rank(k) for k in ranks.values()):
+        raise InvalidOption("ranks", f"{dict(ranks)!r} are not whole numbers of at least 1")
+    if ranks and max(ranks.values()) != rank:
+        raise InvalidOption("ranks", f"the largest is {max(ranks.values())}, and --rank is {rank}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
