@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 
@@ -16,11 +17,14 @@ class ObjectInfo:
         size: Bytes.
         version: The store's own mark of this content: an ETag, a blob hash, or size and
             modification time on disk. A rewritten object has another.
+        modified_at: When it was last written, in UTC, by the store's clock, or None where the store
+            does not say. A listing may say it to the second or finer, so it is no part of equality.
     """
 
     key: str
     size: int
     version: str
+    modified_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

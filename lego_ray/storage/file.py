@@ -12,7 +12,7 @@ from lego_ray.errors import ObjectNotFound, StorageError, UnsupportedUri
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.fetch import fetch_ranges
 from lego_ray.storage.file_errors import disk_errors
-from lego_ray.storage.file_walk import TEMPORARY, walk
+from lego_ray.storage.file_walk import TEMPORARY, described, walk
 from lego_ray.storage.file_write import write_new
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
@@ -97,7 +97,7 @@ class FileStore:
             found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ObjectNotFound(str(path), "this is no regular file")
-        return ObjectInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
+        return described(key, found)
 
     def read(self, key: str) -> bytes:
         """Reads one file whole."""

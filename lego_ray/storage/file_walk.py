@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from lego_ray.storage.base import ObjectInfo
 from lego_ray.storage.file_errors import disk_errors
@@ -28,6 +29,12 @@ def walk(root: str, prefix: str) -> Iterator[ObjectInfo]:
         AccessDenied: If a directory that can match must not be read.
     """
     yield from _walk(root, "", prefix, frozenset())
+
+
+def described(key: str, entry: os.stat_result) -> ObjectInfo:
+    """What a file's status says of it as an object."""
+    written = datetime.fromtimestamp(entry.st_mtime, UTC)
+    return ObjectInfo(key, entry.st_size, f"{entry.st_size}-{entry.st_mtime_ns}", written)
 
 
 def _walk(
@@ -63,7 +70,7 @@ def _walk(
         if key.endswith("/"):
             yield from _walk(f"{directory}/{key[len(base) : -1]}", key, prefix, above)
         elif stat.S_ISREG(entry.st_mode) and key.startswith(prefix):
-            yield ObjectInfo(key, entry.st_size, f"{entry.st_size}-{entry.st_mtime_ns}")
+            yield described(key, entry)
 
 
 def _can_match(key: str, prefix: str) -> bool:

@@ -107,7 +107,9 @@ class S3Store:
                 for entry in page.get("Contents", []):
                     key = entry["Key"][len(self._below) :]
                     if key and not key.endswith("/"):
-                        yield ObjectInfo(key, entry["Size"], entry["ETag"].strip('"'))
+                        yield ObjectInfo(
+                            key, entry["Size"], entry["ETag"].strip('"'), entry.get("LastModified")
+                        )
 
     def stat(self, key: str) -> ObjectInfo:
         """Describes one object; its version is its ETag."""
@@ -124,7 +126,9 @@ class S3Store:
                 except CutBodyError:
                     if tries >= self._attempts:
                         raise
-        return ObjectInfo(key, found["ContentLength"], found["ETag"].strip('"'))
+        return ObjectInfo(
+            key, found["ContentLength"], found["ETag"].strip('"'), found.get("LastModified")
+        )
 
     def read(self, key: str) -> bytes:
         """Reads one object whole."""

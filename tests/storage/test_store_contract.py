@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,18 @@ def test_list_is_in_key_order_with_what_stat_says(store: Store) -> None:
     infos = list(store.list())
     assert infos == [store.stat(key) for key in sorted(written)]
     assert all(isinstance(info, ObjectInfo) and info.version for info in infos)
+
+
+def test_list_and_stat_say_when_an_object_was_written(store: Store) -> None:
+    # A store's clock is not ours, and may count whole seconds.
+    slack = timedelta(minutes=5)
+    begun = datetime.now(UTC)
+    store.create("a/b", b"x")
+    [listed] = store.list()
+    for info in (listed, store.stat("a/b")):
+        assert info.modified_at is not None
+        assert info.modified_at.utcoffset() == timedelta(0)
+        assert begun - slack < info.modified_at < datetime.now(UTC) + slack
 
 
 def test_list_goes_by_the_start_of_the_key(store: Store) -> None:
