@@ -15,7 +15,7 @@ class ModelCard:
     """What a model card says of an adapter.
 
     Attributes:
-        license: Such as `apache-2.0`, or empty.
+        license: Such as `apache-2.0`; several with commas between them; or empty.
         tags: Key/value pairs. A tag written `key:value` or `key=value` gives that pair, a mapping
             gives its pairs, and a bare tag gives itself and `true`.
     """
@@ -31,11 +31,16 @@ def parse_card(data: bytes) -> ModelCard:
         data: The file's bytes, of any kind.
     """
     fields = _front_matter(data)
-    license_name = fields.get("license")
     return ModelCard(
-        license=license_name.strip() if isinstance(license_name, str) else "",
+        license=_licence(fields.get("license")),
         tags=_tags(fields.get("tags")),
     )
+
+
+def _licence(value: object) -> str:
+    named = value if isinstance(value, list) else [value]
+    found = [name.strip() for name in named[:MAX_TAGS] if isinstance(name, str) and name.strip()]
+    return ", ".join(dict.fromkeys(found))
 
 
 def _front_matter(data: bytes) -> Mapping[object, object]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
+from lego_ray.planning.licences import licence_conflicts, licences_of
 from lego_ray.planning.recipe import Recipe
 
 # Changes whenever the same recipe and adapters would give other bits.
@@ -178,6 +179,16 @@ class Plan:
         """Most memory one task takes."""
         return max((group.peak_bytes for group in self.groups), default=0)
 
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """Licences of the sources; see `licences.licences_of`."""
+        return licences_of(self.adapters)
+
+    @property
+    def licence_conflicts(self) -> tuple[str, ...]:
+        """What to check about them, which is among the warnings too."""
+        return licence_conflicts(self.adapters)
+
     def as_json(self) -> dict[str, Any]:
         """The plan for people and scripts, without the sources' byte ranges."""
         return {
@@ -219,5 +230,7 @@ class Plan:
             ],
             "bytes": self.read_bytes,
             "memory_per_worker": self.peak_bytes,
+            "licenses": list(self.licences),
+            "license_conflicts": list(self.licence_conflicts),
             "warnings": list(self.warnings),
         }

@@ -16,6 +16,7 @@ from lego_ray.planning.inventory import (
     keep_full_weights_of,
     require_adapters,
 )
+from lego_ray.planning.licences import licence_conflicts
 from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
@@ -73,7 +74,7 @@ def make_plan(
         refused=inventory.refused,
         groups=tuple(groups),
         memory_budget=memory_budget,
-        warnings=tuple(_warnings(adapters, unused)),
+        warnings=(*_warnings(adapters, unused), *licence_conflicts(adapters)),
         digest=_digest(recipe, adapters, weights, scales),
     )
 

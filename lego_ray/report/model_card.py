@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from lego_ray.planning.licences import UNKNOWN
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
 
@@ -18,12 +19,13 @@ def model_card(plan: Plan) -> bytes:
         plan: The plan that was run.
     """
     recipe = plan.recipe
-    licences = {a.license for a in plan.adapters}
+    licences = plan.licences
     front = ["---", "library_name: peft", "tags:", "- lora", "- merge", "- lego-ray"]
     if plan.base_model:
         front.insert(1, f"base_model: {json.dumps(plan.base_model)}")
-    if len(licences) == 1 and (licence := licences.pop()):
-        front.append(f"license: {json.dumps(licence)}")
+    if licences != (UNKNOWN,):
+        # A list where there are several, so that a merge of this one knows them all.
+        front.append(f"license: {json.dumps(licences[0] if len(licences) == 1 else licences)}")
     asked = [*sorted(recipe.options.items()), *_scales(recipe)]
     options = "\n".join(f"| {k} | {v} |" for k, v in asked)
     rows = "\n".join(
@@ -60,6 +62,9 @@ model = PeftModel.from_pretrained(base_model, "path/to/this/directory")
 {rows}
 {rest}
 """
+    if plan.licence_conflicts:
+        text += "## Licences\n\nTo check before this adapter is passed on; no legal advice.\n\n"
+        text += "".join(f"- {_cell(point)}\n" for point in plan.licence_conflicts) + "\n"
     if refused:
         text += f"## Left out\n\n{refused}"
     return text.rstrip().encode() + b"\n"

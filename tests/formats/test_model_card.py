@@ -33,6 +33,11 @@ def test_licence_and_tags() -> None:
     }
 
 
+def test_several_licences_are_all_read() -> None:
+    card = parse_card(b"---\nlicense:\n- mit\n- cc-by-4.0\n- mit\n---\n")
+    assert card.license == "mit, cc-by-4.0"
+
+
 def test_tags_as_a_mapping_and_windows_newlines() -> None:
     text = "---\nlicense: no\ntags:\n  team: search\n  n: 3\n  x: [1]\n---\n".replace("\n", "\r\n")
     assert parse_card(b"\xef\xbb\xbf" + text.encode()) == ModelCard(
@@ -50,7 +55,7 @@ def test_tags_as_a_mapping_and_windows_newlines() -> None:
         b"---\n[1, 2\n---\n",
         b"---\n- a\n- b\n---\n",
         b"---\n? [a]\n: b\n---\n",
-        b"---\nlicense: [mit]\ntags: 3\n---\n",
+        b"---\nlicense: [[mit], {a: b}]\ntags: 3\n---\n",
         b"---\na: *unknown\n---\n",
         b"---\na: !!python/object/apply:os.system ['false']\n---\n",
         b"---\n" + b"[" * 5000 + b"\n---\n",
