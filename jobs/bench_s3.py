@@ -25,7 +25,7 @@ from jobs.source_reads import Reads, through_store, timed_reads
 from jobs.synthetic_zoo import build
 from jobs.whole_merge import whole_merge
 from lego_ray.execution.task import tasks_of
-from lego_ray.formats.peft_writer import WEIGHTS_NAME
+from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.storage.open import open_store
 from tests.ceph_gateway import one_server
 

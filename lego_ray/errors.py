@@ -158,6 +158,12 @@ class CatalogError(LegoRayError):
     """A catalog table could not be written or read."""
 
 
+class CatalogVersionMismatch(CatalogError):
+    """A catalog table is of another schema version than this release writes; nothing was written."""
+
+    exit_code = 2
+
+
 class RunFailed(LegoRayError):
     """The job did not finish; nothing was published."""
 

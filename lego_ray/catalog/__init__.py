@@ -1,10 +1,13 @@
 """The catalog: Delta tables of what was scanned and what was merged, and SQL over them.
 
-The calls here take a catalog's URI, as `lego-ray catalog` does; the modules have the parts.
+The calls here take a catalog's URI, as `lego-ray catalog` does; the modules have the parts. Those with
+`at` answer as of that time: a datetime, or ISO 8601 text such as `2026-11-24T10:00Z`, in UTC where it
+names no zone.
 """
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -12,34 +15,39 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lego_ray.catalog.history import MergeDetail
+    from lego_ray.catalog.tables import Catalog
+    from lego_ray.catalog.upkeep.compact import Compacted
+    from lego_ray.catalog.upkeep.migrate import Migrated
+    from lego_ray.catalog.upkeep.vacuum import Vacuumed
+
+Uri = str | PathLike[str]
+Moment = datetime | str | None
 
 
-def sql(catalog: str | PathLike[str], query: str) -> pa.Table:
+def sql(catalog: Uri, query: str, *, at: Moment = None) -> pa.Table:
     """Answers one SELECT over the catalog's tables with DuckDB; see `query.sql`.
 
     Raises:
         CatalogNotFound: If the catalog has no table yet.
         QueryError: If the query is not one SELECT, or cannot be answered.
     """
-    from lego_ray.catalog.opening import open_catalog
     from lego_ray.catalog.query import sql as answer
 
-    return answer(open_catalog(catalog), query)
+    return answer(_open(catalog, at), query)
 
 
-def list_merges(catalog: str | PathLike[str]) -> pa.Table:
+def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:
     """Lists the merges, newest first; see `history.list_merges`.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
     """
     from lego_ray.catalog.history import list_merges as listed
-    from lego_ray.catalog.opening import open_catalog
 
-    return listed(open_catalog(catalog))
+    return listed(_open(catalog, at))
 
 
-def show(catalog: str | PathLike[str], merge: str) -> MergeDetail:
+def show(catalog: Uri, merge: str, *, version: int | None = None, at: Moment = None) -> MergeDetail:
     """Finds one merge by name or merge_id; see `history.show`.
 
     Raises:
@@ -47,19 +55,124 @@ def show(catalog: str | PathLike[str], merge: str) -> MergeDetail:
         InvalidOption: If no merge fits, or several do.
     """
     from lego_ray.catalog.history import show as shown
-    from lego_ray.catalog.opening import open_catalog
 
-    return shown(open_catalog(catalog), merge)
+    return shown(_open(catalog, at), merge, version)
 
 
-def lineage(catalog: str | PathLike[str], merge: str) -> pa.Table:
-    """Says which adapters a merge is made of, and each one's share; see `history.lineage`.
+def lineage(
+    catalog: Uri,
+    merge: str,
+    *,
+    site: str | None = None,
+    rank: int | None = None,
+    version: int | None = None,
+    at: Moment = None,
+) -> pa.Table:
+    """Says which adapters a merge is made of, and each one's share; see `ancestry.lineage`.
+
+    With a site or a merged rank it says which source ranks that is made of; see
+    `ancestry.rank_sources`.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
-        InvalidOption: If no merge fits, or several do.
+        InvalidOption: If no merge fits, or several do; or it has no such site or rank.
     """
-    from lego_ray.catalog.history import lineage as traced
+    from lego_ray.catalog.ancestry import lineage as traced
+    from lego_ray.catalog.ancestry import rank_sources
+
+    opened = _open(catalog, at)
+    if site is None and rank is None:
+        return traced(opened, merge, version)
+    return rank_sources(opened, merge, site=site, rank=rank, version=version)
+
+
+def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None) -> pa.Table:
+    """Says which merges hold an adapter, directly or by way of other merges; see `holders.merges_with`.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If the catalog knows no such adapter, or several.
+    """
+    from os import fspath
+
+    from lego_ray.catalog.holders import merges_with as holding
+
+    return holding(_open(catalog, at), fspath(adapter))
+
+
+def migrate(catalog: Uri) -> list[Migrated]:
+    """Brings a catalog of an earlier release up to this one's schema; see `upkeep.migrate`.
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        CatalogVersionMismatch: If a table is of a later release.
+    """
+    from lego_ray.catalog.upkeep.migrate import migrate as migrated
+
+    return migrated(_to_write(catalog))
+
+
+def compact(catalog: Uri) -> list[Compacted]:
+    """Rewrites each table's small files into large ones; see `upkeep.compact`.
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        CatalogError: If another change took rows away meanwhile; run again.
+    """
+    from lego_ray.catalog.upkeep.compact import compact as compacted
+
+    opened = _to_write(catalog)
+    return [compacted(opened, table) for table in opened.required_tables()]
+
+
+def vacuum(
+    catalog: Uri,
+    *,
+    retention: str | timedelta = "7d",
+    dry_run: bool = False,
+    force: bool = False,
+) -> list[Vacuumed]:
+    """Removes each table's files that were replaced longer ago than the retention; see `upkeep.vacuum`.
+
+    Args:
+        catalog: Which catalog.
+        retention: For how long they are kept: a duration, or text such as `7d` or `36h`.
+        dry_run: Whether only to say what would be removed.
+        force: Whether a retention below a day is meant.
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        InvalidOption: If the retention is too short.
+        CatalogError: If there are files of others in a table's directory.
+    """
+    from lego_ray.catalog.upkeep.durations import check_long_enough, parse_duration
+    from lego_ray.catalog.upkeep.vacuum import vacuum as vacuumed
+
+    kept = parse_duration("--retention", retention)
+    check_long_enough("--retention", kept, force)
+    opened = _open(catalog, None) if dry_run else _to_write(catalog)
+    return [
+        vacuumed(opened, table, kept, dry_run=dry_run, force=force)
+        for table in opened.required_tables()
+    ]
+
+
+def _open(catalog: Uri, at: Moment) -> Catalog:
+    from lego_ray.catalog.moments import parse_moment
     from lego_ray.catalog.opening import open_catalog
 
-    return traced(open_catalog(catalog), merge)
+    opened = open_catalog(catalog)
+    if at is None:
+        return opened
+    return opened.as_of(parse_moment(at) if isinstance(at, str) else at)
+
+
+def _to_write(catalog: Uri) -> Catalog:
+    """Opens a catalog that is there, on a store that loses no commit."""
+    from lego_ray.storage.open import open_store
+    from lego_ray.storage.probe import probe_create_only
+
+    opened = _open(catalog, None)
+    opened.required_tables()
+    probe_create_only(open_store(opened.uri))
+    return opened

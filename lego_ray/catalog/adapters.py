@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lego_ray.catalog.commit import Change, commit
+from lego_ray.catalog.changes import Change, Rows
+from lego_ray.catalog.commit import commit
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogError
@@ -63,8 +64,8 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
         version = (handle.transaction_version(_TRANSACTION) or 0) + 1
         swap = ((_TRANSACTION, version),)
         if n_replaced:
-            return Change(conform(_TABLE, after), swap, mode="overwrite")
-        return Change(conform(_TABLE, after[len(known) :]), swap)
+            return Rows(conform(_TABLE, after), swap, mode="overwrite")
+        return Rows(conform(_TABLE, after[len(known) :]), swap)
 
     commit(lambda: catalog.open_or_create(_TABLE), change, catalog.table_uri(_TABLE))
     return n_written

@@ -5,40 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
+from lego_ray.catalog.changes import Change
 from lego_ray.catalog.location import translate
 from lego_ray.errors import CatalogError, StoreUnavailable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-# Put by put, the library moves an append behind the commits that overtook it; each writer that
-# races costs at most one such step at a time, so this allows far more writers than is sane.
-_LIBRARY_RETRIES = 100
-# Then we look at the table anew. A compare-and-swap loses a whole round to each other writer.
+# We look at the table anew this often. A compare-and-swap loses a whole round to each other writer.
 _CONFLICT_ATTEMPTS = 60
 _FAILURE_ATTEMPTS = 3
 _LONGEST_WAIT = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Rows to write, and the condition that they are written once.
-
-    Attributes:
-        data: Rows that fit the table.
-        transactions: (name, version) pairs stored with the commit. Of two racing commits that share
-            a name only one succeeds; the other looks at the table anew.
-        mode: `overwrite` puts the rows in place of all there are.
-    """
-
-    data: pa.Table
-    transactions: tuple[tuple[str, int], ...]
-    mode: Literal["append", "overwrite"] = "append"
 
 
 def commit(
@@ -59,7 +38,6 @@ def commit(
         CatalogError: If the commit was refused, or lost too many races.
         StorageError: If the store could not be reached or refused access.
     """
-    from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
 
     conflicts = failures = 0
@@ -71,15 +49,7 @@ def commit(
             if change is None:
                 return
             again = True
-            write_deltalake(
-                handle,
-                change.data,
-                mode=change.mode,
-                commit_properties=CommitProperties(
-                    max_commit_retries=_LIBRARY_RETRIES,
-                    app_transactions=[Transaction(*pair) for pair in change.transactions],
-                ),
-            )
+            change.apply(handle)
             return
         except CommitFailedError as error:
             conflicts += 1

@@ -1,8 +1,9 @@
-"""What was merged: the list, one merge, and where its ranks came from."""
+"""What was merged: the list, and one merge."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetai
         CatalogNotFound: If nothing was merged into this catalog yet.
         InvalidOption: If no merge fits, or several do.
     """
-    row = _find(list_merges(catalog).to_pylist(), merge, version)
+    row = find_merge(list_merges(catalog).to_pylist(), merge, version)
     row["versions"] = dict(row["versions"])
     if not catalog.exists("merge_sites"):
         return MergeDetail(row, TABLES["merge_sites"].schema.empty_table())
@@ -71,58 +72,14 @@ def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetai
     return MergeDetail(row, sites.sort_by("site"))
 
 
-def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Table:
-    """Says which adapters a merge is made of, and how much of it is each one's.
-
-    Args:
-        catalog: Where to look.
-        merge: As for `show`.
-        version: As for `show`.
-
-    Returns:
-        One row an adapter, in the merge's own order: adapter_id; uri (null if it was never
-        scanned into this catalog); msus, its ranks that went in; clusters, the merged ranks it
-        is part of; weight, the sum of its shares, in merged ranks.
+def find_merge(
+    rows: Sequence[dict[str, Any]], merge: str, version: int | None = None
+) -> dict[str, Any]:
+    """Finds one merge among rows of `merges`; see `show`.
 
     Raises:
-        CatalogNotFound: If nothing was merged into this catalog yet.
         InvalidOption: If no merge fits, or several do.
     """
-    row = _find(list_merges(catalog).to_pylist(), merge, version)
-    shares: dict[str, dict[str, Any]] = {}
-    if catalog.exists("msus"):
-        msus = catalog.dataset("msus").to_table(
-            columns=["site", "adapter_id", "cluster", "weight"],
-            filter=pc.field("merge_id") == row["merge_id"],
-        )
-        by_cluster = msus.group_by(["adapter_id", "site", "cluster"], use_threads=False).aggregate(
-            [([], "count_all"), ("weight", "sum")]
-        )
-        by_adapter = by_cluster.group_by("adapter_id", use_threads=False).aggregate(
-            [("count_all", "sum"), ([], "count_all"), ("weight_sum", "sum")]
-        )
-        shares = {share["adapter_id"]: share for share in by_adapter.to_pylist()}
-    uris: dict[str, str] = {}
-    if catalog.exists("adapters"):
-        known = catalog.read("adapters", ["adapter_id", "uri", "status"]).to_pylist()
-        uris = {a["adapter_id"]: a["uri"] for a in known if a["status"] == "ok"}
-    ids: list[str] = row["adapter_ids"]
-
-    def column(name: str, kind: pa.DataType) -> pa.Array:
-        return pa.array([shares.get(i, {}).get(name) or 0 for i in ids], kind)
-
-    return pa.table(
-        {
-            "adapter_id": pa.array(ids, pa.string()),
-            "uri": pa.array([uris.get(i) for i in ids], pa.string()),
-            "msus": column("count_all_sum", pa.int64()),
-            "clusters": column("count_all", pa.int64()),
-            "weight": column("weight_sum_sum", pa.float64()),
-        }
-    )
-
-
-def _find(rows: list[dict[str, Any]], merge: str, version: int | None) -> dict[str, Any]:
     named = [r for r in rows if r["name"] == merge]
     if named and version is None:
         return max(named, key=lambda r: int(r["version"]))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lego_ray.catalog.commit import Change, commit
+from lego_ray.catalog.changes import Change, Rows
+from lego_ray.catalog.commit import commit
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogError
@@ -26,7 +27,8 @@ def append_merge(
     """Records a merge, once: its row in `merges` is the commit point.
 
     Readers of the catalog see no detail of a merge before that row. Call it again after a crash at
-    any point: what is there is left as it was, and what is missing is added.
+    any point: what is there is left as it was, and what is missing is added, also if a garbage
+    collection took details away meanwhile.
 
     Args:
         catalog: Where to.
@@ -50,8 +52,11 @@ def append_merge(
     for table, rows in details.items():
         if not pc.all(pc.equal(rows["merge_id"], merge_id), min_count=0).as_py():
             raise CatalogError(f"{table}.merge_id", f"some rows are not of merge {merge_id}")
+    if is_recorded(catalog, str(merge_id)):
+        return False
     for table, rows in details.items():
-        catalog.append(table, rows, idempotency=(str(merge_id), 1))
+        if rows.num_rows:
+            _append_details(catalog, table, str(merge_id), rows)
 
     recorded = False
 
@@ -68,10 +73,45 @@ def append_merge(
             data = conform("merges", [{**merge, "version": _next_version(handle, catalog, merge)}])
         name, version = data["name"][0].as_py(), data["version"][0].as_py()
         # The second name keeps two merges that race from getting one version.
-        return Change(data, ((str(merge_id), 1), (f"name:{name}", version)))
+        return Rows(data, ((str(merge_id), 1), (f"name:{name}", version)))
 
     commit(lambda: catalog.open_or_create("merges"), change, catalog.table_uri("merges"))
     return recorded
+
+
+def is_recorded(catalog: Catalog, merge_id: str) -> bool:
+    """Tells whether a merge has its row, from the log alone."""
+    if not catalog.exists("merges"):
+        return False
+    return catalog.open("merges").transaction_version(merge_id) is not None
+
+
+def details_are_there(version: int) -> bool:
+    """Reads the version under which a table of details has a merge's id among its transactions.
+
+    It counts up by one when they are written, by one when they are taken away, and by two when a run
+    that found them there means to use them; so those that are there have an odd one, and one that has
+    not changed for a day is of a run that has not been at it for a day.
+    """
+    return version % 2 == 1
+
+
+def _append_details(catalog: Catalog, table: str, merge_id: str, rows: pa.Table) -> None:
+    """Appends a merge's details, or says that they are in use if they are there."""
+    first: int | None = None
+
+    def change(handle: DeltaTable, again: bool) -> Change | None:
+        nonlocal first
+        del again
+        version = handle.transaction_version(merge_id) or 0
+        first = version if first is None else first
+        if not details_are_there(version):
+            return Rows(rows, ((merge_id, version + 1),))
+        if version > first:  # by this call, in a try whose answer got lost, or by one that raced it
+            return None
+        return Rows(rows.slice(0, 0), ((merge_id, version + 2),))
+
+    commit(lambda: catalog.open_or_create(table), change, catalog.table_uri(table))
 
 
 def _next_version(handle: DeltaTable, catalog: Catalog, merge: Row) -> int:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import CatalogNotFound, QueryError
+from lego_ray.errors import QueryError
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,13 +48,7 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
     """
     import duckdb
 
-    tables = catalog.tables()
-    if not tables:
-        raise CatalogNotFound(
-            catalog.uri,
-            "there is no catalog table here",
-            "Check --catalog, or scan or merge first.",
-        )
+    tables = catalog.required_tables()
     # One that nothing was written to yet is empty, not unknown.
     rows = {
         table: catalog.dataset(table) if table in tables else spec.schema.empty_table()

@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-# Counts up whenever a column is added or changes its meaning; every table carries the one it was
-# made with, and a table newer than this code is refused rather than misread.
-SCHEMA_VERSION = 1
+# Counts up whenever a column is added or changes its meaning. Every table carries the one it is of:
+# a newer one than this is refused rather than misread, an older one is read and, once it was brought up
+# by `upkeep.migrate`, written. A column that is added comes last in its table and may be null.
+SCHEMA_VERSION = 2
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -30,12 +31,22 @@ class Column:
         type: As read by Arrow.
         doc: What a value means, with its unit.
         nullable: Whether a value may be missing.
+        since: The schema version it came with.
     """
 
     name: str
     type: pa.DataType
     doc: str
     nullable: bool = False
+    since: int = 1
+
+    @property
+    def field(self) -> pa.Field:
+        """As a field of an Arrow schema; its metadata has the meaning under `doc`.
+
+        The text is there twice: `comment` is where Delta Lake readers look for it.
+        """
+        return pa.field(self.name, self.type, self.nullable, {"doc": self.doc, "comment": self.doc})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +65,8 @@ class TableSpec:
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema; each field's metadata has its meaning under `doc`.
-
-        The text is there twice: `comment` is where Delta Lake readers look for it.
-        """
-        return pa.schema(
-            [
-                pa.field(c.name, c.type, c.nullable, {"doc": c.doc, "comment": c.doc})
-                for c in self.columns
-            ]
-        )
+        """The Arrow schema."""
+        return pa.schema([column.field for column in self.columns])
 
 
 _ADAPTERS = TableSpec(
@@ -113,6 +116,31 @@ _MERGES = TableSpec(
         Column("created_at", _TIME, "When it was published (UTC)."),
         Column("seconds", _DOUBLE, "Wall time of the run, in seconds."),
         Column("versions", _MAP, "Versions of the software that made it, by package."),
+        Column(
+            "licenses",
+            _STRINGS,
+            "Licences of the sources, each once; `unknown` for those whose card names none.",
+            True,
+            since=2,
+        ),
+        Column(
+            "license_conflicts",
+            _STRINGS,
+            "What to check about them before the merged adapter is passed on, in sentences.",
+            True,
+            since=2,
+        ),
+        Column(
+            "output_adapter_id",
+            _STRING,
+            "The merged adapter's own adapter_id, by which a later merge of it names it.",
+            True,
+            since=2,
+        ),
+        Column("n_sites", _LONG, "Rows it has in `merge_sites`.", True, since=2),
+        Column(
+            "n_msus", _LONG, "Rows it has in `msus`; 0 if the method mixes MSUs.", True, since=2
+        ),
     ),
 )
 
@@ -190,10 +218,14 @@ DETAIL_TABLES = frozenset({"merge_sites", "msus"})
 
 def describe() -> str:
     """Documents every table and column in Markdown, for the README."""
-    parts = [f"Schema version {SCHEMA_VERSION}."]
+    parts = [
+        f"Schema version {SCHEMA_VERSION}. Columns of a later version than 1 say so, and are null in "
+        "rows written before."
+    ]
     for spec in TABLES.values():
         rows = [
-            f"| `{c.name}` | {_type_name(c.type)}{' or null' if c.nullable else ''} | {c.doc} |"
+            f"| `{c.name}` | {_type_name(c.type)}{' or null' if c.nullable else ''} | {c.doc}"
+            f"{f' Since version {c.since}.' if c.since > 1 else ''} |"
             for c in spec.columns
         ]
         head = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,18 +13,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from lego_ray.catalog.commit import Change, commit
+from lego_ray.catalog.changes import Change, Rows
+from lego_ray.catalog.commit import commit
 from lego_ray.catalog.location import delta_options, explain, table_uri
+from lego_ray.catalog.moments import check_files, past, travel
 from lego_ray.catalog.reading import native_filesystem
 from lego_ray.catalog.rows import Row, conform, table_spec
 from lego_ray.catalog.schema import DETAIL_TABLES, SCHEMA_VERSION, TABLES
+from lego_ray.catalog.versions import VERSION_KEY, check_current, check_readable
 from lego_ray.errors import CatalogError, CatalogNotFound
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-
-# Where a table keeps the version of the schema it was made with.
-VERSION_KEY = "lego_ray.schema_version"
 
 # Commits between checkpoints; the library's 100 makes each opening read 50 small objects on
 # average. Eight racing writers on S3 took 87 s with 100, 72 s with 20 (on a loaded machine).
@@ -41,10 +42,26 @@ class Catalog:
         uri: A directory, as a path or `file://`, or `s3://bucket/prefix`.
         storage_options: Options of the Delta Lake library, such as `AWS_ENDPOINT_URL`. Not shown
             when the catalog is printed, since secrets are among them.
+        at: The moment it is read as of, in UTC; None for the present. See `as_of`.
     """
 
     uri: str
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    at: datetime | None = None
+
+    def as_of(self, moment: datetime) -> Catalog:
+        """The catalog as it was, to read only: the merges recorded by then, with all their details.
+
+        A merge counts from the commit of its row, an instant after its `created_at`. Details are
+        written before it and never change, so they are read as they are kept now.
+
+        Args:
+            moment: When; in UTC if it names no zone.
+
+        Raises:
+            InvalidOption: If it is to come.
+        """
+        return replace(self, at=past(moment))
 
     def append(
         self,
@@ -76,7 +93,7 @@ class Catalog:
             known = again or idempotency is not None
             if known and (handle.transaction_version(name) or 0) >= version:
                 return None
-            return Change(data, transactions=((name, version),))
+            return Rows(data, transactions=((name, version),))
 
         commit(lambda: self.open_or_create(table), change, self.table_uri(table))
 
@@ -99,34 +116,56 @@ class Catalog:
             return dataset.to_table(columns=None if columns is None else list(columns))
 
     def exists(self, table: str) -> bool:
-        """Tells whether anything was ever written to a table."""
+        """Tells whether anything was ever written to a table, by the moment it is read as of."""
         from deltalake import DeltaTable
 
         table_spec(table)
+        if self.at is not None:
+            try:
+                self.open("merges" if table in DETAIL_TABLES else table)
+            except CatalogNotFound:
+                return False
+            return self._present.exists(table)
         with explain(self.table_uri(table)):
             return DeltaTable.is_deltatable(self.table_uri(table), self._options)
 
     def dataset(self, table: str) -> ds.Dataset:
-        """Opens a table's present state as a pyarrow dataset, without reading its rows.
+        """Opens a table's state as a pyarrow dataset, without reading its rows.
 
-        Of `merge_sites` and `msus` it has the rows of merges that are in `merges` only: the rest
-        are of runs that were cut short or are still publishing.
+        Its columns are those of the present schema version; a table of an older one has nulls in the
+        newer of them. Of `merge_sites` and `msus` it has the rows of merges that are in `merges` only:
+        the rest are of runs that were cut short or are still publishing.
 
         Raises:
             CatalogNotFound: If there is no such table yet.
         """
         table_spec(table)
         if table not in DETAIL_TABLES:
-            return self._whole(table)
+            return self.whole(table)
         # `merges` first: details of whatever it lists were committed before it.
         ids = pa.array([], pa.string())
         if self.exists("merges"):
-            ids = self._whole("merges").to_table(["merge_id"]).column("merge_id").combine_chunks()
-        return self._whole(table).filter(pc.field("merge_id").isin(ids))
+            ids = self.whole("merges").to_table(["merge_id"]).column("merge_id").combine_chunks()
+        return self._present.whole(table).filter(pc.field("merge_id").isin(ids))
 
     def tables(self) -> tuple[str, ...]:
         """Names the tables that exist."""
         return tuple(table for table in TABLES if self.exists(table))
+
+    def required_tables(self) -> tuple[str, ...]:
+        """Names the tables that exist, of which there must be one.
+
+        Raises:
+            CatalogNotFound: If there is none.
+        """
+        tables = self.tables()
+        if not tables:
+            raise CatalogNotFound(
+                self.uri,
+                "there is no catalog table here",
+                "Check --catalog, or scan or merge first.",
+            )
+        return tables
 
     def table_uri(self, table: str) -> str:
         """Says where a table is, as any Delta Lake reader takes it."""
@@ -137,11 +176,12 @@ class Catalog:
         return native_filesystem(self.table_uri(table), self.storage_options)
 
     def open(self, table: str) -> DeltaTable:
-        """Opens a table's present state.
+        """Opens a table's state: the present one, or that of the moment it is read as of.
 
         Raises:
             CatalogNotFound: If there is no such table yet.
-            CatalogError: If it was made by a later version of lego-ray.
+            CatalogVersionMismatch: If it was made by a later version of lego-ray.
+            CatalogError: If its log does not go back far enough.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
@@ -155,21 +195,34 @@ class Catalog:
                 raise CatalogNotFound(
                     uri, "there is no such table", "Check --catalog, or scan or merge first."
                 ) from error
-            version = int(handle.metadata().configuration.get(VERSION_KEY, "0"))
-        if version > SCHEMA_VERSION:
-            raise CatalogError(
-                uri,
-                f"its schema version is {version}, and this lego-ray knows up to {SCHEMA_VERSION}",
-                "Upgrade lego-ray.",
-            )
+            check_readable(uri, handle)
+            if self.at is not None:
+                travel(uri, handle, self.at)
         return handle
 
+    def check_writable(self) -> None:
+        """Makes sure that rows of this release fit the tables there are; reads their logs only.
+
+        Raises:
+            CatalogVersionMismatch: If a table is of another schema version.
+        """
+        for table in self.tables():
+            check_current(self.table_uri(table), self.open(table))
+
     def open_or_create(self, table: str) -> DeltaTable:
-        """Opens a table, making it empty if there is none; any number may do so at once."""
+        """Opens a table to write to, making it empty if there is none; any number may do so at once.
+
+        Raises:
+            CatalogVersionMismatch: If it is of another schema version.
+        """
         from deltalake import DeltaTable
 
+        if self.at is not None:
+            raise CatalogError(self.uri, "a catalog as it was at some time cannot be written")
         try:
-            return self.open(table)
+            handle = self.open(table)
+            check_current(self.table_uri(table), handle)
+            return handle
         except CatalogNotFound:
             spec = table_spec(table)
             DeltaTable.create(
@@ -187,10 +240,29 @@ class Catalog:
             )
             return self.open(table)
 
-    def _whole(self, table: str) -> ds.Dataset:
+    def whole(self, table: str) -> ds.Dataset:
+        """Opens a table as `dataset` does, with the rows that belong to no merge.
+
+        Raises:
+            CatalogNotFound: If there is no such table yet.
+            CatalogError: If a vacuum took files of the moment it is read as of away.
+        """
         handle = self.open(table)
-        with explain(self.table_uri(table)):
-            return handle.to_pyarrow_dataset(filesystem=self.filesystem(table))
+        uri, files = self.table_uri(table), self.filesystem(table)
+        with explain(uri):
+            if self.at is not None:
+                check_files(uri, handle, files, self.at)
+            dataset = handle.to_pyarrow_dataset(filesystem=files)
+            stored = set(dataset.schema.names)
+            newer = [f for f in table_spec(table).schema if f.name not in stored]
+            if newer:
+                columns = pa.schema([*dataset.schema, *newer])
+                dataset = handle.to_pyarrow_dataset(filesystem=files, schema=columns)
+            return dataset
+
+    @property
+    def _present(self) -> Catalog:
+        return replace(self, at=None)
 
     @property
     def _options(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`lego-ray catalog`: questions to a catalog."""
+"""`lego-ray catalog`: questions to a catalog. Its upkeep is in `upkeep`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,27 @@ if TYPE_CHECKING:
 SHOWN = 100
 
 
+at = click.option(
+    "--at",
+    metavar="TIME",
+    help="Answer as of then, such as 2026-11-24T10:00Z; in UTC if it names no zone.",
+)
+version = click.option(
+    "--version", type=int, metavar="N", help="Which merge of that name. [default: the latest]"
+)
+
+
 @click.group()
 def catalog() -> None:
-    """Ask a catalog what was scanned and merged."""
+    """Ask a catalog what was scanned and merged, and keep it in order."""
 
 
 @catalog.command()
 @click.argument("query")
 @options.required_catalog
+@at
 @options.as_json
-def sql(query: str, catalog: str, as_json: bool) -> None:
+def sql(query: str, catalog: str, at: str | None, as_json: bool) -> None:
     """Answer one SELECT over the tables adapters, merges, merge_sites and msus.
 
     \b
@@ -34,17 +45,18 @@ def sql(query: str, catalog: str, as_json: bool) -> None:
     """
     from lego_ray import catalog as calls
 
-    _print_rows(calls.sql(catalog, query), as_json)
+    _print_rows(calls.sql(catalog, query, at=at), as_json)
 
 
 @catalog.command("list")
 @options.required_catalog
+@at
 @options.as_json
-def list_(catalog: str, as_json: bool) -> None:
+def list_(catalog: str, at: str | None, as_json: bool) -> None:
     """List the merges, newest first."""
     from lego_ray import catalog as calls
 
-    table = calls.list_merges(catalog)
+    table = calls.list_merges(catalog, at=at)
     shown = ["name", "version", "method", "rank", "created_at", "seconds", "output_uri", "merge_id"]
     _print_rows(table if as_json else table.select(shown), as_json)
 
@@ -52,12 +64,14 @@ def list_(catalog: str, as_json: bool) -> None:
 @catalog.command()
 @click.argument("merge")
 @options.required_catalog
+@version
+@at
 @options.as_json
-def show(merge: str, catalog: str, as_json: bool) -> None:
+def show(merge: str, catalog: str, version: int | None, at: str | None, as_json: bool) -> None:
     """Show one merge, by its name or merge_id, and its sites."""
     from lego_ray import catalog as calls
 
-    detail = calls.show(catalog, merge)
+    detail = calls.show(catalog, merge, version=version, at=at)
     if as_json:
         sites = [_json_row(row) for row in detail.sites.to_pylist()]
         merged = _json_row(detail.merge)
@@ -69,14 +83,39 @@ def show(merge: str, catalog: str, as_json: bool) -> None:
 
 
 @catalog.command()
-@click.argument("merge")
+@click.argument("merge", required=False)
+@click.option("--adapter", metavar="ADAPTER", help="List the merges that hold this adapter.")
+@click.option("--site", metavar="SITE", help="List the source ranks of this site's merged ranks.")
+@click.option(
+    "--rank", type=int, metavar="I", help="List the source ranks of this merged rank, from 0."
+)
 @options.required_catalog
+@version
+@at
 @options.as_json
-def lineage(merge: str, catalog: str, as_json: bool) -> None:
-    """Say which adapters a merge is made of, and how much of it is each one's."""
+def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any) -> None:
+    """Say what a merge is made of, or what an adapter went into.
+
+    With MERGE: its adapters, and how much of it is each one's; with --site or --rank, which rank of
+    which adapter went into each merged rank. With --adapter, by its adapter_id, URI or name: every
+    merge that holds it, directly or by way of a merged adapter.
+
+    \b
+    Examples:
+      lego-ray catalog lineage merged --catalog ./catalog
+      lego-ray catalog lineage merged --site layers.0.q_proj --rank 3 --catalog ./catalog
+      lego-ray catalog lineage --adapter ./adapters/french --catalog ./catalog
+    """
     from lego_ray import catalog as calls
 
-    _print_rows(calls.lineage(catalog, merge), as_json)
+    if (merge is None) == (adapter is None):
+        raise click.UsageError("give either MERGE or --adapter")
+    if merge is not None:
+        _print_rows(calls.lineage(given.pop("catalog"), merge, **given), as_json)
+        return
+    if any(given[name] is not None for name in ("site", "rank", "version")):
+        raise click.UsageError("--site, --rank and --version go with MERGE, not with --adapter")
+    _print_rows(calls.merges_with(given["catalog"], str(adapter), at=given["at"]), as_json)
 
 
 def _print_rows(table: pa.Table, as_json: bool) -> None:

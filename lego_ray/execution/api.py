@@ -274,7 +274,7 @@ def merge(
         largest), `ranks` (by site, if there was a budget), `nearest_error` (relative error of the
         nearest adapter of these ranks, where they were chosen by it), `method`, `seconds`,
         `bytes_read` (by this call, to choose ranks too), `resumed_sites` (taken from an earlier,
-        unfinished run), `warnings`.
+        unfinished run), `licenses` (of the sources, each once), `warnings`.
 
     Raises:
         BadInput: If it cannot be made as asked; nothing was written.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import Progress, Solved, check_strict, note_planned, solve_plan
-from lego_ray.formats.peft_writer import WEIGHTS_NAME
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
@@ -74,6 +72,8 @@ def run_merge(
             journal.note("already published", done["merge_id"], output=output)
             return _record_of_published(done, output, catalog, scan.bytes_read, started)
         checkpoints.check()
+        if catalog:
+            catalog.check_writable()
         probe_create_only(store)
         if catalog:
             probe_create_only(open_store(catalog.uri))
@@ -125,19 +125,19 @@ def _catalogue(
     catalog: Catalog, solved: Solved, output: str, files: dict[str, bytes], seconds: float
 ) -> None:
     plan, now = solved.plan, datetime.now(UTC)
+    sites = site_rows(plan.digest, solved.sites)
+    msus = msu_table(plan.digest, solved.sites, [a.adapter_id for a in plan.adapters])
     record_adapters(catalog, adapter_rows(Inventory(plan.adapters, plan.refused), now))
-    append_merge(
-        catalog,
-        merge_row(
-            plan,
-            output=output,
-            content_hash=hashlib.sha256(files[WEIGHTS_NAME]).hexdigest(),
-            created_at=now,
-            seconds=seconds,
-        ),
-        site_rows(plan.digest, solved.sites),
-        msu_table(plan.digest, solved.sites, [a.adapter_id for a in plan.adapters]),
+    row = merge_row(
+        plan,
+        output=output,
+        files=files,
+        n_sites=len(sites),
+        n_msus=msus.num_rows,
+        created_at=now,
+        seconds=seconds,
     )
+    append_merge(catalog, row, sites, msus)
 
 
 def _record(
@@ -166,6 +166,7 @@ def _record(
         "seconds": round(seconds, 3),
         "bytes_read": bytes_read,
         "resumed_sites": solved.resumed_sites,
+        "licenses": list(plan.licences),
         "warnings": list(plan.warnings),
     }
 
@@ -194,5 +195,6 @@ def _record_of_published(
         "seconds": round(time.perf_counter() - started, 3),
         "bytes_read": bytes_read,
         "resumed_sites": 0,
-        "warnings": [],
+        "licenses": manifest.get("licenses", []),
+        "warnings": list(manifest.get("license_conflicts", [])),
     }

@@ -14,8 +14,7 @@ from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows
 from lego_ray.formats.layouts import check_layout, recognise
 from lego_ray.formats.model_card import ModelCard, parse_card
 from lego_ray.formats.peft import FullWeights, read_adapter
-from lego_ray.formats.peft_config import CONFIG_NAME
-from lego_ray.formats.peft_writer import WEIGHTS_NAME
+from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import AdapterRecord, Refused, TensorSpan
 from lego_ray.formats.refusals import check_config
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header

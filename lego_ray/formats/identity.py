@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import TensorSpan
+from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.formats.strict_json import parse_object
 
 # Bytes sampled at each end of the tensors: enough that two trained adapters differ in them, little
@@ -59,3 +60,23 @@ def adapter_id(
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
+
+
+def adapter_id_of(config: bytes, weights: bytes) -> str:
+    """The `adapter_id` of an adapter whose files are at hand.
+
+    Args:
+        config: Bytes of `adapter_config.json`.
+        weights: Bytes of `adapter_model.safetensors`.
+
+    Returns:
+        What a scan will call it, wherever it is put.
+
+    Raises:
+        MalformedAdapter: If one of them is damaged.
+    """
+    length = header_length(weights[:LENGTH_BYTES], len(weights), "weights")
+    table = weights[LENGTH_BYTES : LENGTH_BYTES + length]
+    spans, _ = parse_header(table, len(weights), "weights")
+    head, tail = sample_windows(spans)
+    return adapter_id(config, spans, len(weights), weights[slice(*head)], weights[slice(*tail)])

@@ -12,6 +12,7 @@ from lego_ray.formats.peft_patterns import SitePattern, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
 
 CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
 
 # What PEFT takes where the file says nothing.
 DEFAULT_RANK = 8

@@ -16,12 +16,10 @@ from torch import Tensor
 
 from lego_ray.errors import InvalidOption, ShapeMismatch
 from lego_ray.formats.decode import DTYPES, check_finite
-from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.peft_keys import factor_key, full_weight_key
 from lego_ray.formats.peft_patterns import exact_key
 from lego_ray.formats.record import SiteKind
-
-WEIGHTS_NAME = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -57,6 +57,11 @@ def merge(**changes: Any) -> dict[str, Any]:
         "created_at": NOW,
         "seconds": 1.5,
         "versions": {"lego-ray": "0.1.0", "torch": "2.7.0"},
+        "licenses": ["mit", "unknown"],
+        "license_conflicts": [],
+        "output_adapter_id": "o" * 64,
+        "n_sites": 2,
+        "n_msus": 5,
         **changes,
     }
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lego_ray.catalog.adapters import record_adapters
-from lego_ray.catalog.history import lineage, list_merges, show
+from lego_ray.catalog.history import list_merges, show
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogNotFound, InvalidOption
-from tests.catalog.sample import NOW, adapter, details, merge
+from tests.catalog.sample import NOW, details, merge
 
 
 @pytest.fixture
@@ -79,15 +78,6 @@ def test_a_merge_without_details_is_shown(tmp_path: Path) -> None:
     catalog = Catalog(str(tmp_path))
     append_merge(catalog, merge(), [], [])
     assert show(catalog, "support").summary()["sites"] == 0
-    assert lineage(catalog, "support")["msus"].to_pylist() == [0, 0]
-
-
-def test_lineage_counts_each_adapters_share(catalog: Catalog) -> None:
-    record_adapters(catalog, [adapter()])
-    assert lineage(catalog, "sales").to_pylist() == [
-        {"adapter_id": "a" * 64, "uri": "/zoo/a", "msus": 4, "clusters": 4, "weight": 2.0},
-        {"adapter_id": "b" * 64, "uri": None, "msus": 1, "clusters": 1, "weight": 0.5},
-    ]
 
 
 def test_an_empty_catalog_is_not_found(tmp_path: Path) -> None:

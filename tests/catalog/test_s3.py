@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lego_ray.catalog.adapters import record_adapters
-from lego_ray.catalog.history import lineage, show
+from lego_ray.catalog.ancestry import lineage
+from lego_ray.catalog.history import show
+from lego_ray.catalog.holders import merges_with
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.query import sql
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import AccessDenied, CatalogNotFound, ObjectNotFound, StoreUnavailable
+from lego_ray.catalog.upkeep.migrate import migrate
+from lego_ray.errors import (
+    AccessDenied,
+    CatalogNotFound,
+    CatalogVersionMismatch,
+    ObjectNotFound,
+    StoreUnavailable,
+)
 from tests.catalog.sample import adapter, details, merge, msu, refused
+from tests.catalog.stores import s3_options
+from tests.catalog.version_one import write_table
 
 if TYPE_CHECKING:
     from tests.s3_server import S3Server
@@ -25,20 +36,9 @@ N_PROCESSES = 8
 N_APPENDS = 50
 
 
-def options(server: S3Server, **changes: str) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": server.endpoint_url,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        "AWS_REGION": "us-east-1",
-        **changes,
-    }
-
-
 @pytest.fixture
 def catalog(s3_server: S3Server, s3_bucket: str) -> Catalog:
-    return Catalog(f"s3://{s3_bucket}/team/catalog", options(s3_server))
+    return Catalog(f"s3://{s3_bucket}/team/catalog", s3_options(s3_server))
 
 
 def append_many(catalog: Catalog, worker: int) -> None:
@@ -67,7 +67,7 @@ def test_processes_that_append_at_once_lose_and_double_nothing(catalog: Catalog)
 
 
 def test_the_whole_catalog_works_as_on_disk(s3_server: S3Server, s3_bucket: str) -> None:
-    catalog = Catalog(f"s3://{s3_bucket}/a team/catalog", options(s3_server))
+    catalog = Catalog(f"s3://{s3_bucket}/a team/catalog", s3_options(s3_server))
     with pytest.raises(CatalogNotFound):
         catalog.read("merges")
     assert record_adapters(catalog, [adapter(), refused()]) == 2
@@ -77,32 +77,34 @@ def test_the_whole_catalog_works_as_on_disk(s3_server: S3Server, s3_bucket: str)
     assert sql(catalog, "SELECT count(*) AS n FROM msus").to_pylist() == [{"n": 5}]
     assert show(catalog, "support").summary()["sites"] == 2
     assert lineage(catalog, "support")["uri"].to_pylist() == ["/zoo/a", None]
+    assert merges_with(catalog, "/zoo/a")["name"].to_pylist() == ["support"]
 
 
-def test_polars_reads(catalog: Catalog) -> None:
-    polars = pytest.importorskip("polars")
-    append_merge(catalog, merge(), *details())
-    frame = polars.read_delta(
-        catalog.table_uri("msus"), storage_options=dict(catalog.storage_options)
-    )
-    assert frame.height == 5
+def test_a_catalog_of_version_one_is_migrated(catalog: Catalog) -> None:
+    options = dict(catalog.storage_options)
+    write_table(catalog.uri, "merges", [merge()], [("m" * 64, 1)], options)
+    with pytest.raises(CatalogVersionMismatch):
+        append_merge(catalog, merge(merge_id="n" * 64, version=None), *details("n" * 64))
+    assert migrate(catalog)[0].version_before == 1
+    append_merge(catalog, merge(merge_id="n" * 64, version=None), *details("n" * 64))
+    assert sorted(catalog.read("merges")["n_msus"].to_pylist(), key=str) == [5, None]
 
 
 def test_a_wrong_secret_is_denied(s3_server: S3Server, s3_bucket: str) -> None:
-    catalog = Catalog(f"s3://{s3_bucket}/c", options(s3_server, AWS_SECRET_ACCESS_KEY="wrong"))
+    catalog = Catalog(f"s3://{s3_bucket}/c", s3_options(s3_server, AWS_SECRET_ACCESS_KEY="wrong"))
     for touch in (lambda: catalog.read("merges"), lambda: catalog.append("merges", [merge()])):
         with pytest.raises(AccessDenied):
             touch()
 
 
 def test_a_bucket_that_is_not_there_is_said_so(s3_server: S3Server) -> None:
-    catalog = Catalog("s3://no-such-bucket-here/c", options(s3_server))
+    catalog = Catalog("s3://no-such-bucket-here/c", s3_options(s3_server))
     with pytest.raises(ObjectNotFound, match="bucket"):
         catalog.append("merges", [merge()])
 
 
 def test_a_server_that_is_not_there_is_unavailable(s3_server: S3Server) -> None:
     # Port 9 is the discard service, which nobody runs.
-    gone = options(s3_server, AWS_ENDPOINT_URL="http://127.0.0.1:9", max_retries="1")
+    gone = s3_options(s3_server, AWS_ENDPOINT_URL="http://127.0.0.1:9", max_retries="1")
     with pytest.raises(StoreUnavailable):
         Catalog("s3://bucket/c", gone).append("merges", [merge()])

@@ -13,7 +13,8 @@ import pytest
 
 from lego_ray.catalog import commit as commit_module
 from lego_ray.catalog.schema import SCHEMA_VERSION, TABLES
-from lego_ray.catalog.tables import VERSION_KEY, Catalog
+from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.versions import VERSION_KEY
 from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption
 from tests.catalog.sample import adapter, merge, msu
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from lego_ray.execution.publishing.manifest import versions
 from lego_ray.execution.task import SiteResult
+from lego_ray.formats.identity import adapter_id_of
+from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import canonical_json
@@ -49,9 +52,17 @@ def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, A
 
 
 def merge_row(
-    plan: Plan, *, output: str, content_hash: str, created_at: datetime, seconds: float
+    plan: Plan,
+    *,
+    output: str,
+    files: Mapping[str, bytes],
+    n_sites: int,
+    n_msus: int,
+    created_at: datetime,
+    seconds: float,
 ) -> dict[str, Any]:
     """The row of `merges`; the catalog counts its version."""
+    weights = files[WEIGHTS_NAME]
     return {
         "merge_id": plan.digest,
         "name": plan.recipe.name,
@@ -62,11 +73,16 @@ def merge_row(
         "seed": plan.recipe.seed,
         "adapter_ids": [a.adapter_id for a in plan.adapters],
         "output_uri": output,
-        "content_hash": content_hash,
+        "content_hash": hashlib.sha256(weights).hexdigest(),
         "status": "ok",
         "created_at": created_at,
         "seconds": seconds,
         "versions": versions(),
+        "licenses": list(plan.licences),
+        "license_conflicts": list(plan.licence_conflicts),
+        "output_adapter_id": adapter_id_of(files[CONFIG_NAME], weights),
+        "n_sites": n_sites,
+        "n_msus": n_msus,
     }
 
 

@@ -49,6 +49,8 @@ def manifest_of(
         "recipe": plan.recipe.as_json(),
         "base_model": plan.base_model,
         "dtype": plan.dtype,
+        "licenses": list(plan.licences),
+        "license_conflicts": list(plan.licence_conflicts),
         "sites": plan.n_sites,
         "nearest_error": plan.nearest_error,
         "sources": [
@@ -84,6 +86,21 @@ def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
 
 
+def _is_complete(manifest: Mapping[str, Any]) -> bool:
+    """Whether all is there that readers of a manifest rely on; what they read else may be missing."""
+    files, sources = manifest["files"], manifest["sources"]
+    return (
+        isinstance(manifest["merge_id"], str)
+        and isinstance(manifest["recipe"], dict)
+        and isinstance(files, dict)
+        and all(
+            isinstance(f["bytes"], int) and isinstance(f["sha256"], str) for f in files.values()
+        )
+        and isinstance(sources, list)
+        and all(isinstance(s["adapter_id"], str) and isinstance(s["uri"], str) for s in sources)
+    )
+
+
 def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
     """Reads a manifest.
 
@@ -93,7 +110,7 @@ def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
     try:
         manifest = json.loads(data)
         known = manifest["manifest_version"] == MANIFEST_VERSION
-        complete = all(k in manifest for k in ("merge_id", "sources", "files", "recipe"))
+        complete = _is_complete(manifest)
     except (ValueError, KeyError, TypeError):
         known = complete = False
     if not (known and complete):

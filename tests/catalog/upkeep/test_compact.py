@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lego_ray.catalog.compact import compact
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import CatalogNotFound, InvalidOption
+from lego_ray.catalog.upkeep.compact import Compacted, compact
+from lego_ray.errors import CatalogNotFound
 from tests.catalog.sample import adapter
 
 N_APPENDS = 12
@@ -28,29 +28,27 @@ def files(catalog: Catalog) -> int:
 
 def test_files_become_one_and_rows_stay(catalog: Catalog) -> None:
     before = catalog.read("adapters").sort_by("uri")
-    done = compact(catalog, "adapters")
-    assert (done.files_before, done.files_after, done.files_removed) == (N_APPENDS, 1, 0)
+    assert compact(catalog, "adapters") == Compacted("adapters", N_APPENDS, 1)
     assert files(catalog) == N_APPENDS + 1, "readers of the former state still need them"
     assert catalog.read("adapters").sort_by("uri").equals(before)
     catalog.append("adapters", [adapter(uri="/zoo/new")])
     assert catalog.read("adapters").num_rows == N_APPENDS + 1
 
 
-def test_files_out_of_use_are_removed_after_the_retention(catalog: Catalog) -> None:
-    assert compact(catalog, "adapters", retention_hours=0).files_removed == N_APPENDS
-    assert files(catalog) == 1
-    assert catalog.read("adapters").num_rows == N_APPENDS
+def test_a_compact_table_is_left_alone(catalog: Catalog) -> None:
+    compact(catalog, "adapters")
+    log = sorted(Path(catalog.table_uri("adapters"), "_delta_log").iterdir())
+    assert compact(catalog, "adapters") == Compacted("adapters", 1, 1)
+    assert sorted(Path(catalog.table_uri("adapters"), "_delta_log").iterdir()) == log
 
 
 def test_a_named_append_stays_known(catalog: Catalog) -> None:
     catalog.append("adapters", [adapter(uri="/zoo/named")], idempotency=("load", 1))
-    compact(catalog, "adapters", retention_hours=0)
+    compact(catalog, "adapters")
     catalog.append("adapters", [adapter(uri="/zoo/named")], idempotency=("load", 1))
     assert catalog.read("adapters").num_rows == N_APPENDS + 1
 
 
-def test_faults_are_explained(catalog: Catalog) -> None:
+def test_a_table_that_is_not_there_is_not_found(catalog: Catalog) -> None:
     with pytest.raises(CatalogNotFound):
         compact(catalog, "msus")
-    with pytest.raises(InvalidOption):
-        compact(catalog, "adapters", retention_hours=-1)

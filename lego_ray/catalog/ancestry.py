@@ -1,0 +1,214 @@
+"""Where a merge came from: its adapters, and the source ranks of each of its own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lego_ray.catalog.history import find_merge, list_merges
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import InvalidOption
+
+
+def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Table:
+    """Says which adapters a merge is made of, and how much of it is each one's.
+
+    Args:
+        catalog: Where to look.
+        merge: As for `history.show`.
+        version: As for `history.show`.
+
+    Returns:
+        One row an adapter, in the merge's own order: adapter_id; uri (null if it was never
+        scanned into this catalog); msus, its ranks that went in; clusters, the merged ranks it
+        is part of; weight, the sum of its shares, in merged ranks; merge_id, the merge whose output
+        it is (null if it is none's).
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If no merge fits, or several do.
+    """
+    merges = list_merges(catalog).to_pylist()
+    row = find_merge(merges, merge, version)
+    ids: list[str] = row["adapter_ids"]
+    found = shares(catalog, [row["merge_id"]])
+    uris = known_uris(catalog)
+    made = outputs(merges, uris)
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([found.get((row["merge_id"], i), {}).get(name, 0) for i in ids], kind)
+
+    return pa.table(
+        {
+            "adapter_id": pa.array(ids, pa.string()),
+            "uri": pa.array([uris[i][-1] if i in uris else None for i in ids], pa.string()),
+            "msus": column("msus", pa.int64()),
+            "clusters": column("clusters", pa.int64()),
+            "weight": column("weight", pa.float64()),
+            "merge_id": pa.array([made[i][0] if i in made else None for i in ids], pa.string()),
+        }
+    )
+
+
+def rank_sources(
+    catalog: Catalog,
+    merge: str,
+    *,
+    site: str | None = None,
+    rank: int | None = None,
+    version: int | None = None,
+) -> pa.Table:
+    """Says which source ranks each merged rank is made of.
+
+    Args:
+        catalog: Where to look.
+        merge: As for `history.show`.
+        site: The one site to look at; None for all.
+        rank: The one merged rank to look at, a row of A from 0; None for all.
+        version: As for `history.show`.
+
+    Returns:
+        One row a source rank, by site, merged rank and falling weight: site, cluster (the merged rank),
+        adapter_id, uri (null if it was never scanned into this catalog), rank_index, weight and
+        distance as in `msus`.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If no merge fits, it has no such site or rank, or its method does not say where
+            each rank went.
+    """
+    row = find_merge(list_merges(catalog).to_pylist(), merge, version)
+    wanted = pc.field("merge_id") == row["merge_id"]
+    ranks = _ranks(catalog, wanted)
+    if site is not None and site not in ranks:
+        near = difflib.get_close_matches(site, ranks, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(sorted(ranks)[:5])}, ..."
+        raise InvalidOption("--site", f"{merge} has no site {site}", hint)
+    here = ranks if site is None else {site: ranks[site]}
+    if rank is not None and not 0 <= rank < max(here.values(), default=0):
+        most = max(here.values(), default=0)
+        raise InvalidOption("--rank", f"there is no rank {rank}; they are 0 to {most - 1}")
+    rows: list[dict[str, Any]] = []
+    if catalog.exists("msus"):
+        msus = catalog.dataset("msus")
+        if site is not None:
+            wanted &= pc.field("site") == site
+        if rank is not None:
+            wanted &= pc.field("cluster") == rank
+        names = ["site", "cluster", "adapter_id", "rank_index", "weight", "distance"]
+        rows = msus.to_table(columns=names, filter=wanted).to_pylist()
+    if not rows:
+        raise InvalidOption(
+            merge,
+            f"its method, {row['method']}, mixes MSUs, so no rank of it has sources of its own",
+            "Leave out --site and --rank to have its adapters listed.",
+        )
+    uris = known_uris(catalog)
+    rows.sort(
+        key=lambda r: (
+            *(_natural(r["site"]), r["cluster"], -(r["weight"] or 0.0)),
+            *(r["adapter_id"], r["rank_index"]),
+        )
+    )
+    return pa.table(
+        {
+            "site": pa.array([r["site"] for r in rows], pa.string()),
+            "cluster": pa.array([r["cluster"] for r in rows], pa.int32()),
+            "adapter_id": pa.array([r["adapter_id"] for r in rows], pa.string()),
+            "uri": pa.array([uris.get(r["adapter_id"], [None])[-1] for r in rows], pa.string()),
+            "rank_index": pa.array([r["rank_index"] for r in rows], pa.int32()),
+            "weight": pa.array([r["weight"] for r in rows], pa.float64()),
+            "distance": pa.array([r["distance"] for r in rows], pa.float64()),
+        }
+    )
+
+
+def shares(
+    catalog: Catalog, merge_ids: Sequence[str], adapter_ids: Sequence[str] | None = None
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """How much of each merge is each adapter's.
+
+    Args:
+        catalog: Where to look.
+        merge_ids: The merges.
+        adapter_ids: The adapters; None for all.
+
+    Returns:
+        msus, clusters and weight by (merge_id, adapter_id); nothing of methods that mix MSUs.
+    """
+    if not catalog.exists("msus"):
+        return {}
+    wanted = pc.field("merge_id").isin(pa.array(merge_ids, pa.string()))
+    if adapter_ids is not None:
+        wanted &= pc.field("adapter_id").isin(pa.array(adapter_ids, pa.string()))
+    msus = catalog.dataset("msus").to_table(
+        columns=["merge_id", "site", "adapter_id", "cluster", "weight"], filter=wanted
+    )
+    pair = ["merge_id", "adapter_id"]
+    by_cluster = msus.group_by([*pair, "site", "cluster"], use_threads=False).aggregate(
+        [([], "count_all"), ("weight", "sum")]
+    )
+    by_adapter = by_cluster.group_by(pair, use_threads=False).aggregate(
+        [("count_all", "sum"), ([], "count_all"), ("weight_sum", "sum")]
+    )
+    return {
+        (share["merge_id"], share["adapter_id"]): {
+            "msus": share["count_all_sum"],
+            "clusters": share["count_all"],
+            "weight": share["weight_sum_sum"],
+        }
+        for share in by_adapter.to_pylist()
+    }
+
+
+def known_uris(catalog: Catalog) -> dict[str, list[str]]:
+    """Where each adapter's content was found, in the order it was recorded."""
+    found: dict[str, list[str]] = {}
+    if catalog.exists("adapters"):
+        for row in catalog.read("adapters", ["adapter_id", "uri", "status"]).to_pylist():
+            if row["status"] == "ok":
+                found.setdefault(row["adapter_id"], []).append(row["uri"])
+    return found
+
+
+def outputs(
+    merges: Sequence[Mapping[str, Any]], uris: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Which merges an adapter is the output of, oldest first: several, if they gave the same bytes.
+
+    A merge recorded before its output's id was is known by the adapters found where its output is.
+
+    Args:
+        merges: Rows of `merges`.
+        uris: By `known_uris`.
+
+    Returns:
+        merge_ids by adapter_id.
+    """
+    at: dict[str, list[str]] = {}
+    for adapter_id, places in uris.items():
+        for uri in places:
+            at.setdefault(uri, []).append(adapter_id)
+    made: dict[str, list[str]] = {}
+    for row in sorted(merges, key=lambda r: (r["created_at"], r["merge_id"])):
+        own = row["output_adapter_id"]
+        for adapter_id in [own] if own else at.get(row["output_uri"], []):
+            made.setdefault(adapter_id, []).append(row["merge_id"])
+    return made
+
+
+def _ranks(catalog: Catalog, wanted: pc.Expression) -> dict[str, int]:
+    """Merged rank of each site."""
+    if not catalog.exists("merge_sites"):
+        return {}
+    sites = catalog.dataset("merge_sites").to_table(columns=["site", "rank"], filter=wanted)
+    return {row["site"]: row["rank"] for row in sites.to_pylist()}
+
+
+def _natural(site: str) -> list[tuple[int, str]]:
+    """Sort key that puts layer 2 before layer 10."""
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in site.split(".")]

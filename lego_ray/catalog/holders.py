@@ -1,0 +1,126 @@
+"""What an adapter went into: the merges that hold it, and the merges that hold those."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from lego_ray.catalog.ancestry import known_uris, outputs, shares
+from lego_ray.catalog.history import list_merges
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import InvalidOption
+from lego_ray.storage.uri import normalise_uri
+
+# Fewer digits of an adapter_id are taken for a name.
+_MIN_PREFIX = 6
+
+_COLUMNS = {
+    "depth": pa.int64(),
+    "merge_id": pa.string(),
+    "name": pa.string(),
+    "version": pa.int64(),
+    "adapter_id": pa.string(),
+    "through": pa.string(),
+    "msus": pa.int64(),
+    "clusters": pa.int64(),
+    "weight": pa.float64(),
+    "output_uri": pa.string(),
+    "created_at": pa.timestamp("us", tz="UTC"),
+}
+
+
+def merges_with(catalog: Catalog, adapter: str) -> pa.Table:
+    """Says which merges hold an adapter, directly or by way of a merged adapter they were made of.
+
+    Args:
+        catalog: Where to look.
+        adapter: Its adapter_id, or the first digits of it (six or more); its URI, which means all that
+            was ever found there; or the last part of its URI, if only one has it.
+
+    Returns:
+        One row for each adapter a merge holds that is this one or has it in it, nearest first: depth (1
+        if the merge holds the adapter itself); merge_id, name and version of the merge; adapter_id of
+        what it holds; through, the merge whose output that is (null at depth 1); msus, clusters and
+        weight of it as in `lineage`; output_uri and created_at of the merge. No rows if no merge
+        holds it.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If the catalog knows no such adapter, or several.
+    """
+    merges = list_merges(catalog).to_pylist()
+    uris = known_uris(catalog)
+    made = outputs(merges, uris)
+    rows: list[dict[str, Any]] = []
+    # What is looked for at this depth, and the merge it is the output of.
+    wanted: dict[str, str | None] = dict.fromkeys(_resolve(adapter, merges, uris, made))
+    seen: set[str] = set(wanted)
+    depth = 0
+    while wanted:
+        depth += 1
+        holding = [m for m in merges if not wanted.keys().isdisjoint(m["adapter_ids"])]
+        part = shares(catalog, [m["merge_id"] for m in holding], list(wanted))
+        for merge in sorted(holding, key=lambda m: (m["created_at"], m["merge_id"])):
+            for held in sorted(wanted.keys() & set(merge["adapter_ids"])):
+                none = {"msus": 0, "clusters": 0, "weight": 0.0}
+                share = part.get((merge["merge_id"], held), none)
+                own = {"depth": depth, "adapter_id": held, "through": wanted[held], **share}
+                rows.append({name: own.get(name, merge.get(name)) for name in _COLUMNS})
+        reached = {m["merge_id"] for m in holding}
+        wanted = {
+            adapter_id: next(m for m in makers if m in reached)
+            for adapter_id, makers in made.items()
+            if adapter_id not in seen and not reached.isdisjoint(makers)
+        }
+        seen |= set(wanted)
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(_COLUMNS.items())))
+
+
+def _resolve(
+    adapter: str,
+    merges: Sequence[Mapping[str, Any]],
+    uris: Mapping[str, Sequence[str]],
+    made: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """The adapter_ids meant."""
+    places: dict[str, set[str]] = {}
+    for adapter_id, found in uris.items():
+        for uri in found:
+            places.setdefault(uri, set()).add(adapter_id)
+    for merge in merges:
+        if merge["output_adapter_id"]:
+            places.setdefault(merge["output_uri"], set()).add(merge["output_adapter_id"])
+    if not adapter:
+        raise InvalidOption("--adapter", "it is empty")
+    whole = normalise_uri(adapter)
+    # A hub repository is recorded with the commit it meant.
+    here = [uri for uri in places if uri == whole or uri.startswith(f"{whole}@")]
+    if here:
+        return sorted(set().union(*(places[uri] for uri in here)))
+    ids = {i for merge in merges for i in merge["adapter_ids"]} | set(uris) | set(made)
+    if re.fullmatch(f"[0-9a-f]{{{_MIN_PREFIX},}}", adapter):
+        fitting = sorted(i for i in ids if i.startswith(adapter))
+        if len(fitting) > 1:
+            raise InvalidOption(
+                "--adapter", f"{adapter} fits {', '.join(fitting)}", "Give more of the adapter_id."
+            )
+        if fitting:
+            return fitting
+    named = sorted(uri for uri in places if uri.rsplit("/", 1)[-1].partition("@")[0] == adapter)
+    if len(named) > 1:
+        raise InvalidOption(
+            "--adapter", f"{adapter} fits {', '.join(named)}", "Give the whole URI."
+        )
+    if named:
+        return sorted(places[named[0]])
+    names = sorted({uri.rsplit("/", 1)[-1] for uri in places})
+    near = difflib.get_close_matches(adapter.rsplit("/", 1)[-1], names, 1)
+    raise InvalidOption(
+        "--adapter",
+        f"the catalog knows no adapter {adapter}",
+        f"Did you mean {near[0]}?" if near else "Give its adapter_id or its URI.",
+    )

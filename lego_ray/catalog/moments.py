@@ -1,0 +1,94 @@
+"""A table as it was at some time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pyarrow import fs
+
+from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_KEPT = (
+    "Delta Lake keeps a table's log for 30 days, and vacuum what it replaced for as long as it was "
+    "told to; ask for a later time."
+)
+
+
+def parse_moment(text: str) -> datetime:
+    """Reads a time: ISO 8601 such as `2026-11-24T10:00Z`, in UTC where it names no zone.
+
+    Raises:
+        InvalidOption: If it is none, or to come.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise InvalidOption(
+            "--at", f"{text!r} is no time", "Write it as 2026-11-24T10:00Z."
+        ) from error
+    return past(moment)
+
+
+def past(moment: datetime) -> datetime:
+    """A moment in UTC, where it is one when a catalog can have been.
+
+    Raises:
+        InvalidOption: If it is to come: what will be in a catalog then is not known.
+    """
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment > datetime.now(UTC):
+        raise InvalidOption("--at", f"{moment.isoformat()} is to come", "Leave --at out for now.")
+    return moment
+
+
+def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
+    """Takes a table back to its last commit at or before a moment, by the writers' clocks.
+
+    Args:
+        uri: The table's, for errors.
+        handle: The table, opened at its latest state; left at that of the moment.
+        moment: In UTC.
+
+    Raises:
+        CatalogNotFound: If there was no such table yet.
+        CatalogError: If its log does not go back that far.
+    """
+    # Where two clocks disagree, a commit counts as no earlier than the one before it.
+    earliest = handle.version() + 1
+    found: int | None = None
+    asked = (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    latest_time = 0
+    for commit in reversed(handle.history()):
+        earliest = min(earliest, commit["version"])
+        latest_time = max(latest_time, int(commit.get("timestamp", 0)))
+        if latest_time <= asked:
+            found = commit["version"]
+    if found is not None:
+        handle.load_as_version(found)
+    elif earliest == 0:
+        raise CatalogNotFound(
+            uri, f"there was no such table at {moment.isoformat()}", "Ask for a later time."
+        )
+    else:
+        raise CatalogError(uri, f"its log does not go back to {moment.isoformat()}", _KEPT)
+
+
+def check_files(
+    uri: str, handle: DeltaTable, files: fs.FileSystem | None, moment: datetime
+) -> None:
+    """Makes sure the data of a former state is still there, for a reader's own error would not say why.
+
+    Raises:
+        CatalogError: If a vacuum took some of it away.
+    """
+    if files is None:
+        return
+    names = list(handle.get_add_actions().column("path").to_pylist())
+    if any(info.type == fs.FileType.NotFound for info in files.get_file_info(names)):
+        raise CatalogError(
+            uri, f"files of its state at {moment.isoformat()} were removed by a vacuum", _KEPT
+        )

@@ -1,0 +1,160 @@
+"""The catalog as it was: the merges recorded by then, whole, whatever was done to the files since."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from lego_ray.catalog.adapters import record_adapters
+from lego_ray.catalog.ancestry import lineage
+from lego_ray.catalog.history import list_merges, show
+from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.moments import parse_moment
+from lego_ray.catalog.query import sql
+from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.upkeep.compact import compact
+from lego_ray.catalog.upkeep.migrate import migrate
+from lego_ray.catalog.upkeep.vacuum import vacuum
+from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption
+from tests.catalog.sample import adapter, details, merge
+from tests.catalog.stores import STORES, fresh_catalog
+from tests.catalog.version_one import write_table
+
+FIRST, SECOND = "m" * 64, "n" * 64
+COUNTS = "SELECT (SELECT count(*) FROM merges) AS m, (SELECT count(*) FROM msus) AS s"
+
+
+def now() -> datetime:
+    """A moment with no commit in its millisecond: commits are dated in whole ones."""
+    time.sleep(0.005)
+    moment = datetime.now(UTC)
+    time.sleep(0.005)
+    return moment
+
+
+def fill(catalog: Catalog) -> list[datetime]:
+    """Two merges of `support` and, between them, a changed adapter; moments around each step."""
+    moments = [now()]
+    record_adapters(catalog, [adapter()])
+    append_merge(catalog, merge(merge_id=FIRST, version=None), *details(FIRST))
+    moments.append(now())
+    record_adapters(catalog, [adapter(license="gpl-3.0")])
+    append_merge(catalog, merge(merge_id=SECOND, version=None), *details(SECOND))
+    moments.append(now())
+    return moments
+
+
+@pytest.fixture(params=STORES)
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    return fresh_catalog(request, tmp_path)
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Catalog:
+    return Catalog(str(tmp_path / "catalog"))
+
+
+def test_each_question_is_answered_as_of_then(catalog: Catalog) -> None:
+    before, between, end = fill(catalog)
+    assert sql(catalog.as_of(end), COUNTS).to_pylist() == sql(catalog, COUNTS).to_pylist()
+    assert sql(catalog, COUNTS).to_pylist() == [{"m": 2, "s": 10}]
+    then = catalog.as_of(between)
+    assert sql(then, COUNTS).to_pylist() == [{"m": 1, "s": 5}]
+    assert list_merges(then)["merge_id"].to_pylist() == [FIRST]
+    assert show(then, "support").merge["version"] == 1
+    assert show(catalog, "support").merge["version"] == 2
+    assert lineage(then, "support")["msus"].to_pylist() == [4, 1]
+    assert then.read("adapters")["license"].to_pylist() == ["mit"]
+    with pytest.raises(InvalidOption, match="no merge"):
+        show(then, SECOND)
+    for ask in (
+        lambda: sql(catalog.as_of(before), COUNTS),
+        lambda: list_merges(catalog.as_of(before)),
+    ):
+        with pytest.raises(CatalogNotFound):
+            ask()
+
+
+def test_compaction_changes_no_answer_and_a_vacuum_says_what_it_took(on_disk: Catalog) -> None:
+    _, between, _ = fill(on_disk)
+    for table in on_disk.tables():
+        compact(on_disk, table)
+        vacuum(on_disk, table)
+    then = on_disk.as_of(between)
+    assert sql(then, COUNTS).to_pylist() == [{"m": 1, "s": 5}]
+    for table in on_disk.tables():
+        vacuum(on_disk, table, timedelta(0), force=True)
+    with pytest.raises(CatalogError, match="removed by a vacuum"):
+        list_merges(then)
+    assert list_merges(on_disk).num_rows == 2
+
+
+def test_a_copy_of_the_files_is_asked_the_same(on_disk: Catalog, tmp_path: Path) -> None:
+    """Moments are in the log, not in the files' own times, which a copy does not keep."""
+    _, between, _ = fill(on_disk)
+    copy = Catalog(str(shutil.copytree(on_disk.uri, tmp_path / "copy")))
+    for file in Path(copy.uri).rglob("*"):
+        os.utime(file)
+    assert list_merges(copy.as_of(between))["merge_id"].to_pylist() == [FIRST]
+
+
+def test_a_moment_before_a_migration_is_read_with_todays_columns(on_disk: Catalog) -> None:
+    row = {k: v for k, v in merge().items() if k not in ("licenses", "license_conflicts")}
+    write_table(on_disk.uri, "merges", [row], [(FIRST, 1)])
+    moment = now()
+    migrate(on_disk)
+    then = on_disk.as_of(moment)
+    assert sql(then, "SELECT licenses FROM merges").to_pylist() == [{"licenses": None}]
+
+
+def test_a_log_that_does_not_reach_back_is_said_so(on_disk: Catalog) -> None:
+    before, between, _ = fill(on_disk)
+    handle = on_disk.open("merges")
+    handle.create_checkpoint()
+    log = Path(on_disk.table_uri("merges"), "_delta_log")
+    for version in range(handle.version()):
+        (log / f"{version:020d}.json").unlink()
+    for moment in (before, between):
+        with pytest.raises(CatalogError, match="does not go back"):
+            list_merges(on_disk.as_of(moment))
+    assert list_merges(on_disk).num_rows == 2
+
+
+def test_the_past_cannot_be_written(on_disk: Catalog) -> None:
+    *_, end = fill(on_disk)
+    with pytest.raises(CatalogError, match="cannot be written"):
+        on_disk.as_of(end).append("merges", [merge(merge_id="x" * 64)])
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-03-04T05:06Z", datetime(2026, 3, 4, 5, 6, tzinfo=UTC)),
+        ("2026-03-04T05:06", datetime(2026, 3, 4, 5, 6, tzinfo=UTC)),
+        ("2026-03-04 05:06:07.089", datetime(2026, 3, 4, 5, 6, 7, 89000, tzinfo=UTC)),
+        ("2026-03-04T05:06+02:00", datetime(2026, 3, 4, 3, 6, tzinfo=UTC)),
+        ("2026-03-04", datetime(2026, 3, 4, tzinfo=UTC)),
+    ],
+)
+def test_moments_are_iso_times_in_utc(text: str, moment: datetime) -> None:
+    assert parse_moment(text) == moment
+    assert parse_moment(text).utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("yesterday", "no time"), ("", "no time"), ("9999-01-01", "to come")]
+)
+def test_what_is_no_moment_of_the_past_is_refused(text: str, says: str) -> None:
+    with pytest.raises(InvalidOption, match=says):
+        parse_moment(text)
+
+
+def test_a_moment_of_another_zone_is_the_same_moment(on_disk: Catalog) -> None:
+    _, between, _ = fill(on_disk)
+    elsewhere = between.astimezone(timezone(timedelta(hours=9)))
+    assert list_merges(on_disk.as_of(elsewhere)).num_rows == 1
