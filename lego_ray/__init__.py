@@ -1,7 +1,8 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
 `scan`, `plan`, `merge`, `status` and `verify` are the command line's verbs as calls; `lego_ray.catalog`
-has the rest. Importing this package loads neither torch nor Ray.
+has the catalog's, but for `check_catalog` and `collect_garbage`, which look at outputs too. Importing
+this package loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -12,18 +13,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.execution.api import merge, plan, scan, verify
+    from lego_ray.execution.checking import check_catalog
+    from lego_ray.execution.garbage.collecting import collect_garbage
     from lego_ray.execution.status import status
 
-__all__ = ["catalog", "merge", "plan", "scan", "status", "verify"]
+__all__ = [
+    "catalog",
+    "check_catalog",
+    "collect_garbage",
+    "merge",
+    "plan",
+    "scan",
+    "status",
+    "verify",
+]
 __version__ = "0.1.0"
+
+_WITHOUT_TORCH = {
+    "check_catalog": "lego_ray.execution.checking",
+    "collect_garbage": "lego_ray.execution.garbage.collecting",
+    "status": "lego_ray.execution.status",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name == "catalog":
         return import_module("lego_ray.catalog")
-    if name == "status":
-        # Not by way of the other calls, which need torch.
-        return import_module("lego_ray.execution.status").status
+    if name in _WITHOUT_TORCH:
+        # Not by way of the other calls, which need it.
+        return getattr(import_module(_WITHOUT_TORCH[name]), name)
     if name in __all__:
         return getattr(import_module("lego_ray.execution.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lego_ray import __version__
-from lego_ray.cli import method_options, options
+from lego_ray.cli import method_options, options, upkeep
 from lego_ray.cli.catalog import catalog
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
@@ -246,6 +246,8 @@ def verify(
 
 cli.add_command(status)
 cli.add_command(catalog)
+for command in upkeep.COMMANDS:
+    catalog.add_command(command)
 
 
 def main() -> None:

@@ -47,6 +47,8 @@ def published_manifest(store: Store, digest: str) -> dict[str, Any] | None:
 def publish(store: Store, files: Mapping[str, bytes]) -> bool:
     """Writes an adapter's files, `adapter_config.json` last.
 
+    The manifest comes first: from then on the output says whose it is, and which bytes belong to it.
+
     A file that another run of the same plan wrote, before or at the same time, is taken as it is if
     it has the same bytes.
 
@@ -57,7 +59,7 @@ def publish(store: Store, files: Mapping[str, bytes]) -> bool:
         OutputExists: If a file is there with other bytes.
     """
     mine = False
-    for key in sorted(files, key=lambda k: (k == LAST, k)):
+    for key in sorted(files, key=lambda k: (k == LAST, k != MANIFEST_KEY, k)):
         try:
             store.create(key, files[key])
             mine = key == LAST

@@ -1,0 +1,182 @@
+"""`lego-ray catalog migrate|compact|vacuum|gc|check`: a catalog kept in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from lego_ray.cli import options
+from lego_ray.cli.printing import count, print_json, print_table, size
+from lego_ray.errors import VerificationFailed
+
+force = click.option(
+    "--force", is_flag=True, help="Go below a day; only if nobody uses what would be removed."
+)
+
+
+@click.command()
+@options.required_catalog
+@options.as_json
+def migrate(catalog: str, as_json: bool) -> None:
+    """Bring a catalog of an earlier release up to this one's schema.
+
+    Adds columns; no row is changed or lost, and nobody who reads is disturbed.
+    """
+    from lego_ray import catalog as calls
+    from lego_ray.catalog.schema import SCHEMA_VERSION
+
+    done = calls.migrate(catalog)
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "tables": [asdict(each) for each in done]})
+        return
+    rows = [(d.table, d.version_before, SCHEMA_VERSION, ", ".join(d.added) or "-") for d in done]
+    print_table(("table", "from", "to", "columns added"), rows)
+
+
+@click.command()
+@options.required_catalog
+@options.as_json
+def compact(catalog: str, as_json: bool) -> None:
+    """Rewrite the small files of each table into large ones.
+
+    Changes no row, and may be run while others read and write. The former files stay until vacuum.
+    """
+    from lego_ray import catalog as calls
+
+    done = calls.compact(catalog)
+    if as_json:
+        print_json({"tables": [asdict(each) for each in done]})
+        return
+    rows = [(each.table, each.files_before, each.files_after) for each in done]
+    print_table(("table", "files before", "files after"), rows)
+
+
+@click.command()
+@options.required_catalog
+@click.option(
+    "--retention",
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="For how long files that were replaced are kept, as 7d or 36h; at least a day.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@force
+@options.as_json
+def vacuum(catalog: str, retention: str, dry_run: bool, force: bool, as_json: bool) -> None:
+    """Remove files of the tables that were replaced some time ago.
+
+    Whoever opened a table within the retention reads on undisturbed, and --at reaches back as far.
+    """
+    from lego_ray import catalog as calls
+
+    done = calls.vacuum(catalog, retention=retention, dry_run=dry_run, force=force)
+    if as_json:
+        print_json({"dry_run": dry_run, "tables": [asdict(each) for each in done]})
+        return
+    print_table(("table", "files", "size"), [(v.table, v.files, size(v.n_bytes)) for v in done])
+    amount = f"{count(sum(v.files for v in done), 'file')}, {size(sum(v.n_bytes for v in done))}"
+    click.echo(f"{amount} would be removed" if dry_run else f"{amount} removed")
+
+
+@click.command()
+@options.required_catalog
+@click.option(
+    "--root",
+    required=True,
+    metavar="URI",
+    help="Look below this directory or s3://bucket/prefix, and nowhere else.",
+)
+@click.option(
+    "--older-than",
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="Leave alone what is younger, as 7d or 36h; at least a day.",
+)
+@click.option("--delete", is_flag=True, help="Delete what is found; without it nothing is changed.")
+@force
+@options.as_json
+def gc(as_json: bool, **given: Any) -> None:
+    """List, or delete, what merges left below a root that no row of the catalog refers to.
+
+    Outputs that are not recorded, publishes that were cut short, finished tasks of runs that were given
+    up, and details in the catalog of merges that were never published. Only files that lego-ray wrote
+    and nobody changed are touched. An output that is recorded in another catalog only counts as not
+    recorded.
+
+    \b
+    Example:
+      lego-ray catalog gc --catalog ./catalog --root ./library
+    """
+    import lego_ray
+
+    record = lego_ray.collect_garbage(**given)
+    if as_json:
+        print_json(record)
+        return
+    print_table(
+        ("output", "what", "name", "files", "size", "last written"),
+        (
+            (o["output"], o["kind"], o["name"], o["files"], size(o["bytes"]), o["modified_at"])
+            for o in record["outputs"]
+        ),
+    )
+    for entry in record["kept"]:
+        click.echo(f"kept      {entry['output']}\n          {entry['reason']}")
+    for entry in record["details"]:
+        click.echo(
+            f"details   {count(entry['rows'], 'row')} of {entry['merge_id']}, {entry['table']}"
+        )
+    for sentence in record["unseen"]:
+        click.echo(f"not seen  {sentence}")
+    amount = f"{count(record['files'], 'file')}, {size(record['bytes'])}"
+    if record["deleted"]:
+        click.echo(f"deleted {amount}, and {count(record['rows_deleted'], 'row')} of details")
+    else:
+        click.echo(f"{amount}; nothing was deleted, give --delete for that")
+
+
+@click.command()
+@options.required_catalog
+@click.option("--deep", is_flag=True, help="Read every output whole and compare hashes.")
+@options.as_json
+def check(catalog: str, deep: bool, as_json: bool) -> None:
+    """Check that each merge recorded is whole: its rows, and its output in the store.
+
+    Ends with status 1 if one is not, with a line for each problem.
+    """
+    import lego_ray
+
+    record = lego_ray.check_catalog(catalog, deep=deep)
+    problems = record["problems"]
+    if as_json:
+        print_json(record)
+    else:
+        for each in problems:
+            about = f"{each['name']} version {each['version']}"
+            click.echo(f"problem   {about}: {each['where']}: {each['problem']}")
+        if record["unpublished"]:
+            click.echo(
+                f"note      details of {count(record['unpublished'], 'merge')} that have no row; "
+                "`lego-ray catalog gc` takes old ones away"
+            )
+    if problems:
+        raise VerificationFailed(
+            record["catalog"],
+            f"{count(len(problems), 'problem')} in {_merges(problems)} of {record['merges']}",
+            "See the lines above; a merge whose output is damaged can be made again elsewhere.",
+        )
+    if not as_json:
+        how = ", their files read whole" if deep else "; --deep reads their files whole"
+        click.echo(f"ok: {count(record['merges'], 'merge')}{how}")
+
+
+def _merges(problems: Sequence[dict[str, Any]]) -> str:
+    return count(len({each["merge_id"] for each in problems}), "merge")
+
+
+COMMANDS = (migrate, compact, vacuum, gc, check)
