@@ -20,11 +20,19 @@ from lego_ray.execution.publishing.publish import publish, published_manifest
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.scanning import scan_sources
-from lego_ray.execution.solving import Progress, Solved, check_strict, note_planned, solve_plan
+from lego_ray.execution.solving import (
+    PlanRun,
+    Progress,
+    Solved,
+    check_strict,
+    note_planned,
+    solve_plan,
+)
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.report.model_card import model_card
+from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
@@ -70,7 +78,7 @@ def run_merge(
         if done and (catalog is None or has_merge(catalog, done["merge_id"])):
             checkpoints.clear()  # of a run that was cut short between publishing and this
             journal.note("already published", done["merge_id"], output=output)
-            return _record_of_published(done, output, catalog, scan.bytes_read, started)
+            return record_of_published(done, output, catalog, scan.bytes_read, started)
         checkpoints.check()
         if catalog:
             catalog.check_writable()
@@ -79,33 +87,65 @@ def run_merge(
             probe_create_only(open_store(catalog.uri))
         note_planned(plan)
         with checkpoints.held(catalog.uri if catalog else None):
-            solved = solve_plan(
+            run = PlanRun(
                 plan,
                 scan.inventory,
-                runner,
                 checkpoints,
                 memory_budget=memory_budget,
                 strict=strict,
                 progress=progress,
             )
+            solved = solve_plan(run, runner)
         runner.stop()
-        files = _files(solved, requested=plan.digest)
-        status = "published" if publish(store, files) else "already published"
-        if catalog:
-            _catalogue(catalog, solved, output, files, time.perf_counter() - started)
-        checkpoints.clear()
-        record = _record(
+        return publish_solved(
             solved,
-            output=output,
-            catalog=catalog,
-            status=status,
-            seconds=time.perf_counter() - started,
+            plan.digest,
+            store,
+            catalog,
+            checkpoints,
+            started=started,
             bytes_read=scan.bytes_read + solved.bytes_read,
         )
-        shown = ("output", "adapters", "sites", "seconds", "bytes_read", "resumed_sites")
-        told = {**record, "adapters": len(record["adapters"])}
-        journal.note(status, solved.plan.digest, **{name: told[name] for name in shown})
-        return record
+
+
+def publish_solved(
+    solved: Solved,
+    requested: str,
+    store: Store,
+    catalog: Catalog | None,
+    checkpoints: Checkpoints,
+    *,
+    started: float,
+    bytes_read: int,
+) -> dict[str, Any]:
+    """Writes a merged adapter and its rows, deletes what was kept on the way, and gives its record.
+
+    Args:
+        solved: What a plan gave.
+        requested: Digest of the plan as it was asked for.
+        store: The output.
+        catalog: Where it is recorded, or None.
+        checkpoints: What was kept.
+        started: When the run began, by `time.perf_counter`.
+        bytes_read: Bytes it read.
+    """
+    files = _files(solved, requested)
+    status = "published" if publish(store, files) else "already published"
+    if catalog:
+        _catalogue(catalog, solved, store.uri, files, time.perf_counter() - started)
+    checkpoints.clear()
+    record = _record(
+        solved,
+        output=store.uri,
+        catalog=catalog,
+        status=status,
+        seconds=time.perf_counter() - started,
+        bytes_read=bytes_read,
+    )
+    shown = ("output", "adapters", "sites", "seconds", "bytes_read", "resumed_sites")
+    told = {**record, "adapters": len(record["adapters"])}
+    journal.note(status, solved.plan.digest, **{name: told[name] for name in shown})
+    return record
 
 
 def _files(solved: Solved, requested: str) -> dict[str, bytes]:
@@ -171,7 +211,7 @@ def _record(
     }
 
 
-def _record_of_published(
+def record_of_published(
     manifest: dict[str, Any],
     output: str,
     catalog: Catalog | None,

@@ -5,8 +5,10 @@ Where that was to measure what ranks are chosen by, the merge comes next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from logging import WARNING
 
 from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
@@ -15,7 +17,7 @@ from lego_ray.execution.on_ray.metrics import RunMetrics
 from lego_ray.execution.ranking import note_ranks, ranked_plan, spectra_of
 from lego_ray.execution.resume.checkpoints import Checkpoints, Kept
 from lego_ray.execution.runner import Runner
-from lego_ray.execution.task import GroupResult, SiteResult, tasks_of
+from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, tasks_of
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
@@ -42,60 +44,148 @@ class Solved:
     resumed_sites: int
 
 
-def solve_plan(
-    plan: Plan,
-    inventory: Inventory,
-    runner: Runner,
-    checkpoints: Checkpoints,
-    *,
-    memory_budget: int,
-    strict: bool,
-    progress: Progress,
-) -> Solved:
-    """Runs a plan; again without them if weights turn out bad, which no header can show.
+class PlanRun:
+    """One plan on its way: what is left of it, and the plan it turns into.
 
-    A plan whose ranks are open is measured, and then the one run that has the ranks chosen by that.
-
-    Raises:
-        NoAdaptersFound: If no adapter is left; nothing is kept.
-        InvalidOption: If the merge fits no worker at the ranks chosen; nothing is kept.
-        StrictRefusal: If strict and an adapter turned out bad; nothing is kept.
-        SitesFailed: If a site is missing from the results.
+    If weights turn out bad, which no header can show, the plan without them is next; and after a plan
+    whose ranks are open, which measures, the one that merges at the ranks chosen by that.
     """
-    asked, bytes_read, number = plan.recipe, 0, 1
-    while True:
-        progress(plan, None)
-        kept = checkpoints.load(plan)
-        if kept.done:
-            _note_resumed(plan, kept)
-        for result in kept.results:
-            progress(plan, replace(result, bytes_read=0, requests=0, seconds=0.0))
-        fresh = _run_rest(plan, number, kept, runner, checkpoints, progress)
-        bytes_read += sum(result.bytes_read for result in fresh)
-        results = (*kept.results, *sorted(fresh, key=lambda r: r.index))
+
+    def __init__(
+        self,
+        plan: Plan,
+        inventory: Inventory,
+        checkpoints: Checkpoints,
+        *,
+        memory_budget: int,
+        strict: bool,
+        progress: Progress,
+    ) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            plan: The plan as it was asked for.
+            inventory: The adapters it was made of.
+            checkpoints: Where its results are kept.
+            memory_budget: Most bytes one worker may take.
+            strict: Whether an adapter that turns out bad fails the run.
+            progress: Called with each plan that is run (result None), and with each result.
+        """
+        self.plan = plan
+        self._asked = plan.recipe
+        self._inventory = inventory
+        self._checkpoints = checkpoints
+        self._memory_budget = memory_budget
+        self._strict = strict
+        self._progress = progress
+        self._number = 0
+        self._bytes_read = 0
+
+    def begin(self) -> None:
+        """Takes what earlier runs of the plan have done; next, what `tasks` gives is to be run."""
+        self._number += 1
+        self._fresh: list[GroupResult] = []
+        self._metrics: RunMetrics | None = None
+        self._progress(self.plan, None)
+        self._kept = self._checkpoints.load(self.plan)
+        if self._kept.done:
+            _note_resumed(self.plan, self._kept)
+        for result in self._kept.results:
+            self._progress(self.plan, replace(result, bytes_read=0, requests=0, seconds=0.0))
+
+    def tasks(self) -> Iterator[GroupTask]:
+        """What is left of the plan."""
+        if len(self._kept.done) < self.plan.n_sites:
+            full_weights = not self._kept.full_weights
+            yield from tasks_of(self.plan, self._kept.done, full_weights=full_weights)
+
+    def take(self, result: GroupResult, runner: Runner) -> None:
+        """Keeps the result of one of the tasks.
+
+        Args:
+            result: The result.
+            runner: What ran it.
+        """
+        if runner.name == "ray":  # and connected, since it has a result
+            self._metrics = self._metrics or RunMetrics(self.plan)
+            self._metrics.record(result)
+        covers = [
+            site.site
+            for site in self.plan.groups[result.index].sites
+            if site.site not in self._kept.done
+        ]
+        self._checkpoints.save(self.plan, self._number, covers, result)
+        self._fresh.append(result)
+        self._bytes_read += result.bytes_read
+        _note_done(self.plan, result)
+        self._progress(self.plan, result)
+
+    def end(self) -> Solved | None:
+        """What came out once all tasks are done; None if another plan is next, for `begin`.
+
+        Raises:
+            NoAdaptersFound: If no adapter is left; nothing is kept.
+            InvalidOption: If the merge fits no worker at the ranks chosen; nothing is kept.
+            StrictRefusal: If strict and an adapter turned out bad; nothing is kept.
+            SitesFailed: If a site is missing from the results.
+        """
+        plan = self.plan
+        results = (*self._kept.results, *sorted(self._fresh, key=lambda r: r.index))
         bad = bad_adapters(plan, results)
         if not bad and not plan.recipe.is_open:
             return Solved(
                 plan=plan,
                 sites=_in_order(plan, results),
                 results=results,
-                bytes_read=bytes_read,
-                resumed_sites=sum(len(result.sites) for result in kept.results),
+                bytes_read=self._bytes_read,
+                resumed_sites=sum(len(result.sites) for result in self._kept.results),
             )
         try:
             if bad:
-                inventory = without_bad(plan, inventory, bad, strict)
-                plan = make_plan(asked, inventory, sources=sorted(bad), memory_budget=memory_budget)
+                self._inventory = without_bad(plan, self._inventory, bad, self._strict)
+                self.plan = make_plan(
+                    self._asked,
+                    self._inventory,
+                    sources=sorted(bad),
+                    memory_budget=self._memory_budget,
+                )
             else:
-                measured, spectra = plan, spectra_of(plan, results)
-                plan = ranked_plan(asked, inventory, spectra, memory_budget)
-                note_ranks(measured, plan)
+                spectra = spectra_of(plan, results)
+                self.plan = ranked_plan(self._asked, self._inventory, spectra, self._memory_budget)
+                note_ranks(plan, self.plan)
         except (BadInput, StrictRefusal):
             # The way out is another plan, which what is kept would stand in the way of.
-            checkpoints.clear()
+            self._checkpoints.clear()
             raise
-        number += 1
-        note_planned(plan)
+        note_planned(self.plan)
+        return None
+
+
+def solve_plan(run: PlanRun, runner: Runner) -> Solved:
+    """Runs a plan, and those it turns into, to the end; raises what `PlanRun.end` does."""
+    while True:
+        run.begin()
+        with closing_results(runner, run.tasks()) as results:
+            for result in results:
+                run.take(result, runner)
+        if solved := run.end():
+            return solved
+
+
+@contextmanager
+def closing_results(runner: Runner, tasks: Iterable[GroupTask]) -> Iterator[Iterator[GroupResult]]:
+    """Results of some tasks; none are run if there are none.
+
+    An error in the block cancels what is running at once, not when the last reference to it is gone.
+    """
+    waiting = iter(tasks)
+    first = next(waiting, None)
+    results = iter(()) if first is None else runner.run(chain([first], waiting))
+    try:
+        yield results
+    finally:
+        if isinstance(results, Generator):
+            results.close()
 
 
 def without_bad(
@@ -111,36 +201,6 @@ def without_bad(
     inventory = inventory.quarantine(bad)
     check_strict(inventory, strict)
     return inventory
-
-
-def _run_rest(
-    plan: Plan,
-    number: int,
-    kept: Kept,
-    runner: Runner,
-    checkpoints: Checkpoints,
-    progress: Progress,
-) -> list[GroupResult]:
-    """Runs what is left of a plan, each result saved as it comes."""
-    fresh: list[GroupResult] = []
-    if len(kept.done) == plan.n_sites:
-        return fresh
-    results = runner.run(tasks_of(plan, kept.done, full_weights=not kept.full_weights))
-    metrics = None
-    try:
-        for result in results:
-            if runner.name == "ray":  # and connected, since it has a result
-                metrics = metrics or RunMetrics(plan)
-                metrics.record(result)
-            checkpoints.save(plan, number, _covered(plan, kept, result), result)
-            fresh.append(result)
-            _note_done(plan, result)
-            progress(plan, result)
-    finally:
-        # An error cancels what is running now, not when the last reference to it is gone.
-        if isinstance(results, Generator):
-            results.close()
-    return fresh
 
 
 def note_planned(plan: Plan) -> None:
@@ -192,11 +252,6 @@ def _note_done(plan: Plan, result: GroupResult) -> None:
         seconds=round(result.seconds, 3),
         inertia=sum(site.inertia or 0.0 for site in result.sites),
     )
-
-
-def _covered(plan: Plan, kept: Kept, result: GroupResult) -> list[str]:
-    """Names of the sites a task was to solve."""
-    return [s.site for s in plan.groups[result.index].sites if s.site not in kept.done]
 
 
 def bad_adapters(plan: Plan, results: Sequence[GroupResult]) -> dict[str, LegoRayError]:
