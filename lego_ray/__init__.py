@@ -1,8 +1,8 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`scan`, `plan`, `merge`, `status` and `verify` are the command line's verbs as calls; `lego_ray.catalog`
-has the catalog's, but for `check_catalog` and `collect_garbage`, which look at outputs too. Importing
-this package loads neither torch nor Ray.
+`scan`, `plan`, `merge`, `build`, `status` and `verify` are the command line's verbs as calls;
+`lego_ray.catalog` has the catalog's, but for `check_catalog` and `collect_garbage`, which look at
+outputs too. Importing this package loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.execution.api import merge, plan, scan, verify
+    from lego_ray.execution.building import build
     from lego_ray.execution.checking import check_catalog
     from lego_ray.execution.garbage.collecting import collect_garbage
     from lego_ray.execution.status import status
 
 __all__ = [
+    "build",
     "catalog",
     "check_catalog",
     "collect_garbage",
@@ -29,7 +31,8 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_WITHOUT_TORCH = {
+_ELSEWHERE = {
+    "build": "lego_ray.execution.building",
     "check_catalog": "lego_ray.execution.checking",
     "collect_garbage": "lego_ray.execution.garbage.collecting",
     "status": "lego_ray.execution.status",
@@ -39,9 +42,9 @@ _WITHOUT_TORCH = {
 def __getattr__(name: str) -> Any:
     if name == "catalog":
         return import_module("lego_ray.catalog")
-    if name in _WITHOUT_TORCH:
-        # Not by way of the other calls, which need it.
-        return getattr(import_module(_WITHOUT_TORCH[name]), name)
+    if name in _ELSEWHERE:
+        # Not by way of the other calls: some of these need no torch.
+        return getattr(import_module(_ELSEWHERE[name]), name)
     if name in __all__:
         return getattr(import_module("lego_ray.execution.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

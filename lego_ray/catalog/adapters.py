@@ -11,7 +11,7 @@ from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import CatalogError
+from lego_ray.errors import CatalogError, CatalogNotFound
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -111,3 +111,20 @@ def _plain(table: pa.Table) -> list[Row]:
         {**row, "tags": None if row["tags"] is None else dict(row["tags"])}
         for row in table.to_pylist()
     ]
+
+
+def adapter_places(catalog: Catalog) -> tuple[str, ...]:
+    """URIs of the adapters that scans found usable, sorted.
+
+    Args:
+        catalog: Where they are recorded.
+
+    Raises:
+        CatalogNotFound: If nothing was ever scanned into it.
+    """
+    if _TABLE not in catalog.tables():
+        raise CatalogNotFound(
+            catalog.uri, "it lists no adapters", "Run `lego-ray scan` first, or name sources."
+        )
+    rows = catalog.dataset(_TABLE).to_table(columns=["uri", "status"]).to_pylist()
+    return tuple(sorted({row["uri"] for row in rows if row["status"] == "ok"}))

@@ -17,13 +17,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def resumable(output: str) -> Iterator[ExitStack]:
+def resumable(output: str | None) -> Iterator[ExitStack]:
     """Ends the command with one line, and status 130 or 143, if it is told to stop in the block.
 
     A second signal ends the process at once; what is kept is complete at any moment.
 
     Args:
-        output: Where the merge of the block goes.
+        output: Where the merge of the block goes; None if it makes several.
 
     Yields:
         What to close before the process ends, after the line is said; only if it is told to stop.
@@ -54,10 +54,12 @@ def resumable(output: str) -> Iterator[ExitStack]:
             signal.signal(each, handler)
 
 
-def _how_to_go_on(output: str) -> str:
+def _how_to_go_on(output: str | None) -> str:
     """Asks the output, which knows whether the signal came before or after the last file."""
     from lego_ray.execution.status import status
 
+    if output is None:
+        return "finished tasks are kept beside each output; run the same command to go on"
     nothing = "nothing was published and nothing is kept; run the same command to start again"
     try:
         found = status(output)

@@ -12,6 +12,7 @@ from lego_ray import __version__
 from lego_ray.cli import method_options, options, upkeep
 from lego_ray.cli.catalog import catalog
 from lego_ray.cli.interrupts import resumable
+from lego_ray.cli.library import build
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.status import status
@@ -244,6 +245,7 @@ def verify(
         click.echo("give --sources to have the errors against the source adapters computed")
 
 
+cli.add_command(build)
 cli.add_command(status)
 cli.add_command(catalog)
 for command in upkeep.COMMANDS:

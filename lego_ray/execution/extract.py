@@ -61,20 +61,20 @@ def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extr
     """
     started = time.perf_counter()
     found = Extraction()
-    builders = _builders(task)
-    for source, store, buffers in _read_ahead(task.sources):
+    builders = builders_of(task)
+    for source, store, buffers in read_ahead(task.sources):
         spans = list(source.spans())
         by_name = {span.name: data for span, data in zip(spans, buffers, strict=True)}
         found.bytes_read += store.bytes_read
         found.requests += store.requests
         found.tensor_hashes[source.adapter] = tuple(
-            (span.name, _tensor_hash(span, by_name[span.name])) for span in spans
+            (span.name, tensor_hash(span, by_name[span.name])) for span in spans
         )
         found.full_weights.update(
             (span.name, bytes(by_name[span.name])) for span in source.full_weights
         )
         try:
-            _add_rows(builders, source, by_name, prepare)
+            add_rows(builders, source, by_name, prepare)
         except NonFiniteWeights as error:
             found.quarantined[source.adapter] = error
     if not found.quarantined:
@@ -83,7 +83,8 @@ def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extr
     return found
 
 
-def _builders(task: GroupTask) -> dict[str, PoolBuilder]:
+def builders_of(task: GroupTask) -> dict[str, PoolBuilder]:
+    """A pool to fill for each of a task's sites."""
     rows = Counter[str]()
     for source in task.sources:
         rows.update({factors.site: factors.rank for factors in source.factors})
@@ -98,7 +99,7 @@ def content_hash(tensor_hashes: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _add_rows(
+def add_rows(
     builders: Mapping[str, PoolBuilder],
     source: SourceSlice,
     buffers: Mapping[str, memoryview],
@@ -120,7 +121,8 @@ def _add_rows(
         builders[site].add(source.adapter, pooled, long)
 
 
-def _tensor_hash(span: TensorSpan, data: memoryview) -> str:
+def tensor_hash(span: TensorSpan, data: memoryview) -> str:
+    """Hex sha256 over a tensor's type, shape and bytes."""
     shape = ",".join(map(str, span.shape))
     digest = hashlib.sha256(f"{span.dtype} {shape}\n".encode())
     digest.update(data)
@@ -133,7 +135,7 @@ def _read(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]
     return source, store, store.read_ranges(source.weights_key, ranges)
 
 
-def _read_ahead(
+def read_ahead(
     sources: Sequence[SourceSlice],
 ) -> Iterator[tuple[SourceSlice, Store, Sequence[memoryview]]]:
     """Reads sources in order, a few ahead of the one being decoded."""

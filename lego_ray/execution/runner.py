@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lego_ray.errors import InvalidOption
 
 if TYPE_CHECKING:
     from lego_ray.execution.extract import Extraction
-    from lego_ray.execution.task import GroupResult, GroupTask
+    from lego_ray.execution.task import GroupResult, GroupTask, SharedResult, SharedTask
 
 RUNNERS = ("ray", "inline")
 
@@ -30,7 +30,13 @@ class Runner(Protocol):
     def start(self) -> None:
         """Begins to get ready, without waiting for it. `run` does so by itself."""
 
-    def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]:
+    @overload
+    def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]: ...
+
+    @overload
+    def run(self, tasks: Iterable[SharedTask]) -> Iterator[SharedResult]: ...
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yields each task's result as it is done, in any order. May be called again.
 
         Raises:
@@ -59,17 +65,18 @@ class InlineRunner:
     def start(self) -> None:
         """Has nothing to get ready."""
 
-    def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]:
+    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yields each task's result, in order."""
         import torch
 
         from lego_ray.execution.device import device_of
+        from lego_ray.execution.sharing import run_task
         from lego_ray.execution.solve import (
             extract_group,
             one_thread,
             solve_extracted,
-            solve_group,
         )
+        from lego_ray.execution.task import SharedTask
 
         device = device_of(self._gpus)
         reader = ThreadPoolExecutor(
@@ -81,8 +88,8 @@ class InlineRunner:
         with one_thread(), reader:
             ahead: Future[Extraction] | None = None
             for task, following in _with_next(tasks):
-                if task.group.shards:
-                    yield solve_group(task, self._gpus)
+                if task.group.shards or isinstance(task, SharedTask):
+                    yield run_task(task, self._gpus)
                     continue
                 extraction = ahead.result() if ahead else extract_group(task)
                 ahead = None
@@ -105,9 +112,9 @@ def _fit_together(task: GroupTask, following: GroupTask) -> bool:
     return not following.group.shards and both <= task.memory_budget
 
 
-def _with_next(tasks: Iterable[GroupTask]) -> Iterator[tuple[GroupTask, GroupTask | None]]:
+def _with_next(tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     """Each task with the one after it, None for the last."""
-    waiting: GroupTask | None = None
+    waiting = None
     for task in tasks:
         if waiting is not None:
             yield waiting, task

@@ -6,10 +6,11 @@ Where that was to measure what ranks are chosen by, the merge comes next.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from logging import WARNING
+from typing import Any, overload
 
 from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.execution import journal
@@ -17,7 +18,14 @@ from lego_ray.execution.on_ray.metrics import RunMetrics
 from lego_ray.execution.ranking import note_ranks, ranked_plan, spectra_of
 from lego_ray.execution.resume.checkpoints import Checkpoints, Kept
 from lego_ray.execution.runner import Runner
-from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, tasks_of
+from lego_ray.execution.task import (
+    GroupResult,
+    GroupTask,
+    SharedResult,
+    SharedTask,
+    SiteResult,
+    tasks_of,
+)
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
@@ -172,9 +180,21 @@ def solve_plan(run: PlanRun, runner: Runner) -> Solved:
             return solved
 
 
+@overload
+def closing_results(
+    runner: Runner, tasks: Iterable[GroupTask]
+) -> AbstractContextManager[Iterator[GroupResult]]: ...
+
+
+@overload
+def closing_results(
+    runner: Runner, tasks: Iterable[SharedTask]
+) -> AbstractContextManager[Iterator[SharedResult]]: ...
+
+
 @contextmanager
-def closing_results(runner: Runner, tasks: Iterable[GroupTask]) -> Iterator[Iterator[GroupResult]]:
-    """Results of some tasks; none are run if there are none.
+def closing_results(runner: Runner, tasks: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    """Results of some tasks; if there are none, nothing is run.
 
     An error in the block cancels what is running at once, not when the last reference to it is gone.
     """

@@ -55,7 +55,7 @@ def make_plan(
     base_model = agreed_base_model(adapters, recipe.base_model)
     check_shapes(adapters)
     _check_layout(adapters)
-    tallies = _tally(adapters)
+    tallies = tally_sites(adapters)
     _check_ranks(recipe, tallies)
     if recipe.is_open:  # the merge to come must fit too, at the least rank if at any
         list(cut_into_tasks(tallies, replace(recipe, rank=1), memory_budget))
@@ -101,7 +101,7 @@ def _scaled(group: GroupPlan, scales: Mapping[str, float]) -> GroupPlan:
     return replace(group, sites=sites)
 
 
-def _tally(adapters: Iterable[AdapterRecord]) -> list[Tally]:
+def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
     """What the adapters have at each site, in layer order."""
     tallies: dict[str, Tally] = {}
     for adapter in adapters:

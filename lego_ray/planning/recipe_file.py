@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -34,6 +34,7 @@ from pydantic import (
 
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.formats.strict_yaml import YamlFault, load_strict
+from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
 
 # A recipe of a thousand merges by list is a few hundred kilobytes.
@@ -54,7 +55,19 @@ def _count(value: object) -> object:
     return value
 
 
+def _rank(value: object) -> object:
+    return value if type(value) is int else _count(value)  # below 1 is found with the other faults
+
+
+def _scale(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a number or a rule")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]  # it becomes a directory
+Rank = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _rank(value))]
+Scale = Annotated[float | str, WrapValidator(lambda value, _: _scale(value))]
 Count = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _count(value))]
 
 
@@ -74,6 +87,18 @@ class Grouping(_Model):
     alone_below: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
+class SiteOverride(_Model):
+    """What some sites have of their own.
+
+    Attributes:
+        rank: Merged rank.
+        scale: Factor on the merged update.
+    """
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    scale: float | None = None
+
+
 def _grouping(value: object) -> object:
     return {"count": value} if isinstance(value, int | str) else value
 
@@ -81,7 +106,9 @@ def _grouping(value: object) -> object:
 class _Settings(_Model):
     """What a merge is asked for; left out, the library's `defaults`, then those of `merge`."""
 
-    rank: int | None = None
+    rank: Rank | None = None
+    rank_error: float | None = None
+    rank_budget: int | None = None
     method: Text | None = None
     options: Mapping[str, Any] | None = None
     seed: int | None = None
@@ -90,7 +117,8 @@ class _Settings(_Model):
     exclude: Sequence[Text] | None = None
     compact: bool | None = None
     weights: Mapping[str, float] | None = None
-    output_scale: float | None = None
+    output_scale: Scale | None = None
+    sites: Mapping[str, SiteOverride] | None = None
 
 
 class _Merge(_Settings):
@@ -121,6 +149,7 @@ class MergeEntry:
         where: An SQL condition over the catalog's `adapters`; empty for all.
         groups: How they are grouped; None for one merge of all.
         output: Where it goes, if not below the library's output.
+        site_ranks: Merged rank of sites, by name or glob, where that is not the recipe's.
     """
 
     recipe: Recipe
@@ -128,6 +157,7 @@ class MergeEntry:
     where: str = ""
     groups: Grouping | None = None
     output: str = ""
+    site_ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +213,12 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         settings = _settings(file, merge)
         found = list(_faults_of(settings, path))
         faults += found
+        site_ranks = {n: own.rank for n, own in _sites(file, merge).items() if own.rank is not None}
+        if site_ranks and settings.get("rank", "auto") == "auto":
+            faults.append(f"{path}.sites: ranks of sites go with a rank that is a number")
+            continue
         if not found:
-            entries.append(_entry(Recipe(**settings), merge))
+            entries.append(_entry(_recipe(settings), merge, site_ranks))
     if not file.sources and not file.catalog:
         faults.append("sources: missing; expected places of adapters, or a catalog that lists them")
     if faults:
@@ -198,36 +232,54 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
     )
 
 
+_RANKS = ("rank", "rank_error", "rank_budget")
+
+
 def _settings(file: _File, merge: _Merge) -> dict[str, Any]:
-    """The arguments of a merge's `Recipe`. Options of the defaults are those of their method."""
-    names = _Settings.model_fields
+    """What a merge is asked for: its own; the defaults' options with their method, ranks all or none."""
+    names = [name for name in _Settings.model_fields if name != "sites"]
     given = {n: getattr(merge, n) for n in names if getattr(merge, n) is not None}
     common = {n: getattr(file.defaults, n) for n in names if getattr(file.defaults, n) is not None}
     if given.get("method", common.get("method")) == common.get("method"):
         given["options"] = {**common.get("options", {}), **given.get("options", {})}
     else:
         common.pop("options", None)
+    if given.keys() & set(_RANKS):
+        common = {n: value for n, value in common.items() if n not in _RANKS}
     settings = {**common, **given, "name": merge.name, "full_weights": file.full_weights}
     settings["exclude"] = tuple(settings.get("exclude", ()))
-    return settings
+    scales = {name: own.scale for name, own in _sites(file, merge).items() if own.scale is not None}
+    return {**settings, "site_scales": scales} if scales else settings
+
+
+def _sites(file: _File, merge: _Merge) -> Mapping[str, SiteOverride]:
+    return {**(file.defaults.sites or {}), **(merge.sites or {})}
+
+
+def _recipe(settings: Mapping[str, Any]) -> Recipe:
+    asked = dict(settings)
+    ranks = asked_rank(*(asked.pop(name, None) for name in _RANKS))
+    return Recipe(**asked, **ranks)
 
 
 def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
     """What `Recipe` has against some settings, tried one by one so that no fault hides another."""
-    if "rank" not in settings:
+    ranks = {name: settings[name] for name in _RANKS if name in settings}
+    if not ranks:
         yield f"{path}.rank: missing; expected it here or in defaults"
     sound: dict[str, Any] = {"name": settings["name"], "rank": 1}
-    method = settings.get("method")
-    for key, value in settings.items():
+    tried = [(next(iter(ranks)), {**ranks, "name": settings["name"]})] if ranks else []
+    tried += [(key, {**sound, key: value}) for key, value in settings.items() if key not in _RANKS]
+    for key, asked in tried:
         if key in ("name", "options"):
             continue
         try:
-            Recipe(**{**sound, key: value})
+            _recipe(asked)
         except InvalidOption as error:
-            yield f"{path}.{key}: {_said(error)}"
+            yield f"{path}.{'sites' if key == 'site_scales' else key}: {_said(error)}"
             if key == "method":
                 return
-    if method:
+    if method := settings.get("method"):
         sound["method"] = method
     for option, value in settings.get("options", {}).items():
         try:
@@ -242,13 +294,14 @@ def _said(error: InvalidOption) -> str:
     return f"{error.problem}. {error.hint}".rstrip(". ") if error.hint else error.problem
 
 
-def _entry(recipe: Recipe, merge: _Merge) -> MergeEntry:
+def _entry(recipe: Recipe, merge: _Merge, site_ranks: Mapping[str, int]) -> MergeEntry:
     return MergeEntry(
         recipe=recipe,
         adapters=tuple(merge.adapters or ()),
         where=merge.where or "",
         groups=merge.groups,
         output=merge.output or "",
+        site_ranks=site_ranks,
     )
 
 

@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from lego_ray.errors import InvalidOption
 
 FLAG = "--site-scale"
+
+Number = TypeVar("Number", int, float)
 
 
 def checked_site_scales(scales: Mapping[str, float]) -> dict[str, float]:
@@ -52,23 +55,41 @@ def site_scales_of(
     Raises:
         InvalidOption: If a name means no site, or two that count alike give one site different factors.
     """
-    for name in scales:
-        if complete and not any(_means(name, site) for site in sites):
-            raise _unknown(name, sites)
-    found = {site: _scale(site, scales) for site in sites}
+    found = by_site(sites, scales, FLAG, complete=complete)
     return {site: scale for site, scale in found.items() if scale != 1}
 
 
-def _scale(site: str, scales: Mapping[str, float]) -> float:
-    whole = {name: c for name, c in scales.items() if name == site}
-    plain = whole or {name: c for name, c in scales.items() if name in _names(site)}
-    found = plain or {name: c for name, c in scales.items() if _means(name, site)}
+def by_site(
+    sites: Sequence[str], given: Mapping[str, Number], flag: str, *, complete: bool
+) -> dict[str, Number]:
+    """What each site is given by the names that mean it; sites that none means are left out.
+
+    Args:
+        sites: Paths of all sites.
+        given: A number by name or glob pattern, as for `site_scales_of`.
+        flag: What to call it in errors.
+        complete: Whether a name that means no site is wrong.
+
+    Raises:
+        InvalidOption: If a name means no site, or two that count alike give one site different ones.
+    """
+    for name in given:
+        if complete and not any(_means(name, site) for site in sites):
+            raise _unknown(name, sites, flag)
+    found = {site: _number(site, given, flag) for site in sites}
+    return {site: number for site, number in found.items() if number is not None}
+
+
+def _number(site: str, given: Mapping[str, Number], flag: str) -> Number | None:
+    whole = {name: c for name, c in given.items() if name == site}
+    plain = whole or {name: c for name, c in given.items() if name in _names(site)}
+    found = plain or {name: c for name, c in given.items() if _means(name, site)}
     if len(set(found.values())) > 1:
-        listed = ", ".join(f"{name}={scale:g}" for name, scale in sorted(found.items()))
+        listed = ", ".join(f"{name}={number:g}" for name, number in sorted(found.items()))
         raise InvalidOption(
-            FLAG, f"{site} is meant by {listed}", "Give the factor of this one by its path alone."
+            flag, f"{site} is meant by {listed}", "Give the one of this site by its path alone."
         )
-    return next(iter(found.values()), 1.0)
+    return next(iter(found.values()), None)
 
 
 def _means(name: str, site: str) -> bool:
@@ -82,8 +103,8 @@ def _names(site: str) -> Iterator[str]:
         yield ".".join(parts[start:])
 
 
-def _unknown(name: str, sites: Sequence[str]) -> InvalidOption:
+def _unknown(name: str, sites: Sequence[str], flag: str) -> InvalidOption:
     names = sorted({own for site in sites for own in (site, site.rsplit(".", 1)[-1])}, key=len)
     near = get_close_matches(name, names, 1)
     hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10])}."
-    return InvalidOption(FLAG, f"no site is called {name}", hint)
+    return InvalidOption(flag, f"no site is called {name}", hint)

@@ -16,7 +16,7 @@ import ray
 
 import lego_ray
 from lego_ray.errors import BadInput, NonFiniteWeights, ObjectNotFound, RunFailed
-from lego_ray.execution import solve
+from lego_ray.execution import sharing, solve
 from lego_ray.execution.on_ray import runner as ray_runner
 from lego_ray.execution.on_ray.runner import RayRunner
 from lego_ray.execution.task import GroupResult, GroupTask, tasks_of
@@ -48,8 +48,8 @@ def many_tasks(tmp_path: Path, count: int) -> Plan:
 
 
 def solves_with(monkeypatch: pytest.MonkeyPatch, task: Callable[[GroupTask], GroupResult]) -> None:
-    """Runs `task` on the workers in the place of solve_group."""
-    monkeypatch.setattr(solve, "solve_group", lambda given, gpus: task(given))
+    """Runs `task` on the workers in the place of run_task."""
+    monkeypatch.setattr(sharing, "run_task", lambda given, gpus: task(given))
 
 
 def on_the_worker(task: GroupTask) -> GroupResult:

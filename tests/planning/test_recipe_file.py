@@ -86,7 +86,7 @@ def test_every_fault_is_named_with_its_path() -> None:
         "sources: []; expected at least one",
         "defaults.sead: no such key. Did you mean seed?",
         "merges[0].rnak: no such key. Did you mean rank?",
-        "merges[1].rank: '4'; expected a valid integer",
+        "merges[1].rank: '4'; expected auto or a whole number of at least 1",
         "merges[1].groups.cuont: no such key. Did you mean count?",
         "merges[2].name: 'th/ree'; expected at most 200 letters, digits, dots, dashes and underscores",
         "merges[2].groups.count: 0; expected auto or a whole number of at least 1",
@@ -147,6 +147,46 @@ def test_values_are_checked_as_those_of_a_merge_are_and_all_at_once() -> None:
 def test_what_is_no_plain_yaml_or_no_recipe_is_refused(text: str, fault: str) -> None:
     [found] = faults(text)
     assert fault in found
+
+
+def test_ranks_go_together_and_sites_have_their_own() -> None:
+    library = parse(
+        """
+        sources: [zoo]
+        defaults: {rank: 8, sites: {q_proj: {rank: 4}}}
+        merges:
+          - {name: fixed, sites: {"*.mlp.*": {rank: 2, scale: 0.5}}}
+          - {name: auto, rank: auto, rank_error: 0.2, sites: {q_proj: {}}}
+          - {name: budget, rank_budget: 6, sites: {q_proj: {}}, output_scale: sum-fit*0.5}
+        """
+    )
+    fixed, auto, budget = library.entries
+    assert fixed.site_ranks == {"q_proj": 4, "*.mlp.*": 2}
+    assert fixed.recipe.site_scales == {"*.mlp.*": 0.5}
+    assert (auto.recipe.rank, auto.recipe.rank_error, auto.site_ranks) == (None, 0.2, {})
+    assert (budget.recipe.rank, budget.recipe.rank_budget) == (None, 6)
+    assert budget.recipe.output_scale == "sum-fit*0.5"
+
+
+def test_faults_of_ranks_and_sites() -> None:
+    found = faults(
+        """
+        sources: [zoo]
+        merges:
+          - {name: a, rank: auto, rank_error: 2}
+          - {name: b, rank: 4, rank_budget: 4}
+          - {name: c, rank: auto, sites: {q_proj: {rank: 3}}}
+          - {name: d, rank: 4, sites: {q_proj: {scale: 0}}}
+          - {name: e, rank: 4, output_scale: loud}
+        """
+    )
+    assert [fault.partition(": ")[0] for fault in found] == [
+        "merges[0].rank",
+        "merges[1].rank",
+        "merges[2].sites",
+        "merges[3].sites",
+        "merges[4].output_scale",
+    ]
 
 
 def test_a_catalog_may_stand_for_the_sources() -> None:

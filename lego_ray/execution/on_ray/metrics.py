@@ -60,10 +60,10 @@ class RunMetrics:
         self._inertia.set(self._total)
 
 
-def counting_retries(solve: Callable[..., GroupResult]) -> Callable[..., GroupResult]:
+def counting_retries(solve: Callable[..., Any]) -> Callable[..., Any]:
     """The same task for a Ray worker, with how often Ray had to start it again in its result."""
 
-    def counted(*given: Any) -> GroupResult:
+    def counted(*given: Any) -> Any:
         from ray._private.worker import global_worker
 
         # Ray tells neither the driver nor, through anything public, the task itself.

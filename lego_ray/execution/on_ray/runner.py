@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import StoreUnavailable
 from lego_ray.execution.on_ray.answers import get
@@ -12,7 +12,7 @@ from lego_ray.execution.on_ray.session import RaySession
 from lego_ray.execution.on_ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
 
 if TYPE_CHECKING:
-    from lego_ray.execution.task import GroupResult, GroupTask
+    from lego_ray.execution.task import GroupTask, SharedTask
 
 # A worker that dies (out of memory, a lost node) gives its task to another this many times.
 TASK_RETRIES = 3
@@ -47,7 +47,7 @@ class RayRunner:
         """Begins to bring Ray up."""
         self._session.start()
 
-    def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]:
+    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yields each task's result as it is done.
 
         Raises:
@@ -58,7 +58,7 @@ class RayRunner:
         self._session.wait()
         spread: list[GroupTask] = []
 
-        def whole() -> Iterator[GroupTask]:
+        def whole() -> Iterator[GroupTask | SharedTask]:
             for task in tasks:
                 if task.group.shards:
                     spread.append(task)
@@ -84,7 +84,7 @@ class RayRunner:
 
         return self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def _in_flight(self, tasks: Iterator[GroupTask]) -> Iterator[GroupResult]:
+    def _in_flight(self, tasks: Iterator[GroupTask | SharedTask]) -> Iterator[Any]:
         """Launches tasks, no more than may run at once, and yields results as they are done."""
         import ray
 
@@ -113,14 +113,14 @@ class RayRunner:
 class _Launched:
     """A task on its way to one worker; `answer` is what Ray is asked about it."""
 
-    def __init__(self, task: GroupTask, gpus: float) -> None:
+    def __init__(self, task: GroupTask | SharedTask, gpus: float) -> None:
         import ray
 
-        from lego_ray.execution.solve import solve_group
+        from lego_ray.execution.sharing import run_task
 
         self.task = task
         self._gpus = gpus
-        self._remote = ray.remote(counting_retries(solve_group))
+        self._remote = ray.remote(counting_retries(run_task))
         self._submit()
 
     def _submit(self) -> None:
@@ -148,7 +148,7 @@ class _Launched:
         ray.cancel(self.answer, force=True)
 
 
-def tasks_a_core(task: GroupTask) -> int:
+def tasks_a_core(task: GroupTask | SharedTask) -> int:
     """Tasks a core has at once: local reads are work of its own, remote ones are waiting."""
     return READS_BESIDE if any("://" in source.uri for source in task.sources) else 1
 

@@ -1,0 +1,271 @@
+"""Builds a library: many merges over one zoo, each adapter's bytes read once for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from os import fspath
+from typing import Any
+
+from lego_ray.catalog.adapters import adapter_places
+from lego_ray.catalog.opening import has_merge, open_catalog
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import RecipeError
+from lego_ray.execution import journal
+from lego_ray.execution.arguments import Uri, parse_bytes
+from lego_ray.execution.entries import Planned, plan_entries
+from lego_ray.execution.merging import publish_solved, record_of_published
+from lego_ray.execution.publishing.publish import published_manifest
+from lego_ray.execution.resume.checkpoints import Checkpoints
+from lego_ray.execution.runner import Runner, running
+from lego_ray.execution.scanning import scan_sources
+from lego_ray.execution.solving import (
+    PlanRun,
+    Progress,
+    check_strict,
+    closing_results,
+    note_planned,
+)
+from lego_ray.execution.task import SharedTask, share
+from lego_ray.planning.inventory import require_adapters
+from lego_ray.planning.joint import JointGroup, cut_jointly
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.recipe_file import LibraryRecipe, parse_recipe_file
+from lego_ray.storage.base import Store
+from lego_ray.storage.open import open_store
+from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.uri import normalise_uri
+
+
+@dataclass(slots=True)
+class _Merge:
+    """One merge under way."""
+
+    planned: Planned
+    store: Store
+    checkpoints: Checkpoints
+    run: PlanRun
+
+
+def build(
+    recipe: Uri,
+    *,
+    output: Uri | None = None,
+    catalog: Uri | None = None,
+    runner: str | Runner = "ray",
+    address: str = "local",
+    workers: int | None = None,
+    gpus: float = 0.0,
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Builds a library: every merge of a recipe file, each adapter's bytes read once for all.
+
+    Each merge is the one that `merge` makes of the same adapters, to the same bytes. Finished tasks
+    are kept beside its output until it is published, nothing is overwritten, and a build that was
+    stopped, called again, goes on. Merges that are published already are left as they are.
+
+    Bytes are read again for a site that does not fit a worker for all merges at once, to choose ranks,
+    and to group adapters.
+
+    Args:
+        recipe: The recipe file: a path or `s3://bucket/key`.
+        output: Where the merges go, each below its name; in place of the file's `output`.
+        catalog: Where they are recorded; in place of the file's `catalog`.
+        runner: As for `merge`, as are the others.
+        address: Likewise.
+        workers: Likewise.
+        gpus: Likewise.
+        memory_budget: Likewise.
+        strict: Likewise.
+        progress: Called with each merge's plan, and with each result of it.
+
+    Returns:
+        `output`, `catalog`, `adapters` (how many there are), `refused` (a list of `{adapter, reason}`),
+        `merges` (what `merge` returns of each, in order, without the bytes that were read for several),
+        `seconds`, `bytes_read`.
+
+    Raises:
+        RecipeError: If the file is not as it must be; every fault is named.
+        BadInput: If a merge cannot be made as asked; nothing was written.
+        StorageError: If a store cannot be read or written.
+        RunFailed: If the run did not finish.
+    """
+    library = _read_library(fspath(recipe))
+    if catalog is not None:
+        library = replace(library, catalog=fspath(catalog))
+    budget = parse_bytes(memory_budget)
+    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+        return run_build(
+            library,
+            output=fspath(output) if output is not None else library.output,
+            runner=mine,
+            memory_budget=budget,
+            strict=strict,
+            progress=progress or (lambda plan, result: None),
+        )
+
+
+def _read_library(place: str) -> LibraryRecipe:
+    uri = normalise_uri(place)
+    folder, _, key = uri.rpartition("/")
+    data = open_store(folder or "/").read(key)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise RecipeError(place, (f"it is no text: {error}",)) from None
+    return parse_recipe_file(text, place)
+
+
+def run_build(
+    library: LibraryRecipe,
+    *,
+    output: str,
+    runner: Runner,
+    memory_budget: int,
+    strict: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Builds a library; see `build` for the promise.
+
+    Args:
+        library: What to build.
+        output: Where the merges go, each below its name; empty if each says for itself.
+        runner: What runs the tasks.
+        memory_budget: Most bytes one worker may take.
+        strict: Whether an adapter that is refused fails the run.
+        progress: Called with each plan that is run (result None), and with each result.
+    """
+    started = time.perf_counter()
+    catalog = open_catalog(library.catalog) if library.catalog else None
+    sources = library.sources or (adapter_places(catalog) if catalog else ())
+    outputs = [normalise_uri(place) for place in _outputs(library, output)]
+    scan = scan_sources(sources, full_weights=library.full_weights, skip=outputs)
+    check_strict(scan.inventory, strict)
+    require_adapters(scan.inventory, sources)
+    runner.start()
+    planned = plan_entries(library, scan.inventory, output, memory_budget=memory_budget, groups={})
+    records: dict[str, dict[str, Any]] = {}
+    merges: list[_Merge] = []
+    bytes_read = scan.bytes_read
+    with ExitStack() as held:
+        for each in planned:
+            held.enter_context(journal.failures(each.plan.digest))
+            store = open_store(each.output)
+            checkpoints = Checkpoints(store, each.plan)
+            done = published_manifest(store, each.plan.digest)
+            if done and (catalog is None or has_merge(catalog, done["merge_id"])):
+                checkpoints.clear()
+                records[each.recipe.name] = record_of_published(
+                    done, each.output, catalog, 0, started
+                )
+                continue
+            checkpoints.check()
+            run = PlanRun(
+                each.plan,
+                each.inventory,
+                checkpoints,
+                memory_budget=memory_budget,
+                strict=strict,
+                progress=progress,
+            )
+            merges.append(_Merge(each, store, checkpoints, run))
+        _check_writable(merges, catalog)
+        for merge in merges:
+            note_planned(merge.planned.plan)
+            held.enter_context(merge.checkpoints.held(catalog.uri if catalog else None))
+        for merge, record, read in _solve(merges, runner, memory_budget, catalog, started):
+            records[merge.planned.recipe.name] = record
+            bytes_read += read
+        runner.stop()
+    return {
+        "output": normalise_uri(output) if output else None,
+        "catalog": catalog.uri if catalog else None,
+        "adapters": len(scan.inventory.adapters),
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in scan.inventory.refused],
+        "merges": [records[each.recipe.name] for each in planned if each.recipe.name in records],
+        "seconds": round(time.perf_counter() - started, 3),
+        "bytes_read": bytes_read,
+    }
+
+
+def _outputs(library: LibraryRecipe, output: str) -> Iterator[str]:
+    if output:
+        yield output
+    yield from (entry.output for entry in library.entries if entry.output)
+
+
+def _check_writable(merges: Sequence[_Merge], catalog: Catalog | None) -> None:
+    if not merges:
+        return
+    if catalog:
+        catalog.check_writable()
+        probe_create_only(open_store(catalog.uri))
+    for merge in merges:
+        probe_create_only(merge.store)
+
+
+def _solve(
+    merges: Sequence[_Merge],
+    runner: Runner,
+    memory_budget: int,
+    catalog: Catalog | None,
+    started: float,
+) -> Iterator[tuple[_Merge, dict[str, Any], int]]:
+    """Runs all merges side by side, in rounds; publishes each when it is done.
+
+    Yields:
+        A merge, its record, and the bytes read since the one before.
+    """
+    left, bytes_read = list(merges), 0
+    while left:
+        plans, joint = cut_jointly([merge.run.plan for merge in left], memory_budget)
+        for merge, plan in zip(left, plans, strict=True):
+            merge.run.plan = plan
+            merge.run.begin()
+        bytes_read += _run_round(left, joint, runner)
+        going = []
+        for merge in left:
+            solved = merge.run.end()
+            if solved is None:
+                going.append(merge)
+                continue
+            record = publish_solved(
+                solved,
+                merge.planned.plan.digest,
+                merge.store,
+                catalog,
+                merge.checkpoints,
+                started=started,
+                bytes_read=solved.bytes_read,
+            )
+            yield merge, record, bytes_read + solved.bytes_read
+            bytes_read = 0
+        left = going
+
+
+def _run_round(merges: Sequence[_Merge], joint: Sequence[JointGroup], runner: Runner) -> int:
+    """Runs what is left of some plans; returns the bytes of shared reads."""
+    waiting = [{task.index: task for task in merge.run.tasks()} for merge in merges]
+    owners: list[list[int]] = []
+    shared: list[SharedTask] = []
+    for group in joint:
+        parts = [(n, waiting[n].pop(index)) for n, index in group.parts if index in waiting[n]]
+        if parts:
+            owners.append([n for n, _ in parts])
+            tasks = [task for _, task in parts]
+            shared.append(share(len(shared), group.name, group.peak_bytes, tasks))
+    bytes_read = 0
+    with closing_results(runner, shared) as together:
+        for several in together:
+            bytes_read += several.bytes_read
+            for n, part in zip(owners[several.index], several.parts, strict=True):
+                merges[n].run.take(part, runner)
+    for merge, tasks_left in zip(merges, waiting, strict=True):
+        with closing_results(runner, tasks_left.values()) as alone:
+            for result in alone:
+                merge.run.take(result, runner)
+    return bytes_read

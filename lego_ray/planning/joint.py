@@ -1,0 +1,144 @@
+"""Cuts several merges over one zoo into tasks that read each adapter's bytes once for all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from lego_ray.planning.cutting import TASK_SECONDS, Tally, layer_of
+from lego_ray.planning.plan import WORKER_BYTES, GroupPlan, Plan, SitePlan
+from lego_ray.planning.planner import tally_sites
+
+
+@dataclass(frozen=True, slots=True)
+class JointGroup:
+    """A task of several merges.
+
+    Attributes:
+        name: The layers in it, in words.
+        parts: For each merge that has some of its sites: the merge's number, and its group's.
+        peak_bytes: Most memory one worker takes for it: every tensor once, and one merge's pools.
+    """
+
+    name: str
+    parts: tuple[tuple[int, int], ...]
+    peak_bytes: int
+
+
+@dataclass(slots=True)
+class _Site:
+    """One site in every merge that has it, in the order of the merges."""
+
+    tally: Tally
+    plans: dict[int, SitePlan]
+
+    @property
+    def name(self) -> str:
+        return self.tally.example.site
+
+    @property
+    def held(self) -> int:
+        """Every adapter's tensors as they are stored, and what reading them takes besides."""
+        return sum(self.tally.read_bytes) + self.tally.buffer_bytes
+
+    @property
+    def seconds(self) -> float:
+        return sum(site.seconds for site in self.plans.values())
+
+
+def cut_jointly(
+    plans: Sequence[Plan], memory_budget: int
+) -> tuple[tuple[Plan, ...], tuple[JointGroup, ...]]:
+    """Cuts merges alike, so that one read of a task's sites serves all of them.
+
+    A site that does not fit a worker so, or is spread over workers in some merge, is left to each
+    merge's own task, which reads its bytes again.
+
+    Args:
+        plans: Plans of merges that share adapters.
+        memory_budget: Most bytes one worker may take.
+
+    Returns:
+        The same merges cut into other groups; and the tasks, each of one group of some of them.
+        Groups that are in no task are left to their merge.
+    """
+    sites = _sites(plans)
+    groups: list[list[GroupPlan]] = [[] for _ in plans]
+    joint: list[JointGroup] = []
+    for batch in _batches(sites, memory_budget):
+        parts = []
+        for number in sorted({number for site in batch for number in site.plans}):
+            mine = [(site, site.plans[number]) for site in batch if number in site.plans]
+            parts.append((number, len(groups[number])))
+            groups[number].append(_group(mine, plans[number], _peak(batch)))
+        name = groups[parts[0][0]][-1].name
+        joint.append(JointGroup(name, tuple(parts), _peak(batch)))
+    together = {site.name for site in sites if _fits([site], memory_budget)}
+    for number, plan in enumerate(plans):
+        for group in plan.groups:
+            alone = tuple(s for s in group.sites if s.site not in together)
+            if alone:
+                groups[number].append(replace(group, sites=alone))
+    cut = tuple(replace(plan, groups=tuple(mine)) for plan, mine in zip(plans, groups, strict=True))
+    return cut, tuple(joint)
+
+
+def _sites(plans: Sequence[Plan]) -> list[_Site]:
+    """Every site of any merge, in layer order, with the tallies of all their adapters."""
+    adapters = {adapter.uri: adapter for plan in plans for adapter in plan.adapters}
+    by_name: dict[str, dict[int, SitePlan]] = {}
+    for number, plan in enumerate(plans):
+        for group in plan.groups:
+            for site in group.sites:
+                by_name.setdefault(site.site, {})[number] = site
+    tallies = tally_sites(adapters.values())
+    return [_Site(tally, by_name[tally.example.site]) for tally in tallies]
+
+
+def _batches(sites: Iterable[_Site], memory_budget: int) -> Iterator[list[_Site]]:
+    """Sites that fit together and are worth a task; those that do not even fit alone are left out."""
+    batch: list[_Site] = []
+    for site in sites:
+        if not _fits([site], memory_budget):
+            continue
+        new_layer = bool(batch) and layer_of(batch[-1].name) != layer_of(site.name)
+        worth = sum(each.seconds for each in batch) >= TASK_SECONDS
+        if batch and (not _fits([*batch, site], memory_budget) or (new_layer and worth)):
+            yield batch
+            batch = []
+        batch.append(site)
+    if batch:
+        yield batch
+
+
+def _fits(batch: Sequence[_Site], memory_budget: int) -> bool:
+    spread = any(plan.route == "spread" for site in batch for plan in site.plans.values())
+    return not spread and _peak(batch) <= memory_budget
+
+
+def _peak(batch: Sequence[_Site]) -> int:
+    """All tensors are held; one merge at a time has its pools, and one of its sites is solved."""
+    pools, workspace = dict.fromkeys((n for site in batch for n in site.plans), 0), 0
+    for site in batch:
+        for number, plan in site.plans.items():
+            pools[number] += plan.pool_bytes
+            workspace = max(workspace, plan.peak_bytes - WORKER_BYTES - plan.pool_bytes)
+    return WORKER_BYTES + sum(site.held for site in batch) + max(pools.values()) + workspace
+
+
+def _group(mine: Sequence[tuple[_Site, SitePlan]], plan: Plan, peak_bytes: int) -> GroupPlan:
+    layers = list(dict.fromkeys(layer_of(site.site) or "(no layer)" for _, site in mine))
+    names = {site.site for _, site in mine}
+    read_bytes = sum(
+        span.end - span.start
+        for adapter in plan.adapters
+        for factors in adapter.sites
+        if factors.site in names
+        for span in (factors.a, factors.b)
+    )
+    return GroupPlan(
+        name=layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
+        sites=tuple(site for _, site in mine),
+        read_bytes=read_bytes,
+        peak_bytes=peak_bytes,
+    )
