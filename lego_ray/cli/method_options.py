@@ -13,6 +13,7 @@ DISTANCES = ("euclidean", "rank-one")
 BASES = ("raw", "svd")
 PARAMETER_NORMS = ("inf", "l2", "none")
 ELECTIONS = ("total", "frequency")
+INNERS = ("sum", "ties", "dare_ties")
 
 
 class NumberOr(click.ParamType[str | float]):
@@ -46,14 +47,33 @@ def method(command: Command) -> Command:
             "--density",
             type=float,
             metavar="D",
-            help="ties, knots, core_space, dare_*, magnitude_prune: share of entries that stay. "
+            help="ties, ctm, knots, core_space, dare_*, magnitude_prune: share of entries that stay. "
             "[default: 0.5 for dare_* and magnitude_prune, else 0.2]",
         ),
         click.option(
             "--election",
             type=click.Choice(ELECTIONS),
-            help="ties, knots, core_space, dare_ties: an entry's sign by total or by frequency. "
+            help="ties, ctm, knots, core_space, dare_ties: an entry's sign by total or by frequency. "
             "[default: total]",
+        ),
+        click.option(
+            "--inner",
+            type=click.Choice(INNERS),
+            help="ctm: how adapters are merged in the directions they share. [default: ties]",
+        ),
+        click.option(
+            "--dare-density",
+            type=float,
+            metavar="D",
+            help="With --inner dare_ties: share of entries that the random draw leaves. "
+            "[default: 0.95]",
+        ),
+        click.option(
+            "--beta",
+            type=float,
+            metavar="B",
+            help="ctm: how far adapters' norms count when directions are chosen: 1, as they are; 0, "
+            "all alike. [default: 0]",
         ),
         click.option("--n-init", type=int, metavar="N", help="Restarts of k-means. [default: 10]"),
         click.option(
@@ -107,6 +127,9 @@ def method(command: Command) -> Command:
 METHOD_OPTIONS = (
     "density",
     "election",
+    "inner",
+    "dare_density",
+    "beta",
     "n_init",
     "max_iter",
     "tol",

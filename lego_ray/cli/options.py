@@ -28,6 +28,7 @@ METHODS = (
     "iso",
     "core_space",
     "knots",
+    "ctm",
 )
 DTYPES = ("majority", "F32", "BF16", "F16")
 SCALE_RULES = ("source-norm", "sum-fit")

@@ -42,7 +42,7 @@ class Concat(Whole):
         norm = min(n * n * d, 2 * n * d_in * d_out) / MATMUL_64
         return Costs(norm + 2 * n * d * TOUCH, 4 * n * d + 8 * WIDE_ROWS * d)
 
-    def merged(self, pool: Pool, rank: int) -> SiteSolution:
+    def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The MSUs themselves, each its own merged rank; see `Whole.merged`."""
         if rank < pool.n:
             self.check_ranks({"this site": [pool.n]}, rank)

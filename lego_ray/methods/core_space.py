@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.density import check_density, check_election
 from lego_ray.methods.whole import Whole, members_of
@@ -49,7 +51,7 @@ class CoreSpace(Whole):
         seconds = found.seconds + adapters * core * PASSES * TOUCH + 2 * n * core / MATMUL_64
         return Costs(seconds, found.workspace_bytes + 8 * 12 * core)
 
-    def merged(self, pool: Pool, rank: int) -> SiteSolution:
+    def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The merged core's first terms; see `Whole.merged`."""
         space = core_space(pool.rows, pool.d_in)
         members = members_of(pool)

@@ -1,4 +1,4 @@
-"""The option that methods share which drop entries."""
+"""Options that methods share which drop entries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from lego_ray.numerics.sparsify import Sparsity
 from lego_ray.numerics.stacks import Election
 
 
+def check_share(value: float, flag: str, least: str = "above 0") -> None:
+    """Raises `InvalidOption` unless a share is a number of at most 1, and above 0 or `at least 0`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1 or (value == 0 and least == "above 0"):
+        raise InvalidOption(flag, f"{value!r} is not {least} and at most 1")
+
+
 def check_density(density: float) -> None:
     """Raises `InvalidOption` unless the share of entries that stay is above 0 and at most 1."""
-    number = isinstance(density, int | float) and not isinstance(density, bool)
-    if not number or not 0 < density <= 1:
-        raise InvalidOption("--density", f"{density!r} is not above 0 and at most 1")
+    check_share(density, "--density")
 
 
 def check_election(election: Election) -> None:
@@ -28,5 +33,9 @@ def check_election(election: Election) -> None:
 
 def at_random(density: float, generator: torch.Generator) -> Sparsity:
     """Drops entries at random: one draw of the site's generator, then each row by its own bytes."""
-    draw = int(torch.randint(2**62, (1,), generator=generator))
-    return Sparsity("random", density, draw)
+    return Sparsity("random", density, draw_of(generator))
+
+
+def draw_of(generator: torch.Generator) -> int:
+    """One draw of the site's generator, from which more randomness is made."""
+    return int(torch.randint(2**62, (1,), generator=generator))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.density import check_density, check_election
 from lego_ray.methods.whole import Whole, members_of
@@ -49,7 +51,7 @@ class Knots(Whole):
         seconds = found.seconds + adapters * values * PASSES * TOUCH + 2 * n * values / MATMUL_64
         return Costs(seconds, found.workspace_bytes + 8 * 12 * values)
 
-    def merged(self, pool: Pool, rank: int) -> SiteSolution:
+    def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The merged V under what the adapters share; see `Whole.merged`."""
         shared = shared_left(pool.rows, pool.d_in, members_of(pool))
         right = prevailing(shared.rights, self.density, self.election)

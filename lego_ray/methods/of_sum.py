@@ -48,7 +48,7 @@ class OfSum(Whole):
             return dense_costs(n, d_in, d_out)
         return svd_costs(n, d_in, d_out)
 
-    def merged(self, pool: Pool, rank: int) -> SiteSolution:
+    def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The terms, from the factors; see `Whole.merged`."""
         return self._solution(pool, svd_of_sum(pool.rows, pool.d_in), rank)
 
@@ -67,7 +67,7 @@ class OfSum(Whole):
         """Merges one site; see `MergeMethod.solve`."""
         if pool.n > max(pool.d_in, pool.rows.shape[1] - pool.d_in):
             return self.solve_spread(in_one_shard(self.shard(pool)), rank, generator)
-        return self.merged(pool.in_order(), rank)
+        return self.merged(pool.in_order(), rank, generator)
 
     def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Merges one site in shards; see `MergeMethod.solve_spread`."""

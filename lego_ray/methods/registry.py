@@ -11,6 +11,7 @@ from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.concat import Concat
 from lego_ray.methods.core_space import CoreSpace
+from lego_ray.methods.ctm import Ctm
 from lego_ray.methods.dare_linear import DareLinear
 from lego_ray.methods.dare_ties import DareTies
 from lego_ray.methods.iso import Iso
@@ -36,6 +37,7 @@ METHODS: Mapping[str, type[Any]] = {
     "iso": Iso,
     "core_space": CoreSpace,
     "knots": Knots,
+    "ctm": Ctm,
 }
 
 

@@ -31,12 +31,13 @@ class Whole(ABC):
         """What a site takes besides its pool."""
 
     @abstractmethod
-    def merged(self, pool: Pool, rank: int) -> SiteSolution:
+    def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Merges one site.
 
         Args:
             pool: Its pool, in canonical order.
             rank: k, the most rank-one terms the merged site may have.
+            generator: CPU generator of the site.
         """
 
     def check_ranks(  # noqa: B027 - a method need not refuse any
@@ -64,7 +65,7 @@ class Whole(ABC):
         self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""
     ) -> SiteSolution:
         """Merges one site; see `MergeMethod.solve`."""
-        return self.merged(pool.in_order(), rank)
+        return self.merged(pool.in_order(), rank, generator)
 
     def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Refuses, which no plan lets it come to.

@@ -1,7 +1,8 @@
-"""TIES' election over tensors that are made one at a time."""
+"""Task arithmetic, TIES and DARE over tensors that are made one at a time."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -10,26 +11,31 @@ from torch import Tensor
 from lego_ray.numerics.sparsify import keep_largest
 from lego_ray.numerics.stacks import Election
 
+# Makes the adapters' tensors, all of one shape, float64; called again for every pass over them, so that
+# they need never be in memory together.
+Tensors = Callable[[], Iterable[Tensor]]
 # Time to trim and count a value, in passes over it; finding the least that stays is most of that.
 PASSES = 55
 
 
-def prevailing(
-    tensors: Callable[[], Iterable[Tensor]], density: float, election: Election
-) -> Tensor:
+def total(tensors: Tensors) -> Tensor:
+    """The sum, in the tensors' order."""
+    return _sum(iter(tensors()))
+
+
+def prevailing(tensors: Tensors, density: float, election: Election) -> Tensor:
     """Trims tensors, elects each entry's sign, and takes the mean of those that agree.
 
     TIES-Merging (arXiv 2306.01708, section 3).
 
     Args:
-        tensors: Makes the tensors, all of one shape, float64; called once for the votes and once for
-            the mean, so that they need never be in memory together.
-        density: Share of the entries of each that stay.
+        tensors: Makes the tensors.
+        density: Share of the entries of each that stay, and one at least: cores are small.
         election: How signs are elected; a tie is positive.
     """
 
     def trimmed() -> Iterator[Tensor]:
-        yield from (t if density == 1 else keep_largest(t, density) for t in tensors())
+        yield from (t if density == 1 else keep_largest(t, density, 1) for t in tensors())
 
     votes = _sum(t if election == "total" else t.sign() for t in trimmed())
     sign = torch.where(votes >= 0, 1.0, -1.0)
@@ -41,8 +47,35 @@ def prevailing(
     return sums / counts.clamp(min=1)
 
 
+def thinned(tensors: Tensors, density: float, draw: int) -> Tensors:
+    """Drops entries at random and divides the rest by the density (DARE, arXiv 2311.03099).
+
+    What an adapter loses hangs on its place by norm, largest first: not on its factors, nor on the
+    order of the adapters, but for those of one norm.
+
+    Args:
+        tensors: Makes the tensors.
+        density: Share of the entries of each that stay, on average.
+        draw: What the random choice is made from.
+
+    Returns:
+        Makes the same every time it is called.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(t) for t in tensors()])
+    places = torch.argsort(torch.argsort(norms, descending=True, stable=True)).tolist()
+
+    def left() -> Iterator[Tensor]:
+        for tensor, place in zip(tensors(), places, strict=True):
+            mixed = hashlib.sha256(b"%d\n%d" % (draw, place)).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(mixed[:8], "big") >> 1)
+            stays = torch.rand(tensor.shape, generator=generator) < density
+            yield torch.where(stays.to(tensor.device), tensor / density, 0.0)
+
+    return left
+
+
 def _sum(tensors: Iterator[Tensor]) -> Tensor:
-    total = next(tensors).clone()
+    found = next(tensors).clone()
     for tensor in tensors:
-        total += tensor
-    return total
+        found += tensor
+    return found

@@ -62,7 +62,7 @@ def sparsify(rows: Tensor, d_in: int, sparsity: Sparsity) -> Tensor:
     return torch.cat([keep_largest(half, sparsity.density) for half in halves], dim=1)
 
 
-def keep_largest(values: Tensor, density: float) -> Tensor:
+def keep_largest(values: Tensor, density: float, at_least: int = 0) -> Tensor:
     """Keeps the `int(density * size)` entries of largest magnitude, and zeroes the others.
 
     Entries as large as the last of them stay too, so that no order of equals decides.
@@ -70,8 +70,9 @@ def keep_largest(values: Tensor, density: float) -> Tensor:
     Args:
         values: Any shape, float32.
         density: Share that stays, above 0, below 1.
+        at_least: Entries that stay however low their share.
     """
-    kept = int(density * values.numel())
+    kept = max(int(density * values.numel()), at_least)
     if kept == 0:
         return torch.zeros_like(values)
     sizes = values.abs()

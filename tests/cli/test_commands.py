@@ -14,6 +14,7 @@ import pytest
 
 import lego_ray
 from lego_ray.cli import method_options, options
+from lego_ray.methods.in_bases import Inner
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.registry import METHODS
 from lego_ray.methods.scaling import RULES
@@ -36,6 +37,7 @@ def test_the_choices_written_out_are_those_of_their_rooms() -> None:
     assert get_args(Basis) == method_options.BASES
     assert get_args(ParameterNorm) == method_options.PARAMETER_NORMS
     assert get_args(Election) == method_options.ELECTIONS
+    assert get_args(Inner) == method_options.INNERS
     known = {f.name for method in METHODS.values() for f in fields(method)}
     assert known == set(method_options.METHOD_OPTIONS)
 

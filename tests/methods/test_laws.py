@@ -22,7 +22,7 @@ PARTED = [*BY_RANK, "tsv"]
 EXACT = ["concat", "svd"]
 # Options under which a method gives one adapter back.
 ALL_STAYS = {
-    name: {"density": 1.0} for name in [*BY_RANK, "core_space", "knots"] if name != "linear"
+    name: {"density": 1.0} for name in [*BY_RANK, "core_space", "knots", "ctm"] if name != "linear"
 }
 
 
@@ -188,7 +188,7 @@ def test_shards_add_up_a_sum_that_is_smaller_than_the_pool(name: str) -> None:
     assert method_of(name, {}).spread(100, 64, 128, 16) is None
 
 
-@pytest.mark.parametrize("name", ["concat", "svd", "iso", "core_space", "knots"])
+@pytest.mark.parametrize("name", ["concat", "svd", "iso", "core_space", "knots", "ctm"])
 def test_what_needs_the_pool_whole_says_so(name: str) -> None:
     assert method_of(name, {}).spread(60, 64, 64, 16) is None
     with pytest.raises(InvalidOption, match=f"{name} needs a site's pool whole"):

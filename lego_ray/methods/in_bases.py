@@ -1,0 +1,121 @@
+"""What the methods share that merge adapters as coordinates in bases they have in common.
+
+What is merged there, and how, is one choice and the bases another: `inner` is the same for all of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lego_ray.errors import InvalidOption
+from lego_ray.methods.base import SiteSolution
+from lego_ray.methods.density import check_density, check_election, check_share, draw_of
+from lego_ray.methods.whole import Whole
+from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
+from lego_ray.numerics.elect import PASSES, Tensors, prevailing, thinned, total
+from lego_ray.numerics.lowrank import compare_updates
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.stacks import Election
+from lego_ray.numerics.truncated_svd import UpdateSvd
+
+Inner = Literal["sum", "ties", "dare_ties"]
+
+# The options that each has, with their defaults: TIES' own, and for DARE what those who use both drop.
+DEFAULTS: Mapping[Inner, Mapping[str, float | str]] = {
+    "sum": {},
+    "ties": {"density": 0.2, "election": "total"},
+    "dare_ties": {"density": 0.2, "election": "total", "dare_density": 0.95},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InBases(Whole):
+    """A method that merges each adapter's coordinates and keeps the first k terms of the outcome.
+
+    Attributes:
+        inner: How coordinates are merged: by their `sum`, which is task arithmetic; by `ties`
+            (arXiv 2306.01708); or by `dare_ties`, which drops some at random before (arXiv 2311.03099).
+        density: `ties` and `dare_ties`: share of an adapter's entries that stay, the largest.
+        election: `ties` and `dare_ties`: how an entry's sign is elected, by the `total` of the
+            adapters' values or by the `frequency` of each sign.
+        dare_density: `dare_ties`: share of the entries that the random draw leaves.
+    """
+
+    inner: Inner = "ties"
+    density: float | None = None
+    election: Election | None = None
+    dare_density: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.inner not in get_args(Inner):
+            raise InvalidOption(
+                "--inner", f"{self.inner!r} is not one of {', '.join(get_args(Inner))}"
+            )
+        defaults = DEFAULTS[self.inner]
+        for option in ("density", "election", "dare_density"):
+            given = getattr(self, option)
+            if given is not None and option not in defaults:
+                takers = [name for name, options in DEFAULTS.items() if option in options]
+                raise InvalidOption(
+                    f"--{option.replace('_', '-')}",
+                    f"the inner merge {self.inner} has no such option",
+                    f"Take --inner {' or '.join(takers)}, or leave it out.",
+                )
+            object.__setattr__(self, option, defaults.get(option) if given is None else given)
+        if self.density is not None:
+            check_density(self.density)
+        if self.election is not None:
+            check_election(self.election)
+        if self.dare_density is not None:
+            check_share(self.dare_density, "--dare-density")
+
+    @abstractmethod
+    def bases(self, pool: Pool, rank: int) -> tuple[Tensors, Callable[[Tensor], UpdateSvd]]:
+        """Finds the bases.
+
+        Args:
+            pool: The pool, in canonical order.
+            rank: k.
+
+        Returns:
+            What makes each adapter's coordinates in turn, and what decomposes the update that
+            coordinates stand for.
+        """
+
+    def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
+        """The merged coordinates' first terms; see `Whole.merged`."""
+        tensors, decompose = self.bases(pool, rank)
+        rows = decompose(self._merge(tensors, generator)).rows(rank).float()
+        return SiteSolution(
+            adapters=pool.adapters,
+            ranks=pool.ranks,
+            rows=rows.cpu(),
+            comparison=compare_updates(rows, pool.rows, pool.d_in),
+        )
+
+    def _merge(self, tensors: Tensors, generator: torch.Generator) -> Tensor:
+        if self.density is None or self.election is None:
+            return total(tensors)
+        if self.dare_density is not None:
+            tensors = thinned(tensors, self.dare_density, draw_of(generator))
+        return prevailing(tensors, self.density, self.election)
+
+    def inner_costs(self, found: Costs, n: int, rank: int, values: int) -> Costs:
+        """What it takes to merge coordinates, besides finding them.
+
+        Args:
+            found: What it takes to find them.
+            n: MSUs, of n / k adapters or so.
+            rank: k.
+            values: Entries of an adapter's coordinates.
+        """
+        passes = 3 if self.inner == "sum" else PASSES
+        adapters = max(1, n // max(rank, 1))
+        seconds = adapters * values * passes * TOUCH + 2 * n * values / MATMUL_64
+        return Costs(found.seconds + seconds, found.workspace_bytes + 8 * 12 * values)
