@@ -59,7 +59,8 @@ def method(command: Command) -> Command:
         click.option(
             "--inner",
             type=click.Choice(INNERS),
-            help="ctm: how adapters are merged in the directions they share. [default: ties]",
+            help="ctm, knots, core_space: how adapters are merged in the bases they share. "
+            "[default: ties]",
         ),
         click.option(
             "--dare-density",

@@ -7,26 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lego_ray.methods.density import at_random, check_density
-from lego_ray.methods.stacked import Stacked
+from lego_ray.methods.density import at_random
+from lego_ray.methods.stacked import Sparse
 from lego_ray.numerics.spread import SpreadPool
 from lego_ray.numerics.stacks import sum_by_rank
 
 
 @dataclass(frozen=True, slots=True)
-class DareLinear(Stacked):
+class DareLinear(Sparse):
     """Drops entries at random, divides the rest by the density, and sums, rank by rank.
 
     In the mean over the draws it is the `linear` merge: A and B are drawn independently.
-
-    Attributes:
-        density: Share of the entries of each A and each B that stay.
     """
-
-    density: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_density(self.density)
 
     @property
     def name(self) -> str:

@@ -7,28 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lego_ray.methods.density import at_random, check_density, check_election
-from lego_ray.methods.stacked import Stacked
+from lego_ray.methods.density import at_random
+from lego_ray.methods.stacked import Elected
 from lego_ray.numerics.spread import SpreadPool
-from lego_ray.numerics.stacks import Election, mean_of_prevailing
+from lego_ray.numerics.stacks import mean_of_prevailing
 
 
 @dataclass(frozen=True, slots=True)
-class DareTies(Stacked):
-    """Drops entries at random, elects the sign, and takes the mean of those that agree.
-
-    Attributes:
-        density: Share of the entries of each A and each B that stay.
-        election: How an entry's sign is elected: by the `total` of the adapters' values, or by the
-            `frequency` of each sign.
-    """
-
-    density: float = 0.5
-    election: Election = "total"
-
-    def __post_init__(self) -> None:
-        check_density(self.density)
-        check_election(self.election)
+class DareTies(Elected):
+    """Drops entries at random, elects the sign, and takes the mean of those that agree."""
 
     @property
     def name(self) -> str:

@@ -8,9 +8,12 @@ product of sums: for adapters that share nothing expect cross terms as large as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from lego_ray.errors import InvalidOption
+from lego_ray.methods.density import check_density, check_election
 from lego_ray.methods.parted import Parted
+from lego_ray.numerics.stacks import Election
 
 
 class Stacked(Parted):
@@ -29,3 +32,34 @@ class Stacked(Parted):
                 "merges rank by rank",
                 f"Give --rank {needed}, or take a method that lowers ranks, such as svd.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse(Stacked):
+    """One that drops entries before.
+
+    Attributes:
+        density: Share of the entries of each A and each B that stay.
+    """
+
+    density: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_density(self.density)
+
+
+@dataclass(frozen=True, slots=True)
+class Elected(Sparse):
+    """One that takes of each entry only the adapters of one sign.
+
+    Attributes:
+        density: Share of the entries of each A and each B that stay.
+        election: How an entry's sign is elected: by the `total` of the adapters' values, or by the
+            `frequency` of each sign.
+    """
+
+    election: Election = "total"
+
+    def __post_init__(self) -> None:
+        Sparse.__post_init__(self)
+        check_election(self.election)

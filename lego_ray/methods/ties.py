@@ -7,33 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lego_ray.methods.density import check_density, check_election
-from lego_ray.methods.stacked import Stacked
+from lego_ray.methods.stacked import Elected
 from lego_ray.numerics.sparsify import Sparsity
 from lego_ray.numerics.spread import SpreadPool
-from lego_ray.numerics.stacks import Election, mean_of_prevailing
+from lego_ray.numerics.stacks import mean_of_prevailing
 
 
 @dataclass(frozen=True, slots=True)
-class Ties(Stacked):
+class Ties(Elected):
     """Trim, elect the sign, and take the mean of those that agree.
 
     The default density is the paper's. PEFT elects signs before it scales and weighs the adapters; here
     a larger update has a larger vote, so the two agree where the adapters' `w_t s_t` are equal, and
     everywhere as functions of the scaled rows.
-
-    Attributes:
-        density: Share of the entries of each A and each B that stay.
-        election: How an entry's sign is elected: by the `total` of the adapters' values, or by the
-            `frequency` of each sign.
     """
 
     density: float = 0.2
-    election: Election = "total"
-
-    def __post_init__(self) -> None:
-        check_density(self.density)
-        check_election(self.election)
 
     @property
     def name(self) -> str:

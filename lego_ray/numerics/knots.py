@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lego_ray.numerics.core_space import signs
 from lego_ray.numerics.truncated_svd import SMALLEST, UpdateSvd
 
 
@@ -16,7 +17,7 @@ class SharedLeft:
     """`[dW_1 ... dW_T] = U diag(s) [V_1 ; ... ; V_T]^T`, from the factors.
 
     Attributes:
-        u: Shape (d_out, m), float64.
+        u: Shape (d_out, m), float64, the largest entry of each column positive.
         s: Shape (m,), float64; those that are rounding and nothing else are not among them.
         bases: For each adapter an orthonormal basis of its `a` halves, shape (d_in, r_t).
         within: For each adapter the coordinates of `V_t` in it, shape (r_t, m).
@@ -59,6 +60,7 @@ def shared_left(rows: Tensor, d_in: int, members: Sequence[Tensor]) -> SharedLef
         blocks.append(r[:, at] @ inner.T)
     p, s, wh = torch.linalg.svd(torch.cat(blocks, dim=1), full_matrices=False)
     kept = max(int((s > SMALLEST * s[0]).sum()), 1)
-    sizes = [basis.shape[1] for basis in bases]
-    within = torch.split_with_sizes(wh[:kept].T, sizes)
-    return SharedLeft(q @ p[:, :kept], s[:kept], tuple(bases), tuple(within))
+    u = q @ p[:, :kept]
+    flip = signs(u)  # or an election that ties would hang on LAPACK's
+    within = torch.split_with_sizes(wh[:kept].T * flip, [basis.shape[1] for basis in bases])
+    return SharedLeft(u * flip, s[:kept], tuple(bases), tuple(within))

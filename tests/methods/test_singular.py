@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
+from lego_ray.numerics.elect import thinned
 from tests.methods.solving import Adapters, solve
 from tests.methods.test_stacked import ties_by_loops
 from tests.numerics.factors import D_IN, factors, total, update, zoo
@@ -94,42 +98,87 @@ def test_iso_lifts_no_rounding() -> None:
     assert np.allclose(values[:6], s[:6].mean(), rtol=1e-5)
 
 
-def core_space_by_dense_svd(adapters: Adapters, k: int, density: float) -> np.ndarray:
-    """Core Space with TIES inside, from the paper's definitions, dense."""
+Merge = Callable[[list[np.ndarray]], np.ndarray]
+
+
+def signed(columns: np.ndarray) -> np.ndarray:
+    """The columns, the largest entry of each positive."""
+    return columns * np.sign(columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])])
+
+
+def core_space_by_dense_svd(adapters: Adapters, k: int, merge: Merge) -> np.ndarray:
+    """Core Space, from the paper's definitions, dense."""
     left = np.hstack([s**0.5 * b.double().numpy() for _, b, s in adapters])
     below = np.vstack([s**0.5 * a.double().numpy() for a, _, s in adapters])
-    u = np.linalg.svd(left, full_matrices=False)[0]
-    v = np.linalg.svd(below, full_matrices=False)[2].T
-    cores = [u.T @ dense(adapter) @ v for adapter in adapters]
-    core = ties_by_loops(cores, density)
+    u = signed(np.linalg.svd(left, full_matrices=False)[0])
+    v = signed(np.linalg.svd(below, full_matrices=False)[2].T)
+    core = merge([u.T @ dense(adapter) @ v for adapter in adapters])
     p, s, qt = np.linalg.svd(u @ core @ v.T)
     return (p[:, :k] * s[:k]) @ qt[:k]
 
 
-@pytest.mark.parametrize("density", [0.3, 1.0])
-@pytest.mark.parametrize("ranks", [[2, 3, 2], [4, 5, 6]])  # fewer than both sides, and more
-@pytest.mark.parametrize("k", [2, 7])
-def test_core_space_equals_the_dense_computation(ranks: list[int], k: int, density: float) -> None:
-    adapters = zoo(ranks, [2.0, 1.0, 0.5])
-    found = solve(adapters, "core_space", k, density=density)
-    assert gap(found.rows, core_space_by_dense_svd(adapters, k, density)) <= ROUNDING
-
-
-def knots_by_dense_svd(adapters: Adapters, k: int, density: float) -> np.ndarray:
-    """KnOTS with TIES inside, from the paper's definitions, dense."""
+def knots_by_dense_svd(adapters: Adapters, k: int, merge: Merge) -> np.ndarray:
+    """KnOTS, from the paper's definitions, dense."""
     updates = [dense(adapter) for adapter in adapters]
     u, s, vt = np.linalg.svd(np.hstack(updates), full_matrices=False)
     kept = int((s > 1e-6 * s[0]).sum())
-    rights = np.split(vt[:kept], len(updates), axis=1)
-    merged = (u[:, :kept] * s[:kept]) @ ties_by_loops(rights, density)
+    signs = np.sign((u * signed(u)).sum(axis=0))[:kept, None]
+    rights = [right.T for right in np.split(signs * vt[:kept], len(updates), axis=1)]
+    merged = (u[:, :kept] * signs.T * s[:kept]) @ merge(rights).T
     p, s, qt = np.linalg.svd(merged)
     return (p[:, :k] * s[:k]) @ qt[:k]
 
 
-@pytest.mark.parametrize("density", [0.3, 1.0])
+IN_BASES = {"core_space": core_space_by_dense_svd, "knots": knots_by_dense_svd}
+
+
+def merge_by_loops(inner: str, density: float) -> Merge:
+    """The merge inside, from the papers' steps; DARE's draw is taken as it is."""
+    if inner == "sum":
+        return sum
+    if inner == "ties":
+        return lambda tensors: ties_by_loops(tensors, density)
+    draw = int(torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(0)))
+
+    def merge(tensors: list[np.ndarray]) -> np.ndarray:
+        whole = [torch.from_numpy(tensor) for tensor in tensors]
+        left = [tensor.numpy() for tensor in thinned(lambda: whole, 0.6, draw)()]
+        return ties_by_loops(left, density)
+
+    return merge
+
+
+@pytest.mark.parametrize(
+    ("inner", "density", "options"),
+    [
+        ("sum", 1.0, {}),
+        ("ties", 0.3, {"density": 0.3}),
+        ("ties", 1.0, {"density": 1.0}),
+        ("dare_ties", 0.3, {"density": 0.3, "dare_density": 0.6}),
+    ],
+    ids=["sum", "ties-0.3", "ties-1", "dare_ties"],
+)
 @pytest.mark.parametrize("ranks", [[2, 3, 2], [4, 5, 6]])  # fewer than both sides, and more
 @pytest.mark.parametrize("k", [2, 7])
-def test_knots_equals_the_dense_computation(ranks: list[int], k: int, density: float) -> None:
+@pytest.mark.parametrize("name", IN_BASES)
+def test_merges_in_shared_bases_equal_the_dense_computation(
+    name: str, k: int, ranks: list[int], inner: str, density: float, options: dict[str, object]
+) -> None:
     adapters = zoo(ranks, [2.0, 1.0, 0.5])
-    found = solve(adapters, "knots", k, density=density)
-    assert gap(found.rows, knots_by_dense_svd(adapters, k, density)) <= ROUNDING
+    found = solve(adapters, name, k, inner=inner, **options)
+    wanted = IN_BASES[name](adapters, k, merge_by_loops(inner, density))
+    assert gap(found.rows, wanted) <= ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("name", "k"), [*itertools.product(IN_BASES, (3, 12, 40)), ("ctm", 12), ("ctm", 40)]
+)
+def test_with_a_sum_inside_they_are_svd(name: str, k: int) -> None:
+    """But for ctm at a low rank, for it projects before it sums."""
+    adapters = zoo([4, 2, 6], [2.0, -1.0, 0.5])
+    found, wanted = solve(adapters, name, k, inner="sum"), solve(adapters, "svd", k)
+    assert found.rows.shape == wanted.rows.shape
+    assert gap(found.rows, update(wanted.rows, D_IN)) <= ROUNDING
+    assert found.comparison.relative_error() == pytest.approx(
+        wanted.comparison.relative_error(), rel=1e-5, abs=1e-6
+    )
