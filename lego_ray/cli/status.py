@@ -35,9 +35,10 @@ def status(run: str, as_json: bool) -> None:
     for entry in found["quarantined"]:
         click.echo(f"left out  {entry['adapter']}\n          {entry['reason']}")
     if found["state"] == "unfinished":
+        inertia = found["inertia"]
+        so_far = "so far" if inertia is None else f"inertia {inertia:.6g} so far"
         click.echo(
-            f"{count(found['tasks_saved'], 'task')} saved, {size(found['bytes_read'])} read, "
-            f"inertia {found['inertia']:.6g} so far\n"
+            f"{count(found['tasks_saved'], 'task')} saved, {size(found['bytes_read'])} read, {so_far}\n"
             f"started  {found['started_at']}, last saved {found['saved_at'] or '-'}\n"
             f"kept in  {found['kept_in']}; the same merge again goes on from there"
         )

@@ -262,6 +262,7 @@ def _note_resumed(plan: Plan, kept: Kept) -> None:
 
 
 def _note_done(plan: Plan, result: GroupResult) -> None:
+    told: dict[str, Any] = {} if result.inertia is None else {"inertia": result.inertia}
     journal.note(
         "task measured" if plan.recipe.is_open else "task done",
         plan.digest,
@@ -270,7 +271,7 @@ def _note_done(plan: Plan, result: GroupResult) -> None:
         bytes=result.bytes_read,
         requests=result.requests,
         seconds=round(result.seconds, 3),
-        inertia=sum(site.inertia or 0.0 for site in result.sites),
+        **told,
     )
 
 

@@ -41,7 +41,8 @@ def status(run: str | PathLike[str]) -> dict[str, Any]:
         `sites_done`, `sites_measured` (None unless ranks are chosen by measuring), `quarantined` (a
         list of `{adapter, reason}` found so far); and of an unfinished run `tasks_saved`,
         `bytes_read` and `inertia` so far, `started_at`, `saved_at` (when the newest of its tasks
-        was saved), `catalog`, and `kept_in`, where it is kept. These are None once it is published.
+        was saved), `catalog`, and `kept_in`, where it is kept. These are None once it is published,
+        and `inertia` of a method that does not cluster.
 
     Raises:
         ObjectNotFound: If there is neither a merge nor an unfinished run of one.
@@ -105,6 +106,7 @@ def _unfinished(
     measured = {
         site for task in tasks if task["number"] == last for site, _ in task.get("spectra", ())
     }
+    inertias = [i for site in sites.values() if (i := site.get("inertia")) is not None]
     bad = {
         where: f"{kind}: {where}: {problem}"
         for task in tasks
@@ -124,7 +126,7 @@ def _unfinished(
         "quarantined": [{"adapter": uri, "reason": bad[uri]} for uri in sorted(bad)],
         "tasks_saved": len(tasks),
         "bytes_read": sum(task["result"]["bytes_read"] for task in tasks),
-        "inertia": sum(site.get("inertia") or 0.0 for site in sites.values()),
+        "inertia": sum(inertias) if inertias else None,
         "started_at": marker["started_at"],
         "saved_at": max((task["saved_at"] for task in tasks), default=None),
         "catalog": marker["catalog"],

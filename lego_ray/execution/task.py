@@ -128,6 +128,12 @@ class GroupResult:
     retries: int = 0
     spectra: tuple[Spectrum, ...] = ()
 
+    @property
+    def inertia(self) -> float | None:
+        """The sites' together; None if the method does not cluster, or there is none."""
+        known = [site.inertia for site in self.sites if site.inertia is not None]
+        return sum(known) if known else None
+
 
 @dataclass(frozen=True, slots=True)
 class SharedTask:

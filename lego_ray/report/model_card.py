@@ -27,10 +27,11 @@ def model_card(plan: Plan) -> bytes:
         # A list where there are several, so that a merge of this one knows them all.
         front.append(f"license: {json.dumps(licences[0] if len(licences) == 1 else licences)}")
     asked = [*sorted(recipe.options.items()), *_scales(recipe)]
-    options = "\n".join(f"| {k} | {v} |" for k, v in asked)
+    options = "\n".join(f"| {k} | {v} |" for k, v in asked if v is not None)
     rows = "\n".join(
-        f"| {_cell(a.uri)} | `{a.adapter_id[:12]}` | {_ranks(a.ranks)} | {_cell(a.license) or '-'} |"
-        for a in plan.adapters[:LISTED]
+        f"| {_cell(a.uri)} | `{a.adapter_id[:12]}` | {_ranks(a.ranks)} | {weight} "
+        f"| {_cell(a.license) or '-'} |"
+        for a, weight in zip(plan.adapters[:LISTED], plan.weights, strict=False)
     )
     more = len(plan.adapters) - LISTED
     rest = f"\n... and {more} more, in `lego_ray_manifest.json`.\n" if more > 0 else ""
@@ -57,8 +58,8 @@ model = PeftModel.from_pretrained(base_model, "path/to/this/directory")
 
 ## Sources
 
-| adapter | id | rank | licence |
-|---|---|---|---|
+| adapter | id | rank | weight | licence |
+|---|---|---|---|---|
 {rows}
 {rest}
 """

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import lego_ray
+from lego_ray.cli.main import cli
 from lego_ray.errors import ObjectNotFound
 from lego_ray.execution.task import GroupResult
 from lego_ray.planning.plan import Plan
@@ -36,14 +38,21 @@ def ask(run: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+def ask_here(run: Path) -> str:
+    found = CliRunner().invoke(cli, ["status", str(run)])
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
 @pytest.fixture
 def zoo(tmp_path: Path) -> Path:
     return write_zoo(tmp_path / "zoo", sites=SITES)
 
 
-def merge(zoo: Path, output: Path, stop_after: int = -1) -> list[GroupResult]:
+def merge(zoo: Path, output: Path, stop_after: int = -1, **method: Any) -> list[GroupResult]:
     """Merges, up to some number of results."""
-    whole = lego_ray.plan(zoo, rank=4, n_init=2)
+    method = method or {"n_init": 2}
+    whole = lego_ray.plan(zoo, rank=4, **method)
     budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
     results: list[GroupResult] = []
 
@@ -52,7 +61,7 @@ def merge(zoo: Path, output: Path, stop_after: int = -1) -> list[GroupResult]:
         if len(results) == stop_after:
             raise Stop
 
-    options: dict[str, Any] = {"rank": 4, "runner": "inline", "n_init": 2, "name": "m"}
+    options: dict[str, Any] = {"rank": 4, "runner": "inline", "name": "m", **method}
     lego_ray.merge(zoo, output=output, progress=follow, memory_budget=budget, **options)
     return results
 
@@ -75,8 +84,22 @@ def test_an_unfinished_run_tells_what_is_done(zoo: Path, tmp_path: Path) -> None
     told = ask(tmp_path / "m")
     assert told.returncode == 0, told.stderr
     assert "unfinished: m, 5 adapters at rank 4 by lego; 3 of 4 sites done" in told.stdout
+    assert f"inertia {found['inertia']:.6g} so far" in told.stdout
     assert json.loads(ask(tmp_path / "m", "--json").stdout) == found
     assert files_of(tmp_path) == before
+
+
+def test_nothing_of_k_means_is_told_of_a_method_that_does_not_cluster(
+    zoo: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        merge(zoo, tmp_path / "m", stop_after=2, method="svd")
+    found = lego_ray.status(tmp_path / "m")
+    assert (found["method"], found["sites_done"], found["inertia"]) == ("svd", 2, None)
+    told = ask_here(tmp_path / "m")
+    assert "2 of 4 sites done" in told
+    assert "2 tasks saved" in told
+    assert "inertia" not in told
 
 
 def test_a_published_merge_is_published_even_beside_leftovers(zoo: Path, tmp_path: Path) -> None:

@@ -67,6 +67,15 @@ def test_a_run_is_planned_done_task_by_task_and_published(
     assert [e for e, _, _ in events(caplog)] == ["already published"]
 
 
+def test_a_task_of_a_method_that_does_not_cluster_has_no_inertia(
+    zoo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lego_ray.merge(zoo, rank=4, output=tmp_path / "m", method="svd", runner="inline")
+    tasks = [fields for event, _, fields in events(caplog) if event == "task done"]
+    assert tasks
+    assert not any("inertia" in task for task in tasks)
+
+
 def test_a_run_that_fails_and_goes_on_says_both(
     zoo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

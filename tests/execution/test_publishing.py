@@ -24,8 +24,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
-    options = {"rank": 4, "runner": "inline", "n_init": 2, **options}
-    return lego_ray.merge(zoo, output=output, **options)
+    if "method" not in options:
+        options = {"n_init": 2, **options}
+    return lego_ray.merge(zoo, output=output, **{"rank": 4, "runner": "inline", **options})
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -73,6 +74,23 @@ def test_the_manifest_says_what_went_in_and_what_came_out(zoo: Path, tmp_path: P
     assert len({s["tensors_sha256"] for s in manifest["sources"]}) == 3
     assert sorted(manifest["files"]) == sorted(set(FILES) - {MANIFEST})
     assert {"python", "torch", "lego-ray"} <= manifest["versions"].keys()
+
+
+def test_the_card_gives_weights_and_scale(zoo: Path, tmp_path: Path) -> None:
+    merge(zoo, tmp_path / "m", weights={"a1": 0.1, "a2": -2.0}, output_scale=1.25)
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "| output scale | 1.25 |" in card
+    assert "| adapter | id | rank | weight | licence |" in card
+    rows = [line.split(" | ") for line in card.splitlines() if "/zoo/a" in line]
+    weights = {row[0].rpartition("/")[2]: row[3] for row in rows}
+    assert weights == {"a0": "1.0", "a1": "0.1", "a2": "-2.0"}
+
+
+def test_the_card_lists_no_option_that_says_nothing(zoo: Path, tmp_path: Path) -> None:
+    merge(zoo, tmp_path / "m", method="core_space", inner="sum")
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "| inner | sum |" in card
+    assert "density" not in card
 
 
 def test_the_same_merge_again_writes_nothing_and_says_so(zoo: Path, tmp_path: Path) -> None:

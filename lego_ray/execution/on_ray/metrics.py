@@ -48,7 +48,7 @@ class RunMetrics:
         """Counts a task's result."""
         fresh = set(result.tensor_hashes) - self._seen
         self._seen |= fresh
-        self._total += sum(site.inertia or 0.0 for site in result.sites)
+        self._total += result.inertia or 0.0
         for counter, amount in (
             (self._adapters, len(fresh)),
             (self._bytes, result.bytes_read),
