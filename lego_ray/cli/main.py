@@ -11,10 +11,11 @@ import click
 from lego_ray import __version__
 from lego_ray.cli import method_options, options, upkeep
 from lego_ray.cli.catalog import catalog
+from lego_ray.cli.errors import print_errors
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.library import build
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
 from lego_ray.cli.status import status
 from lego_ray.errors import LegoRayError
 
@@ -217,6 +218,9 @@ def verify(
 ) -> None:
     """Check a merged adapter against its manifest and its sources.
 
+    With --sources, says how far it is from the sum and the weighted mean of their updates, and how much
+    of each source's update it keeps, <merged, source> / |source|^2: overall and, in --json, by module.
+
     \b
     Example:
       lego-ray verify ./merged --sources ./adapters
@@ -234,13 +238,8 @@ def verify(
         f"{count(record['sites'], 'site')}, {count(record['sources'], 'source')}\n"
         f"merge {record['merge_id']}"
     )
-    errors = record["errors"]
-    if errors:
-        click.echo(
-            f"relative error to the sum of the updates   {ratio(errors['relative_error_to_sum'])}\n"
-            f"relative error to their mean               {ratio(errors['relative_error_to_mean'])}\n"
-            f"norm, as a share of the sum's              {ratio(errors['norm_ratio'])}"
-        )
+    if record["errors"]:
+        print_errors(record["errors"])
     else:
         click.echo("give --sources to have the errors against the source adapters computed")
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from lego_ray.errors import ObjectNotFound, VerificationFailed
-from lego_ray.execution.extract import content_hash, extract
-from lego_ray.execution.publishing.cataloguing import ratio_or_none
+from lego_ray.execution.comparing import compare
+from lego_ray.execution.extract import content_hash
 from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
 from lego_ray.execution.publishing.publish import LAST
 from lego_ray.execution.scanning import scan_sources
-from lego_ray.execution.solve import one_thread
-from lego_ray.execution.task import SourceSlice, tasks_of
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.numerics.lowrank import UpdateComparison, compare_updates
-from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.comparing import Comparison, plan_comparison
+from lego_ray.planning.inventory import Inventory, keep_full_weights_of
 from lego_ray.planning.plan import Plan
-from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.report.comparison import errors_of
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import normalise_uri
@@ -44,8 +41,10 @@ def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -
         "errors": None,
     }
     if sources:
-        plan = _plan_of(manifest, sources, memory_budget)
-        report["errors"] = _errors(plan, adapter, manifest)
+        plan, work = _plan_of(manifest, sources, adapter, memory_budget)
+        compared = compare(plan, work, adapter)
+        _check_sources(plan, manifest, compared.tensor_hashes)
+        report["errors"] = errors_of(plan, compared.sites)
     return report
 
 
@@ -96,8 +95,10 @@ def _reload(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
     return adapter
 
 
-def _plan_of(manifest: dict[str, Any], sources: Sequence[str], memory_budget: int) -> Plan:
-    """The plan of the merge over the sources at hand, each of which must be there."""
+def _plan_of(
+    manifest: dict[str, Any], sources: Sequence[str], merged: AdapterRecord, memory_budget: int
+) -> tuple[Plan, Comparison]:
+    """How to compare the merge with the sources at hand, each of which must be there."""
     asked = {**manifest["recipe"], "exclude": tuple(manifest["recipe"]["exclude"])}
     recipe = Recipe(**asked)
     found = scan_sources(sources, full_weights=recipe.full_weights).inventory
@@ -119,56 +120,15 @@ def _plan_of(manifest: dict[str, Any], sources: Sequence[str], memory_budget: in
         taken.append(chosen)
         # By URI: names may mean other adapters where the sources have moved.
         weights[chosen.uri] = source.get("weight", 1.0)
-    recipe = replace(recipe, weights=weights)
-    return make_plan(recipe, Inventory.of(taken, ()), memory_budget=memory_budget)
-
-
-def _errors(plan: Plan, merged: AdapterRecord, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Update-space errors by site and overall, exact, no dense matrix formed."""
-    per_site = []
-    overall = UpdateComparison(0.0, 0.0, 0.0)
-    mean_merged, mean_total, mean_inner = 0.0, 0.0, 0.0
-    tensors: dict[int, list[tuple[str, str]]] = {}
-    last = len(plan.adapters)
-    with one_thread():
-        for task in tasks_of(plan):
-            wanted = {s.site for s in task.group.sites}
-            ours = tuple(f for f in merged.sites if f.site in wanted)
-            merge = SourceSlice(last, merged.uri, merged.weights_key, ours)
-            extraction = extract(replace(task, sources=(*task.sources, merge)))
-            for number, error in extraction.quarantined.items():
-                raise VerificationFailed(
-                    merged.uri if number == last else plan.adapters[number].uri,
-                    f"it was changed since the merge: {error.problem}",
-                    "Merge again, or give the sources as they were.",
-                )
-            for number, hashes in extraction.tensor_hashes.items():
-                tensors.setdefault(number, []).extend(hashes)
-            for site in task.group.sites:
-                pool = extraction.pools.pop(site.site)
-                itself = pool.adapters == last
-                against = compare_updates(pool.rows[itself], pool.rows[~itself], site.d_in)
-                share = 1.0 / site.n_adapters
-                per_site.append(
-                    {
-                        "site": site.site,
-                        "relative_error_to_sum": ratio_or_none(against.relative_error()),
-                        "relative_error_to_mean": ratio_or_none(against.relative_error(share)),
-                        "norm_ratio": ratio_or_none(against.norm_ratio),
-                    }
-                )
-                overall += against
-                mean_merged += against.merged
-                mean_total += against.total * share * share
-                mean_inner += against.inner * share
-    _check_sources(plan, manifest, tensors)
-    mean = UpdateComparison(mean_merged, mean_total, mean_inner)
-    return {
-        "relative_error_to_sum": ratio_or_none(overall.relative_error()),
-        "relative_error_to_mean": ratio_or_none(mean.relative_error()),
-        "norm_ratio": ratio_or_none(overall.norm_ratio),
-        "sites": per_site,
-    }
+    inventory = keep_full_weights_of(Inventory.of(taken, ()), recipe.full_weights)
+    return plan_comparison(
+        recipe,
+        inventory,
+        [weights[adapter.uri] for adapter in inventory.adapters],
+        merged,
+        merge_id=manifest["merge_id"],
+        memory_budget=memory_budget,
+    )
 
 
 def _check_sources(

@@ -92,12 +92,22 @@ class SpreadCosts:
     owner_bytes: int
 
 
-class PoolWork(Protocol):
-    """Anything that is done to a site's pool, as far as cutting and reading need to know it."""
+class PoolCosts(Protocol):
+    """What is done to a site's pool, as far as cutting into tasks needs to know it."""
 
     @property
     def name(self) -> str:
         """What it is called in errors and records."""
+
+    def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
+        """The ways to work on a site whose pool fits a worker, fastest first."""
+
+    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
+        """What the site takes in shards, or None if the pool is needed whole."""
+
+
+class PoolWork(PoolCosts, Protocol):
+    """What is done to a site's pool, as far as reading needs to know it too."""
 
     def prepare(self, rows: Tensor, d_in: int) -> Tensor:
         """One adapter's MSUs at a site as they are to be pooled: the same update.
@@ -106,12 +116,6 @@ class PoolWork(Protocol):
             rows: Shape (r, d), float32; may be returned as it is.
             d_in: Length of the `a` half.
         """
-
-    def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
-        """The ways to work on a site whose pool fits a worker, fastest first."""
-
-    def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
-        """What the site takes in shards, or None if the pool is needed whole."""
 
     def shard(self, pool: Pool) -> Shard:
         """Makes a shard of a part of the pool."""

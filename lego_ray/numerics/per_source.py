@@ -6,16 +6,55 @@ figures have the same bits in any pool and any cut of one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lego_ray.numerics.lowrank import inner_product, squared_norm_of_sum
+from lego_ray.numerics.lowrank import (
+    block_bounds,
+    inner_product,
+    squared_norm_of_sum,
+    update_block,
+)
 from lego_ray.numerics.msu import canonical_order
 from lego_ray.numerics.partial_sums import chunks
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shard import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class SourceComparison:
+    """A source's own update dW against the merged one W, in squared parameter units.
+
+    Attributes:
+        squared: `||dW||_F^2`.
+        inner: `<W, dW>_F`.
+    """
+
+    squared: float
+    inner: float
+
+    def __add__(self, other: SourceComparison) -> SourceComparison:
+        """The comparison over two sites together."""
+        return SourceComparison(self.squared + other.squared, self.inner + other.inner)
+
+    @property
+    def share_kept(self) -> float | None:
+        """`<W, dW> / ||dW||^2`: how much of dW is in W, by its own measure; None where dW is zero.
+
+        1 for the exact sum of updates that are orthogonal to each other, 1/T for their mean, w if dW
+        went in with weight w, and below 0 where W undoes what dW does.
+        """
+        return self.inner / self.squared if self.squared > 0 else None
+
+    def cosine(self, merged: float) -> float | None:
+        """`<W, dW> / (||W|| ||dW||)` for `||W||^2` = merged; None where one of them is zero."""
+        if self.squared <= 0 or merged <= 0:
+            return None
+        return self.inner / math.sqrt(self.squared * merged)
 
 
 def squared_norms_of_sources(pool: Pool) -> dict[int, float]:
@@ -30,11 +69,28 @@ def products_with_sources(pool: Pool, merged: Tensor) -> dict[int, float]:
         pool: The adapters' MSUs, each adapter's all of them.
         merged: Rows `[a' ; b']`, shape (k, d), float32.
     """
+    d_in, d_out = pool.d_in, pool.rows.shape[1] - pool.d_in
     merged = merged.to(pool.rows.device)
-    return {
-        t: sum(inner_product(rows[some], merged, pool.d_in) for some in chunks(len(rows)))
-        for t, rows in sources_of(pool)
-    }
+    if merged.numel() <= 2 * d_in * d_out:
+        return {
+            t: sum(inner_product(rows[some], merged, d_in) for some in chunks(len(rows)))
+            for t, rows in sources_of(pool)
+        }
+    # So many merged ranks that blocks of the dense W are cheaper. The pool's size has no say in it.
+    found: dict[int, float] = {}
+    for start, end in block_bounds(d_in, d_out):
+        block = update_block(merged, d_in, start, end, torch.float64)
+        for t, rows in sources_of(pool):
+            found[t] = found.get(t, 0.0) + sum(
+                _product_with(block, rows[some], d_in, start, end) for some in chunks(len(rows))
+            )
+    return found
+
+
+def _product_with(block: Tensor, rows: Tensor, d_in: int, start: int, end: int) -> float:
+    """`<W, sum_i b_i a_i^T>` over rows `start` to `end` of W, which `block` is."""
+    b = rows[:, d_in + start : d_in + end].double()
+    return float((b * (rows[:, :d_in].double() @ block.T)).sum())
 
 
 def shard_squared_norms(shard: Shard) -> dict[int, float]:

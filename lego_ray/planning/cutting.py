@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import SiteFactors
-from lego_ray.methods.base import PoolWork
+from lego_ray.methods.base import PoolCosts
 from lego_ray.planning.plan import WORKER_BYTES, GroupPlan, ShardPlan, SitePlan
 from lego_ray.planning.recipe import Recipe, site_seed
 
@@ -44,7 +44,7 @@ class Tally:
 
 
 def cut_into_tasks(
-    tallies: Sequence[Tally], recipe: Recipe, memory_budget: int
+    tallies: Sequence[Tally], recipe: Recipe, memory_budget: int, work: PoolCosts | None = None
 ) -> Iterator[GroupPlan]:
     """Cuts sites, in layer order, into tasks that fit the budget and are worth starting.
 
@@ -52,11 +52,12 @@ def cut_into_tasks(
         tallies: The sites, in layer order.
         recipe: What to make.
         memory_budget: Most bytes one worker may take.
+        work: What is done with a site's pool; None for the recipe's.
 
     Raises:
         InvalidOption: If a site fits no worker, and its parts do not either.
     """
-    work = recipe.work()
+    work = work or recipe.work()
     batch: list[tuple[Tally, SitePlan]] = []
     for tally in tallies:
         site = _site_plan(tally, recipe, work, memory_budget)
@@ -84,7 +85,7 @@ def layer_of(site: str) -> str:
     return match.group(0) if match else ""
 
 
-def _site_plan(tally: Tally, recipe: Recipe, work: PoolWork, memory_budget: int) -> SitePlan:
+def _site_plan(tally: Tally, recipe: Recipe, work: PoolCosts, memory_budget: int) -> SitePlan:
     """The site by its fastest route that fits, or by the one that takes least if none does."""
     factors = tally.example
     n, d_in, d_out = sum(tally.ranks), factors.d_in, factors.d_out
@@ -131,7 +132,7 @@ def _peak(batch: Iterable[tuple[Tally, SitePlan]]) -> int:
     return WORKER_BYTES + held + workspace
 
 
-def _spread(tally: Tally, site: SitePlan, work: PoolWork, memory_budget: int) -> GroupPlan:
+def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -> GroupPlan:
     """The site in as few shards as fit the budget, cut between adapters and about equal."""
     costs = work.spread(site.n_msus, site.d_in, site.d_out, site.rank)
     if costs is None:

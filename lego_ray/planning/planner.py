@@ -106,10 +106,10 @@ def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
     tallies: dict[str, Tally] = {}
     for adapter in adapters:
         for factors in adapter.sites:
-            tally = tallies.setdefault(factors.site, Tally(factors))
-            tally.ranks.append(factors.rank)
-            tally.read_bytes.append(sum(s.end - s.start for s in (factors.a, factors.b)))
-    return [tally for _, tally in sorted(tallies.items(), key=lambda item: _natural(item[0]))]
+            found = tallies.setdefault(factors.site, Tally(factors))
+            found.ranks.append(factors.rank)
+            found.read_bytes.append(sum(s.end - s.start for s in (factors.a, factors.b)))
+    return [found for _, found in sorted(tallies.items(), key=lambda item: _natural(item[0]))]
 
 
 def _natural(site: str) -> list[tuple[int, str]]:
