@@ -15,7 +15,7 @@ from lego_ray.cli.errors import print_errors
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.library import build
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.status import status
 from lego_ray.errors import LegoRayError
 
