@@ -154,7 +154,7 @@ class HubStore:
         )
 
     def create(self, key: str, data: bytes) -> None:
-        """Refuses: lego-ray reads the Hub and does not write to it.
+        """Refuses: the Hub is written to by the commit, through `HubRepository`.
 
         Raises:
             ReadOnlyStore: Always.
@@ -162,7 +162,7 @@ class HubStore:
         raise self._read_only(key)
 
     def delete(self, key: str) -> None:
-        """Refuses: lego-ray reads the Hub and does not write to it.
+        """Refuses: the Hub is written to by the commit, through `HubRepository`.
 
         Raises:
             ReadOnlyStore: Always.
@@ -172,6 +172,6 @@ class HubStore:
     def _read_only(self, key: str) -> ReadOnlyStore:
         return ReadOnlyStore(
             self._where(key),
-            "the Hub is read and not written",
-            "Write to a directory or to S3, and upload from there.",
+            "the Hub is written to by the commit, not by the file",
+            "Write to a directory or to S3, then `lego-ray publish` it to the Hub.",
         )

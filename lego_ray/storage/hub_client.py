@@ -17,20 +17,21 @@ RETRIES = 4
 """Tries after the first, 1, 2, 4 and 8 s apart: the Hub limits rates by the minute."""
 
 READ_SECONDS = 60
-_BUSY = (408, 429, 500, 502, 503, 504)
+BUSY = (408, 429, 500, 502, 503, 504)
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
     """The Hub's address, read at each call, as huggingface_hub reads it at import only."""
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
-def _api() -> HfApi:
+def hub_api() -> HfApi:
+    """huggingface_hub's calls, at that address."""
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=_endpoint(), library_name="lego-ray")
+    return HfApi(endpoint=endpoint(), library_name="lego-ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class HubClient:
             The commit's full hash.
         """
         with hub_errors(where):
-            commit = _api().model_info(self.repo_id, revision=revision or None).sha
+            commit = hub_api().model_info(self.repo_id, revision=revision or None).sha
         if not commit:
             raise StorageError(where, "the Hub named no commit for it")
         return commit
@@ -66,7 +67,7 @@ class HubClient:
         from huggingface_hub.hf_api import RepoFile
 
         with hub_errors(where):
-            entries = _api().list_repo_tree(
+            entries = hub_api().list_repo_tree(
                 self.repo_id, folder or None, recursive=True, revision=commit
             )
             return [
@@ -91,7 +92,7 @@ class HubClient:
             http_backoff,
         )
 
-        url = hf_hub_url(self.repo_id, path, revision=commit, endpoint=_endpoint())
+        url = hf_hub_url(self.repo_id, path, revision=commit, endpoint=endpoint())
         # Compressed bytes could not be cut by their position.
         headers = {**build_hf_headers(library_name="lego-ray"), "Accept-Encoding": "identity"}
         if part is not None:
@@ -103,7 +104,7 @@ class HubClient:
                 headers=headers,
                 timeout=READ_SECONDS,
                 max_retries=RETRIES,
-                retry_on_status_codes=_BUSY,
+                retry_on_status_codes=BUSY,
             )
             hf_raise_for_status(answer)
             data = bytes(answer.content)

@@ -120,7 +120,7 @@ def test_what_is_not_there_is_not_found(hub: FakeHub) -> None:
 def test_a_private_repository_is_read_with_a_token(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.token = "hf_secret"
+    hub.token, hub.repos["org/zoo"].private = "hf_secret", True
     with pytest.raises(ObjectNotFound, match="HF_TOKEN"):
         open_store("hf://org/zoo").read("README.md")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
