@@ -15,7 +15,12 @@ from lego_ray.execution import journal
 from lego_ray.execution.extract import content_hash
 from lego_ray.execution.publishing.assemble import adapter_files
 from lego_ray.execution.publishing.cataloguing import adapter_rows, merge_row, msu_table, site_rows
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, encode_manifest, manifest_of
+from lego_ray.execution.publishing.manifest import (
+    MANIFEST_KEY,
+    encode_manifest,
+    manifest_of,
+    versions,
+)
 from lego_ray.execution.publishing.publish import publish, published_manifest
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
@@ -31,6 +36,7 @@ from lego_ray.execution.solving import (
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.report.figures import SiteFigures
 from lego_ray.report.model_card import model_card
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
@@ -151,7 +157,11 @@ def publish_solved(
 def _files(solved: Solved, requested: str) -> dict[str, bytes]:
     full_weights = {k: v for r in solved.results for k, v in r.full_weights.items()}
     files = adapter_files(solved.plan, solved.sites, full_weights)
-    files["README.md"] = model_card(solved.plan)
+    figures = [
+        SiteFigures(s.plan.site, s.plan.n_msus, s.a.shape[0], s.relative_error, s.norm_ratio)
+        for s in solved.sites
+    ]
+    files["README.md"] = model_card(solved.plan, figures, versions())
     hashes = []
     for number in range(len(solved.plan.adapters)):
         # A set: results of runs that cut their tasks differently may share tensors.

@@ -1,83 +1,123 @@
-"""The README.md of a merged adapter: what it is, where it came from, how to load it."""
+"""The README.md of a merged adapter: what it is, where it came from, how to load and check it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
+from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.licences import UNKNOWN
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.report.figures import SiteFigures, figures_table
+from lego_ray.report.front_matter import front_matter
+from lego_ray.report.markdown import code, link
+from lego_ray.storage.uri import HubUri, parse_uri
 
 # A card lists this many sources; the manifest has them all.
 LISTED = 200
+TAGS = ("lora", "merge", "lego-ray")
+HUB = "https://huggingface.co"
+# Digits of a commit that people read.
+SHORT = 8
 
 
-def model_card(plan: Plan) -> bytes:
-    """A model card with provenance, the same for the same plan.
+def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, str]) -> bytes:
+    """A model card with provenance, the same for the same merge by the same software.
+
+    Names of adapters, sites and models may hold anything, and mean nothing as markup.
 
     Args:
         plan: The plan that was run.
+        sites: Figures of its sites, in any order.
+        versions: Versions of the software that ran it, by package.
     """
     recipe = plan.recipe
-    licences = plan.licences
-    front = ["---", "library_name: peft", "tags:", "- lora", "- merge", "- lego-ray"]
-    if plan.base_model:
-        front.insert(1, f"base_model: {json.dumps(plan.base_model)}")
-    if licences != (UNKNOWN,):
-        # A list where there are several, so that a merge of this one knows them all.
-        front.append(f"license: {json.dumps(licences[0] if len(licences) == 1 else licences)}")
-    asked = [*sorted(recipe.options.items()), *_scales(recipe)]
-    options = "\n".join(f"| {k} | {v} |" for k, v in asked if v is not None)
-    rows = "\n".join(
-        f"| {_cell(a.uri)} | `{a.adapter_id[:12]}` | {_ranks(a.ranks)} | {weight} "
-        f"| {_cell(a.license) or '-'} |"
-        for a, weight in zip(plan.adapters[:LISTED], plan.weights, strict=False)
-    )
-    more = len(plan.adapters) - LISTED
-    rest = f"\n... and {more} more, in `lego_ray_manifest.json`.\n" if more > 0 else ""
-    refused = "".join(f"- {_cell(r.uri)}: {_cell(r.reason)}\n" for r in plan.refused[:LISTED])
-    text = f"""{chr(10).join([*front, "---"])}
-
-# {recipe.name}
-
-A LoRA adapter of rank {_merged_ranks(plan)}, merged from {len(plan.adapters)} adapters by lego-ray
-(method `{recipe.method}`, {plan.n_sites} sites, {plan.n_msus} minimal semantic units).
-
-```python
-from peft import PeftModel
-
-model = PeftModel.from_pretrained(base_model, "path/to/this/directory")
-```
-
-| | |
-|---|---|
-| base model | {_cell(plan.base_model) or "-"} |
-| plan | `{plan.digest}` |
-| seed | {recipe.seed} |
-{options}
-
-## Sources
-
-| adapter | id | rank | weight | licence |
-|---|---|---|---|---|
-{rows}
-{rest}
-"""
+    lines = [
+        front_matter(plan.base_model, _licences(plan), TAGS),
+        "",
+        f"# {code(recipe.name)}",
+        "",
+        f"A LoRA adapter of rank {_merged_ranks(plan)} for {code(plan.base_model or 'a base model')}, merged "
+        f"from {len(plan.adapters)} adapters by lego-ray: method {code(recipe.method)}, "
+        f"{plan.n_sites} sites, {plan.n_msus} minimal semantic units (MSUs).",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        "",
+        "# `model` is the base model. The name is this directory's, or owner/name on the Hub.",
+        'model = PeftModel.from_pretrained(model, "...")',
+        "```",
+        "",
+        "Whether it is what was published, and how far it is from its sources:",
+        "",
+        "```",
+        "lego-ray verify THIS_PLACE --sources SOURCE...",
+        "```",
+        "",
+        "## Made by",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in _recipe_rows(plan, recipe)),
+        f"| software | {code(', '.join(f'{k} {v}' for k, v in sorted(versions.items())))} |",
+        "",
+        "## Sources",
+        "",
+        "| adapter | id | rank | weight | licence |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {_source(a)} | {code(a.adapter_id[:12])} | {_ranks(a.ranks)} | {weight:g} "
+            f"| {code(a.license)} |"
+            for a, weight in list(zip(plan.adapters, plan.weights, strict=True))[:LISTED]
+        ),
+        *_rest(len(plan.adapters)),
+    ]
+    if table := figures_table(sites):
+        lines += ["", "## Figures", "", table]
     if plan.licence_conflicts:
-        text += "## Licences\n\nTo check before this adapter is passed on; no legal advice.\n\n"
-        text += "".join(f"- {_cell(point)}\n" for point in plan.licence_conflicts) + "\n"
-    if refused:
-        text += f"## Left out\n\n{refused}"
-    return text.rstrip().encode() + b"\n"
+        lines += [
+            "",
+            "## Licences",
+            "",
+            "To check before this adapter is passed on; no legal advice.",
+        ]
+        lines += ["", *(f"- {code(point)}" for point in plan.licence_conflicts)]
+    if plan.refused:
+        lines += ["", "## Left out", ""]
+        lines += [f"- {code(r.uri)}: {code(r.reason)}" for r in plan.refused[:LISTED]]
+        lines += _rest(len(plan.refused))
+    return "\n".join([*lines, ""]).encode()
 
 
-def _scales(recipe: Recipe) -> list[tuple[str, object]]:
+def _licences(plan: Plan) -> list[str]:
+    """The sources' licences, all of them, so that a merge of this one knows them too."""
+    return [] if plan.licences == (UNKNOWN,) else list(plan.licences)
+
+
+def _recipe_rows(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
+    """What it was made by, as names and Markdown."""
+    return [
+        ("base model", code(plan.base_model)),
+        ("plan", code(plan.digest)),
+        ("method", code(recipe.method)),
+        ("rank", _merged_ranks(plan)),
+        ("seed", str(recipe.seed)),
+        ("element type", plan.dtype),
+        *((k, code(str(v))) for k, v in sorted(recipe.options.items()) if v is not None),
+        *_scales(recipe),
+    ]
+
+
+def _scales(recipe: Recipe) -> list[tuple[str, str]]:
     """The scales that were asked for, if any."""
-    found: list[tuple[str, object]] = []
+    found: list[tuple[str, str]] = []
     if recipe.output_scale != 1:
-        found.append(("output scale", recipe.output_scale))
-    found += [(f"scale of {_cell(name)}", c) for name, c in sorted(recipe.site_scales.items())]
-    return found
+        found.append(("output scale", str(recipe.output_scale)))
+    sites = sorted(recipe.site_scales.items())
+    return found + [(f"scale of {code(name)}", f"{c:g}") for name, c in sites]
 
 
 def _merged_ranks(plan: Plan) -> str:
@@ -92,11 +132,21 @@ def _merged_ranks(plan: Plan) -> str:
     return ranks
 
 
+def _source(adapter: AdapterRecord) -> str:
+    """Where an adapter is; a link to the very commit if that is on the Hub."""
+    parsed = parse_uri(adapter.uri)
+    if not isinstance(parsed, HubUri) or not adapter.revision:
+        return code(adapter.uri)
+    below = f"/{parsed.subfolder}" if parsed.subfolder else ""
+    page = f"{HUB}/{quote(parsed.repo_id)}/tree/{quote(adapter.revision)}{quote(below)}"
+    return link(f"{parsed.repo_id}@{adapter.revision[:SHORT]}{below}", page)
+
+
 def _ranks(ranks: tuple[int, ...]) -> str:
     low, high = min(ranks), max(ranks)
     return str(low) if low == high else f"{low}-{high}"
 
 
-def _cell(text: str) -> str:
-    """Text that cannot break out of a table cell or a list item."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def _rest(count: int) -> list[str]:
+    more = count - LISTED
+    return ["", f"... and {more} more, in `lego_ray_manifest.json`."] if more > 0 else []
