@@ -39,8 +39,8 @@ from jobs.quality.tuning import as_it_is, measured, tune
 from jobs.quality.zoos import NATURAL, ZOOS, train_all
 
 DEFAULT_FOLDER = Path("~/.cache/lego-ray-quality").expanduser()
-ROWS = {"validation": 150, "test": 400}
-LANGUAGE_ROWS = {"validation": 32, "test": 80}
+ROWS = {"validation": 100, "test": 300}
+LANGUAGE_ROWS = {"validation": 24, "test": 60}
 BY_RANK = (4, 8, 16, 32)
 
 

@@ -1,8 +1,8 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`scan`, `plan`, `merge`, `build`, `status` and `verify` are the command line's verbs as calls;
-`lego_ray.catalog` has the catalog's, but for `check_catalog` and `collect_garbage`, which look at
-outputs too. Importing this package loads neither torch nor Ray.
+`scan`, `plan`, `merge`, `build`, `status`, `verify` and `publish` are the command line's verbs as
+calls; `lego_ray.catalog` has the catalog's, but for `check_catalog` and `collect_garbage`, which look
+at outputs too. Importing this package loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lego_ray.execution.api import merge, plan, scan, verify
     from lego_ray.execution.building import build
     from lego_ray.execution.checking import check_catalog
+    from lego_ray.execution.delivery import publish
     from lego_ray.execution.garbage.collecting import collect_garbage
     from lego_ray.execution.status import status
 
@@ -25,6 +26,7 @@ __all__ = [
     "collect_garbage",
     "merge",
     "plan",
+    "publish",
     "scan",
     "status",
     "verify",
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 _ELSEWHERE = {
     "build": "lego_ray.execution.building",
     "check_catalog": "lego_ray.execution.checking",
+    "publish": "lego_ray.execution.delivery",
     "collect_garbage": "lego_ray.execution.garbage.collecting",
     "status": "lego_ray.execution.status",
 }

@@ -19,7 +19,6 @@ class Candidate:
 PAPER = Candidate("lego, paper", "lego")
 CANDIDATES = (
     PAPER,
-    Candidate("lego, normalise", "lego", {"normalise": True}),
     Candidate("lego, balance, align signs", "lego", {"balance": True, "align_signs": True}),
     Candidate("lego, SVD basis, align signs", "lego", {"basis": "svd", "align_signs": True}),
     Candidate("lego, rank-one", "lego", {"distance": "rank-one"}),
@@ -34,6 +33,9 @@ CANDIDATES = (
     Candidate("magnitude_prune", "magnitude_prune"),
     Candidate("knots, TIES", "knots"),
     Candidate("core_space, TIES", "core_space"),
+    Candidate("ctm, sum", "ctm", {"inner": "sum"}),
+    Candidate("ctm, TIES", "ctm", {"inner": "ties"}),
+    Candidate("ctm, DARE-TIES", "ctm", {"inner": "dare_ties"}),
     Candidate("sum, at full rank (concat)", "concat", rank=64),
 )
 

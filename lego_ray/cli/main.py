@@ -16,6 +16,7 @@ from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.library import build
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
+from lego_ray.cli.publish import publish
 from lego_ray.cli.status import status
 from lego_ray.errors import LegoRayError
 
@@ -245,6 +246,7 @@ def verify(
 
 
 cli.add_command(build)
+cli.add_command(publish)
 cli.add_command(status)
 cli.add_command(catalog)
 for command in upkeep.COMMANDS:

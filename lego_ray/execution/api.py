@@ -10,7 +10,7 @@ from typing import Any
 
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
-from lego_ray.execution.arguments import Uri, parse_bytes, places, recipe_of
+from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places, recipe_of
 from lego_ray.execution.measuring import plan_with_errors
 from lego_ray.execution.merging import run_merge
 from lego_ray.execution.publishing.cataloguing import adapter_rows
@@ -145,7 +145,7 @@ def plan(
         BadInput: If the merge cannot be made as asked.
         StorageError: If a source cannot be read.
     """
-    place = None if output is None else normalise_uri(output)
+    place = None if output is None else output_place(output)
     recipe = recipe_of(
         place,
         name=name,
@@ -282,7 +282,7 @@ def merge(
         StorageError: If a store cannot be read or written.
         RunFailed: If the run did not finish; nothing was published.
     """
-    place = normalise_uri(output)
+    place = output_place(output)
     recipe = recipe_of(
         place,
         name=name,

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import InvalidOption, ReadOnlyStore
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
+from lego_ray.storage.uri import HubUri, parse_uri
 
 Uri = str | PathLike[str]
 
@@ -36,6 +37,24 @@ def name_of(name: str | None, output: str | None) -> str:
     if name is not None:
         return name
     return output.rstrip("/").rsplit("/", 1)[-1] if output else "merge"
+
+
+def output_place(output: Uri) -> str:
+    """Where a merge is to be written, normalised.
+
+    Raises:
+        ReadOnlyStore: If it is on the Hub, where a run could keep nothing beside it.
+        UnsupportedUri: If it is no URI.
+    """
+    parsed = parse_uri(output)
+    if isinstance(parsed, HubUri):
+        raise ReadOnlyStore(
+            str(parsed),
+            "a merge is written to a directory or to S3, which keep its finished tasks until it is "
+            "published",
+            f"Give such an --output, then `lego-ray publish OUTPUT --to {parsed}`.",
+        )
+    return str(parsed)
 
 
 def places(given: Uri | Sequence[Uri]) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from lego_ray.errors import ObjectNotFound, VerificationFailed
+from lego_ray.errors import VerificationFailed
 from lego_ray.execution.comparing import compare
 from lego_ray.execution.extract import content_hash
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
-from lego_ray.execution.publishing.publish import LAST
+from lego_ray.execution.publishing.published import checked_files, read_manifest
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.comparing import Comparison, plan_comparison
@@ -18,7 +16,6 @@ from lego_ray.planning.inventory import Inventory, keep_full_weights_of
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.report.comparison import errors_of
-from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import normalise_uri
 
@@ -27,8 +24,9 @@ def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -
     """Verifies a merged adapter; see `api.verify` for the promise."""
     uri = normalise_uri(merged)
     store = open_store(uri)
-    manifest = _manifest(store)
-    _check_files(store, manifest)
+    manifest, _ = read_manifest(store)
+    for _ in checked_files(store, manifest):
+        pass
     adapter = _reload(uri, manifest)
     report: dict[str, Any] = {
         "merged": uri,
@@ -46,39 +44,6 @@ def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -
         _check_sources(plan, manifest, compared.tensor_hashes)
         report["errors"] = errors_of(plan, compared.sites)
     return report
-
-
-def _manifest(store: Store) -> dict[str, Any]:
-    try:
-        data = store.read(MANIFEST_KEY)
-    except ObjectNotFound as error:
-        raise ObjectNotFound(
-            store.uri,
-            f"there is no {MANIFEST_KEY}, so this is no adapter that lego-ray published",
-            "Give the directory that merge wrote.",
-        ) from error
-    return parse_manifest(data, store.uri)
-
-
-def _check_files(store: Store, manifest: dict[str, Any]) -> None:
-    for key, expected in sorted(manifest["files"].items()):
-        try:
-            data = store.read(key)
-        except ObjectNotFound as error:
-            raise VerificationFailed(
-                f"{store.uri}/{key}",
-                "the manifest lists this file and it is not there",
-                "Publishing was cut short: run the same merge again."
-                if key == LAST
-                else "Merge again to another output.",
-            ) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != expected["sha256"]:
-            raise VerificationFailed(
-                f"{store.uri}/{key}",
-                f"its sha256 is {found}, the manifest says {expected['sha256']}",
-                "The file was changed or damaged after it was published; merge again.",
-            )
 
 
 def _reload(uri: str, manifest: dict[str, Any]) -> AdapterRecord:

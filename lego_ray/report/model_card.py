@@ -38,9 +38,9 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
         "",
         f"# {code(recipe.name)}",
         "",
-        f"A LoRA adapter of rank {_merged_ranks(plan)} for {code(plan.base_model or 'a base model')}, merged "
-        f"from {len(plan.adapters)} adapters by lego-ray: method {code(recipe.method)}, "
-        f"{plan.n_sites} sites, {plan.n_msus} minimal semantic units (MSUs).",
+        f"A LoRA adapter of rank {_merged_ranks(plan)}, merged from {len(plan.adapters)} adapters by "
+        f"lego-ray: method {code(recipe.method)}, {plan.n_sites} sites, {plan.n_msus} minimal semantic "
+        "units (MSUs).",
         "",
         "## Use",
         "",
@@ -103,7 +103,6 @@ def _recipe_rows(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
         ("base model", code(plan.base_model)),
         ("plan", code(plan.digest)),
         ("method", code(recipe.method)),
-        ("rank", _merged_ranks(plan)),
         ("seed", str(recipe.seed)),
         ("element type", plan.dtype),
         *((k, code(str(v))) for k, v in sorted(recipe.options.items()) if v is not None),

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import lego_ray
-import lego_ray.errors
 from tests.storage.fake_hub import FakeHub, fake_hub
 from tests.zoo import weights_of, write_zoo
 
@@ -50,10 +49,3 @@ def test_a_branch_that_moves_on_changes_the_plan_and_a_commit_does_not(
     assert before == pinned
     assert lego_ray.plan("hf://org/zoo", rank=4).digest != before
     assert lego_ray.plan(f"hf://org/zoo@{first}", rank=4).digest == before
-
-
-def test_the_hub_is_no_output(hub: FakeHub, tmp_path: Path) -> None:
-    zoo = write_zoo(tmp_path / "zoo", 2)
-    hub.commit({"README.md": b"a place"})
-    with pytest.raises(lego_ray.errors.ReadOnlyStore):
-        lego_ray.merge(zoo, rank=4, output="hf://org/zoo", runner="inline")

@@ -234,7 +234,7 @@ def test_scales_are_taken_from_the_command_line_and_recorded(tmp_path: Path) -> 
     assert manifest["recipe"]["site_scales"] == {"q_proj": 2.0, "*.1.v*": -1.0}
     card = (tmp_path / "m" / "README.md").read_text()
     assert "| output scale | sum-fit*0.5 |" in card
-    assert "| scale of q_proj | 2.0 |" in card
+    assert "| scale of `q_proj` | 2 |" in card
     assert lego_ray.verify(tmp_path / "m", sources=zoo)["errors"]
     plain = lego_ray.plan(zoo, rank=4, name="m")
     assert plain.digest != manifest["merge_id"]

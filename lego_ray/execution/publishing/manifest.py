@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import MalformedAdapter
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.storage.keys import check_key
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -120,3 +122,27 @@ def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
             "Merge again to another output.",
         )
     return dict(manifest)
+
+
+def listed_files(manifest: Mapping[str, Any], uri: str) -> dict[str, str]:
+    """Hex sha256 of the files beside a manifest, by key.
+
+    A manifest may come from anyone, and its keys become files.
+
+    Raises:
+        MalformedAdapter: If it is no such list, or lacks `adapter_config.json`.
+        StorageError: If a key could reach outside the place.
+    """
+    try:
+        listed = {key: str(entry["sha256"]) for key, entry in manifest["files"].items()}
+    except (AttributeError, KeyError, TypeError):
+        listed = {}
+    if CONFIG_NAME not in listed or MANIFEST_KEY in listed:
+        raise MalformedAdapter(
+            f"{uri}/{MANIFEST_KEY}",
+            f"its list of files is damaged, or lacks {CONFIG_NAME}",
+            "Merge again to another output.",
+        )
+    for key in listed:
+        check_key(uri, key)
+    return listed

@@ -14,12 +14,15 @@ from lego_ray.storage.base import Store
 LAST = "adapter_config.json"
 
 
-def published_manifest(store: Store, digest: str) -> dict[str, Any] | None:
+def published_manifest(
+    store: Store, digest: str, *, option: str = "--output"
+) -> dict[str, Any] | None:
     """The manifest of a merge by this plan that is already published, or None if the way is free.
 
     Args:
         store: The output.
         digest: The plan as it was asked for.
+        option: What the output was given by, for errors.
 
     Raises:
         OutputExists: If something else is there.
@@ -30,7 +33,7 @@ def published_manifest(store: Store, digest: str) -> dict[str, Any] | None:
             raise OutputExists(
                 store.uri,
                 "it holds an adapter that lego-ray did not write",
-                "Choose another --output; outputs are never overwritten.",
+                f"Choose another {option}; outputs are never overwritten.",
             )
         return None
     manifest = parse_manifest(store.read(MANIFEST_KEY), store.uri)
@@ -39,18 +42,23 @@ def published_manifest(store: Store, digest: str) -> dict[str, Any] | None:
             store.uri,
             f"it holds the merge of another plan, {manifest['merge_id'][:12]}, and this one is "
             f"{digest[:12]}: the options or the adapters differ",
-            "Choose another --output, or delete that one first.",
+            f"Choose another {option}, or delete that one first.",
         )
     return manifest if LAST in keys else None
 
 
-def publish(store: Store, files: Mapping[str, bytes]) -> bool:
+def publish(store: Store, files: Mapping[str, bytes], *, option: str = "--output") -> bool:
     """Writes an adapter's files, `adapter_config.json` last.
 
     The manifest comes first: from then on the output says whose it is, and which bytes belong to it.
 
     A file that another run of the same plan wrote, before or at the same time, is taken as it is if
     it has the same bytes.
+
+    Args:
+        store: The output.
+        files: Bytes by key.
+        option: What the output was given by, for errors.
 
     Returns:
         Whether this call wrote `adapter_config.json`, which of any number of runs only one does.
@@ -68,7 +76,7 @@ def publish(store: Store, files: Mapping[str, bytes]) -> bool:
                 raise OutputExists(
                     store.uri,
                     f"{key} is there already, with other bytes",
-                    "Choose another --output, or delete that one first.",
+                    f"Choose another {option}, or delete that one first.",
                 ) from error
     return mine
 

@@ -1,0 +1,61 @@
+"""Reads a merge that is published, holding each file against the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lego_ray.errors import ObjectNotFound, VerificationFailed
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, listed_files, parse_manifest
+from lego_ray.execution.publishing.publish import LAST
+from lego_ray.storage.base import Store
+
+
+def read_manifest(store: Store) -> tuple[dict[str, Any], bytes]:
+    """Reads the manifest of a merge.
+
+    Returns:
+        The manifest, and its bytes.
+
+    Raises:
+        ObjectNotFound: If there is none.
+        MalformedAdapter: If it is not one, or of another version.
+    """
+    try:
+        data = store.read(MANIFEST_KEY)
+    except ObjectNotFound as error:
+        raise ObjectNotFound(
+            store.uri,
+            f"there is no {MANIFEST_KEY}, so this is no adapter that lego-ray published",
+            "Give the directory that merge wrote.",
+        ) from error
+    return parse_manifest(data, store.uri), data
+
+
+def checked_files(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yields each file that the manifest lists, with the bytes that it says.
+
+    Raises:
+        VerificationFailed: If a file is not there, or is another one.
+        MalformedAdapter: If the list is none, or lacks `adapter_config.json`.
+    """
+    for key, sha256 in sorted(listed_files(manifest, store.uri).items()):
+        try:
+            data = store.read(key)
+        except ObjectNotFound as error:
+            raise VerificationFailed(
+                f"{store.uri}/{key}",
+                "the manifest lists this file and it is not there",
+                "Publishing was cut short: run the same merge again."
+                if key == LAST
+                else "Merge again to another output.",
+            ) from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise VerificationFailed(
+                f"{store.uri}/{key}",
+                f"its sha256 is {found}, the manifest says {sha256}",
+                "The file was changed or damaged after it was published; merge again.",
+            )
+        yield key, data
