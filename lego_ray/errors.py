@@ -70,6 +70,10 @@ class BaseModelMismatch(BadInput):
     """The adapters of one merge name different base models."""
 
 
+class LayoutMismatch(BadInput):
+    """The adapters of one merge name their sites in ways that do not go together."""
+
+
 class SiteShapeMismatch(BadInput):
     """Adapters of one merge disagree on a shared site's shape or kind."""
 

@@ -74,7 +74,7 @@ _ADAPTERS = TableSpec(
     "One row for each content ever found usable at a URI, and one for each URI now turned down.",
     (
         Column("adapter_id", _STRING, "Hex hash of the content; null if turned down unread.", True),
-        Column("uri", _STRING, "The adapter's directory."),
+        Column("uri", _STRING, "The adapter's directory, or its file."),
         Column("revision", _STRING, "Commit of the hub repository; null elsewhere.", True),
         Column("base_model", _STRING, "Base model the adapter names.", True),
         Column("format", _STRING, "Layout it was read as, such as `peft`.", True),

@@ -31,7 +31,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def cli() -> None:
     """Merge zoos of LoRA adapters, and keep a catalog of what went where.
 
-    A SOURCE is a directory (an adapter, or a tree of them), s3://bucket/prefix, or
+    A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix, or
     hf://owner/name[@revision].
 
     \b
@@ -177,9 +177,10 @@ def plan(as_json: bool, **given: Any) -> None:
 def merge(as_json: bool, log: str, **given: Any) -> None:
     """Merge the adapters under some sources into one.
 
-    Writes a PEFT directory at the output, adapter_config.json last. Nothing is ever overwritten:
-    run again, the same merge is left as it is. Finished tasks are kept beside the output until then,
-    so a run that was stopped goes on where it was.
+    Writes a directory in the layout the sources came in, PEFT's for mlx-lm's; the file that makes it
+    an adapter is last. Nothing is ever overwritten: run again, the same merge is left as it is.
+    Finished tasks are kept beside the output until then, so a run that was stopped goes on where it
+    was.
 
     \b
     Example:

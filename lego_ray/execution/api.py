@@ -217,9 +217,10 @@ def merge(
 ) -> dict[str, Any]:
     """Merges the adapters under some sources into one, and records it in a catalog.
 
-    The output is a PEFT directory, complete or not there: `adapter_config.json` is written last and
-    nothing is overwritten. The same sources, recipe and seed give the same bytes with any runner, any
-    number of workers and any order of adapters and ranks.
+    The output is a directory in the layout the sources came in (PEFT's for mlx-lm's), complete or not
+    there: `adapter_config.json`, or else the weights file, is written last and nothing is overwritten.
+    The same sources, recipe and seed give the same bytes with any runner, any number of workers and
+    any order of adapters and ranks.
 
     Each task that is done is kept below `<output>/.lego-ray` until the adapter is published. A run
     that ended early, called again, goes on from there and gives the same bytes. Several runs of the
@@ -227,7 +228,7 @@ def merge(
 
     Args:
         sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`, each an adapter or
-            a tree of them.
+            a tree of them; or single weights files in one.
         rank: k, the rank of the merged adapter; or `auto`, the smallest k for which the nearest adapter
             of rank k to the sum of the updates is within `rank_error` of it. None with a budget.
         output: Where to write it: a directory or `s3://bucket/prefix`.

@@ -156,7 +156,7 @@ def run_build(
             held.enter_context(journal.failures(each.plan.digest))
             store = open_store(each.output)
             checkpoints = Checkpoints(store, each.plan)
-            done = published_manifest(store, each.plan.digest)
+            done = published_manifest(store, each.plan.digest, each.plan.marker)
             if done and (catalog is None or has_merge(catalog, done["merge_id"])):
                 checkpoints.clear()
                 records[each.recipe.name] = record_of_published(

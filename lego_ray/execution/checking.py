@@ -16,10 +16,9 @@ from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import AccessDenied, LegoRayError, MalformedAdapter, ObjectNotFound
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
-from lego_ray.execution.publishing.publish import LAST
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest, weights_of
 from lego_ray.formats.identity import adapter_id_of
-from lego_ray.formats.peft_config import WEIGHTS_NAME
+from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 
@@ -166,7 +165,7 @@ def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
     if manifest["merge_id"] != row["merge_id"]:
         yield uri, f"it holds another merge, {manifest['merge_id'][:12]}"
         return
-    weights = manifest["files"].get(WEIGHTS_NAME, {}).get("sha256")
+    weights = manifest["files"].get(weights_of(manifest), {}).get("sha256")
     if weights != row["content_hash"]:
         yield uri, f"its manifest says {weights} of the weights, the catalog {row['content_hash']}"
     if sorted(s["adapter_id"] for s in manifest["sources"]) != sorted(row["adapter_ids"]):
@@ -180,7 +179,7 @@ def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
             yield f"{uri}/{name}", problem
     own = row["output_adapter_id"]
     if own and len(files) == len(manifest["files"]):
-        found = adapter_id_of(files[LAST], files[WEIGHTS_NAME])
+        found = adapter_id_of(files.get(CONFIG_NAME), files[weights_of(manifest)])
         if found != own:
             yield uri, f"its adapter_id is {found[:12]}, the catalog says {own[:12]}"
 

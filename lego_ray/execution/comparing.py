@@ -137,7 +137,7 @@ def compare(plan: Plan, work: Comparison, merged: AdapterRecord) -> Compared:
 def _merged_rows(site: SitePlan, task: GroupTask, merged: AdapterRecord) -> Pool:
     """The merged adapter at one site."""
     factors = tuple(f for f in merged.sites if f.site == site.site)
-    itself = SourceSlice(0, merged.uri, merged.weights_key, factors)
+    itself = SourceSlice(0, merged.uri, merged.folder, merged.weights_key, factors)
     alone = replace(task, sources=(itself,), group=replace(task.group, sites=(site,)))
     extraction = extract(alone)
     for error in extraction.quarantined.values():

@@ -10,7 +10,7 @@ from typing import Any
 from lego_ray.errors import InvalidOption, ObjectNotFound, OutputExists
 from lego_ray.execution import journal
 from lego_ray.execution.publishing.hub_push import push
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of
 from lego_ray.execution.publishing.outcome import Outcome
 from lego_ray.execution.publishing.publish import publish as write_files
 from lego_ray.execution.publishing.publish import published_manifest
@@ -34,7 +34,7 @@ def publish(
 ) -> dict[str, Any]:
     """Copies a published merge, after holding its files against its manifest.
 
-    To a directory or S3 it is create-only, `adapter_config.json` last, as `merge` writes it. To the
+    To a directory or S3 it is create-only, in the order that `merge` writes it. To the
     Hub it is one commit, so that readers see all of it or nothing, in a repository that is made
     private unless `public`. A merge that is there already is left as it is, and so is anything else.
 
@@ -107,7 +107,8 @@ def _at_branch(target: HubUri, revision: str) -> HubUri:
 def _to_store(
     store: Store, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, dry_run: bool
 ) -> Outcome:
-    published_manifest(store, manifest["merge_id"], option="--to")
+    marker = marker_of(manifest)
+    published_manifest(store, manifest["merge_id"], marker, option="--to")
     actions = {key: _action(store, key, data) for key, data in files.items()}
     if "add" not in actions.values():
         return Outcome(store.uri, "already published", actions)
@@ -120,7 +121,7 @@ def _to_store(
     if dry_run:
         return Outcome(store.uri, "would publish", actions)
     probe_create_only(store)
-    mine = write_files(store, files, option="--to")
+    mine = write_files(store, files, marker, option="--to")
     return Outcome(store.uri, "published" if mine else "already published", actions)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lego_ray.errors import LegoRayError, NonFiniteWeights
+from lego_ray.errors import AdapterRefused, LegoRayError
 from lego_ray.execution.task import GroupTask, SourceSlice
-from lego_ray.formats.decode import check_finite, factor_matrices
+from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
 from lego_ray.formats.record import TensorSpan
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
@@ -32,7 +32,7 @@ class Extraction:
 
     Attributes:
         pools: The pool of each site; empty if an adapter was quarantined.
-        quarantined: Adapters with weights that are not finite.
+        quarantined: Adapters whose weights turned out bad: not finite, or without a scaling.
         tensor_hashes: Name and hex sha256 of each tensor, by adapter.
         full_weights: Tensors to pass through, raw, by name.
         bytes_read: Bytes fetched.
@@ -52,7 +52,7 @@ class Extraction:
 def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extraction:
     """Reads a task's sources, one coalesced read an adapter, and pools their MSUs.
 
-    An adapter that turns out not to be finite is set aside; the others are read all the same, so
+    An adapter that turns out bad, such as not finite, is set aside; the others are read all the same, so
     that one pass finds every such adapter of the group.
 
     Args:
@@ -75,7 +75,7 @@ def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extr
         )
         try:
             add_rows(builders, source, by_name, prepare)
-        except NonFiniteWeights as error:
+        except AdapterRefused as error:
             found.quarantined[source.adapter] = error
     if not found.quarantined:
         found.pools = {site: builder.build() for site, builder in builders.items()}
@@ -105,11 +105,14 @@ def add_rows(
     buffers: Mapping[str, memoryview],
     prepare: Prepare,
 ) -> None:
-    """Adds an adapter's MSUs at every site, or at none if one of them is not finite."""
+    """Adds an adapter's MSUs at every site, or at none if one of them is bad."""
     mine = []
     for factors in source.factors:
         a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name])
-        rows = msu_rows(a, b, factors.scaling * source.weight)
+        scaling = factors.scaling
+        if factors.alpha is not None:
+            scaling = scaling_from(factors, buffers[factors.alpha.name], source.uri)
+        rows = msu_rows(a, b, scaling * source.weight)
         long = lengths(rows)
         if not bool(torch.isfinite(long).all()):  # seen without another pass over the rows
             check_finite(a, source.uri, factors.a.name)
@@ -130,7 +133,7 @@ def tensor_hash(span: TensorSpan, data: memoryview) -> str:
 
 
 def _read(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:
-    store = open_store(source.uri)
+    store = open_store(source.folder)
     ranges = [ByteRange(span.start, span.end) for span in source.spans()]
     return source, store, store.read_ranges(source.weights_key, ranges)
 

@@ -80,7 +80,7 @@ def run_merge(
     catalog = open_catalog(catalog_uri) if catalog_uri else None
     checkpoints = Checkpoints(store, plan)
     with journal.failures(plan.digest):
-        done = published_manifest(store, plan.digest)
+        done = published_manifest(store, plan.digest, plan.marker)
         if done and (catalog is None or has_merge(catalog, done["merge_id"])):
             checkpoints.clear()  # of a run that was cut short between publishing and this
             journal.note("already published", done["merge_id"], output=output)
@@ -136,7 +136,7 @@ def publish_solved(
         bytes_read: Bytes it read.
     """
     files = _files(solved, requested)
-    status = "published" if publish(store, files) else "already published"
+    status = "published" if publish(store, files, solved.plan.marker) else "already published"
     if catalog:
         _catalogue(catalog, solved, store.uri, files, time.perf_counter() - started)
     checkpoints.clear()

@@ -1,33 +1,36 @@
-"""Finds the adapters under some sources and reads their headers; never their weights."""
+"""Reads the headers of the adapters under some sources; never their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import BinaryIO, cast
 
-from lego_ray.errors import AdapterRefused, MalformedAdapter, ObjectNotFound, UnsupportedAdapter
-from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows
-from lego_ray.formats.layouts import check_layout, recognise
+from lego_ray.errors import AdapterRefused, MalformedAdapter, UnsupportedAdapter
+from lego_ray.execution.sources import PEFT_NAMES, Found, find, open_source
+from lego_ray.formats import mlx, refusals
+from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows, stand_in
+from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.model_card import ModelCard, parse_card
-from lego_ray.formats.peft import FullWeights, read_adapter
-from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
-from lego_ray.formats.record import AdapterRecord, Refused, TensorSpan
-from lego_ray.formats.refusals import check_config
+from lego_ray.formats.peft import FullWeights
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.reading import is_adapter, read_adapter
+from lego_ray.formats.record import (
+    FILE_FORMATS,
+    AdapterHeaders,
+    AdapterRecord,
+    Refused,
+    TensorSpan,
+)
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.torch_bin import read_spans
 from lego_ray.planning.inventory import Inventory
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
-from lego_ray.storage.open import open_store
 from lego_ray.storage.ranged_file import RangedFile
-from lego_ray.storage.uri import FileUri, HubUri, join, normalise_uri, parse_uri
+from lego_ray.storage.uri import join, normalise_uri
 
-BIN_NAME = "adapter_model.bin"
-CARD_NAME = "README.md"
 # One request brings the header of most adapters and the first sample with it.
 FIRST_READ = 2 * SAMPLE_BYTES
 # A configuration of a thousand sites by name is about 100 KB.
@@ -52,21 +55,6 @@ class Scan:
     requests: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A directory that holds an adapter, or something that looks like one."""
-
-    store: Store
-    folder: str
-    uri: str
-    config: ObjectInfo | None
-    weights: ObjectInfo | None
-    card: ObjectInfo | None
-
-    def key_uri(self, info: ObjectInfo) -> str:
-        return join(self.uri, info.key[len(self.folder) :].lstrip("/"))
-
-
 def scan_sources(
     sources: Sequence[str],
     *,
@@ -77,9 +65,9 @@ def scan_sources(
     """Reads the headers of every adapter at or below some places.
 
     Args:
-        sources: Directories, `s3://` prefixes or `hf://` repositories.
-        exclude: Glob patterns; an adapter is left out if one matches its directory's name, its path
-            below the source, or its URI.
+        sources: Directories, `s3://` prefixes or `hf://` repositories, or weights files in them.
+        exclude: Glob patterns; an adapter is left out if one matches its name, its path below the
+            source, or its URI.
         full_weights: The recipe's choice for weights that are not low-rank.
         skip: URIs not to look at, such as the output of the merge.
 
@@ -90,16 +78,22 @@ def scan_sources(
     mode = cast(FullWeights, full_weights.partition(":")[0])
     skipped = {normalise_uri(uri) for uri in skip}
     stores: list[Store] = []
-    found: list[_Found] = []
-    for source in sources:
-        store = open_store(source)
-        stores.append(store)
-        here = list(_find(store))
-        found += [f for f in here if f.uri not in skipped and not _excluded(f, exclude)]
-    adapters: list[AdapterRecord] = []
+    found: list[Found] = []
     refused: list[Refused] = []
+    for source in sources:
+        store, only = open_source(source)
+        stores.append(store)
+        for each in find(store, only):
+            if each.lies_at(skipped) or each.is_meant(exclude):
+                continue
+            if refusal := each.refusal():
+                refused.append(refusal)
+            else:
+                found.append(each)
+    cards: dict[str, ModelCard] = {}
+    adapters: list[AdapterRecord] = []
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
-        for result in threads.map(lambda f: _read(f, mode), found):
+        for result in threads.map(lambda f: _read(f, mode, cards), found):
             if isinstance(result, Refused):
                 refused.append(result)
             elif result is not None:
@@ -111,154 +105,128 @@ def scan_sources(
     )
 
 
-def _find(store: Store) -> Iterator[_Found]:
-    """Directories with an adapter_config.json, and ones with weights of a layout known by sight."""
-    folders: dict[str, dict[str, ObjectInfo]] = {}
-    empty = True
-    for info in store.list():
-        empty = False
-        folder, _, name = info.key.rpartition("/")
-        folders.setdefault(folder, {})[name] = info
-    if empty and not _exists(store):
-        raise ObjectNotFound(store.uri, "there is nothing there", "Check the path.")
-    root = _pinned(store)
-    for folder, files in sorted(folders.items()):
-        weights = files.get(WEIGHTS_NAME) or files.get(BIN_NAME)
-        config = files.get(CONFIG_NAME)
-        if config is None and weights is None:
-            # A lone file of another tool, such as kohya's; read only to name it in a refusal.
-            names = [n for n in sorted(files) if n.endswith(".safetensors")]
-            for name in names:
-                uri = join(root, files[name].key)
-                yield _Found(store, folder, uri, None, files[name], None)
-            continue
-        if weights is None:
-            weights = files.get("adapters.safetensors")  # mlx-lm's name
-        yield _Found(store, folder, join(root, folder), config, weights, files.get(CARD_NAME))
-
-
-def _exists(store: Store) -> bool:
-    """An empty directory is there; an empty prefix of a bucket is not told from a missing one."""
-    parsed = parse_uri(store.uri)
-    return not isinstance(parsed, FileUri) or Path(parsed.path).is_dir()
-
-
-def _pinned(store: Store) -> str:
-    """The store's root with a hub repository's revision replaced by the commit it means now."""
-    parsed = parse_uri(store.uri)
-    if isinstance(parsed, HubUri):
-        return str(replace(parsed, revision=store.revision))
-    return store.uri
-
-
-def _excluded(found: _Found, patterns: Sequence[str]) -> bool:
-    names = (found.folder, found.folder.rpartition("/")[2], found.uri)
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
-
-
-def _read(found: _Found, mode: FullWeights) -> AdapterRecord | Refused | None:
+def _read(
+    found: Found, mode: FullWeights, cards: dict[str, ModelCard]
+) -> AdapterRecord | Refused | None:
     try:
-        if found.config is not None:
-            return _read_adapter(found, found.config, mode)
-        _refuse_by_sight(found)
-        return None
+        config, weights = _config(found), found.weights
+        if weights is None:
+            raise _incomplete(found, config or b"")
+        table = _table(found, weights) if config else _lone_table(found, weights)
+        if table is None:
+            return None
+        identity = stand_in(table.metadata) if config is None else config
+        card = _card(found, cards)
+        headers = AdapterHeaders(
+            uri=found.uri,
+            weights_key=found.name_of(weights),
+            weights=found.uri_of(weights),
+            spans=table.spans,
+            metadata=table.metadata,
+            config=config,
+            n_bytes=weights.size,
+            version=weights.version,
+            revision=found.store.revision,
+            adapter_id=adapter_id(
+                identity, table.spans, weights.size, *_samples(found, weights, table)
+            ),
+            base_model=card.base_model,
+            license=card.license,
+            tags=card.tags,
+        )
+        record = read_adapter(headers, mode)
+        return replace(record, uri=headers.weights) if record.format in FILE_FORMATS else record
     except AdapterRefused as error:
         return Refused(found.uri, "refused", f"{type(error).__name__}: {error}")
 
 
-def _refuse_by_sight(found: _Found) -> None:
-    """Refuses a lone weights file of a known layout; passes over any other file."""
-    weights = found.weights
-    if weights is None:
-        return
-    try:
-        spans, _ = _tensor_table(found, weights)
-    except AdapterRefused:
-        if weights.key.endswith((WEIGHTS_NAME, BIN_NAME)):
-            raise
-        return
-    names = [span.name for span in spans]
-    if weights.key.endswith((WEIGHTS_NAME, BIN_NAME)) or recognise(names) is not None:
-        check_layout(None, names, found.key_uri(weights))
-
-
-def _read_adapter(found: _Found, config: ObjectInfo, mode: FullWeights) -> AdapterRecord:
-    weights = found.weights
+def _config(found: Found) -> bytes | None:
+    config = found.config
+    if config is None:
+        return None
     if config.size > MAX_CONFIG_BYTES:
         raise MalformedAdapter(
-            found.key_uri(config),
+            found.uri_of(config),
             f"it has {config.size} bytes, more than a configuration can need",
             "Export the adapter again.",
         )
-    config_bytes = found.store.read(config.key)
-    parse_object(config_bytes, found.key_uri(config))  # refused here, it is named by its place
-    if weights is None:
-        _refuse_other_peft(config_bytes, found, config)
-        raise MalformedAdapter(
-            found.uri,
-            f"there is no {WEIGHTS_NAME} or {BIN_NAME} beside its configuration",
-            "Finish copying the adapter, or leave it out with --exclude.",
-        )
-    spans, first = _tensor_table(found, weights)
-    card = _card(found)
-    return read_adapter(
-        uri=found.uri,
-        config=config_bytes,
-        weights_key=weights.key[len(found.folder) :].lstrip("/"),
-        spans=spans,
-        n_bytes=weights.size,
-        version=weights.version,
-        revision=found.store.revision,
-        adapter_id=adapter_id(
-            config_bytes, spans, weights.size, *_samples(found, weights, spans, first)
-        ),
-        full_weights=mode,
-        license=card.license,
-        tags=card.tags,
+    data = found.store.read(config.key)
+    parse_object(data, found.uri_of(config))  # refused here, it is named by its place
+    return data
+
+
+def _incomplete(found: Found, config: bytes) -> MalformedAdapter:
+    """The error of a configuration without weights; a method refused by name is a better answer."""
+    where = join(found.uri, CONFIG_NAME)
+    fields = parse_object(config, where)
+    layout = check_layout(fields, (), where)
+    (mlx if layout.name == "mlx" else refusals).check_config(fields, where)
+    names = (mlx.WEIGHTS_NAME,) if layout.name == "mlx" else PEFT_NAMES
+    return MalformedAdapter(
+        found.uri,
+        f"there is no {' or '.join(names)} beside its configuration",
+        "Finish copying the adapter, or leave it out with --exclude.",
     )
 
 
-def _refuse_other_peft(config: bytes, found: _Found, info: ObjectInfo) -> None:
-    """A method refused by name is a better answer than a missing file."""
-    fields = parse_object(config, found.key_uri(info))
-    check_layout(fields, (), found.key_uri(info))
-    check_config(fields, found.key_uri(info))
-
-
-def _card(found: _Found) -> ModelCard:
+def _card(found: Found, known: dict[str, ModelCard]) -> ModelCard:
+    """The directory's model card, read once for all files in it."""
     if found.card is None or found.card.size > MAX_CARD_BYTES:
         return ModelCard()
-    return parse_card(found.store.read(found.card.key))
+    uri = found.uri_of(found.card)
+    if uri not in known:
+        known[uri] = parse_card(found.store.read(found.card.key))
+    return known[uri]
 
 
-def _tensor_table(found: _Found, weights: ObjectInfo) -> tuple[tuple[TensorSpan, ...], bytes]:
-    """The weights file's tensors, and the bytes from its start that were read on the way."""
-    where = found.key_uri(weights)
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What a weights file's header says, and the bytes from its start that were read on the way."""
+
+    spans: tuple[TensorSpan, ...]
+    metadata: Mapping[str, str]
+    first: bytes
+
+
+def _lone_table(found: Found, weights: ObjectInfo) -> _Table | None:
+    """A weights file without a configuration beside it; None for one that is no adapter at all."""
+    is_named = found.name_of(weights) in PEFT_NAMES
+    try:
+        table = _table(found, weights)
+    except AdapterRefused:
+        # Any tool may leave a damaged file about; one that was to be a LoRA is worth a word.
+        if is_named or b"lora" in _range(found.store, weights, 0, FIRST_READ):
+            raise
+        return None
+    names = [span.name for span in table.spans]
+    return table if is_named or is_adapter(names, found.uri_of(weights)) else None
+
+
+def _table(found: Found, weights: ObjectInfo) -> _Table:
+    where = found.uri_of(weights)
     if weights.key.endswith(".bin"):
         file = RangedFile(found.store, weights.key, weights.size)
-        return read_spans(cast(BinaryIO, file), where), b""
+        return _Table(read_spans(cast(BinaryIO, file), where), {}, b"")
     first = _range(found.store, weights, 0, FIRST_READ)
     length = header_length(first[:LENGTH_BYTES], weights.size, where)
     end = LENGTH_BYTES + length
     if end > len(first):
         first += _range(found.store, weights, len(first), end)
-    spans, _ = parse_header(first[LENGTH_BYTES:end], weights.size, where)
+    spans, metadata = parse_header(first[LENGTH_BYTES:end], weights.size, where)
     if not spans:
         raise UnsupportedAdapter(where, "it holds no tensors", "Export the adapter again.")
-    return spans, first
+    return _Table(spans, metadata, first)
 
 
-def _samples(
-    found: _Found, weights: ObjectInfo, spans: Sequence[TensorSpan], first: bytes
-) -> tuple[bytes, bytes]:
+def _samples(found: Found, weights: ObjectInfo, table: _Table) -> tuple[bytes, bytes]:
     """The two windows of tensor bytes that the adapter's id is taken over."""
 
     def window(start: int, end: int) -> bytes:
-        if end <= len(first):
-            return first[start:end]
+        if end <= len(table.first):
+            return table.first[start:end]
         return _range(found.store, weights, start, end)
 
-    head, tail = sample_windows(spans)
+    head, tail = sample_windows(table.spans)
     return window(*head), window(*tail)
 
 

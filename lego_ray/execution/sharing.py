@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lego_ray.errors import NonFiniteWeights
+from lego_ray.errors import AdapterRefused
 from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import (
     Extraction,
@@ -81,7 +81,7 @@ def _pooled(part: GroupTask, held: Mapping[tuple[str, str], _Read], prepare: Pre
         )
         try:
             add_rows(builders, source, read.buffers, prepare)
-        except NonFiniteWeights as error:
+        except AdapterRefused as error:
             found.quarantined[source.adapter] = error
     if not found.quarantined:
         found.pools = {site: builder.build() for site, builder in builders.items()}

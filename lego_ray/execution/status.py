@@ -8,8 +8,7 @@ from os import PathLike
 from typing import Any
 
 from lego_ray.errors import MalformedAdapter, ObjectNotFound
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
-from lego_ray.execution.publishing.publish import LAST
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, parse_manifest
 from lego_ray.execution.resume.run_folder import (
     ENDING,
     FOLDER,
@@ -51,8 +50,10 @@ def status(run: str | PathLike[str]) -> dict[str, Any]:
     """
     store = open_store(normalise_uri(run))
     found = {info.key: info for info in store.list()}
-    if MANIFEST_KEY in found and LAST in found:
-        return _published(store)
+    if MANIFEST_KEY in found:
+        manifest = parse_manifest(store.read(MANIFEST_KEY), store.uri)
+        if marker_of(manifest) in found:
+            return _published(store, manifest)
     marker = read_marker(store)
     if marker is None:
         raise ObjectNotFound(
@@ -66,8 +67,7 @@ def status(run: str | PathLike[str]) -> dict[str, Any]:
     return _unfinished(store, marker, [each for each in read if each is not None])
 
 
-def _published(store: Store) -> dict[str, Any]:
-    manifest = parse_manifest(store.read(MANIFEST_KEY), store.uri)
+def _published(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     return {
         "state": "published",
         "output": store.uri,

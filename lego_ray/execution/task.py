@@ -21,7 +21,8 @@ class SourceSlice:
 
     Attributes:
         adapter: The adapter's number in the plan.
-        uri: Its directory.
+        uri: Its URI, for errors.
+        folder: The directory of its weights file.
         weights_key: Its weights file.
         factors: Its factor pairs at the task's sites.
         full_weights: Tensors to pass through unmerged.
@@ -30,6 +31,7 @@ class SourceSlice:
 
     adapter: int
     uri: str
+    folder: str
     weights_key: str
     factors: tuple[SiteFactors, ...]
     full_weights: tuple[TensorSpan, ...] = ()
@@ -38,8 +40,7 @@ class SourceSlice:
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor to read."""
         for pair in self.factors:
-            yield pair.a
-            yield pair.b
+            yield from pair.spans()
         yield from self.full_weights
 
 
@@ -243,7 +244,7 @@ def tasks_of(
             factors = tuple(f for f in adapter.sites if f.site in wanted)
             kept = adapter.full_weights if full_weights else ()
             if factors or kept:
-                where = (adapter.uri, adapter.weights_key)
+                where = (adapter.uri, adapter.folder, adapter.weights_key)
                 sources.append(SourceSlice(number, *where, factors, kept, weight))
         full_weights = False
         # The group's estimates stand, as estimates from above.

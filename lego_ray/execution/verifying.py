@@ -49,10 +49,12 @@ def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -
 def _reload(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
     """Reads the adapter as any source is read."""
     inventory = scan_sources([uri], full_weights="keep").inventory
-    if len(inventory.adapters) != 1:
+    published = set(manifest["files"])
+    mine = [a for a in inventory.adapters if a.folder == uri and a.weights_key in published]
+    if len(mine) != 1:
         reason = inventory.refused[0].reason if inventory.refused else "no adapter was found"
         raise VerificationFailed(uri, f"it cannot be read back: {reason.rstrip('.')}")
-    adapter = inventory.adapters[0]
+    adapter = mine[0]
     if len(adapter.sites) != manifest["sites"]:
         raise VerificationFailed(
             uri, f"it has {len(adapter.sites)} sites, the manifest says {manifest['sites']}"

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights, UnsupportedAdapter
-from lego_ray.formats.record import DTYPE_BYTES, SiteFactors, TensorSpan
+from lego_ray.formats.record import SiteFactors, TensorSpan
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+}
+
+# What a single number may be stored as besides: tools write alpha as whatever they have at hand.
+_NUMBERS: Mapping[str, torch.dtype] = {
+    **DTYPES,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
 }
 
 
@@ -35,11 +47,13 @@ def as_float32(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor
         MalformedAdapter: If there are more or fewer bytes than the shape takes.
         UnsupportedAdapter: If the type is not float32, float16 or bfloat16.
     """
+    _check_float(span)
     return _view(span, data).to(torch.float32)
 
 
 def as_stored(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
     """Turns a tensor's bytes into a copy of its own element type; else as `as_float32`."""
+    _check_float(span)
     return _view(span, data).clone()
 
 
@@ -54,16 +68,47 @@ def factor_matrices(
         b: The bytes of B.
 
     Returns:
-        A (rank, d_in) and B (d_out, rank), float32, read-only as `as_float32` says.
+        A (rank, d_in) and B (d_out, rank), float32, read-only as `as_float32` says, in memory as
+        they are stored.
 
     Raises:
         MalformedAdapter: If a buffer does not have its tensor's size.
         UnsupportedAdapter: If a type is not float32, float16 or bfloat16.
     """
-    return (
-        as_float32(site.a, a).reshape(site.rank, site.d_in),
-        as_float32(site.b, b).reshape(site.d_out, site.rank),
-    )
+    matrix_a, matrix_b = as_float32(site.a, a), as_float32(site.b, b)
+    if site.transposed:
+        return matrix_a.T, matrix_b.T
+    return matrix_a.reshape(site.rank, site.d_in), matrix_b.reshape(site.d_out, site.rank)
+
+
+def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapter: str) -> float:
+    """The scaling of a site whose alpha is a tensor, `s = alpha / r`.
+
+    Args:
+        site: The site.
+        alpha: The bytes of its alpha.
+        adapter: The adapter, for the error.
+
+    Raises:
+        MalformedAdapter: If alpha is 0: some readers take the rank instead, so what was trained is
+            unknown.
+        NonFiniteWeights: If it is NaN or infinite.
+        UnsupportedAdapter: If it is no single number of a known type.
+    """
+    span = site.alpha
+    if span is None:
+        return site.scaling
+    if span.dtype not in _NUMBERS or math.prod(span.shape) != 1:
+        problem = f"{span.name} is {span.dtype} {list(span.shape)}, expected one number"
+        raise UnsupportedAdapter(adapter, problem, "Save the adapter again.")
+    value = float(_view(span, alpha).item())
+    if not math.isfinite(value):
+        hint = "The training run has diverged, or the file is damaged: leave the adapter out."
+        raise NonFiniteWeights(adapter, f"{span.name} is {value}", hint)
+    if value == 0:
+        hint = "Set it to the alpha of training, or remove it if that was the rank."
+        raise MalformedAdapter(adapter, f"{span.name} is 0, which readers take in two ways", hint)
+    return value / site.rank
 
 
 def check_finite(tensor: Tensor, adapter: str, name: str) -> None:
@@ -91,28 +136,30 @@ def check_finite(tensor: Tensor, adapter: str, name: str) -> None:
         raise NonFiniteWeights(adapter, problem, hint)
 
 
-def _view(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
+def _check_float(span: TensorSpan) -> None:
     if span.dtype not in DTYPES:
         problem = f"it is {span.dtype}, expected one of {', '.join(DTYPES)}"
         raise UnsupportedAdapter(span.name, problem, "Save the adapter again as float32.")
-    size = DTYPE_BYTES[span.dtype]
-    for n in span.shape:
-        size *= n
+
+
+def _view(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
+    dtype = _NUMBERS[span.dtype]
+    size = dtype.itemsize * math.prod(span.shape)
     view = memoryview(data).cast("B")
     if len(view) != size:
         problem = f"{len(view)} bytes were read, its shape {list(span.shape)} takes {size}"
         raise MalformedAdapter(span.name, problem, "The file is damaged: download it again.")
     if size == 0:
-        return torch.empty(span.shape, dtype=DTYPES[span.dtype])
+        return torch.empty(span.shape, dtype=dtype)
     address = _address(view)
-    if address % DTYPE_BYTES[span.dtype]:
+    if address % dtype.itemsize:
         view = memoryview(bytearray(view))
         address = _address(view)
     # torch.frombuffer warns of every read-only buffer, and `warnings` cannot be silenced safely in a
     # thread. A ctypes array over the same memory has no such flag; it holds the owner by attribute.
     shared = (ctypes.c_char * size).from_address(address)
     shared.owner = view  # type: ignore[attr-defined]
-    return torch.frombuffer(shared, dtype=DTYPES[span.dtype]).reshape(span.shape)
+    return torch.frombuffer(shared, dtype=dtype).reshape(span.shape)
 
 
 def _address(view: memoryview) -> int:

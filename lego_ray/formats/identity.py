@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import TensorSpan
@@ -40,7 +40,7 @@ def adapter_id(
     records the full sha256 of what was merged.
 
     Args:
-        config: Bytes of `adapter_config.json`.
+        config: Bytes of `adapter_config.json`; of an adapter without one, its `stand_in`.
         spans: The file's tensors, in any order.
         n_bytes: Size of the weights file.
         head: The bytes of the first of `sample_windows`.
@@ -62,12 +62,17 @@ def adapter_id(
     return digest.hexdigest()
 
 
-def adapter_id_of(config: bytes, weights: bytes) -> str:
+def stand_in(metadata: Mapping[str, str]) -> bytes:
+    """What takes the place of a configuration where there is none: what the header says, as JSON."""
+    return json.dumps(dict(metadata)).encode()
+
+
+def adapter_id_of(config: bytes | None, weights: bytes) -> str:
     """The `adapter_id` of an adapter whose files are at hand.
 
     Args:
-        config: Bytes of `adapter_config.json`.
-        weights: Bytes of `adapter_model.safetensors`.
+        config: Bytes of `adapter_config.json`, or None if there is none.
+        weights: Bytes of the weights file, a safetensors one.
 
     Returns:
         What a scan will call it, wherever it is put.
@@ -77,6 +82,7 @@ def adapter_id_of(config: bytes, weights: bytes) -> str:
     """
     length = header_length(weights[:LENGTH_BYTES], len(weights), "weights")
     table = weights[LENGTH_BYTES : LENGTH_BYTES + length]
-    spans, _ = parse_header(table, len(weights), "weights")
+    spans, metadata = parse_header(table, len(weights), "weights")
     head, tail = sample_windows(spans)
+    config = stand_in(metadata) if config is None else config
     return adapter_id(config, spans, len(weights), weights[slice(*head)], weights[slice(*tail)])

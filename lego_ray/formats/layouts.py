@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
+from lego_ray.formats.diffusers_keys import COMPONENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,41 +21,42 @@ class Layout:
     Attributes:
         name: As in the catalog's `format` column.
         key: Matches, from the start, a tensor key that only this layout has.
-        is_read: Whether this version reads it.
-        hint: What to do where it does not.
+        written_as: The layout a merge of such adapters is written in; empty for one that is not read.
+        hint: What to do with one that is not read.
     """
 
     name: str
     key: re.Pattern[str]
-    is_read: bool
+    written_as: str = ""
     hint: str = ""
 
 
+_THROUGH_DIFFUSERS = "Load it with diffusers (load_lora_weights) and save it (save_lora_weights)."
+
 # The first that matches any key wins.
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("peft", re.compile(r"base_model\.model\."), is_read=True),
+    Layout("peft", re.compile(r"base_model\.model\."), "peft"),
     Layout(
         "kohya",
-        re.compile(r"lora_(unet|te\d?|transformer)_"),
-        is_read=False,
-        hint="Load it with diffusers (load_lora_weights) and save it again with PEFT.",
+        re.compile(r"(lora|lycoris|oft)_(?![AB]\.)\w+\.|.+\.lora_(down|up)\.weight$"),
+        "kohya",
     ),
+    Layout("xlabs", re.compile(r".+\.\w+_lora\d\.(down|up)\.weight$"), hint=_THROUGH_DIFFUSERS),
+    Layout("comfyui", re.compile(r"diffusion_model\..+\.lora_[AB]\."), hint=_THROUGH_DIFFUSERS),
     Layout(
         "diffusers",
         re.compile(
-            r"(unet|transformer|text_encoder(_\d)?)\.|.+\.processor\.to_\w+_lora\.|"
-            r".+\.lora_linear_layer\."
+            rf"({'|'.join(COMPONENTS)})\..+\.(lora_[AB]|lokr_\w+|lora\.(down|up))\b|"
+            r".+(_lora|\.lora_linear_layer)\.(down|up)\.weight$"
         ),
-        is_read=False,
-        hint="Load it with diffusers (load_lora_adapter) and save the component again with PEFT.",
+        "diffusers",
     ),
-    Layout(
-        "mlx",
-        re.compile(r".+\.lora_[ab]$"),
-        is_read=False,
-        hint="Convert it to PEFT: transpose lora_a and lora_b, and set lora_alpha to scale times r.",
-    ),
+    Layout("mlx", re.compile(r".+\.lora_[ab]$"), "peft"),
 )
+
+WRITTEN_AS: Mapping[str, str] = {
+    layout.name: layout.written_as for layout in LAYOUTS if layout.written_as
+}
 
 
 def recognise(keys: Iterable[str]) -> Layout | None:
@@ -64,7 +66,7 @@ def recognise(keys: Iterable[str]) -> Layout | None:
 
 
 def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where: str) -> Layout:
-    """Passes an adapter in a layout that this version reads.
+    """Passes an adapter in a layout that is read.
 
     Args:
         config: `adapter_config.json`, parsed, or None where there is none.
@@ -76,13 +78,40 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
 
     Raises:
         UnsupportedAdapter: If the layout is another one; named, with what to do.
-        MalformedAdapter: If it is no layout known, or PEFT's without the prefix of its keys.
+        MalformedAdapter: If it is no layout known, or lacks a part of it.
     """
     keys = list(keys)
-    layout = recognise(keys)
-    says_peft = config is not None and "peft_type" in config
-    if says_peft and (layout is None or layout.name == "diffusers"):
-        # GPT-2's own modules start with `transformer.` as well, so the configuration decides.
+    found = recognise(keys)
+    if config is None:
+        return _without_config(found, keys, where)
+    if "peft_type" in config:
+        return _beside_config("peft", _as_peft(found, keys, where), keys, where)
+    if "fine_tune_type" in config or "lora_parameters" in config:
+        return _beside_config("mlx", found, keys, where)
+    problem = "its configuration has no peft_type, so it is not PEFT's"
+    raise MalformedAdapter(where, problem, 'Add "peft_type": "LORA" if it is a LoRA of PEFT.')
+
+
+def _without_config(found: Layout | None, keys: list[str], where: str) -> Layout:
+    if found is None:
+        problem = f"its keys are of no layout known here (such as {next(iter(keys), 'none')})"
+        raise MalformedAdapter(where, problem, "Save it again with PEFT.")
+    if not found.written_as:
+        raise UnsupportedAdapter(
+            where, f"it is in {found.name}'s layout, which is not read", found.hint
+        )
+    if found.name in ("peft", "mlx"):
+        problem = f"it is {found.name}'s and has no adapter_config.json, so its scaling is unknown"
+        raise MalformedAdapter(where, problem, "Copy the file beside the weights.")
+    return found
+
+
+def _as_peft(found: Layout | None, keys: list[str], where: str) -> Layout | None:
+    """PEFT's keys must have its prefix, without which PEFT loads them and applies none.
+
+    GPT-2's own modules start with `transformer.` as diffusers' do, so the configuration decides.
+    """
+    if found is None or found.name == "diffusers":
         bare = next((k for k in keys if ".lora_A." in k or ".lora_embedding_A" in k), None)
         if bare is not None:
             problem = (
@@ -90,24 +119,18 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
                 "without applying any of it"
             )
             raise MalformedAdapter(where, problem, "Rename the keys, or save it again with PEFT.")
-    if layout is not None and not layout.is_read:
-        raise _unread(f"it is in {layout.name}'s layout", layout, where)
-    if config is None:
-        problem = "it has no adapter_config.json, so its rank and scaling are unknown"
-        raise MalformedAdapter(where, problem, "Copy the file beside the weights.")
-    if not says_peft:
-        if "fine_tune_type" in config or "lora_parameters" in config:
-            raise _unread("its configuration is mlx-lm's", _BY_NAME["mlx"], where)
-        problem = "its configuration has no peft_type, so it is not PEFT's"
-        raise MalformedAdapter(where, problem, 'Add "peft_type": "LORA" if it is a LoRA of PEFT.')
-    if layout is None and keys:
+    return found
+
+
+def _beside_config(name: str, found: Layout | None, keys: list[str], where: str) -> Layout:
+    """The layout that a configuration names, if the keys agree."""
+    if found is not None and found.name != name:
+        problem = (
+            f"it is in {found.name}'s layout, and the adapter_config.json beside it is {name}'s"
+        )
+        hint = "Put each adapter into a directory of its own; kohya's and diffusers' have no such file."
+        raise UnsupportedAdapter(where, problem, hint)
+    if found is None and keys:
         problem = f"its keys are of no layout known here (such as {keys[0]})"
-        raise MalformedAdapter(where, problem, "Save it again with PEFT.")
-    return _BY_NAME["peft"]
-
-
-_BY_NAME = {layout.name: layout for layout in LAYOUTS}
-
-
-def _unread(what: str, layout: Layout, where: str) -> UnsupportedAdapter:
-    return UnsupportedAdapter(where, f"{what}, which this version does not read", layout.hint)
+        raise MalformedAdapter(where, problem, "Save it again from the program that made it.")
+    return next(layout for layout in LAYOUTS if layout.name == name)

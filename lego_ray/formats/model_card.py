@@ -1,4 +1,4 @@
-"""Licence and tags of an adapter, from the front matter of its README.md."""
+"""Licence, tags and base model of an adapter, from the front matter of its README.md."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ class ModelCard:
         license: Such as `apache-2.0`; several with commas between them; or empty.
         tags: Key/value pairs. A tag written `key:value` or `key=value` gives that pair, a mapping
             gives its pairs, and a bare tag gives itself and `true`.
+        base_model: Such as `org/model`, or empty; also where several are named.
     """
 
     license: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    base_model: str = ""
 
 
 def parse_card(data: bytes) -> ModelCard:
@@ -31,9 +33,13 @@ def parse_card(data: bytes) -> ModelCard:
         data: The file's bytes, of any kind.
     """
     fields = _front_matter(data)
+    base_models = fields.get("base_model")
+    if isinstance(base_models, list) and len(base_models) == 1:
+        base_models = base_models[0]
     return ModelCard(
         license=_licence(fields.get("license")),
         tags=_tags(fields.get("tags")),
+        base_model=base_models.strip() if isinstance(base_models, str) else "",
     )
 
 

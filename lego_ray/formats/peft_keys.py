@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
+from lego_ray.formats.factors import FactorKey
 from lego_ray.formats.peft_config import PeftConfig
 
 PREFIX = "base_model.model."
@@ -20,23 +20,6 @@ _TRAINING_ONLY = re.compile(r".+\.lora_velora_embed(\.[^.]+)?")
 _EMBEDDING_NAMES = ("embed_tokens", "lm_head")
 
 _WRAPPED = re.compile(r"\.modules_to_save(?:\.[^.]+)?\.(?=[^.]+$)")
-
-
-@dataclass(frozen=True, slots=True)
-class FactorKey:
-    """A key that names a factor.
-
-    Attributes:
-        site: The target module's path in the base model.
-        half: `A` or `B`.
-        is_embedding: Whether it is an embedding's factor.
-        adapter: The adapter's name, in dumps that carry one; else empty.
-    """
-
-    site: str
-    half: str
-    is_embedding: bool
-    adapter: str
 
 
 def parse_factor(key: str) -> FactorKey | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 SiteKind = Literal["linear", "embedding", "conv"]
+
+# Layouts in which one file is an adapter, known by the file's URI; in the others it is a directory.
+FILE_FORMATS = ("kohya", "diffusers")
 
 # Bytes an element, for the dtypes an adapter may be stored in (safetensors' names).
 DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
@@ -40,9 +43,12 @@ class SiteFactors:
         kind: `linear` and `conv`: A is (r, d_in) once flattened, B is (d_out, r).
             `embedding`: A is (r, vocabulary), B is (dim, r).
         rank: r, at least 1.
-        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA.
+        scaling: alpha / r, or alpha / sqrt(r) for rsLoRA; of no meaning where `alpha` is a tensor.
         a: The span of A.
         b: The span of B.
+        alpha: The span of a number, read with the factors, whose value over r is the scaling; None
+            where headers say it all.
+        transposed: Whether A is stored as (d_in, r) and B as (r, d_out).
     """
 
     site: str
@@ -51,19 +57,96 @@ class SiteFactors:
     scaling: float
     a: TensorSpan
     b: TensorSpan
+    alpha: TensorSpan | None = None
+    transposed: bool = False
+
+    def spans(self) -> Iterator[TensorSpan]:
+        """Every tensor of the site, in the order to read them."""
+        yield self.a
+        yield self.b
+        if self.alpha is not None:
+            yield self.alpha
+
+    @property
+    def a_tail(self) -> tuple[int, ...]:
+        """The shape of one row of A: (d_in,), or a convolution's (in/groups, kernel sizes)."""
+        return self.a.shape[:1] if self.transposed else self.a.shape[1:]
 
     @property
     def d_in(self) -> int:
         """Length of a row of A once flattened: a convolution's is in/groups * kernel sizes."""
         size = 1
-        for n in self.a.shape[1:]:
+        for n in self.a_tail:
             size *= n
         return size
 
     @property
     def d_out(self) -> int:
         """Length of a column of B."""
-        return self.b.shape[0]
+        return self.b.shape[1] if self.transposed else self.b.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterHeaders:
+    """One adapter as a scan finds it: what its layout's reader makes an `AdapterRecord` of.
+
+    Attributes:
+        uri: As in `AdapterRecord`, and so are the others of the same name.
+        weights_key: Name of the weights file.
+        weights: The weights file's own URI, for errors.
+        spans: Its tensors, from `safetensors_header` or `torch_bin`.
+        metadata: What its header says beside them.
+        config: Bytes of the `adapter_config.json` beside it, or None if there is none.
+        n_bytes: Size of the weights file.
+        version: The store's mark of it.
+        revision: Commit of a hub repository, or empty.
+        adapter_id: From `formats.identity`.
+        base_model: What the model card beside it names, or empty.
+        license: From the model card.
+        tags: From the model card.
+    """
+
+    uri: str
+    weights_key: str
+    weights: str
+    spans: tuple[TensorSpan, ...]
+    metadata: Mapping[str, str]
+    config: bytes | None
+    n_bytes: int
+    version: str
+    revision: str
+    adapter_id: str
+    base_model: str = ""
+    license: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def record(
+        self,
+        *,
+        format: str,
+        base_model: str,
+        sites: tuple[SiteFactors, ...],
+        config: Mapping[str, object],
+        full_weights: tuple[TensorSpan, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> AdapterRecord:
+        """The record of an adapter with these headers."""
+        return AdapterRecord(
+            uri=self.uri,
+            weights_key=self.weights_key,
+            adapter_id=self.adapter_id,
+            version=self.version,
+            revision=self.revision,
+            format=format,
+            base_model=base_model,
+            sites=sites,
+            full_weights=full_weights,
+            n_bytes=self.n_bytes,
+            config=config,
+            license=self.license,
+            tags=dict(self.tags),
+            notes=notes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +154,21 @@ class AdapterRecord:
     """One adapter as its headers describe it.
 
     Attributes:
-        uri: Where the adapter's directory is.
-        weights_key: Name of the weights file inside it.
+        uri: Where the adapter is: its directory, or its file if its format is of `FILE_FORMATS`.
+        weights_key: Name of the weights file.
         adapter_id: Hex sha256 that identifies the content (see `formats.identity`).
         version: What the store says of the weights file's version (an ETag, a blob hash, size and
             time on disk): changes whenever the file is written again.
         revision: Commit of a hub repository, or empty.
         format: Name of the layout read, such as `peft`.
-        base_model: `base_model_name_or_path`, or empty.
+        base_model: The base model's name, as the adapter has it, or empty.
         sites: Factor pairs, sorted by site.
         full_weights: Spans of tensors that are not low-rank (`modules_to_save`, biases) and were
             kept on request; empty otherwise. What was dropped is in `notes`.
         n_bytes: Size of the weights file.
-        config: The parts of the adapter's configuration that a merged adapter takes over
-            (`task_type`, `fan_in_fan_out`, `modules_to_save`, `bias`), as JSON values.
+        config: The parts of the adapter's configuration that a merged adapter takes over, as JSON
+            values: of PEFT's `task_type`, `fan_in_fan_out`, `modules_to_save` and `bias`; of the
+            others see their modules.
         license: Licence named by the model card, or empty.
         tags: Free key/value pairs from the adapter's model card.
         notes: What was set aside in reading it, in words; empty for most.
@@ -104,6 +188,13 @@ class AdapterRecord:
     license: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The directory that the weights file is in."""
+        if self.format not in FILE_FORMATS:
+            return self.uri
+        return self.uri.removesuffix(f"/{self.weights_key}") or "/"
 
     @property
     def ranks(self) -> tuple[int, ...]:

@@ -115,6 +115,8 @@ REFUSED_TYPES: Mapping[str, Refusal] = {
 REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
     r"\.lora_B(\.[^.]+)?\.bias$": REFUSED_FIELDS["lora_bias"],
+    r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
+    r"\.diff(_b)?$": Refusal("it is the difference of a whole weight, not low-rank", _EXTRACT),
     r"\.lora_mid\b": Refusal("it has a third factor between A and B", _EXTRACT),
     r"\.lora_E\b|\.ranknum\b": REFUSED_TYPES["ADALORA"],
     r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],

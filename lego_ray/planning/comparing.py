@@ -113,6 +113,7 @@ def plan_comparison(
         recipe=recipe,
         base_model=merged.base_model,
         dtype=merged.dtype,
+        format=merged.format,
         adapters=adapters,
         weights=tuple(weights),
         refused=(),

@@ -80,8 +80,12 @@ def cut_into_tasks(
 
 
 def layer_of(site: str) -> str:
-    """The path up to and including its first number: `model.layers.0`; empty without one."""
-    match = re.match(r"(?:.*?\.)?\d+(?=\.|$)", site)
+    """The path up to and including its first number: `model.layers.0`; empty without one.
+
+    Underscores are dots in a name without any, as kohya's are: `lora_unet_down_blocks_0`.
+    """
+    dot = r"\." if "." in site else "_"
+    match = re.match(rf"(?:.*?{dot})?\d+(?={dot}|$)", site)
     return match.group(0) if match else ""
 
 
@@ -99,7 +103,7 @@ def _site_plan(tally: Tally, recipe: Recipe, work: PoolCosts, memory_budget: int
         kind=factors.kind,
         d_in=d_in,
         d_out=d_out,
-        a_tail=factors.a.shape[1:],
+        a_tail=factors.a_tail,
         b_dims=len(factors.b.shape),
         n_msus=n,
         n_adapters=len(tally.ranks),

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 from lego_ray.errors import (
     BaseModelMismatch,
+    LayoutMismatch,
     LegoRayError,
     NoAdaptersFound,
     SiteShapeMismatch,
 )
+from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
 
 
@@ -65,9 +67,39 @@ def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
         )
     raise NoAdaptersFound(
         where,
-        "no adapter_config.json was found there or below",
-        "Point at a directory, s3:// prefix or hf:// repository that holds PEFT adapters.",
+        "no adapter_config.json was found there or below, and no kohya or diffusers file",
+        "Point at a directory, s3:// prefix or hf:// repository that holds adapters.",
     )
+
+
+def agreed_format(adapters: Iterable[AdapterRecord]) -> str:
+    """The layout that a merge is written in: the one its adapters came in; PEFT's for mlx's.
+
+    Raises:
+        LayoutMismatch: If they came in several, or name the same modules in two ways.
+    """
+    layouts: dict[str, str] = {}
+    spellings: dict[str, str] = {}
+    for adapter in adapters:
+        layouts.setdefault(WRITTEN_AS[adapter.format], adapter.uri)
+        if spelling := adapter.config.get("spelling"):
+            spellings.setdefault(str(spelling), adapter.uri)
+    if len(layouts) > 1:
+        listed = "; ".join(f"{name}'s, such as {uri}" for name, uri in sorted(layouts.items()))
+        raise LayoutMismatch(
+            sorted(layouts.items())[0][1],
+            f"the adapters are in layouts that name their sites differently: {listed}",
+            "Merge each layout apart, with --exclude for the others ('*.safetensors' means the "
+            "kohya and diffusers ones), or convert them to one of them first.",
+        )
+    if len(spellings) > 1:
+        listed = "; ".join(f"{name} names in {uri}" for name, uri in sorted(spellings.items()))
+        raise LayoutMismatch(
+            sorted(spellings.items())[0][1],
+            f"the adapters name the blocks of the UNet in two ways: {listed}",
+            "Merge them apart, with --exclude for the others, or convert them to one of the two.",
+        )
+    return next(iter(layouts))
 
 
 def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:
@@ -90,15 +122,15 @@ def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:
         raise BaseModelMismatch(
             example,
             f"the adapters name different base models: {listed}",
-            "Leave the others out with --exclude, or, if they are one model under several names, "
-            "give its name with --base-model.",
+            "Leave the others out with --exclude, or, if they are one model under several names or "
+            "some do not say, give its name with --base-model.",
         )
     return next(iter(names), "")
 
 
 def shape_of(factors: SiteFactors) -> tuple[str, int, int, tuple[int, ...]]:
     """What adapters must agree on at a site: kind, d_in, d_out, and the stored tail of A."""
-    return (factors.kind, factors.d_in, factors.d_out, factors.a.shape[1:])
+    return (factors.kind, factors.d_in, factors.d_out, factors.a_tail)
 
 
 def check_shapes(adapters: Iterable[AdapterRecord]) -> None:

@@ -134,7 +134,7 @@ def _group(mine: Sequence[tuple[_Site, SitePlan]], plan: Plan, peak_bytes: int) 
         for adapter in plan.adapters
         for factors in adapter.sites
         if factors.site in names
-        for span in (factors.a, factors.b)
+        for span in factors.spans()
     )
     return GroupPlan(
         name=layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lego_ray.formats import diffusers_keys
+from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
 from lego_ray.planning.licences import licence_conflicts, licences_of
 from lego_ray.planning.recipe import Recipe
@@ -127,6 +129,7 @@ class Plan:
         recipe: What was asked.
         base_model: Base model of the merged adapter.
         dtype: Element type it is written in.
+        format: Layout it is written in: `peft`, `kohya` or `diffusers`.
         adapters: Sources, in plan order; a task names them by their number here.
         weights: Factor on the update of each of them.
         refused: Adapters left out, and why.
@@ -144,6 +147,7 @@ class Plan:
     recipe: Recipe
     base_model: str
     dtype: str
+    format: str
     adapters: tuple[AdapterRecord, ...]
     weights: tuple[float, ...]
     refused: tuple[Refused, ...]
@@ -158,6 +162,21 @@ class Plan:
     def rank(self) -> int:
         """k, the largest of the sites'; 0 while it is open."""
         return self.recipe.rank or 0
+
+    @property
+    def weights_name(self) -> str:
+        """Name of the merged adapter's weights file; kohya's is the adapter's own."""
+        if self.format == "kohya":
+            return f"{self.recipe.name}.safetensors"
+        return diffusers_keys.WEIGHTS_NAME if self.format == "diffusers" else WEIGHTS_NAME
+
+    @property
+    def marker(self) -> str:
+        """Name of the file that makes the output an adapter, and so is written last.
+
+        It is the one that readers look for first: PEFT's configuration, or else the weights.
+        """
+        return CONFIG_NAME if self.format == "peft" else self.weights_name
 
     @property
     def n_sites(self) -> int:
@@ -196,6 +215,7 @@ class Plan:
             "recipe": self.recipe.as_json(),
             "base_model": self.base_model,
             "dtype": self.dtype,
+            "format": self.format,
             "adapters": [
                 {
                     "adapter": a.uri,

@@ -12,6 +12,7 @@ from lego_ray.planning.cutting import Tally, cut_into_tasks
 from lego_ray.planning.inventory import (
     Inventory,
     agreed_base_model,
+    agreed_format,
     check_shapes,
     keep_full_weights_of,
     require_adapters,
@@ -42,6 +43,7 @@ def make_plan(
 
     Raises:
         NoAdaptersFound: If no adapter is left to merge.
+        LayoutMismatch: If the adapters are in layouts that do not go into one.
         BaseModelMismatch: If the adapters name different base models.
         SiteShapeMismatch: If adapters disagree on a site's shape.
         InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool,
@@ -52,6 +54,7 @@ def make_plan(
     inventory, weights, unused = without_zeros(inventory, weights)
     inventory = keep_full_weights_of(inventory, recipe.full_weights)
     adapters = inventory.adapters
+    written_as = agreed_format(adapters)
     base_model = agreed_base_model(adapters, recipe.base_model)
     check_shapes(adapters)
     _check_layout(adapters)
@@ -69,6 +72,7 @@ def make_plan(
         recipe=recipe,
         base_model=base_model,
         dtype=_majority_dtype(adapters) if recipe.dtype == "majority" else recipe.dtype,
+        format=written_as,
         adapters=adapters,
         weights=weights,
         refused=inventory.refused,
@@ -108,13 +112,14 @@ def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
         for factors in adapter.sites:
             found = tallies.setdefault(factors.site, Tally(factors))
             found.ranks.append(factors.rank)
-            found.read_bytes.append(sum(s.end - s.start for s in (factors.a, factors.b)))
+            found.read_bytes.append(sum(s.end - s.start for s in factors.spans()))
     return [found for _, found in sorted(tallies.items(), key=lambda item: _natural(item[0]))]
 
 
 def _natural(site: str) -> list[tuple[int, str]]:
     """Sort key that puts layer 2 before layer 10."""
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in site.split(".")]
+    parts = site.split("." if "." in site else "_")
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts]
 
 
 def _majority_dtype(adapters: Iterable[AdapterRecord]) -> str:

@@ -73,8 +73,9 @@ class Recipe:
     def __post_init__(self) -> None:
         check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
         object.__setattr__(self, "compact", self.compact or self.rank_budget is not None)
-        if not self.name or "/" in self.name:
-            raise InvalidOption("--name", f"{self.name!r} is empty or holds a slash")
+        if not self.name or "/" in self.name or not self.name.isprintable():
+            problem = f"{self.name!r} is empty, or holds a slash or what cannot be printed"
+            raise InvalidOption("--name", problem)
         if not isinstance(self.seed, int) or not 0 <= self.seed <= LARGEST_SEED:
             raise InvalidOption("--seed", f"{self.seed!r} is not a whole number from 0 to 2^63-1")
         if self.dtype not in DTYPES:

@@ -12,6 +12,8 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import Inventory
 
 FLAG = "--weight"
+# Of adapters that are single files, which people call by their names without it.
+FILE_ENDING = ".safetensors"
 
 
 def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
@@ -104,10 +106,12 @@ def _fits(own: str, pattern: str) -> bool:
 
 
 def _names(uri: str) -> Iterator[str]:
-    """Last parts of a URI, the whole last; of a hub repository without its commit too."""
+    """Last parts of a URI, the whole last; also without a file's ending or a repository's commit."""
     parts = uri.split("/")
     for start in range(len(parts) - 1, -1, -1):
         yield "/".join(parts[start:])
+    if uri.endswith(FILE_ENDING):
+        yield from _names(uri.removesuffix(FILE_ENDING))
     if uri.startswith("hf://") and "@" in uri:
         repo, _, rest = uri.partition("@")
         folder = rest.partition("/")[2]

@@ -29,13 +29,16 @@ HUB_LICENCES = frozenset(
 )
 
 
-def front_matter(base_model: str, licences: Sequence[str], tags: Sequence[str]) -> str:
+def front_matter(
+    base_model: str, licences: Sequence[str], tags: Sequence[str], library: str = "peft"
+) -> str:
     """Writes the front matter of an adapter's card.
 
     Args:
         base_model: Its name; left out where it is none that a model on the Hub may have.
         licences: Those of the adapter; none where they are not to be named.
         tags: Tags.
+        library: The library that loads it.
 
     Returns:
         YAML between two lines of dashes, without a line break at the end.
@@ -43,7 +46,7 @@ def front_matter(base_model: str, licences: Sequence[str], tags: Sequence[str]) 
     fields: dict[str, object] = {}
     if is_model_id(base_model):
         fields |= {"base_model": base_model, "base_model_relation": "adapter"}
-    fields |= {"library_name": "peft", "tags": list(tags), **licence_fields(licences)}
+    fields |= {"library_name": library, "tags": list(tags), **licence_fields(licences)}
     # JSON is YAML, and quotes what YAML would take for something else.
     lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
     return "\n".join(["---", *lines, "---"])

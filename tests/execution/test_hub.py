@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import lego_ray
+import lego_ray.errors
+from tests.image_zoo import write_kohya
 from tests.storage.fake_hub import FakeHub, fake_hub
 from tests.zoo import weights_of, write_zoo
 
@@ -37,6 +39,20 @@ def test_a_repository_merges_as_its_copy_on_disk_does(hub: FakeHub, tmp_path: Pa
         assert uri.startswith(f"hf://org/zoo@{commit}/")
     manifest = json.loads((tmp_path / "there" / "lego_ray_manifest.json").read_text())
     assert {source["revision"] for source in manifest["sources"]} == {commit}
+
+
+def test_single_files_of_a_repository_are_adapters_and_sources(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("one", "deep/two")):
+        write_kohya(tmp_path / "zoo" / f"{name}.safetensors", seed=seed)
+    commit = hub.commit(files(tmp_path / "zoo"))
+    for zoo, output in ((tmp_path / "zoo", "here"), ("hf://org/zoo", "there")):
+        record = lego_ray.merge(zoo, rank=4, output=tmp_path / output, name="m", runner="inline")
+    there = [f"hf://org/zoo@{commit}/{name}.safetensors" for name in ("deep/two", "one")]
+    assert sorted(record["adapters"]) == there
+    assert len({(tmp_path / o / "m.safetensors").read_bytes() for o in ("here", "there")}) == 1
+    assert lego_ray.verify(tmp_path / "there", sources=there)["ok"]
 
 
 def test_a_branch_that_moves_on_changes_the_plan_and_a_commit_does_not(

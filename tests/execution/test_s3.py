@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 import lego_ray
 from lego_ray.errors import AccessDenied, LegoRayError, NoAdaptersFound, ObjectNotFound
 from lego_ray.storage.open import open_store
+from tests.image_zoo import write_kohya
 from tests.s3_server import S3Server
 from tests.zoo import CONFIG, WEIGHTS, mixed_zoo, weights_of, write_adapter
 
@@ -78,6 +80,32 @@ def test_s3_to_s3_gives_the_bytes_of_the_local_run(
     assert rows == [{"output_uri": f"{root}/out/m", "n": 5}]
     assert lego_ray.verify(f"{root}/out/m", sources=f"{root}/zoo")["ok"]
     assert not [key for key in keys(root) if "probe" in key]
+
+
+def test_single_files_merge_on_s3_and_keys_that_lead_elsewhere_are_named(
+    s3_env: S3Server, s3_bucket: str, tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("one", "deep/two")):
+        write_kohya(tmp_path / "zoo" / f"{name}.safetensors", seed=seed)
+    root = f"s3://{s3_bucket}"
+    upload(tmp_path / "zoo", f"{root}/zoo")
+    data = (tmp_path / "zoo" / "one.safetensors").read_bytes()
+    hostile = ("zoo/../up.safetensors", "zoo//absolute.safetensors", "zoo/a/./b.safetensors")
+    for key in hostile:
+        boto3.client("s3").put_object(Bucket=s3_bucket, Key=key, Body=data)
+    for zoo, output in ((tmp_path / "zoo", tmp_path / "m"), (f"{root}/zoo", f"{root}/m")):
+        record = merge(zoo, output)
+    assert sorted(record["adapters"]) == [
+        f"{root}/zoo/deep/two.safetensors",
+        f"{root}/zoo/one.safetensors",
+    ]
+    assert sorted(r["adapter"] for r in record["refused"]) == sorted(f"{root}/{k}" for k in hostile)
+    assert all("lead elsewhere" in r["reason"] for r in record["refused"])
+    name = "m.safetensors"
+    assert open_store(f"{root}/m").read(name) == (tmp_path / "m" / name).read_bytes()
+    assert lego_ray.verify(f"{root}/m", sources=record["adapters"])["ok"]
+    [alone] = lego_ray.scan(f"{root}/zoo/one.safetensors")["adapters"]
+    assert alone["uri"] == f"{root}/zoo/one.safetensors"
 
 
 @pytest.mark.ray

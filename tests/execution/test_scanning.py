@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 import lego_ray
 from lego_ray.errors import NoAdaptersFound, ObjectNotFound
 from tests.formats.tiny_peft import save, train
-from tests.zoo import CONFIG, WEIGHTS, files_of, real_adapters, wide_site, write_adapter, write_zoo
+from tests.zoo import WEIGHTS, files_of, real_adapters, wide_site, write_adapter, write_zoo
 
 
 def names(record: dict[str, Any]) -> list[str]:
@@ -91,33 +90,6 @@ def test_headers_are_read_and_weights_are_not(tmp_path: Path) -> None:
     assert n_bytes > 3_000_000
     # Two windows of 64 KiB of each, and 64 KiB more that came with the header.
     assert record["bytes_read"] < 3 * 200 * 1024
-
-
-@pytest.mark.parametrize(
-    ("key", "layout"),
-    [
-        ("lora_unet_down_blocks_0_attn.lora_down.weight", "kohya"),
-        ("unet.down_blocks.0.attn.to_q.lora_A.weight", "diffusers"),
-        ("model.layers.0.q_proj.lora_a", "mlx"),
-    ],
-)
-def test_other_tools_files_are_refused_by_name(key: str, layout: str, tmp_path: Path) -> None:
-    save_file({key: torch.ones(4, 8)}, tmp_path / "style.safetensors")
-    record = lego_ray.scan(tmp_path)
-    assert record["adapters"] == []
-    [refused] = record["refused"]
-    assert refused["adapter"] == str(tmp_path / "style.safetensors")
-    assert layout in refused["reason"]
-    with pytest.raises(NoAdaptersFound, match=layout):
-        lego_ray.plan(tmp_path, rank=4)
-
-
-def test_a_mlx_adapter_is_refused_by_name(tmp_path: Path) -> None:
-    fields = {"fine_tune_type": "lora", "lora_parameters": {"rank": 4, "scale": 2.0}}
-    (tmp_path / CONFIG).write_text(json.dumps(fields))
-    save_file({"layers.0.q.lora_a": torch.ones(8, 4)}, tmp_path / "adapters.safetensors")
-    [refused] = lego_ray.scan(tmp_path)["refused"]
-    assert "mlx" in refused["reason"]
 
 
 def test_a_base_models_weights_are_passed_over(tmp_path: Path) -> None:

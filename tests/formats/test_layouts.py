@@ -1,4 +1,4 @@
-"""Layouts that are not read yet are refused by name."""
+"""Layouts are told by their keys and their configuration; others are refused by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.layouts import check_layout, recognise
+from lego_ray.formats.reading import is_adapter
 
 KEYS = {
     "base_model.model.layers.0.q_proj.lora_A.weight": "peft",
@@ -18,8 +19,16 @@ KEYS = {
     "text_encoder.text_model.layers.0.q_proj.lora_linear_layer.up.weight": "diffusers",
     "text_encoder_2.text_model.layers.0.q_proj.lora_B.weight": "diffusers",
     "down_blocks.0.attn1.processor.to_q_lora.down.weight": "diffusers",
+    "transformer_2.blocks.0.attn.to_q.lora_A.weight": "diffusers",
+    "unet.down_blocks.0.attn.to_q.lora.up.weight": "diffusers",
+    "lora_transformer_single_blocks_0_attn_to_q.lora_down.weight": "kohya",
+    "lycoris_blocks_0_to_q.lokr_w1": "kohya",
+    "diffusion_model.blocks.0.attn.q.lora_down.weight": "kohya",
+    "diffusion_model.blocks.0.attn.q.lora_A.weight": "comfyui",
+    "double_blocks.0.processor.qkv_lora1.down.weight": "xlabs",
     "model.layers.0.self_attn.q_proj.lora_a": "mlx",
 }
+READ = ("peft", "kohya", "diffusers", "mlx")
 
 PEFT = {"peft_type": "LORA"}
 
@@ -31,18 +40,25 @@ def test_layouts_are_recognised_by_their_keys(key: str, name: str) -> None:
     assert found.name == name
 
 
-@pytest.mark.parametrize("key", [key for key, name in KEYS.items() if name != "peft"])
-@pytest.mark.parametrize("config", [None, {"fine_tune_type": "lora"}])
-def test_other_layouts_are_refused_by_name(key: str, config: dict[str, object] | None) -> None:
+@pytest.mark.parametrize("key", [key for key, name in KEYS.items() if name not in READ])
+def test_layouts_that_are_not_read_are_refused_by_name(key: str) -> None:
     with pytest.raises(UnsupportedAdapter, match=f"in {KEYS[key]}'s layout") as caught:
-        check_layout(config, [key], "w")
-    assert "PEFT" in caught.value.hint
+        check_layout(None, [key], "w")
+    assert "save_lora_weights" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, name in KEYS.items() if name in ("kohya", "diffusers")]
+)
+def test_single_files_need_no_configuration(key: str) -> None:
+    assert check_layout(None, [key], "w").name == KEYS[key]
 
 
 @pytest.mark.parametrize("key", [key for key, name in KEYS.items() if name in ("kohya", "mlx")])
 def test_a_configuration_of_peft_does_not_hide_another_layout(key: str) -> None:
-    with pytest.raises(UnsupportedAdapter, match=f"in {KEYS[key]}'s layout"):
+    with pytest.raises(UnsupportedAdapter, match=f"in {KEYS[key]}'s layout") as caught:
         check_layout(PEFT, [key], "w")
+    assert "directory of its own" in caught.value.hint
 
 
 def test_modules_of_gpt2_are_not_taken_for_diffusers() -> None:
@@ -51,15 +67,44 @@ def test_modules_of_gpt2_are_not_taken_for_diffusers() -> None:
 
 
 def test_a_configuration_of_mlx_is_told_from_a_broken_one() -> None:
-    with pytest.raises(UnsupportedAdapter, match="mlx-lm"):
-        check_layout({"fine_tune_type": "lora", "lora_parameters": {}}, [], "w")
+    assert check_layout({"fine_tune_type": "lora"}, ["x.lora_a"], "w").name == "mlx"
+    assert check_layout({"lora_parameters": {}}, [], "w").name == "mlx"
+    with pytest.raises(UnsupportedAdapter, match="in kohya's layout"):
+        check_layout({"fine_tune_type": "lora"}, ["lora_unet_x.lora_up.weight"], "w")
+    with pytest.raises(MalformedAdapter, match="no layout known"):
+        check_layout({"fine_tune_type": "lora"}, ["model.x.weight"], "w")
     with pytest.raises(MalformedAdapter, match="no peft_type"):
         check_layout({"r": 8}, [], "w")
 
 
-def test_weights_alone_are_refused() -> None:
+@pytest.mark.parametrize("key", ["base_model.model.q.lora_A.weight", "model.q.lora_a"])
+def test_weights_whose_scaling_is_beside_them_are_refused_alone(key: str) -> None:
     with pytest.raises(MalformedAdapter, match=r"no adapter_config\.json"):
-        check_layout(None, ["base_model.model.q.lora_A.weight"], "w")
+        check_layout(None, [key], "w")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.layers.0.self_attn.q_proj.weight",
+        "transformer.h.0.attn.c_attn.weight",
+        "unet.down_blocks.0.attn.to_q.weight",
+        "text_encoder.text_model.layers.0.q_proj.weight",
+        "emb_params",
+        "clip_l",
+    ],
+)
+def test_models_and_textual_inversions_are_no_layout(key: str) -> None:
+    assert recognise([key]) is None
+    assert not is_adapter([key], "w")
+
+
+@pytest.mark.parametrize("key", ["q.lora_A.weight", "down_blocks.0.to_q.lora_A.weight", "LoRA.0"])
+def test_what_may_be_a_lora_and_is_none_known_is_refused_by_name(key: str) -> None:
+    with pytest.raises(UnsupportedAdapter, match=f"such as {key}"):
+        is_adapter(["x.weight", key], "w")
+    with pytest.raises(UnsupportedAdapter, match="LoKr"):
+        is_adapter(["x.lokr_w1"], "w")
 
 
 def test_keys_of_no_layout_are_refused() -> None:

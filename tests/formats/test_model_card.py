@@ -46,6 +46,14 @@ def test_tags_as_a_mapping_and_windows_newlines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "base_model"),
+    [("org/m", "org/m"), ("[org/m]", "org/m"), ("[a/b, c/d]", ""), ("{a: b}", ""), ("", "")],
+)
+def test_the_base_model_is_the_one_named(text: str, base_model: str) -> None:
+    assert parse_card(f"---\nbase_model: {text}\n---\n".encode()).base_model == base_model
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"",

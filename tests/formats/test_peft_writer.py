@@ -12,8 +12,9 @@ from peft import LoraConfig, PeftModel
 from tiny_peft import TinyModel, factors, peft_deltas, read, save, train
 
 from lego_ray.errors import InvalidOption, NonFiniteWeights, ShapeMismatch
+from lego_ray.formats.merged import MergedSite
 from lego_ray.formats.peft_config import parse_config
-from lego_ray.formats.peft_writer import MergedSite, encode
+from lego_ray.formats.peft_writer import encode
 
 # Folding the scaling into B before the product instead of after it.
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}

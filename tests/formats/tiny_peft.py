@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lego_ray.formats.decode import factor_matrices
 from lego_ray.formats.identity import adapter_id, sample_windows
 from lego_ray.formats.peft import read_adapter
-from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.formats.torch_bin import read_spans
 
@@ -87,17 +87,20 @@ def read(path: Path, **options: object) -> AdapterRecord:
     data, config = file.read_bytes(), (path / "adapter_config.json").read_bytes()
     spans = spans_of(file)
     head, tail = (data[start:end] for start, end in sample_windows(spans))
-    return read_adapter(
+    headers = AdapterHeaders(
         uri=str(path),
-        config=config,
         weights_key=file.name,
+        weights=str(file),
         spans=spans,
+        metadata={},
+        config=config,
         n_bytes=len(data),
         version="v1",
         revision="",
         adapter_id=adapter_id(config, spans, len(data), head, tail),
-        **options,
+        **{name: options.pop(name) for name in ("license", "tags") if name in options},
     )
+    return read_adapter(headers, **options)
 
 
 def factors(path: Path, site: SiteFactors) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,8 @@ def test_layers_are_in_the_order_of_their_numbers() -> None:
     sites = [f"model.layers.{i}.q" for i in (10, 2, 1, 0, 11, 9)]
     plan = planned(adapter("a", [factors(s) for s in sites]))
     assert names(plan) == [f"model.layers.{i}.q" for i in (0, 1, 2, 9, 10, 11)]
+    flat = [f"lora_unet_blocks_{i}_q" for i in (10, 2, 1)]
+    assert names(planned(adapter("a", [factors(s) for s in flat]))) == flat[::-1]
 
 
 def test_light_layers_share_one_task() -> None:
@@ -187,6 +189,9 @@ def test_the_dtype_is_the_one_most_parameters_have() -> None:
         ("0.q", "0"),
         ("embed_tokens", ""),
         ("layer1.conv2d", ""),
+        ("lora_te_text_model_encoder_layers_11_mlp_fc1", "lora_te_text_model_encoder_layers_11"),
+        ("lora_te2_text_projection", ""),
+        ("lora_unet_down_blocks_0_attentions_1_proj_in", "lora_unet_down_blocks_0"),
     ],
 )
 def test_a_layer_ends_at_the_first_number(site: str, layer: str) -> None:

@@ -14,8 +14,7 @@ from lego_ray.catalog.ancestry import known_uris
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import MalformedAdapter, ObjectNotFound
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
-from lego_ray.execution.publishing.publish import LAST
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, parse_manifest
 from lego_ray.execution.resume.run_folder import ENDING, FOLDER, MARKER
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.links import lies_inside
@@ -183,9 +182,13 @@ def examine(
     if MANIFEST_KEY in place.files and manifest is None:
         return Kept(place, "its manifest cannot be read")
     recorded = uri in references.outputs or (manifest or {}).get("merge_id") in references.merges
-    if (recorded or uri in references.sources) and not place.run:
+    # An adapter that is a single file is a source by its own URI.
+    is_source = any(
+        each in references.sources for each in (uri, *(join(uri, n) for n in place.files))
+    )
+    if (recorded or is_source) and not place.run:
         return None
-    waste = _waste(store, place, manifest, keep_output=recorded or uri in references.sources)
+    waste = _waste(store, place, manifest, keep_output=recorded or is_source)
     if isinstance(waste, Kept):
         return waste
     if place.newest is None or place.newest > younger_than:
@@ -203,14 +206,15 @@ def _waste(
         marker = _marker(store, place)
         if marker is None:
             return Kept(place, f"there is no {MARKER} that this release can read")
-        published = keep_output or (manifest is not None and LAST in place.files)
+        published = keep_output or (manifest is not None and marker_of(manifest) in place.files)
         kind = REST if published else UNFINISHED
         return Waste(place, kind, marker["name"], marker["plan"], tuple(run))
     there = [name for name in sorted(manifest["files"]) if name in place.files]
     # What makes it an adapter goes first, what says whose it is last: a reader finds it whole or not
     # at all, and a collection that is cut short can be finished.
-    names = (*sorted(there, key=lambda name: name != LAST), *run, MANIFEST_KEY)
-    kind = OUTPUT if LAST in place.files else CUT_SHORT
+    last = marker_of(manifest)
+    names = (*sorted(there, key=lambda name: name != last), *run, MANIFEST_KEY)
+    kind = OUTPUT if last in place.files else CUT_SHORT
     return Waste(place, kind, str(manifest.get("name", "")), manifest["merge_id"], names)
 
 

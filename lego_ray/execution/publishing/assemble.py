@@ -1,4 +1,4 @@
-"""Turns solved sites into the files of one adapter."""
+"""Turns solved sites into the files of one adapter, in the layout its sources came in."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lego_ray.execution.task import SiteResult
+from lego_ray.formats import diffusers_writer, kohya, kohya_writer, peft_writer
 from lego_ray.formats.decode import as_stored
-from lego_ray.formats.peft_writer import MergedSite, encode
+from lego_ray.formats.merged import MergedSite
 from lego_ray.planning.plan import Plan
 
 
@@ -29,29 +30,39 @@ def adapter_files(
     Returns:
         File name to bytes.
     """
-    config = _shared_config(plan)
+    merged = [
+        MergedSite(
+            site=result.plan.site,
+            kind=result.plan.kind,
+            a=_tensor(result.a),
+            b=_tensor(result.b),
+            a_shape_tail=result.plan.a_tail if result.plan.kind == "conv" else (),
+            b_ndim=result.plan.b_dims,
+        )
+        for result in sites
+    ]
+    common: dict[str, Any] = {
+        "rank": plan.rank,
+        "dtype": plan.dtype,
+        "base_model": plan.base_model,
+        "compact": plan.recipe.compact,
+    }
+    if plan.format == "kohya":
+        carried = _agreed(plan, kohya.CARRIED_FIELDS)
+        return {plan.weights_name: kohya_writer.encode(merged, **common, carried=carried)}
+    if plan.format == "diffusers":
+        return {plan.weights_name: diffusers_writer.encode(merged, **common)}
     spans = {span.name: span for adapter in plan.adapters for span in adapter.full_weights}
-    return encode(
-        [
-            MergedSite(
-                site=result.plan.site,
-                kind=result.plan.kind,
-                a=_tensor(result.a),
-                b=_tensor(result.b),
-                a_shape_tail=result.plan.a_tail if result.plan.kind == "conv" else (),
-                b_ndim=result.plan.b_dims,
-            )
-            for result in sites
-        ],
-        rank=plan.rank,
-        dtype=plan.dtype,
-        base_model=plan.base_model,
+    keeper = next((a.config for a in plan.adapters if a.full_weights), {})
+    config = _agreed(plan, ("task_type", "fan_in_fan_out"))
+    return peft_writer.encode(
+        merged,
+        **common,
         task_type=config["task_type"],
         fan_in_fan_out=bool(config["fan_in_fan_out"]),
-        compact=plan.recipe.compact,
         full_weights={name: as_stored(spans[name], raw) for name, raw in full_weights.items()},
-        modules_to_save=config["modules_to_save"],
-        bias=config["bias"] or "none",
+        modules_to_save=keeper.get("modules_to_save"),  # type: ignore[arg-type]
+        bias=str(keeper.get("bias") or "none"),
     )
 
 
@@ -60,13 +71,10 @@ def _tensor(values: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(values.copy())
 
 
-def _shared_config(plan: Plan) -> dict[str, Any]:
-    """Configuration the merged adapter takes over: a value all agree on, or that of its keeper."""
-    shared: dict[str, Any] = {}
-    for key in ("task_type", "fan_in_fan_out"):
-        values = {a.config.get(key) for a in plan.adapters}
-        shared[key] = values.pop() if len(values) == 1 else None
-    keeper = next((a for a in plan.adapters if a.full_weights), None)
-    for key in ("modules_to_save", "bias"):
-        shared[key] = keeper.config.get(key) if keeper else None
-    return shared
+def _agreed(plan: Plan, fields: Sequence[str]) -> dict[str, Any]:
+    """The values that all sources have in common; None where they differ."""
+    agreed: dict[str, Any] = {}
+    for field in fields:
+        values = {adapter.config.get(field) for adapter in plan.adapters}
+        agreed[field] = values.pop() if len(values) == 1 else None
+    return agreed

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lego_ray.execution.publishing.manifest import versions
 from lego_ray.execution.task import SiteResult
 from lego_ray.formats.identity import adapter_id_of
-from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
+from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import canonical_json
@@ -62,7 +62,7 @@ def merge_row(
     seconds: float,
 ) -> dict[str, Any]:
     """The row of `merges`; the catalog counts its version."""
-    weights = files[WEIGHTS_NAME]
+    weights = files[plan.weights_name]
     return {
         "merge_id": plan.digest,
         "name": plan.recipe.name,
@@ -80,7 +80,7 @@ def merge_row(
         "versions": versions(),
         "licenses": list(plan.licences),
         "license_conflicts": list(plan.licence_conflicts),
-        "output_adapter_id": adapter_id_of(files[CONFIG_NAME], weights),
+        "output_adapter_id": adapter_id_of(files.get(CONFIG_NAME), weights),
         "n_sites": n_sites,
         "n_msus": n_msus,
     }

@@ -8,7 +8,6 @@ from typing import Any
 
 from lego_ray.errors import AlreadyExists, OutputExists, StorageError
 from lego_ray.execution.publishing.outcome import Outcome
-from lego_ray.execution.publishing.publish import LAST
 from lego_ray.execution.publishing.to_hub import (
     Change,
     card_edited,
@@ -16,6 +15,7 @@ from lego_ray.execution.publishing.to_hub import (
     commit_message,
     manifest_there,
 )
+from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, has_token
 
 
@@ -133,7 +133,7 @@ def _written(
 
 def _rank(files: Mapping[str, bytes]) -> int | None:
     try:
-        rank = json.loads(files[LAST])["r"]
+        rank = json.loads(files[CONFIG_NAME])["r"]
     except (ValueError, KeyError, TypeError):
         return None
     return rank if isinstance(rank, int) else None

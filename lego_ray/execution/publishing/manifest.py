@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.storage.keys import check_key
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def versions() -> dict[str, str]:
 
 
 def manifest_of(
-    plan: Plan, requested: str, source_hashes: Sequence[str], files: Mapping[str, bytes]
+    plan: Plan,
+    requested: str,
+    source_hashes: Sequence[str],
+    files: Mapping[str, bytes],
 ) -> dict[str, Any]:
     """Describes a merge, without a clock, so that the same merge has the same manifest.
 
@@ -51,6 +54,9 @@ def manifest_of(
         "recipe": plan.recipe.as_json(),
         "base_model": plan.base_model,
         "dtype": plan.dtype,
+        "format": plan.format,
+        "weights": plan.weights_name,
+        "marker": plan.marker,
         "licenses": list(plan.licences),
         "license_conflicts": list(plan.licence_conflicts),
         "sites": plan.n_sites,
@@ -81,6 +87,16 @@ def manifest_of(
         },
         "versions": versions(),
     }
+
+
+def marker_of(manifest: Mapping[str, Any]) -> str:
+    """The file that is written last, without which an output is no adapter yet."""
+    return str(manifest.get("marker", CONFIG_NAME))
+
+
+def weights_of(manifest: Mapping[str, Any]) -> str:
+    """The file that holds the weights."""
+    return str(manifest.get("weights", WEIGHTS_NAME))
 
 
 def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
@@ -130,17 +146,18 @@ def listed_files(manifest: Mapping[str, Any], uri: str) -> dict[str, str]:
     A manifest may come from anyone, and its keys become files.
 
     Raises:
-        MalformedAdapter: If it is no such list, or lacks `adapter_config.json`.
+        MalformedAdapter: If it is no such list, or lacks the file that is written last.
         StorageError: If a key could reach outside the place.
     """
     try:
         listed = {key: str(entry["sha256"]) for key, entry in manifest["files"].items()}
     except (AttributeError, KeyError, TypeError):
         listed = {}
-    if CONFIG_NAME not in listed or MANIFEST_KEY in listed:
+    last = marker_of(manifest)
+    if last not in listed or MANIFEST_KEY in listed:
         raise MalformedAdapter(
             f"{uri}/{MANIFEST_KEY}",
-            f"its list of files is damaged, or lacks {CONFIG_NAME}",
+            f"its list of files is damaged, or lacks {last}",
             "Merge again to another output.",
         )
     for key in listed:

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
-from lego_ray.execution.publishing.publish import LAST
-
 CARD = "README.md"
 
 
@@ -59,7 +57,7 @@ class Outcome:
                 "sha256": sha256(files[key]).hexdigest(),
                 "action": actions[key],
             }
-            for key in sorted(files, key=lambda k: (k == LAST, k))
+            for key in sorted(files)
         ]
         told["bytes"] = sum(f["bytes"] for f in told["files"] if f["action"] != "same")
         told["deleted"], told["warnings"] = list(self.deleted), list(self.warnings)

@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, parse_manifest
+from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.storage.base import Store
-
-# PEFT and every server look for this file first, so an output without it is no adapter yet.
-LAST = "adapter_config.json"
 
 
 def published_manifest(
-    store: Store, digest: str, *, option: str = "--output"
+    store: Store, digest: str, marker: str, *, option: str = "--output"
 ) -> dict[str, Any] | None:
     """The manifest of a merge by this plan that is already published, or None if the way is free.
 
     Args:
         store: The output.
         digest: The plan as it was asked for.
+        marker: Name of the file that the plan writes last.
         option: What the output was given by, for errors.
 
     Raises:
@@ -29,7 +28,7 @@ def published_manifest(
     """
     keys = {info.key for info in store.list()}
     if MANIFEST_KEY not in keys:
-        if LAST in keys:
+        if marker in keys or CONFIG_NAME in keys:
             raise OutputExists(
                 store.uri,
                 "it holds an adapter that lego-ray did not write",
@@ -44,11 +43,13 @@ def published_manifest(
             f"{digest[:12]}: the options or the adapters differ",
             f"Choose another {option}, or delete that one first.",
         )
-    return manifest if LAST in keys else None
+    return manifest if marker_of(manifest) in keys else None
 
 
-def publish(store: Store, files: Mapping[str, bytes], *, option: str = "--output") -> bool:
-    """Writes an adapter's files, `adapter_config.json` last.
+def publish(
+    store: Store, files: Mapping[str, bytes], marker: str, *, option: str = "--output"
+) -> bool:
+    """Writes an adapter's files, the one that makes it an adapter last.
 
     The manifest comes first: from then on the output says whose it is, and which bytes belong to it.
 
@@ -58,19 +59,20 @@ def publish(store: Store, files: Mapping[str, bytes], *, option: str = "--output
     Args:
         store: The output.
         files: Bytes by key.
+        marker: The one to write last.
         option: What the output was given by, for errors.
 
     Returns:
-        Whether this call wrote `adapter_config.json`, which of any number of runs only one does.
+        Whether this call wrote that one, which of any number of runs only one does.
 
     Raises:
         OutputExists: If a file is there with other bytes.
     """
     mine = False
-    for key in sorted(files, key=lambda k: (k == LAST, k != MANIFEST_KEY, k)):
+    for key in sorted(files, key=lambda k: (k == marker, k != MANIFEST_KEY, k)):
         try:
             store.create(key, files[key])
-            mine = key == LAST
+            mine = key == marker
         except AlreadyExists as error:
             if _sha256(store, key) != hashlib.sha256(files[key]).hexdigest():
                 raise OutputExists(

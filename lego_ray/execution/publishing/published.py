@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lego_ray.errors import ObjectNotFound, VerificationFailed
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, listed_files, parse_manifest
-from lego_ray.execution.publishing.publish import LAST
+from lego_ray.execution.publishing.manifest import (
+    MANIFEST_KEY,
+    listed_files,
+    marker_of,
+    parse_manifest,
+)
 from lego_ray.storage.base import Store
 
 
@@ -38,7 +42,7 @@ def checked_files(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[s
 
     Raises:
         VerificationFailed: If a file is not there, or is another one.
-        MalformedAdapter: If the list is none, or lacks `adapter_config.json`.
+        MalformedAdapter: If the list is none, or lacks the file that is written last.
     """
     for key, sha256 in sorted(listed_files(manifest, store.uri).items()):
         try:
@@ -48,7 +52,7 @@ def checked_files(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[s
                 f"{store.uri}/{key}",
                 "the manifest lists this file and it is not there",
                 "Publishing was cut short: run the same merge again."
-                if key == LAST
+                if key == marker_of(manifest)
                 else "Merge again to another output.",
             ) from error
         found = hashlib.sha256(data).hexdigest()

@@ -10,12 +10,17 @@ from typing import Any
 from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
 from lego_ray.execution.publishing.manifest import MANIFEST_KEY, listed_files, parse_manifest
 from lego_ray.execution.publishing.outcome import CARD
-from lego_ray.execution.publishing.publish import LAST
+from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.storage.hub import HubStore
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, same_content
 
 # Any of these makes a repository an adapter, lego-ray's own or another's.
-_ADAPTER = (LAST, "adapter_model.safetensors", "adapter_model.bin")
+_ADAPTER = (
+    CONFIG_NAME,
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "pytorch_lora_weights.safetensors",
+)
 _ELSEWHERE = "Publish to another repository, or to a branch of its own with --revision."
 _UPDATE = "Add --update to replace it; the history keeps what is there."
 

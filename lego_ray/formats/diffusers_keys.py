@@ -1,0 +1,82 @@
+"""The tensor keys of diffusers' files, old and new: which factor of which site.
+
+A site is `<component>.<module path>`, as the newest files have it. Three older spellings of the same
+are brought to it:
+
+- `<path>.lora.down.weight`, `<path>.lora_linear_layer.up.weight`;
+- `<path>.processor.to_q_lora.down.weight`, of attention processors, with or without a component;
+- `encoder.layers...` of a CLIP text encoder, as transformers has it from 5 on, for
+  `text_model.encoder.layers...`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from lego_ray.formats.factors import FactorKey
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+
+# The parts of pipelines that diffusers loads a LoRA into.
+COMPONENTS = (
+    *("unet", "prior", "transformer", "transformer_2", "transformer_ref", "connectors"),
+    *("text_encoder", "text_encoder_2", "text_encoder_3", "text_conditioner"),
+)
+
+_NEW = re.compile(r"(?P<path>.+)\.lora_(?P<half>[AB])\.weight")
+_OLDER = re.compile(r"(?P<path>.+)\.(lora|lora_linear_layer)\.(?P<half>down|up)\.weight")
+_OLDEST = re.compile(r"(?P<path>.+)\.(?P<name>\w+)_lora\.(?P<half>down|up)\.weight")
+
+_HALVES = {"A": "A", "B": "B", "down": "A", "up": "B"}
+_IN_TEXT_ENCODERS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+_ELSEWHERE = {"to_out": "to_out.0"}
+
+# Blocks of a UNet, in files of the time when nothing else had a LoRA.
+_UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks)\.")
+_CLIP_LAYER = re.compile(
+    r"(text_encoder(?:_\d)?)\.(encoder\.layers\.\d+\.(?:self_attn\.\w+|mlp\.fc[12]))"
+)
+
+
+def parse_factor(key: str) -> FactorKey | None:
+    """Reads a factor's key; None for any other key, or one that names no component."""
+    for pattern in (_NEW, _OLDER, _OLDEST):
+        if found := pattern.fullmatch(key):
+            site = site_of(found["path"], found.groupdict().get("name"))
+            return FactorKey(site, _HALVES[found["half"]]) if site else None
+    return None
+
+
+def site_of(path: str, attention: str | None = None) -> str:
+    """The site that a path in a file means; empty if it names no component.
+
+    Args:
+        path: What stands before the factor's name, or before `.alpha`.
+        attention: The module's name in an attention processor, such as `to_q`.
+    """
+    path = f"{path}.".replace(".processor.", ".").removesuffix(".")
+    if attention is not None:
+        in_text = path.startswith("text_encoder")
+        names = _IN_TEXT_ENCODERS if in_text else _ELSEWHERE
+        path = f"{path}.{names.get(attention, attention)}"
+        if _UNET_BLOCKS.match(path):
+            path = f"unet.{path}"
+    if clip := _CLIP_LAYER.fullmatch(path):
+        path = f"{clip[1]}.text_model.{clip[2]}"
+    return path if component_of(path) in COMPONENTS else ""
+
+
+def component_of(site: str) -> str:
+    """The part of the pipeline that a site is in."""
+    return site.partition(".")[0]
+
+
+def module_of(site: str) -> str:
+    """The path of a site's module in its component."""
+    return site.partition(".")[2]
+
+
+def factor_key(site: str, half: Literal["A", "B"]) -> str:
+    """The key a factor is written under."""
+    return f"{site}.lora_{half}.weight"

@@ -1,0 +1,60 @@
+"""A merged adapter in kohya's layout: one file, alpha equal to the rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lego_ray.formats.base_model import FIELDS
+from lego_ray.formats.kohya import ALPHA, CARRIED_FIELDS
+from lego_ray.formats.merged import MergedSite, in_order, stored_pair
+from lego_ray.formats.safetensors_writer import serialise
+
+
+def encode(
+    sites: Sequence[MergedSite],
+    *,
+    rank: int,
+    dtype: str,
+    base_model: str,
+    carried: Mapping[str, object],
+    compact: bool = False,
+) -> bytes:
+    """Writes a merged adapter's file, to the same bytes for the same values.
+
+    Args:
+        sites: The merged sites, in any order, each of rank k at most `rank`.
+        rank: The adapter's rank.
+        dtype: Element type to store, `F32`, `F16` or `BF16`. Alpha is float32 whatever it is: bfloat16
+            has no 257.
+        base_model: Name of the base model; goes into the header, unless a field taken over has it.
+        carried: What the sources' headers agree on; of it `kohya.CARRIED_FIELDS` are written.
+        compact: Store each site at its own rank instead of filling up with zeros. Where these differ,
+            no alpha is written, which means the rank to every reader: diffusers loses alphas that
+            differ from site to site.
+
+    Raises:
+        ShapeMismatch: If there are no sites or two of one name, or a pair does not fit together.
+        InvalidOption: If `dtype` is unknown or cannot hold a value.
+        NonFiniteWeights: If a factor holds NaN or infinity.
+    """
+    tensors: dict[str, Tensor] = {}
+    ranks = set()
+    for site in in_order(sites, dtype, base_model):
+        keys = (f"{site.site}.lora_down.weight", f"{site.site}.lora_up.weight")
+        pair = stored_pair(site, rank, dtype, compact=compact, keys=keys)
+        tensors.update(zip(keys, pair, strict=True))
+        ranks.add(pair[0].shape[0])
+    if len(ranks) == 1:
+        alpha = torch.tensor(float(*ranks))
+        tensors |= {f"{site.site}{ALPHA}": alpha.clone() for site in sites}
+    metadata = {name: str(carried[name]) for name in CARRIED_FIELDS if carried.get(name)}
+    if base_model not in {value.removesuffix("/lora") for value in metadata.values()}:
+        metadata = {name: text for name, text in metadata.items() if name not in FIELDS}
+        metadata.update({FIELDS[0]: base_model} if base_model else {})
+    size = str(*ranks) if len(ranks) == 1 else "Dynamic"  # kohya's own word for several
+    metadata |= {"ss_network_module": "networks.lora", "ss_network_dim": size}
+    metadata |= {"ss_network_alpha": size, "format": "pt"}
+    return serialise(tensors, metadata)

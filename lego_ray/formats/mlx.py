@@ -1,0 +1,110 @@
+"""mlx-lm's layout: `adapters.safetensors`, factors transposed, one scale in `adapter_config.json`.
+
+Module paths are those of the Hugging Face model, so a merge of such adapters is written as PEFT's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
+from lego_ray.formats.factors import FactorKey, Pair, pair, refuse_unknown, site_factors
+from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
+from lego_ray.formats.refusals import REFUSED_FIELDS, check_tensors
+from lego_ray.formats.strict_json import parse_object
+
+WEIGHTS_NAME = "adapters.safetensors"
+
+_FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<half>[ab])")
+_MAGNITUDE = re.compile(r".+\.m")
+
+# What models call their embeddings, which nothing else in the file tells from linear layers.
+_EMBEDDINGS = ("embed_tokens", "embed_in", "embeddings", "tok_embeddings", "word_embeddings", "wte")
+
+
+def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
+    """Describes an mlx-lm LoRA from its headers, having checked all that headers can show.
+
+    The update is `dW = scale * lora_b^T lora_a^T`, whatever the rank.
+
+    Args:
+        headers: The adapter's; with its configuration.
+
+    Raises:
+        UnsupportedAdapter: If it is no plain LoRA (DoRA, full weights, experts packed in one tensor).
+        RankMismatch: If the ranks of a site's factors differ.
+        MalformedAdapter: If a file is damaged, incomplete, or contradicts itself.
+    """
+    where = headers.weights
+    place = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
+    fields = parse_object(headers.config or b"", place)
+    check_layout(fields, (), place)
+    check_config(fields, place)
+    scale = _scale(fields, place)
+    names = [span.name for span in headers.spans]
+    check_layout(fields, names, where)
+    check_tensors(names, where)
+    factors: list[tuple[FactorKey, TensorSpan]] = []
+    unknown: list[str] = []
+    for span in headers.spans:
+        if found := _FACTOR.fullmatch(span.name):
+            is_embedding = found["site"].rpartition(".")[2] in _EMBEDDINGS
+            factors.append((FactorKey(found["site"], found["half"].upper(), is_embedding), span))
+        elif _MAGNITUDE.fullmatch(span.name):
+            refusal = REFUSED_FIELDS["use_dora"]
+            raise UnsupportedAdapter(where, f"{span.name}: {refusal.why}", refusal.hint)
+        else:
+            unknown.append(span.name)
+    refuse_unknown(unknown, where)
+    pairs = pair(factors, where)
+    for each in pairs:
+        _check_not_experts(each, where)
+    model = fields.get("model")
+    return headers.record(
+        format="mlx",
+        base_model=model if isinstance(model, str) else "",
+        sites=tuple(
+            site_factors(each, scaling=scale, where=where, transposed=True) for each in pairs
+        ),
+        config={"task_type": "CAUSAL_LM", "fan_in_fan_out": False, "bias": "none"},
+    )
+
+
+def check_config(fields: Mapping[str, object], where: str) -> None:
+    """Passes an mlx-lm configuration that promises a plain LoRA.
+
+    Args:
+        fields: The configuration, parsed.
+        where: The configuration file, for the error.
+
+    Raises:
+        UnsupportedAdapter: Otherwise.
+    """
+    kind = fields.get("fine_tune_type", "lora")
+    if kind == "lora":
+        return
+    known = REFUSED_FIELDS["use_dora"] if kind == "dora" else None
+    why = known.why if known else "only LoRA adapters are merged"
+    hint = known.hint if known else "Train it again with --fine-tune-type lora, or leave it out."
+    raise UnsupportedAdapter(where, f"fine_tune_type is {kind}: {why}", hint)
+
+
+def _scale(fields: Mapping[str, object], where: str) -> float:
+    parameters = fields.get("lora_parameters")
+    scale = parameters.get("scale") if isinstance(parameters, dict) else None
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or not math.isfinite(scale) or scale == 0:  # type: ignore[arg-type]
+        problem = f"lora_parameters gives scale {scale!r}, expected a finite number other than 0"
+        raise MalformedAdapter(where, problem, "Write the scale of training into the file.")
+    return float(scale)  # type: ignore[arg-type]
+
+
+def _check_not_experts(each: Pair, where: str) -> None:
+    if len(each.a.shape) == 3:
+        problem = f"{each.site} packs {each.a.shape[0]} experts in one tensor"
+        hint = "Leave it out, or train it again without the experts among lora_parameters.keys."
+        raise UnsupportedAdapter(where, problem, hint)

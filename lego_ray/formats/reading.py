@@ -1,0 +1,72 @@
+"""From headers to a record, whichever layout it is: each has a module of its name in this room."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from lego_ray.errors import UnsupportedAdapter
+from lego_ray.formats import diffusers, kohya, mlx, peft
+from lego_ray.formats.layouts import check_layout, recognise
+from lego_ray.formats.peft import FullWeights
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
+from lego_ray.formats.refusals import check_tensors
+from lego_ray.formats.strict_json import parse_object
+
+_READERS: Mapping[str, Callable[[AdapterHeaders], AdapterRecord]] = {
+    "kohya": kohya.read_adapter,
+    "diffusers": diffusers.read_adapter,
+    "mlx": mlx.read_adapter,
+}
+
+_LORA = re.compile("lora", re.IGNORECASE)
+
+
+def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
+    """Describes an adapter from its headers, having checked all that headers can show.
+
+    Args:
+        headers: The adapter's.
+        full_weights: What to do with tensors that are not low-rank; see `peft.read_adapter`.
+
+    Raises:
+        AdapterRefused: If it cannot be merged; says why and what to do.
+    """
+    names = [span.name for span in headers.spans]
+    if headers.config is None:
+        layout = check_layout(None, names, headers.weights)
+    else:
+        where = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
+        layout = check_layout(parse_object(headers.config, where), (), where)
+    if layout.name == "peft":
+        return peft.read_adapter(headers, full_weights)
+    return _READERS[layout.name](headers)
+
+
+def is_adapter(names: Iterable[str], where: str) -> bool:
+    """Whether a lone weights file is an adapter in a layout that is known, read or not.
+
+    Args:
+        names: Its tensor keys.
+        where: The file, for the error.
+
+    Returns:
+        False for anything that is no adapter at all, such as a model's own weights.
+
+    Raises:
+        UnsupportedAdapter: If it is an adapter of a kind or layout that cannot be named otherwise.
+    """
+    names = list(names)
+    if recognise(names) is not None:
+        return True
+    check_tensors(names, where)
+    found = next(filter(_LORA.search, names), None)
+    if found is None:
+        return False
+    problem = f"its keys look like a LoRA's, and of no layout known here (such as {found})"
+    hint = (
+        "If PEFT wrote it, copy adapter_config.json beside it; if diffusers did, save it with the "
+        "pipeline's save_lora_weights, whose keys name the component."
+    )
+    raise UnsupportedAdapter(where, problem, hint)

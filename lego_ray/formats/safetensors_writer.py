@@ -1,0 +1,33 @@
+"""A safetensors file of the same bytes for the same values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from safetensors.torch import save
+from torch import Tensor
+
+from lego_ray.formats.safetensors_header import LENGTH_BYTES
+
+# What the reference implementation aligns the tensors to.
+_ALIGNMENT = 8
+
+
+def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Writes what `safetensors.torch.save` does, with the metadata in sorted order.
+
+    The reference implementation keeps metadata in a hash map, so two or more entries come out in
+    another order each time.
+
+    Args:
+        tensors: By name, contiguous.
+        metadata: For the header.
+    """
+    data = memoryview(save(dict(tensors), metadata={"format": "pt"}))
+    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    header = json.loads(bytes(data[LENGTH_BYTES:start]))
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return b"".join((len(text).to_bytes(LENGTH_BYTES, "little"), text, data[start:]))

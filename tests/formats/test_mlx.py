@@ -1,0 +1,114 @@
+"""mlx-lm's adapters: transposed factors, one scale, refused by name where they are more than that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lone import read, updates
+from safetensors.torch import save_file
+
+from lego_ray.errors import AdapterRefused, MalformedAdapter, RankMismatch, UnsupportedAdapter
+
+EXACT = 1e-14
+Q = "model.layers.0.self_attn.q_proj"
+CONFIG: dict[str, Any] = {
+    "fine_tune_type": "lora",
+    "model": "org/base",
+    "num_layers": 16,
+    "lora_parameters": {"rank": 4, "scale": 20.0, "dropout": 0.0},
+}
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        f"{Q}.lora_a": torch.randn(12, 4, generator=generator),
+        f"{Q}.lora_b": torch.randn(4, 10, generator=generator),
+        "model.embed_tokens.lora_a": torch.randn(20, 4, generator=generator),
+        "model.embed_tokens.lora_b": torch.randn(4, 6, generator=generator),
+    }
+
+
+def config(**fields: object) -> bytes:
+    return json.dumps({**CONFIG, **fields}).encode()
+
+
+def write(path: Path, more: dict[str, torch.Tensor] | None = None) -> Path:
+    save_file({**tensors(), **(more or {})}, path / "adapters.safetensors")
+    return path / "adapters.safetensors"
+
+
+@pytest.mark.parametrize("scale", [20.0, 0.5, 1])
+def test_the_update_is_scale_times_the_transposed_product(scale: float, tmp_path: Path) -> None:
+    file = write(tmp_path)
+    record = read(file, config=config(lora_parameters={"rank": 8, "scale": scale, "alpha": 16}))
+    got, raw = updates(file, record), {k: t.double().numpy() for k, t in tensors().items()}
+    assert len(got) == 2
+    for site, update in got.items():
+        wanted = scale * raw[f"{site}.lora_b"].T @ raw[f"{site}.lora_a"].T
+        np.testing.assert_allclose(update, wanted, rtol=EXACT, atol=EXACT)
+
+
+def test_the_record_is_in_the_terms_of_the_others(tmp_path: Path) -> None:
+    record = read(write(tmp_path), config=config())
+    assert (record.format, record.base_model, record.folder) == ("mlx", "org/base", str(tmp_path))
+    embedding, linear = record.sites
+    assert (embedding.kind, embedding.d_in, embedding.d_out, embedding.rank) == (
+        "embedding",
+        20,
+        6,
+        4,
+    )
+    assert (linear.kind, linear.d_in, linear.d_out, linear.a_tail) == ("linear", 12, 10, (12,))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"fine_tune_type": "dora"}, UnsupportedAdapter, "DoRA"),
+        ({"fine_tune_type": "full"}, UnsupportedAdapter, "fine_tune_type is full"),
+        ({"lora_parameters": {"rank": 4}}, MalformedAdapter, "scale None"),
+        ({"lora_parameters": {"scale": 0}}, MalformedAdapter, "scale 0"),
+        ({"lora_parameters": {"scale": "20"}}, MalformedAdapter, "scale '20'"),
+        ({"lora_parameters": None}, MalformedAdapter, "scale None"),
+    ],
+)
+def test_configurations_that_give_no_scale_are_named(
+    fields: dict[str, object], error: type[AdapterRefused], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        read(write(tmp_path), config=config(**fields))
+    assert caught.value.where == f"{tmp_path}/adapter_config.json"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({f"{Q}.m": torch.ones(10)}, UnsupportedAdapter, "DoRA"),
+        ({f"{Q}.lora_b": torch.ones(5, 10)}, RankMismatch, "rank 4 in A"),
+        ({"x.lora_a": torch.ones(12, 4)}, MalformedAdapter, "no pair"),
+        ({f"{Q}.lora_a_scales": torch.ones(4, 4)}, UnsupportedAdapter, "no part of a LoRA"),
+        (
+            {"x.lora_a": torch.ones(8, 4, 12), "x.lora_b": torch.ones(8, 10, 4)},
+            UnsupportedAdapter,
+            "packs 8 experts",
+        ),
+        (
+            {"base_model.model.x.lora_A.weight": torch.ones(4, 4)},
+            UnsupportedAdapter,
+            "in peft's layout",
+        ),
+    ],
+)
+def test_files_that_cannot_be_merged_are_named(
+    more: dict[str, torch.Tensor], error: type[AdapterRefused], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        read(write(tmp_path, more), config=config())
+    assert caught.value.where == f"{tmp_path}/adapters.safetensors"
