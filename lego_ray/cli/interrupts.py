@@ -74,7 +74,9 @@ def _how_to_go_on(output: str | None) -> str:
         )
     if not found["tasks_saved"]:
         return nothing
+    measured = found["sites_measured"]
+    also = "" if measured is None else f", and what was measured of {measured},"
     return (
-        f"nothing was published; {found['sites_done']} of {found['sites']} sites are kept in "
+        f"nothing was published; {found['sites_done']} of {found['sites']} sites{also} are kept in "
         f"{found['kept_in']}; run the same command to go on from there"
     )

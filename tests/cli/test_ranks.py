@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+import lego_ray
 from lego_ray.cli import main as command_line
+from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.main import cli
+from lego_ray.execution.task import GroupResult
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.rank_options import DEFAULT_ERROR
 from tests.zoo import files_of, write_adapter, write_zoo
 
@@ -70,6 +75,21 @@ def test_a_plan_with_errors_names_the_merge(zoo: Path, tmp_path: Path) -> None:
     assert shown["merge"]["rank"] == record["rank"]
     assert {site["site"]: site["rank"] for site in shown["sites"]} == record["ranks"]
     assert "measured" in run("status", tmp_path / "m").stdout
+
+
+def test_a_merge_told_to_stop_after_measuring_says_what_is_kept(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(plan: Plan, result: GroupResult | None) -> None:
+        if result is not None:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit) as left, resumable(str(tmp_path / "m")):
+        lego_ray.merge(
+            zoo, rank="auto", output=tmp_path / "m", runner="inline", name="m", progress=stop
+        )
+    assert left.value.code == 130
+    assert "0 of 4 sites, and what was measured of 4, are kept in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
