@@ -110,7 +110,7 @@ def test_auto_is_the_smallest_rank_within_the_bound(
     assert (config["r"], config["rank_pattern"]) == (k, {})
 
 
-@pytest.mark.parametrize("method", ["svd", "lego", "core_space", "iso", "knots"])
+@pytest.mark.parametrize("method", ["svd", "lego", "core_space", "iso", "knots", "ctm"])
 def test_a_budget_is_kept_and_spent_site_by_site(
     method: str, zoo: Path, energies: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ ROUNDING = 4 * 2.0**-23
 RANKS = [30, 12, 28, 7, 43]
 K = sum(RANKS)
 # Methods a pool in shards can be merged by, at any size: `svd` and `iso` take this one so.
-SPREAD = [name for name in METHODS if name not in ("concat", "core_space", "knots")]
+SPREAD = [name for name in METHODS if name not in ("concat", "core_space", "knots", "ctm")]
 
 
 def merged(
