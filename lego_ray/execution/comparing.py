@@ -44,27 +44,43 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """Some sources at a site, every factor as it is stored.
+
+    Attributes:
+        pool: Their MSUs.
+        scalings: Scaling of each, by its number in the plan.
+    """
+
+    pool: Pool
+    scalings: Mapping[int, float]
+
+    @classmethod
+    def of(cls, site: str, extraction: Extraction) -> _Part:
+        """Takes a site out of what was read."""
+        found = {t: own[site] for t, own in extraction.scalings.items() if site in own}
+        return cls(extraction.pools.pop(site), found)
+
+
+@dataclass(frozen=True, slots=True)
 class _Site:
     """A site to compare, without the rows of its sources.
 
     Attributes:
         plan: The site.
         merged: The merged adapter there.
-        scalings: Scaling of each source that has it, by the source's number in the plan.
-        weights: Its weight.
+        weights: Weight of each source that has it, by the source's number in the plan.
     """
 
     plan: SitePlan
     merged: Pool
-    scalings: Mapping[int, float]
     weights: Mapping[int, float]
 
     @classmethod
     def of(cls, site: SitePlan, task: GroupTask, merged: AdapterRecord, plan: Plan) -> _Site:
         """A site of a task, the merged adapter read."""
-        own = {s.adapter: f.scaling for s in task.sources for f in s.factors if f.site == site.site}
-        rows = _merged_rows(site, task, merged)
-        return cls(site, rows, own, {t: plan.weights[t] for t in own})
+        having = [s.adapter for s in task.sources for f in s.factors if f.site == site.site]
+        return cls(site, _merged_rows(site, task, merged), {t: plan.weights[t] for t in having})
 
     @property
     def scales(self) -> list[float]:
@@ -72,21 +88,20 @@ class _Site:
         weights = self.weights.values()
         return [1.0] if min(weights) < 0 else [1.0, 1.0 / math.fsum(weights)]
 
-    def factors(self, pool: Pool) -> Tensor:
+    def factors(self, part: _Part) -> Tensor:
         """What each MSU as stored counts in the sum, shape (n,), float64."""
         found = torch.zeros(max(self.weights) + 1, dtype=torch.float64)
-        for t, weight in self.weights.items():
-            found[t] = weight * self.scalings[t]
-        return found[pool.adapters]
+        for t, scaling in part.scalings.items():
+            found[t] = self.weights[t] * scaling
+        return found[part.pool.adapters]
 
-    def sources(self, pool: Pool) -> dict[int, SourceComparison]:
+    def sources(self, part: _Part) -> dict[int, SourceComparison]:
         """Each source's own update, without its weight, against the merged one."""
-        squares = squared_norms_of_sources(pool)
-        products = products_with_sources(pool, self.merged.rows)
-        scalings = self.scalings
+        squares = squared_norms_of_sources(part.pool)
+        products = products_with_sources(part.pool, self.merged.rows)
         return {
-            t: SourceComparison(scalings[t] ** 2 * squares[t], scalings[t] * products[t])
-            for t in squares
+            t: SourceComparison(scaling**2 * squares[t], scaling * products[t])
+            for t, scaling in part.scalings.items()
         }
 
     def compare(
@@ -139,7 +154,7 @@ def _merged_rows(site: SitePlan, task: GroupTask, merged: AdapterRecord) -> Pool
     factors = tuple(f for f in merged.sites if f.site == site.site)
     itself = SourceSlice(0, merged.uri, merged.folder, merged.weights_key, factors)
     alone = replace(task, sources=(itself,), group=replace(task.group, sites=(site,)))
-    extraction = extract(alone)
+    extraction = extract(alone)  # its scaling is 1, which rounds nothing
     for error in extraction.quarantined.values():
         raise _changed(merged.uri, error.problem)
     return extraction.pools[site.site]
@@ -151,15 +166,15 @@ def _at_once(
     """Sites whose pools fit together."""
     extraction = _extracted(task, plan, found)
     for each in task.group.sites:
-        site, pool = _Site.of(each, task, merged, plan), extraction.pools.pop(each.site)
-        factors = site.factors(pool)
-        total = squared_norm_of_sum(pool.rows, pool.d_in, factors)
-        to_sum, sources = site.compare(total, site.sources(pool))
+        site, part = _Site.of(each, task, merged, plan), _Part.of(each.site, extraction)
+        rows, d_in, factors = part.pool.rows, part.pool.d_in, site.factors(part)
+        total = squared_norm_of_sum(rows, d_in, factors)
+        to_sum, sources = site.compare(total, site.sources(part))
         errors = []
         for scale in site.scales:
             squared = to_sum.squared_error(scale)
             if squared < CLOSE * scale * scale * total:
-                squared = squared_distance(site.merged.rows, pool.rows, pool.d_in, scale, factors)
+                squared = squared_distance(site.merged.rows, rows, d_in, scale, factors)
             errors.append(squared)
         yield site.compared(to_sum, sources, errors)
 
@@ -176,13 +191,13 @@ def _in_blocks(
         step = max(1, BLOCK_VALUES // d_in)
         parts = [(first, min(first + step, end)) for first in range(start, end, step)]
         band = [torch.zeros(last - first, d_in, dtype=torch.float64) for first, last in parts]
-        for pool in _blocks(task, plan, found if number == 0 else Compared()):
+        for part in _blocks(task, plan, found if number == 0 else Compared()):
             if number == 0:
-                sources |= site.sources(pool)
-            factors = site.factors(pool)
+                sources |= site.sources(part)
+            rows, factors = part.pool.rows, site.factors(part)
             for total, (first, last) in zip(band, parts, strict=True):
-                total += update_block(pool.rows, d_in, first, last, torch.float64, factors)
-            del pool  # before the next is read
+                total += update_block(rows, d_in, first, last, torch.float64, factors)
+            del part, rows  # before the next is read
         for total, (first, last) in zip(band, parts, strict=True):
             own = update_block(site.merged.rows, d_in, first, last, torch.float64)
             gaps = [float((own - scale * total).square_().sum()) for scale in scales]
@@ -191,27 +206,21 @@ def _in_blocks(
     return site.compared(*site.compare(norm, sources), errors)
 
 
-def _blocks(task: GroupTask, plan: Plan, found: Compared) -> Iterator[Pool]:
+def _blocks(task: GroupTask, plan: Plan, found: Compared) -> Iterator[_Part]:
     """The parts of a site's pool, one at a time."""
     [site] = task.group.sites
-    for part in shard_tasks(task):
-        yield _extracted(part, plan, found).pools[site.site]
+    for shard in shard_tasks(task):
+        yield _Part.of(site.site, _extracted(shard, plan, found))
 
 
 def _extracted(task: GroupTask, plan: Plan, found: Compared) -> Extraction:
-    """What a task reads, every factor as it is stored, and its hashes noted."""
-    extraction = extract(replace(task, sources=tuple(_as_stored(s) for s in task.sources)))
+    """What a task reads, and its hashes noted."""
+    extraction = extract(task, as_stored=True)
     for number, error in extraction.quarantined.items():
         raise _changed(plan.adapters[number].uri, error.problem)
     for number, hashes in extraction.tensor_hashes.items():
         found.tensor_hashes.setdefault(number, []).extend(hashes)
     return extraction
-
-
-def _as_stored(source: SourceSlice) -> SourceSlice:
-    """A source whose weight and scalings are left out of its MSUs, which would round them to float32."""
-    factors = tuple(replace(pair, scaling=1.0) for pair in source.factors)
-    return replace(source, factors=factors, weight=1.0)
 
 
 def _changed(uri: str, problem: str) -> VerificationFailed:

@@ -33,6 +33,7 @@ class Extraction:
     Attributes:
         pools: The pool of each site; empty if an adapter was quarantined.
         quarantined: Adapters whose weights turned out bad: not finite, or without a scaling.
+        scalings: Scaling of each adapter at each site, if it was left out of the pools.
         tensor_hashes: Name and hex sha256 of each tensor, by adapter.
         full_weights: Tensors to pass through, raw, by name.
         bytes_read: Bytes fetched.
@@ -42,6 +43,7 @@ class Extraction:
 
     pools: dict[str, Pool] = field(default_factory=dict)
     quarantined: dict[int, LegoRayError] = field(default_factory=dict)
+    scalings: dict[int, dict[str, float]] = field(default_factory=dict)
     tensor_hashes: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     full_weights: dict[str, bytes] = field(default_factory=dict)
     bytes_read: int = 0
@@ -49,7 +51,9 @@ class Extraction:
     seconds: float = 0.0
 
 
-def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extraction:
+def extract(
+    task: GroupTask, prepare: Prepare = lambda rows, d_in: rows, *, as_stored: bool = False
+) -> Extraction:
     """Reads a task's sources, one coalesced read an adapter, and pools their MSUs.
 
     An adapter that turns out bad, such as not finite, is set aside; the others are read all the same, so
@@ -58,6 +62,7 @@ def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extr
     Args:
         task: What to read; its sources may be a part of the group's.
         prepare: What a method does to an adapter's MSUs before they are pooled.
+        as_stored: Leave scalings and weights out of the MSUs, which they would round to float32.
     """
     started = time.perf_counter()
     found = Extraction()
@@ -74,7 +79,9 @@ def extract(task: GroupTask, prepare: Prepare = lambda rows, d_in: rows) -> Extr
             (span.name, bytes(by_name[span.name])) for span in source.full_weights
         )
         try:
-            add_rows(builders, source, by_name, prepare)
+            scalings: dict[str, float] | None = {} if as_stored else None
+            add_rows(builders, source, by_name, prepare, scalings)
+            found.scalings[source.adapter] = scalings or {}
         except AdapterRefused as error:
             found.quarantined[source.adapter] = error
     if not found.quarantined:
@@ -104,15 +111,27 @@ def add_rows(
     source: SourceSlice,
     buffers: Mapping[str, memoryview],
     prepare: Prepare,
+    scalings: dict[str, float] | None = None,
 ) -> None:
-    """Adds an adapter's MSUs at every site, or at none if one of them is bad."""
+    """Adds an adapter's MSUs at every site, or at none if one of them is bad.
+
+    Args:
+        builders: The pools.
+        source: The adapter.
+        buffers: Its tensors' bytes.
+        prepare: What is done to its MSUs first.
+        scalings: Takes its scaling at each site, which is then left out of the MSUs, as its weight is;
+            None to fold both in.
+    """
     mine = []
     for factors in source.factors:
         a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name])
         scaling = factors.scaling
         if factors.alpha is not None:
             scaling = scaling_from(factors, buffers[factors.alpha.name], source.uri)
-        rows = msu_rows(a, b, scaling * source.weight)
+        if scalings is not None:
+            scalings[factors.site] = scaling
+        rows = msu_rows(a, b, scaling * source.weight if scalings is None else 1.0)
         long = lengths(rows)
         if not bool(torch.isfinite(long).all()):  # seen without another pass over the rows
             check_finite(a, source.uri, factors.a.name)

@@ -197,6 +197,23 @@ def test_the_exact_sum_of_kohya_files(tmp_path: Path) -> None:
     )
 
 
+def test_shares_kept_of_kohya_files_are_exact_to_float64(tmp_path: Path) -> None:
+    """Their alphas are read with their factors: thirds and the like, which float32 would round."""
+    parts = kohya_zoo(tmp_path / "zoo")
+    merge(tmp_path / "zoo", tmp_path / "m", name="m", weights={"one.safetensors": 0.3})
+    errors = lego_ray.verify(tmp_path / "m", sources=tmp_path / "zoo")["errors"]
+    got = update_of(tmp_path / "m" / "m.safetensors")
+    kept = {Path(s["adapter"]).stem: s["share_kept"] for s in errors["sources"]}
+    for stem, part in zip(("one", "two", "three", "four"), parts, strict=True):
+        inner = sum(float(np.sum(got[site] * update)) for site, update in part.items())
+        squared = sum(float(np.sum(update**2)) for update in part.values())
+        assert kept[stem] == pytest.approx(inner / squared, rel=1e-10)
+    total = summed([{s: 0.3 * u for s, u in parts[0].items()}, *parts[1:]])
+    gap = sum(float(np.sum((got[site] - total[site]) ** 2)) for site in total)
+    norm = sum(float(np.sum(update**2)) for update in total.values())
+    assert errors["relative_error_to_sum"] == pytest.approx((gap / norm) ** 0.5, rel=1e-10)
+
+
 @pytest.mark.parametrize("compact", [False, True])
 def test_the_exact_sum_of_diffusers_files(compact: bool, tmp_path: Path) -> None:
     parts = diffusers_zoo(tmp_path / "zoo")

@@ -128,6 +128,7 @@ ZOOS: dict[str, dict[str, Any]] = {
     "weighted": {"weights": {"plain": 2.0, "rslora": 0.3, "patterned": 0.1}},
     "more ranks than either side": {"method": "concat", "rank": 30},
     "scaled": {"method": "linear", "rank": 6, "output_scale": "source-norm*-2"},
+    "ranks by site": {"method": "svd", "rank": None, "rank_budget": 4},
 }
 
 
