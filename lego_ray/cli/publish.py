@@ -32,7 +32,7 @@ def publish(as_json: bool, **given: Any) -> None:
     """Copy a merge to a directory, S3 or the Hugging Face Hub.
 
     Its files are held against its manifest first. On the Hub it is one commit, in a repository made
-    private unless --public says otherwise; elsewhere adapter_config.json is written last. What is
+    private unless --public says otherwise; elsewhere what makes it an adapter is written last. What is
     there already is left as it is. The Hub's token is huggingface_hub's: HF_TOKEN or `hf auth login`.
 
     \b

@@ -85,7 +85,7 @@ def publish(
             outcome = push(repository, manifest, files, **asked)
         else:
             outcome = _to_store(open_store(str(target)), manifest, files, dry_run=dry_run)
-        told = outcome.record(files)
+        told = outcome.record(files, marker_of(manifest))
         journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=told["bytes"])
     return {
         "merged": store.uri,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lego_ray.errors import VerificationFailed
@@ -17,7 +18,7 @@ from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.report.comparison import errors_of
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalise_uri
+from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
 
 
 def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -> dict[str, Any]:
@@ -50,7 +51,12 @@ def _reload(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
     """Reads the adapter as any source is read."""
     inventory = scan_sources([uri], full_weights="keep").inventory
     published = set(manifest["files"])
-    mine = [a for a in inventory.adapters if a.folder == uri and a.weights_key in published]
+    here = _at_any_revision(uri)
+    mine = [
+        adapter
+        for adapter in inventory.adapters
+        if _at_any_revision(adapter.folder) == here and adapter.weights_key in published
+    ]
     if len(mine) != 1:
         reason = inventory.refused[0].reason if inventory.refused else "no adapter was found"
         raise VerificationFailed(uri, f"it cannot be read back: {reason.rstrip('.')}")
@@ -60,6 +66,12 @@ def _reload(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
             uri, f"it has {len(adapter.sites)} sites, the manifest says {manifest['sites']}"
         )
     return adapter
+
+
+def _at_any_revision(uri: str) -> FileUri | S3Uri | HubUri:
+    """The place, of whichever commit: adapters on the Hub are named by theirs."""
+    parsed = parse_uri(uri)
+    return replace(parsed, revision="") if isinstance(parsed, HubUri) else parsed
 
 
 def _plan_of(

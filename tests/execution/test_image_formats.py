@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +380,71 @@ def test_the_weights_are_the_last_file_and_an_output_without_them_is_completed(
         merge(tmp_path / "zoo", tmp_path / "m", seed=1)
 
 
+def test_a_library_may_hold_merges_of_several_layouts(tmp_path: Path) -> None:
+    kohya_zoo(tmp_path / "zoo" / "kohya")
+    diffusers_zoo(tmp_path / "zoo" / "diffusers")
+    write_kohya(tmp_path / "zoo" / "bad.safetensors", alphas={TO_Q: torch.tensor(float("nan"))})
+    (tmp_path / "library.yaml").write_text(
+        f"""
+sources: [{tmp_path / "zoo"}]
+defaults: {{rank: 4, options: {{n_init: 2}}}}
+merges:
+  - {{name: all-kohya, adapters: ["kohya/*", deep/four, bad]}}
+  - {{name: few, adapters: [one, three]}}
+  - {{name: all-diffusers, adapters: [a/*, b/*, c, d]}}
+"""
+    )
+    record = lego_ray.build(tmp_path / "library.yaml", output=tmp_path / "out", runner="inline")
+    one, three = (tmp_path / "zoo" / "kohya" / f"{n}.safetensors" for n in ("one", "three"))
+    alone = {
+        "all-kohya": ([tmp_path / "zoo" / "kohya"], "all-kohya.safetensors"),
+        "few": ([one, three], "few.safetensors"),
+        "all-diffusers": ([tmp_path / "zoo" / "diffusers"], DIFFUSERS_FILE),
+    }
+    for name, (sources, file) in alone.items():
+        merge(sources, tmp_path / name)
+        assert (tmp_path / "out" / name / file).read_bytes() == (
+            tmp_path / name / file
+        ).read_bytes()
+    refused = {r["adapter"] for each in record["merges"] for r in each["refused"]}
+    assert refused == {str(tmp_path / "zoo" / "bad.safetensors")}
+
+
+def test_a_catalog_of_single_files_is_whole_and_what_it_refers_to_is_no_garbage(
+    tmp_path: Path,
+) -> None:
+    kohya_zoo(tmp_path / "zoo")
+    root, catalog = tmp_path / "root", tmp_path / "catalog"
+    merge(tmp_path / "zoo", root / "a-source")
+    merge(tmp_path / "zoo", root / "forgotten", seed=1)
+    merge(tmp_path / "zoo", root / "cut-short", seed=2)
+    (root / "cut-short" / "cut-short.safetensors").unlink()
+    record = merge([root / "a-source", tmp_path / "zoo"], root / "recorded", catalog=catalog)
+    assert str(root / "a-source" / "a-source.safetensors") in record["adapters"]
+    assert lego_ray.check_catalog(catalog, deep=True)["problems"] == []
+    [again] = lego_ray.scan(root / "recorded", catalog=catalog)["adapters"]
+    [row] = lego_ray.catalog.list_merges(catalog).to_pylist()
+    assert row["output_adapter_id"] == again["adapter_id"]
+    told = lego_ray.collect_garbage(catalog, root, older_than=timedelta(0), force=True, delete=True)
+    kinds = {Path(each["output"]).name: each["kind"] for each in told["outputs"]}
+    assert kinds == {"forgotten": "output", "cut-short": "publish cut short"}
+    assert sorted(p.name for p in root.iterdir()) == ["a-source", "recorded"]
+    assert lego_ray.verify(root / "a-source")["ok"]
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_a_merge_is_copied_with_its_weights_last(layout: str, tmp_path: Path) -> None:
+    (kohya_zoo if layout == "kohya" else diffusers_zoo)(tmp_path / "zoo")
+    merge(tmp_path / "zoo", tmp_path / "m")
+    record = lego_ray.publish(tmp_path / "m", to=tmp_path / "copy")
+    assert record["files"][-1]["path"] == ("m.safetensors" if layout == "kohya" else DIFFUSERS_FILE)
+    assert {k: v for k, (_, v) in files_of(tmp_path / "copy").items()} == {
+        k: v for k, (_, v) in files_of(tmp_path / "m").items()
+    }
+    assert lego_ray.publish(tmp_path / "m", to=tmp_path / "copy")["status"] == "already published"
+    assert lego_ray.verify(tmp_path / "copy", sources=tmp_path / "zoo")["ok"]
+
+
 def test_someone_elses_file_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
     kohya_zoo(tmp_path / "zoo")
     write_kohya(tmp_path / "m" / "m.safetensors", seed=9)
@@ -424,13 +490,11 @@ def test_the_card_says_how_to_load_it(tmp_path: Path) -> None:
     write_kohya(tmp_path / "zoo" / "a.safetensors")
     merge(tmp_path / "zoo", tmp_path / "m", name="mine")
     card = (tmp_path / "m" / "README.md").read_text()
-    assert "library_name: diffusers" in card
-    assert 'load_lora_weights("path/to/this/directory", weight_name="mine.safetensors")' in card
+    assert 'library_name: "diffusers"' in card
+    assert 'load_lora_weights("...", weight_name="mine.safetensors")' in card
     write_diffusers(tmp_path / "other" / "a.safetensors")
     merge(tmp_path / "other", tmp_path / "n")
-    assert (
-        'load_lora_weights("path/to/this/directory")' in (tmp_path / "n" / "README.md").read_text()
-    )
+    assert 'load_lora_weights("...")' in (tmp_path / "n" / "README.md").read_text()
 
 
 def test_an_old_pickled_file_is_read_without_running_it(tmp_path: Path) -> None:

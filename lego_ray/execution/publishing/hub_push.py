@@ -53,7 +53,7 @@ def push(
     if state is None and not dry_run:
         state = _made(repository, private=change.private)
         change = decided(state)
-    rank = _rank(files)
+    rank = _rank(manifest, files)
     message = commit_message(manifest, change, rank) if change.commits else None
     warnings = change.warnings
     if dry_run and not has_token():
@@ -131,9 +131,11 @@ def _written(
     )
 
 
-def _rank(files: Mapping[str, bytes]) -> int | None:
+def _rank(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> int | None:
+    """The adapter's, by its configuration; by the recipe if there is none."""
     try:
-        rank = json.loads(files[CONFIG_NAME])["r"]
+        rank = json.loads(files[CONFIG_NAME])["r"] if CONFIG_NAME in files else None
     except (ValueError, KeyError, TypeError):
         return None
+    rank = manifest["recipe"].get("rank") if CONFIG_NAME not in files else rank
     return rank if isinstance(rank, int) else None

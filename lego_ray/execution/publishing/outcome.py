@@ -42,11 +42,12 @@ class Outcome:
     commit: str | None = None
     commit_message: str | None = None
 
-    def record(self, files: Mapping[str, bytes]) -> dict[str, Any]:
+    def record(self, files: Mapping[str, bytes], marker: str) -> dict[str, Any]:
         """All of it as JSON values, with the files and the model card.
 
         Args:
             files: Bytes by key.
+            marker: The one that is written last.
         """
         told = asdict(self)
         actions = told.pop("actions")
@@ -57,7 +58,7 @@ class Outcome:
                 "sha256": sha256(files[key]).hexdigest(),
                 "action": actions[key],
             }
-            for key in sorted(files)
+            for key in sorted(files, key=lambda k: (k == marker, k))
         ]
         told["bytes"] = sum(f["bytes"] for f in told["files"] if f["action"] != "same")
         told["deleted"], told["warnings"] = list(self.deleted), list(self.warnings)
