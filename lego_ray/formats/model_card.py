@@ -37,15 +37,18 @@ def parse_card(data: bytes) -> ModelCard:
     if isinstance(base_models, list) and len(base_models) == 1:
         base_models = base_models[0]
     return ModelCard(
-        license=_licence(fields.get("license")),
+        license=_licence(fields.get("license"), fields.get("license_name")),
         tags=_tags(fields.get("tags")),
         base_model=base_models.strip() if isinstance(base_models, str) else "",
     )
 
 
-def _licence(value: object) -> str:
+def _licence(value: object, other: object) -> str:
     named = value if isinstance(value, list) else [value]
     found = [name.strip() for name in named[:MAX_TAGS] if isinstance(name, str) and name.strip()]
+    # The Hub has `other` stand for a licence that it does not know, with its name beside it.
+    if isinstance(other, str) and other.strip():
+        found = [other.strip() if name == "other" else name for name in found]
     return ", ".join(dict.fromkeys(found))
 
 

@@ -53,6 +53,14 @@ def test_the_base_model_is_the_one_named(text: str, base_model: str) -> None:
     assert parse_card(f"---\nbase_model: {text}\n---\n".encode()).base_model == base_model
 
 
+def test_a_licence_the_hub_does_not_know_goes_by_its_name() -> None:
+    named = b"---\nlicense: [mit, other]\nlicense_name: our-own\n---\n"
+    assert parse_card(named).license == "mit, our-own"
+    assert parse_card(b"---\nlicense: other\n---\n").license == "other"
+    assert parse_card(b"---\nlicense: other\nlicense_name: [a]\n---\n").license == "other"
+    assert parse_card(b"---\nlicense_name: our-own\n---\n").license == ""
+
+
 @pytest.mark.parametrize(
     "data",
     [
