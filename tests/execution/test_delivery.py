@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,21 @@ def test_a_manifest_of_anyone_reaches_nothing_else(
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"name": None}, {"merge_id": 1}, {"recipe": {}}, {"sources": [1]}, {"sources": [{}]}],
+    ids=str,
+)
+def test_a_manifest_that_lacks_something_is_refused(
+    fields: dict[str, object], place: Path, tmp_path: Path
+) -> None:
+    merged = copy_of(place, tmp_path / "merged")
+    manifest = json.loads((merged / MANIFEST).read_text())
+    (merged / MANIFEST).write_text(json.dumps({**manifest, **fields}))
+    with pytest.raises(MalformedAdapter, match=MANIFEST):
+        lego_ray.publish(merged, to=tmp_path / "copy")
+
+
 @pytest.mark.parametrize("option", [{"public": True}, {"revision": "next"}, {"update": True}])
 def test_options_of_the_hub_are_refused_elsewhere(
     option: dict[str, Any], place: Path, tmp_path: Path
@@ -201,6 +218,15 @@ def test_a_place_that_is_a_file_is_refused(place: Path, tmp_path: Path) -> None:
         lego_ray.publish(place / "first", to=tmp_path / "file")
     assert caught.value.exit_code == 2
     assert (tmp_path / "file").read_text() == "a file"
+
+
+def test_it_needs_no_torch_and_no_ray() -> None:
+    code = (
+        "import sys, lego_ray; lego_ray.publish;"
+        "print([m for m in ('torch', 'ray', 'huggingface_hub', 'boto3') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.s3

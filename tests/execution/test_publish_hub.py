@@ -18,18 +18,15 @@ from lego_ray.errors import (
     AccessDenied,
     InvalidOption,
     LegoRayError,
-    OutputExists,
     ReadOnlyStore,
     StorageError,
     StoreUnavailable,
     VerificationFailed,
 )
-from tests.storage.fake_hub import FakeHub, FakeRepo, used_hub
-from tests.zoo import CONFIG, WEIGHTS, write_adapter, write_zoo
-
-TOKEN = "hf_plantedTokenOfNoOne"
-MANIFEST = "lego_ray_manifest.json"
-TO = "hf://acme/qa"
+from tests.execution.hub_merges import MANIFEST, TO, TOKEN, merges, on_disk, on_hub, publish
+from tests.image_zoo import write_kohya
+from tests.storage.fake_hub import FakeHub, used_hub
+from tests.zoo import CONFIG, WEIGHTS, write_adapter
 
 
 @pytest.fixture
@@ -40,25 +37,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A zoo; `first` and `second`, two versions of the merge `qa` of it; and `other`, another."""
-    here = tmp_path_factory.mktemp("publish")
-    zoo = write_zoo(here / "zoo", 3)
-    for folder, name, seed in (("first", "qa", 0), ("second", "qa", 1), ("other", "sum", 2)):
-        output, more = here / folder, {"n_init": 1, "seed": seed}
-        lego_ray.merge(zoo, rank=4, output=output, name=name, runner="inline", **more)
-    return here
-
-
-def publish(merged: Path, to: str = TO, **options: Any) -> dict[str, Any]:
-    return lego_ray.publish(merged, to=to, **options)
-
-
-def on_disk(merged: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in merged.iterdir() if file.is_file()}
-
-
-def on_hub(repo: FakeRepo, ref: str = "main") -> dict[str, bytes]:
-    return {key: data for key, data in repo.files(ref).items() if key != ".gitattributes"}
+    return merges(tmp_path_factory.mktemp("publish"))
 
 
 def test_a_merge_is_one_commit_of_its_bytes_in_a_private_repository(
@@ -92,7 +71,7 @@ def test_a_merge_is_one_commit_of_its_bytes_in_a_private_repository(
         "commit": repo.refs["main"],
         "commit_message": "\n\n".join(repo.messages[0]),
     }
-    assert [f["path"] for f in record["files"]] == ["README.md", WEIGHTS, MANIFEST, CONFIG]
+    assert [f["path"] for f in record["files"]] == sorted(on_disk(place / "first"))
     assert {f["action"] for f in record["files"]} == {"add"}
 
 
@@ -177,88 +156,13 @@ def test_a_dry_run_needs_no_token_and_says_that_the_rest_does(
     assert hub.written() == []
 
 
-def test_an_update_is_the_next_commit_where_it_is_asked_for(hub: FakeHub, place: Path) -> None:
-    first = publish(place / "first")
-    with pytest.raises(OutputExists, match="another merge, 'qa'") as caught:
-        publish(place / "second")
-    assert "--update" in caught.value.hint
-    repo = hub.repos["acme/qa"]
-    assert on_hub(repo) == on_disk(place / "first")
-    second = publish(place / "second", update=True)
-    assert (second["status"], second["replaces"]) == ("published", first["merge_id"])
-    assert second["creates"] is False
-    assert second["warnings"] == []
-    assert len(repo.commits) == 3
-    assert repo.messages[1][0].startswith("Update qa: ")
-    assert first["merge_id"] in repo.messages[1][1]
-    assert on_hub(repo) == on_disk(place / "second")
-    assert repo.commits[first["commit"]].keys() == repo.files().keys()
-    assert lego_ray.verify(f"{TO}@{first['commit']}")["merge_id"] == first["merge_id"]
-
-
-@pytest.mark.parametrize("update", [False, True])
-def test_a_merge_of_another_name_is_never_replaced(update: bool, hub: FakeHub, place: Path) -> None:
-    publish(place / "first")
-    before = on_hub(hub.repos["acme/qa"])
-    with pytest.raises(OutputExists, match="'sum'") as caught:
-        publish(place / "other", update=update)
-    assert "same name only" in caught.value.hint
-    assert on_hub(hub.repos["acme/qa"]) == before
-
-
-def test_a_branch_of_its_own_holds_any_merge(hub: FakeHub, place: Path) -> None:
-    publish(place / "first")
-    repo = hub.repos["acme/qa"]
-    record = publish(place / "other", revision="sum/all")
-    assert (record["to"], record["branch"]) == ("hf://acme/qa@sum%2Fall", "sum/all")
-    assert on_hub(repo, "sum/all") == on_disk(place / "other")
-    assert on_hub(repo) == on_disk(place / "first")
-    assert publish(place / "other", "hf://acme/qa@sum%2Fall")["status"] == "already published"
-    with pytest.raises(OutputExists):
-        publish(place / "first", revision="sum/all", update=True)
-    assert lego_ray.verify(record["to"])["merge_id"] == record["merge_id"]
-
-
-def test_a_branch_left_without_its_commit_is_taken_up(hub: FakeHub, place: Path) -> None:
-    publish(place / "first")
-    repo = hub.repos["acme/qa"]
-    repo.refs["next"] = repo.refs["main"]
-    assert publish(place / "other", revision="next")["status"] == "published"
-    assert on_hub(repo, "next") == on_disk(place / "other")
-
-
-def test_a_branch_of_the_same_merge_is_made_without_a_commit(hub: FakeHub, place: Path) -> None:
-    first = publish(place / "first")
-    record = publish(place / "first", revision="kept")
-    assert (record["status"], record["commit"]) == ("published", first["commit"])
-    assert hub.repos["acme/qa"].refs == {"main": first["commit"], "kept": first["commit"]}
-
-
-def test_a_new_repository_may_start_with_a_branch(hub: FakeHub, place: Path) -> None:
-    publish(place / "first", revision="dev")
-    repo = hub.repos["acme/qa"]
-    assert on_hub(repo) == {}
-    assert on_hub(repo, "dev") == on_disk(place / "first")
-
-
-def test_a_library_lies_in_folders_of_one_repository(hub: FakeHub, place: Path) -> None:
-    for folder in ("first", "other"):
-        publish(place / folder, f"{TO}/{folder}")
-    assert on_hub(hub.repos["acme/qa"]) == {
-        f"{folder}/{key}": data
-        for folder in ("first", "other")
-        for key, data in on_disk(place / folder).items()
-    }
-    assert publish(place / "second", f"{TO}/first", update=True)["status"] == "published"
-    assert lego_ray.verify(f"{TO}/first", sources=place / "zoo")["ok"]
-    assert {Path(a["uri"]).name for a in lego_ray.scan(TO)["adapters"]} == {"first", "other"}
-
-
 def test_a_public_repository_is_published_to_only_if_that_is_said(
     hub: FakeHub, place: Path
 ) -> None:
-    publish(place / "first", public=True)
+    record = publish(place / "first", public=True)
     assert [asked.get("visibility") for asked in hub.created] == ["public"]
+    [shown] = record["warnings"]
+    assert f"names of 3 adapters of your own, such as {place / 'zoo' / 'a0'}" in shown
     written = hub.written()
     with pytest.raises(InvalidOption, match="the repository is public"):
         publish(place / "second", update=True)
@@ -282,75 +186,6 @@ def test_a_repository_that_comes_out_public_gets_nothing(hub: FakeHub, place: Pa
     assert hub.uploads == []
 
 
-@pytest.mark.parametrize("update", [False, True])
-@pytest.mark.parametrize("key", [CONFIG, WEIGHTS, "adapter_model.bin"])
-def test_an_adapter_of_others_is_never_replaced(
-    key: str, update: bool, hub: FakeHub, place: Path
-) -> None:
-    hub.repos["acme/qa"] = FakeRepo(private=True)
-    hub.repos["acme/qa"].commit({key: b"theirs"})
-    with pytest.raises(OutputExists, match="of no merge by lego-ray"):
-        publish(place / "first", update=update)
-    assert hub.written() == []
-
-
-def test_a_repository_made_by_hand_is_filled(hub: FakeHub, place: Path) -> None:
-    """Such as on the website, with a card for its licence."""
-    repo = hub.repos["acme/qa"] = FakeRepo(private=True)
-    repo.commit({".gitattributes": b"", "LICENSE": b"ours", "README.md": b"soon"})
-    with pytest.raises(OutputExists, match=r"README\.md is there already"):
-        publish(place / "first")
-    publish(place / "first", update=True)
-    assert on_hub(repo) == {**on_disk(place / "first"), "LICENSE": b"ours"}
-
-
-def test_a_card_changed_there_is_kept_until_an_update(hub: FakeHub, place: Path) -> None:
-    publish(place / "first")
-    repo = hub.repos["acme/qa"]
-    edited = repo.commit({**repo.files(), "README.md": b"# Ours"})
-    again = publish(place / "first")
-    assert (again["status"], again["commit"]) == ("already published", edited)
-    assert "README.md was changed there" in again["warnings"][0]
-    second = publish(place / "second", update=True)
-    assert "README.md was changed there" in second["warnings"][0]
-    assert on_hub(repo) == on_disk(place / "second")
-
-
-def test_files_damaged_there_are_put_back_by_an_update(hub: FakeHub, place: Path) -> None:
-    publish(place / "first")
-    repo = hub.repos["acme/qa"]
-    files = {**repo.files(), WEIGHTS: b"damaged"}
-    del files[CONFIG]
-    repo.commit(files)
-    with pytest.raises(OutputExists, match=f"{CONFIG}, {WEIGHTS} was changed or deleted"):
-        publish(place / "first")
-    publish(place / "first", update=True)
-    assert on_hub(repo) == on_disk(place / "first")
-
-
-def test_files_of_the_version_before_that_this_has_not_are_deleted(
-    hub: FakeHub, place: Path
-) -> None:
-    publish(place / "first")
-    repo = hub.repos["acme/qa"]
-    manifest = json.loads(repo.files()[MANIFEST])
-    manifest["files"]["more.safetensors"] = {"bytes": 4, "sha256": "0" * 64}
-    more = {MANIFEST: json.dumps(manifest).encode(), "more.safetensors": b"more", "notes": b"kept"}
-    repo.commit({**repo.files(), **more})
-    record = publish(place / "second", update=True)
-    assert record["deleted"] == ["more.safetensors"]
-    assert on_hub(repo) == {**on_disk(place / "second"), "notes": b"kept"}
-
-
-@pytest.mark.parametrize("text", [b"{", b'{"manifest_version": 99}', b"[]"])
-def test_a_manifest_that_cannot_be_read_is_refused(text: bytes, hub: FakeHub, place: Path) -> None:
-    hub.repos["acme/qa"] = FakeRepo(private=True)
-    hub.repos["acme/qa"].commit({MANIFEST: text})
-    with pytest.raises(OutputExists, match=MANIFEST):
-        publish(place / "first", update=True)
-    assert hub.written() == []
-
-
 def test_a_merge_changed_since_is_not_published(hub: FakeHub, place: Path, tmp_path: Path) -> None:
     for key in (WEIGHTS, "README.md"):
         copy = tmp_path / key
@@ -359,48 +194,6 @@ def test_a_merge_changed_since_is_not_published(hub: FakeHub, place: Path, tmp_p
         with pytest.raises(VerificationFailed, match="sha256"):
             publish(copy)
     assert hub.requests == []
-
-
-def test_another_who_commits_meanwhile_is_not_overwritten(hub: FakeHub, place: Path) -> None:
-    publish(place / "first")
-    repo = hub.repos["acme/qa"]
-
-    def theirs() -> None:
-        hub.before_commit = lambda: None
-        repo.commit({**repo.files(), "notes": b"theirs", CONFIG: b"{}"})
-
-    hub.before_commit = theirs
-    with pytest.raises(OutputExists, match="meanwhile"):
-        publish(place / "second", update=True)
-    assert repo.files()["notes"] == b"theirs"
-
-
-def test_two_who_publish_the_same_at_once_make_one_commit(hub: FakeHub, place: Path) -> None:
-    def first() -> None:
-        hub.before_commit = lambda: None
-        publish(place / "first")
-
-    hub.before_commit = first
-    record = publish(place / "first")
-    assert len(hub.repos["acme/qa"].commits) == 2
-    assert record["commit"] == hub.repos["acme/qa"].refs["main"]
-
-
-def test_a_repository_another_makes_meanwhile_is_looked_at(hub: FakeHub, place: Path) -> None:
-    real = hub.repos
-    theirs = FakeRepo(private=True)
-    theirs.commit({CONFIG: b"theirs"})
-
-    class Late(dict[str, FakeRepo]):
-        def __contains__(self, key: object) -> bool:
-            if key == "acme/qa":
-                self["acme/qa"] = theirs
-            return super().__contains__(key)
-
-    hub.repos = Late(real)
-    with pytest.raises(OutputExists, match="of no merge by lego-ray"):
-        publish(place / "first")
-    assert theirs.files() == {CONFIG: b"theirs"}
 
 
 def test_a_lost_answer_and_a_busy_hub_end_in_one_commit(hub: FakeHub, place: Path) -> None:
@@ -473,6 +266,21 @@ def test_a_base_model_that_is_a_path_and_an_odd_licence_are_published(
     (adapter / "README.md").write_text("---\nlicense: Our Own\n---\n")
     lego_ray.merge(tmp_path / "zoo", rank=2, output=tmp_path / "m", runner="inline", n_init=1)
     assert publish(tmp_path / "m")["status"] == "published"
+
+
+def test_a_merge_in_another_layout_takes_the_place_of_its_earlier_version(
+    hub: FakeHub, place: Path, tmp_path: Path
+) -> None:
+    publish(place / "first")
+    for seed in (1, 2):
+        write_kohya(tmp_path / "zoo" / f"a{seed}.safetensors", seed=seed)
+    lego_ray.merge(
+        tmp_path / "zoo", rank=2, output=tmp_path / "m", name="qa", runner="inline", n_init=1
+    )
+    record = publish(tmp_path / "m", update=True)
+    assert record["deleted"] == [CONFIG, WEIGHTS]
+    assert on_hub(hub.repos["acme/qa"]) == on_disk(tmp_path / "m")
+    assert lego_ray.verify(TO, sources=tmp_path / "zoo")["ok"]
 
 
 def run(*words: object) -> str:

@@ -109,7 +109,9 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
     files, sources = manifest["files"], manifest["sources"]
     return (
         isinstance(manifest["merge_id"], str)
+        and isinstance(manifest["name"], str)
         and isinstance(manifest["recipe"], dict)
+        and "method" in manifest["recipe"]
         and isinstance(files, dict)
         and all(
             isinstance(f["bytes"], int) and isinstance(f["sha256"], str) for f in files.values()
@@ -146,18 +148,15 @@ def listed_files(manifest: Mapping[str, Any], uri: str) -> dict[str, str]:
     A manifest may come from anyone, and its keys become files.
 
     Raises:
-        MalformedAdapter: If it is no such list, or lacks the file that is written last.
+        MalformedAdapter: If it lacks the file that is written last, or lists the manifest itself.
         StorageError: If a key could reach outside the place.
     """
-    try:
-        listed = {key: str(entry["sha256"]) for key, entry in manifest["files"].items()}
-    except (AttributeError, KeyError, TypeError):
-        listed = {}
+    listed = {key: entry["sha256"] for key, entry in manifest["files"].items()}
     last = marker_of(manifest)
     if last not in listed or MANIFEST_KEY in listed:
         raise MalformedAdapter(
             f"{uri}/{MANIFEST_KEY}",
-            f"its list of files is damaged, or lacks {last}",
+            f"its list of files lacks {last}, or has the manifest itself",
             "Merge again to another output.",
         )
     for key in listed:

@@ -14,13 +14,8 @@ from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.storage.hub import HubStore
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, same_content
 
-# Any of these makes a repository an adapter, lego-ray's own or another's.
-_ADAPTER = (
-    CONFIG_NAME,
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-    "pytorch_lora_weights.safetensors",
-)
+# Files that hold an adapter's weights, lego-ray's own or another's.
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".ckpt")
 _ELSEWHERE = "Publish to another repository, or to a branch of its own with --revision."
 _UPDATE = "Add --update to replace it; the history keeps what is there."
 
@@ -121,14 +116,17 @@ def change_of(
         InvalidOption: If the repository is public, and that was not asked for.
     """
     if state is None:
-        return Change(private=not public, creates=True, add=tuple(sorted(files)))
+        shown = _shown_names(manifest) if public else ()
+        return Change(
+            private=not public, creates=True, add=tuple(sorted(files)), warnings=tuple(shown)
+        )
     if not state.private and not public:
         raise InvalidOption(
             uri,
             "the repository is public, and without --public a merge is published in private",
             "Add --public, or make it private in its settings on the Hub.",
         )
-    warnings = []
+    warnings = [] if state.private else [*_shown_names(manifest)]
     if state.private and public:
         warnings.append("the repository is private and stays so; its settings on the Hub change it")
     add = [key for key in sorted(files) if key not in state.files]
@@ -165,10 +163,22 @@ def change_of(
     )
 
 
+def _shown_names(manifest: Mapping[str, Any]) -> list[str]:
+    """What a public repository would show of where one keeps things."""
+    places = [str(s["uri"]) for s in manifest["sources"]]
+    places += [str(r["adapter"]) for r in manifest.get("refused", ())]
+    own = [uri for uri in places if not uri.startswith("hf://")]
+    if not own:
+        return []
+    return [
+        f"card and manifest show anyone the names of {len(own)} adapters of your own, such as {own[0]}"
+    ]
+
+
 def _check_free(uri: str, state: RepositoryState, other: Sequence[str], *, update: bool) -> None:
     """Refuses a repository of another's adapter, and other files unless they may be replaced."""
-    for key in _ADAPTER:
-        if key in state.files:
+    for key in sorted(state.files):
+        if key == CONFIG_NAME or ("/" not in key and key.endswith(_WEIGHTS)):
             raise OutputExists(uri, f"it holds {key}, which is of no merge by lego-ray", _ELSEWHERE)
     if other and not update:
         raise OutputExists(uri, f"{', '.join(other)} is there already, with other bytes", _UPDATE)
