@@ -147,7 +147,7 @@ def run_build(
     check_strict(scan.inventory, strict)
     require_adapters(scan.inventory, sources)
     runner.start()
-    planned = plan_entries(library, scan.inventory, output, memory_budget=memory_budget, groups={})
+    planned = plan_entries(library, scan.inventory, output, memory_budget=memory_budget)
     records: dict[str, dict[str, Any]] = {}
     merges: list[_Merge] = []
     bytes_read = scan.bytes_read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -10,7 +10,6 @@ from lego_ray.catalog.choosing import choose
 from lego_ray.catalog.rows import conform
 from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound
 from lego_ray.execution.publishing.cataloguing import adapter_rows
-from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan, tally_sites
@@ -44,7 +43,6 @@ def plan_entries(
     output: str,
     *,
     memory_budget: int,
-    groups: Mapping[str, Sequence[Sequence[AdapterRecord]]],
 ) -> list[Planned]:
     """Plans every merge of a library.
 
@@ -53,28 +51,24 @@ def plan_entries(
         inventory: The zoo.
         output: Where the merges go, each below its name, unless its entry says.
         memory_budget: Most bytes one worker may take.
-        groups: Of each grouped entry, by name: its groups, each a merge.
 
     Raises:
         BadInput: If one cannot be made as asked; names it.
     """
     planned: list[Planned] = []
     for entry in library.entries:
-        for recipe, taken in _merges(entry, inventory, groups):
-            place = _place(entry, recipe, output)
-            with_place = [p.recipe.name for p in planned if p.output == place]
-            if with_place:
-                raise InvalidOption(
-                    f"merge {recipe.name}", f"it goes to {place}, and so does {with_place[0]}"
-                )
-            try:
-                recipe = _with_site_ranks(recipe, entry.site_ranks, taken)
-                plan = make_plan(recipe, taken, memory_budget=memory_budget)
-            except BadInput as error:
-                raise type(error)(
-                    f"merge {recipe.name}, {error.where}", error.problem, error.hint
-                ) from error
-            planned.append(Planned(recipe, taken, place, plan))
+        name, place = entry.recipe.name, _place(entry, output)
+        with_place = [p.recipe.name for p in planned if p.output == place]
+        if with_place:
+            raise InvalidOption(f"merge {name}", f"it goes to {place}, and so does {with_place[0]}")
+        taken = adapters_of(entry, inventory)
+        try:
+            recipe = _with_site_ranks(entry.recipe, entry.site_ranks, taken)
+            plan = make_plan(recipe, taken, memory_budget=memory_budget)
+        except BadInput as error:
+            where = f"merge {name}, {error.where}"
+            raise type(error)(where, error.problem, error.hint) from error
+        planned.append(Planned(recipe, taken, place, plan))
     return planned
 
 
@@ -103,19 +97,6 @@ def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
     return Inventory(tuple(taken), refused)
 
 
-def _merges(
-    entry: MergeEntry,
-    inventory: Inventory,
-    groups: Mapping[str, Sequence[Sequence[AdapterRecord]]],
-) -> Iterator[tuple[Recipe, Inventory]]:
-    if entry.groups is None:
-        yield entry.recipe, adapters_of(entry, inventory)
-        return
-    for number, members in enumerate(groups[entry.recipe.name], start=1):
-        recipe = replace(entry.recipe, name=f"{entry.recipe.name}-{number}")
-        yield recipe, Inventory(tuple(members), ())
-
-
 def _with_site_ranks(recipe: Recipe, site_ranks: Mapping[str, int], inventory: Inventory) -> Recipe:
     if not site_ranks or recipe.rank is None:
         return recipe
@@ -125,14 +106,13 @@ def _with_site_ranks(recipe: Recipe, site_ranks: Mapping[str, int], inventory: I
     return replace(recipe, rank=max(ranks.values()), ranks=ranks)
 
 
-def _place(entry: MergeEntry, recipe: Recipe, output: str) -> str:
+def _place(entry: MergeEntry, output: str) -> str:
     if entry.output:
-        below = entry.groups is not None
-        return normalise_uri(join(entry.output, recipe.name) if below else entry.output)
+        return normalise_uri(entry.output)
     if not output:
         raise InvalidOption(
             "--output",
-            f"merge {recipe.name} has no output, and neither has the library",
+            f"merge {entry.recipe.name} has no output, and neither has the library",
             "Give --output, or `output:` in the recipe file.",
         )
-    return normalise_uri(join(output, recipe.name))
+    return normalise_uri(join(output, entry.recipe.name))

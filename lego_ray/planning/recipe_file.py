@@ -10,8 +10,6 @@ merges:
   - name: french
     adapters: [customers/*-fr]
     options: {n_init: 20}
-  - name: families
-    groups: auto
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -49,14 +46,10 @@ def _name(value: str) -> str:
     return value
 
 
-def _count(value: object) -> object:
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+def _rank(value: object) -> object:
+    if value != "auto" and type(value) is not int:  # one below 1 is found with the other faults
         raise ValueError("expected auto or a whole number of at least 1")
     return value
-
-
-def _rank(value: object) -> object:
-    return value if type(value) is int else _count(value)  # below 1 is found with the other faults
 
 
 def _scale(value: object) -> object:
@@ -68,23 +61,10 @@ def _scale(value: object) -> object:
 Name = Annotated[str, AfterValidator(_name)]  # it becomes a directory
 Rank = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _rank(value))]
 Scale = Annotated[float | str, WrapValidator(lambda value, _: _scale(value))]
-Count = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _count(value))]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Grouping(_Model):
-    """How adapters are grouped by the similarity of their updates.
-
-    Attributes:
-        count: How many groups, or `auto`.
-        alone_below: An adapter whose similarity to every group is lower stays alone.
-    """
-
-    count: Count = "auto"
-    alone_below: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
 class SiteOverride(_Model):
@@ -97,10 +77,6 @@ class SiteOverride(_Model):
 
     rank: Annotated[int, Field(ge=1)] | None = None
     scale: float | None = None
-
-
-def _grouping(value: object) -> object:
-    return {"count": value} if isinstance(value, int | str) else value
 
 
 class _Settings(_Model):
@@ -125,7 +101,6 @@ class _Merge(_Settings):
     name: Name
     adapters: Annotated[Sequence[Text], Field(min_length=1)] | None = None
     where: Text | None = None
-    groups: Annotated[Grouping | None, BeforeValidator(_grouping)] = None
     output: Text | None = None
 
 
@@ -144,10 +119,9 @@ class MergeEntry:
     """One entry of a library: which adapters, and what to make of them.
 
     Attributes:
-        recipe: What to make; of a grouped entry, of each group, which adds its number to the name.
+        recipe: What to make.
         adapters: Names, globs or URIs of the adapters; empty for all.
         where: An SQL condition over the catalog's `adapters`; empty for all.
-        groups: How they are grouped; None for one merge of all.
         output: Where it goes, if not below the library's output.
         site_ranks: Merged rank of sites, by name or glob, where that is not the recipe's.
     """
@@ -155,7 +129,6 @@ class MergeEntry:
     recipe: Recipe
     adapters: tuple[str, ...] = ()
     where: str = ""
-    groups: Grouping | None = None
     output: str = ""
     site_ranks: Mapping[str, int] = field(default_factory=dict)
 
@@ -299,7 +272,6 @@ def _entry(recipe: Recipe, merge: _Merge, site_ranks: Mapping[str, int]) -> Merg
         recipe=recipe,
         adapters=tuple(merge.adapters or ()),
         where=merge.where or "",
-        groups=merge.groups,
         output=merge.output or "",
         site_ranks=site_ranks,
     )
@@ -332,7 +304,7 @@ def _path(location: tuple[str | int, ...]) -> str:
 def _nearest(key: str, parent: tuple[str | int, ...]) -> str:
     model: type[BaseModel] = _File
     for part in parent:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in model.model_fields:  # else the name of a site
             model = _model_of(model.model_fields[part].annotation) or model
     near = get_close_matches(key, list(model.model_fields), n=1)
     return f"Did you mean {near[0]}?" if near else f"There are {', '.join(model.model_fields)}"

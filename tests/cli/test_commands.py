@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from click.testing import CliRunner
 
 import lego_ray
 from lego_ray.cli import method_options, options
+from lego_ray.cli.main import cli
 from lego_ray.methods.in_bases import Inner
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.registry import METHODS
@@ -231,3 +233,22 @@ def test_a_runner_is_made_without_torch(name: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_build_makes_a_library(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 3)
+    recipe = tmp_path / "library.yaml"
+    recipe.write_text(
+        f"sources: [{zoo}]\ndefaults: {{rank: 2}}\n"
+        "merges:\n  - {name: all, options: {n_init: 1}}\n  - {name: two, adapters: [a0, a1]}\n"
+    )
+    asked = ["build", str(recipe), "--output", str(tmp_path / "out"), "--runner", "inline"]
+    done = CliRunner().invoke(cli, [*asked, "--json"])
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert [(m["name"], len(m["adapters"])) for m in record["merges"]] == [("all", 3), ("two", 2)]
+    assert (tmp_path / "out/two/adapter_config.json").exists()
+    again = CliRunner().invoke(cli, asked)
+    assert again.exit_code == 0
+    assert again.stdout.count("already published") == 2
+    assert "2 merges of 3 adapters" in again.stdout

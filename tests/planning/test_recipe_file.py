@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from lego_ray.errors import RecipeError
-from lego_ray.planning.recipe_file import Grouping, LibraryRecipe, parse_recipe_file
+from lego_ray.planning.recipe_file import LibraryRecipe, parse_recipe_file
 
 GOOD = """
 sources: [zoo, s3://zoo/more]
@@ -28,10 +28,6 @@ merges:
     method: svd
     exclude: [bad*]
     output_scale: 0.5
-  - name: families
-    groups: auto
-  - name: five
-    groups: {count: 5, alone_below: 0.1}
 """
 
 
@@ -51,7 +47,7 @@ def test_what_a_file_says() -> None:
     library = parse(GOOD)
     assert library.sources == ("zoo", "s3://zoo/more")
     assert (library.catalog, library.output) == ("catalog", "library")
-    first, french, sums, families, five = library.entries
+    first, french, sums = library.entries
     assert first.where == "tags.task = 'summarise' and rank <= 16"
     assert (first.recipe.rank, first.recipe.seed, first.recipe.full_weights) == (16, 3, "drop")
     assert first.recipe.options["n_init"] == 3
@@ -65,9 +61,6 @@ def test_what_a_file_says() -> None:
         ("bad*",),
         0.5,
     )
-    assert families.groups == Grouping(count="auto")
-    assert five.groups == Grouping(count=5, alone_below=0.1)
-    assert first.groups is None
 
 
 def test_every_fault_is_named_with_its_path() -> None:
@@ -78,8 +71,8 @@ def test_every_fault_is_named_with_its_path() -> None:
         defaults: {rank: 16, sead: 1}
         merges:
           - {name: one, rnak: 3}
-          - {name: two, rank: "4", groups: {cuont: 3}}
-          - {name: th/ree, groups: 0}
+          - {name: two, rank: "4", sites: {q_proj: {rnk: 3}}}
+          - {name: th/ree}
           - {}
         """
     ) == [
@@ -87,9 +80,8 @@ def test_every_fault_is_named_with_its_path() -> None:
         "defaults.sead: no such key. Did you mean seed?",
         "merges[0].rnak: no such key. Did you mean rank?",
         "merges[1].rank: '4'; expected auto or a whole number of at least 1",
-        "merges[1].groups.cuont: no such key. Did you mean count?",
+        "merges[1].sites.q_proj.rnk: no such key. Did you mean rank?",
         "merges[2].name: 'th/ree'; expected at most 200 letters, digits, dots, dashes and underscores",
-        "merges[2].groups.count: 0; expected auto or a whole number of at least 1",
         "merges[3].name: missing",
         "catlog: no such key. Did you mean catalog?",
     ]
