@@ -39,11 +39,6 @@ def markdown(results: Results) -> str:
             ("merge", "mean", "against paper", *settings["zoos"], "scale", "validation"),
             [_tuned_row(r, settings["zoos"]) for r in results["bounds"] + results["tuned"]],
         ),
-        "## As they come, no data needed",
-        _table(
-            ("merge", "mean", "against paper", *settings["zoos"], "validation", "its difference"),
-            [_preset_row(r, settings["zoos"]) for r in results.get("as_they_come", ())],
-        ),
         "## Task by task, scale tuned",
         _table(
             ("merge", *settings["tasks"]),
@@ -53,6 +48,21 @@ def markdown(results: Results) -> str:
             ],
         ),
     ]
+    if results.get("as_they_come"):
+        parts += [
+            "## As they come, no data needed",
+            _table(
+                (
+                    "merge",
+                    "mean",
+                    "against paper",
+                    *settings["zoos"],
+                    "validation",
+                    "its difference",
+                ),
+                [_preset_row(r, settings["zoos"]) for r in results["as_they_come"]],
+            ),
+        ]
     for key, title in (
         ("mixed", "## Adapters of ranks 4, 8 and 16, merged at rank 8, scale tuned"),
         ("by_rank", "## Accuracy against k (first zoo of separate starts, scale tuned at rank 8)"),
