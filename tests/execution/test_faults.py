@@ -44,7 +44,7 @@ def test_a_store_that_fails_now_and_then_changes_no_byte(
     with fault_proxy(s3_env.endpoint_url) as proxy, monkeypatch.context() as patch:
         # A connection breaks off, often within a body, each time it has carried this much.
         proxy.cut_after = 6_000
-        proxy.faults = ["truncate", "reset", "truncate", "slow_down", "truncate", "lose_answer"] * 6
+        proxy.faults = ["truncate", "reset", "truncate", "slow_down", "truncate", "lose_answer"] * 3
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint_url)
         record = lego_ray.merge(
             f"{root}/zoo",
