@@ -206,8 +206,14 @@ class Catalog:
         Raises:
             CatalogVersionMismatch: If a table is of another schema version.
         """
-        for table in self.tables():
-            check_current(self.table_uri(table), self.open(table))
+        for table in TABLES:
+            try:
+                handle = self.open(
+                    table
+                )  # to ask whether it exists would hold up all other threads
+            except CatalogNotFound:
+                continue
+            check_current(self.table_uri(table), handle)
 
     def open_or_create(self, table: str) -> DeltaTable:
         """Opens a table to write to, making it empty if there is none; any number may do so at once.
