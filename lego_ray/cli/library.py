@@ -11,6 +11,7 @@ from lego_ray.cli import options
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+from lego_ray.cli.running import starting
 
 
 @click.command()
@@ -63,12 +64,7 @@ def build(as_json: bool, log: str, **given: Any) -> None:
 
 
 def _build(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
-    from lego_ray.execution.runner import make_runner
-
-    where = {key: given.pop(key) for key in ("address", "workers", "gpus")}
-    runner = make_runner(given.pop("runner"), **where)
-    runner.start()  # while torch is imported
-    last.callback(runner.close)
+    runner = starting(given, last)
     from lego_ray.cli.progress import SiteProgress
     from lego_ray.execution.building import build as call
 

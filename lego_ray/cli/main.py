@@ -17,6 +17,7 @@ from lego_ray.cli.library import build
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.publish import publish
+from lego_ray.cli.running import starting
 from lego_ray.cli.status import status
 from lego_ray.errors import LegoRayError
 
@@ -274,16 +275,10 @@ def main() -> None:
 
 
 def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
-    from lego_ray.execution.runner import make_runner
     from lego_ray.planning.rank_options import asked_rank
 
     asked_rank(given["rank"], given["rank_error"], given["rank_budget"])  # before Ray is started
-    where = {key: given.pop(key) for key in ("address", "workers", "gpus")}
-    runner = make_runner(given.pop("runner"), **where)
-    # Ray comes up while torch is imported. On an error it is left to the end of this process, so
-    # that the message need not wait for it.
-    runner.start()
-    last.callback(runner.close)
+    runner = starting(given, last)
     from lego_ray.cli.progress import SiteProgress
     from lego_ray.execution import api
 

@@ -68,8 +68,8 @@ def build(
     are kept beside its output until it is published, nothing is overwritten, and a build that was
     stopped, called again, goes on. Merges that are published already are left as they are.
 
-    Bytes are read again for a site that does not fit a worker for all merges at once, to choose ranks,
-    and to group adapters.
+    Bytes are read again for a site that does not fit a worker for all merges at once, and to choose
+    ranks.
 
     Args:
         recipe: The recipe file: a path or `s3://bucket/key`.

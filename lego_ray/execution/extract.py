@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import AdapterRefused, LegoRayError
-from lego_ray.execution.task import GroupTask, SourceSlice
+from lego_ray.execution.task import GroupTask, SourceKey, SourceSlice
 from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
 from lego_ray.formats.record import TensorSpan
 from lego_ray.numerics.msu import lengths, msu_rows
@@ -24,6 +24,23 @@ from lego_ray.storage.open import open_store
 
 # Rows of one adapter at a site and d_in, to the rows that are pooled.
 Prepare = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read of one source.
+
+    Attributes:
+        buffers: The bytes of each tensor, by its name.
+        hashes: Hex sha256 over each one's type, shape and bytes.
+        bytes_read: Bytes fetched.
+        requests: Requests made.
+    """
+
+    buffers: Mapping[str, memoryview]
+    hashes: Mapping[str, str]
+    bytes_read: int
+    requests: int
 
 
 @dataclass(slots=True)
@@ -66,31 +83,60 @@ def extract(
     """
     started = time.perf_counter()
     found = Extraction()
-    builders = builders_of(task)
-    for source, store, buffers in read_ahead(task.sources):
-        spans = list(source.spans())
-        by_name = {span.name: data for span, data in zip(spans, buffers, strict=True)}
-        found.bytes_read += store.bytes_read
-        found.requests += store.requests
-        found.tensor_hashes[source.adapter] = tuple(
-            (span.name, tensor_hash(span, by_name[span.name])) for span in spans
-        )
-        found.full_weights.update(
-            (span.name, bytes(by_name[span.name])) for span in source.full_weights
-        )
-        try:
-            scalings: dict[str, float] | None = {} if as_stored else None
-            add_rows(builders, source, by_name, prepare, scalings)
-            found.scalings[source.adapter] = scalings or {}
-        except AdapterRefused as error:
-            found.quarantined[source.adapter] = error
-    if not found.quarantined:
-        found.pools = {site: builder.build() for site, builder in builders.items()}
+    builders = _builders(task)
+    for source, read in read_ahead(task.sources):
+        found.bytes_read += read.bytes_read
+        found.requests += read.requests
+        _take(found, builders, source, read, prepare, as_stored)
+    _build(found, builders)
     found.seconds = time.perf_counter() - started
     return found
 
 
-def builders_of(task: GroupTask) -> dict[str, PoolBuilder]:
+def pool_read(task: GroupTask, reads: Mapping[SourceKey, Read], prepare: Prepare) -> Extraction:
+    """What `extract` would find, of sources that were read before; it counts no reading.
+
+    Args:
+        task: What to pool.
+        reads: What was read of each of its sources, and maybe more, by `SourceSlice.key`.
+        prepare: As for `extract`.
+    """
+    found, builders = Extraction(), _builders(task)
+    for source in task.sources:
+        _take(found, builders, source, reads[source.key], prepare, as_stored=False)
+    _build(found, builders)
+    return found
+
+
+def _take(
+    found: Extraction,
+    builders: Mapping[str, PoolBuilder],
+    source: SourceSlice,
+    read: Read,
+    prepare: Prepare,
+    as_stored: bool,
+) -> None:
+    """Adds what was read of a source to an extraction."""
+    found.tensor_hashes[source.adapter] = tuple(
+        (span.name, read.hashes[span.name]) for span in source.spans()
+    )
+    found.full_weights.update(
+        (span.name, bytes(read.buffers[span.name])) for span in source.full_weights
+    )
+    try:
+        scalings: dict[str, float] | None = {} if as_stored else None
+        _add_rows(builders, source, read.buffers, prepare, scalings)
+        found.scalings[source.adapter] = scalings or {}
+    except AdapterRefused as error:
+        found.quarantined[source.adapter] = error
+
+
+def _build(found: Extraction, builders: Mapping[str, PoolBuilder]) -> None:
+    if not found.quarantined:
+        found.pools = {site: builder.build() for site, builder in builders.items()}
+
+
+def _builders(task: GroupTask) -> dict[str, PoolBuilder]:
     """A pool to fill for each of a task's sites."""
     rows = Counter[str]()
     for source in task.sources:
@@ -106,12 +152,12 @@ def content_hash(tensor_hashes: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def add_rows(
+def _add_rows(
     builders: Mapping[str, PoolBuilder],
     source: SourceSlice,
     buffers: Mapping[str, memoryview],
     prepare: Prepare,
-    scalings: dict[str, float] | None = None,
+    scalings: dict[str, float] | None,
 ) -> None:
     """Adds an adapter's MSUs at every site, or at none if one of them is bad.
 
@@ -143,7 +189,7 @@ def add_rows(
         builders[site].add(source.adapter, pooled, long)
 
 
-def tensor_hash(span: TensorSpan, data: memoryview) -> str:
+def _tensor_hash(span: TensorSpan, data: memoryview) -> str:
     """Hex sha256 over a tensor's type, shape and bytes."""
     shape = ",".join(map(str, span.shape))
     digest = hashlib.sha256(f"{span.dtype} {shape}\n".encode())
@@ -151,21 +197,28 @@ def tensor_hash(span: TensorSpan, data: memoryview) -> str:
     return digest.hexdigest()
 
 
-def _read(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:
+def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:
     store = open_store(source.folder)
     ranges = [ByteRange(span.start, span.end) for span in source.spans()]
     return source, store, store.read_ranges(source.weights_key, ranges)
 
 
-def read_ahead(
-    sources: Sequence[SourceSlice],
-) -> Iterator[tuple[SourceSlice, Store, Sequence[memoryview]]]:
+def read_ahead(sources: Sequence[SourceSlice]) -> Iterator[tuple[SourceSlice, Read]]:
     """Reads sources in order, a few ahead of the one being decoded."""
     with ThreadPoolExecutor(max_workers=READ_AHEAD) as threads:
         waiting: deque[Future[tuple[SourceSlice, Store, Sequence[memoryview]]]] = deque()
         for source in sources:
             if len(waiting) == READ_AHEAD:
-                yield waiting.popleft().result()
-            waiting.append(threads.submit(_read, source))
+                yield _hashed(*waiting.popleft().result())
+            waiting.append(threads.submit(_fetch, source))
         while waiting:
-            yield waiting.popleft().result()
+            yield _hashed(*waiting.popleft().result())
+
+
+def _hashed(
+    source: SourceSlice, store: Store, buffers: Sequence[memoryview]
+) -> tuple[SourceSlice, Read]:
+    spans = list(source.spans())
+    by_name = {span.name: data for span, data in zip(spans, buffers, strict=True)}
+    hashes = {span.name: _tensor_hash(span, by_name[span.name]) for span in spans}
+    return source, Read(by_name, hashes, store.bytes_read, store.requests)

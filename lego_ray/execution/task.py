@@ -14,6 +14,8 @@ from lego_ray.planning.plan import GroupPlan, Plan, SitePlan
 from lego_ray.planning.ranks import Spectrum
 from lego_ray.planning.recipe import Recipe
 
+SourceKey = tuple[str, str]  # a URI and a weights file
+
 
 @dataclass(frozen=True, slots=True)
 class SourceSlice:
@@ -36,6 +38,11 @@ class SourceSlice:
     factors: tuple[SiteFactors, ...]
     full_weights: tuple[TensorSpan, ...] = ()
     weight: float = 1.0
+
+    @property
+    def key(self) -> SourceKey:
+        """What tells its adapter from others, in any plan."""
+        return self.uri, self.weights_key
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor to read."""
@@ -185,12 +192,11 @@ def share(index: int, name: str, peak_bytes: int, parts: Sequence[GroupTask]) ->
         peak_bytes: Most memory it takes.
         parts: The merges' tasks.
     """
-    sources: dict[tuple[str, str], SourceSlice] = {}
+    sources: dict[SourceKey, SourceSlice] = {}
     for part in parts:
         for source in part.sources:
-            key = (source.uri, source.weights_key)
-            known = sources.get(key, replace(source, adapter=len(sources), weight=1.0))
-            sources[key] = replace(
+            known = sources.get(source.key, replace(source, adapter=len(sources), weight=1.0))
+            sources[source.key] = replace(
                 known,
                 factors=tuple(dict.fromkeys((*known.factors, *source.factors))),
                 full_weights=tuple(dict.fromkeys((*known.full_weights, *source.full_weights))),

@@ -115,11 +115,16 @@ def _site_plan(tally: Tally, recipe: Recipe, work: PoolCosts, memory_budget: int
     )
 
 
+def layers_of(sites: Sequence[SitePlan]) -> str:
+    """The layers of some sites, in words."""
+    layers = list(dict.fromkeys(layer_of(s.site) or "(no layer)" for s in sites))
+    return layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
+
+
 def _group(batch: Sequence[tuple[Tally, SitePlan]]) -> GroupPlan:
     sites = tuple(site for _, site in batch)
-    layers = list(dict.fromkeys(layer_of(s.site) or "(no layer)" for s in sites))
     return GroupPlan(
-        name=layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
+        name=layers_of(sites),
         sites=sites,
         read_bytes=sum(sum(tally.read_bytes) for tally, _ in batch),
         peak_bytes=_peak(batch),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lego_ray.planning.cutting import TASK_SECONDS, Tally, layer_of
+from lego_ray.planning.cutting import TASK_SECONDS, Tally, layer_of, layers_of
 from lego_ray.planning.plan import WORKER_BYTES, GroupPlan, Plan, SitePlan
 from lego_ray.planning.planner import tally_sites
 
@@ -65,12 +65,14 @@ def cut_jointly(
     sites = _sites(plans)
     groups: list[list[GroupPlan]] = [[] for _ in plans]
     joint: list[JointGroup] = []
+    reads = [_read_bytes(plan) for plan in plans]
     for batch in _batches(sites, memory_budget):
         parts = []
         for number in sorted({number for site in batch for number in site.plans}):
-            mine = [(site, site.plans[number]) for site in batch if number in site.plans]
+            mine = tuple(site.plans[number] for site in batch if number in site.plans)
+            read = sum(reads[number][site.site] for site in mine)
             parts.append((number, len(groups[number])))
-            groups[number].append(_group(mine, plans[number], _peak(batch)))
+            groups[number].append(GroupPlan(layers_of(mine), mine, read, _peak(batch)))
         name = groups[parts[0][0]][-1].name
         joint.append(JointGroup(name, tuple(parts), _peak(batch)))
     together = {site.name for site in sites if _fits([site], memory_budget)}
@@ -126,19 +128,6 @@ def _peak(batch: Sequence[_Site]) -> int:
     return WORKER_BYTES + sum(site.held for site in batch) + max(pools.values()) + workspace
 
 
-def _group(mine: Sequence[tuple[_Site, SitePlan]], plan: Plan, peak_bytes: int) -> GroupPlan:
-    layers = list(dict.fromkeys(layer_of(site.site) or "(no layer)" for _, site in mine))
-    names = {site.site for _, site in mine}
-    read_bytes = sum(
-        span.end - span.start
-        for adapter in plan.adapters
-        for factors in adapter.sites
-        if factors.site in names
-        for span in factors.spans()
-    )
-    return GroupPlan(
-        name=layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}",
-        sites=tuple(site for _, site in mine),
-        read_bytes=read_bytes,
-        peak_bytes=peak_bytes,
-    )
+def _read_bytes(plan: Plan) -> dict[str, int]:
+    """Tensor bytes that a merge reads at each site."""
+    return {t.example.site: sum(t.read_bytes) for t in tally_sites(plan.adapters)}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from difflib import get_close_matches
 
 from lego_ray.errors import NoAdaptersFound
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.weights import means
+from lego_ray.planning.weights import means, nearest_adapter
 
 
 def adapters_named(inventory: Inventory, names: Sequence[str], entry: str) -> list[AdapterRecord]:
@@ -29,7 +28,8 @@ def adapters_named(inventory: Inventory, names: Sequence[str], entry: str) -> li
     for name in names:
         found = {a.uri for a in inventory.adapters if means(name, a.uri)}
         if not found and not any(means(name, uri) for uri in refused):
-            raise _unknown(name, (a.uri for a in inventory.adapters), entry)
+            hint = nearest_adapter(name, (a.uri for a in inventory.adapters))
+            raise NoAdaptersFound(f"merge {entry}", f"no adapter is called {name}", hint)
         taken |= found
     return [a for a in inventory.adapters if a.uri in taken]
 
@@ -37,10 +37,3 @@ def adapters_named(inventory: Inventory, names: Sequence[str], entry: str) -> li
 def without(adapters: Iterable[AdapterRecord], patterns: Collection[str]) -> list[AdapterRecord]:
     """The adapters that no name, glob pattern or URI means."""
     return [a for a in adapters if not any(means(pattern, a.uri) for pattern in patterns)]
-
-
-def _unknown(name: str, uris: Iterable[str], entry: str) -> NoAdaptersFound:
-    names = sorted({uri.rstrip("/").rsplit("/", 1)[-1] for uri in uris})
-    near = get_close_matches(name, names, 1) or get_close_matches(name.rsplit("/", 1)[-1], names, 1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10])}."
-    return NoAdaptersFound(f"merge {entry}", f"no adapter is called {name}", hint)

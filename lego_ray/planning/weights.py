@@ -53,7 +53,8 @@ def weights_of(inventory: Inventory, weights: Mapping[str, float]) -> tuple[floa
     """
     for name in weights:
         if not any(means(name, uri) for uri in _uris(inventory)):
-            raise _unknown(name, _uris(inventory))
+            hint = nearest_adapter(name, _uris(inventory))
+            raise InvalidOption(FLAG, f"no adapter is called {name}", hint)
     return tuple(_weight(adapter.uri, weights) for adapter in inventory.adapters)
 
 
@@ -123,8 +124,8 @@ def _uris(inventory: Inventory) -> Iterator[str]:
     yield from (refused.uri for refused in inventory.refused)
 
 
-def _unknown(name: str, uris: Iterable[str]) -> InvalidOption:
+def nearest_adapter(name: str, uris: Iterable[str]) -> str:
+    """What to do about a name that means none of some adapters: the nearest name, or those there are."""
     names = sorted({uri.rstrip("/").rsplit("/", 1)[-1] for uri in uris})
     near = get_close_matches(name, names, 1) or get_close_matches(name.rsplit("/", 1)[-1], names, 1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10])}."
-    return InvalidOption(FLAG, f"no adapter is called {name}", hint)
+    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10])}."

@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import lego_ray
+from lego_ray.errors import StoreUnavailable
+from lego_ray.storage.file import FileStore
 from tests.zoo import Site, write_zoo
 
 # Makes a site of theirs take a tenth of a second or so.
@@ -77,3 +81,18 @@ def finish(command: list[str], **environ: str) -> dict[str, Any]:
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err[-3000:]
     return dict(json.loads(out))
+
+
+def fails_after(survived: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Makes the disk fail after so many files were written; returns their keys as they come."""
+    real, written = FileStore.create, list[str]()
+
+    def fails(store: FileStore, key: str, data: bytes) -> None:
+        if not key.startswith(".lego-ray-probe"):
+            if len(written) == survived:
+                raise StoreUnavailable(store.uri, "the disk is gone")
+            written.append(key)
+        real(store, key, data)
+
+    monkeypatch.setattr(FileStore, "create", fails)
+    return written

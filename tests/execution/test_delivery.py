@@ -23,7 +23,7 @@ from lego_ray.errors import (
     VerificationFailed,
 )
 from lego_ray.storage import open_store
-from lego_ray.storage.file import FileStore
+from tests.execution.runs import fails_after
 from tests.zoo import CONFIG, WEIGHTS, files_of, write_adapter, write_zoo
 
 MANIFEST = "lego_ray_manifest.json"
@@ -114,16 +114,7 @@ def test_what_is_there_is_left_alone(dry_run: bool, place: Path, tmp_path: Path)
 def test_the_configuration_appears_last_whatever_write_fails(
     survived: int, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, written = FileStore.create, []
-
-    def fails(store: FileStore, key: str, data: bytes) -> None:
-        if not key.startswith(".lego-ray-probe"):
-            if len(written) == survived:
-                raise StoreUnavailable(store.uri, "the disk is gone")
-            written.append(key)
-        real(store, key, data)
-
-    monkeypatch.setattr(FileStore, "create", fails)
+    written = fails_after(survived, monkeypatch)
     with pytest.raises(StoreUnavailable):
         lego_ray.publish(place / "first", to=tmp_path / "copy")
     monkeypatch.undo()

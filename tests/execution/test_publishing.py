@@ -11,7 +11,7 @@ import pytest
 import lego_ray
 from lego_ray.errors import BadInput, OutputExists, StorageError, StoreUnavailable
 from lego_ray.execution import merging
-from lego_ray.storage.file import FileStore
+from tests.execution.runs import fails_after
 from tests.zoo import CONFIG, WEIGHTS, files_of, write_adapter, write_zoo
 
 MANIFEST = "lego_ray_manifest.json"
@@ -167,16 +167,7 @@ def test_the_configuration_appears_last_whatever_write_fails(
     survived: int, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merge(zoo, tmp_path / "wanted", name="m")
-    real, written = FileStore.create, []
-
-    def fails(store: FileStore, key: str, data: bytes) -> None:
-        if not key.startswith(".lego-ray-probe"):
-            if len(written) == survived:
-                raise StoreUnavailable(store.uri, "the disk is gone")
-            written.append(key)
-        real(store, key, data)
-
-    monkeypatch.setattr(FileStore, "create", fails)
+    written = fails_after(survived, monkeypatch)
     with pytest.raises(StoreUnavailable):
         merge(zoo, tmp_path / "m")
     monkeypatch.undo()
