@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.fixture_packages import DEFAULT_CACHE
 from jobs.quality import page
-from jobs.quality.candidates import AS_THEY_COME, CANDIDATES, PAPER, SHORT_LIST
+from jobs.quality.candidates import AS_THEY_COME, CANDIDATES, PAPER, PRUNED, SHORT_LIST
 from jobs.quality.classifier import Classifier
 from jobs.quality.evaluations import Evaluations
 from jobs.quality.language import KINDS, Reader, train_language_zoo
@@ -58,7 +58,7 @@ def classification(folder: Path, cache: Path, workers: int) -> dict[str, Any]:
             "as_they_come": as_it_is(study, AS_THEY_COME, MAIN, RANK, PAPER.label),
             "mixed": mixed_ranks(study, SHORT_LIST, PAPER.label),
             "by_rank": by_rank(study, chosen, BY_RANK, MAIN[0]),
-            "pruning": pruning(study, AS_THEY_COME, MAIN[0]),
+            "pruning": pruning(study, PRUNED, MAIN[0]),
             "constructed": with_constructed(study, chosen),
         }
     finally:

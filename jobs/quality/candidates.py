@@ -48,19 +48,35 @@ SHORT_LIST = tuple(
 )
 
 
-def _presets(label: str, method: str, options: Mapping[str, object]) -> list[Candidate]:
+def _presets(
+    label: str, method: str, options: Mapping[str, object], factors: tuple[float, ...]
+) -> list[Candidate]:
     return [
         Candidate(
             f"{label}, {c:g} x source-norm",
             method,
             {**options, "output_scale": f"source-norm*{c:g}"},
         )
-        for c in (1, 1.4, 2)
+        for c in factors
     ]
 
 
+# What needs no data: the scale is a rule, from the sources alone.
 AS_THEY_COME = (
     PAPER,
-    *_presets("lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}),
-    *_presets("svd", "svd", {}),
+    *_presets("lego", "lego", {}, (1.4, 2)),
+    *_presets(
+        "lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}, (1, 1.4, 2)
+    ),
+    *_presets("svd", "svd", {}, (1, 1.4, 2)),
+    *_presets("iso", "iso", {}, (1, 1.4, 2)),
+    *_presets("core_space, TIES", "core_space", {}, (1.4, 2)),
+)
+
+# Of one adapter there is nothing to agree on: what is left of a method is how it drops ranks.
+PRUNED = (
+    PAPER,
+    *_presets("lego", "lego", {}, (1,)),
+    *_presets("lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}, (1,)),
+    *_presets("svd", "svd", {}, (1,)),
 )

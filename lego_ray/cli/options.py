@@ -30,6 +30,7 @@ METHODS = (
     "knots",
     "ctm",
 )
+PRESETS = ("paper",)
 DTYPES = ("majority", "F32", "BF16", "F16")
 SCALE_RULES = ("source-norm", "sum-fit")
 
@@ -116,8 +117,10 @@ def _numbers(
     return found
 
 
-def _scale(ctx: click.Context, param: click.Parameter, given: str) -> str | float:
+def _scale(ctx: click.Context, param: click.Parameter, given: str | None) -> str | float | None:
     """A number, or the words of a rule, which the recipe knows."""
+    if given is None:
+        return None
     try:
         return float(given)
     except ValueError:
@@ -165,11 +168,15 @@ recipe = all_of(
     ),
     click.option("--name", metavar="N", help="Its name; by default the last part of the output."),
     click.option(
+        "--preset",
+        type=click.Choice(PRESETS),
+        help="Settles method, options and output scale. paper: LoRA-LEGO as published, which is what "
+        "lego does unless told otherwise.",
+    ),
+    click.option(
         "--method",
         type=click.Choice(METHODS),
-        default="lego",
-        show_default=True,
-        help="How to merge.",
+        help="How to merge. [default: lego]",
     ),
     click.option(
         "--seed",
@@ -205,12 +212,10 @@ recipe = all_of(
     click.option(
         "--output-scale",
         callback=_scale,
-        default="1",
-        show_default=True,
         metavar=f"[C|{'|'.join(SCALE_RULES)}]",
         help="Factor on the merged update, whatever the method. source-norm: each module as long as "
         "its sources' updates, in root mean square. sum-fit: as near to their sum as a factor brings "
-        "it. Either may be multiplied: sum-fit*0.5.",
+        "it. Either may be multiplied: sum-fit*0.5. [default: 1]",
     ),
     click.option(
         "--site-scale",

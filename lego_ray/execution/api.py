@@ -86,7 +86,8 @@ def plan(
     rank_budget: int | None = None,
     output: Uri | None = None,
     name: str | None = None,
-    method: str = "lego",
+    preset: str | None = None,
+    method: str | None = None,
     seed: int = 0,
     dtype: str = "majority",
     base_model: str = "",
@@ -94,7 +95,7 @@ def plan(
     exclude: Sequence[str] = (),
     compact: bool = False,
     weights: Mapping[str, float] | None = None,
-    output_scale: float | str = 1.0,
+    output_scale: float | str | None = None,
     site_scales: Mapping[str, float] | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     strict: bool = False,
@@ -115,6 +116,7 @@ def plan(
         rank_budget: As there.
         output: Where the merged adapter would go; gives the name, and is no source itself.
         name: Name the merge will have, part of what is planned; by default from the output.
+        preset: Preset.
         method: Merge method.
         seed: Seed.
         dtype: Element type.
@@ -154,6 +156,7 @@ def plan(
         rank_budget=rank_budget,
         exclude=exclude,
         weights=weights,
+        preset=preset,
         method=method,
         options=options,
         seed=seed,
@@ -195,7 +198,8 @@ def merge(
     rank_error: float | None = None,
     rank_budget: int | None = None,
     name: str | None = None,
-    method: str = "lego",
+    preset: str | None = None,
+    method: str | None = None,
     catalog: Uri | None = None,
     seed: int = 0,
     dtype: str = "majority",
@@ -204,7 +208,7 @@ def merge(
     exclude: Sequence[str] = (),
     compact: bool = False,
     weights: Mapping[str, float] | None = None,
-    output_scale: float | str = 1.0,
+    output_scale: float | str | None = None,
     site_scales: Mapping[str, float] | None = None,
     runner: str | Runner = "ray",
     address: str = "local",
@@ -239,7 +243,9 @@ def merge(
             the sites, each rank to where it lowers that error most, one a site at least. Implies
             `compact`.
         name: Its name in the catalog and model card; by default the last part of `output`.
-        method: Merge method.
+        preset: A name from `methods.presets` that settles method, options and output scale: `paper` is
+            LoRA-LEGO as published. What it settles may not be given otherwise beside it.
+        method: Merge method; None for the preset's, else `lego`.
         catalog: Where its catalog is; made if there is none. None for no catalog.
         seed: Fixes everything random.
         dtype: `majority` of the sources, `F32`, `BF16` or `F16`.
@@ -250,10 +256,10 @@ def merge(
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
         weights: Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant,
             and one of weight 0 is left out.
-        output_scale: Factor on the merged update, after all that the method does; or a rule that
-            gives each site its own: `source-norm`, as long as the root mean square of its sources'
-            updates; `sum-fit`, as near to their sum as a factor brings it. A rule may be multiplied:
-            `sum-fit*0.5`.
+        output_scale: Factor on the merged update, after all that the method does; None for 1, or the
+            preset's. Or a rule that gives each site its own: `source-norm`, as long as the root mean
+            square of its sources' updates; `sum-fit`, as near to their sum as a factor brings it. A
+            rule may be multiplied: `sum-fit*0.5`.
         site_scales: Factor besides on the merged update of sites, by name, last parts of it or glob
             pattern: `{"q_proj": 0.5, "layers.0.*": 2}`.
         runner: `ray`, or `inline` for this process; or a runner, which is stopped
@@ -292,6 +298,7 @@ def merge(
         rank_budget=rank_budget,
         exclude=exclude,
         weights=weights,
+        preset=preset,
         method=method,
         options=options,
         seed=seed,

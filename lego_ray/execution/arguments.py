@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from lego_ray.errors import InvalidOption, ReadOnlyStore
+from lego_ray.methods.presets import how_to_merge
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
 from lego_ray.storage.uri import HubUri, parse_uri
@@ -72,6 +73,10 @@ def recipe_of(
     rank_budget: int | None,
     exclude: Sequence[str],
     weights: Mapping[str, float] | None,
+    preset: str | None,
+    method: str | None,
+    options: Mapping[str, Any],
+    output_scale: float | str | None,
     **given: Any,
 ) -> Recipe:
     """The recipe of a call that makes one merge; what is `given` is a recipe's as it stands.
@@ -84,5 +89,6 @@ def recipe_of(
         **asked_rank(rank, rank_error, rank_budget),
         exclude=tuple(exclude),
         weights={} if weights is None else weights,
+        **how_to_merge(preset, method, options, output_scale),
         **given,
     )

@@ -31,6 +31,7 @@ from pydantic import (
 
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.formats.strict_yaml import YamlFault, load_strict
+from lego_ray.methods.presets import how_to_merge
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
 
@@ -85,6 +86,7 @@ class _Settings(_Model):
     rank: Rank | None = None
     rank_error: float | None = None
     rank_budget: int | None = None
+    preset: Text | None = None
     method: Text | None = None
     options: Mapping[str, Any] | None = None
     seed: int | None = None
@@ -184,7 +186,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
             faults.append(f"{path}.name: {merge.name} is the name of another merge")
         names.add(merge.name)
         settings = _settings(file, merge)
-        found = list(_faults_of(settings, path))
+        found = [*_preset_taken(settings, path), *_faults_of(settings, path)]
         faults += found
         site_ranks = {n: own.rank for n, own in _sites(file, merge).items() if own.rank is not None}
         if site_ranks and settings.get("rank", "auto") == "auto":
@@ -206,6 +208,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
 
 
 _RANKS = ("rank", "rank_error", "rank_budget")
+_HOW = ("preset", "method", "options", "output_scale")
 
 
 def _settings(file: _File, merge: _Merge) -> dict[str, Any]:
@@ -213,6 +216,10 @@ def _settings(file: _File, merge: _Merge) -> dict[str, Any]:
     names = [name for name in _Settings.model_fields if name != "sites"]
     given = {n: getattr(merge, n) for n in names if getattr(merge, n) is not None}
     common = {n: getattr(file.defaults, n) for n in names if getattr(file.defaults, n) is not None}
+    if "preset" in given:
+        common = {n: value for n, value in common.items() if n not in _HOW}
+    elif "method" in given:
+        common.pop("preset", None)
     if given.get("method", common.get("method")) == common.get("method"):
         given["options"] = {**common.get("options", {}), **given.get("options", {})}
     else:
@@ -223,6 +230,19 @@ def _settings(file: _File, merge: _Merge) -> dict[str, Any]:
     settings["exclude"] = tuple(settings.get("exclude", ()))
     scales = {name: own.scale for name, own in _sites(file, merge).items() if own.scale is not None}
     return {**settings, "site_scales": scales} if scales else settings
+
+
+def _preset_taken(settings: dict[str, Any], path: str) -> Iterator[str]:
+    """Puts what a preset stands for in its place."""
+    if preset := settings.pop("preset", None):
+        given = (settings.get(name) for name in ("method", "options", "output_scale"))
+        method, options, scale = given
+        try:
+            settings |= how_to_merge(preset, method, options or {}, scale)
+        except InvalidOption as error:
+            where = error.where.removeprefix("--").replace("-", "_")
+            inner = where if where in _HOW else f"options.{where}"
+            yield f"{path}.{inner}: {_said(error)}"
 
 
 def _sites(file: _File, merge: _Merge) -> Mapping[str, SiteOverride]:

@@ -18,6 +18,7 @@ from lego_ray.cli import method_options, options
 from lego_ray.cli.main import cli
 from lego_ray.methods.in_bases import Inner
 from lego_ray.methods.lego import Basis, Distance
+from lego_ray.methods.presets import PRESETS
 from lego_ray.methods.registry import METHODS
 from lego_ray.methods.scaling import RULES
 from lego_ray.numerics.reweight import ParameterNorm
@@ -33,6 +34,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_choices_written_out_are_those_of_their_rooms() -> None:
     assert tuple(METHODS) == options.METHODS
+    assert tuple(PRESETS) == options.PRESETS
     assert DTYPES == options.DTYPES
     assert RULES == options.SCALE_RULES
     assert get_args(Distance) == method_options.DISTANCES

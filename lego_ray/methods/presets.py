@@ -1,0 +1,91 @@
+"""Methods with all that matters about them settled, under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lego_ray.errors import InvalidOption
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What a name stands for; what it leaves open, such as `n_init`, may be given beside it.
+
+    Attributes:
+        method: Name of the method.
+        options: Its options that are settled.
+        output_scale: As in `Recipe`.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    output_scale: float | str = 1.0
+
+    def settled(self) -> dict[str, Any]:
+        """All that it settles, by name."""
+        return {"method": self.method, **self.options, "output_scale": self.output_scale}
+
+
+PRESETS: Mapping[str, Preset] = {
+    # arXiv 2409.16167, in full, so that it stays what it is whatever `lego`'s defaults become.
+    "paper": Preset(
+        "lego",
+        {
+            "distance": "euclidean",
+            "normalise": False,
+            "basis": "raw",
+            "balance": False,
+            "align_signs": False,
+            "parameter_reweight": "inf",
+            "output_reweight": "source-rank",
+        },
+    ),
+}
+DEFAULT_METHOD = "lego"
+
+
+def how_to_merge(
+    preset: str | None,
+    method: str | None,
+    options: Mapping[str, Any],
+    output_scale: float | str | None,
+) -> dict[str, Any]:
+    """A recipe's method, options and output scale, of what was given and a preset.
+
+    Args:
+        preset: A key of `PRESETS`, or None.
+        method: Name of a method; None if none was given.
+        options: The method's options that were given.
+        output_scale: Factor or rule; None if none was given.
+
+    Returns:
+        `method`, `options` and `output_scale`.
+
+    Raises:
+        InvalidOption: If there is no such preset, or it settles what was given otherwise.
+    """
+    if preset is None:
+        return {
+            "method": method or DEFAULT_METHOD,
+            "options": dict(options),
+            "output_scale": 1.0 if output_scale is None else output_scale,
+        }
+    if preset not in PRESETS:
+        raise InvalidOption("--preset", f"{preset!r} is not one of {', '.join(PRESETS)}")
+    found = PRESETS[preset]
+    settled = found.settled()
+    asked = {**options, "method": method, "output_scale": output_scale}
+    for name, value in asked.items():
+        if value is not None and name in settled and value != settled[name]:
+            raise InvalidOption(
+                f"--{name.replace('_', '-')}",
+                f"{value!r} is not what --preset {preset} stands for: {settled[name]!r}",
+                "Leave one of the two out.",
+            )
+    return {
+        "method": found.method,
+        "options": {**options, **found.options},
+        "output_scale": found.output_scale,
+    }
