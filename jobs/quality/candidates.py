@@ -16,13 +16,24 @@ class Candidate:
     rank: int | None = None
 
 
-PAPER = Candidate("lego, paper", "lego")
+PAPER = Candidate("lego, paper", "lego", {"preset": "paper"})
+UNSCALED: Mapping[str, object] = {
+    "output_scale": 1
+}  # tuned candidates come at their methods' lengths
 CANDIDATES = (
     PAPER,
-    Candidate("lego, balance, align signs", "lego", {"balance": True, "align_signs": True}),
-    Candidate("lego, SVD basis, align signs", "lego", {"basis": "svd", "align_signs": True}),
-    Candidate("lego, rank-one", "lego", {"distance": "rank-one"}),
-    Candidate("lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}),
+    Candidate(
+        "lego, balance, align signs", "lego", {**UNSCALED, "balance": True, "align_signs": True}
+    ),
+    Candidate(
+        "lego, SVD basis, align signs", "lego", {**UNSCALED, "basis": "svd", "align_signs": True}
+    ),
+    Candidate("lego, rank-one", "lego", {**UNSCALED, "distance": "rank-one"}),
+    Candidate(
+        "lego, SVD basis, rank-one",
+        "lego",
+        {**UNSCALED, "distance": "rank-one", "basis": "svd"},
+    ),
     Candidate("linear", "linear"),
     Candidate("svd", "svd"),
     Candidate("iso", "iso"),
@@ -64,13 +75,13 @@ def _presets(
 # What needs no data: the scale is a rule, from the sources alone.
 AS_THEY_COME = (
     PAPER,
-    *_presets("lego", "lego", {}, (1.4, 2)),
+    *_presets("lego", "lego", {}, (1, 1.4, 2)),
     *_presets(
         "lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}, (1, 1.4, 2)
     ),
     *_presets("svd", "svd", {}, (1, 1.4, 2)),
     *_presets("iso", "iso", {}, (1, 1.4, 2)),
-    *_presets("core_space, TIES", "core_space", {}, (1.4, 2)),
+    *_presets("core_space, TIES", "core_space", {}, (1, 1.4, 2)),
 )
 
 # Of one adapter there is nothing to agree on: what is left of a method is how it drops ranks.

@@ -30,7 +30,7 @@ METHODS = (
     "knots",
     "ctm",
 )
-PRESETS = ("paper",)
+PRESETS = ("paper", "core-space", "iso")
 DTYPES = ("majority", "F32", "BF16", "F16")
 SCALE_RULES = ("source-norm", "sum-fit")
 
@@ -170,8 +170,8 @@ recipe = all_of(
     click.option(
         "--preset",
         type=click.Choice(PRESETS),
-        help="Settles method, options and output scale. paper: LoRA-LEGO as published, which is what "
-        "lego does unless told otherwise.",
+        help="Settles method, options and output scale. paper: LoRA-LEGO as published. core-space, iso: "
+        "what kept most of real tasks.",
     ),
     click.option(
         "--method",
@@ -215,7 +215,8 @@ recipe = all_of(
         metavar=f"[C|{'|'.join(SCALE_RULES)}]",
         help="Factor on the merged update, whatever the method. source-norm: each module as long as "
         "its sources' updates, in root mean square. sum-fit: as near to their sum as a factor brings "
-        "it. Either may be multiplied: sum-fit*0.5. [default: 1]",
+        "it. Either may be multiplied: sum-fit*0.5. "
+        "[default: source-norm for lego without --output-reweight, else 1]",
     ),
     click.option(
         "--site-scale",

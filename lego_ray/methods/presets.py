@@ -42,8 +42,20 @@ PRESETS: Mapping[str, Preset] = {
             "output_reweight": "source-rank",
         },
     ),
+    # Those that kept most on validation in `jobs/results/quality.md`. Neither gives a lone adapter back
+    # as it was.
+    "core-space": Preset("core_space", {"inner": "ties"}, "source-norm*2"),
+    "iso": Preset("iso", {}, "source-norm*2"),
 }
 DEFAULT_METHOD = "lego"
+# A mean of clusters is short; as long as one source it keeps more, and a lone adapter stays itself
+# (`as they come` in `jobs/results/quality.md`).
+LEGO_SCALE = "source-norm"
+
+
+def default_scale(method: str, options: Mapping[str, Any]) -> float | str:
+    """Output scale where none is given: 1, but for `lego` unless its own reweighting is given."""
+    return LEGO_SCALE if method == "lego" and "output_reweight" not in options else 1.0
 
 
 def how_to_merge(
@@ -67,11 +79,10 @@ def how_to_merge(
         InvalidOption: If there is no such preset, or it settles what was given otherwise.
     """
     if preset is None:
-        return {
-            "method": method or DEFAULT_METHOD,
-            "options": dict(options),
-            "output_scale": 1.0 if output_scale is None else output_scale,
-        }
+        method = method or DEFAULT_METHOD
+        if output_scale is None:
+            output_scale = default_scale(method, options)
+        return {"method": method, "options": dict(options), "output_scale": output_scale}
     if preset not in PRESETS:
         raise InvalidOption("--preset", f"{preset!r} is not one of {', '.join(PRESETS)}")
     found = PRESETS[preset]

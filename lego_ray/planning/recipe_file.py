@@ -186,7 +186,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
             faults.append(f"{path}.name: {merge.name} is the name of another merge")
         names.add(merge.name)
         settings = _settings(file, merge)
-        found = [*_preset_taken(settings, path), *_faults_of(settings, path)]
+        found = [*_method_taken(settings, path), *_faults_of(settings, path)]
         faults += found
         site_ranks = {n: own.rank for n, own in _sites(file, merge).items() if own.rank is not None}
         if site_ranks and settings.get("rank", "auto") == "auto":
@@ -232,17 +232,14 @@ def _settings(file: _File, merge: _Merge) -> dict[str, Any]:
     return {**settings, "site_scales": scales} if scales else settings
 
 
-def _preset_taken(settings: dict[str, Any], path: str) -> Iterator[str]:
-    """Puts what a preset stands for in its place."""
-    if preset := settings.pop("preset", None):
-        given = (settings.get(name) for name in ("method", "options", "output_scale"))
-        method, options, scale = given
-        try:
-            settings |= how_to_merge(preset, method, options or {}, scale)
-        except InvalidOption as error:
-            where = error.where.removeprefix("--").replace("-", "_")
-            inner = where if where in _HOW else f"options.{where}"
-            yield f"{path}.{inner}: {_said(error)}"
+def _method_taken(settings: dict[str, Any], path: str) -> Iterator[str]:
+    """Puts a method with its output scale in the place of what was said of them."""
+    preset, method, options, scale = (settings.pop(name, None) for name in _HOW)
+    try:
+        settings |= how_to_merge(preset, method, options or {}, scale)
+    except InvalidOption as error:
+        where = error.where.removeprefix("--").replace("-", "_")
+        yield f"{path}.{where if where in _HOW else f'options.{where}'}: {_said(error)}"
 
 
 def _sites(file: _File, merge: _Merge) -> Mapping[str, SiteOverride]:

@@ -252,7 +252,7 @@ def test_scales_are_taken_from_the_command_line_and_recorded(tmp_path: Path) -> 
 @pytest.mark.parametrize("method", ["lego", "svd"])
 def test_the_output_scale_multiplies_the_update(method: str, scale: float, tmp_path: Path) -> None:
     zoo = mixed_zoo(tmp_path / "zoo")
-    merge(zoo, tmp_path / "m", rank=5, method=method)
+    merge(zoo, tmp_path / "m", rank=5, method=method, output_scale=1)
     options = {"method": method, "output_scale": scale, "catalog": tmp_path / "catalog"}
     merge(zoo, tmp_path / "scaled", rank=5, **options)
     wanted = {site: scale * part for site, part in update_of(tmp_path / "m").items()}
