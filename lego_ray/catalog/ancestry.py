@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lego_ray.catalog.groups import group_of_merge
 from lego_ray.catalog.history import find_merge, list_merges
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
@@ -26,7 +27,8 @@ def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Tabl
         One row an adapter, in the merge's own order: adapter_id; uri (null if it was never
         scanned into this catalog); msus, its ranks that went in; clusters, the merged ranks it
         is part of; weight, the sum of its shares, in merged ranks; merge_id, the merge whose output
-        it is (null if it is none's).
+        it is (null if it is none's); similarity to the others, as in `groups` (null if it was not for
+        that that they were merged).
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
@@ -38,6 +40,8 @@ def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Tabl
     found = shares(catalog, [row["merge_id"]])
     uris = known_uris(catalog)
     made = outputs(merges, uris)
+    grouped = group_of_merge(catalog, row["merge_id"])
+    alike = {r["adapter_id"]: r["similarity"] for r in grouped.to_pylist()}
 
     def column(name: str, kind: pa.DataType) -> pa.Array:
         return pa.array([found.get((row["merge_id"], i), {}).get(name, 0) for i in ids], kind)
@@ -50,6 +54,7 @@ def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Tabl
             "clusters": column("clusters", pa.int64()),
             "weight": column("weight", pa.float64()),
             "merge_id": pa.array([made[i][0] if i in made else None for i in ids], pa.string()),
+            "similarity": pa.array([alike.get(i) for i in ids], pa.float64()),
         }
     )
 

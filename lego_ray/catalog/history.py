@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lego_ray.catalog.groups import group_of_merge
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
@@ -25,10 +26,12 @@ class MergeDetail:
     Attributes:
         merge: Its row of `merges`; maps as dicts.
         sites: Its rows of `merge_sites`, by site.
+        groups: Its adapters' rows of `groups`; none if it is of no group.
     """
 
     merge: dict[str, Any]
     sites: pa.Table
+    groups: pa.Table
 
     def summary(self) -> dict[str, float | int | None]:
         """Sums the sites up: counts and inertia added, errors as mean and worst over sites."""
@@ -66,10 +69,11 @@ def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetai
     """
     row = find_merge(list_merges(catalog).to_pylist(), merge, version)
     row["versions"] = dict(row["versions"])
+    groups = group_of_merge(catalog, row["merge_id"])
     if not catalog.exists("merge_sites"):
-        return MergeDetail(row, TABLES["merge_sites"].schema.empty_table())
+        return MergeDetail(row, TABLES["merge_sites"].schema.empty_table(), groups)
     sites = catalog.dataset("merge_sites").to_table(filter=pc.field("merge_id") == row["merge_id"])
-    return MergeDetail(row, sites.sort_by("site"))
+    return MergeDetail(row, sites.sort_by("site"), groups)
 
 
 def find_merge(

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 # Counts up whenever a column is added or changes its meaning. Every table carries the one it is of:
 # a newer one than this is refused rather than misread, an older one is read and, once it was brought up
-# by `upkeep.migrate`, written. A column that is added comes last in its table and may be null.
-SCHEMA_VERSION = 2
+# by `upkeep.migrate`, written. A column that is added comes last in its table and may be null; a table
+# that is added is made when something is first written to it.
+SCHEMA_VERSION = 3
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -208,8 +209,50 @@ _MSUS = TableSpec(
     ),
 )
 
+_GROUPS = TableSpec(
+    "groups",
+    "One row for each adapter of a grouping: which group it was put in, or that it stays alone. Written "
+    "once all merges of the groups are in `merges`. Since version 3.",
+    (
+        Column(
+            "grouping_id",
+            _STRING,
+            "Hex sha256 of the grouping: name, adapters, how they were grouped, and the merges.",
+        ),
+        Column("name", _STRING, "Name of the recipe's entry; its groups are called `name-1`, ..."),
+        Column("group_name", _STRING, "Name of its group and of that merge; null if alone.", True),
+        Column("merge_id", _STRING, "The merge of its group; null if alone.", True),
+        Column("adapter_id", _STRING, "The adapter."),
+        Column("uri", _STRING, "Where it was read."),
+        Column(
+            "status", _STRING, "`member`: merged with its group; `alone`: left out of the merges."
+        ),
+        Column(
+            "similarity",
+            _DOUBLE,
+            "Mean cosine of its update to those of the group's other members; null if alone.",
+            True,
+        ),
+        Column("nearest_group", _STRING, "The other group it is most like; null if none.", True),
+        Column(
+            "nearest_similarity",
+            _DOUBLE,
+            "Mean cosine of its update to those of that group; null if there is none.",
+            True,
+        ),
+        Column(
+            "silhouette",
+            _DOUBLE,
+            "Mean silhouette of the cut, by which `auto` chooses the number of groups; null where it "
+            "is not defined, as for one group.",
+            True,
+        ),
+        Column("found_at", _TIME, "When this was recorded (UTC)."),
+    ),
+)
+
 TABLES: Mapping[str, TableSpec] = MappingProxyType(
-    {spec.name: spec for spec in (_ADAPTERS, _MERGES, _MERGE_SITES, _MSUS)}
+    {spec.name: spec for spec in (_ADAPTERS, _MERGES, _MERGE_SITES, _MSUS, _GROUPS)}
 )
 
 # Tables whose rows count only once their merge has its row in `merges`.

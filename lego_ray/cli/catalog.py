@@ -37,7 +37,7 @@ def catalog() -> None:
 @at
 @options.as_json
 def sql(query: str, catalog: str, at: str | None, as_json: bool) -> None:
-    """Answer one SELECT over the tables adapters, merges, merge_sites and msus.
+    """Answer one SELECT over the tables adapters, merges, merge_sites, msus and groups.
 
     \b
     Example:
@@ -68,18 +68,24 @@ def list_(catalog: str, at: str | None, as_json: bool) -> None:
 @at
 @options.as_json
 def show(merge: str, catalog: str, version: int | None, at: str | None, as_json: bool) -> None:
-    """Show one merge, by its name or merge_id, and its sites."""
+    """Show one merge, by its name or merge_id, its sites, and the group it was made of."""
     from lego_ray import catalog as calls
 
     detail = calls.show(catalog, merge, version=version, at=at)
     if as_json:
         sites = [_json_row(row) for row in detail.sites.to_pylist()]
         merged = _json_row(detail.merge)
-        print_json({"merge": merged, "summary": detail.summary(), "sites": sites})
+        groups = [_json_row(row) for row in detail.groups.to_pylist()]
+        told = {"merge": merged, "summary": detail.summary(), "sites": sites, "groups": groups}
+        print_json(told)
         return
     print_fields({**detail.merge, **detail.summary()})
     click.echo()
     _print_rows(detail.sites.drop_columns(["merge_id"]), as_json)
+    if detail.groups.num_rows:
+        click.echo()
+        shown = ["group_name", "uri", "similarity", "nearest_group", "nearest_similarity"]
+        _print_rows(detail.groups.select(shown), as_json)
 
 
 @catalog.command()

@@ -69,6 +69,7 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[s
     opened = open_catalog(catalog)
     rows = list_merges(opened).to_pylist()
     details = _read_details(opened)
+    groups = _read_groups(opened)
     known = set()
     if opened.exists("adapters"):
         known = set(opened.read("adapters", ["adapter_id"])["adapter_id"].to_pylist())
@@ -80,6 +81,7 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[s
         found = [
             *_check_row(opened, row, ids, names, known),
             *_check_details(opened, row, details.get(row["merge_id"], _Details())),
+            *_check_groups(opened, row, groups.get(row["merge_id"], {})),
             *_check_output(row, deep),
         ]
         return [{**about, "where": where, "problem": problem} for where, problem in found]
@@ -154,6 +156,17 @@ def _check_details(catalog: Catalog, row: Mapping[str, Any], found: _Details) ->
         )
 
 
+def _check_groups(catalog: Catalog, row: Mapping[str, Any], found: dict[str, list[str]]) -> _Found:
+    """Each grouping that a merge is of has put together what was merged."""
+    for grouping, adapters in sorted(found.items()):
+        if sorted(adapters) != sorted(row["adapter_ids"]):
+            yield (
+                catalog.table_uri("groups"),
+                f"grouping {grouping[:12]} has {len(adapters)} adapters in its group, and they are not "
+                f"the {len(row['adapter_ids'])} that were merged",
+            )
+
+
 def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
     uri = row["output_uri"]
     try:
@@ -223,6 +236,17 @@ def _read_details(catalog: Catalog) -> dict[str, _Details]:
                 details.msus[site] += row["count_all"]
                 details.highest[site] = max(details.highest.get(site, 0), row["cluster_max"])
                 details.adapters.add(row["adapter_id"])
+    return found
+
+
+def _read_groups(catalog: Catalog) -> dict[str, dict[str, list[str]]]:
+    """The adapters put together for each merge, by merge and grouping."""
+    found: dict[str, dict[str, list[str]]] = {}
+    if catalog.exists("groups"):
+        names = ["merge_id", "grouping_id", "adapter_id"]
+        for row in catalog.read("groups", names).to_pylist():
+            mine = found.setdefault(row["merge_id"], {}).setdefault(row["grouping_id"], [])
+            mine.append(row["adapter_id"])
     return found
 
 

@@ -95,6 +95,24 @@ def msu(**changes: Any) -> dict[str, Any]:
     }
 
 
+def group(**changes: Any) -> dict[str, Any]:
+    return {
+        "grouping_id": "g" * 64,
+        "name": "help",
+        "group_name": "help-1",
+        "merge_id": None,
+        "adapter_id": "a" * 64,
+        "uri": "/zoo/a",
+        "status": "member",
+        "similarity": 0.5,
+        "nearest_group": None,
+        "nearest_similarity": None,
+        "silhouette": None,
+        "found_at": NOW,
+        **changes,
+    }
+
+
 def details(merge_id: str = "m" * 64) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Two sites of one merge; adapter a gave two ranks to each, adapter b one to the first."""
     sites = [site(merge_id=merge_id, site=name) for name in ("layers.1.q_proj", "layers.0.q_proj")]

@@ -73,8 +73,17 @@ def test_each_adapters_share_is_counted(catalog: Catalog) -> None:
             "clusters": 4,
             "weight": 2.0,
             "merge_id": None,
+            "similarity": None,
         },
-        {"adapter_id": B, "uri": None, "msus": 1, "clusters": 1, "weight": 0.5, "merge_id": None},
+        {
+            "adapter_id": B,
+            "uri": None,
+            "msus": 1,
+            "clusters": 1,
+            "weight": 0.5,
+            "merge_id": None,
+            "similarity": None,
+        },
     ]
 
 

@@ -17,6 +17,8 @@ PROMISED = {
     "merge_sites": "merge_id site d_in d_out n_msus rank inertia iterations relative_error "
     "norm_ratio",
     "msus": "merge_id site adapter_id rank_index cluster distance weight",
+    "groups": "grouping_id name group_name merge_id adapter_id uri status similarity nearest_group "
+    "nearest_similarity silhouette found_at",
 }
 
 

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.ancestry import lineage
 from lego_ray.catalog.changes import Properties
+from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.history import list_merges, show
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.query import sql
@@ -21,7 +22,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.migrate import migrate
 from lego_ray.catalog.versions import VERSION_KEY
 from lego_ray.errors import CatalogNotFound, CatalogVersionMismatch
-from tests.catalog.sample import adapter, details, merge, refused
+from tests.catalog.sample import adapter, details, group, merge, refused
 from tests.catalog.version_one import COLUMNS, write_table
 
 NEW = {
@@ -77,7 +78,7 @@ def test_it_is_read_as_it_is_with_nulls_in_the_new_columns(old: Catalog) -> None
 
 
 def test_it_is_not_written_and_the_way_out_is_said(old: Catalog) -> None:
-    before = {table: DeltaTable(old.table_uri(table)).version() for table in TABLES}
+    before = {table: DeltaTable(old.table_uri(table)).version() for table in COLUMNS}
     for write in (
         old.check_writable,
         lambda: record_adapters(old, [adapter(uri="/zoo/new")]),
@@ -87,7 +88,7 @@ def test_it_is_not_written_and_the_way_out_is_said(old: Catalog) -> None:
             write()
         assert caught.value.exit_code == 2
         assert f"lego-ray catalog migrate --catalog {old.uri}`" in caught.value.hint
-    assert {table: DeltaTable(old.table_uri(table)).version() for table in TABLES} == before
+    assert {table: DeltaTable(old.table_uri(table)).version() for table in COLUMNS} == before
 
 
 def test_migrating_loses_nothing_and_lets_it_be_written(old: Catalog) -> None:
@@ -113,7 +114,7 @@ def test_migrating_loses_nothing_and_lets_it_be_written(old: Catalog) -> None:
 def test_a_migrated_table_is_like_one_made_anew(old: Catalog, tmp_path: Path) -> None:
     migrate(old)
     fresh = Catalog(str(tmp_path / "fresh"))
-    for table in TABLES:
+    for table in COLUMNS:
         ours, theirs = old.open(table), fresh.open_or_create(table)
         described = [
             [(field.name, str(field.type), field.nullable) for field in handle.schema().fields]
@@ -140,10 +141,10 @@ def test_other_tools_read_a_migrated_table(old: Catalog) -> None:
 
 def test_again_it_commits_nothing(old: Catalog) -> None:
     migrate(old)
-    before = {table: old.open(table).version() for table in TABLES}
+    before = {table: old.open(table).version() for table in COLUMNS}
     again = migrate(old)
     assert {(d.version_before, d.added) for d in again} == {(SCHEMA_VERSION, ())}
-    assert {table: old.open(table).version() for table in TABLES} == before
+    assert {table: old.open(table).version() for table in COLUMNS} == before
 
 
 def test_cut_short_between_its_steps_it_is_made_good(
@@ -164,6 +165,29 @@ def test_cut_short_between_its_steps_it_is_made_good(
     migrate(old)
     old.check_writable()
     assert rows_of(old) == before
+
+
+def test_a_table_that_came_later_is_made_once_it_is_needed(old: Catalog) -> None:
+    with pytest.raises(CatalogVersionMismatch, match="catalog migrate"):
+        old.check_writable()
+    assert sql(old, "SELECT * FROM groups").column_names == TABLES["groups"].schema.names
+    migrate(old)
+    assert set(old.tables()) == set(COLUMNS)
+    record_groups(old, [group()])
+    assert show(old, "support").groups.num_rows == 0
+    assert old.read("groups").to_pylist() == [group()]
+
+
+def test_a_catalog_of_version_two_is_brought_up(tmp_path: Path) -> None:
+    catalog = Catalog(str(tmp_path))
+    append_merge(catalog, merge(), *details())
+    for table in catalog.tables():
+        catalog.open(table).alter.set_table_properties({VERSION_KEY: "2"}, False)
+    with pytest.raises(CatalogVersionMismatch):
+        catalog.check_writable()
+    assert {(d.version_before, d.added) for d in migrate(catalog)} == {(2, ())}
+    catalog.check_writable()
+    assert catalog.read("merges").num_rows == 1
 
 
 def test_racing_migrations_all_succeed(old: Catalog) -> None:
