@@ -9,6 +9,7 @@ import pytest
 import lego_ray
 from lego_ray.catalog.schema import describe
 from lego_ray.cli.main import cli
+from lego_ray.planning.recipe_file import parse_recipe_file
 
 README = Path("README.md").read_text()
 
@@ -48,6 +49,13 @@ def test_every_command_line_parses(line: str) -> None:
 def test_every_call_named_exists() -> None:
     for name in re.findall(r"lego_ray\.(\w+)\(", README):
         assert callable(getattr(lego_ray, name))
+
+
+def test_the_recipe_file_is_one() -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert [entry.groups is None for entry in parse_recipe_file(text, "README").entries].count(
+        False
+    )
 
 
 def test_the_test_command_is_what_ci_runs() -> None:

@@ -10,7 +10,7 @@ import click
 from lego_ray.cli import options
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.running import starting
 
 
@@ -18,6 +18,17 @@ from lego_ray.cli.running import starting
 @click.argument("recipe", metavar="RECIPE.yaml")
 @click.option("--output", metavar="URI", help="Where the merges go, each below its name.")
 @options.catalog
+@click.option(
+    "--groups",
+    type=options.NumberOrAuto(),
+    metavar="N|auto",
+    help="How many groups the adapters of each merge with `groups` are put in.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only plan; reads headers and, where groups are to be found, adapters. Writes nothing.",
+)
 @options.run
 @options.log
 @options.as_json
@@ -25,7 +36,8 @@ def build(as_json: bool, log: str, **given: Any) -> None:
     """Build a library: every merge of a recipe file, each adapter read once for all of them.
 
     Each merge is what `lego-ray merge` makes of the same adapters. Run again, what is published is
-    left as it is, and what was stopped goes on.
+    left as it is, and what was stopped goes on. A merge with `groups` becomes one merge a group of
+    adapters whose updates are alike, to find which reads its adapters once more, also again.
 
     \b
     A recipe file:
@@ -39,6 +51,8 @@ def build(as_json: bool, log: str, **given: Any) -> None:
         - name: french
           adapters: [customers/*-fr]
           method: svd
+        - name: support
+          groups: auto
     """
     with resumable(None) as last, shown(log):
         record = _build(given, last)
@@ -56,11 +70,28 @@ def build(as_json: bool, log: str, **given: Any) -> None:
             for m in record["merges"]
         ),
     )
+    for grouping in record["groups"]:
+        _print_grouping(grouping)
+    if record["dry_run"]:
+        click.echo("dry run: nothing was written")
     click.echo(
         f"{count(len(record['merges']), 'merge')} of {count(record['adapters'], 'adapter')}, "
         f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
     click.echo(f"catalog  {record['catalog'] or '(none; give --catalog)'}")
+
+
+def _print_grouping(grouping: dict[str, Any]) -> None:
+    groups, alone = grouping["groups"], grouping["alone"]
+    adapters = sum(len(group["adapters"]) for group in groups) + len(alone)
+    click.echo(
+        f"groups   {grouping['name']}: {len(groups)} of {count(adapters, 'adapter')}, "
+        f"{len(alone)} alone; silhouette {ratio(grouping['silhouette'])}"
+    )
+    for member in alone:
+        near = member["nearest_group"]
+        like = f", cosine {ratio(member['nearest_similarity'])} to {near}" if near else ""
+        click.echo(f"alone    {member['adapter']}{like}")
 
 
 def _build(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:

@@ -127,10 +127,10 @@ def _scale(ctx: click.Context, param: click.Parameter, given: str | None) -> str
         return given
 
 
-class RankOrAuto(click.ParamType[str | int]):
+class NumberOrAuto(click.ParamType[str | int]):
     """A whole number, or `auto`."""
 
-    name = "rank"
+    name = "number"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -147,7 +147,7 @@ class RankOrAuto(click.ParamType[str | int]):
 recipe = all_of(
     click.option(
         "--rank",
-        type=RankOrAuto(),
+        type=NumberOrAuto(),
         metavar="K|auto",
         help="Rank of the merged adapter; auto for the smallest at which the nearest adapter to the "
         "sum of the updates, over all sites, is within --rank-error. Reads the adapters twice.",

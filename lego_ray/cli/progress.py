@@ -48,5 +48,5 @@ class SiteProgress:
             self._read = 0
         elif self._bar is not None:
             self._read += result.bytes_read
-            self._bar.update(len(result.sites) + len(result.spectra))
+            self._bar.update(result.n_sites)
             self._bar.set_postfix_str(f"{size(self._read)} read", refresh=False)

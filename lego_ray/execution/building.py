@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from os import fspath
 from typing import Any
 
-from lego_ray.catalog.adapters import adapter_places
+from lego_ray.catalog.adapters import adapter_places, record_adapters
+from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import RecipeError
+from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.execution import journal
 from lego_ray.execution.arguments import Uri, parse_bytes
 from lego_ray.execution.entries import Planned, plan_entries
+from lego_ray.execution.grouping import GroupFinder, group_record, group_rows
 from lego_ray.execution.merging import publish_solved, record_of_published
+from lego_ray.execution.publishing.cataloguing import adapter_rows
 from lego_ray.execution.publishing.publish import published_manifest
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner, running
@@ -29,7 +33,9 @@ from lego_ray.execution.solving import (
     note_planned,
 )
 from lego_ray.execution.task import SharedTask, share
-from lego_ray.planning.inventory import require_adapters
+from lego_ray.planning.group_options import FLAG, group_count
+from lego_ray.planning.grouped import Grouping
+from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.joint import JointGroup, cut_jointly
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe_file import LibraryRecipe, parse_recipe_file
@@ -54,6 +60,8 @@ def build(
     *,
     output: Uri | None = None,
     catalog: Uri | None = None,
+    groups: int | str | None = None,
+    dry_run: bool = False,
     runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
@@ -69,12 +77,16 @@ def build(
     stopped, called again, goes on. Merges that are published already are left as they are.
 
     Bytes are read again for a site that does not fit a worker for all merges at once, and to choose
-    ranks.
+    ranks. An entry with `groups` is one merge a group, `name-1`, `name-2`, ..., of adapters whose
+    updates are alike; adapters that stay alone are left out of them. To find the groups each of its
+    adapters is read once more, also when the build goes on or all is published already.
 
     Args:
         recipe: The recipe file: a path or `s3://bucket/key`.
         output: Where the merges go, each below its name; in place of the file's `output`.
         catalog: Where they are recorded; in place of the file's `catalog`.
+        groups: How many groups, or `auto`; in place of what the file's entries with `groups` say.
+        dry_run: Only plan, which reads what groups are found by; write nothing.
         runner: As for `merge`, as are the others.
         address: Likewise.
         workers: Likewise.
@@ -85,8 +97,9 @@ def build(
 
     Returns:
         `output`, `catalog`, `adapters` (how many there are), `refused` (a list of `{adapter, reason}`),
-        `merges` (what `merge` returns of each, in order, without the bytes that were read for several),
-        `seconds`, `bytes_read`.
+        `merges` (what `merge` returns of each, in order, without the bytes that were read for several;
+        of a dry run, with the status `planned`, what is known of that), `groups` (a list, an entry with
+        `groups` each; see `grouping.group_record`), `dry_run`, `seconds`, `bytes_read`.
 
     Raises:
         RecipeError: If the file is not as it must be; every fault is named.
@@ -97,6 +110,8 @@ def build(
     library = _read_library(fspath(recipe))
     if catalog is not None:
         library = replace(library, catalog=fspath(catalog))
+    if groups is not None:
+        library = _with_groups(library, group_count(groups), fspath(recipe))
     budget = parse_bytes(memory_budget)
     with running(runner, address=address, workers=workers, gpus=gpus) as mine:
         return run_build(
@@ -106,7 +121,23 @@ def build(
             memory_budget=budget,
             strict=strict,
             progress=progress or (lambda plan, result: None),
+            dry_run=dry_run,
         )
+
+
+def _with_groups(library: LibraryRecipe, count: int | None, where: str) -> LibraryRecipe:
+    """The library with this number of groups in every entry that has groups."""
+    if not any(entry.groups for entry in library.entries):
+        raise InvalidOption(
+            FLAG,
+            f"no merge of {where} has groups",
+            "Write `groups: auto` in the merges whose adapters are to be grouped.",
+        )
+    entries = tuple(
+        replace(entry, groups=replace(entry.groups, count=count)) if entry.groups else entry
+        for entry in library.entries
+    )
+    return replace(library, entries=entries)
 
 
 def _read_library(place: str) -> LibraryRecipe:
@@ -128,6 +159,7 @@ def run_build(
     memory_budget: int,
     strict: bool,
     progress: Progress,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Builds a library; see `build` for the promise.
 
@@ -138,6 +170,7 @@ def run_build(
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         progress: Called with each plan that is run (result None), and with each result.
+        dry_run: Whether only to plan.
     """
     started = time.perf_counter()
     catalog = open_catalog(library.catalog) if library.catalog else None
@@ -147,10 +180,54 @@ def run_build(
     check_strict(scan.inventory, strict)
     require_adapters(scan.inventory, sources)
     runner.start()
-    planned = plan_entries(library, scan.inventory, output, memory_budget=memory_budget)
+    finder = GroupFinder(runner, memory_budget, strict, progress)
+    planned, groupings = plan_entries(
+        library, scan.inventory, output, memory_budget=memory_budget, find=finder.find
+    )
+    bytes_read = scan.bytes_read + finder.bytes_read
+    if dry_run:
+        records = {each.recipe.name: _record_of_plan(each, catalog) for each in planned}
+    else:
+        records, read = _make(
+            planned,
+            catalog,
+            runner,
+            memory_budget=memory_budget,
+            strict=strict,
+            progress=progress,
+            started=started,
+        )
+        bytes_read += read
+        if catalog:
+            _record_groups(catalog, groupings, records)
+    runner.stop()
+    return {
+        "output": normalise_uri(output) if output else None,
+        "catalog": catalog.uri if catalog else None,
+        "adapters": len(scan.inventory.adapters),
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in scan.inventory.refused],
+        "merges": [records[each.recipe.name] for each in planned],
+        "groups": [group_record(each, records) for each in groupings],
+        "dry_run": dry_run,
+        "seconds": round(time.perf_counter() - started, 3),
+        "bytes_read": bytes_read,
+    }
+
+
+def _make(
+    planned: Sequence[Planned],
+    catalog: Catalog | None,
+    runner: Runner,
+    *,
+    memory_budget: int,
+    strict: bool,
+    progress: Progress,
+    started: float,
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Makes the merges that are not published yet; returns all records by name, and bytes read."""
     records: dict[str, dict[str, Any]] = {}
     merges: list[_Merge] = []
-    bytes_read = scan.bytes_read
+    bytes_read = 0
     with ExitStack() as held:
         for each in planned:
             held.enter_context(journal.failures(each.plan.digest))
@@ -180,15 +257,36 @@ def run_build(
         for merge, record, read in _solve(merges, runner, memory_budget, catalog, started):
             records[merge.planned.recipe.name] = record
             bytes_read += read
-        runner.stop()
+    return records, bytes_read
+
+
+def _record_groups(
+    catalog: Catalog, groupings: Sequence[Grouping], records: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Writes down who was put with whom, and who stays alone, once all merges are there."""
+    now = datetime.now(UTC)
+    for each in groupings:
+        alone = tuple(member.adapter for member in each.alone)
+        record_adapters(catalog, adapter_rows(Inventory(alone, each.inventory.refused), now))
+        record_groups(catalog, group_rows(each, records, now))
+
+
+def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]:
+    """What is known of a merge before it is made."""
+    plan = planned.plan
     return {
-        "output": normalise_uri(output) if output else None,
+        "merge_id": None if plan.recipe.is_open else plan.digest,
+        "name": plan.recipe.name,
+        "status": "planned",
+        "output": planned.output,
         "catalog": catalog.uri if catalog else None,
-        "adapters": len(scan.inventory.adapters),
-        "refused": [{"adapter": r.uri, "reason": r.reason} for r in scan.inventory.refused],
-        "merges": [records[each.recipe.name] for each in planned if each.recipe.name in records],
-        "seconds": round(time.perf_counter() - started, 3),
-        "bytes_read": bytes_read,
+        "adapters": [a.uri for a in plan.adapters],
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in plan.refused],
+        "sites": plan.n_sites,
+        "rank": plan.recipe.rank,
+        "method": plan.recipe.method,
+        "licenses": list(plan.licences),
+        "warnings": list(plan.warnings),
     }
 
 

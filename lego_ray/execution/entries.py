@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -10,6 +11,8 @@ from lego_ray.catalog.choosing import choose
 from lego_ray.catalog.rows import conform
 from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound
 from lego_ray.execution.publishing.cataloguing import adapter_rows
+from lego_ray.planning.group_options import GroupOptions
+from lego_ray.planning.grouped import Grouping, recipe_of_group
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan, tally_sites
@@ -18,6 +21,8 @@ from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
 from lego_ray.planning.scales import by_site
 from lego_ray.planning.selection import adapters_named, without
 from lego_ray.storage.uri import join, normalise_uri
+
+Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +48,75 @@ def plan_entries(
     output: str,
     *,
     memory_budget: int,
-) -> list[Planned]:
-    """Plans every merge of a library.
+    find: Find,
+) -> tuple[list[Planned], list[Grouping]]:
+    """Plans every merge of a library; what must be measured for that, last.
 
     Args:
         library: The library.
         inventory: The zoo.
         output: Where the merges go, each below its name, unless its entry says.
         memory_budget: Most bytes one worker may take.
+        find: Finds the groups of an entry's adapters.
+
+    Returns:
+        The merges, in the entries' order, and the groupings that some of them are from.
 
     Raises:
         BadInput: If one cannot be made as asked; names it.
     """
-    planned: list[Planned] = []
-    for entry in library.entries:
-        name, place = entry.recipe.name, _place(entry, output)
-        with_place = [p.recipe.name for p in planned if p.output == place]
-        if with_place:
-            raise InvalidOption(f"merge {name}", f"it goes to {place}, and so does {with_place[0]}")
-        taken = adapters_of(entry, inventory)
-        try:
-            recipe = _with_site_ranks(entry.recipe, entry.site_ranks, taken)
-            plan = make_plan(recipe, taken, memory_budget=memory_budget)
-        except BadInput as error:
-            where = f"merge {name}, {error.where}"
-            raise type(error)(where, error.problem, error.hint) from error
-        planned.append(Planned(recipe, taken, place, plan))
-    return planned
+    places = [_place(entry, output) for entry in library.entries]
+    _check_places(
+        (e.recipe.name, p) for e, p in zip(library.entries, places, strict=True) if not e.groups
+    )
+    taken = [adapters_of(entry, inventory) for entry in library.entries]
+    planned: dict[int, list[Planned]] = {}
+    groupings: list[Grouping] = []
+    # Groups last, because to find them takes long and an error is better had before.
+    for at, entry in sorted(enumerate(library.entries), key=lambda each: bool(each[1].groups)):
+        with _naming(entry.recipe.name):
+            # Of a group this checks names that may mean adapters and sites of other groups.
+            recipe = _with_site_ranks(entry.recipe, entry.site_ranks, taken[at])
+        if entry.groups is None:
+            planned[at] = [_planned(recipe, taken[at], places[at], memory_budget)]
+            continue
+        with _naming(entry.recipe.name):
+            grouping = find(entry.recipe, taken[at], entry.groups)
+        groupings.append(grouping)
+        planned[at] = []
+        for name in grouping.groups:
+            mine = grouping.inventory_of(name)
+            recipe = recipe_of_group(entry.recipe, name, mine)
+            recipe = _with_site_ranks(recipe, entry.site_ranks, mine, complete=False)
+            place = normalise_uri(join(places[at], name))
+            planned[at].append(_planned(recipe, mine, place, memory_budget))
+    merges = [each for at in sorted(planned) for each in planned[at]]
+    _check_places((each.recipe.name, each.output) for each in merges)
+    return merges, groupings
+
+
+def _planned(recipe: Recipe, inventory: Inventory, place: str, memory_budget: int) -> Planned:
+    with _naming(recipe.name):
+        plan = make_plan(recipe, inventory, memory_budget=memory_budget)
+    return Planned(recipe, inventory, place, plan)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Names a merge in errors about its input."""
+    try:
+        yield
+    except BadInput as error:
+        raise type(error)(f"merge {name}, {error.where}", error.problem, error.hint) from error
+
+
+def _check_places(places: Iterable[tuple[str, str]]) -> None:
+    """Raises `InvalidOption` if two merges, each a name and a place, go to one place."""
+    taken: dict[str, str] = {}
+    for name, place in places:
+        other = taken.setdefault(place, name)
+        if other != name:
+            raise InvalidOption(f"merge {name}", f"it goes to {place}, and so does {other}")
 
 
 def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
@@ -97,16 +144,19 @@ def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
     return Inventory(tuple(taken), refused)
 
 
-def _with_site_ranks(recipe: Recipe, site_ranks: Mapping[str, int], inventory: Inventory) -> Recipe:
+def _with_site_ranks(
+    recipe: Recipe, site_ranks: Mapping[str, int], inventory: Inventory, *, complete: bool = True
+) -> Recipe:
     if not site_ranks or recipe.rank is None:
         return recipe
     sites = [tally.example.site for tally in tally_sites(inventory.adapters)]
-    own = by_site(sites, site_ranks, "sites", complete=True)
+    own = by_site(sites, site_ranks, "sites", complete=complete)
     ranks = {site: own.get(site, recipe.rank) for site in sites}
     return replace(recipe, rank=max(ranks.values()), ranks=ranks)
 
 
 def _place(entry: MergeEntry, output: str) -> str:
+    """Where a merge goes, or what its groups' merges go below."""
     if entry.output:
         return normalise_uri(entry.output)
     if not output:
@@ -115,4 +165,4 @@ def _place(entry: MergeEntry, output: str) -> str:
             f"merge {entry.recipe.name} has no output, and neither has the library",
             "Give --output, or `output:` in the recipe file.",
         )
-    return normalise_uri(join(output, entry.recipe.name))
+    return normalise_uri(output if entry.groups else join(output, entry.recipe.name))

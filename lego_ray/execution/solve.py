@@ -22,13 +22,14 @@ from lego_ray.methods.measure import Measure
 from lego_ray.methods.scaling import scaled
 from lego_ray.numerics.msu import split_rows
 from lego_ray.numerics.shard import Shard
+from lego_ray.numerics.similarity_parts import SimilarityPart, added
 from lego_ray.numerics.spread import LocalShards, Shards, SpreadPool
 from lego_ray.planning.plan import SitePlan
 from lego_ray.planning.ranks import Spectrum
 
 
 def solve_group(task: GroupTask, gpus: float = 0.0) -> GroupResult:
-    """Extracts and solves a task's sites, or measures them while their ranks are open.
+    """Extracts and solves a task's sites, or measures what the task asks for.
 
     All on one thread, a spread site's shards one after another.
 
@@ -54,19 +55,24 @@ def extract_group(task: GroupTask) -> Extraction:
 
     The caller sees to it that torch has one thread.
     """
-    return extract(task, task.recipe.work().prepare)
+    return extract(task, task.work().prepare)
 
 
 def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu") -> GroupResult:
     """The second half of `solve_group`, for a task without shards. Uses the extraction up."""
     started = time.perf_counter()
     sites, spectra = [], []
+    similarities: tuple[SimilarityPart, ...] = ()
     if not extraction.quarantined:
         method = task.recipe.merge_method()
         with one_thread():
             for plan in task.group.sites:
                 pool = extraction.pools.pop(plan.site).to(device)
                 with named(plan):
+                    if task.likeness:
+                        part = task.likeness.measured(pool, plan.route, plan.seed)
+                        similarities = added([*similarities, part])
+                        continue
                     if task.recipe.is_open:
                         spectra.append(_spectrum(plan, Measure().measured(pool)))
                         continue
@@ -74,7 +80,7 @@ def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu"
                     solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
                 sites.append(site_result(plan, pool.d_in, solution))
     report = _report(task, extraction, started)
-    return replace(report, sites=tuple(sites), spectra=tuple(spectra))
+    return replace(report, sites=tuple(sites), spectra=tuple(spectra), similarities=similarities)
 
 
 def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, GroupResult]:
@@ -95,7 +101,7 @@ def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, Grou
         if not extraction.quarantined:
             [site] = task.group.sites
             pool = extraction.pools.pop(site.site).to(device)
-            shard = task.recipe.work().shard(pool)
+            shard = task.work().shard(pool)
     return shard, _report(task, extraction, started)
 
 
@@ -116,10 +122,14 @@ def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]
         return joined
     [plan] = task.group.sites
     with one_thread(), named(plan):
-        pool = SpreadPool(shards)
-        if task.recipe.is_open:
-            joined = replace(joined, spectra=(_spectrum(plan, Measure().measured_spread(pool)),))
+        if task.likeness:
+            part = task.likeness.measured_spread(shards, plan.seed)
+            joined = replace(joined, similarities=(part,))
+        elif task.recipe.is_open:
+            spectrum = _spectrum(plan, Measure().measured_spread(SpreadPool(shards)))
+            joined = replace(joined, spectra=(spectrum,))
         else:
+            pool = SpreadPool(shards)
             solution = task.recipe.merge_method().solve_spread(pool, plan.rank, seeded(plan))
             solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
             joined = replace(joined, sites=(site_result(plan, plan.d_in, solution),))

@@ -267,7 +267,7 @@ def _note_done(plan: Plan, result: GroupResult) -> None:
         "task measured" if plan.recipe.is_open else "task done",
         plan.digest,
         name=plan.groups[result.index].name,
-        sites=len(result.sites) + len(result.spectra),
+        sites=result.n_sites,
         bytes=result.bytes_read,
         requests=result.requests,
         seconds=round(result.seconds, 3),

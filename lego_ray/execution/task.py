@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.methods.base import PoolWork
+from lego_ray.methods.likeness import Likeness
+from lego_ray.numerics.similarity_parts import SimilarityPart, count_sites
 from lego_ray.planning.plan import GroupPlan, Plan, SitePlan
 from lego_ray.planning.ranks import Spectrum
 from lego_ray.planning.recipe import Recipe
@@ -62,6 +65,7 @@ class GroupTask:
         group: Its sites and estimates.
         sources: What to read.
         memory_budget: Most bytes its worker may take.
+        likeness: Measure how alike the adapters are, instead.
     """
 
     index: int
@@ -70,6 +74,11 @@ class GroupTask:
     group: GroupPlan
     sources: tuple[SourceSlice, ...]
     memory_budget: int
+    likeness: Likeness | None = None
+
+    def work(self) -> PoolWork:
+        """What is done to the sites' pools."""
+        return self.likeness or self.recipe.work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,7 @@ class GroupResult:
         seconds: Wall time in the worker.
         retries: Times the task was started before and did not end, where the runner knows.
         spectra: Measured sites, if the ranks are open.
+        similarities: What the sites say of how alike the adapters are, if that is the task.
     """
 
     index: int
@@ -135,6 +145,12 @@ class GroupResult:
     worker: str = field(default="")
     retries: int = 0
     spectra: tuple[Spectrum, ...] = ()
+    similarities: tuple[SimilarityPart, ...] = ()
+
+    @property
+    def n_sites(self) -> int:
+        """Sites that were solved, or measured."""
+        return len(self.sites) + len(self.spectra) + count_sites(self.similarities)
 
     @property
     def inertia(self) -> float | None:

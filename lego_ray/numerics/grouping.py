@@ -70,8 +70,8 @@ def _cut(distances: Matrix, count: int | None) -> tuple[Labels, float | None]:
     best, highest = one, LEAST_SILHOUETTE
     for labels in cuts.T:
         found = _silhouette(distances, labels)
-        if found is not None and found > highest:
-            best, highest = labels.astype(np.int64), found
+        if found is not None and round(found, 9) > highest:  # equal but for rounding is equal
+            best, highest = labels.astype(np.int64), round(found, 9)
     return best, _silhouette(distances, best)
 
 
@@ -95,12 +95,18 @@ def _silhouette(distances: Matrix, labels: Labels) -> float | None:
 
 def _set_apart(cosines: Matrix, labels: Labels, alone_below: float) -> Labels:
     labels = labels.copy()
+    same = labels[:, None] == labels
+    sums = np.where(same, cosines, 0.0).sum(axis=1) - cosines.diagonal()
+    others = same.sum(axis=1) - 1
     while True:
-        similarity = _similarity(cosines, labels)
+        similarity = np.where(others > 0, sums / np.maximum(others, 1), 1.0)
         least = int(similarity.argmin())
         if similarity[least] >= alone_below:
             return labels
-        labels[least] = labels.max() + 1
+        left = labels == labels[least]
+        sums[left] -= cosines[left, least]
+        others[left] -= 1
+        labels[least], others[least] = labels.max() + 1, 0
 
 
 def _similarity(cosines: Matrix, labels: Labels) -> Matrix:

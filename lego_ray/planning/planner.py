@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from lego_ray.errors import InvalidOption, SiteShapeMismatch
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.methods.base import PoolCosts
 from lego_ray.planning.cutting import Tally, cut_into_tasks
 from lego_ray.planning.inventory import (
     Inventory,
@@ -32,6 +33,7 @@ def make_plan(
     *,
     sources: Sequence[str] = (),
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    work: PoolCosts | None = None,
 ) -> Plan:
     """Plans a merge; while the recipe's ranks are open, the measuring they are chosen by.
 
@@ -40,6 +42,7 @@ def make_plan(
         inventory: What a scan found.
         sources: The user's words for where that was, for error messages.
         memory_budget: Most bytes one worker may take.
+        work: What its tasks are to do instead of what the recipe says.
 
     Raises:
         NoAdaptersFound: If no adapter is left to merge.
@@ -67,7 +70,7 @@ def make_plan(
         recipe.site_scales,
         complete=not any(r.status == "quarantined" for r in inventory.refused),
     )
-    groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget)]
+    groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget, work)]
     return Plan(
         recipe=recipe,
         base_model=base_model,

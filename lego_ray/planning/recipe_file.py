@@ -10,12 +10,14 @@ merges:
   - name: french
     adapters: [customers/*-fr]
     options: {n_init: 20}
+  - name: support        # one merge a group: support-1, support-2, ...
+    groups: auto         # or a number; or {count: auto, alone_below: 0.1}
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -32,6 +34,7 @@ from pydantic import (
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.formats.strict_yaml import YamlFault, load_strict
 from lego_ray.methods.presets import how_to_merge
+from lego_ray.planning.group_options import GroupOptions, group_count
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
 
@@ -53,6 +56,13 @@ def _rank(value: object) -> object:
     return value
 
 
+def _count(value: object) -> object:
+    try:
+        return group_count(value)
+    except InvalidOption:
+        raise ValueError("expected auto or a whole number of at least 1") from None
+
+
 def _scale(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("expected a number or a rule")
@@ -61,6 +71,7 @@ def _scale(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_name)]  # it becomes a directory
 Rank = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _rank(value))]
+Count = Annotated[int | None, WrapValidator(lambda value, _: _count(value))]
 Scale = Annotated[float | str, WrapValidator(lambda value, _: _scale(value))]
 
 
@@ -78,6 +89,19 @@ class SiteOverride(_Model):
 
     rank: Annotated[int, Field(ge=1)] | None = None
     scale: float | None = None
+
+
+class _Groups(_Model):
+    count: Count = None
+    alone_below: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+def _groups(value: object, handler: Callable[[object], _Groups]) -> _Groups:
+    """A mapping, or the count alone."""
+    if not isinstance(value, dict):
+        _count(value)
+        value = {"count": value}
+    return handler(value)
 
 
 class _Settings(_Model):
@@ -104,6 +128,7 @@ class _Merge(_Settings):
     adapters: Annotated[Sequence[Text], Field(min_length=1)] | None = None
     where: Text | None = None
     output: Text | None = None
+    groups: Annotated[_Groups, WrapValidator(_groups)] | None = None
 
 
 class _File(_Model):
@@ -124,8 +149,9 @@ class MergeEntry:
         recipe: What to make.
         adapters: Names, globs or URIs of the adapters; empty for all.
         where: An SQL condition over the catalog's `adapters`; empty for all.
-        output: Where it goes, if not below the library's output.
+        output: Where it goes, if not below the library's output; of groups, what they go below.
         site_ranks: Merged rank of sites, by name or glob, where that is not the recipe's.
+        groups: How the adapters are put into groups, each of which is merged; None to merge them all.
     """
 
     recipe: Recipe
@@ -133,6 +159,7 @@ class MergeEntry:
     where: str = ""
     output: str = ""
     site_ranks: Mapping[str, int] = field(default_factory=dict)
+    groups: GroupOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +221,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
             continue
         if not found:
             entries.append(_entry(_recipe(settings), merge, site_ranks))
+    faults += _faults_of_group_names(file.merges)
     if not file.sources and not file.catalog:
         faults.append("sources: missing; expected places of adapters, or a catalog that lists them")
     if faults:
@@ -280,6 +308,14 @@ def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.options.{option}: {value!r} is of the wrong type"
 
 
+def _faults_of_group_names(merges: Sequence[_Merge]) -> Iterator[str]:
+    grouped = [merge.name for merge in merges if merge.groups]
+    for number, merge in enumerate(merges):
+        of, dash, digits = merge.name.rpartition("-")
+        if dash and digits.isdecimal() and of in grouped and not merge.groups:
+            yield f"merges[{number}].name: {merge.name} is what a group of {of} may be called"
+
+
 def _said(error: InvalidOption) -> str:
     return f"{error.problem}. {error.hint}".rstrip(". ") if error.hint else error.problem
 
@@ -291,6 +327,7 @@ def _entry(recipe: Recipe, merge: _Merge, site_ranks: Mapping[str, int]) -> Merg
         where=merge.where or "",
         output=merge.output or "",
         site_ranks=site_ranks,
+        groups=GroupOptions(**dict(merge.groups)) if merge.groups else None,
     )
 
 

@@ -74,7 +74,7 @@ def by_site(
         InvalidOption: If a name means no site, or two that count alike give one site different ones.
     """
     for name in given:
-        if complete and not any(_means(name, site) for site in sites):
+        if complete and not any(means_site(name, site) for site in sites):
             raise _unknown(name, sites, flag)
     found = {site: _number(site, given, flag) for site in sites}
     return {site: number for site, number in found.items() if number is not None}
@@ -83,7 +83,7 @@ def by_site(
 def _number(site: str, given: Mapping[str, Number], flag: str) -> Number | None:
     whole = {name: c for name, c in given.items() if name == site}
     plain = whole or {name: c for name, c in given.items() if name in _names(site)}
-    found = plain or {name: c for name, c in given.items() if _means(name, site)}
+    found = plain or {name: c for name, c in given.items() if means_site(name, site)}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name}={number:g}" for name, number in sorted(found.items()))
         raise InvalidOption(
@@ -92,7 +92,8 @@ def _number(site: str, given: Mapping[str, Number], flag: str) -> Number | None:
     return next(iter(found.values()), None)
 
 
-def _means(name: str, site: str) -> bool:
+def means_site(name: str, site: str) -> bool:
+    """Whether a name or glob pattern means a site; see `site_scales_of`."""
     return any(own == name or fnmatchcase(own, name) for own in _names(site))
 
 

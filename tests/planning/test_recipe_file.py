@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from lego_ray.errors import RecipeError
+from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.recipe_file import LibraryRecipe, parse_recipe_file
 
 GOOD = """
@@ -179,6 +180,62 @@ def test_faults_of_ranks_and_sites() -> None:
         "merges[3].sites",
         "merges[4].output_scale",
     ]
+
+
+def test_groups_are_a_number_auto_or_a_mapping() -> None:
+    library = parse(
+        """
+        sources: [zoo]
+        defaults: {rank: 4}
+        merges:
+          - {name: none}
+          - {name: auto, groups: auto}
+          - {name: some, groups: 3}
+          - {name: bound, groups: {alone_below: 0.1}}
+          - {name: both, groups: {count: 2, alone_below: -1}}
+        """
+    )
+    assert [entry.groups for entry in library.entries] == [
+        None,
+        GroupOptions(None, None),
+        GroupOptions(3, None),
+        GroupOptions(None, 0.1),
+        GroupOptions(2, -1.0),
+    ]
+
+
+def test_faults_of_groups() -> None:
+    assert faults(
+        """
+        sources: [zoo]
+        defaults: {rank: 4, groups: 2}
+        merges:
+          - {name: a, groups: 0}
+          - {name: b, groups: many}
+          - {name: c, groups: {count: 1.5, alone_below: 2}}
+          - {name: d, groups: {alone_blow: 1}}
+          - {name: e, groups: true}
+        """
+    ) == [
+        "defaults.groups: no such key. There are rank, rank_error, rank_budget, method, options, seed, "
+        "dtype, base_model, exclude, compact, weights, output_scale, sites",
+        "merges[0].groups: 0; expected auto or a whole number of at least 1",
+        "merges[1].groups: 'many'; expected auto or a whole number of at least 1",
+        "merges[2].groups.count: 1.5; expected auto or a whole number of at least 1",
+        "merges[2].groups.alone_below: 2; expected less than or equal to 1",
+        "merges[3].groups.alone_blow: no such key. Did you mean alone_below?",
+        "merges[4].groups: True; expected auto or a whole number of at least 1",
+    ]
+
+
+def test_no_merge_has_the_name_of_a_group() -> None:
+    assert faults(
+        """
+        sources: [zoo]
+        defaults: {rank: 4}
+        merges: [{name: fit, groups: auto}, {name: fit-2}, {name: fit-x}, {name: fit-1, groups: 2}]
+        """
+    ) == ["merges[1].name: fit-2 is what a group of fit may be called"]
 
 
 def test_a_catalog_may_stand_for_the_sources() -> None:

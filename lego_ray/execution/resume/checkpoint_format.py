@@ -37,7 +37,7 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int3
 _HASHES = "tensor_hashes"
 _KEPT = "full_weights"
 _SPECTRUM = "spectrum"
-_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "spectra")
+_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "spectra", "similarities")
 
 
 @dataclass(frozen=True, slots=True)
