@@ -180,6 +180,8 @@ def run_build(
     check_strict(scan.inventory, strict)
     require_adapters(scan.inventory, sources)
     runner.start()
+    if catalog and not dry_run and any(entry.groups for entry in library.entries):
+        catalog.check_writable()  # before it takes long to find groups
     finder = GroupFinder(runner, memory_budget, strict, progress)
     planned, groupings = plan_entries(
         library, scan.inventory, output, memory_budget=memory_budget, find=finder.find

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from lego_ray.execution.solve import one_thread
 from lego_ray.execution.solving import Progress, bad_adapters, closing_results, without_bad
 from lego_ray.execution.task import GroupResult, GroupTask, tasks_of
 from lego_ray.methods.likeness import Likeness
-from lego_ray.numerics.similarity_parts import SimilarityPart, cosines_bytes, cosines_of
+from lego_ray.numerics.similarity_parts import SimilaritySums, cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, grouping_of, plan_likeness
 from lego_ray.planning.inventory import Inventory
@@ -68,12 +69,12 @@ class GroupFinder:
             )
         while True:
             plan, work = plan_likeness(recipe, inventory, memory_budget=self.memory_budget)
-            parts, bad = self._measure(plan, work)
+            sums, bad = self._measure(plan, work)
             if not bad:
                 break
             inventory = without_bad(plan, inventory, bad_adapters(plan, bad), self.strict)
         with one_thread():
-            cosines = cosines_of(parts, len(plan.adapters))
+            cosines = sums.cosines()
         found = grouping_of(plan, inventory, cosines, how)
         journal.note(
             "adapters grouped",
@@ -86,21 +87,24 @@ class GroupFinder:
         )
         return found
 
-    def _measure(
-        self, plan: Plan, work: Likeness
-    ) -> tuple[list[SimilarityPart], list[GroupResult]]:
-        """What all sites say, in the plan's order; and results with adapters that are bad."""
+    def _measure(self, plan: Plan, work: Likeness) -> tuple[SimilaritySums, list[GroupResult]]:
+        """What all sites say, added in the plan's order; and results with adapters that are bad."""
         self.progress(replace(plan, recipe=replace(plan.recipe, name=_shown(plan))), None)
-        parts: dict[int, tuple[SimilarityPart, ...]] = {}
-        bad = []
+        sums, bad = SimilaritySums(len(plan.adapters)), []
+        # Spread sites last, which is when runners do them: few results have to wait for their turn.
+        turns = deque(sorted(range(len(plan.groups)), key=lambda at: bool(plan.groups[at].shards)))
+        waiting: dict[int, GroupResult] = {}
         with closing_results(self.runner, _tasks(plan, work)) as results:
             for result in results:
-                parts[result.index] = result.similarities
                 self.bytes_read += result.bytes_read
                 if result.quarantined:
                     bad.append(result)
                 self.progress(plan, result)
-        return [part for index in sorted(parts) for part in parts[index]], bad
+                waiting[result.index] = result
+                while turns and turns[0] in waiting:
+                    for part in waiting.pop(turns.popleft()).similarities:
+                        sums.add(part)
+        return sums, bad
 
 
 def _tasks(plan: Plan, work: Likeness) -> Iterator[GroupTask]:

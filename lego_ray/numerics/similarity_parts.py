@@ -82,36 +82,44 @@ def added(parts: Iterable[SimilarityPart]) -> tuple[SimilarityPart, ...]:
     return tuple(found.values())
 
 
-def cosines_of(parts: Iterable[SimilarityPart], n_adapters: int) -> Matrix:
-    """Cosines of whole updates, all sites together.
+class SimilaritySums:
+    """What all sites say, added up part by part, in the order they are added.
 
     Args:
-        parts: Those of all sites, added in the order they come in.
-        n_adapters: T. An adapter in no part has cosine 0 to all others.
-
-    Returns:
-        Shape (T, T), symmetric, 1 on the diagonal, rounded to `DIGITS`.
+        n_adapters: T.
     """
-    products = np.zeros((n_adapters, n_adapters))
-    sketches: Matrix | None = None
-    for part in parts:
+
+    def __init__(self, n_adapters: int) -> None:
+        self._products = np.zeros((n_adapters, n_adapters))
+        self._sketches: Matrix | None = None
+
+    def add(self, part: SimilarityPart) -> None:
+        """Adds some sites."""
         if part.exact:
-            products[np.ix_(part.members, part.members)] += part.values
-            continue
-        if sketches is None:
-            sketches = np.zeros((n_adapters, WIDTH * WIDTH))
-        sketches[part.members] += part.values
-    total = torch.from_numpy(products)
-    if sketches is not None:
-        wide = torch.from_numpy(sketches)
-        total += wide @ wide.T
-        total = (total + total.T) / 2
-    found: Matrix = np.round(cosines(total).numpy(), DIGITS)
-    return found
+            self._products[np.ix_(part.members, part.members)] += part.values
+            return
+        if self._sketches is None:
+            self._sketches = np.zeros((len(self._products), WIDTH * WIDTH))
+        self._sketches[part.members] += part.values
+
+    def cosines(self) -> Matrix:
+        """Cosines of whole updates, all sites together.
+
+        Returns:
+            Shape (T, T), symmetric, 1 on the diagonal, 0 to all others of an adapter in no part;
+            rounded to `DIGITS`.
+        """
+        total = torch.from_numpy(self._products)
+        if self._sketches is not None:
+            wide = torch.from_numpy(self._sketches)
+            total = total + wide @ wide.T
+            total = (total + total.T) / 2
+        found: Matrix = np.round(cosines(total).numpy(), DIGITS)
+        return found
 
 
 def cosines_bytes(n_adapters: int) -> int:
-    """Most memory that `cosines_of` and grouping by them take."""
+    """Most memory that `SimilaritySums` and grouping by its cosines take."""
     return 6 * 8 * n_adapters**2 + 2 * 8 * WIDTH * WIDTH * n_adapters
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ import torch
 from lego_ray.methods.likeness import MOST_EXACT, Likeness
 from lego_ray.numerics.msu import msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
-from lego_ray.numerics.similarity_parts import added, cosines_of, part_of
+from lego_ray.numerics.similarity_parts import SimilarityPart, SimilaritySums, added, part_of
 from lego_ray.numerics.spread import LocalShards
 from tests.numerics.factors import factors, update
 
@@ -27,6 +28,13 @@ def site(seed: int, members: list[int], rank: int = 5) -> tuple[Pool, dict[int, 
         own = msu_rows(*factors(1000 * seed + number + 1, rank, D_IN, D_OUT), 1.0)
         parts.append((number, torch.cat([shared, own]) if number % 2 else own))
     return pool_of(parts, D_IN), {number: update(rows, D_IN) for number, rows in parts}
+
+
+def cosines_of(parts: Iterable[SimilarityPart], n: int) -> np.ndarray:
+    sums = SimilaritySums(n)
+    for part in parts:
+        sums.add(part)
+    return sums.cosines()
 
 
 def dense_cosines(sites: list[dict[int, np.ndarray]], n: int) -> np.ndarray:

@@ -208,7 +208,7 @@ def test_faults_of_groups() -> None:
     assert faults(
         """
         sources: [zoo]
-        defaults: {rank: 4, groups: 2}
+        defaults: {rank: 4}
         merges:
           - {name: a, groups: 0}
           - {name: b, groups: many}
@@ -217,8 +217,6 @@ def test_faults_of_groups() -> None:
           - {name: e, groups: true}
         """
     ) == [
-        "defaults.groups: no such key. There are rank, rank_error, rank_budget, method, options, seed, "
-        "dtype, base_model, exclude, compact, weights, output_scale, sites",
         "merges[0].groups: 0; expected auto or a whole number of at least 1",
         "merges[1].groups: 'many'; expected auto or a whole number of at least 1",
         "merges[2].groups.count: 1.5; expected auto or a whole number of at least 1",
@@ -226,6 +224,11 @@ def test_faults_of_groups() -> None:
         "merges[3].groups.alone_blow: no such key. Did you mean alone_below?",
         "merges[4].groups: True; expected auto or a whole number of at least 1",
     ]
+
+
+def test_groups_are_a_merges_own() -> None:
+    [fault] = faults("sources: [zoo]\ndefaults: {rank: 4, groups: 2}\nmerges: [{name: a}]")
+    assert fault.startswith("defaults.groups: no such key.")
 
 
 def test_no_merge_has_the_name_of_a_group() -> None:
