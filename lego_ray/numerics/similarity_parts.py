@@ -87,19 +87,22 @@ class SimilaritySums:
 
     Args:
         n_adapters: T.
+
+    Attributes:
+        products: Those of exact parts, shape (T, T), float64.
     """
 
     def __init__(self, n_adapters: int) -> None:
-        self._products = np.zeros((n_adapters, n_adapters))
+        self.products = np.zeros((n_adapters, n_adapters))
         self._sketches: Matrix | None = None
 
     def add(self, part: SimilarityPart) -> None:
         """Adds some sites."""
         if part.exact:
-            self._products[np.ix_(part.members, part.members)] += part.values
+            self.products[np.ix_(part.members, part.members)] += part.values
             return
         if self._sketches is None:
-            self._sketches = np.zeros((len(self._products), WIDTH * WIDTH))
+            self._sketches = np.zeros((len(self.products), WIDTH * WIDTH))
         self._sketches[part.members] += part.values
 
     def cosines(self) -> Matrix:
@@ -109,7 +112,7 @@ class SimilaritySums:
             Shape (T, T), symmetric, 1 on the diagonal, 0 to all others of an adapter in no part;
             rounded to `DIGITS`.
         """
-        total = torch.from_numpy(self._products)
+        total = torch.from_numpy(self.products)
         if self._sketches is not None:
             wide = torch.from_numpy(self._sketches)
             total = total + wide @ wide.T

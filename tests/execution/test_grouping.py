@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 import lego_ray
 from lego_ray.errors import InvalidOption, StoreUnavailable, StrictRefusal
 from lego_ray.execution.grouping import GroupFinder
-from lego_ray.execution.runner import make_runner, running
+from lego_ray.execution.runner import InlineRunner, make_runner, running
 from lego_ray.execution.scanning import scan_sources
+from lego_ray.methods.likeness import Likeness
 from lego_ray.numerics.similarity_parts import cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import plan_likeness
@@ -27,12 +29,14 @@ from tests.families import FAMILIES, STRANGER, write_family_zoo
 from tests.zoo import (
     EMBEDDING,
     LINEAR,
+    Site,
     files_of,
     permuted_ranks,
     shuffled_names,
     update_of,
     weights_of,
     write_adapter,
+    write_zoo,
 )
 
 FRENCH = ["a-french", "c-french", "e-french"]
@@ -305,6 +309,31 @@ def test_ray_finds_the_same_groups_to_the_bit(tmp_path: Path, local_ray: None) -
                 finder = GroupFinder(runner, budget, False, lambda plan, result: None)
                 found.append(finder.find(Recipe(name="fit", rank=1), inventory, GroupOptions(2)))
         assert found[0] == found[1]
+
+
+class Backwards(InlineRunner):
+    """Runs everything and gives the results in the opposite order."""
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        yield from reversed(list(super().run(tasks)))
+
+
+def test_the_order_that_tasks_end_in_changes_no_bit(tmp_path: Path) -> None:
+    sites = tuple(Site(f"layers.{layer}.q_proj", (96,), 64) for layer in range(8))
+    inventory = scan_sources([str(write_zoo(tmp_path / "zoo", 4, sites=sites))]).inventory
+    recipe, work = Recipe(name="fit", rank=1), Likeness(4, 4)
+    whole, _ = plan_likeness(recipe, inventory, memory_budget=DEFAULT_MEMORY_BUDGET)
+    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    plan, _ = plan_likeness(recipe, inventory, memory_budget=budget)
+    assert len(plan.groups) == len(sites)
+    found = []
+    for runner in (InlineRunner(), Backwards()):
+        finder = GroupFinder(runner, budget, False, lambda plan, result: None)
+        sums, bad = finder._measure(plan, work)
+        assert not bad
+        found.append(sums.products.tobytes())
+    assert found[0] == found[1]
+    assert np.abs(sums.products).min() > 0
 
 
 def spread_budget(zoo: Path) -> int:
