@@ -21,6 +21,7 @@ _DOUBLE = pa.float64()
 _TIME = pa.timestamp("us", tz="UTC")
 _MAP = pa.map_(pa.string(), pa.string())
 _STRINGS = pa.list_(pa.string())
+_STAGES = pa.list_(pa.struct({"stage": _STRING, "seconds": _DOUBLE, "bytes": _LONG}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,15 @@ _MERGES = TableSpec(
         Column("n_sites", _LONG, "Rows it has in `merge_sites`.", True, since=2),
         Column(
             "n_msus", _LONG, "Rows it has in `msus`; 0 if the method mixes MSUs.", True, since=2
+        ),
+        Column(
+            "stages",
+            _STAGES,
+            "Wall time in seconds of each stage of the run, in order, and the bytes it read, or for "
+            "`publish` wrote. In a build, times are of all its merges together, and bytes that were "
+            "read for several are in none.",
+            True,
+            since=3,
         ),
     ),
 )
@@ -282,7 +292,10 @@ def _type_name(kind: pa.DataType) -> str:
     if pa.types.is_map(kind):
         return f"map({kind.key_type}, {kind.item_type})"
     if pa.types.is_list(kind):
-        return f"list({kind.value_type})"
+        return f"list({_type_name(kind.value_type)})"
+    if pa.types.is_struct(kind):
+        fields = ", ".join(f"{field.name} {_type_name(field.type)}" for field in kind)
+        return f"struct({fields})"
     if pa.types.is_timestamp(kind):
         return "timestamp, UTC microseconds"
     return str(kind)

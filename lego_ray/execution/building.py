@@ -32,7 +32,8 @@ from lego_ray.execution.solving import (
     closing_results,
     note_planned,
 )
-from lego_ray.execution.task import SharedTask, share
+from lego_ray.execution.stages import Stages
+from lego_ray.execution.task import GroupResult, SharedTask, share
 from lego_ray.planning.group_options import FLAG, group_count
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
@@ -53,6 +54,12 @@ class _Merge:
     store: Store
     checkpoints: Checkpoints
     run: PlanRun
+    stages: Stages
+
+    def take(self, result: GroupResult, runner: Runner) -> None:
+        """Keeps the result of one of its tasks."""
+        self.stages.moved(self.run.stage, result.bytes_read)
+        self.run.take(result, runner)
 
 
 def build(
@@ -176,16 +183,22 @@ def run_build(
     catalog = open_catalog(library.catalog) if library.catalog else None
     sources = library.sources or (adapter_places(catalog) if catalog else ())
     outputs = [normalise_uri(place) for place in _outputs(library, output)]
-    scan = scan_sources(sources, full_weights=library.full_weights, skip=outputs)
+    stages = Stages()
+    with stages.timed("scan"):
+        scan = scan_sources(sources, full_weights=library.full_weights, skip=outputs)
+    stages.moved("scan", scan.bytes_read)
     check_strict(scan.inventory, strict)
     require_adapters(scan.inventory, sources)
-    runner.start()
+    with stages.timed("start"):
+        runner.start()
     if catalog and not dry_run and any(entry.groups for entry in library.entries):
         catalog.check_writable()  # before it takes long to find groups
     finder = GroupFinder(runner, memory_budget, strict, progress)
-    planned, groupings = plan_entries(
-        library, scan.inventory, output, memory_budget=memory_budget, find=finder.find
-    )
+    with stages.timed("plan"):
+        planned, groupings = plan_entries(
+            library, scan.inventory, output, memory_budget=memory_budget, find=finder.find
+        )
+    stages.moved("plan", finder.bytes_read)  # to find groups
     bytes_read = scan.bytes_read + finder.bytes_read
     if dry_run:
         records = {each.recipe.name: _record_of_plan(each, catalog) for each in planned}
@@ -198,6 +211,7 @@ def run_build(
             strict=strict,
             progress=progress,
             started=started,
+            stages=stages,
         )
         bytes_read += read
         if catalog:
@@ -225,6 +239,7 @@ def _make(
     strict: bool,
     progress: Progress,
     started: float,
+    stages: Stages,
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Makes the merges that are not published yet; returns all records by name, and bytes read."""
     records: dict[str, dict[str, Any]] = {}
@@ -251,7 +266,7 @@ def _make(
                 strict=strict,
                 progress=progress,
             )
-            merges.append(_Merge(each, store, checkpoints, run))
+            merges.append(_Merge(each, store, checkpoints, run, stages.copy()))
         _check_writable(merges, catalog)
         for merge in merges:
             note_planned(merge.planned.plan)
@@ -325,8 +340,12 @@ def _solve(
         plans, joint = cut_jointly([merge.run.plan for merge in left], memory_budget)
         for merge, plan in zip(left, plans, strict=True):
             merge.run.plan = plan
-            merge.run.begin()
-        bytes_read += _run_round(left, joint, runner)
+        with ExitStack() as timed:
+            for merge in left:
+                timed.enter_context(merge.stages.timed(merge.run.stage))
+            for merge in left:
+                merge.run.begin()
+            bytes_read += _run_round(left, joint, runner)
         going = []
         for merge in left:
             solved = merge.run.end()
@@ -341,6 +360,7 @@ def _solve(
                 merge.checkpoints,
                 started=started,
                 bytes_read=solved.bytes_read,
+                stages=merge.stages,
             )
             yield merge, record, bytes_read + solved.bytes_read
             bytes_read = 0
@@ -363,9 +383,9 @@ def _run_round(merges: Sequence[_Merge], joint: Sequence[JointGroup], runner: Ru
         for several in together:
             bytes_read += several.bytes_read
             for n, part in zip(owners[several.index], several.parts, strict=True):
-                merges[n].run.take(part, runner)
+                merges[n].take(part, runner)
     for merge, tasks_left in zip(merges, waiting, strict=True):
         with closing_results(runner, tasks_left.values()) as alone:
             for result in alone:
-                merge.run.take(result, runner)
+                merge.take(result, runner)
     return bytes_read

@@ -33,6 +33,7 @@ from lego_ray.execution.solving import (
     note_planned,
     solve_plan,
 )
+from lego_ray.execution.stages import Stages
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
@@ -70,13 +71,18 @@ def run_merge(
     started = time.perf_counter()
     output = normalise_uri(output)
     store = open_store(output)
-    scan = scan_sources(
-        sources, exclude=recipe.exclude, full_weights=recipe.full_weights, skip=[output]
-    )
+    stages = Stages()
+    with stages.timed("scan"):
+        scan = scan_sources(
+            sources, exclude=recipe.exclude, full_weights=recipe.full_weights, skip=[output]
+        )
+    stages.moved("scan", scan.bytes_read)
     check_strict(scan.inventory, strict)
     if scan.inventory.adapters:
-        runner.start()
-    plan = make_plan(recipe, scan.inventory, sources=sources, memory_budget=memory_budget)
+        with stages.timed("start"):
+            runner.start()
+    with stages.timed("plan"):
+        plan = make_plan(recipe, scan.inventory, sources=sources, memory_budget=memory_budget)
     catalog = open_catalog(catalog_uri) if catalog_uri else None
     checkpoints = Checkpoints(store, plan)
     with journal.failures(plan.digest):
@@ -101,7 +107,7 @@ def run_merge(
                 strict=strict,
                 progress=progress,
             )
-            solved = solve_plan(run, runner)
+            solved = solve_plan(run, runner, stages)
         runner.stop()
         return publish_solved(
             solved,
@@ -111,6 +117,7 @@ def run_merge(
             checkpoints,
             started=started,
             bytes_read=scan.bytes_read + solved.bytes_read,
+            stages=stages,
         )
 
 
@@ -123,6 +130,7 @@ def publish_solved(
     *,
     started: float,
     bytes_read: int,
+    stages: Stages,
 ) -> dict[str, Any]:
     """Writes a merged adapter and its rows, deletes what was kept on the way, and gives its record.
 
@@ -134,11 +142,15 @@ def publish_solved(
         checkpoints: What was kept.
         started: When the run began, by `time.perf_counter`.
         bytes_read: Bytes it read.
+        stages: Where its time went so far.
     """
-    files = _files(solved, requested)
-    status = "published" if publish(store, files, solved.plan.marker) else "already published"
+    with stages.timed("publish"):
+        files = _files(solved, requested)
+        status = "published" if publish(store, files, solved.plan.marker) else "already published"
+    if status == "published":
+        stages.moved("publish", sum(map(len, files.values())))
     if catalog:
-        _catalogue(catalog, solved, store.uri, files, time.perf_counter() - started)
+        _catalogue(catalog, solved, store.uri, files, time.perf_counter() - started, stages)
     checkpoints.clear()
     record = _record(
         solved,
@@ -172,7 +184,12 @@ def _files(solved: Solved, requested: str) -> dict[str, bytes]:
 
 
 def _catalogue(
-    catalog: Catalog, solved: Solved, output: str, files: dict[str, bytes], seconds: float
+    catalog: Catalog,
+    solved: Solved,
+    output: str,
+    files: dict[str, bytes],
+    seconds: float,
+    stages: Stages,
 ) -> None:
     plan, now = solved.plan, datetime.now(UTC)
     sites = site_rows(plan.digest, solved.sites)
@@ -186,6 +203,7 @@ def _catalogue(
         n_msus=msus.num_rows,
         created_at=now,
         seconds=seconds,
+        stages=stages.rows(),
     )
     append_merge(catalog, row, sites, msus)
 

@@ -18,6 +18,7 @@ from lego_ray.execution.on_ray.metrics import RunMetrics
 from lego_ray.execution.ranking import note_ranks, ranked_plan, spectra_of
 from lego_ray.execution.resume.checkpoints import Checkpoints, Kept
 from lego_ray.execution.runner import Runner
+from lego_ray.execution.stages import Stages
 from lego_ray.execution.task import (
     GroupResult,
     GroupTask,
@@ -88,6 +89,11 @@ class PlanRun:
         self._progress = progress
         self._number = 0
         self._bytes_read = 0
+
+    @property
+    def stage(self) -> str:
+        """What the plan is for: `measure` while its ranks are open, then `solve`."""
+        return "measure" if self.plan.recipe.is_open else "solve"
 
     def begin(self) -> None:
         """Takes what earlier runs of the plan have done; next, what `tasks` gives is to be run."""
@@ -169,14 +175,18 @@ class PlanRun:
         return None
 
 
-def solve_plan(run: PlanRun, runner: Runner) -> Solved:
+def solve_plan(run: PlanRun, runner: Runner, stages: Stages) -> Solved:
     """Runs a plan, and those it turns into, to the end; raises what `PlanRun.end` does."""
     while True:
-        run.begin()
-        with closing_results(runner, run.tasks()) as results:
-            for result in results:
-                run.take(result, runner)
-        if solved := run.end():
+        stage = run.stage
+        with stages.timed(stage):
+            run.begin()
+            with closing_results(runner, run.tasks()) as results:
+                for result in results:
+                    run.take(result, runner)
+                    stages.moved(stage, result.bytes_read)
+            solved = run.end()
+        if solved:
             return solved
 
 

@@ -62,6 +62,7 @@ def merge(**changes: Any) -> dict[str, Any]:
         "output_adapter_id": "o" * 64,
         "n_sites": 2,
         "n_msus": 5,
+        "stages": [{"stage": "solve", "seconds": 1.25, "bytes": 2**33}],
         **changes,
     }
 

@@ -60,6 +60,7 @@ def merge_row(
     n_msus: int,
     created_at: datetime,
     seconds: float,
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The row of `merges`; the catalog counts its version."""
     weights = files[plan.weights_name]
@@ -83,6 +84,7 @@ def merge_row(
         "output_adapter_id": adapter_id_of(files.get(CONFIG_NAME), weights),
         "n_sites": n_sites,
         "n_msus": n_msus,
+        "stages": list(stages),
     }
 
 

@@ -31,6 +31,7 @@ NEW = {
     "output_adapter_id": None,
     "n_sites": None,
     "n_msus": None,
+    "stages": None,
 }
 FIRST, SECOND, THIRD = "m" * 64, "n" * 64, "p" * 64
 
