@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -33,6 +33,9 @@ from lego_ray.report.comparison import ComparedSite
 
 # Share of what it is relative to, below which a difference of squares has lost too many of its digits.
 CLOSE = 1e-6
+# Is given a site, some of its sources' MSUs as they are stored, and each source's scaling; every source
+# once a site.
+Watch = Callable[[SitePlan, Pool, Mapping[int, float]], None]
 
 
 @dataclass(slots=True)
@@ -125,7 +128,9 @@ class _Site:
         return ComparedSite(self.plan.site, to_sum, sources, sum_error, mean_share, mean_error)
 
 
-def compare(plan: Plan, work: Comparison, merged: AdapterRecord) -> Compared:
+def compare(
+    plan: Plan, work: Comparison, merged: AdapterRecord, watch: Watch | None = None
+) -> Compared:
     """Compares a merged adapter with its sources.
 
     All figures are sums of inner products of factors in float64. So is the sum's norm or, where that
@@ -135,6 +140,7 @@ def compare(plan: Plan, work: Comparison, merged: AdapterRecord) -> Compared:
         plan: Sources and tasks; see `plan_comparison`.
         work: How sites are compared that do not fit.
         merged: The merged adapter.
+        watch: Looks at the sources too, while they are at hand.
 
     Raises:
         VerificationFailed: If a value of the merged adapter or a source is not finite.
@@ -143,9 +149,9 @@ def compare(plan: Plan, work: Comparison, merged: AdapterRecord) -> Compared:
     with one_thread():
         for task in tasks_of(plan):
             if task.group.shards:
-                found.sites.append(_in_blocks(task, merged, work, plan, found))
+                found.sites.append(_in_blocks(task, merged, work, plan, found, watch))
             else:
-                found.sites += _at_once(task, merged, plan, found)
+                found.sites += _at_once(task, merged, plan, found, watch)
     return found
 
 
@@ -161,12 +167,14 @@ def _merged_rows(site: SitePlan, task: GroupTask, merged: AdapterRecord) -> Pool
 
 
 def _at_once(
-    task: GroupTask, merged: AdapterRecord, plan: Plan, found: Compared
+    task: GroupTask, merged: AdapterRecord, plan: Plan, found: Compared, watch: Watch | None
 ) -> Iterator[ComparedSite]:
     """Sites whose pools fit together."""
     extraction = _extracted(task, plan, found)
     for each in task.group.sites:
         site, part = _Site.of(each, task, merged, plan), _Part.of(each.site, extraction)
+        if watch:
+            watch(each, part.pool, part.scalings)
         rows, d_in, factors = part.pool.rows, part.pool.d_in, site.factors(part)
         total = squared_norm_of_sum(rows, d_in, factors)
         to_sum, sources = site.compare(total, site.sources(part))
@@ -180,7 +188,12 @@ def _at_once(
 
 
 def _in_blocks(
-    task: GroupTask, merged: AdapterRecord, work: Comparison, plan: Plan, found: Compared
+    task: GroupTask,
+    merged: AdapterRecord,
+    work: Comparison,
+    plan: Plan,
+    found: Compared,
+    watch: Watch | None,
 ) -> ComparedSite:
     """A site whose pool does not fit: its sources in blocks, once for each band of rows of the sum."""
     site = _Site.of(task.group.sites[0], task, merged, plan)
@@ -194,6 +207,8 @@ def _in_blocks(
         for part in _blocks(task, plan, found if number == 0 else Compared()):
             if number == 0:
                 sources |= site.sources(part)
+                if watch:
+                    watch(site.plan, part.pool, part.scalings)
             rows, factors = part.pool.rows, site.factors(part)
             for total, (first, last) in zip(band, parts, strict=True):
                 total += update_block(rows, d_in, first, last, torch.float64, factors)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lego_ray.errors import VerificationFailed
-from lego_ray.execution.comparing import compare
+from lego_ray.execution.comparing import Compared, Watch, compare
 from lego_ray.execution.extract import content_hash
 from lego_ray.execution.publishing.published import checked_files, read_manifest
 from lego_ray.execution.scanning import scan_sources
@@ -28,7 +28,7 @@ def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -
     manifest, _ = read_manifest(store)
     for _ in checked_files(store, manifest):
         pass
-    adapter = _reload(uri, manifest)
+    adapter = reload_merged(uri, manifest)
     report: dict[str, Any] = {
         "merged": uri,
         "merge_id": manifest["merge_id"],
@@ -40,14 +40,41 @@ def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -
         "errors": None,
     }
     if sources:
-        plan, work = _plan_of(manifest, sources, adapter, memory_budget)
-        compared = compare(plan, work, adapter)
-        _check_sources(plan, manifest, compared.tensor_hashes)
+        plan, compared = compare_with_sources(manifest, sources, adapter, memory_budget)
         report["errors"] = errors_of(plan, compared.sites)
     return report
 
 
-def _reload(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
+def compare_with_sources(
+    manifest: dict[str, Any],
+    sources: Sequence[str],
+    merged: AdapterRecord,
+    memory_budget: int,
+    watching: Callable[[Plan], Watch] | None = None,
+) -> tuple[Plan, Compared]:
+    """Compares a merge with its sources, each of which must be as it was.
+
+    Args:
+        manifest: The merge's.
+        sources: Where they are now.
+        merged: The merged adapter, read back.
+        memory_budget: Most bytes to take.
+        watching: Makes what looks at the sources too, while they are at hand.
+
+    Returns:
+        How they were compared, and what came of it.
+
+    Raises:
+        VerificationFailed: If a source is not there or not what the manifest says.
+        InvalidOption: If the budget does not hold the merged adapter and one source at a site.
+    """
+    plan, work = _plan_of(manifest, sources, merged, memory_budget)
+    compared = compare(plan, work, merged, watching(plan) if watching else None)
+    _check_sources(plan, manifest, compared.tensor_hashes)
+    return plan, compared
+
+
+def reload_merged(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
     """Reads the adapter as any source is read."""
     inventory = scan_sources([uri], full_weights="keep").inventory
     published = set(manifest["files"])
