@@ -82,6 +82,10 @@ class OutputExists(BadInput):
     """The output holds something else, and outputs are create-only."""
 
 
+class MissingPackage(BadInput):
+    """What was asked for needs a package that is not installed; the hint says which extra has it."""
+
+
 class QueryError(BadInput):
     """A catalog query is not valid SQL, or reads what a catalog query may not."""
 

@@ -17,6 +17,7 @@ from lego_ray.cli.library import build
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.publish import publish
+from lego_ray.cli.report import report
 from lego_ray.cli.running import starting
 from lego_ray.cli.status import status
 from lego_ray.errors import LegoRayError
@@ -249,6 +250,7 @@ def verify(
 
 cli.add_command(build)
 cli.add_command(publish)
+cli.add_command(report)
 cli.add_command(status)
 cli.add_command(catalog)
 for command in upkeep.COMMANDS:

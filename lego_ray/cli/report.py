@@ -1,0 +1,55 @@
+"""`lego-ray report`: a merge as one HTML page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lego_ray.cli import options
+from lego_ray.cli.printing import print_json, size
+
+
+@click.command()
+@click.argument("merged", metavar="MERGED_URI")
+@click.option(
+    "--output", required=True, metavar="PATH", help="The page; one from before is replaced."
+)
+@click.option(
+    "--catalog",
+    metavar="URI",
+    help="The catalog it was recorded in: clusters, where MSUs went, inertia, time and bytes.",
+)
+@click.option(
+    "--sources",
+    multiple=True,
+    metavar="SOURCE...",
+    help="Adapters it was made from: a map of them by similarity, exact errors, norms.",
+)
+@click.argument("more_sources", nargs=-1, metavar="")
+@options.memory_budget
+@options.as_json
+def report(
+    as_json: bool, sources: tuple[str, ...], more_sources: tuple[str, ...], **given: Any
+) -> None:
+    """Write one HTML page about a merge: figures, and the numbers behind them.
+
+    It needs no network and runs no script. A section that lacks its data says which flag brings
+    them. Draws with matplotlib: pip install 'lego-ray[report]'.
+
+    \b
+    Example:
+      lego-ray report ./merged --output page.html --catalog ./catalog --sources ./adapters
+    """
+    from lego_ray.execution.reporting import write_report
+
+    if more_sources and not sources:
+        raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
+    record = write_report(**given, sources=(*sources, *more_sources))
+    if as_json:
+        print_json(record)
+        return
+    click.echo(f"page   {record['output']}  ({size(record['bytes'])})\nmerge  {record['merge_id']}")
+    lacking = [("--catalog", given["catalog"]), ("--sources", sources)]
+    if flags := [flag for flag, value in lacking if not value]:
+        click.echo(f"more with {' and '.join(flags)}")

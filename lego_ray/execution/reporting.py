@@ -1,0 +1,245 @@
+"""Gathers what is known of a merge, and writes it as a page."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from os import fspath
+from pathlib import Path
+from typing import Any
+
+from lego_ray.catalog.flow import flow
+from lego_ray.catalog.history import show
+from lego_ray.catalog.opening import has_merge, open_catalog
+from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
+from lego_ray.execution.arguments import Uri, parse_bytes, places
+from lego_ray.execution.comparing import Compared, Watch
+from lego_ray.execution.likeness import SKETCH_BYTES, Likeness
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY
+from lego_ray.execution.publishing.published import read_manifest
+from lego_ray.execution.verifying import compare_with_sources, reload_merged
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.report.comparison import ComparedSite, errors_of
+from lego_ray.report.page.axis import natural
+from lego_ray.report.page.drawing import check_installed
+from lego_ray.report.page.facts import (
+    Alike,
+    Cluster,
+    Facts,
+    Kept,
+    Measured,
+    Reach,
+    Recorded,
+    SiteFacts,
+    is_shown,
+    short_names,
+)
+from lego_ray.report.page.write import START, page
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import FileUri, normalise_uri, parse_uri
+
+
+def write_report(
+    merged: Uri,
+    *,
+    output: Uri,
+    catalog: Uri | None = None,
+    sources: Uri | Sequence[Uri] = (),
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+) -> dict[str, Any]:
+    """Writes one HTML page about a merge, which needs no network and runs no script.
+
+    From the manifest: what went in and was refused, and by what it was made. From the catalog: clusters
+    by site, MSUs by adapter, error, inertia and norm ratio by site, time and bytes by stage. From the
+    sources, read once where they fit: a map of them by similarity, exact errors, norms before and after.
+    A section that lacks its data says which flag brings them. The same merge, catalog and sources give
+    the same bytes.
+
+    Args:
+        merged: Where the merged adapter is.
+        output: The page, a path; a page written before is replaced, any other file left as it is.
+        catalog: The catalog it was recorded in, or None.
+        sources: The adapters it was made from, as for `verify`.
+        memory_budget: As for `verify`.
+
+    Returns:
+        `merged`, `merge_id`, `output`, `bytes`, `sections` (of those that may lack their data: whether
+        it `has` them).
+
+    Raises:
+        MissingPackage: If matplotlib is not installed.
+        OutputExists: If the output is a file that is no such page.
+        InvalidOption: If the output is no local path, the catalog does not hold the merge, or the
+            budget is too small.
+        VerificationFailed: If sources are given and the merge or a source is not what the manifest says.
+        ObjectNotFound: If there is no merged adapter there.
+        MalformedAdapter: If its manifest is none of lego-ray's.
+    """
+    check_installed()
+    target = _target(output)
+    facts = _gather(fspath(merged), catalog, places(sources), parse_bytes(memory_budget))
+    data = page(facts)
+    _replace(target, data)
+    recorded = facts.recorded
+    has = {
+        "map": facts.measured is not None,
+        "clusters": recorded is not None and bool(recorded.clusters),
+        "flow": recorded is not None and bool(recorded.reaches),
+        "errors": bool(facts.sites),
+        "norms": bool(facts.sites),
+        "stages": recorded is not None and bool(recorded.merge["stages"]),
+    }
+    return {
+        "merged": facts.place,
+        "merge_id": facts.manifest["merge_id"],
+        "output": str(target),
+        "bytes": len(data),
+        "sections": has,
+    }
+
+
+def _target(output: Uri) -> Path:
+    """The page's path, which may be written to."""
+    parsed = parse_uri(output)
+    if not isinstance(parsed, FileUri):
+        raise InvalidOption(
+            "--output", f"{parsed} is no local path", "Give one, such as page.html."
+        )
+    target = Path(str(parsed))
+    if target.is_dir():
+        raise InvalidOption("--output", f"{target} is a directory", f"Give {target / 'page.html'}.")
+    if target.exists():
+        start = START.encode()
+        with target.open("rb") as file:
+            if file.read(len(start)) != start:
+                raise OutputExists(
+                    str(target), "it is no page of this command", "Choose another --output."
+                )
+    return target
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Writes the page whole, in place of one before."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _gather(merged: str, catalog: Uri | None, sources: Sequence[str], memory_budget: int) -> Facts:
+    uri = normalise_uri(merged)
+    manifest, _ = read_manifest(open_store(uri))
+    if not is_shown(manifest):
+        raise MalformedAdapter(
+            f"{uri}/{MANIFEST_KEY}",
+            "some of its fields are of other types than lego-ray writes",
+            "Merge again to another output.",
+        )
+    named = short_names([source["uri"] for source in manifest["sources"]])
+    by_id: dict[str, str] = {}
+    for source, name in zip(manifest["sources"], named, strict=True):
+        by_id.setdefault(source["adapter_id"], name)
+    sites: dict[str, SiteFacts] = {}
+    recorded = None
+    if catalog is not None:
+        recorded, found = _recorded(catalog, manifest, by_id)
+        sites |= found
+    measured = None
+    if sources:
+        plan, compared, alike = _compared(uri, manifest, sources, memory_budget)
+        errors = errors_of(plan, compared.sites)
+        names = [by_id[adapter.adapter_id] for adapter in plan.adapters]
+        kept = [
+            Kept(name, s["norm"], s["share_kept"], s["cosine"])
+            for name, s in zip(names, errors["sources"], strict=True)
+        ]
+        measured = Measured(errors, kept, Alike(names, alike.cosines(), alike.exact))
+        for site, told in zip(compared.sites, errors["sites"], strict=True):
+            sites[site.site] = _measured(sites.get(site.site, SiteFacts(site.site)), site, told)
+    in_order = [sites[site] for site in sorted(sites, key=natural)]
+    return Facts(uri, manifest, named, in_order, recorded, measured)
+
+
+def _recorded(
+    catalog: Uri, manifest: dict[str, Any], names: dict[str, str]
+) -> tuple[Recorded, dict[str, SiteFacts]]:
+    opened = open_catalog(catalog)
+    merge_id = manifest["merge_id"]
+    if not has_merge(opened, merge_id):
+        raise InvalidOption(
+            "--catalog",
+            f"{opened.uri} does not hold the merge {merge_id[:12]}",
+            "Give the catalog it was recorded in, or none.",
+        )
+    detail = show(opened, merge_id)
+    sites = {
+        row["site"]: SiteFacts(
+            row["site"],
+            error=row["relative_error"],
+            norm_ratio=row["norm_ratio"],
+            n_msus=row["n_msus"],
+            rank=row["rank"],
+            inertia=row["inertia"],
+        )
+        for row in detail.sites.to_pylist()
+    }
+    found = flow(opened, merge_id)
+    if found is None:
+        return Recorded(detail.merge, None, None), sites
+    clusters = [
+        Cluster(row["site"], row["place"], row["msus"], row["adapters"])
+        for row in found.clusters.to_pylist()
+    ]
+    places_of: dict[str, dict[int, int]] = {}
+    alone: dict[str, int] = {}
+    for row in found.adapters.to_pylist():
+        places_of.setdefault(row["adapter_id"], {})[row["place"]] = row["msus"]
+        alone[row["adapter_id"]] = alone.get(row["adapter_id"], 0) + row["alone"]
+    reaches = [
+        Reach(name, places_of[adapter_id], alone[adapter_id])
+        for adapter_id, name in names.items()
+        if adapter_id in places_of
+    ]
+    return Recorded(detail.merge, clusters, reaches), sites
+
+
+def _compared(
+    uri: str, manifest: dict[str, Any], sources: Sequence[str], memory_budget: int
+) -> tuple[Plan, Compared, Likeness]:
+    """Reads the sources, for their errors and how alike they are together."""
+    adapter = reload_merged(uri, manifest)
+    budget = memory_budget - SKETCH_BYTES * len(manifest["sources"])
+    if budget < 1:
+        raise InvalidOption(
+            "--memory-budget",
+            "it does not hold what tells how alike the sources are, "
+            f"{SKETCH_BYTES // 1024} KiB for each of {len(manifest['sources'])}",
+            "Raise it, or leave out --sources.",
+        )
+    alike: list[Likeness] = []
+
+    def watching(plan: Plan) -> Watch:
+        alike.append(Likeness(plan))
+        return alike[0].take
+
+    return *compare_with_sources(manifest, sources, adapter, budget, watching), alike[0]
+
+
+def _measured(known: SiteFacts, site: ComparedSite, told: dict[str, Any]) -> SiteFacts:
+    """What is known of a site, and its exact figures."""
+    squares = [source.squared for source in site.sources.values()]
+    return SiteFacts(
+        site.site,
+        error=told["relative_error_to_sum"],
+        norm_ratio=told["norm_ratio"],
+        n_msus=known.n_msus,
+        rank=known.rank,
+        inertia=known.inertia,
+        source_norm=math.sqrt(math.fsum(squares) / len(squares)),
+        merged_norm=math.sqrt(max(site.to_sum.merged, 0.0)),
+    )

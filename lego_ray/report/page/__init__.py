@@ -1,0 +1,1 @@
+"""A merge as one HTML page that needs nothing else: what went in, what came of it, what it took."""

@@ -1,0 +1,83 @@
+"""A real browser for tests: headless Chromium, driven through its own chromedriver.
+
+`browser` opens pages from disk and says what went wrong there. Without the two programs the tests that
+use it are skipped, and fail where `CI` is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAMS = ("chromium", "chromedriver")
+_FLAGS = (
+    "--headless=new",
+    # Tests may run as root in a container, where Chromium's sandbox cannot be set up.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+)
+
+
+class Browser:
+    """One tab."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, *, width: int = 1280, dark: bool = False) -> None:
+        """Opens a page from disk in a window of that width, by day or by night."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get_log("browser")
+        self.driver.get_log("performance")
+        self.driver.get(page.as_uri())
+
+    def run(self, script: str) -> Any:
+        """What a piece of JavaScript returns; the page's policy does not bind it."""
+        return self.driver.execute_script(script)
+
+    def complaints(self) -> list[str]:
+        """What the browser logged about the page: errors, warnings, what its policy kept out."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Every address the page asked for since it was opened, but for what it holds itself."""
+        events = [json.loads(entry["message"]) for entry in self.driver.get_log("performance")]
+        return [
+            event["message"]["params"]["request"]["url"]
+            for event in events
+            if event["message"]["method"] == "Network.requestWillBeSent"
+            and not event["message"]["params"]["request"]["url"].startswith("data:")
+        ]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    found = {name: shutil.which(name) for name in PROGRAMS}
+    if missing := [name for name, path in found.items() if path is None]:
+        sentence = f"{' and '.join(missing)} not found; Debian has chromium and chromium-driver"
+        if os.environ.get("CI"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(found["chromium"])
+    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(str(found["chromedriver"])))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
