@@ -1,0 +1,235 @@
+"""A lease on a place: of any number of processes that want to work there, one does.
+
+It needs nothing of a store but create-only puts and the times the store itself gives its objects, so
+it works on S3 as on disk. No two computers' clocks are compared, and a store's own may be wrong as
+long as it does not jump. What a lease cannot do is stop a process that was taken for dead and only
+slept: that one learns of it after its next beats. So it saves work, and whoever holds it must still
+write nothing that a second one at the same work could spoil.
+
+<folder>lease-00000001.json     who holds it; of several, the highest number does
+<folder>beat-00000001-00000007  a sign of life, replaced by the next
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+
+from lego_ray.errors import AlreadyExists, ObjectNotFound, RunFailed, StorageError
+from lego_ray.storage.base import ObjectInfo, Store
+
+BEAT = timedelta(seconds=15)
+# Twenty beats: a store that is away for minutes must not make a living holder look dead.
+STALE_AFTER = timedelta(minutes=5)
+
+_LEASE = re.compile(r"lease-(\d{8})\.json")
+_BEAT = re.compile(r"beat-(\d{8})-\d{8}")
+# Each try but the first means that the folder changed in the instant it was looked at.
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is in the folder.
+
+    Attributes:
+        leases: Lease objects by number.
+        alive_at: The last sign of life of the highest, by the store's clock; None if it does not say.
+    """
+
+    leases: Mapping[int, ObjectInfo]
+    alive_at: datetime | None
+
+    @property
+    def number(self) -> int:
+        """Number of the lease that counts; 0 if there is none."""
+        return max(self.leases, default=0)
+
+
+class Lease:
+    """A lease, taken with `with` if `take` says it may be.
+
+    Args:
+        store: Where it is kept.
+        folder: Prefix of its objects, ending in a slash.
+        owner: Who asks for it, in words that help a person find that process.
+        beat: How often a holder gives a sign of life.
+        stale_after: After how long a silence a holder counts as dead, as the store measures it. Much
+            longer than `beat`, and than the clocks of one store's servers are apart.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: str,
+        owner: Mapping[str, str],
+        *,
+        beat: timedelta = BEAT,
+        stale_after: timedelta = STALE_AFTER,
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._owner = owner
+        self._beat = beat
+        self._stale_after = stale_after
+        self._number = 0
+        self._done = threading.Event()
+        self._lost = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def holder(self) -> dict[str, str] | None:
+        """Says who holds it and is alive, in that process's words; None if it can be had.
+
+        Writes nothing if there is no lease; else one small object, deleted at once, to learn the
+        store's time.
+        """
+        seen = self._look()
+        if not seen.number or self._is_silent(seen):
+            return None
+        return self._owner_of(seen.number)
+
+    def take(self) -> dict[str, str] | None:
+        """Takes the lease, over from a holder that is silent if need be, and begins to give signs.
+
+        Returns:
+            None if it is held now; else who holds it.
+        """
+        for _ in range(_TRIES):
+            seen = self._look()
+            if seen.number and not self._is_silent(seen):
+                return self._owner_of(seen.number)
+            number = seen.number + 1
+            try:
+                self._create(number)
+            except AlreadyExists:
+                return self._owner_of(number)
+            # Whoever looked long ago may come with a number that was free when it looked. It counts
+            # only if nothing else happened since; of two such, the later sees the other.
+            now = dict(self._look().leases)
+            mine = now.pop(number, None)
+            if mine is not None and now == dict(seen.leases):
+                self._number = number
+                self._tidy(below=number)
+                self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
+                self._thread.start()
+                return None
+            self._store.delete(self._key(number))
+        others = self._look()
+        return self._owner_of(others.number) if others.number else {"owner": "unknown"}
+
+    def check(self) -> None:
+        """Raises RunFailed if another has taken it over."""
+        if self._lost.is_set():
+            holder = self._owner_of(self._look().number)
+            raise RunFailed(
+                f"{self._store.uri}/{self._folder.rstrip('/')}",
+                f"this process gave no sign of life for longer than another waited, and "
+                f"{told(holder)} has taken over",
+                "What is finished is kept; leave it to that one.",
+            )
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+            # A store that fails now leaves it to grow stale.
+            with contextlib.suppress(StorageError):
+                self._tidy(below=self._number + 1)
+
+    def _live(self) -> None:
+        beats = missed = 0
+        while not self._done.wait(self._beat.total_seconds()):
+            with contextlib.suppress(StorageError):
+                leases = self._look().leases
+                gone = self._number not in leases or max(leases) != self._number
+                missed = missed + 1 if gone else 0
+                if missed == 2:  # a single time it may be one that is about to stand back
+                    self._lost.set()
+                    return
+                beats += 1
+                self._store.create(self._beat_key(beats), b"")
+                self._store.delete(self._beat_key(beats - 1))
+
+    def _look(self) -> _Seen:
+        leases: dict[int, ObjectInfo] = {}
+        signs: dict[int, list[datetime | None]] = {}
+        for info in self._store.list(self._folder):
+            name = info.key[len(self._folder) :]
+            if match := _LEASE.fullmatch(name) or _BEAT.fullmatch(name):
+                number = int(match[1])
+                signs.setdefault(number, []).append(info.modified_at)
+                if name.startswith("lease-"):
+                    leases[number] = info
+        times = signs.get(max(leases, default=0), [])
+        known = [time for time in times if time is not None]
+        return _Seen(leases, max(known) if known else None)
+
+    def _is_silent(self, seen: _Seen) -> bool:
+        if seen.alive_at is None:
+            return False
+        key = f"{self._folder}look-{secrets.token_hex(8)}"
+        self._store.create(key, b"")
+        try:
+            now = self._store.stat(key).modified_at
+        finally:
+            self._store.delete(key)
+        return now is not None and now - seen.alive_at > self._stale_after
+
+    def _create(self, number: int) -> None:
+        about = {**self._owner, "token": secrets.token_hex(8)}
+        self._store.create(self._key(number), (json.dumps(about) + "\n").encode())
+
+    def _owner_of(self, number: int) -> dict[str, str]:
+        try:
+            about = json.loads(self._store.read(self._key(number)))
+            return {str(k): str(v) for k, v in about.items() if k != "token"}
+        except (ObjectNotFound, ValueError, AttributeError):  # it has just ended
+            return {"owner": "unknown"}
+
+    def _tidy(self, below: int) -> None:
+        """Deletes what belongs to lower numbers, the lowest lease first and each after its beats."""
+        keys = []
+        for info in self._store.list(self._folder):
+            name = info.key[len(self._folder) :]
+            if match := _LEASE.fullmatch(name) or _BEAT.fullmatch(name):
+                keys.append((int(match[1]), name.startswith("lease-"), info.key))
+        for number, _, key in sorted(keys):
+            if number < below:
+                self._store.delete(key)
+
+    def _key(self, number: int) -> str:
+        return f"{self._folder}lease-{number:08d}.json"
+
+    def _beat_key(self, beats: int) -> str:
+        return f"{self._folder}beat-{self._number:08d}-{beats:08d}"
+
+
+def told(owner: Mapping[str, str]) -> str:
+    """An owner in one phrase."""
+    return ", ".join(f"{name} {value}" for name, value in owner.items())
+
+
+@contextlib.contextmanager
+def leased(lease: Lease) -> Iterator[dict[str, str] | None]:
+    """Takes a lease for a block, and gives None, or gives who holds it."""
+    holder = lease.take()
+    if holder is not None:
+        yield holder
+        return
+    with lease:
+        yield None
