@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-metrics check lint format bench fixtures clean
+.PHONY: demo test test-cluster check lint format bench fixtures clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/python -m jobs.demo
@@ -12,10 +12,11 @@ demo: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	$(BIN)/pytest -n 3 --dist loadfile
 
-# What Ray exports needs packages that slow every start of a local Ray, so they come last and apart.
-test-metrics: $(VENV)/.dev-ready
+# A cluster's dashboard, which takes jobs, and what Ray exports need packages that slow every start of a
+# local Ray, so they come last and apart.
+test-cluster: $(VENV)/.dev-ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,metrics]'
-	$(BIN)/pytest tests/execution/test_ray_metrics.py
+	$(BIN)/pytest tests/execution/test_ray_metrics.py tests/jobs/test_ray_jobs.py
 
 check: lint test
 

@@ -1,8 +1,8 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`scan`, `plan`, `merge`, `build`, `status`, `verify` and `publish` are the command line's verbs as
-calls; `lego_ray.catalog` has the catalog's, but for `check_catalog` and `collect_garbage`, which look
-at outputs too. Importing this package loads neither torch nor Ray.
+`scan`, `plan`, `merge`, `build`, `refresh`, `status`, `verify` and `publish` are the command line's
+verbs as calls; `lego_ray.catalog` has the catalog's, but for `check_catalog` and `collect_garbage`,
+which look at outputs too. Importing this package loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lego_ray.execution.checking import check_catalog
     from lego_ray.execution.delivery import publish
     from lego_ray.execution.garbage.collecting import collect_garbage
+    from lego_ray.execution.refreshing import refresh
     from lego_ray.execution.status import status
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "merge",
     "plan",
     "publish",
+    "refresh",
     "scan",
     "status",
     "verify",
@@ -38,6 +40,7 @@ _ELSEWHERE = {
     "check_catalog": "lego_ray.execution.checking",
     "publish": "lego_ray.execution.delivery",
     "collect_garbage": "lego_ray.execution.garbage.collecting",
+    "refresh": "lego_ray.execution.refreshing",
     "status": "lego_ray.execution.status",
 }
 

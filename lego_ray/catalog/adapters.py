@@ -71,6 +71,23 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
     return n_written
 
 
+def count_unrecorded(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
+    """Counts the rows that `record_adapters` would write or take out, and writes nothing.
+
+    Args:
+        catalog: Where to look.
+        rows: Rows of the `adapters` table.
+
+    Raises:
+        CatalogError: If a row does not fit the columns.
+        StorageError: If the store could not be reached or refused access.
+    """
+    found = _plain(conform(_TABLE, rows))
+    known = _plain(catalog.read(_TABLE)) if catalog.exists(_TABLE) else []
+    _, n_changed, n_replaced = fold(known, found)
+    return max(n_changed, n_replaced)
+
+
 def fold(known: Sequence[Row], found: Sequence[Row]) -> tuple[list[Row], int, int]:
     """Folds newly found rows into those known; see `record_adapters` for the rules.
 

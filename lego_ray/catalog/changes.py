@@ -72,6 +72,29 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
+class Renumbering:
+    """A merge that gets another version.
+
+    Attributes:
+        merge_id: Which.
+        version: The version it gets.
+        transactions: As for `Rows`.
+    """
+
+    merge_id: str
+    version: int
+    transactions: Transactions
+
+    def apply(self, handle: DeltaTable) -> None:
+        """Writes its row anew; the former stays in the table's history."""
+        handle.update(
+            updates={"version": str(self.version)},
+            predicate=f"merge_id = '{self.merge_id}'",
+            commit_properties=_properties(self.transactions),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class NewColumns:
     """Columns to add, null in the rows there are.
 

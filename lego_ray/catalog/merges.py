@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lego_ray.catalog.changes import Change, Rows
+from lego_ray.catalog.changes import Change, Renumbering, Rows
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.tables import Catalog
@@ -77,6 +77,42 @@ def append_merge(
 
     commit(lambda: catalog.open_or_create("merges"), change, catalog.table_uri("merges"))
     return recorded
+
+
+def make_current(catalog: Catalog, merge_id: str) -> int:
+    """Gives a recorded merge the highest version of its name, so that it is the current one again.
+
+    Args:
+        catalog: Where it is recorded.
+        merge_id: The merge.
+
+    Returns:
+        The version it has now.
+
+    Raises:
+        CatalogError: If it is not recorded.
+        StorageError: If the store could not be reached or refused access.
+    """
+    version = 0
+
+    def change(handle: DeltaTable, again: bool) -> Change | None:
+        nonlocal version
+        del again  # a try whose answer got lost has made it the highest
+        table = handle.to_pyarrow_table(
+            columns=["merge_id", "name", "version"], filesystem=catalog.filesystem("merges")
+        )
+        rows = {row["merge_id"]: row for row in table.to_pylist()}
+        if merge_id not in rows:
+            raise CatalogError(catalog.table_uri("merges"), f"merge {merge_id} is not recorded")
+        name, version = rows[merge_id]["name"], rows[merge_id]["version"]
+        last = max(row["version"] for row in rows.values() if row["name"] == name)
+        if version == last:
+            return None
+        version = last + 1
+        return Renumbering(merge_id, version, ((f"name:{name}", version),))
+
+    commit(lambda: catalog.open_or_create("merges"), change, catalog.table_uri("merges"))
+    return version
 
 
 def is_recorded(catalog: Catalog, merge_id: str) -> bool:

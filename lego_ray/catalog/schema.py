@@ -105,7 +105,12 @@ _MERGES = TableSpec(
     (
         Column("merge_id", _STRING, "Hex sha256 of the plan."),
         Column("name", _STRING, "Name given to the merge."),
-        Column("version", _LONG, "Counts the merges of this name, from 1."),
+        Column(
+            "version",
+            _LONG,
+            "Counts the merges of this name, from 1; the highest is the current one, and one that a "
+            "refresh goes back to takes the next.",
+        ),
         Column("parent_id", _STRING, "The merge this one updates; null if none.", True),
         Column("method", _STRING, "Merge method, such as `lego`."),
         Column("rank", _LONG, "Rank k of the merged adapter; the largest, where sites differ."),

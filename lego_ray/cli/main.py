@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from lego_ray.cli.library import build
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.publish import publish
+from lego_ray.cli.refresh import refresh
 from lego_ray.cli.report import report
 from lego_ray.cli.running import starting
 from lego_ray.cli.status import status
@@ -251,22 +253,34 @@ def verify(
 cli.add_command(build)
 cli.add_command(publish)
 cli.add_command(report)
+cli.add_command(refresh)
 cli.add_command(status)
 cli.add_command(catalog)
 for command in upkeep.COMMANDS:
     catalog.add_command(command)
 
 
-def main() -> None:
-    """Runs the command line: exit 0 done, 1 the run failed, 2 bad input."""
+def main(
+    command: click.Command = cli,
+    prog_name: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Runs the command line: exit 0 done, 1 the run failed, 2 bad input.
+
+    Args:
+        command: The command of this program.
+        prog_name: What it is called, if not as it was started.
+        defaults: Values of its options, by parameter, where they are not given.
+    """
+    about: dict[str, Any] = {} if defaults is None else {"default_map": defaults}
     try:
-        cli.main(standalone_mode=False)
+        command.main(prog_name=prog_name, standalone_mode=False, **about)
     except LegoRayError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(error.exit_code)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "lego-ray"
-        click.echo(f"{error.format_message()}\nSee `{command} --help`.", err=True)
+        called = error.ctx.command_path if error.ctx else "lego-ray"
+        click.echo(f"{error.format_message()}\nSee `{called} --help`.", err=True)
         sys.exit(2)
     except click.ClickException as error:
         click.echo(error.format_message(), err=True)

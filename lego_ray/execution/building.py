@@ -114,7 +114,7 @@ def build(
         StorageError: If a store cannot be read or written.
         RunFailed: If the run did not finish.
     """
-    library = _read_library(fspath(recipe))
+    library = read_library(fspath(recipe))
     if catalog is not None:
         library = replace(library, catalog=fspath(catalog))
     if groups is not None:
@@ -147,7 +147,8 @@ def _with_groups(library: LibraryRecipe, count: int | None, where: str) -> Libra
     return replace(library, entries=entries)
 
 
-def _read_library(place: str) -> LibraryRecipe:
+def read_library(place: str) -> LibraryRecipe:
+    """Reads a recipe file at a path or URI; see `build` for what it may raise."""
     uri = normalise_uri(place)
     folder, _, key = uri.rpartition("/")
     data = open_store(folder or "/").read(key)
@@ -182,7 +183,7 @@ def run_build(
     started = time.perf_counter()
     catalog = open_catalog(library.catalog) if library.catalog else None
     sources = library.sources or (adapter_places(catalog) if catalog else ())
-    outputs = [normalise_uri(place) for place in _outputs(library, output)]
+    outputs = [normalise_uri(place) for place in outputs_of(library, output)]
     stages = Stages()
     with stages.timed("scan"):
         scan = scan_sources(sources, full_weights=library.full_weights, skip=outputs)
@@ -203,7 +204,7 @@ def run_build(
     if dry_run:
         records = {each.recipe.name: _record_of_plan(each, catalog) for each in planned}
     else:
-        records, read = _make(
+        records, read = make_planned(
             planned,
             catalog,
             runner,
@@ -215,7 +216,7 @@ def run_build(
         )
         bytes_read += read
         if catalog:
-            _record_groups(catalog, groupings, records)
+            record_groupings(catalog, groupings, records)
     runner.stop()
     return {
         "output": normalise_uri(output) if output else None,
@@ -230,7 +231,7 @@ def run_build(
     }
 
 
-def _make(
+def make_planned(
     planned: Sequence[Planned],
     catalog: Catalog | None,
     runner: Runner,
@@ -277,7 +278,7 @@ def _make(
     return records, bytes_read
 
 
-def _record_groups(
+def record_groupings(
     catalog: Catalog, groupings: Sequence[Grouping], records: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Writes down who was put with whom, and who stays alone, once all merges are there."""
@@ -307,7 +308,8 @@ def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]
     }
 
 
-def _outputs(library: LibraryRecipe, output: str) -> Iterator[str]:
+def outputs_of(library: LibraryRecipe, output: str) -> Iterator[str]:
+    """Where a library's merges go: its output, and those that entries have of their own."""
     if output:
         yield output
     yield from (entry.output for entry in library.entries if entry.output)

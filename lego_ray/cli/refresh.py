@@ -1,0 +1,69 @@
+"""`lego-ray refresh`: a library brought up to date, on a schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lego_ray.cli import options
+from lego_ray.cli.interrupts import resumable
+from lego_ray.cli.logs import shown
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE.yaml")
+@click.option("--output", metavar="URI", help="Where the library is.")
+@options.catalog
+@options.run
+@options.memory_budget
+@click.option(
+    "--stale-after",
+    default="5m",
+    show_default=True,
+    metavar="TIME",
+    help="Take over from another refresh that gave no sign of life for so long.",
+)
+@options.log
+@options.as_json
+def refresh(as_json: bool, log: str, **given: Any) -> None:
+    """Bring a library up to date: made to be run on a schedule.
+
+    Scans the sources into the catalog, and makes those merges of the recipe file whose adapters or
+    recipe changed, each as a new version in OUTPUT/NAME/PLAN. Former versions stay; the current one
+    is the catalog's row of the highest version. If nothing is new, nothing is written; if another
+    refresh is at it, this one ends at once, with exit 0, and says who.
+
+    \b
+    Example:
+      lego-ray refresh library.yaml --output s3://zoo/library --catalog s3://zoo/catalog
+    """
+    with resumable(None), shown(log):
+        from lego_ray.cli.progress import SiteProgress
+        from lego_ray.execution.refreshing import refresh as call
+        from lego_ray.storage.lease import told
+
+        with SiteProgress() as progress:
+            record = call(given.pop("recipe"), **given, progress=progress)
+    if as_json:
+        print_json(record)
+        return
+    if record["holder"]:
+        click.echo(f"busy: another refresh is at it ({told(record['holder'])}); nothing was done")
+        return
+    for merge in record["merges"]:
+        for warning in merge["warnings"]:
+            click.echo(f"warning   {merge['name']}: {warning}")
+    print_refused(record["refused"])
+    print_table(
+        ("merge", "version", "adapters", "rank", "status", "output"),
+        (
+            (m["name"], m["version"], len(m["adapters"]), m["rank"], m["status"], m["output"])
+            for m in record["merges"]
+        ),
+    )
+    click.echo(
+        f"{record['status']}: {count(record['adapters'], 'adapter')}, {record['new']} new in the "
+        f"catalog; {size(record['bytes_read'])} read in {record['seconds']:.1f} s"
+    )

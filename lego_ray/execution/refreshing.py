@@ -1,0 +1,378 @@
+"""Refreshes a library: what is new since the last time is scanned, merged and recorded, nothing else.
+
+<output>/<merge name>/<first 12 digits of the plan>/   one directory a version, never changed
+<output>/.lego-ray/refresh/                            a lease, while someone is at it
+
+The current version of a merge is its row of the highest `version` in the catalog.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from os import fspath
+from typing import TYPE_CHECKING, Any
+
+from lego_ray.catalog.adapters import adapter_places, count_unrecorded, record_adapters
+from lego_ray.catalog.merges import make_current
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.upkeep.durations import parse_duration
+from lego_ray.errors import InvalidOption, OutputExists
+from lego_ray.execution import journal
+from lego_ray.execution.arguments import Uri, output_place, parse_bytes
+from lego_ray.execution.building import (
+    make_planned,
+    outputs_of,
+    read_library,
+    record_groupings,
+)
+from lego_ray.execution.entries import Find, Planned, plan_entries
+from lego_ray.execution.grouping import GroupFinder, group_record
+from lego_ray.execution.merging import record_of_published
+from lego_ray.execution.publishing.cataloguing import adapter_rows
+from lego_ray.execution.publishing.publish import published_manifest
+from lego_ray.execution.resume.run_folder import FOLDER
+from lego_ray.execution.runner import Runner, running
+from lego_ray.execution.scanning import scan_sources
+from lego_ray.execution.solving import Progress, check_strict
+from lego_ray.execution.stages import Stages
+from lego_ray.planning.group_options import GroupOptions
+from lego_ray.planning.grouped import Grouping
+from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.storage.lease import BEAT, STALE_AFTER, Lease, leased, told
+from lego_ray.storage.open import open_store
+from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.uri import join, normalise_uri
+
+if TYPE_CHECKING:
+    from lego_ray.execution.task import GroupResult
+    from lego_ray.planning.plan import Plan
+
+LEASE_FOLDER = f"{FOLDER}refresh/"
+# Of a plan's digest, in a directory's name: as many as lego-ray shows elsewhere.
+DIGITS = 12
+# Three beats may get lost before a holder is taken for dead.
+_SHORTEST = 4 * BEAT
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a look at the sources, the outputs and the catalog found. Nothing was written for it.
+
+    Attributes:
+        inventory: The zoo.
+        rows: Its rows of `adapters`.
+        n_new: How many of them the catalog does not have.
+        planned: Every merge, at the place of its version.
+        groupings: What some of them are from.
+        done: Manifests of those that are published and recorded, by name.
+        versions: Their versions in the catalog, by name, of those that are current.
+        bytes_read: Bytes fetched.
+    """
+
+    inventory: Inventory
+    rows: list[dict[str, Any]]
+    n_new: int
+    planned: list[Planned]
+    groupings: list[Grouping]
+    done: Mapping[str, dict[str, Any]]
+    versions: Mapping[str, int]
+    bytes_read: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing is to be done."""
+        names = {each.recipe.name for each in self.planned}
+        return not self.n_new and names <= self.versions.keys()
+
+
+def refresh(
+    recipe: Uri,
+    *,
+    output: Uri | None = None,
+    catalog: Uri | None = None,
+    runner: str | Runner = "ray",
+    address: str = "local",
+    workers: int | None = None,
+    gpus: float = 0.0,
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    strict: bool = False,
+    stale_after: str | timedelta = STALE_AFTER,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Brings a library up to date; made to be called on a schedule.
+
+    Scans the sources into the catalog, and makes those merges of the recipe file whose plan (adapters
+    and recipe) is none that was made before, each in a directory of its own,
+    `<output>/<name>/<12 digits of the plan>`. Former versions stay as they are. In the catalog the
+    current version of a merge is the row of the highest `version` of its name; where the sources went
+    back to what they were, the merge of then gets the highest version, and nothing is merged.
+
+    Groups are found anew each time, which reads every adapter of an entry with `groups`.
+
+    If nothing is new, no file is written and no table is committed to. If someone else is at the same
+    library, nothing is done: the answer says who. Whoever was killed at it is taken over from after
+    `stale_after`, and its finished tasks are taken on.
+
+    Args:
+        recipe: The recipe file: a path or `s3://bucket/key`.
+        output: Where the library is; in place of the file's `output`.
+        catalog: Where it is recorded; in place of the file's `catalog`.
+        runner: As for `build`, as are the others. Nothing is started if nothing is to be merged.
+        address: Likewise.
+        workers: Likewise.
+        gpus: Likewise.
+        memory_budget: Likewise.
+        strict: Likewise.
+        stale_after: How long another must have given no sign of life to count as dead, measured by the
+            store's own clock: a duration, or text such as `5m`; at least a minute.
+        progress: Called with each merge's plan, and with each result of it.
+
+    Returns:
+        `status` (`refreshed`, `unchanged` or `busy`), `holder` (who is at it, if busy: `host`, `pid`,
+        `job`, `since`), `output`, `catalog`, `adapters` (how many there are; None if busy), `new` (rows
+        of adapters written), `refused` (a list of `{adapter, reason}`), `merges` (what `build` returns
+        of each, and its `version`), `groups` (likewise), `seconds`, `bytes_read`.
+
+    Raises:
+        RecipeError: If the file is not as it must be; every fault is named.
+        BadInput: If it has no output or no catalog, the output lies in a source, or a merge cannot be
+            made as asked; nothing was written.
+        StorageError: If a store cannot be read or written.
+        RunFailed: If the run did not finish.
+    """
+    started = time.perf_counter()
+    library = _checked(read_library(fspath(recipe)), output, catalog)
+    budget = parse_bytes(memory_budget)
+    lease = Lease(
+        open_store(library.output), LEASE_FOLDER, _owner(), stale_after=_long_enough(stale_after)
+    )
+    opened = open_catalog(library.catalog)
+    if holder := lease.holder():
+        return _busy(library, opened, holder, started)
+    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+        finder = GroupFinder(mine, budget, strict, progress or (lambda plan, result: None))
+        find = _once(finder.find)
+        found = _look(library, opened, budget, strict, find)
+        if found.is_current:
+            found = replace(found, bytes_read=found.bytes_read + finder.bytes_read)
+            return _record("unchanged", library, opened, found, _of_done(found, opened), 0, started)
+        with leased(lease) as holder:
+            if holder is not None:
+                return _busy(library, opened, holder, started)
+            # Once more: another may have finished since, and be ahead of what was found.
+            found = _look(library, opened, budget, strict, find)
+            if len(found.done) < len(found.planned):
+                mine.start()
+            opened.check_writable()
+            probe_create_only(open_store(opened.uri))
+            new = record_adapters(opened, found.rows)
+
+            def watched(plan: Plan, result: GroupResult | None) -> None:
+                lease.check()
+                if progress is not None:
+                    progress(plan, result)
+
+            records, bytes_read = make_planned(
+                found.planned,
+                opened,
+                mine,
+                memory_budget=budget,
+                strict=strict,
+                progress=watched,
+                started=started,
+                stages=Stages(),
+            )
+            record_groupings(opened, found.groupings, records)
+            lease.check()
+            for merge in records.values():
+                merge["version"] = make_current(opened, merge["merge_id"])
+    read = found.bytes_read + finder.bytes_read + bytes_read
+    found = replace(found, bytes_read=read)
+    return _record("refreshed", library, opened, found, records, new, started)
+
+
+def _once(find: Find) -> Find:
+    """The same groups for the same adapters, without measuring them again."""
+    known: dict[object, Grouping] = {}
+
+    def found(recipe: Recipe, inventory: Inventory, how: GroupOptions) -> Grouping:
+        adapters = tuple((a.uri, a.adapter_id) for a in inventory.adapters)
+        key = (recipe.name, adapters, inventory.refused)
+        if key not in known:
+            known[key] = find(recipe, inventory, how)
+        return known[key]
+
+    return found
+
+
+def _checked(library: LibraryRecipe, output: Uri | None, catalog: Uri | None) -> LibraryRecipe:
+    """The library with its places as they are to be, normalised."""
+    where = fspath(output) if output is not None else library.output
+    recorded = fspath(catalog) if catalog is not None else library.catalog
+    for option, value in (("--output", where), ("--catalog", recorded)):
+        if not value:
+            key = option.lstrip("-")
+            raise InvalidOption(
+                option,
+                "a library that is refreshed needs one",
+                f"Give {option}, or `{key}:` in the recipe file.",
+            )
+    library = replace(library, output=output_place(where), catalog=normalise_uri(recorded))
+    for place in outputs_of(library, library.output):
+        for source in library.sources:
+            if _is_inside(normalise_uri(place), normalise_uri(source)):
+                raise InvalidOption(
+                    "--output",
+                    f"{place} lies in the source {source}, so each refresh would take what the one "
+                    "before it made for adapters of the zoo",
+                    "Choose an output beside the sources.",
+                )
+    return library
+
+
+def _long_enough(stale_after: str | timedelta) -> timedelta:
+    duration = parse_duration("--stale-after", stale_after)
+    if duration < _SHORTEST:
+        raise InvalidOption(
+            "--stale-after",
+            f"it is shorter than {_SHORTEST.total_seconds():.0f} s, so one that is at work may be "
+            "taken for dead",
+            "Give 1m or more.",
+        )
+    return duration
+
+
+def _is_inside(place: str, folder: str) -> bool:
+    return place == folder or place.startswith(f"{folder.rstrip('/')}/")
+
+
+def _look(
+    library: LibraryRecipe, catalog: Catalog, memory_budget: int, strict: bool, find: Find
+) -> _Found:
+    """Reads headers, manifests and the catalog; and what groups are found by."""
+    places = [normalise_uri(place) for place in outputs_of(library, library.output)]
+    sources: Sequence[str] = library.sources
+    if not sources:
+        # Someone may have scanned the library itself, to merge from it.
+        listed = adapter_places(catalog)
+        sources = [uri for uri in listed if not any(_is_inside(uri, place) for place in places)]
+    scan = scan_sources(sources, full_weights=library.full_weights)
+    check_strict(scan.inventory, strict)
+    require_adapters(scan.inventory, sources)
+    rows = adapter_rows(scan.inventory, datetime.now(UTC))
+    asked, groupings = plan_entries(
+        library, scan.inventory, library.output, memory_budget=memory_budget, find=find
+    )
+    planned = [_versioned(each) for each in asked]
+    merges: list[dict[str, Any]] = []
+    if catalog.exists("merges"):
+        merges = catalog.read("merges", ["merge_id", "name", "version"]).to_pylist()
+    done: dict[str, dict[str, Any]] = {}
+    versions: dict[str, int] = {}
+    for each in planned:
+        manifest = _published(each, each.output)
+        rows_of = {m["merge_id"]: m["version"] for m in merges if m["name"] == each.recipe.name}
+        if manifest is None or manifest["merge_id"] not in rows_of:
+            continue
+        done[each.recipe.name] = manifest
+        if rows_of[manifest["merge_id"]] == max(rows_of.values()):
+            versions[each.recipe.name] = rows_of[manifest["merge_id"]]
+    return _Found(
+        scan.inventory,
+        rows,
+        count_unrecorded(catalog, rows),
+        planned,
+        groupings,
+        done,
+        versions,
+        scan.bytes_read,
+    )
+
+
+def _versioned(each: Planned) -> Planned:
+    """A merge at the place of its version; where `build` has made it already, that is its place."""
+    with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
+        if _published(each, each.output):
+            return each
+    return replace(each, output=join(each.output, each.plan.digest[:DIGITS]))
+
+
+def _published(each: Planned, place: str) -> dict[str, Any] | None:
+    return published_manifest(open_store(place), each.plan.digest, each.plan.marker)
+
+
+def _of_done(found: _Found, catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """Records of merges that are all current, by name."""
+    started = time.perf_counter()
+    return {
+        name: {
+            **record_of_published(found.done[name], each.output, catalog, 0, started),
+            "version": found.versions[name],
+        }
+        for each in found.planned
+        for name in [each.recipe.name]
+    }
+
+
+def _record(
+    status: str,
+    library: LibraryRecipe,
+    catalog: Catalog,
+    found: _Found,
+    records: Mapping[str, dict[str, Any]],
+    new: int,
+    started: float,
+) -> dict[str, Any]:
+    return {
+        "status": status,
+        "holder": None,
+        "output": library.output,
+        "catalog": catalog.uri,
+        "adapters": len(found.inventory.adapters),
+        "new": new,
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused],
+        "merges": [records[each.recipe.name] for each in found.planned],
+        "groups": [group_record(each, records) for each in found.groupings],
+        "seconds": round(time.perf_counter() - started, 3),
+        "bytes_read": found.bytes_read,
+    }
+
+
+def _busy(
+    library: LibraryRecipe, catalog: Catalog, holder: dict[str, str], started: float
+) -> dict[str, Any]:
+    journal.note("busy", "", output=library.output, holder=told(holder))
+    return {
+        "status": "busy",
+        "holder": holder,
+        "output": library.output,
+        "catalog": catalog.uri,
+        "adapters": None,
+        "new": 0,
+        "refused": [],
+        "merges": [],
+        "groups": [],
+        "seconds": round(time.perf_counter() - started, 3),
+        "bytes_read": 0,
+    }
+
+
+def _owner() -> dict[str, str]:
+    """Who this process is, for people: its clock is compared with no other."""
+    owner = {"host": socket.gethostname(), "pid": str(os.getpid())}
+    # What Ray tells the entry point of a job about it.
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        about = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        owner["job"] = str(about["metadata"]["job_submission_id"])
+    return {**owner, "since": datetime.now(UTC).isoformat(timespec="seconds")}
