@@ -74,11 +74,12 @@ rgw_thread_pool_size = 64
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server and the keys of its one user."""
+    """A running server, the keys of its user, and where its files are."""
 
     endpoint_url: str
     access_key: str
     secret_key: str
+    home: str = ""
 
     def environ(self) -> dict[str, str]:
         """The variables that point boto3 at this server, and at nothing else."""
@@ -199,7 +200,36 @@ def _start_daemons(home: Path) -> S3Server:
         *("radosgw-admin", "-n", "client.rgw", "user", "create", "--uid=lego"),
         *("--display-name=lego", f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"),
     )
-    return S3Server(endpoint, ACCESS_KEY, SECRET_KEY)
+    return S3Server(endpoint, ACCESS_KEY, SECRET_KEY, str(home))
+
+
+@dataclass(frozen=True)
+class OtherUser:
+    """A user beside the server's own, who may do what a bucket's policy says."""
+
+    arn: str
+    access_key: str
+    secret_key: str
+
+
+def second_user(server: S3Server) -> OtherUser:
+    """Makes that user, or finds the one made before."""
+    uid, key, secret = "other", "otheraccess", "othersecretothersecret"
+    command = [*("radosgw-admin", "-n", "client.rgw", "user", "create", f"--uid={uid}")]
+    command += [f"--display-name={uid}", f"--access-key={key}", f"--secret-key={secret}"]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        command,
+        env={**clean, "CEPH_CONF": f"{server.home}/ceph.conf"},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    # A second create of the same user is refused or the same again, by release.
+    if done.returncode and "exist" not in done.stderr:
+        raise RuntimeError(f"{command} failed:\n{done.stderr[-2000:]}")
+    return OtherUser(f"arn:aws:iam:::user/{uid}", key, secret)
 
 
 def _free_ports(count: int) -> list[int]:
