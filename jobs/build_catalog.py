@@ -10,7 +10,7 @@ refused; 2: bad input.
 from __future__ import annotations
 
 from jobs.entry import run
-from lego_ray.cli.main import scan
+from lego_ray.cli.scan import scan
 
 if __name__ == "__main__":
     run(scan, "jobs.build_catalog")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from lego_ray.cli.main import main
+from lego_ray.cli.failing import told
 
 # Ray tells a job's entry point where its cluster is, and `auto` finds it. What happens goes to stderr,
 # the record to stdout, which is flushed last: in a job's log, it is the last line.
@@ -19,8 +21,10 @@ def run(command: click.Command, module: str) -> None:
         module: The entry point's module.
     """
     known = {parameter.name for parameter in command.params}
-    main(
-        command,
-        f"python -m {module}",
-        {name: value for name, value in DEFAULTS.items() if name in known},
-    )
+    defaults = {name: value for name, value in DEFAULTS.items() if name in known}
+    words = sys.argv[1:]
+    with told(["--json", *words]):
+        if left := command.main(
+            words, prog_name=f"python -m {module}", standalone_mode=False, default_map=defaults
+        ):
+            sys.exit(left)

@@ -13,7 +13,7 @@ import sys
 
 from jobs.entry import run
 from lego_ray.cli.library import build
-from lego_ray.cli.main import merge
+from lego_ray.cli.merge import merge
 
 if __name__ == "__main__":
     is_library = sys.argv[1:2] and sys.argv[1].endswith((".yaml", ".yml"))

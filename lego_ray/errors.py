@@ -18,26 +18,34 @@ class LegoRayError(Exception):
     Args:
         where: What it is about: a URI, adapter, site, option or table.
         problem: What was found and what was expected, as a sentence without its full stop.
-        hint: What to do next, as a full sentence; may be empty.
+        hint: What to do next, as a full sentence; left out, it is the class's `advice`.
     """
 
     exit_code = 1
+    advice = "Run the same command with --debug, and report what it shows."
+    """What to do next where there is nothing better to say."""
 
     def __init__(self, where: str, problem: str, hint: str = "") -> None:
         super().__init__(where, problem, hint)
         self.where = where
         self.problem = problem
-        self.hint = hint
+        self.hint = hint or self.advice
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.problem}."
-        return f"{text} {self.hint}" if self.hint else text
+        return f"{self.what} {self.hint}"
+
+    @property
+    def what(self) -> str:
+        """What is wrong and where, without what to do next."""
+        stop = "" if self.problem.endswith("?") else "."
+        return f"{self.where}: {self.problem}{stop}"
 
 
 class BadInput(LegoRayError):
     """The request cannot be served as given; nothing was written."""
 
     exit_code = 2
+    advice = "`lego-ray COMMAND --help` says what is taken."
 
 
 class InvalidOption(BadInput):
@@ -52,11 +60,16 @@ class RecipeError(BadInput):
         faults: Everything that is wrong with it, each `path: what`.
     """
 
+    advice = "Correct the file, then run the same command again."
+
     def __init__(self, where: str, faults: tuple[str, ...]) -> None:
         listed = "\n  ".join(fault.rstrip(".") for fault in faults)
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         super().__init__(where, f"{count}\n  {listed}")
         self.faults = faults
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.hint}"
 
     def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[str, ...]]]:
         return type(self), (self.where, self.faults)
@@ -65,21 +78,31 @@ class RecipeError(BadInput):
 class NoAdaptersFound(BadInput):
     """A source holds no adapter, or none that can be merged."""
 
+    advice = "`lego-ray scan SOURCE...` lists what is found there."
+
 
 class BaseModelMismatch(BadInput):
     """The adapters of one merge name different base models."""
+
+    advice = "Leave the others out with --exclude, or name the base model with --base-model."
 
 
 class LayoutMismatch(BadInput):
     """The adapters of one merge name their sites in ways that do not go together."""
 
+    advice = "Merge those of one layout at a time; --exclude leaves adapters out."
+
 
 class SiteShapeMismatch(BadInput):
     """Adapters of one merge disagree on a shared site's shape or kind."""
 
+    advice = "Leave one of them out with --exclude."
+
 
 class OutputExists(BadInput):
     """The output holds something else, and outputs are create-only."""
+
+    advice = "Give another output, or delete that one first."
 
 
 class MissingPackage(BadInput):
@@ -89,9 +112,13 @@ class MissingPackage(BadInput):
 class QueryError(BadInput):
     """A catalog query is not valid SQL, or reads what a catalog query may not."""
 
+    advice = "The README lists the tables and columns there are."
+
 
 class CatalogNotFound(BadInput):
     """There is no catalog table at the URI given."""
+
+    advice = "Check the URI; `scan` and `merge` make a catalog where --catalog says."
 
 
 class ShapeMismatch(LegoRayError):
@@ -101,13 +128,19 @@ class ShapeMismatch(LegoRayError):
 class AdapterRefused(LegoRayError):
     """One adapter cannot be merged; the reason is its message."""
 
+    advice = "Export the adapter again, or leave it out with --exclude."
+
 
 class UnsupportedAdapter(AdapterRefused):
     """The adapter is of a kind that is not an additive, rank-pooled LoRA."""
 
+    advice = "Export it as a plain LoRA, or leave it out with --exclude."
+
 
 class MalformedAdapter(AdapterRefused):
     """A file of the adapter is damaged, incomplete, or contradicts itself."""
+
+    advice = "Copy or export the adapter again, or leave it out with --exclude."
 
 
 class RankMismatch(MalformedAdapter):
@@ -117,63 +150,82 @@ class RankMismatch(MalformedAdapter):
 class NonFiniteWeights(AdapterRefused):
     """A tensor of the adapter holds NaN or infinity; the adapter is quarantined."""
 
+    advice = "Train or export it again, or leave it out with --exclude."
+
 
 class StorageError(LegoRayError):
     """A store did not do what was asked."""
+
+    advice = "Run the same command again; if it fails again, the store's own logs say more."
 
 
 class ObjectNotFound(StorageError):
     """There is no such object, bucket, repository or directory."""
 
     exit_code = 2
+    advice = "Check the path or URI, and that it is still there."
 
 
 class AccessDenied(StorageError):
     """Credentials are missing, wrong, or do not allow this."""
 
     exit_code = 2
+    advice = "Check the credentials: boto3's chain for S3, HF_TOKEN or `hf auth login` for the Hub."
 
 
 class AlreadyExists(StorageError):
     """A create-only put found an object in its place; that object was left as it was."""
+
+    advice = "Give another place, or delete that one first."
 
 
 class StoreUnavailable(StorageError):
     """The store could not be reached, or gave up after bounded retries."""
 
     exit_code = 2
+    advice = "Check the network and the endpoint, then run the same command again."
 
 
 class UnsafeStore(StorageError):
     """The store accepts create-only puts and ignores them, so it would lose commits in silence."""
 
     exit_code = 2
+    advice = (
+        "Write to a store that honours If-None-Match, such as AWS S3, Ceph, MinIO or a local disk."
+    )
 
 
 class UnsupportedUri(StorageError):
     """The URI's scheme or form is not one lego-ray reads or writes."""
 
     exit_code = 2
+    advice = "Give a path, s3://bucket/prefix or hf://owner/name[@revision]."
 
 
 class ReadOnlyStore(StorageError):
     """The store can be read and not written."""
 
     exit_code = 2
+    advice = "Write to a directory or to s3://bucket/prefix."
 
 
 class CatalogError(LegoRayError):
     """A catalog table could not be written or read."""
+
+    advice = "`lego-ray catalog check --catalog URI` says what of it is whole."
 
 
 class CatalogVersionMismatch(CatalogError):
     """A catalog table is of another schema version than this release writes; nothing was written."""
 
     exit_code = 2
+    advice = "Run `lego-ray catalog migrate --catalog URI`, or upgrade lego-ray."
 
 
 class RunFailed(LegoRayError):
     """The job did not finish; nothing was published."""
+
+    advice = "Run the same command again: what is finished is kept."
 
 
 class SitesFailed(RunFailed):
@@ -183,6 +235,10 @@ class SitesFailed(RunFailed):
 class StrictRefusal(RunFailed):
     """`--strict` was given and an adapter was refused."""
 
+    advice = "Mend or exclude the adapter, or leave --strict out."
+
 
 class VerificationFailed(RunFailed):
     """A merged adapter is not what its manifest says."""
+
+    advice = "Merge again to another output, or copy it again from where it is whole."

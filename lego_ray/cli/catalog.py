@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import Group
 from lego_ray.cli.printing import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
@@ -26,9 +27,16 @@ version = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def catalog() -> None:
-    """Ask a catalog what was scanned and merged, and keep it in order."""
+    """Ask a catalog what was scanned and merged, and keep it in order.
+
+    \b
+    Examples:
+      lego-ray catalog list --catalog ./catalog
+      lego-ray catalog sql "SELECT name, rank FROM merges" --catalog ./catalog
+      lego-ray catalog check --catalog ./catalog --deep
+    """
 
 
 @catalog.command()
@@ -40,8 +48,9 @@ def sql(query: str, catalog: str, at: str | None, as_json: bool) -> None:
     """Answer one SELECT over the tables adapters, merges, merge_sites, msus and groups.
 
     \b
-    Example:
+    Examples:
       lego-ray catalog sql "SELECT name, rank FROM merges" --catalog ./catalog
+      lego-ray catalog sql "DESCRIBE msus" --catalog s3://zoo/catalog --json
     """
     from lego_ray import catalog as calls
 
@@ -53,7 +62,13 @@ def sql(query: str, catalog: str, at: str | None, as_json: bool) -> None:
 @at
 @options.as_json
 def list_(catalog: str, at: str | None, as_json: bool) -> None:
-    """List the merges, newest first."""
+    """List the merges, newest first.
+
+    \b
+    Examples:
+      lego-ray catalog list --catalog ./catalog
+      lego-ray catalog list --catalog ./catalog --at 2026-11-24T10:00Z
+    """
     from lego_ray import catalog as calls
 
     table = calls.list_merges(catalog, at=at)
@@ -68,7 +83,13 @@ def list_(catalog: str, at: str | None, as_json: bool) -> None:
 @at
 @options.as_json
 def show(merge: str, catalog: str, version: int | None, at: str | None, as_json: bool) -> None:
-    """Show one merge, by its name or merge_id, its sites, and the group it was made of."""
+    """Show one merge, by its name or merge_id, its sites, and the group it was made of.
+
+    \b
+    Examples:
+      lego-ray catalog show merged --catalog ./catalog
+      lego-ray catalog show merged --version 1 --catalog ./catalog --json
+    """
     from lego_ray import catalog as calls
 
     detail = calls.show(catalog, merge, version=version, at=at)
@@ -109,7 +130,8 @@ def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any)
     \b
     Examples:
       lego-ray catalog lineage merged --catalog ./catalog
-      lego-ray catalog lineage merged --site layers.0.q_proj --rank 3 --catalog ./catalog
+      lego-ray catalog lineage merged --site layers.0.q_proj --catalog ./catalog
+      lego-ray catalog lineage merged --rank 3 --catalog ./catalog --json
       lego-ray catalog lineage --adapter ./adapters/french --catalog ./catalog
     """
     from lego_ray import catalog as calls

@@ -8,19 +8,23 @@ from typing import Any
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
 from lego_ray.cli.running import starting
+from lego_ray.cli.values import NumberOrAuto, Place
 
 
-@click.command()
-@click.argument("recipe", metavar="RECIPE.yaml")
-@click.option("--output", metavar="URI", help="Where the merges go, each below its name.")
+@command()
+@click.argument("recipe", metavar="RECIPE.yaml", type=Place("file"))
+@click.option(
+    "--output", type=Place(), metavar="URI", help="Where the merges go, each below its name."
+)
 @options.catalog
 @click.option(
     "--groups",
-    type=options.NumberOrAuto(),
+    type=NumberOrAuto(),
     metavar="N|auto",
     help="How many groups the adapters of each merge with `groups` are put in.",
 )
@@ -38,6 +42,11 @@ def build(as_json: bool, log: str, **given: Any) -> None:
     Each merge is what `lego-ray merge` makes of the same adapters. Run again, what is published is
     left as it is, and what was stopped goes on. A merge with `groups` becomes one merge a group of
     adapters whose updates are alike, to find which reads its adapters once more, also again.
+
+    \b
+    Examples:
+      lego-ray build library.yaml --output ./library
+      lego-ray build library.yaml --groups auto --dry-run --json
 
     \b
     A recipe file:

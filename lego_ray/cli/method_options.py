@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lego_ray.cli.options import Command, all_of
+from lego_ray.cli.values import NumberOr, OneOf
 
 # Written out here for the reason that `options.METHODS` is.
 DISTANCES = ("euclidean", "rank-one")
@@ -14,30 +15,6 @@ BASES = ("raw", "svd")
 PARAMETER_NORMS = ("inf", "l2", "none")
 ELECTIONS = ("total", "frequency")
 INNERS = ("sum", "ties", "dare_ties")
-
-
-class NumberOr(click.ParamType[str | float]):
-    """One of some words, or a number."""
-
-    name = "choice"
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Shows the choices in `--help`."""
-        return f"[{'|'.join(self.words)}|NUMBER]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | float:
-        """Takes a word as it is and anything else as a number."""
-        if value in self.words:
-            return str(value)
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            self.fail(f"{value!r} is not one of {', '.join(self.words)} or a number", param, ctx)
 
 
 def method(command: Command) -> Command:
@@ -52,13 +29,13 @@ def method(command: Command) -> Command:
         ),
         click.option(
             "--election",
-            type=click.Choice(ELECTIONS),
+            type=OneOf(ELECTIONS),
             help="ties, ctm, knots, core_space, dare_ties: an entry's sign by total or by frequency. "
             "[default: total]",
         ),
         click.option(
             "--inner",
-            type=click.Choice(INNERS),
+            type=OneOf(INNERS),
             help="ctm, knots, core_space: how adapters are merged in the bases they share. "
             "[default: ties]",
         ),
@@ -93,7 +70,7 @@ def method(command: Command) -> Command:
         ),
         click.option(
             "--parameter-reweight",
-            type=click.Choice(PARAMETER_NORMS),
+            type=OneOf(PARAMETER_NORMS),
             help="Norm that centroids get back from their members. [default: inf]",
         ),
         click.option(
@@ -104,12 +81,12 @@ def method(command: Command) -> Command:
         ),
         click.option(
             "--distance",
-            type=click.Choice(DISTANCES),
+            type=OneOf(DISTANCES),
             help="What is clustered: MSUs as vectors, or the updates b a^T. [default: euclidean]",
         ),
         click.option(
             "--basis",
-            type=click.Choice(BASES),
+            type=OneOf(BASES),
             help="Ranks as trained, or each adapter's singular basis. [default: raw]",
         ),
         click.option(

@@ -7,14 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
-from lego_ray.execution.runner import RUNNERS
-from lego_ray.planning.rank_options import AUTO
+from lego_ray.cli.values import NumberOrAuto, OneOf, Place
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 # Written out here, and held equal to where they are defined by a test, because those modules import
-# torch, which takes longer than all the rest of `lego-ray --help`.
+# torch or thread pools, which takes longer than all the rest of `lego-ray --help`.
 METHODS = (
     "lego",
     "concat",
@@ -33,6 +32,7 @@ METHODS = (
 PRESETS = ("paper", "core-space", "iso")
 DTYPES = ("majority", "F32", "BF16", "F16")
 SCALE_RULES = ("source-norm", "sum-fit")
+RUNNERS = ("ray", "inline")
 
 
 def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -46,7 +46,9 @@ def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return decorate
 
 
-sources = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+sources = click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE...", type=Place("file")
+)
 
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout."
@@ -54,7 +56,7 @@ as_json = click.option(
 
 log = click.option(
     "--log",
-    type=click.Choice(("text", "json", "none")),
+    type=OneOf(("text", "json", "none")),
     default="none",
     show_default=True,
     help="Say on stderr what happens, as text or one JSON object a line.",
@@ -90,12 +92,19 @@ memory_budget = click.option(
 def required_catalog(command: Command) -> Command:
     """`--catalog`, for the commands that only read one."""
     return click.option(
-        "--catalog", required=True, metavar="URI", help="A directory or s3://bucket/prefix."
+        "--catalog",
+        required=True,
+        type=Place(),
+        metavar="URI",
+        help="A directory or s3://bucket/prefix.",
     )(command)
 
 
 catalog = click.option(
-    "--catalog", metavar="URI", help="Record it in the catalog there; made if there is none."
+    "--catalog",
+    type=Place(),
+    metavar="URI",
+    help="Record it in the catalog there; made if there is none.",
 )
 
 
@@ -127,23 +136,6 @@ def _scale(ctx: click.Context, param: click.Parameter, given: str | None) -> str
         return given
 
 
-class NumberOrAuto(click.ParamType[str | int]):
-    """A whole number, or `auto`."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | int:
-        """Takes `auto` as it is and anything else as a number."""
-        if value == AUTO:
-            return AUTO
-        try:
-            return int(value)
-        except (TypeError, ValueError):
-            self.fail(f"{value!r} is not a whole number or {AUTO}", param, ctx)
-
-
 recipe = all_of(
     click.option(
         "--rank",
@@ -169,14 +161,15 @@ recipe = all_of(
     click.option("--name", metavar="N", help="Its name; by default the last part of the output."),
     click.option(
         "--preset",
-        type=click.Choice(PRESETS),
+        type=OneOf(PRESETS),
         help="Settles method, options and output scale. paper: LoRA-LEGO as published. core-space, iso: "
         "what kept most of real tasks.",
     ),
     click.option(
         "--method",
-        type=click.Choice(METHODS),
-        help="How to merge. [default: lego]",
+        type=OneOf(METHODS),
+        metavar="METHOD",
+        help=f"How to merge: {', '.join(METHODS)}. [default: lego]",
     ),
     click.option(
         "--seed",
@@ -188,7 +181,7 @@ recipe = all_of(
     ),
     click.option(
         "--dtype",
-        type=click.Choice(DTYPES),
+        type=OneOf(DTYPES),
         default="majority",
         show_default=True,
         help="Element type to write.",
@@ -239,7 +232,7 @@ def _run(runner: str, help: str) -> Callable[[Command], Command]:
     return all_of(
         click.option(
             "--runner",
-            type=click.Choice(RUNNERS),
+            type=OneOf(RUNNERS),
             default=runner,
             show_default=True,
             help=help,

@@ -60,6 +60,16 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+def rank_range(low: int, high: int) -> str:
+    """The smallest and the largest rank, or the one there is."""
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def nearest(error: float | None) -> str:
+    """What is said after a rank that was chosen by its error; nothing after another."""
+    return "" if error is None else f" (the nearest adapter has error {ratio(error)})"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()

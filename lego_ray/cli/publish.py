@@ -8,14 +8,17 @@ from typing import Any
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import command
 from lego_ray.cli.printing import print_json, print_table, size
+from lego_ray.cli.values import Place
 
 
-@click.command()
-@click.argument("merged", metavar="MERGED_URI")
+@command()
+@click.argument("merged", metavar="MERGED_URI", type=Place())
 @click.option(
     "--to",
     required=True,
+    type=Place(),
     metavar="URI",
     help="A directory, s3://bucket/prefix, or hf://owner/name[@branch][/folder].",
 )
@@ -36,7 +39,7 @@ def publish(as_json: bool, **given: Any) -> None:
     there already is left as it is. The Hub's token is huggingface_hub's: HF_TOKEN or `hf auth login`.
 
     \b
-    Example:
+    Examples:
       lego-ray publish ./merged --to hf://acme/support-lora --dry-run
       lego-ray publish ./merged --to hf://acme/support-lora
     """

@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
 
 
-@click.command()
+@command()
 @click.argument("recipe", metavar="RECIPE.yaml")
 @click.option("--output", metavar="URI", help="Where the library is.")
 @options.catalog
@@ -36,7 +37,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
     refresh is at it, this one ends at once, with exit 0, and says who.
 
     \b
-    Example:
+    Examples:
       lego-ray refresh library.yaml --output s3://zoo/library --catalog s3://zoo/catalog
     """
     with resumable(None), shown(log):

@@ -7,26 +7,34 @@ from typing import Any
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import command
 from lego_ray.cli.printing import print_json, size
+from lego_ray.cli.values import Place
 
 
-@click.command()
-@click.argument("merged", metavar="MERGED_URI")
+@command()
+@click.argument("merged", metavar="MERGED_URI", type=Place())
 @click.option(
-    "--output", required=True, metavar="PATH", help="The page; one from before is replaced."
+    "--output",
+    required=True,
+    type=Place("file"),
+    metavar="PATH",
+    help="The page; one from before is replaced.",
 )
 @click.option(
     "--catalog",
+    type=Place(),
     metavar="URI",
     help="The catalog it was recorded in: clusters, where MSUs went, inertia, time and bytes.",
 )
 @click.option(
     "--sources",
     multiple=True,
+    type=Place("file"),
     metavar="SOURCE...",
     help="Adapters it was made from: a map of them by similarity, exact errors, norms.",
 )
-@click.argument("more_sources", nargs=-1, metavar="")
+@click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
 @options.memory_budget
 @options.as_json
 def report(
@@ -38,8 +46,9 @@ def report(
     them. Draws with matplotlib: pip install 'lego-ray[report]'.
 
     \b
-    Example:
-      lego-ray report ./merged --output page.html --catalog ./catalog --sources ./adapters
+    Examples:
+      lego-ray report ./merged --output page.html --catalog ./catalog
+      lego-ray report ./merged --output page.html --sources ./adapters
     """
     from lego_ray.execution.reporting import write_report
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import command
 from lego_ray.cli.printing import count, print_json, size
+from lego_ray.cli.values import Place
 
 
-@click.command()
-@click.argument("run", metavar="RUN")
+@command()
+@click.argument("run", metavar="RUN", type=Place())
 @options.as_json
 def status(run: str, as_json: bool) -> None:
     """Say how far a merge is; RUN is its --output.
@@ -17,8 +19,9 @@ def status(run: str, as_json: bool) -> None:
     Reads what a run keeps beside its output, and may be asked while it runs.
 
     \b
-    Example:
+    Examples:
       lego-ray status ./merged
+      lego-ray status s3://zoo/merged --json
     """
     from lego_ray.execution.status import status as ask
 

@@ -9,7 +9,10 @@ from typing import Any
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import command
+from lego_ray.cli.failing import Failed
 from lego_ray.cli.printing import count, print_json, print_table, size
+from lego_ray.cli.values import Place
 from lego_ray.errors import VerificationFailed
 
 force = click.option(
@@ -17,13 +20,17 @@ force = click.option(
 )
 
 
-@click.command()
+@command()
 @options.required_catalog
 @options.as_json
 def migrate(catalog: str, as_json: bool) -> None:
     """Bring a catalog of an earlier release up to this one's schema.
 
     Adds columns; no row is changed or lost, and nobody who reads is disturbed.
+
+    \b
+    Examples:
+      lego-ray catalog migrate --catalog ./catalog
     """
     from lego_ray import catalog as calls
     from lego_ray.catalog.schema import SCHEMA_VERSION
@@ -36,13 +43,17 @@ def migrate(catalog: str, as_json: bool) -> None:
     print_table(("table", "from", "to", "columns added"), rows)
 
 
-@click.command()
+@command()
 @options.required_catalog
 @options.as_json
 def compact(catalog: str, as_json: bool) -> None:
     """Rewrite the small files of each table into large ones.
 
     Changes no row, and may be run while others read and write. The former files stay until vacuum.
+
+    \b
+    Examples:
+      lego-ray catalog compact --catalog ./catalog
     """
     from lego_ray import catalog as calls
 
@@ -54,7 +65,7 @@ def compact(catalog: str, as_json: bool) -> None:
     print_table(("table", "files before", "files after"), rows)
 
 
-@click.command()
+@command()
 @options.required_catalog
 @click.option(
     "--retention",
@@ -70,6 +81,11 @@ def vacuum(catalog: str, retention: str, dry_run: bool, force: bool, as_json: bo
     """Remove files of the tables that were replaced some time ago.
 
     Whoever opened a table within the retention reads on undisturbed, and --at reaches back as far.
+
+    \b
+    Examples:
+      lego-ray catalog vacuum --catalog ./catalog --dry-run
+      lego-ray catalog vacuum --catalog ./catalog --retention 36h
     """
     from lego_ray import catalog as calls
 
@@ -82,11 +98,12 @@ def vacuum(catalog: str, retention: str, dry_run: bool, force: bool, as_json: bo
     click.echo(f"{amount} would be removed" if dry_run else f"{amount} removed")
 
 
-@click.command()
+@command()
 @options.required_catalog
 @click.option(
     "--root",
     required=True,
+    type=Place(),
     metavar="URI",
     help="Look below this directory or s3://bucket/prefix, and nowhere else.",
 )
@@ -109,8 +126,9 @@ def gc(as_json: bool, **given: Any) -> None:
     recorded.
 
     \b
-    Example:
+    Examples:
       lego-ray catalog gc --catalog ./catalog --root ./library
+      lego-ray catalog gc --catalog ./catalog --root ./library --delete
     """
     import lego_ray
 
@@ -140,7 +158,7 @@ def gc(as_json: bool, **given: Any) -> None:
         click.echo(f"{amount}; nothing was deleted, give --delete for that")
 
 
-@click.command()
+@command()
 @options.required_catalog
 @click.option("--deep", is_flag=True, help="Read every output whole and compare hashes.")
 @options.as_json
@@ -148,14 +166,19 @@ def check(catalog: str, deep: bool, as_json: bool) -> None:
     """Check that each merge recorded is whole: its rows, and its output in the store.
 
     Ends with status 1 if one is not, with a line for each problem.
+
+    \b
+    Examples:
+      lego-ray catalog check --catalog ./catalog
+      lego-ray catalog check --catalog s3://zoo/catalog --deep --json
     """
     import lego_ray
 
     record = lego_ray.check_catalog(catalog, deep=deep)
     problems = record["problems"]
-    if as_json:
+    if as_json and not problems:
         print_json(record)
-    else:
+    if not as_json:
         for each in problems:
             about = f"{each['name']} version {each['version']}"
             click.echo(f"problem   {about}: {each['where']}: {each['problem']}")
@@ -165,11 +188,12 @@ def check(catalog: str, deep: bool, as_json: bool) -> None:
                 "`lego-ray catalog gc` takes old ones away"
             )
     if problems:
-        raise VerificationFailed(
+        error = VerificationFailed(
             record["catalog"],
             f"{count(len(problems), 'problem')} in {_merges(problems)} of {record['merges']}",
-            "See the lines above; a merge whose output is damaged can be made again elsewhere.",
+            "See the problems listed; a merge whose output is damaged can be made again elsewhere.",
         )
+        raise Failed(record, error)
     if not as_json:
         how = ", their files read whole" if deep else "; --deep reads their files whole"
         click.echo(f"ok: {count(record['merges'], 'merge')}{how}")

@@ -317,7 +317,10 @@ def _faults_of_group_names(merges: Sequence[_Merge]) -> Iterator[str]:
 
 
 def _said(error: InvalidOption) -> str:
-    return f"{error.problem}. {error.hint}".rstrip(". ") if error.hint else error.problem
+    """In a list of faults, only a hint that is about this one is worth its place."""
+    if error.hint == error.advice:
+        return error.problem
+    return f"{error.problem}. {error.hint}".rstrip(". ")
 
 
 def _entry(recipe: Recipe, merge: _Merge, site_ranks: Mapping[str, int]) -> MergeEntry:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import lego_ray
 from lego_ray.cli import method_options, options
 from lego_ray.cli.main import cli
+from lego_ray.execution.runner import RUNNERS
 from lego_ray.methods.in_bases import Inner
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.presets import PRESETS
@@ -37,6 +38,7 @@ def test_the_choices_written_out_are_those_of_their_rooms() -> None:
     assert tuple(PRESETS) == options.PRESETS
     assert DTYPES == options.DTYPES
     assert RULES == options.SCALE_RULES
+    assert RUNNERS == options.RUNNERS
     assert get_args(Distance) == method_options.DISTANCES
     assert get_args(Basis) == method_options.BASES
     assert get_args(ParameterNorm) == method_options.PARAMETER_NORMS

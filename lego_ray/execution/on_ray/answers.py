@@ -27,7 +27,8 @@ def get(answer: Any, what: str, often: str = "too often") -> Any:
         return ray.get(answer)
     except RayTaskError as error:
         if isinstance(error.cause, LegoRayError):
-            raise error.cause from None
+            # From it, for it has the trace of the worker.
+            raise error.cause from error
         raise RunFailed(what, f"{type(error.cause).__name__}: {first_line(error.cause)}") from error
     except RayError as error:
         raise RunFailed(

@@ -1,0 +1,95 @@
+"""What all commands share: `--debug`, and sections of `--help`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from lego_ray.cli.method_options import METHOD_OPTIONS
+
+# Options by the section of `--help` they stand in; any other stands in the last, Options.
+SECTIONS = {
+    "What is merged": ("exclude", "weights", "base_model", "full_weights", "strict"),
+    "How": (
+        "preset",
+        "method",
+        "rank",
+        "rank_error",
+        "rank_budget",
+        "seed",
+        "output_scale",
+        "site_scales",
+    ),
+    "Where it goes": ("output", "name", "catalog", "dtype", "compact"),
+    "Options of methods": METHOD_OPTIONS,
+    "Where it runs": ("runner", "address", "workers", "gpus", "memory_budget"),
+}
+_PLACED = frozenset(name for names in SECTIONS.values() for name in names)
+# Fewer options than this are found at a glance.
+LONG = 16
+
+_DEBUG = click.Option(
+    ["--debug"],
+    is_flag=True,
+    expose_value=False,  # `main` looks for it, as it must after an error of parsing too
+    help="Show the trace of an error.",
+)
+
+
+class Command(click.Command):
+    """A command with `--debug`, whose options stand in sections if they are many."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own options, `--debug` and `--help`."""
+        return _with_debug(super().get_params(ctx))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes its options by section."""
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
+        if len(options) < LONG:
+            super().format_options(ctx, formatter)
+            return
+        others = [option for option in options if option.name not in _PLACED]
+        by_name = {option.name: option for option in options}
+        for title, names in SECTIONS.items():
+            _write(title, [by_name[name] for name in names if name in by_name], ctx, formatter)
+        _write("Options", others, ctx, formatter)
+
+
+class Group(click.Group):
+    """A group of commands with `--debug`."""
+
+    command_class = Command
+    group_class = type
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own options, `--debug` and `--help`."""
+        return _with_debug(super().get_params(ctx))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order they were added, which is about the one they are used in."""
+        return list(self.commands)
+
+
+def command(name: str | None = None) -> Callable[[Callable[..., Any]], Command]:
+    """Makes a function a command, as `click.command` does."""
+    return click.command(name, cls=Command)
+
+
+def _write(
+    title: str,
+    options: Sequence[click.Option],
+    ctx: click.Context,
+    formatter: click.HelpFormatter,
+) -> None:
+    records = [record for option in options if (record := option.get_help_record(ctx))]
+    if records:
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
+def _with_debug(params: list[click.Parameter]) -> list[click.Parameter]:
+    """Before `--help`, which click puts last."""
+    return [*params[:-1], _DEBUG, *params[-1:]]

@@ -1,0 +1,83 @@
+"""`lego-ray merge`: many adapters into one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from lego_ray.cli import method_options, options
+from lego_ray.cli.command import command
+from lego_ray.cli.interrupts import resumable
+from lego_ray.cli.logs import shown
+from lego_ray.cli.printing import count, nearest, print_json, print_refused, rank_range, size
+from lego_ray.cli.running import starting
+from lego_ray.cli.values import Place
+
+
+@command()
+@options.sources
+@click.option(
+    "--output",
+    required=True,
+    type=Place(),
+    metavar="URI",
+    help="Where to write the merged adapter.",
+)
+@options.recipe
+@options.catalog
+@options.run
+@method_options.method
+@options.log
+@options.as_json
+def merge(as_json: bool, log: str, **given: Any) -> None:
+    """Merge the adapters under some sources into one.
+
+    Writes a directory in the layout the sources came in, PEFT's for mlx-lm's; the file that makes it
+    an adapter is last. Nothing is ever overwritten: run again, the same merge is left as it is.
+    Finished tasks are kept beside the output until then, so a run that was stopped goes on where it
+    was.
+
+    \b
+    Examples:
+      lego-ray merge ./adapters --rank 16 --output ./merged --catalog ./catalog
+      lego-ray merge s3://zoo/a ./b --rank auto --method svd --output s3://zoo/m
+      lego-ray merge ./adapters --rank 8 --weight french=2 --output ./m --json
+    """
+    with resumable(given["output"]) as last, shown(log):
+        record = _merge(given, last)
+    if as_json:
+        print_json(record)
+        return
+    for warning in record["warnings"]:
+        click.echo(f"warning   {warning}")
+    print_refused(record["refused"])
+    click.echo(
+        f"{record['status']}: {count(len(record['adapters']), 'adapter')} merged at rank "
+        f"{_merged_rank(record)} over {count(record['sites'], 'site')}, "
+        f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s\n"
+        f"output   {record['output']}\n"
+        f"catalog  {record['catalog'] or '(none; give --catalog)'}\n"
+        f"merge    {record['merge_id']}"
+    )
+
+
+def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
+    from lego_ray.planning.rank_options import asked_rank
+
+    asked_rank(given["rank"], given["rank_error"], given["rank_budget"])  # before Ray is started
+    runner = starting(given, last)
+    from lego_ray.cli.progress import SiteProgress
+    from lego_ray.execution import api
+
+    method = method_options.taken(given)
+    with SiteProgress() as progress:
+        record = api.merge(**given, **method, runner=runner, progress=progress)
+    runner.close()
+    return record
+
+
+def _merged_rank(record: dict[str, Any]) -> str:
+    ranks = record["ranks"].values() if record["ranks"] else [record["rank"]]
+    return rank_range(min(ranks), max(ranks)) + nearest(record["nearest_error"])

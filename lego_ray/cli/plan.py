@@ -1,0 +1,117 @@
+"""`lego-ray plan`: what a merge would do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lego_ray.cli import method_options, options
+from lego_ray.cli.command import command
+from lego_ray.cli.printing import (
+    count,
+    nearest,
+    print_json,
+    print_refused,
+    print_table,
+    rank_range,
+    size,
+)
+from lego_ray.cli.values import Place
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
+
+
+@command()
+@options.sources
+@click.option(
+    "--output", type=Place(), metavar="URI", help="Where the merged adapter will be written."
+)
+@options.recipe
+@click.option(
+    "--errors",
+    is_flag=True,
+    help="Read the adapters too, and show how near an adapter of each rank can be to their sum.",
+)
+@options.catalog
+@options.plan_run
+@method_options.method
+@options.as_json
+def plan(as_json: bool, **given: Any) -> None:
+    """Show what a merge would do, without doing it.
+
+    Takes merge's flags, writes nothing, and without --errors reads headers only. With the same
+    --output or --name, the plan's digest is the merge's id; where ranks are chosen by measuring,
+    it is with --errors.
+
+    \b
+    Examples:
+      lego-ray plan ./adapters --rank 16
+      lego-ray plan ./adapters --rank auto --errors
+    """
+    from lego_ray.cli.progress import SiteProgress
+    from lego_ray.execution import api
+
+    method = method_options.taken(given)
+    given.pop("catalog")  # where it is recorded changes nothing that is planned
+    with SiteProgress() as progress:
+        made = api.plan(**given, **method, progress=progress)
+    if as_json:
+        print_json(made.as_json())
+    else:
+        _print(made)
+
+
+def _print(made: Plan) -> None:
+    print_table(
+        ("adapter", "rank", "sites", "size"),
+        (
+            (a.uri, rank_range(min(a.ranks), max(a.ranks)), len(a.sites), size(a.n_bytes))
+            for a in made.adapters
+        ),
+    )
+    for adapter in made.adapters:
+        for note in adapter.notes:
+            click.echo(f"note      {adapter.uri}\n          {note}")
+    print_refused([{"adapter": r.uri, "reason": r.reason} for r in made.refused])
+    for warning in made.warnings:
+        click.echo(f"warning   {warning}")
+    click.echo()
+    print_table(
+        ("task", "sites", "route", "shards", "read", "memory"),
+        (
+            (
+                g.name,
+                len(g.sites),
+                g.routes,
+                len(g.shards) or "",
+                size(g.read_bytes),
+                size(g.peak_bytes),
+            )
+            for g in made.groups
+        ),
+    )
+    if made.errors:
+        click.echo()
+        print_table(
+            ("rank", "error", "worst site", "its error"),
+            ((e.rank, e.error, e.worst_site, e.worst_error) for e in made.errors),
+        )
+    click.echo(
+        f"\n{count(len(made.adapters), 'adapter')} taken, {len(made.refused)} left out; "
+        f"{count(made.n_sites, 'site')}, {count(made.n_msus, 'MSU')}, "
+        f"{count(len(made.groups), 'task')}; {size(made.read_bytes)} to read"
+        f"{' to measure and again to merge' if made.recipe.is_open else ''}, at most "
+        f"{size(made.peak_bytes)} of memory a worker\n"
+        f"rank {_rank_of(made)} {made.dtype}, base model {made.base_model or '(none named)'}\n"
+        f"plan {made.digest}"
+    )
+
+
+def _rank_of(plan: Plan) -> str:
+    """The rank; or the smallest and largest, or how they are to be chosen."""
+    if plan.recipe.is_open:
+        return f"{plan.recipe.rank_asked} (chosen by measuring; --errors does it now)"
+    ranks = [site.rank for group in plan.groups for site in group.sites]
+    return rank_range(min(ranks), max(ranks)) + nearest(plan.nearest_error)

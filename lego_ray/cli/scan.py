@@ -1,0 +1,55 @@
+"""`lego-ray scan`: the adapters there are, from their headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lego_ray.cli import options
+from lego_ray.cli.command import command
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, rank_range, size
+
+
+@command()
+@options.sources
+@options.catalog
+@options.exclude
+@options.full_weights
+@options.strict
+@options.as_json
+def scan(as_json: bool, **given: Any) -> None:
+    """Index adapters from their headers alone.
+
+    \b
+    Examples:
+      lego-ray scan ./adapters
+      lego-ray scan s3://zoo/adapters --catalog s3://zoo/catalog
+    """
+    from lego_ray.execution import api
+
+    record = api.scan(**given)
+    if as_json:
+        print_json(record)
+        return
+    print_table(
+        ("adapter", "format", "rank", "sites", "size", "base model"),
+        (
+            (
+                a["uri"],
+                a["format"],
+                rank_range(a["rank_min"], a["rank_max"]),
+                a["n_sites"],
+                size(a["n_bytes"]),
+                a["base_model"],
+            )
+            for a in record["adapters"]
+        ),
+    )
+    print_refused(record["refused"])
+    click.echo(
+        f"{count(len(record['adapters']), 'adapter')}, {len(record['refused'])} left out, "
+        f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
+    )
+    if record["catalog"]:
+        click.echo(f"catalog  {record['catalog']}  ({count(record['new'], 'new row')})")

@@ -1,0 +1,57 @@
+"""`lego-ray verify`: a merge held against its manifest and its sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lego_ray.cli import options
+from lego_ray.cli.command import command
+from lego_ray.cli.errors import print_errors
+from lego_ray.cli.printing import count, print_json
+from lego_ray.cli.values import Place
+
+
+@command()
+@click.argument("merged", metavar="MERGED_URI", type=Place())
+@click.option(
+    "--sources",
+    multiple=True,
+    type=Place("file"),
+    metavar="SOURCE...",
+    help="Adapters it was made from, to compute the exact errors.",
+)
+@click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
+@options.memory_budget
+@options.as_json
+def verify(
+    as_json: bool, sources: tuple[str, ...], more_sources: tuple[str, ...], **given: Any
+) -> None:
+    """Check a merged adapter against its manifest and its sources.
+
+    With --sources, says how far it is from the sum and the weighted mean of their updates, and how much
+    of each source's update it keeps, <merged, source> / |source|^2: overall and, in --json, by module.
+
+    \b
+    Examples:
+      lego-ray verify ./merged
+      lego-ray verify ./merged --sources ./adapters
+    """
+    from lego_ray.execution import api
+
+    if more_sources and not sources:
+        raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
+    record = api.verify(**given, sources=(*sources, *more_sources))
+    if as_json:
+        print_json(record)
+        return
+    click.echo(
+        f"ok: {', '.join(record['files'])} are as published; rank {record['rank']}, "
+        f"{count(record['sites'], 'site')}, {count(record['sources'], 'source')}\n"
+        f"merge {record['merge_id']}"
+    )
+    if record["errors"]:
+        print_errors(record["errors"])
+    else:
+        click.echo("give --sources to have the errors against the source adapters computed")

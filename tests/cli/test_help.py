@@ -1,0 +1,85 @@
+"""What `--help` says is so, and fits a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from lego_ray.cli.command import SECTIONS, Command, Group
+from lego_ray.cli.main import cli
+
+
+def commands(
+    group: click.Group = cli, path: str = "lego-ray"
+) -> Iterator[tuple[str, click.Command]]:
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+ALL = dict(commands())
+LEAVES = {path: each for path, each in ALL.items() if not isinstance(each, click.Group)}
+
+
+def help_of(path: str) -> str:
+    with click.Context(ALL[path], info_name=path, terminal_width=80) as ctx:
+        return ALL[path].get_help(ctx)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_it_fits_80_columns_and_begins_with_one_line_of_purpose(path: str) -> None:
+    text = help_of(path)
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    purpose = (ALL[path].help or "").split("\n\n")[0]
+    assert "\n" not in purpose
+    assert purpose.endswith(".")
+    assert "--debug" in text
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_its_examples_parse(path: str) -> None:
+    examples = re.findall(r"^ {4}(lego-ray .*)$", help_of(path), re.MULTILINE)
+    assert examples, "a command shows how it is used"
+    for line in examples:
+        words = shlex.split(line.partition(" > ")[0])[1:]
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        if path != "lego-ray":
+            assert path in line
+        command.make_context(line, words)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_every_command_is_one_of_ours(path: str) -> None:
+    """Made by `lego_ray.cli.command`, so that it takes `--debug` and sorts its options."""
+    assert isinstance(ALL[path], Command | Group)
+
+
+@pytest.mark.parametrize("path", set(LEAVES) - {"lego-ray completion"})
+def test_every_command_takes_json(path: str) -> None:
+    assert "--json" in {flag for param in LEAVES[path].params for flag in param.opts}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_sections_leave_no_option_out_and_show_none_twice(path: str) -> None:
+    with click.Context(LEAVES[path], info_name=path) as ctx:
+        options = [p for p in LEAVES[path].get_params(ctx) if isinstance(p, click.Option)]
+        starts = [re.escape(record[0]) for p in options if (record := p.get_help_record(ctx))]
+    text = help_of(path)
+    assert len(starts) == len(options)
+    assert [s for s in starts if len(re.findall(rf"^  {s}(?:  |$)", text, re.MULTILINE)) != 1] == []
+
+
+def test_the_sections_name_options_that_there_are() -> None:
+    names = [name for section in SECTIONS.values() for name in section]
+    assert len(set(names)) == len(names)
+    known = {param.name for command in LEAVES.values() for param in command.params}
+    assert set(names) <= known
