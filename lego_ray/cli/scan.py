@@ -26,9 +26,11 @@ def scan(as_json: bool, **given: Any) -> None:
       lego-ray scan ./adapters
       lego-ray scan s3://zoo/adapters --catalog s3://zoo/catalog
     """
+    from lego_ray.cli.progress import CountProgress
     from lego_ray.execution import api
 
-    record = api.scan(**given)
+    with CountProgress("scan", "adapter") as progress:
+        record = api.scan(**given, progress=progress)
     if as_json:
         print_json(record)
         return

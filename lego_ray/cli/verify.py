@@ -38,11 +38,13 @@ def verify(
       lego-ray verify ./merged
       lego-ray verify ./merged --sources ./adapters
     """
+    from lego_ray.cli.progress import CountProgress
     from lego_ray.execution import api
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
-    record = api.verify(**given, sources=(*sources, *more_sources))
+    with CountProgress("verify", "site") as progress:
+        record = api.verify(**given, sources=(*sources, *more_sources), progress=progress)
     if as_json:
         print_json(record)
         return

@@ -15,7 +15,7 @@ from lego_ray.execution.measuring import plan_with_errors
 from lego_ray.execution.merging import run_merge
 from lego_ray.execution.publishing.cataloguing import adapter_rows
 from lego_ray.execution.runner import Runner, running
-from lego_ray.execution.scanning import scan_sources
+from lego_ray.execution.scanning import Counted, scan_sources, untold
 from lego_ray.execution.solving import Progress, check_strict
 from lego_ray.execution.status import status as status
 from lego_ray.execution.verifying import run_verify
@@ -34,6 +34,7 @@ def scan(
     exclude: Sequence[str] = (),
     full_weights: str = "refuse",
     strict: bool = False,
+    progress: Counted = untold,
 ) -> dict[str, Any]:
     """Indexes adapters from their headers, and records them in a catalog if one is given.
 
@@ -45,6 +46,7 @@ def scan(
         exclude: Glob patterns of adapters to leave out, by name, path or URI.
         full_weights: `refuse` adapters that carry weights that are not low-rank, or `drop` these.
         strict: Raise if an adapter is refused.
+        progress: Called with the number of adapters read, and of those there are to read.
 
     Returns:
         `adapters` (a list of records), `refused` (a list of `{adapter, reason}`), `catalog`, `new`
@@ -56,7 +58,9 @@ def scan(
     """
     started = time.perf_counter()
     Recipe(name="scan", rank=1, full_weights=full_weights)
-    found = scan_sources(places(sources), exclude=exclude, full_weights=full_weights)
+    found = scan_sources(
+        places(sources), exclude=exclude, full_weights=full_weights, progress=progress
+    )
     inventory = found.inventory
     check_strict(inventory, strict)
     rows = adapter_rows(inventory, datetime.now(UTC))
@@ -330,6 +334,7 @@ def verify(
     *,
     sources: Uri | Sequence[Uri] = (),
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    progress: Counted = untold,
 ) -> dict[str, Any]:
     """Checks a merged adapter: its files' hashes, that it loads, and how far it is from its sources.
 
@@ -339,6 +344,7 @@ def verify(
             computed. Each must be unchanged.
         memory_budget: Most memory to take: bytes, or text such as `4GiB`. Sources of a site that do not
             fit are read block by block, several times if the budget is small.
+        progress: Called with the number of sites compared with their sources, and of those there are.
 
     Returns:
         `merged`, `merge_id`, `ok`, `files`, `rank`, `sites`, `sources`, and `errors`, None without
@@ -362,4 +368,4 @@ def verify(
         VerificationFailed: If a file or a source is not what the manifest says.
         ObjectNotFound: If there is no merged adapter there.
     """
-    return run_verify(fspath(merged), places(sources), parse_bytes(memory_budget))
+    return run_verify(fspath(merged), places(sources), parse_bytes(memory_budget), progress)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lego_ray.errors import VerificationFailed
 from lego_ray.execution.extract import Extraction, extract
+from lego_ray.execution.scanning import Counted, untold
 from lego_ray.execution.solve import one_thread
 from lego_ray.execution.task import GroupTask, SourceSlice, shard_tasks, tasks_of
 from lego_ray.formats.record import AdapterRecord
@@ -129,7 +130,11 @@ class _Site:
 
 
 def compare(
-    plan: Plan, work: Comparison, merged: AdapterRecord, watch: Watch | None = None
+    plan: Plan,
+    work: Comparison,
+    merged: AdapterRecord,
+    watch: Watch | None = None,
+    progress: Counted = untold,
 ) -> Compared:
     """Compares a merged adapter with its sources.
 
@@ -141,6 +146,7 @@ def compare(
         work: How sites are compared that do not fit.
         merged: The merged adapter.
         watch: Looks at the sources too, while they are at hand.
+        progress: Called with the number of sites compared, and of those there are.
 
     Raises:
         VerificationFailed: If a value of the merged adapter or a source is not finite.
@@ -152,6 +158,7 @@ def compare(
                 found.sites.append(_in_blocks(task, merged, work, plan, found, watch))
             else:
                 found.sites += _at_once(task, merged, plan, found, watch)
+            progress(len(found.sites), plan.n_sites)
     return found
 
 

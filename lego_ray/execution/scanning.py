@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
@@ -39,6 +39,13 @@ MAX_CARD_BYTES = 1 << 20
 # Small reads that wait for a store, so more than there are cores.
 THREADS = 16
 
+# Told how many are done, and of how many.
+Counted = Callable[[int, int], None]
+
+
+def untold(done: int, total: int) -> None:
+    """Tells nobody."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -61,6 +68,7 @@ def scan_sources(
     exclude: Sequence[str] = (),
     full_weights: str = "refuse",
     skip: Iterable[str] = (),
+    progress: Counted = untold,
 ) -> Scan:
     """Reads the headers of every adapter at or below some places.
 
@@ -70,6 +78,7 @@ def scan_sources(
             source, or its URI.
         full_weights: The recipe's choice for weights that are not low-rank.
         skip: URIs not to look at, such as the output of the merge.
+        progress: Called with the number of adapters read, and of those there are to read.
 
     Raises:
         ObjectNotFound: If a source does not exist.
@@ -93,7 +102,9 @@ def scan_sources(
     cards: dict[str, ModelCard] = {}
     adapters: list[AdapterRecord] = []
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
-        for result in threads.map(lambda f: _read(f, mode, cards), found):
+        results = threads.map(lambda f: _read(f, mode, cards), found)
+        for done, result in enumerate(results, 1):
+            progress(done, len(found))
             if isinstance(result, Refused):
                 refused.append(result)
             elif result is not None:

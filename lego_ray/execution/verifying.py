@@ -10,7 +10,7 @@ from lego_ray.errors import VerificationFailed
 from lego_ray.execution.comparing import Compared, Watch, compare
 from lego_ray.execution.extract import content_hash
 from lego_ray.execution.publishing.published import checked_files, read_manifest
-from lego_ray.execution.scanning import scan_sources
+from lego_ray.execution.scanning import Counted, scan_sources, untold
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.comparing import Comparison, plan_comparison
 from lego_ray.planning.inventory import Inventory, keep_full_weights_of
@@ -21,7 +21,9 @@ from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
 
 
-def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -> dict[str, Any]:
+def run_verify(
+    merged: str, sources: Sequence[str] | None, memory_budget: int, progress: Counted = untold
+) -> dict[str, Any]:
     """Verifies a merged adapter; see `api.verify` for the promise."""
     uri = normalise_uri(merged)
     store = open_store(uri)
@@ -40,7 +42,9 @@ def run_verify(merged: str, sources: Sequence[str] | None, memory_budget: int) -
         "errors": None,
     }
     if sources:
-        plan, compared = compare_with_sources(manifest, sources, adapter, memory_budget)
+        plan, compared = compare_with_sources(
+            manifest, sources, adapter, memory_budget, progress=progress
+        )
         report["errors"] = errors_of(plan, compared.sites)
     return report
 
@@ -51,6 +55,7 @@ def compare_with_sources(
     merged: AdapterRecord,
     memory_budget: int,
     watching: Callable[[Plan], Watch] | None = None,
+    progress: Counted = untold,
 ) -> tuple[Plan, Compared]:
     """Compares a merge with its sources, each of which must be as it was.
 
@@ -60,6 +65,7 @@ def compare_with_sources(
         merged: The merged adapter, read back.
         memory_budget: Most bytes to take.
         watching: Makes what looks at the sources too, while they are at hand.
+        progress: Called with the number of sites compared, and of those there are.
 
     Returns:
         How they were compared, and what came of it.
@@ -69,7 +75,7 @@ def compare_with_sources(
         InvalidOption: If the budget does not hold the merged adapter and one source at a site.
     """
     plan, work = _plan_of(manifest, sources, merged, memory_budget)
-    compared = compare(plan, work, merged, watching(plan) if watching else None)
+    compared = compare(plan, work, merged, watching(plan) if watching else None, progress)
     _check_sources(plan, manifest, compared.tensor_hashes)
     return plan, compared
 

@@ -52,7 +52,9 @@ def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
         InvalidOption: If there is no such method or option, or a value is out of range.
     """
     if name not in METHODS:
-        raise InvalidOption("--method", f"{name!r} is not one of {', '.join(METHODS)}")
+        near = get_close_matches(str(name), list(METHODS), n=1)
+        hint = f"Did you mean {near[0]}?" if near else ""
+        raise InvalidOption("--method", f"{name!r} is not one of {', '.join(METHODS)}", hint)
     make: Callable[..., MergeMethod] = METHODS[name]
     known = [f.name for f in fields(METHODS[name])]
     for option in options:
