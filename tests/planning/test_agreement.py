@@ -119,4 +119,6 @@ def test_quarantine_moves_an_adapter_to_the_refused_with_a_typed_reason() -> Non
     assert [a.uri for a in after.adapters] == ["/zoo/a0", "/zoo/a2"]
     [refused] = after.refused
     assert (refused.uri, refused.status) == ("/zoo/a1", "quarantined")
-    assert refused.reason == "NonFiniteWeights: /zoo/a1: it holds NaN."
+    assert refused.reason == f"NonFiniteWeights: {errors['/zoo/a1']}"
+    assert "it holds NaN. " in refused.reason
+    assert "--exclude" in refused.reason
