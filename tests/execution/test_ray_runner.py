@@ -89,6 +89,7 @@ def test_an_error_of_ours_keeps_its_type_and_words(
     with pytest.raises(NonFiniteWeights) as caught:
         merge(zoo, tmp_path / "m")
     assert (caught.value.where, caught.value.hint) == ("/zoo/a", "Leave it out.")
+    assert "in refuses" in str(caught.value.__cause__), "the worker's trace, for --debug"
 
 
 def test_an_error_not_foreseen_is_a_failed_run_that_names_the_task(

@@ -29,7 +29,11 @@ def get(answer: Any, what: str, often: str = "too often") -> Any:
         if isinstance(error.cause, LegoRayError):
             # From it, for it has the trace of the worker.
             raise error.cause from error
-        raise RunFailed(what, f"{type(error.cause).__name__}: {first_line(error.cause)}") from error
+        raise RunFailed(
+            what,
+            f"{type(error.cause).__name__}: {first_line(error.cause)}",
+            "Please report what the same command shows with --debug; what is finished is kept.",
+        ) from error
     except RayError as error:
         raise RunFailed(
             what,
