@@ -34,6 +34,7 @@ from lego_ray.cli.values import NumberOrAuto, Place
     help="Only plan; reads headers and, where groups are to be found, adapters. Writes nothing.",
 )
 @options.run
+@options.memory_budget
 @options.log
 @options.as_json
 def build(as_json: bool, log: str, **given: Any) -> None:

@@ -11,11 +11,12 @@ from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+from lego_ray.cli.values import Place
 
 
 @command()
-@click.argument("recipe", metavar="RECIPE.yaml")
-@click.option("--output", metavar="URI", help="Where the library is.")
+@click.argument("recipe", metavar="RECIPE.yaml", type=Place("file"))
+@click.option("--output", type=Place(), metavar="URI", help="Where the library is.")
 @options.catalog
 @options.run
 @options.memory_budget
@@ -38,7 +39,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
 
     \b
     Examples:
-      lego-ray refresh library.yaml --output s3://zoo/library --catalog s3://zoo/catalog
+      lego-ray refresh library.yaml --output s3://zoo/library
     """
     with resumable(None), shown(log):
         from lego_ray.cli.progress import SiteProgress
