@@ -1,8 +1,8 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`scan`, `plan`, `merge`, `build`, `refresh`, `status`, `verify` and `publish` are the command line's
-verbs as calls; `lego_ray.catalog` has the catalog's, but for `check_catalog` and `collect_garbage`,
-which look at outputs too. Importing this package loads neither torch nor Ray.
+`scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify` and `publish` are the command
+line's verbs as calls; `lego_ray.catalog` has the catalog's, but for `check_catalog` and
+`collect_garbage`, which look at outputs too. Importing this package loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lego_ray.execution.garbage.collecting import collect_garbage
     from lego_ray.execution.refreshing import refresh
     from lego_ray.execution.status import status
+    from lego_ray.execution.updating.updating import update
 
 __all__ = [
     "build",
@@ -31,6 +32,7 @@ __all__ = [
     "refresh",
     "scan",
     "status",
+    "update",
     "verify",
 ]
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ _ELSEWHERE = {
     "collect_garbage": "lego_ray.execution.garbage.collecting",
     "refresh": "lego_ray.execution.refreshing",
     "status": "lego_ray.execution.status",
+    "update": "lego_ray.execution.updating.updating",
 }
 
 

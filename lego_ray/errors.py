@@ -109,6 +109,10 @@ class MissingPackage(BadInput):
     """What was asked for needs a package that is not installed; the hint says which extra has it."""
 
 
+class UpdateImpossible(BadInput):
+    """A merge cannot be updated from what is kept beside it; a full merge can make it."""
+
+
 class QueryError(BadInput):
     """A catalog query is not valid SQL, or reads what a catalog query may not."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,6 +84,20 @@ def lineage(
     if site is None and rank is None:
         return traced(opened, merge, version)
     return rank_sources(opened, merge, site=site, rank=rank, version=version)
+
+
+def parents(
+    catalog: Uri, merge: str, *, version: int | None = None, at: Moment = None
+) -> list[dict[str, Any]]:
+    """The merges that a merge is a later version of, the last one first; see `history.parents`.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If no merge fits, or several do.
+    """
+    from lego_ray.catalog.history import parents as found
+
+    return found(_open(catalog, at), merge, version)
 
 
 def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None) -> pa.Table:

@@ -102,3 +102,32 @@ def find_merge(
     near = difflib.get_close_matches(merge, names, 1)
     hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10]) or 'none'}."
     raise InvalidOption(merge, "no merge has this name or merge_id", hint)
+
+
+def parents(catalog: Catalog, merge: str, version: int | None = None) -> list[dict[str, Any]]:
+    """The merges that a merge is a later version of, the last one first.
+
+    Args:
+        catalog: Where to look.
+        merge: As for `show`.
+        version: As for `show`.
+
+    Returns:
+        `merge_id`, `name`, `version` and `output_uri` of each; of one that was never recorded here,
+        which is where the line ends, only the first.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        InvalidOption: If no merge fits, or several do.
+    """
+    rows = list_merges(catalog).to_pylist()
+    by_id = {row["merge_id"]: row for row in rows}
+    found: list[dict[str, Any]] = []
+    parent = find_merge(rows, merge, version)["parent_id"]
+    while parent is not None and parent not in {each["merge_id"] for each in found}:
+        row = by_id.get(parent, {})
+        found.append(
+            {"merge_id": parent, **{k: row.get(k) for k in ("name", "version", "output_uri")}}
+        )
+        parent = row.get("parent_id")
+    return found

@@ -157,6 +157,14 @@ _MERGES = TableSpec(
             True,
             since=3,
         ),
+        Column(
+            "drift",
+            _DOUBLE,
+            "Of an updated merge, how much larger its inertia is than a full merge's is estimated to "
+            "be; a ratio, 0 for none. Null if it read all its adapters, or nothing is known.",
+            True,
+            since=3,
+        ),
     ),
 )
 
@@ -177,19 +185,24 @@ _MERGE_SITES = TableSpec(
             "null if the method does not cluster.",
             True,
         ),
-        Column("iterations", _LONG, "K-means steps of the restart kept.", True),
+        Column(
+            "iterations",
+            _LONG,
+            "K-means steps of the restart kept; null of an updated merge.",
+            True,
+        ),
         Column(
             "relative_error",
             _DOUBLE,
             "Frobenius norm of (merged update - sum of updates) over that of the sum of updates; "
-            "a ratio, null if the sum is zero.",
+            "a ratio, null if the sum is zero or, of an updated merge, was not read.",
             True,
         ),
         Column(
             "norm_ratio",
             _DOUBLE,
             "Frobenius norm of the merged update over that of the sum of updates; "
-            "a ratio, null if the sum is zero.",
+            "a ratio, null if the sum is zero or, of an updated merge, was not read.",
             True,
         ),
     ),
@@ -212,7 +225,8 @@ _MSUS = TableSpec(
             "distance",
             _DOUBLE,
             "Euclidean distance to the cluster's centroid before reweighting, "
-            "in the space that was clustered, in parameter units.",
+            "in the space that was clustered, in parameter units; of an updated merge, to the "
+            "centroid in the last full one.",
             True,
         ),
         Column(

@@ -123,9 +123,9 @@ def show(merge: str, catalog: str, version: int | None, at: str | None, as_json:
 def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any) -> None:
     """Say what a merge is made of, or what an adapter went into.
 
-    With MERGE: its adapters, and how much of it is each one's; with --site or --rank, which rank of
-    which adapter went into each merged rank. With --adapter, by its adapter_id, URI or name: every
-    merge that holds it, directly or by way of a merged adapter.
+    With MERGE: its adapters, how much of it is each one's, and the versions it updates; with --site
+    or --rank, which rank of which adapter went into each merged rank. With --adapter, by its
+    adapter_id, URI or name: every merge that holds it, directly or by way of a merged adapter.
 
     \b
     Examples:
@@ -139,17 +139,28 @@ def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any)
     if (merge is None) == (adapter is None):
         raise click.UsageError("give either MERGE or --adapter")
     if merge is not None:
-        _print_rows(calls.lineage(given.pop("catalog"), merge, **given), as_json)
+        place = given.pop("catalog")
+        table = calls.lineage(place, merge, **given)
+        line = calls.parents(place, merge, version=given["version"], at=given["at"])
+        _print_rows(table, as_json, parents=line)
+        for each in () if as_json else line:
+            click.echo(f"updates  {each['merge_id']}  {_which(each)}")
         return
     if any(given[name] is not None for name in ("site", "rank", "version")):
         raise click.UsageError("--site, --rank and --version go with MERGE, not with --adapter")
     _print_rows(calls.merges_with(given["catalog"], str(adapter), at=given["at"]), as_json)
 
 
-def _print_rows(table: pa.Table, as_json: bool) -> None:
+def _which(merge: dict[str, Any]) -> str:
+    if merge["version"] is None:
+        return "not in this catalog"
+    return f"version {merge['version']} of {merge['name']}, {merge['output_uri']}"
+
+
+def _print_rows(table: pa.Table, as_json: bool, **more: Any) -> None:
     if as_json:
         rows = [_json_row(row) for row in table.to_pylist()]
-        print_json({"columns": table.column_names, "rows": rows})
+        print_json({"columns": table.column_names, "rows": rows, **more})
         return
     rows = table.slice(0, SHOWN).to_pylist()
     print_table(table.column_names, [tuple(row.values()) for row in rows])

@@ -21,6 +21,7 @@ from lego_ray.cli.refresh import refresh
 from lego_ray.cli.report import report
 from lego_ray.cli.scan import scan
 from lego_ray.cli.status import status
+from lego_ray.cli.update import update
 from lego_ray.cli.verify import verify
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -47,6 +48,7 @@ cli.add_command(scan)
 cli.add_command(plan)
 cli.add_command(merge)
 cli.add_command(build)
+cli.add_command(update)
 cli.add_command(refresh)
 cli.add_command(status)
 cli.add_command(verify)

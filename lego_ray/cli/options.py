@@ -224,6 +224,11 @@ recipe = all_of(
         is_flag=True,
         help="Write true ranks with rank_pattern instead of padding to rank K.",
     ),
+    click.option(
+        "--updatable",
+        is_flag=True,
+        help="Keep running sums beside the adapter, from which lego-ray update makes later versions.",
+    ),
     memory_budget,
 )
 

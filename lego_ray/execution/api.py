@@ -98,6 +98,7 @@ def plan(
     full_weights: str = "refuse",
     exclude: Sequence[str] = (),
     compact: bool = False,
+    updatable: bool = False,
     weights: Mapping[str, float] | None = None,
     output_scale: float | str | None = None,
     site_scales: Mapping[str, float] | None = None,
@@ -128,6 +129,7 @@ def plan(
         full_weights: What to do with weights that are not low-rank.
         exclude: Adapters to leave out.
         compact: Whether to write true ranks.
+        updatable: Whether running sums are to be kept.
         weights: Factors on the adapters' updates.
         output_scale: Factor on the merged update, or a rule.
         site_scales: Factors besides on sites.
@@ -168,6 +170,7 @@ def plan(
         base_model=base_model,
         full_weights=full_weights,
         compact=compact,
+        updatable=updatable,
         output_scale=output_scale,
         site_scales={} if site_scales is None else site_scales,
     )
@@ -211,6 +214,7 @@ def merge(
     full_weights: str = "refuse",
     exclude: Sequence[str] = (),
     compact: bool = False,
+    updatable: bool = False,
     weights: Mapping[str, float] | None = None,
     output_scale: float | str | None = None,
     site_scales: Mapping[str, float] | None = None,
@@ -259,6 +263,8 @@ def merge(
             `keep:NAME` to take them over from the adapter of that name.
         exclude: Glob patterns of adapters to leave out, by name, path or URI.
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
+        updatable: Keep running sums beside the adapter, from which `update` makes later versions.
+            Takes the lego method; about 8 bytes a parameter of the merged adapter, and 36 an MSU.
         weights: Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant,
             and one of weight 0 is left out.
         output_scale: Factor on the merged update, after all that the method does; None for the
@@ -312,6 +318,7 @@ def merge(
         base_model=base_model,
         full_weights=full_weights,
         compact=compact,
+        updatable=updatable,
         output_scale=output_scale,
         site_scales={} if site_scales is None else site_scales,
     )

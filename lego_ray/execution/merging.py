@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from lego_ray.catalog.adapters import record_adapters
@@ -13,12 +14,13 @@ from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.execution import journal
 from lego_ray.execution.extract import content_hash
-from lego_ray.execution.publishing.assemble import adapter_files
+from lego_ray.execution.publishing.assemble import adapter_files, carried_of
 from lego_ray.execution.publishing.cataloguing import adapter_rows, merge_row, msu_table, site_rows
 from lego_ray.execution.publishing.manifest import (
     MANIFEST_KEY,
     encode_manifest,
     manifest_of,
+    sources_of,
     versions,
 )
 from lego_ray.execution.publishing.publish import publish, published_manifest
@@ -34,6 +36,7 @@ from lego_ray.execution.solving import (
     solve_plan,
 )
 from lego_ray.execution.stages import Stages
+from lego_ray.execution.updating.state import STATE_KEY, encode_state, first_state
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
@@ -55,6 +58,7 @@ def run_merge(
     memory_budget: int,
     strict: bool,
     progress: Progress,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Merges the adapters under some sources; see `api.merge` for the promise.
 
@@ -67,6 +71,7 @@ def run_merge(
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         progress: Called with the plan when it is made (result None), and with each result.
+        more: What its manifest says besides; see `manifest_of`.
     """
     started = time.perf_counter()
     output = normalise_uri(output)
@@ -118,6 +123,7 @@ def run_merge(
             started=started,
             bytes_read=scan.bytes_read + solved.bytes_read,
             stages=stages,
+            more=more,
         )
 
 
@@ -131,6 +137,7 @@ def publish_solved(
     started: float,
     bytes_read: int,
     stages: Stages,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Writes a merged adapter and its rows, deletes what was kept on the way, and gives its record.
 
@@ -143,9 +150,10 @@ def publish_solved(
         started: When the run began, by `time.perf_counter`.
         bytes_read: Bytes it read.
         stages: Where its time went so far.
+        more: What its manifest says besides; see `manifest_of`.
     """
     with stages.timed("publish"):
-        files = _files(solved, requested)
+        files = _files(solved, requested, more)
         status = "published" if publish(store, files, solved.plan.marker) else "already published"
     if status == "published":
         stages.moved("publish", sum(map(len, files.values())))
@@ -166,7 +174,7 @@ def publish_solved(
     return record
 
 
-def _files(solved: Solved, requested: str) -> dict[str, bytes]:
+def _files(solved: Solved, requested: str, more: Mapping[str, Any]) -> dict[str, bytes]:
     full_weights = {k: v for r in solved.results for k, v in r.full_weights.items()}
     files = adapter_files(solved.plan, solved.sites, full_weights)
     figures = [
@@ -179,7 +187,11 @@ def _files(solved: Solved, requested: str) -> dict[str, bytes]:
         # A set: results of runs that cut their tasks differently may share tensors.
         tensors = {t for r in solved.results for t in r.tensor_hashes.get(number, ())}
         hashes.append(content_hash(list(tensors)))
-    files[MANIFEST_KEY] = encode_manifest(manifest_of(solved.plan, requested, hashes, files))
+    if solved.plan.recipe.updatable:
+        sources = sources_of(solved.plan, hashes)
+        state = first_state(solved.plan.digest, carried_of(solved.plan), sources, solved.sites)
+        files[STATE_KEY] = encode_state(state)
+    files[MANIFEST_KEY] = encode_manifest(manifest_of(solved.plan, requested, hashes, files, more))
     return files
 
 

@@ -16,6 +16,7 @@ from lego_ray.errors import InvalidOption
 if TYPE_CHECKING:
     from lego_ray.execution.extract import Extraction
     from lego_ray.execution.task import GroupResult, GroupTask, SharedResult, SharedTask
+    from lego_ray.execution.updating.task import UpdateResult, UpdateTask
 
 RUNNERS = ("ray", "inline")
 
@@ -35,6 +36,9 @@ class Runner(Protocol):
 
     @overload
     def run(self, tasks: Iterable[SharedTask]) -> Iterator[SharedResult]: ...
+
+    @overload
+    def run(self, tasks: Iterable[UpdateTask]) -> Iterator[UpdateResult]: ...
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yields each task's result as it is done, in any order. May be called again.
@@ -76,7 +80,7 @@ class InlineRunner:
             one_thread,
             solve_extracted,
         )
-        from lego_ray.execution.task import SharedTask
+        from lego_ray.execution.task import GroupTask
 
         device = device_of(self._gpus)
         reader = ThreadPoolExecutor(
@@ -88,7 +92,7 @@ class InlineRunner:
         with one_thread(), reader:
             ahead: Future[Extraction] | None = None
             for task, following in _with_next(tasks):
-                if task.group.shards or isinstance(task, SharedTask):
+                if task.group.shards or not isinstance(task, GroupTask):
                     yield run_task(task, self._gpus)
                     continue
                 extraction = ahead.result() if ahead else extract_group(task)

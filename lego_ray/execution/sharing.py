@@ -8,10 +8,15 @@ from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import pool_read, read_ahead
 from lego_ray.execution.solve import one_thread, solve_extracted, solve_group
 from lego_ray.execution.task import GroupResult, GroupTask, SharedResult, SharedTask
+from lego_ray.execution.updating.task import UpdateResult, UpdateTask, update_sites
 
 
-def run_task(task: GroupTask | SharedTask, gpus: float = 0.0) -> GroupResult | SharedResult:
-    """Does any task there is."""
+def run_task(
+    task: GroupTask | SharedTask | UpdateTask, gpus: float = 0.0
+) -> GroupResult | SharedResult | UpdateResult:
+    """Does any task there is; those of updates always on the CPU."""
+    if isinstance(task, UpdateTask):
+        return update_sites(task)
     return solve_shared(task, gpus) if isinstance(task, SharedTask) else solve_group(task, gpus)
 
 

@@ -18,14 +18,19 @@ from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import Extraction, extract
 from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, shard_tasks
 from lego_ray.methods.base import SiteSolution
+from lego_ray.methods.lego import Lego
 from lego_ray.methods.measure import Measure
+from lego_ray.methods.running import site_fit
 from lego_ray.methods.scaling import scaled
 from lego_ray.numerics.msu import split_rows
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.running import SiteFit
 from lego_ray.numerics.shard import Shard
 from lego_ray.numerics.similarity_parts import SimilarityPart, added
 from lego_ray.numerics.spread import LocalShards, Shards, SpreadPool
 from lego_ray.planning.plan import SitePlan
 from lego_ray.planning.ranks import Spectrum
+from lego_ray.planning.recipe import Recipe
 
 
 def solve_group(task: GroupTask, gpus: float = 0.0) -> GroupResult:
@@ -77,8 +82,8 @@ def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu"
                         spectra.append(_spectrum(plan, Measure().measured(pool)))
                         continue
                     solution = method.solve(pool, plan.rank, seeded(plan), plan.route)
-                    solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
-                sites.append(site_result(plan, pool.d_in, solution))
+                    result = _result(task.recipe, plan, pool, solution)
+                sites.append(result)
     report = _report(task, extraction, started)
     return replace(report, sites=tuple(sites), spectra=tuple(spectra), similarities=similarities)
 
@@ -131,8 +136,7 @@ def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]
         else:
             pool = SpreadPool(shards)
             solution = task.recipe.merge_method().solve_spread(pool, plan.rank, seeded(plan))
-            solution = scaled(solution, pool, task.recipe.output_scale, plan.scale)
-            joined = replace(joined, sites=(site_result(plan, plan.d_in, solution),))
+            joined = replace(joined, sites=(_result(task.recipe, plan, pool, solution),))
     return replace(joined, seconds=joined.seconds + time.perf_counter() - started)
 
 
@@ -167,7 +171,20 @@ def seeded(plan: SitePlan) -> torch.Generator:
     return torch.Generator().manual_seed(plan.seed)
 
 
-def site_result(plan: SitePlan, d_in: int, solution: SiteSolution) -> SiteResult:
+def _result(
+    recipe: Recipe, plan: SitePlan, pool: Pool | SpreadPool, solution: SiteSolution
+) -> SiteResult:
+    """A solution times the merge's scales, with what updates of it will need."""
+    method, fit = recipe.merge_method(), None
+    if recipe.updatable and isinstance(method, Lego):
+        fit = site_fit(method, pool, solution, recipe.output_scale)
+    solution = scaled(solution, pool, recipe.output_scale, plan.scale)
+    return site_result(plan, pool.d_in, solution, fit)
+
+
+def site_result(
+    plan: SitePlan, d_in: int, solution: SiteSolution, fit: SiteFit | None = None
+) -> SiteResult:
     """A solution as it is sent, checkpointed and written."""
     a, b = split_rows(solution.rows, d_in)
     # Readers of the catalog look for an adapter's ranks together.
@@ -189,6 +206,12 @@ def site_result(plan: SitePlan, d_in: int, solution: SiteSolution) -> SiteResult
         iterations=solution.iterations,
         relative_error=solution.comparison.relative_error(),
         norm_ratio=solution.comparison.norm_ratio,
+        fit_sums=fit.sums.numpy() if fit else None,
+        fit_quanta=fit.quanta.numpy() if fit else None,
+        fit_alone=fit.alone.numpy() if fit and len(fit.alone) else None,
+        fit_totals=fit.totals.numpy() if fit else None,
+        fit_norms=ordered(fit.members.norms, np.float64) if fit else None,
+        fit_squares=ordered(fit.members.squares, np.float64) if fit else None,
     )
 
 

@@ -27,6 +27,7 @@ from lego_ray.execution.task import (
     SiteResult,
     tasks_of,
 )
+from lego_ray.execution.updating.task import UpdateResult, UpdateTask
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
@@ -200,6 +201,12 @@ def closing_results(
 def closing_results(
     runner: Runner, tasks: Iterable[SharedTask]
 ) -> AbstractContextManager[Iterator[SharedResult]]: ...
+
+
+@overload
+def closing_results(
+    runner: Runner, tasks: Iterable[UpdateTask]
+) -> AbstractContextManager[Iterator[UpdateResult]]: ...
 
 
 @contextmanager

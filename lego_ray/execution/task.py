@@ -99,6 +99,12 @@ class SiteResult:
         iterations: Lloyd steps of the restart kept.
         relative_error: Against the sum of the sources' updates.
         norm_ratio: Likewise.
+        fit_sums: Of an updatable merge, as in `numerics.running.SiteFit`, as are the others.
+        fit_quanta: Likewise.
+        fit_alone: Likewise; None if there is none.
+        fit_totals: Likewise.
+        fit_norms: Of each MSU, as in `numerics.running.Members`, shape (n,), float64.
+        fit_squares: Likewise.
     """
 
     plan: SitePlan
@@ -113,6 +119,12 @@ class SiteResult:
     iterations: int | None
     relative_error: float
     norm_ratio: float
+    fit_sums: NDArray[np.float64] | None = None
+    fit_quanta: NDArray[np.float64] | None = None
+    fit_alone: NDArray[np.float32] | None = None
+    fit_totals: NDArray[np.float64] | None = None
+    fit_norms: NDArray[np.float64] | None = None
+    fit_squares: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

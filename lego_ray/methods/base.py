@@ -54,14 +54,21 @@ class SiteSolution:
         """
         if scale == 1:
             return self
-        root = math.sqrt(abs(scale))
-        rows = self.rows * root
-        rows[:, d_in:] *= math.copysign(1.0, scale)
+        rows = scaled_rows(self.rows, scale, d_in)
         found = self.comparison
         comparison = UpdateComparison(
             scale * scale * found.merged, found.total, scale * found.inner
         )
         return replace(self, rows=rows, comparison=comparison)
+
+
+def scaled_rows(rows: Tensor, scale: float, d_in: int) -> Tensor:
+    """Rows `[a ; b]` of an update times a factor; see `SiteSolution.scaled`."""
+    if scale == 1:
+        return rows
+    rows = rows * math.sqrt(abs(scale))
+    rows[:, d_in:] *= math.copysign(1.0, scale)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

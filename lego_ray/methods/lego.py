@@ -44,6 +44,7 @@ from lego_ray.numerics.partial_sums import centroids_of
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.reweight import (
     ParameterNorm,
+    norm_totals,
     output_scale,
     parameter_factors,
     row_norms,
@@ -230,12 +231,28 @@ class Lego:
     def _reweight(
         self, centroids: Tensor, norms: Tensor, labels: Tensor, mean_rank: float, d_in: int
     ) -> tuple[Tensor, Tensor, float]:
-        """Merged rows, the factor on each centroid, and the sign of the merged update."""
-        factors = parameter_factors(centroids, norms, labels, self.parameter_reweight)
+        """`reweighted`, from the norm and the cluster of each MSU."""
+        totals = norm_totals(norms, labels, centroids.shape[0])
+        counts = torch.bincount(labels, minlength=centroids.shape[0])
+        return self.reweighted(centroids, totals, counts, mean_rank, d_in)
+
+    def reweighted(
+        self, centroids: Tensor, totals: Tensor, counts: Tensor, mean_rank: float, d_in: int
+    ) -> tuple[Tensor, Tensor, float]:
+        """Merged rows, the factor on each centroid, and the sign of the merged update.
+
+        Args:
+            centroids: Shape (k, d), float64.
+            totals: Sum of the norms of each one's MSUs, shape (k,), float64.
+            counts: How many those are, shape (k,), int64.
+            mean_rank: Mean rank of the adapters that have the site.
+            d_in: Length of the `a` half.
+        """
+        factors = parameter_factors(centroids, totals, counts, self.parameter_reweight)
         scale = output_scale(
             self.output_reweight,
             source_rank=mean_rank,
-            n_pool=labels.shape[0],
+            n_pool=int(counts.sum()),
             n_clusters=centroids.shape[0],
         )
         factors *= abs(scale) ** 0.5  # half of it on each half of a row

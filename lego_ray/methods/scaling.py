@@ -6,12 +6,12 @@ Neither rule looks at data, and both are functions of the site's factors alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.base import SiteSolution
+from lego_ray.methods.base import SiteSolution, scaled_rows
 from lego_ray.numerics.lowrank import squared_norm_of_sum
 from lego_ray.numerics.msu import squared_norms
 from lego_ray.numerics.per_source import (
@@ -65,6 +65,35 @@ def parts(scale: str | float) -> tuple[str, float]:
     return rule, float(factor)
 
 
+def scaled_rows_of(
+    rows: Tensor,
+    squares: Sequence[float],
+    d_in: int,
+    output_scale: str | float,
+    site_scale: float,
+) -> Tensor:
+    """Merged rows scaled as `scaled` does, without the pool; of rules, `source-norm` alone can be.
+
+    Args:
+        rows: Rows `[a' ; b']` as the method merged them, shape (k, d), float32.
+        squares: `||dW_t||_F^2` of each source that has the site; not looked at without the rule.
+        d_in: Length of the `a` half.
+        output_scale: As for `scaled`.
+        site_scale: As for `scaled`.
+    """
+    rule, factor = parts(output_scale)
+    if rule == SOURCE_NORM:
+        factor *= _norm_factor(rows, squares, d_in)
+    return scaled_rows(rows, factor * site_scale, d_in)
+
+
+def source_squares(pool: Pool | SpreadPool) -> dict[int, float]:
+    """`||dW_t||_F^2` of each adapter of a pool, by its number."""
+    if isinstance(pool, Pool):
+        return squared_norms_of_sources(pool)
+    return _joined(pool.shards.map(shard_squared_norms))
+
+
 def scaled(
     solution: SiteSolution, pool: Pool | SpreadPool, output_scale: str | float, site_scale: float
 ) -> SiteSolution:
@@ -95,13 +124,13 @@ def scaled(
 
 
 def _to_source_norm(solution: SiteSolution, pool: Pool | SpreadPool) -> float:
-    if isinstance(pool, Pool):
-        squares = squared_norms_of_sources(pool)
-    else:
-        squares = _joined(pool.shards.map(shard_squared_norms))
+    return _norm_factor(solution.rows, list(source_squares(pool).values()), pool.d_in)
+
+
+def _norm_factor(rows: Tensor, squares: Sequence[float], d_in: int) -> float:
     # Rounded once, so that the order of the adapters is free.
-    total = math.fsum(squares.values())
-    merged = _squared_norm(solution.rows, pool.d_in)
+    total = math.fsum(squares)
+    merged = _squared_norm(rows, d_in)
     if merged <= SMALLEST**2 * total:
         return 1.0
     return math.sqrt(total / len(squares) / merged)

@@ -112,7 +112,7 @@ def lloyd(pool: SpreadPool, seeds: Tensor, max_iter: int, tol: float) -> Cluster
     """
     n_init, k = seeds.shape
     total = math.fsum(pool.squared.tolist())  # exact, so the same in any order
-    quanta = _quanta(pool, "points")
+    quanta = quanta_of(pool_peaks(pool, "points"), pool.n)
     waiting = deque(range(n_init))
     running: list[_Restart] = []
     found: dict[int, Clustering] = {}
@@ -185,14 +185,28 @@ def cluster_means(pool: SpreadPool, labels: Tensor, which: Which) -> Tensor:
         Shape (k, d), float64. A cluster of one is that row, to the last bit.
     """
     counts = torch.bincount(labels)
-    own = [(torch.full_like(part, -1), part) for part in pool.split(labels)]
-    quanta = _quanta(pool, which)
-    means = fold(pool.shards.map(_change, len(counts), quanta, which, own=own)).centroids()
+    means = cluster_sums(
+        pool, labels, which, quanta_of(pool_peaks(pool, which), pool.n)
+    ).centroids()
     alone = (counts[labels] == 1).nonzero()[:, 0]
     for part in chunks(alone.shape[0], CENTROIDS_AT_ONCE):
         rows = alone[part]
         means[labels[rows]] = pool.take(rows, which).double()  # a row needs no grid
     return means
+
+
+def cluster_sums(pool: SpreadPool, labels: Tensor, which: Which, quanta: Tensor) -> PartialSums:
+    """Sums of the clusters, exactly.
+
+    Args:
+        pool: The pool.
+        labels: As for `cluster_means`.
+        which: Likewise.
+        quanta: The grid, shape (d,), float64.
+    """
+    own = [(torch.full_like(part, -1), part) for part in pool.split(labels)]
+    k = int(labels.max()) + 1
+    return fold(pool.shards.map(_change, k, quanta, which, own=own))
 
 
 def distances_to_means(pool: SpreadPool, labels: Tensor) -> Tensor:
@@ -210,9 +224,9 @@ def distances_to_means(pool: SpreadPool, labels: Tensor) -> Tensor:
     return pool.gather(list(gaps)).sqrt()
 
 
-def _quanta(pool: SpreadPool, which: Which) -> Tensor:
-    peaks = torch.stack(list(pool.shards.map(work.peaks, which))).amax(dim=0)
-    return quanta_of(peaks, pool.n)
+def pool_peaks(pool: SpreadPool, which: Which) -> Tensor:
+    """`column_peaks` of a pool in shards, shape (d,), float32."""
+    return torch.stack(list(pool.shards.map(work.peaks, which))).amax(dim=0)
 
 
 def in_one_shard(shard: Shard) -> SpreadPool:

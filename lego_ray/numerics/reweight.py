@@ -30,8 +30,23 @@ def row_norms(rows: Tensor, norm: ParameterNorm) -> Tensor:
     return squared_norms(rows).sqrt()
 
 
+def norm_totals(member_norms: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Sum of the norms of each cluster's members.
+
+    Args:
+        member_norms: `row_norms` of the pool, shape (n,), float64.
+        labels: Cluster of each row of the pool, shape (n,), int64.
+        k: Number of clusters.
+
+    Returns:
+        Shape (k,), float64.
+    """
+    totals = torch.zeros(k, dtype=torch.float64, device=member_norms.device)
+    return totals.index_add_(0, labels, member_norms)
+
+
 def parameter_factors(
-    centroids: Tensor, member_norms: Tensor, labels: Tensor, norm: ParameterNorm
+    centroids: Tensor, totals: Tensor, counts: Tensor, norm: ParameterNorm
 ) -> Tensor:
     """Factors that give each centroid the mean norm of its members: `mean ||m|| / ||mu||`.
 
@@ -39,19 +54,16 @@ def parameter_factors(
 
     Args:
         centroids: Shape (k, d), float64.
-        member_norms: `row_norms` of the pool, shape (n,), float64.
-        labels: Cluster of each row of the pool, shape (n,), int64.
+        totals: `norm_totals` of the clusters, shape (k,), float64.
+        counts: Members of each, shape (k,), int64, none 0.
         norm: Which norm; `none` leaves the centroids as they are.
 
     Returns:
         Shape (k,), float64; 1 for a zero centroid, which stays zero.
     """
-    k = centroids.shape[0]
     if norm == "none":
-        return torch.ones(k, dtype=torch.float64, device=centroids.device)
-    totals = torch.zeros(k, dtype=torch.float64, device=centroids.device)
-    totals.index_add_(0, labels, member_norms)
-    wanted = totals / torch.bincount(labels, minlength=k)
+        return torch.ones(centroids.shape[0], dtype=torch.float64, device=centroids.device)
+    wanted = totals / counts
     have = row_norms(centroids, norm)
     return torch.where(have > 0, wanted / have, 1.0)
 

@@ -174,7 +174,7 @@ def _digest(
         asked["site_scales"] = dict(scales)
     if recipe.output_scale == 1:  # as plans were named before there was one
         del asked["output_scale"]
-    for option in ("rank_error", "rank_budget", "ranks"):  # likewise
+    for option in ("rank_error", "rank_budget", "ranks", "updatable", "parent"):  # likewise
         if not asked[option]:
             del asked[option]
     return digest_of(

@@ -12,6 +12,7 @@ from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod, PoolWork
 from lego_ray.methods.measure import Measure
 from lego_ray.methods.registry import method_of
+from lego_ray.methods.running import check_updatable
 from lego_ray.methods.scaling import checked_output_scale
 from lego_ray.planning.rank_options import AUTO, check_rank
 from lego_ray.planning.scales import checked_site_scales
@@ -51,6 +52,9 @@ class Recipe:
         rank_budget: Rank that has, at every site, as many parameters as the ranks that are or were
             chosen site by site; None likewise. It implies `compact`.
         ranks: Merged rank of each site, where that was chosen; `rank` at those not named.
+        updatable: Keep running sums beside the merge, from which `update` makes later versions. They
+            change no byte of the adapter.
+        parent: The merge_id of the merge that this is a later version of; empty for none.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Recipe:
     rank_error: float | None = None
     rank_budget: int | None = None
     ranks: Mapping[str, int] = field(default_factory=dict)
+    updatable: bool = False
+    parent: str = ""
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
@@ -90,6 +96,8 @@ class Recipe:
         object.__setattr__(self, "site_scales", checked_site_scales(self.site_scales))
         made = self.merge_method()
         object.__setattr__(self, "options", asdict(made))  # type: ignore[call-overload]
+        if self.updatable:
+            check_updatable(made, self.output_scale, self.full_weights)
 
     @property
     def is_open(self) -> bool:

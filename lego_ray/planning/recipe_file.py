@@ -118,6 +118,7 @@ class _Settings(_Model):
     base_model: str | None = None
     exclude: Sequence[Text] | None = None
     compact: bool | None = None
+    updatable: bool | None = None
     weights: Mapping[str, float] | None = None
     output_scale: Scale | None = None
     sites: Mapping[str, SiteOverride] | None = None
@@ -219,8 +220,12 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         if site_ranks and settings.get("rank", "auto") == "auto":
             faults.append(f"{path}.sites: ranks of sites go with a rank that is a number")
             continue
-        if not found:
+        if found:
+            continue
+        try:
             entries.append(_entry(_recipe(settings), merge, site_ranks))
+        except InvalidOption as error:  # of settings that are sound by themselves
+            faults.append(f"{path}.updatable: {_said(error)}")
     faults += _faults_of_group_names(file.merges)
     if not file.sources and not file.catalog:
         faults.append("sources: missing; expected places of adapters, or a catalog that lists them")

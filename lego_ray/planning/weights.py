@@ -55,7 +55,7 @@ def weights_of(inventory: Inventory, weights: Mapping[str, float]) -> tuple[floa
         if not any(means(name, uri) for uri in _uris(inventory)):
             hint = nearest_adapter(name, _uris(inventory))
             raise InvalidOption(FLAG, f"no adapter is called {name}", hint)
-    return tuple(_weight(adapter.uri, weights) for adapter in inventory.adapters)
+    return tuple(weight_of(adapter.uri, weights) for adapter in inventory.adapters)
 
 
 def without_zeros(
@@ -83,7 +83,8 @@ def without_zeros(
     )
 
 
-def _weight(uri: str, weights: Mapping[str, float]) -> float:
+def weight_of(uri: str, weights: Mapping[str, float]) -> float:
+    """The weight of the adapter at a URI; see `weights_of`."""
     whole = {name: w for name, w in weights.items() if name == uri}
     plain = whole or {name: w for name, w in weights.items() if name in _names(uri)}
     found = plain or {name: w for name, w in weights.items() if means(name, uri)}

@@ -120,6 +120,7 @@ def _recipe_rows(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
         ("base model", code(plan.base_model)),
         ("plan", code(plan.digest)),
         ("method", code(recipe.method)),
+        *((("update of", code(recipe.parent)),) if recipe.parent else ()),
         ("seed", str(recipe.seed)),
         ("element type", plan.dtype),
         *((k, code(str(v))) for k, v in sorted(recipe.options.items()) if v is not None),
@@ -140,6 +141,8 @@ def _merged_ranks(plan: Plan) -> str:
     """The merged rank, and how it was chosen if it was."""
     recipe = plan.recipe
     ranks = _ranks(tuple(site.rank for group in plan.groups for site in group.sites))
+    if recipe.parent:  # chosen for an earlier version
+        return ranks
     if recipe.rank_budget is not None:
         return f"{ranks} (as many parameters as rank {recipe.rank_budget} has everywhere)"
     if recipe.rank_error is not None:

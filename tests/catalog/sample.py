@@ -63,6 +63,7 @@ def merge(**changes: Any) -> dict[str, Any]:
         "n_sites": 2,
         "n_msus": 5,
         "stages": [{"stage": "solve", "seconds": 1.25, "bytes": 2**33}],
+        "drift": None,
         **changes,
     }
 

@@ -28,7 +28,7 @@ from tests.zoo import Site, write_zoo
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     zoo = write_zoo(tmp_path_factory.mktemp("checkpoint") / "zoo", 3)
-    return lego_ray.plan(zoo, rank=4, n_init=2)
+    return lego_ray.plan(zoo, rank=4, n_init=2, updatable=True)
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,11 @@ def adapter_files(
     )
 
 
+def carried_of(plan: Plan) -> dict[str, Any]:
+    """What a merged adapter takes over of its sources' configurations; None where they differ."""
+    return _agreed(plan, ("task_type", "fan_in_fan_out", *kohya.CARRIED_FIELDS))
+
+
 def _tensor(values: NDArray[np.float32]) -> Tensor:
     """A copy: arrays that come from Ray's object store are shared memory and cannot be written."""
     return torch.from_numpy(values.copy())

@@ -61,13 +61,14 @@ def merge_row(
     created_at: datetime,
     seconds: float,
     stages: Sequence[Mapping[str, Any]] = (),
+    drift: float | None = None,
 ) -> dict[str, Any]:
     """The row of `merges`; the catalog counts its version."""
     weights = files[plan.weights_name]
     return {
         "merge_id": plan.digest,
         "name": plan.recipe.name,
-        "parent_id": None,
+        "parent_id": plan.recipe.parent or None,
         "method": plan.recipe.method,
         "rank": plan.rank,
         "recipe": canonical_json(plan.recipe.as_json()),
@@ -85,6 +86,7 @@ def merge_row(
         "n_sites": n_sites,
         "n_msus": n_msus,
         "stages": list(stages),
+        "drift": drift,
     }
 
 

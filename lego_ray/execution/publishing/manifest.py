@@ -6,7 +6,9 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import MalformedAdapter
@@ -14,6 +16,7 @@ from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.storage.keys import check_key
 
 if TYPE_CHECKING:
+    from lego_ray.formats.record import AdapterRecord
     from lego_ray.planning.plan import Plan
 
 MANIFEST_KEY = "lego_ray_manifest.json"
@@ -23,6 +26,11 @@ PACKAGES = ("lego-ray", "torch", "numpy", "ray", "safetensors", "deltalake")
 
 def versions() -> dict[str, str]:
     """Versions of what took part, by package name."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -37,6 +45,7 @@ def manifest_of(
     requested: str,
     source_hashes: Sequence[str],
     files: Mapping[str, bytes],
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Describes a merge, without a clock, so that the same merge has the same manifest.
 
@@ -45,8 +54,10 @@ def manifest_of(
         requested: Digest of the plan as first made, before any adapter was quarantined.
         source_hashes: Hex sha256 over each source's merged tensors, in plan order.
         files: The adapter's other files.
+        more: What is said of a later version besides, such as its parent.
     """
     return {
+        **more,
         "manifest_version": MANIFEST_VERSION,
         "merge_id": plan.digest,
         "requested_plan": requested,
@@ -61,23 +72,7 @@ def manifest_of(
         "license_conflicts": list(plan.licence_conflicts),
         "sites": plan.n_sites,
         "nearest_error": plan.nearest_error,
-        "sources": [
-            {
-                "uri": adapter.uri,
-                "adapter_id": adapter.adapter_id,
-                "tensors_sha256": tensors,
-                "version": adapter.version,
-                "revision": adapter.revision,
-                "license": adapter.license,
-                "rank_min": min(adapter.ranks),
-                "rank_max": max(adapter.ranks),
-                "weight": weight,
-                "notes": list(adapter.notes),
-            }
-            for adapter, tensors, weight in zip(
-                plan.adapters, source_hashes, plan.weights, strict=True
-            )
-        ],
+        "sources": sources_of(plan, source_hashes),
         "refused": [
             {"adapter": r.uri, "status": r.status, "reason": r.reason} for r in plan.refused
         ],
@@ -86,6 +81,35 @@ def manifest_of(
             for key, data in sorted(files.items())
         },
         "versions": versions(),
+    }
+
+
+def sources_of(plan: Plan, source_hashes: Sequence[str]) -> list[dict[str, Any]]:
+    """A plan's adapters, in its order; see `manifest_of`."""
+    return [
+        source_of(*each) for each in zip(plan.adapters, source_hashes, plan.weights, strict=True)
+    ]
+
+
+def source_of(adapter: AdapterRecord, tensors: str, weight: float) -> dict[str, Any]:
+    """An adapter as a manifest lists it.
+
+    Args:
+        adapter: The adapter.
+        tensors: Hex sha256 over its merged tensors.
+        weight: Factor on its update.
+    """
+    return {
+        "uri": adapter.uri,
+        "adapter_id": adapter.adapter_id,
+        "tensors_sha256": tensors,
+        "version": adapter.version,
+        "revision": adapter.revision,
+        "license": adapter.license,
+        "rank_min": min(adapter.ranks),
+        "rank_max": max(adapter.ranks),
+        "weight": weight,
+        "notes": list(adapter.notes),
     }
 
 

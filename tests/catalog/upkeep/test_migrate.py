@@ -32,6 +32,7 @@ NEW = {
     "n_sites": None,
     "n_msus": None,
     "stages": None,
+    "drift": None,
 }
 FIRST, SECOND, THIRD = "m" * 64, "n" * 64, "p" * 64
 

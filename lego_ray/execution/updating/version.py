@@ -1,0 +1,349 @@
+"""The plan of a later version: what an update makes of a merge, before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from lego_ray.errors import VerificationFailed
+from lego_ray.execution.extract import content_hash
+from lego_ray.execution.task import SourceSlice
+from lego_ray.execution.updating.state import State, StateSite
+from lego_ray.execution.updating.task import Change, UpdateResult, UpdateTask
+from lego_ray.formats.record import AdapterRecord, Refused
+from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.plan import PLAN_VERSION, WORKER_BYTES, GroupPlan, Plan, SitePlan
+from lego_ray.planning.recipe import Recipe, digest_of
+
+# Changes whenever the same update would give other bits.
+UPDATE_VERSION = 1
+# Sums of the sites of one task, a few times which it takes.
+TASK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAdapter(AdapterRecord):
+    """A source as the manifest of a merge knows it: its headers are not read again, so no sites.
+
+    Attributes:
+        rank_range: Its smallest and largest rank.
+    """
+
+    rank_range: tuple[int, int] = field(default=(0, 0))
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Its smallest and largest rank."""
+        return self.rank_range
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """An adapter to add.
+
+    Attributes:
+        record: Its headers.
+        weight: Factor on its update.
+    """
+
+    record: AdapterRecord
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A merge's next version.
+
+    Attributes:
+        before: The state before.
+        recipe: The recipe, with its parent.
+        sources: Adapters that change: those that come, then those that go.
+        weights: Factors on their updates.
+        changes: What becomes of each.
+        kept: As in `UpdateTask`.
+        present: Likewise.
+        added: Adapters outside the fit that are in from now on: entries of a manifest, or those to
+            come, whose hashes are known when they are read.
+    """
+
+    before: State
+    recipe: Recipe
+    sources: tuple[AdapterRecord, ...]
+    weights: tuple[float, ...]
+    changes: tuple[Change, ...]
+    kept: tuple[int, ...]
+    present: tuple[bool, ...]
+    added: tuple[Mapping[str, Any] | Coming, ...]
+
+    def site_plans(self) -> list[SitePlan]:
+        """Every site of the fit, with the MSUs it has from now on."""
+        ranks: dict[str, list[int]] = {}
+        for record, change in zip(self.sources, self.changes, strict=True):
+            if change.sign > 0 and change.fit is None:
+                for factors in record.sites:
+                    ranks.setdefault(factors.site, []).append(factors.rank)
+        present = torch.tensor(self.present, dtype=torch.bool)
+        numbers = torch.tensor([*self.kept, -1])
+        found = []
+        for site in self.before.sites:
+            fitted = site.running.fit.members.adapters
+            mine = fitted[present[fitted]]
+            others = numbers[site.running.added.adapters]
+            others = others[others >= 0]
+            new = ranks.get(site.plan.site, [])
+            found.append(
+                replace(
+                    site.plan,
+                    n_msus=len(mine) + len(others) + sum(new),
+                    n_adapters=len(torch.unique(mine)) + len(torch.unique(others)) + len(new),
+                    route="update",
+                )
+            )
+        return found
+
+    def tasks(self, groups: Sequence[GroupPlan], memory_budget: int) -> list[UpdateTask]:
+        """The tasks, one a group."""
+        sites = {site.plan.site: site for site in self.before.sites}
+        return [
+            UpdateTask(
+                index=index,
+                recipe=self.recipe,
+                group=group,
+                running=tuple(sites[plan.site].running for plan in group.sites),
+                sources=tuple(_slices(self, {plan.site for plan in group.sites})),
+                changes=self.changes,
+                kept=self.kept,
+                present=self.present,
+                memory_budget=memory_budget,
+            )
+            for index, group in enumerate(groups)
+        ]
+
+    def skipped_sites(self) -> list[str]:
+        """Sites of adapters that come which the fit has not."""
+        known = {site.plan.site for site in self.before.sites}
+        return sorted(
+            {
+                factors.site
+                for record, change in zip(self.sources, self.changes, strict=True)
+                for factors in record.sites
+                if change.sign > 0 and factors.site not in known
+            }
+        )
+
+    def identities(self) -> list[list[Any]]:
+        """What the version is made of: id, the store's mark and weight of each adapter."""
+        there = [s for s, here in zip(self.before.fitted, self.present, strict=True) if here]
+        found = [[s["adapter_id"], s["weight"]] for s in there]
+        for each in self.added:
+            if isinstance(each, Coming):
+                found.append([each.record.adapter_id, each.weight])
+            else:
+                found.append([each["adapter_id"], each["weight"]])
+        return sorted(found)
+
+
+def next_version(
+    before: State,
+    recipe: Recipe,
+    coming: Sequence[Coming],
+    going: Sequence[tuple[Mapping[str, Any], AdapterRecord]],
+) -> Version:
+    """Works out what becomes of each adapter.
+
+    One that was in the fit, went, and comes back is the fit's again.
+
+    Args:
+        before: The state before.
+        recipe: The recipe, with its parent.
+        coming: Adapters to add.
+        going: Sources to remove, with their headers.
+    """
+    present = list(before.present)
+    out = [source for source, _ in going]
+    staying = [(n, s) for n, s in enumerate(before.added) if s not in out]
+    changes: list[Change] = []
+    fresh: list[Coming] = []
+    back: dict[int, int] = {}
+    for number, each in enumerate(coming):
+        again = _in_fit(before, present, each)
+        if again is None:
+            fresh.append(each)
+        else:
+            present[again] = True
+            back[number] = again
+    added: list[Mapping[str, Any] | Coming] = sorted([*(s for _, s in staying), *fresh], key=_key)
+    for number, each in enumerate(coming):
+        if number in back:
+            changes.append(Change(1, fit=back[number]))
+        else:
+            changes.append(Change(1, after=added.index(each)))
+    for source in out:
+        if source in before.added:
+            changes.append(Change(-1, before=before.added.index(source)))
+            continue
+        number = next(n for n, s in enumerate(before.fitted) if before.present[n] and s == source)
+        present[number] = False
+        changes.append(Change(-1, fit=number))
+    kept = [-1] * len(before.added)
+    for number, source in staying:
+        kept[number] = added.index(source)
+    return Version(
+        before=before,
+        recipe=recipe,
+        sources=(*(c.record for c in coming), *(record for _, record in going)),
+        weights=(*(c.weight for c in coming), *(source["weight"] for source in out)),
+        changes=tuple(changes),
+        kept=tuple(kept),
+        present=tuple(present),
+        added=tuple(added),
+    )
+
+
+def _in_fit(state: State, present: Sequence[bool], coming: Coming) -> int | None:
+    """The number in the fit of an adapter that went."""
+    wanted = (coming.record.adapter_id, coming.weight)
+    for number, source in enumerate(state.fitted):
+        if not present[number] and (source["adapter_id"], source["weight"]) == wanted:
+            return number
+    return None
+
+
+def _key(each: Mapping[str, Any] | Coming) -> tuple[str, str]:
+    if isinstance(each, Coming):
+        return each.record.adapter_id, each.record.uri
+    return each["adapter_id"], each["uri"]
+
+
+def _slices(version: Version, sites: set[str]) -> list[SourceSlice]:
+    slices = []
+    for number, (record, weight) in enumerate(zip(version.sources, version.weights, strict=True)):
+        factors = tuple(f for f in record.sites if f.site in sites)
+        if factors:
+            where = (record.uri, record.folder, record.weights_key)
+            slices.append(SourceSlice(number, *where, factors, (), weight))
+    return slices
+
+
+def digest_of_version(version: Version) -> str:
+    """The merge_id of a version: of its fit, its recipe with its parent, and its adapters."""
+    return digest_of(
+        {
+            "plan_version": PLAN_VERSION,
+            "update_version": UPDATE_VERSION,
+            "fit": version.before.fit,
+            "recipe": version.recipe.as_json(),
+            "adapters": version.identities(),
+        }
+    )
+
+
+def plan_of(
+    version: Version,
+    manifest: Mapping[str, Any],
+    sources: Sequence[Mapping[str, Any]],
+    groups: Sequence[GroupPlan],
+    refused: Sequence[Refused],
+    memory_budget: int,
+) -> Plan:
+    """A version as everything that publishes takes it.
+
+    Args:
+        version: The version.
+        manifest: Its parent's.
+        sources: Its adapters, as a manifest lists them.
+        groups: From `grouped`; sites without MSUs are left out.
+        refused: Adapters that were to be added and could not.
+        memory_budget: Most bytes one worker may take.
+    """
+    adapters = tuple(_known(source, manifest, version.before) for source in sources)
+    merged = [replace(g, sites=tuple(s for s in g.sites if s.n_msus)) for g in groups]
+    return Plan(
+        recipe=version.recipe,
+        base_model=manifest["base_model"],
+        dtype=manifest["dtype"],
+        format=manifest["format"],
+        adapters=adapters,
+        weights=tuple(source["weight"] for source in sources),
+        refused=tuple(refused),
+        groups=tuple(merged),
+        memory_budget=memory_budget,
+        warnings=licence_conflicts(adapters),
+        digest=digest_of_version(version),
+        nearest_error=None,
+    )
+
+
+def _known(source: Mapping[str, Any], manifest: Mapping[str, Any], state: State) -> KnownAdapter:
+    return KnownAdapter(
+        uri=source["uri"],
+        weights_key="",
+        adapter_id=source["adapter_id"],
+        version=source["version"],
+        revision=source["revision"],
+        format=manifest["format"],
+        base_model=manifest["base_model"],
+        sites=(),
+        full_weights=(),
+        n_bytes=0,
+        config=state.carried,
+        license=source["license"],
+        notes=tuple(source["notes"]),
+        rank_range=(source["rank_min"], source["rank_max"]),
+    )
+
+
+def grouped(plans: Sequence[SitePlan], sites: Sequence[StateSite]) -> list[GroupPlan]:
+    """Cuts the sites into tasks, each of sums that fit `TASK_BYTES` together."""
+    groups: list[list[SitePlan]] = []
+    room = 0
+    sizes: list[int] = []
+    for plan, site in zip(plans, sites, strict=True):
+        size = 8 * site.running.fit.sums.numel()
+        if size > room:
+            groups.append([])
+            sizes.append(0)
+            room = TASK_BYTES
+        groups[-1].append(plan)
+        sizes[-1] += size
+        room -= size
+    return [
+        GroupPlan(
+            name=f"update {number + 1} of {len(groups)}",
+            sites=tuple(group),
+            read_bytes=0,
+            peak_bytes=WORKER_BYTES + 4 * size,
+        )
+        for number, (group, size) in enumerate(zip(groups, sizes, strict=True))
+    ]
+
+
+def checked_hashes(version: Version, results: Sequence[UpdateResult]) -> list[str]:
+    """Hex sha256 over the merged tensors of each adapter that changes.
+
+    Raises:
+        VerificationFailed: If one that the merge knows is not what it was.
+    """
+    found: list[set[tuple[str, str]]] = [set() for _ in version.sources]
+    for result in results:
+        for number, tensors in result.tensor_hashes.items():
+            found[number] |= set(tensors)
+    hashes = [content_hash(list(tensors)) for tensors in found]
+    for record, change, now in zip(version.sources, version.changes, hashes, strict=True):
+        before = version.before
+        if change.fit is not None:
+            was = before.fitted[change.fit]["tensors_sha256"]
+        elif change.before is not None:
+            was = before.added[change.before]["tensors_sha256"]
+        else:
+            continue
+        if was != now:
+            raise VerificationFailed(
+                record.uri,
+                f"the sha256 over its tensors is {now}, at the time of the merge it was {was}",
+                "It was changed since; put back what was merged, or merge anew with --refit.",
+            )
+    return hashes
