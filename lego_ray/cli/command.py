@@ -22,7 +22,7 @@ SECTIONS = {
         "output_scale",
         "site_scales",
     ),
-    "Where it goes": ("output", "name", "catalog", "dtype", "compact"),
+    "Where it goes": ("output", "name", "catalog", "dtype", "compact", "updatable"),
     "Options of methods": METHOD_OPTIONS,
     "Where it runs": ("runner", "address", "workers", "gpus", "memory_budget"),
 }

@@ -9,13 +9,15 @@ from typing import Any
 import click
 
 from lego_ray.cli import options
+from lego_ray.cli.command import Command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.printing import count, print_json, print_refused, ratio, size
 from lego_ray.cli.running import starting
+from lego_ray.cli.values import Place
 
 
-class _Several(click.Command):
+class _Several(Command):
     """A command whose `--add` and `--remove` each take all that follows up to the next flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -37,8 +39,8 @@ class _Several(click.Command):
 
 
 @click.command(cls=_Several)
-@click.argument("merge", metavar="MERGE")
-@click.option("--add", multiple=True, metavar="SOURCE...", help="Adapters to add.")
+@click.argument("merge", metavar="MERGE", type=Place())
+@click.option("--add", type=Place(), multiple=True, metavar="SOURCE...", help="Adapters to add.")
 @click.option(
     "--remove",
     multiple=True,
@@ -50,6 +52,7 @@ class _Several(click.Command):
 )
 @click.option(
     "--output",
+    type=Place(),
     metavar="URI",
     help="Where to write the new version. [default: beside MERGE, as MERGE-v2, -v3, ...]",
 )
