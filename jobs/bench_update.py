@@ -25,7 +25,7 @@ from typing import Any
 
 import lego_ray
 from jobs.synthetic_zoo import build
-from lego_ray.execution.updating.state import STATE_KEY
+from lego_ray.execution.running_sums import STATE_KEY
 
 AIM = 0.02
 

@@ -3,63 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from os import fspath
 from typing import Any
 
 from lego_ray.catalog.adapters import adapter_places, record_adapters
 from lego_ray.catalog.groups import record_groups
-from lego_ray.catalog.opening import has_merge, open_catalog
+from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption, RecipeError
-from lego_ray.execution import journal
 from lego_ray.execution.arguments import Uri, parse_bytes
-from lego_ray.execution.entries import Planned, plan_entries
+from lego_ray.execution.entries import Planned, outputs_of, plan_entries
 from lego_ray.execution.grouping import GroupFinder, group_record, group_rows
-from lego_ray.execution.merging import publish_solved, record_of_published
+from lego_ray.execution.making import make_planned
 from lego_ray.execution.publishing.cataloguing import adapter_rows
-from lego_ray.execution.publishing.publish import published_manifest
-from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import (
-    PlanRun,
     Progress,
     check_strict,
-    closing_results,
-    note_planned,
 )
 from lego_ray.execution.stages import Stages
-from lego_ray.execution.task import GroupResult, SharedTask, share
 from lego_ray.planning.group_options import FLAG, group_count
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
-from lego_ray.planning.joint import JointGroup, cut_jointly
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe_file import LibraryRecipe, parse_recipe_file
-from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
-
-
-@dataclass(slots=True)
-class _Merge:
-    """One merge under way."""
-
-    planned: Planned
-    store: Store
-    checkpoints: Checkpoints
-    run: PlanRun
-    stages: Stages
-
-    def take(self, result: GroupResult, runner: Runner) -> None:
-        """Keeps the result of one of its tasks."""
-        self.stages.moved(self.run.stage, result.bytes_read)
-        self.run.take(result, runner)
 
 
 def build(
@@ -231,53 +204,6 @@ def run_build(
     }
 
 
-def make_planned(
-    planned: Sequence[Planned],
-    catalog: Catalog | None,
-    runner: Runner,
-    *,
-    memory_budget: int,
-    strict: bool,
-    progress: Progress,
-    started: float,
-    stages: Stages,
-) -> tuple[dict[str, dict[str, Any]], int]:
-    """Makes the merges that are not published yet; returns all records by name, and bytes read."""
-    records: dict[str, dict[str, Any]] = {}
-    merges: list[_Merge] = []
-    bytes_read = 0
-    with ExitStack() as held:
-        for each in planned:
-            held.enter_context(journal.failures(each.plan.digest))
-            store = open_store(each.output)
-            checkpoints = Checkpoints(store, each.plan)
-            done = published_manifest(store, each.plan.digest, each.plan.marker)
-            if done and (catalog is None or has_merge(catalog, done["merge_id"])):
-                checkpoints.clear()
-                records[each.recipe.name] = record_of_published(
-                    done, each.output, catalog, 0, started
-                )
-                continue
-            checkpoints.check()
-            run = PlanRun(
-                each.plan,
-                each.inventory,
-                checkpoints,
-                memory_budget=memory_budget,
-                strict=strict,
-                progress=progress,
-            )
-            merges.append(_Merge(each, store, checkpoints, run, stages.copy()))
-        _check_writable(merges, catalog)
-        for merge in merges:
-            note_planned(merge.planned.plan)
-            held.enter_context(merge.checkpoints.held(catalog.uri if catalog else None))
-        for merge, record, read in _solve(merges, runner, memory_budget, catalog, started):
-            records[merge.planned.recipe.name] = record
-            bytes_read += read
-    return records, bytes_read
-
-
 def record_groupings(
     catalog: Catalog, groupings: Sequence[Grouping], records: Mapping[str, Mapping[str, Any]]
 ) -> None:
@@ -306,88 +232,3 @@ def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]
         "licenses": list(plan.licences),
         "warnings": list(plan.warnings),
     }
-
-
-def outputs_of(library: LibraryRecipe, output: str) -> Iterator[str]:
-    """Where a library's merges go: its output, and those that entries have of their own."""
-    if output:
-        yield output
-    yield from (entry.output for entry in library.entries if entry.output)
-
-
-def _check_writable(merges: Sequence[_Merge], catalog: Catalog | None) -> None:
-    if not merges:
-        return
-    if catalog:
-        catalog.check_writable()
-        probe_create_only(open_store(catalog.uri))
-    for merge in merges:
-        probe_create_only(merge.store)
-
-
-def _solve(
-    merges: Sequence[_Merge],
-    runner: Runner,
-    memory_budget: int,
-    catalog: Catalog | None,
-    started: float,
-) -> Iterator[tuple[_Merge, dict[str, Any], int]]:
-    """Runs all merges side by side, in rounds; publishes each when it is done.
-
-    Yields:
-        A merge, its record, and the bytes read since the one before.
-    """
-    left, bytes_read = list(merges), 0
-    while left:
-        plans, joint = cut_jointly([merge.run.plan for merge in left], memory_budget)
-        for merge, plan in zip(left, plans, strict=True):
-            merge.run.plan = plan
-        with ExitStack() as timed:
-            for merge in left:
-                timed.enter_context(merge.stages.timed(merge.run.stage))
-            for merge in left:
-                merge.run.begin()
-            bytes_read += _run_round(left, joint, runner)
-        going = []
-        for merge in left:
-            solved = merge.run.end()
-            if solved is None:
-                going.append(merge)
-                continue
-            record = publish_solved(
-                solved,
-                merge.planned.plan.digest,
-                merge.store,
-                catalog,
-                merge.checkpoints,
-                started=started,
-                bytes_read=solved.bytes_read,
-                stages=merge.stages,
-            )
-            yield merge, record, bytes_read + solved.bytes_read
-            bytes_read = 0
-        left = going
-
-
-def _run_round(merges: Sequence[_Merge], joint: Sequence[JointGroup], runner: Runner) -> int:
-    """Runs what is left of some plans; returns the bytes of shared reads."""
-    waiting = [{task.index: task for task in merge.run.tasks()} for merge in merges]
-    owners: list[list[int]] = []
-    shared: list[SharedTask] = []
-    for group in joint:
-        parts = [(n, waiting[n].pop(index)) for n, index in group.parts if index in waiting[n]]
-        if parts:
-            owners.append([n for n, _ in parts])
-            tasks = [task for _, task in parts]
-            shared.append(share(len(shared), group.name, group.peak_bytes, tasks))
-    bytes_read = 0
-    with closing_results(runner, shared) as together:
-        for several in together:
-            bytes_read += several.bytes_read
-            for n, part in zip(owners[several.index], several.parts, strict=True):
-                merges[n].take(part, runner)
-    for merge, tasks_left in zip(merges, waiting, strict=True):
-        with closing_results(runner, tasks_left.values()) as alone:
-            for result in alone:
-                merge.take(result, runner)
-    return bytes_read

@@ -95,6 +95,13 @@ def plan_entries(
     return merges, groupings
 
 
+def outputs_of(library: LibraryRecipe, output: str) -> Iterator[str]:
+    """Where a library's merges go: its output, and those that entries have of their own."""
+    if output:
+        yield output
+    yield from (entry.output for entry in library.entries if entry.output)
+
+
 def _planned(recipe: Recipe, inventory: Inventory, place: str, memory_budget: int) -> Planned:
     with _naming(recipe.name):
         plan = make_plan(recipe, inventory, memory_budget=memory_budget)

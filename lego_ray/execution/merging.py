@@ -26,6 +26,7 @@ from lego_ray.execution.publishing.manifest import (
 from lego_ray.execution.publishing.publish import publish, published_manifest
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
+from lego_ray.execution.running_sums import STATE_KEY, encode_state, first_state
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import (
     PlanRun,
@@ -36,7 +37,6 @@ from lego_ray.execution.solving import (
     solve_plan,
 )
 from lego_ray.execution.stages import Stages
-from lego_ray.execution.updating.state import STATE_KEY, encode_state, first_state
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe

@@ -13,87 +13,51 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from os import fspath
 from typing import TYPE_CHECKING, Any
 
-from lego_ray.catalog.adapters import adapter_places, count_unrecorded, record_adapters
+from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import make_current
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.durations import parse_duration
-from lego_ray.errors import InvalidOption, OutputExists
+from lego_ray.errors import InvalidOption
 from lego_ray.execution import journal
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes
 from lego_ray.execution.building import (
-    make_planned,
-    outputs_of,
     read_library,
     record_groupings,
 )
-from lego_ray.execution.entries import Find, Planned, plan_entries
+from lego_ray.execution.entries import Find, outputs_of
 from lego_ray.execution.grouping import GroupFinder, group_record
+from lego_ray.execution.looking import Found, is_inside, look
+from lego_ray.execution.making import make_planned
 from lego_ray.execution.merging import record_of_published
-from lego_ray.execution.publishing.cataloguing import adapter_rows
-from lego_ray.execution.publishing.publish import published_manifest
 from lego_ray.execution.resume.run_folder import FOLDER
 from lego_ray.execution.runner import Runner, running
-from lego_ray.execution.scanning import scan_sources
-from lego_ray.execution.solving import Progress, check_strict
+from lego_ray.execution.solving import Progress
 from lego_ray.execution.stages import Stages
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping
-from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.storage.lease import BEAT, STALE_AFTER, Lease, leased, told
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import join, normalise_uri
+from lego_ray.storage.uri import normalise_uri
 
 if TYPE_CHECKING:
     from lego_ray.execution.task import GroupResult
     from lego_ray.planning.plan import Plan
 
 LEASE_FOLDER = f"{FOLDER}refresh/"
-# Of a plan's digest, in a directory's name: as many as lego-ray shows elsewhere.
-DIGITS = 12
 # Three beats may get lost before a holder is taken for dead.
 _SHORTEST = 4 * BEAT
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What a look at the sources, the outputs and the catalog found. Nothing was written for it.
-
-    Attributes:
-        inventory: The zoo.
-        rows: Its rows of `adapters`.
-        n_new: How many of them the catalog does not have.
-        planned: Every merge, at the place of its version.
-        groupings: What some of them are from.
-        done: Manifests of those that are published and recorded, by name.
-        versions: Their versions in the catalog, by name, of those that are current.
-        bytes_read: Bytes fetched.
-    """
-
-    inventory: Inventory
-    rows: list[dict[str, Any]]
-    n_new: int
-    planned: list[Planned]
-    groupings: list[Grouping]
-    done: Mapping[str, dict[str, Any]]
-    versions: Mapping[str, int]
-    bytes_read: int
-
-    @property
-    def is_current(self) -> bool:
-        """Whether nothing is to be done."""
-        names = {each.recipe.name for each in self.planned}
-        return not self.n_new and names <= self.versions.keys()
 
 
 def refresh(
@@ -163,7 +127,7 @@ def refresh(
     with running(runner, address=address, workers=workers, gpus=gpus) as mine:
         finder = GroupFinder(mine, budget, strict, progress or (lambda plan, result: None))
         find = _once(finder.find)
-        found = _look(library, opened, budget, strict, find)
+        found = look(library, opened, budget, strict, find)
         if found.is_current:
             found = replace(found, bytes_read=found.bytes_read + finder.bytes_read)
             return _record("unchanged", library, opened, found, _of_done(found, opened), 0, started)
@@ -171,7 +135,7 @@ def refresh(
             if holder is not None:
                 return _busy(library, opened, holder, started)
             # Once more: another may have finished since, and be ahead of what was found.
-            found = _look(library, opened, budget, strict, find)
+            found = look(library, opened, budget, strict, find)
             if len(found.done) < len(found.planned):
                 mine.start()
             opened.check_writable()
@@ -231,7 +195,7 @@ def _checked(library: LibraryRecipe, output: Uri | None, catalog: Uri | None) ->
     library = replace(library, output=output_place(where), catalog=normalise_uri(recorded))
     for place in outputs_of(library, library.output):
         for source in library.sources:
-            if _is_inside(normalise_uri(place), normalise_uri(source)):
+            if is_inside(normalise_uri(place), normalise_uri(source)):
                 raise InvalidOption(
                     "--output",
                     f"{place} lies in the source {source}, so each refresh would take what the one "
@@ -253,66 +217,7 @@ def _long_enough(stale_after: str | timedelta) -> timedelta:
     return duration
 
 
-def _is_inside(place: str, folder: str) -> bool:
-    return place == folder or place.startswith(f"{folder.rstrip('/')}/")
-
-
-def _look(
-    library: LibraryRecipe, catalog: Catalog, memory_budget: int, strict: bool, find: Find
-) -> _Found:
-    """Reads headers, manifests and the catalog; and what groups are found by."""
-    places = [normalise_uri(place) for place in outputs_of(library, library.output)]
-    sources: Sequence[str] = library.sources
-    if not sources:
-        # Someone may have scanned the library itself, to merge from it.
-        listed = adapter_places(catalog)
-        sources = [uri for uri in listed if not any(_is_inside(uri, place) for place in places)]
-    scan = scan_sources(sources, full_weights=library.full_weights)
-    check_strict(scan.inventory, strict)
-    require_adapters(scan.inventory, sources)
-    rows = adapter_rows(scan.inventory, datetime.now(UTC))
-    asked, groupings = plan_entries(
-        library, scan.inventory, library.output, memory_budget=memory_budget, find=find
-    )
-    planned = [_versioned(each) for each in asked]
-    merges: list[dict[str, Any]] = []
-    if catalog.exists("merges"):
-        merges = catalog.read("merges", ["merge_id", "name", "version"]).to_pylist()
-    done: dict[str, dict[str, Any]] = {}
-    versions: dict[str, int] = {}
-    for each in planned:
-        manifest = _published(each, each.output)
-        rows_of = {m["merge_id"]: m["version"] for m in merges if m["name"] == each.recipe.name}
-        if manifest is None or manifest["merge_id"] not in rows_of:
-            continue
-        done[each.recipe.name] = manifest
-        if rows_of[manifest["merge_id"]] == max(rows_of.values()):
-            versions[each.recipe.name] = rows_of[manifest["merge_id"]]
-    return _Found(
-        scan.inventory,
-        rows,
-        count_unrecorded(catalog, rows),
-        planned,
-        groupings,
-        done,
-        versions,
-        scan.bytes_read,
-    )
-
-
-def _versioned(each: Planned) -> Planned:
-    """A merge at the place of its version; where `build` has made it already, that is its place."""
-    with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
-        if _published(each, each.output):
-            return each
-    return replace(each, output=join(each.output, each.plan.digest[:DIGITS]))
-
-
-def _published(each: Planned, place: str) -> dict[str, Any] | None:
-    return published_manifest(open_store(place), each.plan.digest, each.plan.marker)
-
-
-def _of_done(found: _Found, catalog: Catalog) -> dict[str, dict[str, Any]]:
+def _of_done(found: Found, catalog: Catalog) -> dict[str, dict[str, Any]]:
     """Records of merges that are all current, by name."""
     started = time.perf_counter()
     return {
@@ -329,7 +234,7 @@ def _record(
     status: str,
     library: LibraryRecipe,
     catalog: Catalog,
-    found: _Found,
+    found: Found,
     records: Mapping[str, dict[str, Any]],
     new: int,
     started: float,

@@ -16,7 +16,7 @@ from lego_ray.errors import InvalidOption
 if TYPE_CHECKING:
     from lego_ray.execution.extract import Extraction
     from lego_ray.execution.task import GroupResult, GroupTask, SharedResult, SharedTask
-    from lego_ray.execution.updating.task import UpdateResult, UpdateTask
+    from lego_ray.execution.update_task import UpdateResult, UpdateTask
 
 RUNNERS = ("ray", "inline")
 

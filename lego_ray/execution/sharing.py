@@ -8,7 +8,7 @@ from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import pool_read, read_ahead
 from lego_ray.execution.solve import one_thread, solve_extracted, solve_group
 from lego_ray.execution.task import GroupResult, GroupTask, SharedResult, SharedTask
-from lego_ray.execution.updating.task import UpdateResult, UpdateTask, update_sites
+from lego_ray.execution.update_task import UpdateResult, UpdateTask, update_sites
 
 
 def run_task(

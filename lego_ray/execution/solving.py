@@ -27,7 +27,7 @@ from lego_ray.execution.task import (
     SiteResult,
     tasks_of,
 )
-from lego_ray.execution.updating.task import UpdateResult, UpdateTask
+from lego_ray.execution.update_task import UpdateResult, UpdateTask
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan

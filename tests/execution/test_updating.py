@@ -26,7 +26,7 @@ from lego_ray.errors import (
     UpdateImpossible,
     VerificationFailed,
 )
-from lego_ray.execution.updating.state import STATE_KEY
+from lego_ray.execution.running_sums import STATE_KEY
 from lego_ray.storage.open import open_store
 from tests.execution.spread import budget_for, write_wide_zoo
 from tests.execution.test_bad_adapters import spoil

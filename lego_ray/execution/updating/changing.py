@@ -13,8 +13,8 @@ from lego_ray.errors import (
     UpdateImpossible,
     VerificationFailed,
 )
+from lego_ray.execution.running_sums import State
 from lego_ray.execution.scanning import scan_sources
-from lego_ray.execution.updating.state import State
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import agreed_base_model, agreed_format, check_shapes, shape_of
 from lego_ray.planning.recipe import Recipe

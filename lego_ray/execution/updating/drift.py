@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lego_ray.execution.running_sums import State
 from lego_ray.execution.task import SiteResult
-from lego_ray.execution.updating.state import State
 
 # Above this, a full merge is worth its time. New adapters like the old ones stay below it: their MSUs
 # are as far from the centroids as the fit's own are, but for those having been fitted.

@@ -19,7 +19,7 @@ from lego_ray.errors import (
 )
 from lego_ray.execution.publishing.manifest import marker_of
 from lego_ray.execution.publishing.published import read_manifest
-from lego_ray.execution.updating.state import STATE_KEY, State, decode_state
+from lego_ray.execution.running_sums import STATE_KEY, State, decode_state
 from lego_ray.planning.recipe import Recipe
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
