@@ -113,8 +113,8 @@ def test_bad_adapters_keep_their_error_and_passed_weights_their_bytes(plan: Plan
     assert found.full_weights == result.full_weights
     assert found.tensor_hashes == result.tensor_hashes
     assert (found.bytes_read, found.requests, found.seconds, found.worker) == (7, 2, 0.1, "w")
-    assert {n: (type(e), e.args) for n, e in found.quarantined.items()} == {
-        n: (type(e), e.args) for n, e in result.quarantined.items()
+    assert {n: (type(e), e.where, e.problem, e.hint) for n, e in found.quarantined.items()} == {
+        n: (type(e), e.where, e.problem, e.hint) for n, e in result.quarantined.items()
     }
 
 

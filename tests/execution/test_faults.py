@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -84,7 +85,7 @@ def test_a_store_that_fails_for_good_is_one_error_and_nothing_is_lost(
         proxy.drop()
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == StoreUnavailable.exit_code
-    assert out == ""
+    assert json.loads(out)["error"]["type"] == "StoreUnavailable"
     [line] = err.splitlines()
     assert line.startswith(f"StoreUnavailable: {root}/")
     done = kept()
@@ -139,7 +140,8 @@ def test_a_disk_that_is_full_is_one_error_and_nothing_is_lost(small: str, tmp_pa
     assert "No space left on device" in line
     assert "Free space" in line
     before, _, after = done.stdout.partition("enlarged\n")
-    status, *left = before.splitlines()
+    told, status, *left = before.splitlines()
+    assert json.loads(told)["error"]["type"] == "StoreUnavailable"
     assert status == f"status {StoreUnavailable.exit_code}"
     assert str(tmp_path / "disk" / "m" / CONFIG) not in left
     assert '"status": "published"' in after
