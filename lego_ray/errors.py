@@ -116,7 +116,7 @@ class UpdateImpossible(BadInput):
 class QueryError(BadInput):
     """A catalog query is not valid SQL, or reads what a catalog query may not."""
 
-    advice = "The README lists the tables and columns there are."
+    advice = "docs/catalog.md lists the tables and columns there are."
 
 
 class CatalogNotFound(BadInput):

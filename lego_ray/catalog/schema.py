@@ -289,7 +289,7 @@ DETAIL_TABLES = frozenset({"merge_sites", "msus"})
 
 
 def describe() -> str:
-    """Documents every table and column in Markdown, for the README."""
+    """Documents every table and column in Markdown, for docs/catalog.md."""
     parts = [
         f"Schema version {SCHEMA_VERSION}. Columns of a later version than 1 say so, and are null in "
         "rows written before."

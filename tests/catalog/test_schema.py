@@ -37,7 +37,7 @@ def test_columns_are_snake_case_and_documented(table: str) -> None:
     for field in TABLES[table].schema:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", field.name)
         assert len(field.metadata[b"doc"]) > 5
-        assert b"|" not in field.metadata[b"doc"], "it would break the README's table"
+        assert b"|" not in field.metadata[b"doc"], "it would break a Markdown table"
         assert field.metadata[b"comment"] == field.metadata[b"doc"]
 
 
