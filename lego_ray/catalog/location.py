@@ -38,6 +38,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def table_uri(uri: str, table: str) -> str:
     """Joins a catalog's URI and a table's name.
 
+    Args:
+        uri: The catalog's.
+        table: A key of `TABLES`.
+
     Raises:
         InvalidOption: If the URI is empty, or a path that the Delta library would misread.
     """
@@ -60,6 +64,10 @@ def delta_options(uri: str, options: Mapping[str, str]) -> dict[str, str]:
 
     S3 commits are create-only puts unless the caller chose otherwise: the one thing that S3
     servers agree on, and it needs no lock table.
+
+    Args:
+        uri: The catalog's.
+        options: What the caller gave.
     """
     complete = dict(options)
     if uri.startswith(("s3://", "s3a://")) and not _COMMIT_OPTIONS & {k.lower() for k in options}:
@@ -84,6 +92,10 @@ def translate(uri: str, error: Exception) -> LegoRayError:
     """Names the error that a failure of the Delta library amounts to.
 
     The library has few error types, so the store's own codes are looked for in its text.
+
+    Args:
+        uri: The table's, for the error.
+        error: What the library raised.
     """
     text = " ".join(_COLOUR.sub("", str(error)).split()).rstrip(".")
     if isinstance(error, PermissionError) or _DENIED.search(text):

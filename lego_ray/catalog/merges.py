@@ -116,7 +116,12 @@ def make_current(catalog: Catalog, merge_id: str) -> int:
 
 
 def is_recorded(catalog: Catalog, merge_id: str) -> bool:
-    """Tells whether a merge has its row, from the log alone."""
+    """Tells whether a merge has its row, from the log alone.
+
+    Args:
+        catalog: The catalog.
+        merge_id: The plan's digest, in hex.
+    """
     if not catalog.exists("merges"):
         return False
     return catalog.open("merges").transaction_version(merge_id) is not None

@@ -82,6 +82,12 @@ def check_files(
 ) -> None:
     """Makes sure the data of a former state is still there, for a reader's own error would not say why.
 
+    Args:
+        uri: The table's, for the error.
+        handle: The table in that state.
+        files: Where its data lies; None where that cannot be looked at.
+        moment: The time asked about, for the error.
+
     Raises:
         CatalogError: If a vacuum took some of it away.
     """

@@ -23,7 +23,12 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
 
 
 def has_merge(catalog: Catalog, merge_id: str) -> bool:
-    """Whether a merge is recorded in a catalog."""
+    """Whether a merge is recorded in a catalog.
+
+    Args:
+        catalog: The catalog.
+        merge_id: The plan's digest, in hex.
+    """
     if not catalog.exists("merges"):
         return False
     known = catalog.read("merges", ["merge_id"])["merge_id"]

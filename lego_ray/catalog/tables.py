@@ -219,6 +219,7 @@ class Catalog:
         """Opens a table to write to, making it empty if there is none; any number may do so at once.
 
         Raises:
+            CatalogError: If this is the catalog as it was at some time.
             CatalogVersionMismatch: If it is of another schema version.
         """
         from deltalake import DeltaTable

@@ -22,6 +22,10 @@ def version_of(handle: DeltaTable) -> int:
 def check_readable(uri: str, handle: DeltaTable) -> None:
     """Refuses a table of a later release, whose columns may mean something else.
 
+    Args:
+        uri: The table's, for the error.
+        handle: The table.
+
     Raises:
         CatalogVersionMismatch: If it is.
     """
@@ -36,6 +40,10 @@ def check_readable(uri: str, handle: DeltaTable) -> None:
 
 def check_current(uri: str, handle: DeltaTable) -> None:
     """Refuses a table that rows of this release do not fit.
+
+    Args:
+        uri: The table's, for the error.
+        handle: The table.
 
     Raises:
         CatalogVersionMismatch: If it is of another schema version.

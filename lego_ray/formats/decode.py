@@ -52,7 +52,7 @@ def as_float32(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor
 
 
 def as_stored(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
-    """Turns a tensor's bytes into a copy of its own element type; else as `as_float32`."""
+    """Turns a tensor's bytes into a copy of its own element type; else see `as_float32`."""
     _check_float(span)
     return _view(span, data).clone()
 

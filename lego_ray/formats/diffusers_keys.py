@@ -78,5 +78,10 @@ def module_of(site: str) -> str:
 
 
 def factor_key(site: str, half: Literal["A", "B"]) -> str:
-    """The key a factor is written under."""
+    """The key a factor is written under.
+
+    Args:
+        site: The module's path, with its component.
+        half: Which factor.
+    """
     return f"{site}.lora_{half}.weight"

@@ -143,6 +143,10 @@ def site_factors(
 def check_dtype(span: TensorSpan, where: str) -> None:
     """Passes a tensor of an element type that is merged.
 
+    Args:
+        span: The tensor.
+        where: The adapter, for the error.
+
     Raises:
         UnsupportedAdapter: Otherwise.
     """
@@ -153,6 +157,10 @@ def check_dtype(span: TensorSpan, where: str) -> None:
 
 def refuse_unknown(names: Iterable[str], where: str) -> None:
     """Passes where there are no tensors left that were not understood.
+
+    Args:
+        names: Tensor keys that are left.
+        where: The adapter, for the error.
 
     Raises:
         UnsupportedAdapter: Otherwise, naming some.

@@ -84,7 +84,7 @@ def parse_config(data: bytes, where: str) -> PeftConfig:
 
 
 def config_from(fields: Mapping[str, object], where: str) -> PeftConfig:
-    """Reads a configuration that is parsed already; as `parse_config`."""
+    """Reads a configuration that is parsed already; else see `parse_config`."""
     bias = _optional(fields, "bias", str, where) or "none"
     if bias not in _BIASES:
         raise _wrong("bias", bias, f"one of {', '.join(_BIASES)}", where)

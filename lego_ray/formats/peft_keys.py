@@ -34,7 +34,13 @@ def parse_factor(key: str) -> FactorKey | None:
 
 
 def factor_key(site: str, half: Literal["A", "B"], *, is_embedding: bool) -> str:
-    """The key PEFT saves a factor under."""
+    """The key PEFT saves a factor under.
+
+    Args:
+        site: The module's path, without PEFT's prefix.
+        half: Which factor.
+        is_embedding: Whether the module is an embedding, which PEFT names otherwise.
+    """
     name = f"lora_embedding_{half}" if is_embedding else f"lora_{half}.weight"
     return f"{PREFIX}{site}.{name}"
 
@@ -45,7 +51,12 @@ def is_training_only(key: str) -> bool:
 
 
 def is_full_weight(key: str, config: PeftConfig) -> bool:
-    """Whether the tensor replaces one of the base model's: a saved module, a bias, an embedding."""
+    """Whether the tensor replaces one of the base model's: a saved module, a bias, an embedding.
+
+    Args:
+        key: The tensor's.
+        config: The adapter's configuration.
+    """
     path = key.removeprefix(PREFIX)
     module, _, parameter = path.rpartition(".")
     if config.bias != "none" and parameter == "bias":

@@ -64,7 +64,12 @@ def compile_patterns(
 
 
 def lookup(patterns: tuple[SitePattern, ...], site: str) -> float | None:
-    """The value of the first pattern that speaks for the site, or None."""
+    """The value of the first pattern that speaks for the site, or None.
+
+    Args:
+        patterns: In the order of the configuration.
+        site: The module's path, without PEFT's prefix.
+    """
     for pattern in patterns:
         if pattern.expression.match(site):
             return pattern.value
@@ -75,6 +80,10 @@ def disagree(patterns: tuple[SitePattern, ...], site: str) -> bool:
     """Whether patterns that match the site give it several values, so that their order decides.
 
     PEFT sorts the patterns when it saves, so the order of training may be lost.
+
+    Args:
+        patterns: In any order.
+        site: The module's path, without PEFT's prefix.
     """
     values = {pattern.value for pattern in patterns if pattern.expression.match(site)}
     return len(values) > 1
@@ -85,6 +94,10 @@ def exact_key(site: str, sites: Iterable[str]) -> str:
 
     The site's own name wherever that will do: readers that know no expressions, older PEFT and
     many scripts among them, look names up as they are. An anchored expression where it will not.
+
+    Args:
+        site: The module's path.
+        sites: All modules that the adapter has.
     """
     if re.fullmatch(r"[\w.-]+", site):
         expression = re.compile(rf"(.*\.)?({site})$")

@@ -130,7 +130,16 @@ class AdapterHeaders:
         full_weights: tuple[TensorSpan, ...] = (),
         notes: tuple[str, ...] = (),
     ) -> AdapterRecord:
-        """The record of an adapter with these headers."""
+        """The record of an adapter with these headers.
+
+        Args:
+            format: Name of the layout, as in `LAYOUTS`.
+            base_model: As in `AdapterRecord`.
+            sites: Factor pairs, sorted by site.
+            config: What a merged adapter takes over of the configuration.
+            full_weights: As in `AdapterRecord`, and so are the notes.
+            notes: What was set aside, in words.
+        """
         return AdapterRecord(
             uri=self.uri,
             weights_key=self.weights_key,

@@ -171,6 +171,10 @@ def _check_init(value: object, where: str) -> None:
 def check_tensors(names: Iterable[str], where: str) -> None:
     """Passes tensor keys none of which belongs to a method that is refused.
 
+    Args:
+        names: Tensor keys.
+        where: The adapter, for the error.
+
     Raises:
         UnsupportedAdapter: Otherwise. It names the first such tensor, says why, and what to do.
     """

@@ -107,10 +107,24 @@ class PoolCosts(Protocol):
         """What it is called in errors and records."""
 
     def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
-        """The ways to work on a site whose pool fits a worker, fastest first."""
+        """The ways to work on a site whose pool fits a worker, fastest first.
+
+        Args:
+            n: MSUs of the site.
+            d_in: Length of the `a` half.
+            d_out: Length of the `b` half.
+            rank: k.
+        """
 
     def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
-        """What the site takes in shards, or None if the pool is needed whole."""
+        """What the site takes in shards, or None if the pool is needed whole.
+
+        Args:
+            n: MSUs of the site.
+            d_in: Length of the `a` half.
+            d_out: Length of the `b` half.
+            rank: k.
+        """
 
 
 class PoolWork(PoolCosts, Protocol):
@@ -158,4 +172,13 @@ class MergeMethod(PoolWork, Protocol):
         """
 
     def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
-        """The same of a pool in shards, to the same bits."""
+        """The same of a pool in shards, to the same bits.
+
+        Args:
+            pool: The site's MSUs, in shards.
+            rank: k, the most rank-one terms the merged site may have.
+            generator: CPU generator of this site; the only source of randomness.
+
+        Raises:
+            InvalidOption: If the method needs the pool whole; no plan lets it come to that.
+        """

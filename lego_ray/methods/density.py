@@ -12,7 +12,16 @@ from lego_ray.numerics.stacks import Election
 
 
 def check_share(value: float, flag: str, least: str = "above 0") -> None:
-    """Raises `InvalidOption` unless a share is a number of at most 1, and above 0 or `at least 0`."""
+    """Passes a share that is a number of at most 1.
+
+    Args:
+        value: The share, a ratio.
+        flag: The option, for the error.
+        least: `above 0` or `at least 0`.
+
+    Raises:
+        InvalidOption: If it is not one.
+    """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1 or (value == 0 and least == "above 0"):
         raise InvalidOption(flag, f"{value!r} is not {least} and at most 1")
@@ -32,7 +41,12 @@ def check_election(election: Election) -> None:
 
 
 def at_random(density: float, generator: torch.Generator) -> Sparsity:
-    """Drops entries at random: one draw of the site's generator, then each row by its own bytes."""
+    """Drops entries at random: one draw of the site's generator, then each row by its own bytes.
+
+    Args:
+        density: Share of the entries that stay, a ratio.
+        generator: The site's.
+    """
     return Sparsity("random", density, draw_of(generator))
 
 

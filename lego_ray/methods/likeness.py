@@ -81,7 +81,12 @@ class Likeness:
         return part_of(pool, exact=route == "products", seed=seed)
 
     def measured_spread(self, shards: Shards, seed: int) -> SimilarityPart:
-        """The same of a pool in shards: sketches, to the bits of a pool at hand."""
+        """The same of a pool in shards: sketches, to the bits of a pool at hand.
+
+        Args:
+            shards: The pool's, each with all ranks of its adapters.
+            seed: Of the site's generator.
+        """
         return joined(shards.map(shard_part, seed))
 
     def _most(self, n: int) -> int:

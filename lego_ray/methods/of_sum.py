@@ -43,7 +43,7 @@ class OfSum(Whole):
         """
 
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
-        """Those of the decomposition."""
+        """Those of the decomposition; see `Whole.costs`."""
         if n > max(d_in, d_out):
             return dense_costs(n, d_in, d_out)
         return svd_costs(n, d_in, d_out)

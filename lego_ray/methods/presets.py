@@ -54,7 +54,12 @@ LEGO_SCALE = "source-norm"
 
 
 def default_scale(method: str, options: Mapping[str, Any]) -> float | str:
-    """Output scale where none is given: 1, but for `lego` unless its own reweighting is given."""
+    """Output scale where none is given: 1, but for `lego` unless its own reweighting is given.
+
+    Args:
+        method: Name of the method.
+        options: Those of its options that were given.
+    """
     return LEGO_SCALE if method == "lego" and "output_reweight" not in options else 1.0
 
 

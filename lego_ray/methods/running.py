@@ -29,6 +29,11 @@ FLAG = "--updatable"
 def check_updatable(method: MergeMethod, output_scale: str | float, full_weights: str) -> None:
     """Refuses a merge that running sums are not enough for.
 
+    Args:
+        method: The merge's method.
+        output_scale: As in `Recipe`.
+        full_weights: As in `Recipe`.
+
     Raises:
         InvalidOption: Naming what stands in the way.
     """

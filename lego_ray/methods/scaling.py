@@ -41,7 +41,14 @@ def checked_output_scale(scale: str | float) -> str | float:
 
 
 def parts(scale: str | float) -> tuple[str, float]:
-    """The rule of an output scale, empty for none, and the factor besides."""
+    """The rule of an output scale, empty for none, and the factor besides.
+
+    Args:
+        scale: A number, a rule, or `RULE*FACTOR`.
+
+    Raises:
+        InvalidOption: If it is none of these, or the factor is 0 or not finite.
+    """
     rule, factor = "", scale
     if isinstance(scale, str):
         rule, times, text = scale.partition("*")

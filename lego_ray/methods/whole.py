@@ -28,7 +28,14 @@ class Whole(ABC):
 
     @abstractmethod
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
-        """What a site takes besides its pool."""
+        """What a site takes besides its pool.
+
+        Args:
+            n: MSUs of the site.
+            d_in: Length of the `a` half.
+            d_out: Length of the `b` half.
+            rank: k.
+        """
 
     @abstractmethod
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:

@@ -35,7 +35,13 @@ class Clustering:
 
 
 def converged(previous: float, inertia: float, tol: float) -> bool:
-    """Whether a step's relative gain in inertia is at most `tol`."""
+    """Whether a step's relative gain in inertia is at most `tol`.
+
+    Args:
+        previous: Inertia before the step, in squared parameter units.
+        inertia: Inertia after it, the same unit.
+        tol: A ratio, at least 0.
+    """
     return previous - inertia <= tol * previous
 
 

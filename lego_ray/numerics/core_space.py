@@ -1,7 +1,8 @@
 """Adapters in the coordinates of bases they share, where entries of unlike adapters mean the same.
 
 With `U` an orthonormal basis of all Bs side by side and `V` one of all As one above the other, each
-update is `U M_t V^T` exactly, and its core `M_t` has the size of the pool, not of the site.
+update is `U M_t V^T` exactly, and its core `M_t` has the size of the pool, not of the site (Core Space,
+arXiv 2509.17786).
 """
 
 from __future__ import annotations

@@ -41,7 +41,12 @@ class Costs:
 
 
 def sample_rows(n: int, k: int) -> int:
-    """Rows a pool of n is seeded from."""
+    """Rows a pool of n is seeded from.
+
+    Args:
+        n: MSUs of the pool.
+        k: Clusters.
+    """
     return min(n, max(SEED_ROWS, 32 * k))
 
 
@@ -86,7 +91,13 @@ def msu_costs(n: int, d_in: int, d_out: int, k: int, n_init: int) -> Costs:
 
 
 def spread_fixed_bytes(d: int, k: int, n_init: int) -> int:
-    """Memory of a shard's steps besides its rows, whatever their number."""
+    """Memory of a shard's steps besides its rows, whatever their number.
+
+    Args:
+        d: Width of an MSU.
+        k: Clusters, or rows of a result.
+        n_init: Restarts.
+    """
     centroids = max(k, 64)
     seeds = n_init * (2 + int(math.log(k)))
     blocks = 8 * centroids * d * 4 + 12 * seeds * d
@@ -94,5 +105,10 @@ def spread_fixed_bytes(d: int, k: int, n_init: int) -> int:
 
 
 def spread_row_bytes(k: int, n_init: int) -> int:
-    """Memory a row of a shard takes besides its values: labels, lengths, scores of a chunk."""
+    """Memory a row of a shard takes besides its values: labels, lengths, scores of a chunk.
+
+    Args:
+        k: Clusters, or rows of a result.
+        n_init: Restarts.
+    """
     return 64 + 8 * n_init

@@ -37,13 +37,26 @@ class SplitGrid:
 
     @classmethod
     def of(cls, peaks: Tensor, n: int) -> SplitGrid:
-        """The grid of a pool of n rows with these `column_peaks`, shape (d,)."""
+        """The grid of a pool.
+
+        Args:
+            peaks: The pool's `column_peaks`, shape (d,).
+            n: Rows that will be added up at most.
+        """
         bits = (52 - max(n - 1, 1).bit_length()) // 2
         exponent = torch.frexp(peaks.double()).exponent - bits
         return cls(torch.ldexp(torch.ones(peaks.shape[0], dtype=torch.float64), exponent), bits)
 
     def split(self, values: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-        """Cuts values of some columns, shape (m, c), float32, into their two parts, float64."""
+        """Cuts values of some columns into two parts whose sums are exact.
+
+        Args:
+            values: Shape (m, c), float32.
+            columns: Which columns of the pool they are, c of them.
+
+        Returns:
+            The coarse and the fine part, each (m, c), float64.
+        """
         quanta = self.quanta[columns].to(values.device)
         wide = values.double()
         first = _rounded(wide, quanta)

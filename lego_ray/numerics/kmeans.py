@@ -225,7 +225,12 @@ def distances_to_means(pool: SpreadPool, labels: Tensor) -> Tensor:
 
 
 def pool_peaks(pool: SpreadPool, which: Which) -> Tensor:
-    """`column_peaks` of a pool in shards, shape (d,), float32."""
+    """`column_peaks` of a pool in shards, shape (d,), float32.
+
+    Args:
+        pool: The pool.
+        which: Whether of the rows or of the points that are clustered.
+    """
     return torch.stack(list(pool.shards.map(work.peaks, which))).amax(dim=0)
 
 

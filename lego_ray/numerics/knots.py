@@ -1,4 +1,7 @@
-"""Updates side by side in one singular value decomposition, so that they share left vectors."""
+"""Updates side by side in one singular value decomposition, so that they share left vectors.
+
+The method is that of KnOTS (arXiv 2410.19735).
+"""
 
 from __future__ import annotations
 

@@ -139,7 +139,15 @@ def squared_distance(
 
 
 def block_bounds(d_in: int, d_out: int) -> list[tuple[int, int]]:
-    """Cuts the rows of a d_out x d_in matrix into blocks of at most `BLOCK_VALUES` values."""
+    """Cuts the rows of a d_out x d_in matrix into blocks of at most `BLOCK_VALUES` values.
+
+    Args:
+        d_in: Columns of the matrix.
+        d_out: Rows of the matrix.
+
+    Returns:
+        First row and one past the last of each block, in order.
+    """
     step = max(1, BLOCK_VALUES // d_in)
     return [(start, min(start + step, d_out)) for start in range(0, d_out, step)]
 

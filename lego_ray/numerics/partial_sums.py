@@ -143,6 +143,12 @@ def fold(parts: Iterable[PartialSums]) -> PartialSums:
     """Adds partial sums; their order is free, because each addition is exact.
 
     Takes the parts one at a time, so an iterator of them need never be in memory whole.
+
+    Args:
+        parts: At least one, all of one shape.
+
+    Raises:
+        ShapeMismatch: If there are none, or their shapes differ.
     """
     total: PartialSums | None = None
     for part in parts:
@@ -156,7 +162,12 @@ def fold(parts: Iterable[PartialSums]) -> PartialSums:
 
 
 def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
-    """Cuts n rows into slices of at most `size`."""
+    """Cuts n rows into slices of at most `size`.
+
+    Args:
+        n: Rows.
+        size: Most rows of a slice.
+    """
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 

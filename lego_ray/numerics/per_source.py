@@ -99,7 +99,12 @@ def shard_squared_norms(shard: Shard) -> dict[int, float]:
 
 
 def shard_products(shard: Shard, merged: Tensor) -> dict[int, float]:
-    """`products_with_sources` of a shard."""
+    """`products_with_sources` of a shard.
+
+    Args:
+        shard: The shard.
+        merged: Rows of the merged update, shape (k, d).
+    """
     return products_with_sources(shard.pool, merged)
 
 

@@ -42,7 +42,12 @@ class Shard:
 
     @classmethod
     def of(cls, pool: Pool, points: Tensor | None = None) -> Shard:
-        """A shard whose points are its rows, unless given."""
+        """A shard of a part of a pool.
+
+        Args:
+            pool: The part.
+            points: What is clustered, shape (n, d'), float32; the rows, unless given.
+        """
         points = pool.rows if points is None else points
         return cls(pool, points, squared_norms(points))
 
@@ -86,18 +91,34 @@ def facts(shard: Shard) -> ShardFacts:
 
 
 def row_digests(shard: Shard, at: Tensor) -> list[bytes]:
-    """`digests` of the rows at some positions."""
+    """`digests` of the rows at some positions.
+
+    Args:
+        shard: The shard.
+        at: Positions in it, shape (m,), int64.
+    """
     return digests(shard.pool.rows[at.to(shard.pool.rows.device)])
 
 
 def take(shard: Shard, at: Tensor, which: Which) -> Tensor:
-    """The rows or points at some positions, shape (m, d), float32."""
+    """The rows or points at some positions, shape (m, d), float32.
+
+    Args:
+        shard: The shard.
+        at: Positions in it, shape (m,), int64.
+        which: Whether rows or points.
+    """
     values = shard.select(which)
     return values[at.to(values.device)].cpu()
 
 
 def peaks(shard: Shard, which: Which) -> Tensor:
-    """`column_peaks`, shape (d,), float32."""
+    """`column_peaks`, shape (d,), float32.
+
+    Args:
+        shard: The shard.
+        which: Whether of its rows or its points.
+    """
     return column_peaks(shard.select(which)).cpu()
 
 
@@ -161,29 +182,57 @@ def change(
 
 
 def squared_gaps(shard: Shard, labels: Tensor, centroids: Tensor) -> Tensor:
-    """Squared distance of each point to its own centroid, shape (n,), float64."""
+    """Squared distance of each point to its own centroid, shape (n,), float64.
+
+    Args:
+        shard: The shard.
+        labels: Cluster of each of its points, shape (n,), int64.
+        centroids: Shape (k, d), float32.
+    """
     here = shard.points.device
     return distances_to_own(shard.points, labels.to(here), centroids.to(here)).cpu()
 
 
 def norms(shard: Shard, norm: ParameterNorm) -> Tensor:
-    """`row_norms` of the MSUs, shape (n,), float64."""
+    """`row_norms` of the MSUs, shape (n,), float64.
+
+    Args:
+        shard: The shard.
+        norm: Which norm.
+    """
     return row_norms(shard.pool.rows, norm).cpu()
 
 
 def inner(shard: Shard, merged: Tensor) -> float:
-    """`<W, S>` of a merged update with the sum of the shard's; merged has shape (k, d)."""
+    """`<W, S>` of a merged update with the sum of the shard's MSUs, in squared parameter units.
+
+    Args:
+        shard: The shard.
+        merged: Rows of W, shape (k, d).
+    """
     rows = shard.pool.rows
     return inner_product(merged.to(rows.device), rows, shard.pool.d_in)
 
 
 def dense_block(shard: Shard, start: int, end: int, kind: torch.dtype) -> Tensor:
-    """`update_block` of the shard's MSUs, shape (end - start, d_in), float64."""
+    """`update_block` of the shard's MSUs, shape (end - start, d_in), float64.
+
+    Args:
+        shard: The shard.
+        start: First row of the block, in d_out.
+        end: One past its last.
+        kind: Element type of the products, float32 or float64.
+    """
     return update_block(shard.pool.rows, shard.pool.d_in, start, end, kind).cpu()
 
 
 def all_products(shard: Shard, at: Tensor) -> Tensor:
-    """Inner products of the points at some positions, shape (m, m), float64."""
+    """Inner products of the points at some positions, shape (m, m), float64.
+
+    Args:
+        shard: The shard.
+        at: Positions in it, shape (m,), int64.
+    """
     return gram(shard.points[at.to(shard.points.device)]).cpu()
 
 

@@ -56,7 +56,12 @@ def part_of(pool: Pool, *, exact: bool, seed: int) -> SimilarityPart:
 
 
 def shard_part(shard: Shard, seed: int) -> SimilarityPart:
-    """Sketches of the adapters in a shard, whose own they are whatever shards there are."""
+    """Sketches of the adapters in a shard, whose own they are whatever shards there are.
+
+    Args:
+        shard: The shard, which has all ranks of each of its adapters at this site.
+        seed: Of the site's generator.
+    """
     return part_of(shard.pool, exact=False, seed=seed)
 
 

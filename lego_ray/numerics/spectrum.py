@@ -85,12 +85,23 @@ def shards_costs(n: int, d_in: int, d_out: int) -> Costs:
 
 
 def shard_bytes(d_in: int, d_out: int) -> int:
-    """Memory of a shard besides its rows: a block of the sum in parts, and on its way."""
+    """Memory of a shard besides its rows: a block of the sum in parts, and on its way.
+
+    Args:
+        d_in: Length of the `a` half.
+        d_out: Length of the `b` half.
+    """
     return spread_fixed_bytes(d_in + d_out, 1, 1) + _block_bytes(d_in, d_out)
 
 
 def owner_bytes(n: int, d_in: int, d_out: int) -> int:
-    """Memory of the shards' owner: the square, LAPACK's copy of it, blocks, and facts of n rows."""
+    """Memory of the shards' owner: the square, LAPACK's copy of it, blocks, and facts of n rows.
+
+    Args:
+        n: MSUs of the pool.
+        d_in: Length of the `a` half.
+        d_out: Length of the `b` half.
+    """
     square = 8 * min(d_in, d_out) ** 2
     return 3 * square + _block_bytes(d_in, d_out) + n * spread_row_bytes(1, 1)
 

@@ -45,7 +45,16 @@ class LocalShards:
     def map(
         self, function: Callable[..., T], *shared: Any, own: Sequence[Any] | None = None
     ) -> Iterator[T]:
-        """Calls the function on each shard in turn."""
+        """Calls the function on each shard in turn.
+
+        Args:
+            function: Called with a shard, its own argument if there is one, and what is shared.
+            *shared: Arguments that all shards get.
+            own: An argument for each shard; None for none.
+
+        Yields:
+            What each call returns, in the order of the shards.
+        """
         for number, shard in enumerate(self._shards):
             yield function(shard, *(() if own is None else (own[number],)), *shared)
 
@@ -128,7 +137,12 @@ class SpreadPool:
         return self._locate(self._order[positions])
 
     def take(self, positions: Tensor, which: Which) -> Tensor:
-        """Rows or points at some positions, shape (m, d), float32, in the order asked."""
+        """Rows or points at some positions, shape (m, d), float32, in the order asked.
+
+        Args:
+            positions: In the pool, shape (m,), int64.
+            which: Whether rows or points.
+        """
         own, back = self.locate(positions)
         return torch.cat(list(self.shards.map(work.take, which, own=own)))[back]
 

@@ -66,13 +66,26 @@ def mean_of_prevailing(pool: SpreadPool, sparsity: Sparsity, election: Election)
 
 
 def rank_sums(shard: Shard, k: int, quanta: Tensor, sparsity: Sparsity) -> PartialSums:
-    """A shard's part of `sum_by_rank`."""
+    """A shard's part of `sum_by_rank`.
+
+    Args:
+        shard: The shard.
+        k: Ranks of the merged site.
+        quanta: Grid step of each column, shape (d,), float64.
+        sparsity: Which entries of each adapter stay.
+    """
     here = quanta.to(shard.pool.rows.device)
     return _to_cpu(fold(partial_sums(rows, at, k, here) for rows, at in _adapters(shard, sparsity)))
 
 
 def rank_votes(shard: Shard, k: int, sparsity: Sparsity) -> Tensor:
-    """Positive less negative entries of each rank, shape (k, d), float32."""
+    """Positive less negative entries of each rank, shape (k, d), float32.
+
+    Args:
+        shard: The shard.
+        k: Ranks of the merged site.
+        sparsity: Which entries of each adapter stay.
+    """
     votes = torch.zeros(k, shard.pool.rows.shape[1], device=shard.pool.rows.device)
     for rows, at in _adapters(shard, sparsity):
         votes.index_add_(0, at, rows.sign())

@@ -1,4 +1,7 @@
-"""Each adapter's own singular vectors, and all of them made orthogonal to one another."""
+"""Each adapter's own singular vectors, and all of them made orthogonal to one another.
+
+The method is that of TSV-Merge (arXiv 2412.00081).
+"""
 
 from __future__ import annotations
 

@@ -58,12 +58,25 @@ class Comparison:
         return SpreadCosts(row, self._besides(d_in, d_out) + band, 0)
 
     def bands(self, d_in: int, d_out: int) -> list[tuple[int, int]]:
-        """Bounds of the bands a site's sum is made in."""
+        """Bounds of the bands a site's sum is made in.
+
+        Args:
+            d_in: Columns of the update.
+            d_out: Rows of the update.
+
+        Returns:
+            First row and one past the last of each band, in order.
+        """
         step = self.band_rows(d_in, d_out)
         return [(start, min(start + step, d_out)) for start in range(0, d_out, step)]
 
     def band_rows(self, d_in: int, d_out: int) -> int:
-        """Rows of a band, at least one."""
+        """Rows of a band, at least one.
+
+        Args:
+            d_in: Columns of the update.
+            d_out: Rows of the update.
+        """
         return max(1, min(d_out, self.band_bytes // (8 * d_in)))
 
     def _besides(self, d_in: int, d_out: int) -> int:

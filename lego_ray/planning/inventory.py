@@ -31,7 +31,12 @@ class Inventory:
 
     @classmethod
     def of(cls, adapters: Iterable[AdapterRecord], refused: Iterable[Refused]) -> Inventory:
-        """An inventory in its one order; an adapter reached twice counts once."""
+        """An inventory in its one order; an adapter reached twice counts once.
+
+        Args:
+            adapters: In any order.
+            refused: Those that were turned down, in any order.
+        """
         by_uri = {a.uri: a for a in adapters}
         return cls(
             adapters=tuple(sorted(by_uri.values(), key=lambda a: (a.adapter_id, a.uri))),
@@ -53,7 +58,15 @@ class Inventory:
 
 
 def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
-    """Raises `NoAdaptersFound` if there is nothing to merge."""
+    """Passes an inventory that has something to merge.
+
+    Args:
+        inventory: The inventory.
+        sources: Where it was looked for, for the error.
+
+    Raises:
+        NoAdaptersFound: If there is nothing.
+    """
     if inventory.adapters:
         return
     where = ", ".join(sources) or "sources"
@@ -158,6 +171,10 @@ def check_shapes(adapters: Iterable[AdapterRecord]) -> None:
 
 def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
     """Lets only the adapter named by `keep:NAME` keep weights that are not low-rank.
+
+    Args:
+        inventory: The inventory.
+        choice: `refuse`, `drop` or `keep:NAME`.
 
     Raises:
         NoAdaptersFound: If no adapter's directory has that name.

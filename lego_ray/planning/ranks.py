@@ -106,6 +106,13 @@ def nearest_error(spectra: Sequence[Spectrum], recipe: Recipe) -> float:
     """Relative error, over all sites, of the nearest adapter of a recipe's ranks; 0 to a sum of zero.
 
     It is rounded to six digits, because a site in shards is measured with other rounding.
+
+    Args:
+        spectra: Of every site.
+        recipe: With its ranks chosen.
+
+    Returns:
+        A ratio, 0 to 1.
     """
     total = sum(float(s.left[0]) for s in spectra)
     left = sum(float(s.left[min(recipe.rank_of(s.site), len(s.energies))]) for s in spectra)

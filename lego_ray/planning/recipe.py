@@ -139,6 +139,14 @@ def digest_of(value: object) -> str:
 
 
 def site_seed(seed: int, site: str) -> int:
-    """Seed of one site's generator: from (seed, site name), never from scheduling."""
+    """Seed of one site's generator: from (seed, site name), never from scheduling.
+
+    Args:
+        seed: The recipe's.
+        site: The site's name.
+
+    Returns:
+        0 to 2^63 - 1.
+    """
     mixed = hashlib.sha256(f"{seed}\n{site}".encode()).digest()
     return int.from_bytes(mixed[:8], "big") >> 1

@@ -35,5 +35,10 @@ def adapters_named(inventory: Inventory, names: Sequence[str], entry: str) -> li
 
 
 def without(adapters: Iterable[AdapterRecord], patterns: Collection[str]) -> list[AdapterRecord]:
-    """The adapters that no name, glob pattern or URI means."""
+    """The adapters that no name, glob pattern or URI means.
+
+    Args:
+        adapters: In any order, which is kept.
+        patterns: Names, glob patterns or URIs; see `means`.
+    """
     return [a for a in adapters if not any(means(pattern, a.uri) for pattern in patterns)]

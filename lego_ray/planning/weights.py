@@ -66,6 +66,10 @@ def without_zeros(
     To a method that clusters, rows of zeros would be points like others; left out, the merge is the
     one of the other adapters.
 
+    Args:
+        inventory: The inventory.
+        weights: One an adapter, in its order.
+
     Returns:
         The inventory and weights of the rest, and the adapters left out.
 
@@ -126,7 +130,12 @@ def _uris(inventory: Inventory) -> Iterator[str]:
 
 
 def nearest_adapter(name: str, uris: Iterable[str]) -> str:
-    """What to do about a name that means none of some adapters: the nearest name, or those there are."""
+    """What to do about a name that means none of some adapters: the nearest name, or those there are.
+
+    Args:
+        name: What was asked for.
+        uris: The adapters there are.
+    """
     names = sorted({uri.rstrip("/").rsplit("/", 1)[-1] for uri in uris})
     near = get_close_matches(name, names, 1) or get_close_matches(name.rsplit("/", 1)[-1], names, 1)
     return f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10])}."

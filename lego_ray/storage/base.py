@@ -75,12 +75,24 @@ class Store(Protocol):
     def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
         """Reads ranges of one object, near ones in one request.
 
-        Returns one buffer a range, in the order asked. A range past the end of the object is a
-        `StorageError`, never a short buffer.
+        Args:
+            key: The object's.
+            ranges: First byte and one past the last of each, in any order.
+
+        Returns:
+            One buffer a range, in the order asked.
+
+        Raises:
+            ObjectNotFound: If there is no such object.
+            StorageError: If a range ends past the end of the object; no buffer is ever short.
         """
 
     def create(self, key: str, data: bytes) -> None:
         """Writes a new object, atomically: no reader ever sees part of it.
+
+        Args:
+            key: The object's, relative to the store's URI.
+            data: All of its bytes.
 
         Raises:
             AlreadyExists: If there is one; it is left as it was.

@@ -32,7 +32,12 @@ def walk(root: str, prefix: str) -> Iterator[ObjectInfo]:
 
 
 def described(key: str, entry: os.stat_result) -> ObjectInfo:
-    """What a file's status says of it as an object."""
+    """What a file's status says of it as an object.
+
+    Args:
+        key: The file's, relative to the store's root.
+        entry: Its status.
+    """
     written = datetime.fromtimestamp(entry.st_mtime, UTC)
     return ObjectInfo(key, entry.st_size, f"{entry.st_size}-{entry.st_mtime_ns}", written)
 

@@ -49,8 +49,15 @@ class HubClient:
     def commit(self, where: str, revision: str) -> str:
         """Resolves a branch, tag or commit; empty for the default branch.
 
+        Args:
+            where: The place, for errors.
+            revision: Branch, tag or commit.
+
         Returns:
             The commit's full hash.
+
+        Raises:
+            StorageError: If the Hub names no commit.
         """
         with hub_errors(where):
             commit = hub_api().model_info(self.repo_id, revision=revision or None).sha
@@ -60,6 +67,11 @@ class HubClient:
 
     def files(self, where: str, commit: str, folder: str) -> list[ObjectInfo]:
         """Describes every file below a folder of a commit.
+
+        Args:
+            where: The place, for errors.
+            commit: The commit's full hash.
+            folder: Path in the repository; empty for all of it.
 
         Returns:
             Files in any order, their keys being paths in the repository.
@@ -78,6 +90,12 @@ class HubClient:
 
     def get(self, where: str, commit: str, path: str, part: ByteRange | None) -> bytes:
         """Fetches a file, or one range of it.
+
+        Args:
+            where: The place, for errors.
+            commit: The commit's full hash.
+            path: The file's path in the repository.
+            part: First byte and one past the last; None for the whole file.
 
         Returns:
             The bytes; fewer than asked for where the range ends past the end of the file.

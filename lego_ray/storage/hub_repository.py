@@ -231,7 +231,12 @@ def has_token() -> bool:
 
 
 def same_content(info: ObjectInfo, data: bytes) -> bool:
-    """Whether a file on the Hub has these bytes, by its size and hash alone."""
+    """Whether a file on the Hub has these bytes, by its size and hash alone.
+
+    Args:
+        info: The file there.
+        data: The bytes here.
+    """
     if info.size != len(data):
         return False
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -28,8 +28,10 @@ __all__ = ["local_ray"]
 ON_RAY = ["README.md"]
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.ray if page in ON_RAY else ()) for page in PAGES],
+)
 def test_a_page_can_be_followed(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -38,6 +38,11 @@ def parse_duration(option: str, given: str | timedelta) -> timedelta:
 def check_long_enough(option: str, duration: timedelta, force: bool) -> None:
     """Refuses a duration within which others may still be at what would be removed.
 
+    Args:
+        option: The flag, for the error.
+        duration: What it was given.
+        force: Whether a shorter one is meant.
+
     Raises:
         InvalidOption: If it is shorter than `SHORTEST` and not forced.
     """
