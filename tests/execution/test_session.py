@@ -1,7 +1,12 @@
-"""A Ray of our own is brought up even where its first start ran out of time."""
+"""A Ray of our own is brought up even where its first start ran out of time, or lost a worker."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +14,7 @@ import pytest
 
 from lego_ray.errors import BadInput
 from lego_ray.execution.on_ray.session import LOCAL_STARTS, RaySession
+from tests.execution.killing import titled
 
 pytestmark = pytest.mark.ray
 
@@ -59,3 +65,29 @@ def test_a_local_ray_that_cannot_start_says_why(
         session.wait()
     session.close()
     assert len(calls) == starts
+
+
+STARTS = """
+import sys
+from lego_ray.execution.on_ray.session import RaySession
+session = RaySession("local", 1)
+session.wait()
+print("up", flush=True)
+sys.stdin.read()
+session.close()
+"""
+
+
+def test_a_first_worker_that_is_killed_does_not_hold_up_the_driver() -> None:
+    """Ray waited for it for ever, with the interpreter held: no signal was heard."""
+    command = [sys.executable, "-c", STARTS]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        try:
+            while not (found := titled("ray::IDLE", process.pid)) and process.poll() is None:
+                time.sleep(0.005)  # it shows this title before it is counted
+            os.kill(found[0], signal.SIGKILL)
+            out, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, b"up\n")

@@ -19,6 +19,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 # Ray's warning about it is for GPUs, and there is no use for it on a machine without.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Otherwise the first driver waits for Ray's first workers while it holds the interpreter: for ever, and
+# deaf to signals, if one of them is killed before it is counted.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 # Results wait in the object store only until the driver fetches them, at most one a running task.
 OBJECT_STORE_BYTES = 512 * 2**20
