@@ -288,6 +288,7 @@ def _note_done(plan: Plan, result: GroupResult) -> None:
         bytes=result.bytes_read,
         requests=result.requests,
         seconds=round(result.seconds, 3),
+        retries=result.retries,
         **told,
     )
 

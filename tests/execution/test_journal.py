@@ -60,7 +60,7 @@ def test_a_run_is_planned_done_task_by_task_and_published(
     assert {plan for _, plan, _ in found} == {record["merge_id"]}
     planned, task, last = found[0][2], found[1][2], found[-1][2]
     assert (planned["name"], planned["adapters"], planned["sites"]) == ("m", 5, 3)
-    assert (task["name"], task["sites"]) == ("layers.0", 1)
+    assert (task["name"], task["sites"], task["retries"]) == ("layers.0", 1, 0)
     assert min(task["bytes"], task["requests"], task["seconds"], task["inertia"]) > 0
     assert (last["output"], last["resumed_sites"]) == (str(tmp_path / "m"), 0)
     merge(zoo, tmp_path / "m")
