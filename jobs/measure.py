@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from jobs import processes
@@ -59,32 +61,48 @@ def measure(command: list[str]) -> Measured:
     Raises:
         RuntimeError: If it fails; with its stderr.
     """
-    peaks = Peaks()
-    done = threading.Event()
     started = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    with watched(process.pid) as peaks:
+        try:
+            stdout, stderr = process.communicate()
+            seconds = time.perf_counter() - started
+        finally:
+            process.terminate()  # if this was interrupted: in a session of its own, it is told by no one
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{stderr}")
+    return Measured(seconds, peaks, stdout)
+
+
+@contextmanager
+def watched(root: int) -> Iterator[Peaks]:
+    """Watches a process and all below it for the block.
+
+    Args:
+        root: Its pid.
+
+    Yields:
+        What was the most so far.
+    """
+    peaks = Peaks()
+    done = threading.Event()
 
     def watch() -> None:
         pause = POLL_SECONDS
         while not done.wait(pause):
             began = time.perf_counter()
-            peaks.raise_to(_look(process.pid))
+            peaks.raise_to(_look(root))
             pause = max(POLL_SECONDS, (time.perf_counter() - began) / SHARE_OF_A_CORE)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        stdout, stderr = process.communicate()
-        seconds = time.perf_counter() - started
+        yield peaks
     finally:
-        process.terminate()  # if this was interrupted: in a session of its own, it is told by no one
         done.set()
         watcher.join()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{stderr}")
-    return Measured(seconds, peaks, stdout)
 
 
 def _look(root: int) -> Peaks:
