@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
@@ -36,6 +38,11 @@ FIRST_READ = 2 * SAMPLE_BYTES
 # A configuration of a thousand sites by name is about 100 KB.
 MAX_CONFIG_BYTES = 10 << 20
 MAX_CARD_BYTES = 1 << 20
+# The header of 100,000 tensors takes 15 MB, what trainers add a few. Parsed, the worst takes some
+# twenty times as much, so those above the second number are parsed one at a time.
+MAX_HEADER = 32 << 20
+LARGE = 1 << 20
+_LARGE = threading.Lock()
 # Small reads that wait for a store, so more than there are cores.
 THREADS = 16
 
@@ -162,7 +169,8 @@ def _config(found: Found) -> bytes | None:
             "Export the adapter again.",
         )
     data = found.store.read(config.key)
-    parse_object(data, found.uri_of(config))  # refused here, it is named by its place
+    with _one_at_a_time(len(data)):
+        parse_object(data, found.uri_of(config))  # refused here, it is named by its place
     return data
 
 
@@ -220,13 +228,22 @@ def _table(found: Found, weights: ObjectInfo) -> _Table:
         return _Table(read_spans(cast(BinaryIO, file), where), {}, b"")
     first = _range(found.store, weights, 0, FIRST_READ)
     length = header_length(first[:LENGTH_BYTES], weights.size, where)
+    if length > MAX_HEADER:
+        problem = f"its header has {length} bytes, more than an adapter's can need"
+        raise UnsupportedAdapter(where, problem, "Save it again without its metadata.")
     end = LENGTH_BYTES + length
-    if end > len(first):
-        first += _range(found.store, weights, len(first), end)
-    spans, metadata = parse_header(first[LENGTH_BYTES:end], weights.size, where)
+    with _one_at_a_time(length):
+        if end > len(first):
+            first += _range(found.store, weights, len(first), end)
+        spans, metadata = parse_header(first[LENGTH_BYTES:end], weights.size, where)
     if not spans:
         raise UnsupportedAdapter(where, "it holds no tensors", "Export the adapter again.")
     return _Table(spans, metadata, first)
+
+
+def _one_at_a_time(n_bytes: int) -> AbstractContextManager[object]:
+    """For a block that parses so many bytes of JSON: waits for others that parse as many."""
+    return _LARGE if n_bytes > LARGE else nullcontext()
 
 
 def _samples(found: Found, weights: ObjectInfo, table: _Table) -> tuple[bytes, bytes]:

@@ -60,9 +60,10 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     if alphas and configs:
         problem = f"it gives alpha twice, in {METADATA} and in {next(iter(alphas.values())).name}"
         raise MalformedAdapter(where, problem, RESAVE)
-    sites = tuple(
-        _site(found, configs, alphas.pop(found.site, None), where) for found in pair(factors, where)
-    )
+    pairs = pair(factors, where)
+    for config in configs.values():
+        config.check_affordable([found.site for found in pairs], f"{where} ({METADATA})")
+    sites = tuple(_site(found, configs, alphas.pop(found.site, None), where) for found in pairs)
     if alphas:
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
         raise MalformedAdapter(where, problem, RESAVE)

@@ -121,7 +121,9 @@ def _pair(
     factors: Sequence[tuple[FactorKey, TensorSpan]], settings: PeftConfig, files: _Files
 ) -> tuple[SiteFactors, ...]:
     sites = []
-    for found in pair(factors, files.weights):
+    pairs = pair(factors, files.weights)
+    settings.check_affordable([found.site for found in pairs], files.config)
+    for found in pairs:
         scaling = settings.scaling_of(found.site)
         factor = site_factors(found, scaling=scaling, where=files.weights)
         wanted = settings.rank_of(found.site)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.peft_patterns import SitePattern, compile_patterns, lookup
+from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
 
 CONFIG_NAME = "adapter_config.json"
@@ -60,6 +60,11 @@ class PeftConfig:
         """The alpha configured for a site."""
         value = lookup(self.alpha_pattern, site)
         return self.lora_alpha if value is None else value
+
+    def check_affordable(self, sites: Collection[str], where: str) -> None:
+        """Passes patterns that sites can be looked up in; see `peft_patterns.check_affordable`."""
+        check_affordable(self.rank_pattern, sites, "rank_pattern", where)
+        check_affordable(self.alpha_pattern, sites, "alpha_pattern", where)
 
     def scaling_of(self, site: str) -> float:
         """`s` in `dW = s B A`: alpha / r, or alpha / sqrt(r) for rsLoRA."""

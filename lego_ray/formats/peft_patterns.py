@@ -8,7 +8,7 @@ site to the letter counts too, even where it does not match as an expression.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
@@ -18,17 +18,33 @@ from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 MAX_CHOICES = 64**4
 OPEN_REPEAT_CHOICES = 64
 MAX_PATTERN_CHARS = 2000
+# The same over all sites and patterns of an adapter, now by the sites' own lengths. Python's matcher
+# makes some 10^9 such steps a second at worst; calling it at all takes as long as 2,000 of them.
+MAX_STEPS = 10**10
+CALL_STEPS = 2000
+MAX_PATTERNS = 20_000
 
 _SIMPLIFY = "Write the sites out in full, or as plain suffixes such as layers.3.self_attn.q_proj."
 
 
 @dataclass(frozen=True, slots=True)
 class SitePattern:
-    """One entry: `value` for every site that `expression` matches and no earlier entry does."""
+    """One entry: `value` for every site that `expression` matches and no earlier entry does.
+
+    `choices` and `repeats` say how many there are of what a matcher goes back to: alternatives
+    multiplied, and open repeats.
+    """
 
     key: str
     expression: re.Pattern[str]
     value: float
+    choices: int = 1
+    repeats: int = 0
+
+    def steps(self, site: str) -> int:
+        """Most paths that matching a site may try."""
+        paths: int = len(site) ** self.repeats
+        return CALL_STEPS + self.choices * (site.count(".") + 1) * paths
 
 
 def compile_patterns(
@@ -49,9 +65,13 @@ def compile_patterns(
         MalformedAdapter: If a key is not a regular expression.
         UnsupportedAdapter: If matching a key could take exponential time.
     """
+    if len(entries) > MAX_PATTERNS:
+        problem = f"{field} has {len(entries)} entries, the limit is {MAX_PATTERNS}"
+        raise UnsupportedAdapter(where, problem, _SIMPLIFY)
     out = []
     for key, value in entries.items():
-        if len(key) > MAX_PATTERN_CHARS or _is_costly(key):
+        costs = _costs(key) if len(key) <= MAX_PATTERN_CHARS else None
+        if costs is None:
             problem = f"{field} key {key[:80]!r} could take for ever to match"
             raise UnsupportedAdapter(where, problem, _SIMPLIFY)
         try:
@@ -59,8 +79,30 @@ def compile_patterns(
         except (re.error, OverflowError, RecursionError) as error:
             problem = f"{field} key {key[:80]!r} is not a regular expression ({error})"
             raise MalformedAdapter(where, problem, _SIMPLIFY) from None
-        out.append(SitePattern(key, expression, value))
+        out.append(SitePattern(key, expression, value, *costs))
     return tuple(out)
+
+
+def check_affordable(
+    patterns: tuple[SitePattern, ...], sites: Collection[str], field: str, where: str
+) -> None:
+    """Passes patterns that all of an adapter's sites can be looked up in, in seconds.
+
+    Args:
+        patterns: A table.
+        sites: The sites.
+        field: `rank_pattern` or `alpha_pattern`, for the error.
+        where: The configuration file, for the error.
+
+    Raises:
+        UnsupportedAdapter: Otherwise.
+    """
+    longest = max(sites, key=len, default="")
+    dots = max((site.count(".") for site in sites), default=0)
+    worst = longest + "." * max(0, dots - longest.count("."))
+    if len(sites) * sum(pattern.steps(worst) for pattern in patterns) > MAX_STEPS:
+        problem = f"{field} could take for ever to match with the names of {len(sites)} sites"
+        raise UnsupportedAdapter(where, problem, _SIMPLIFY)
 
 
 def lookup(patterns: tuple[SitePattern, ...], site: str) -> float | None:
@@ -112,9 +154,12 @@ _TOKEN = re.compile(
 )
 
 
-def _is_costly(key: str) -> bool:
-    """Whether an open repeat holds a choice, or the choices multiply past `MAX_CHOICES`."""
-    choices = 1
+def _costs(key: str) -> tuple[int, int] | None:
+    """Choices multiplied, and open repeats.
+
+    None if an open repeat holds a choice, or they multiply past `MAX_CHOICES`.
+    """
+    choices, repeats = 1, 0
     branches = [1]  # alternatives of each group still open; the outermost is the key itself
     holds = [False]  # whether each of them holds a choice
     closed = False  # whether the group that the last token closed does
@@ -123,27 +168,28 @@ def _is_costly(key: str) -> bool:
         is_repeat = token in ("*", "+", "?") or (token[0] == "{" and len(token) > 2)
         if is_repeat and not previous:
             if closed and token != "?":
-                return True
+                return None
             if token in ("*", "+") or "," in token:
-                choices *= OPEN_REPEAT_CHOICES
+                repeats += 1
                 holds[-1] = True
             elif token == "?":
                 choices *= 2
                 holds[-1] = True
         elif token.startswith("("):
             if token[:2] == "(?" and (token.startswith("(?P=") or token[2] not in ":=!<>P"):
-                return True  # backreferences, conditions, and flags that change how the rest reads
+                return None  # backreferences, conditions, and flags that change how the rest reads
             branches.append(1)
             holds.append(False)
         elif token == "|":
             branches[-1] += 1
             holds[-1] = True
         elif token[0] == "\\" and token[1:] in "123456789":
-            return True
+            return None
         closed = token == ")" and len(branches) > 1 and holds[-1]
         if token == ")" and len(branches) > 1:
             choices *= branches.pop()
             holds.pop()
             holds[-1] = holds[-1] or closed
         previous = token if is_repeat and not previous else ""
-    return choices * branches[0] > MAX_CHOICES
+    choices *= branches[0]
+    return (choices, repeats) if choices * OPEN_REPEAT_CHOICES**repeats <= MAX_CHOICES else None

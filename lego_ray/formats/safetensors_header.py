@@ -20,6 +20,9 @@ MAX_HEADER_BYTES = 100_000_000
 # No layer has more dimensions than a 3-D convolution's 5; the margin costs nothing.
 MAX_DIMENSIONS = 16
 
+# No module's path is longer; a name is repeated wherever the tensor is spoken of.
+MAX_NAME_CHARACTERS = 1000
+
 _BITS: Mapping[str, int] = {
     "BOOL": 8,
     "U8": 8,
@@ -123,12 +126,15 @@ def _metadata(value: object, where: str) -> dict[str, str]:
     out: dict[str, str] = {}
     for key, text in value.items():
         if not isinstance(text, str):
-            raise MalformedAdapter(where, f"__metadata__ {key!r} is not a string", _TRUNCATED)
+            raise MalformedAdapter(where, f"__metadata__ {key[:80]!r} is not a string", _TRUNCATED)
         out[key] = text
     return out
 
 
 def _span(name: str, entry: object, data_start: int, where: str) -> TensorSpan:
+    if len(name) > MAX_NAME_CHARACTERS:
+        problem = f"the name of a tensor, {name[:80]}..., has {len(name)} characters"
+        raise MalformedAdapter(where, problem, f"Names have {MAX_NAME_CHARACTERS} at most.")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         problem = f"{name} has no entry of dtype, shape and data_offsets"
         raise MalformedAdapter(where, problem, _TRUNCATED)

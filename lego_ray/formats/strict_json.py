@@ -6,6 +6,10 @@ import json
 
 from lego_ray.errors import MalformedAdapter
 
+# Deeper than any configuration. The parser's own limit is the interpreter's and shrinks with the depth
+# of the call, so what is just within it can be parsed here and not be printed there.
+MAX_DEPTH = 64
+
 
 def parse_object(data: bytes, where: str) -> dict[str, object]:
     """Parses a JSON object, or says why it is none; nothing but `MalformedAdapter` escapes.
@@ -28,7 +32,10 @@ def parse_object(data: bytes, where: str) -> dict[str, object]:
     except RecursionError:
         raise MalformedAdapter(where, "its JSON is nested too deep to parse", _RESAVE) from None
     except ValueError as error:
-        raise MalformedAdapter(where, f"it is not valid JSON ({error})", _RESAVE) from None
+        said = str(error)[:200]
+        raise MalformedAdapter(where, f"it is not valid JSON ({said})", _RESAVE) from None
+    if _is_deep(value):
+        raise MalformedAdapter(where, "its JSON is nested too deep to parse", _RESAVE)
     if not isinstance(value, dict):
         problem = f"it holds a JSON {type(value).__name__} where an object was expected"
         raise MalformedAdapter(where, problem, _RESAVE)
@@ -36,6 +43,22 @@ def parse_object(data: bytes, where: str) -> dict[str, object]:
 
 
 _RESAVE = "Download the adapter again, or save it again from the program that made it."
+
+
+def _is_deep(value: object) -> bool:
+    """Whether lists and objects lie more than `MAX_DEPTH` deep in each other."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inside: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                inside += [v for v in each.values() if isinstance(v, dict | list)]
+            elif isinstance(each, list):
+                inside += [v for v in each if isinstance(v, dict | list)]
+        level = inside
+        if not level:
+            return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

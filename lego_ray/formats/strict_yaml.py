@@ -7,6 +7,10 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 32
+# A recipe of a thousand merges has some fifty thousand; the parser takes seconds for this many.
+MAX_NODES = 200_000
+# What fits in 64 bits. Longer whole numbers can be read, and not be written in decimals again.
+MAX_NUMBER = 1 << 64
 
 
 class YamlFault(ValueError):
@@ -14,7 +18,7 @@ class YamlFault(ValueError):
 
 
 def load_strict(text: str) -> Any:
-    """Loads plain data: no tags that make objects, no repeated key, no alias, no merge key.
+    """Loads plain data: no tag, no repeated key, no alias, no merge key, no lone surrogate.
 
     Args:
         text: One YAML document.
@@ -35,6 +39,7 @@ def load_strict(text: str) -> Any:
 
 class _StrictLoader(yaml.SafeLoader):
     _depth = 0
+    _nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -43,12 +48,36 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem=f"*{event.anchor} is an alias; write it out", problem_mark=mark
             )
+        if event.tag is not None:
+            raise yaml.MarkedYAMLError(
+                problem=f"{event.tag[:80]} is a tag; leave it out", problem_mark=mark
+            )
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            problem = f"it has more than {MAX_NODES} values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not _is_text(value):
+            raise yaml.MarkedYAMLError(
+                problem="half a surrogate pair is no text", problem_mark=node.start_mark
+            )
+        return value
+
+    def construct_yaml_int(self, node: Any) -> int:
+        value = int(super().construct_yaml_int(node))
+        if abs(value) >= MAX_NUMBER:
+            raise yaml.MarkedYAMLError(
+                problem="it is a number of more than 64 bits", problem_mark=node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -63,3 +92,14 @@ class _StrictLoader(yaml.SafeLoader):
             mark: Any = key.start_mark
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         return dict(super().construct_mapping(node, deep))
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import io
 import pickletools
+import struct
 import zipfile
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.record import TensorSpan
+from lego_ray.formats.safetensors_header import MAX_NAME_CHARACTERS
 
-# A description takes about 200 bytes a tensor; this is room for 300,000 tensors.
-MAX_PICKLE_BYTES = 64 << 20
+# A description takes about 200 bytes a tensor; this is room for 80,000 tensors. Unpickled, the worst
+# takes some sixty times as much.
+MAX_PICKLE_BYTES = 16 << 20
+# The zip's directory takes about 70 bytes a tensor.
+MAX_DIRECTORY_BYTES = 16 << 20
 
 # The start torch pads every record to, in all releases that wrote zip files with aligned records.
 _ALIGNMENT = 64
@@ -79,8 +84,8 @@ def _open(file: BinaryIO, where: str) -> tuple[zipfile.ZipFile, str]:
         problem = "it is not a torch zip file; a bare pickle is never loaded, since it can run code"
         raise UnsupportedAdapter(where, problem, _RESAVE)
     try:
-        archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        archive = zipfile.ZipFile(cast(BinaryIO, _InPieces(file)))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error) as error:
         raise MalformedAdapter(where, f"its zip directory is unreadable ({error})") from None
     names = archive.namelist()
     roots = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
@@ -89,6 +94,26 @@ def _open(file: BinaryIO, where: str) -> tuple[zipfile.ZipFile, str]:
             where, "it is a zip file, but not one that torch.save wrote", _RESAVE
         )
     return archive, roots[0]
+
+
+class _InPieces:
+    """A file no read of which is larger than a directory can be: the zip says itself how long it is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads some bytes, or all to the end where `size` is negative."""
+        if size <= MAX_DIRECTORY_BYTES:
+            data = self._file.read(size if size >= 0 else MAX_DIRECTORY_BYTES + 1)
+            if len(data) <= MAX_DIRECTORY_BYTES:
+                return data
+        raise ValueError(f"a part of it takes more than {MAX_DIRECTORY_BYTES} bytes")
 
 
 def _record(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
@@ -149,6 +174,9 @@ def _describe(description: bytes, where: str) -> tuple[dict[str, Any], dict[int,
     if not isinstance(loaded, dict):
         raise UnsupportedAdapter(where, "it is not a dict of tensors", _RESAVE)
     for name, value in loaded.items():
+        if isinstance(name, str) and len(name) > MAX_NAME_CHARACTERS:
+            problem = f"the name of a tensor, {name[:80]}..., has {len(name)} characters"
+            raise MalformedAdapter(where, problem, f"Names have {MAX_NAME_CHARACTERS} at most.")
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UnsupportedAdapter(
                 where, f"it holds a {type(value).__name__} beside its tensors", _RESAVE
