@@ -31,6 +31,8 @@ _UNREACHABLE = re.compile(
     r"|connection (?:closed|reset|aborted)|broken pipe|response body",
     re.IGNORECASE,
 )
+# What the library quotes of a file can be as long as the file.
+LONGEST = 2000
 # The library colours the arrows between an error and its cause.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -78,13 +80,14 @@ def delta_options(uri: str, options: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def explain(uri: str) -> Iterator[None]:
     """Turns what the Delta library raises inside the block into lego-ray's errors."""
+    import pyarrow as pa
     from deltalake.exceptions import DeltaError
 
     try:
         yield
     except LegoRayError:
         raise
-    except (DeltaError, OSError) as error:
+    except (DeltaError, OSError, pa.ArrowException) as error:
         raise translate(uri, error) from error
 
 
@@ -104,4 +107,4 @@ def translate(uri: str, error: Exception) -> LegoRayError:
         return ObjectNotFound(uri, "there is no such bucket", "Make the bucket first.")
     if _UNREACHABLE.search(text):
         return StoreUnavailable(uri, text, "Check the endpoint, then run again.")
-    return CatalogError(uri, text)
+    return CatalogError(uri, text[:LONGEST])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import UnsupportedUri
 from lego_ray.storage.delta_options import delta_storage_options
-from lego_ray.storage.uri import normalise_uri
+from lego_ray.storage.uri import HubUri, parse_uri
 
 
 def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
@@ -19,7 +20,10 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
         AccessDenied: If it is on S3 and no credentials are found.
         UnsupportedUri: If the scheme or the form is another.
     """
-    return Catalog(normalise_uri(uri), delta_storage_options(uri))
+    parsed = parse_uri(uri)
+    if isinstance(parsed, HubUri):
+        raise UnsupportedUri(str(parsed), "the Hub holds no catalogs", "Give a path or s3://.")
+    return Catalog(str(parsed), delta_storage_options(uri))
 
 
 def has_merge(catalog: Catalog, merge_id: str) -> bool:

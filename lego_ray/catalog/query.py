@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lego_ray.catalog.location import LONGEST, explain
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import QueryError
@@ -25,7 +26,12 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
     # A query too large for memory fails, rather than spill into the working directory.
     "temp_directory": "",
+    # As much as a worker of a merge takes unless told otherwise.
+    "memory_limit": "4GiB",
 }
+# Most bytes of an answer, which DuckDB's limit leaves out.
+LARGEST_ANSWER = 1 << 30
+_BATCH_ROWS = 100_000
 
 
 def sql(catalog: Catalog, query: str) -> pa.Table:
@@ -44,7 +50,8 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
 
     Raises:
         CatalogNotFound: If the catalog has no table yet.
-        QueryError: If the query is not one such statement, or DuckDB cannot answer it.
+        QueryError: If the query is not one such statement, DuckDB cannot answer it, or not in 4 GiB of
+            memory, or the answer is larger than `LARGEST_ANSWER`.
     """
     import duckdb
 
@@ -54,16 +61,34 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
         table: catalog.dataset(table) if table in tables else spec.schema.empty_table()
         for table, spec in TABLES.items()
     }
-    with closed_connection(rows) as connection:
+    with explain(catalog.uri), closed_connection(rows) as connection:
         try:
             statement = _single_select(connection, query)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return connection.sql(statement).to_arrow_table()
+                return _answer(connection.sql(statement))
         except duckdb.Error as error:
             raise QueryError(
                 "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
             ) from error
+        except UnicodeError:
+            raise QueryError("query", "it is no text that UTF-8 can write") from None
+
+
+def _answer(found: duckdb.DuckDBPyRelation) -> pa.Table:
+    batches: list[pa.RecordBatch] = []
+    n_bytes = 0
+    with found.fetch_record_batch(_BATCH_ROWS) as reader:
+        for batch in reader:
+            batches.append(batch)
+            n_bytes += batch.nbytes
+            if n_bytes > LARGEST_ANSWER:
+                raise QueryError(
+                    "query",
+                    f"its answer is larger than {LARGEST_ANSWER >> 20} MiB",
+                    "Ask for fewer rows or columns, or for sums of them.",
+                )
+        return pa.Table.from_batches(batches, reader.schema)
 
 
 @contextmanager
@@ -101,4 +126,4 @@ def reason_of(error: Exception) -> str:
     # DuckDB's guesses at a missing name include its own internal tables, which would mislead.
     lines = [line for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    return first.partition("Did you mean")[0].strip().rstrip(".!")
+    return first.partition("Did you mean")[0].strip().rstrip(".!")[:LONGEST]

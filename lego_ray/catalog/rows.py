@@ -53,6 +53,47 @@ def conform(table: str, rows: pa.Table | Sequence[Row]) -> pa.Table:
     return pa.table(columns, schema=spec.schema)
 
 
+def check_types(table: str, stored: pa.Schema) -> None:
+    """Passes a stored table's columns, which anyone may have written, where they are as they must be.
+
+    Args:
+        table: Name of the table.
+        stored: Its columns. One that may be null may be missing: it is newer than the table.
+
+    Raises:
+        CatalogError: If one that may not be is missing, or one is of another type.
+    """
+    for column in table_spec(table).columns:
+        if column.name not in stored.names:
+            if not column.nullable:
+                raise _mismatch(table_spec(table), column, "the column is missing")
+        elif not _same(stored.field(column.name).type, column.type):
+            found = f"got {stored.field(column.name).type}"
+            raise _mismatch(table_spec(table), column, found)
+
+
+def check_whole(table: str, rows: pa.Table) -> None:
+    """Passes rows without nulls where there may be none.
+
+    Raises:
+        CatalogError: Otherwise.
+    """
+    for column in table_spec(table).columns:
+        if not column.nullable and column.name in rows.column_names:
+            nulls = rows.column(column.name).null_count
+            if nulls:
+                raise _mismatch(table_spec(table), column, f"{nulls} values are null")
+
+
+def _same(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether types are one but for names and nullability of what is within them, and for sizes."""
+    if pa.types.is_map(wanted) or pa.types.is_list(wanted) or pa.types.is_struct(wanted):
+        return bool(stored.id == wanted.id)
+    if pa.types.is_string(wanted):
+        return _is_text(stored)
+    return bool(stored.id == wanted.id)
+
+
 def _check_names(spec: TableSpec, names: Iterable[str]) -> None:
     given = list(names)
     known = [c.name for c in spec.columns]

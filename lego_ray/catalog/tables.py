@@ -15,10 +15,11 @@ from pyarrow import fs
 
 from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
+from lego_ray.catalog.inside import check_files_inside, check_table
 from lego_ray.catalog.location import delta_options, explain, table_uri
 from lego_ray.catalog.moments import check_files, past, travel
 from lego_ray.catalog.reading import native_filesystem
-from lego_ray.catalog.rows import Row, conform, table_spec
+from lego_ray.catalog.rows import Row, check_types, check_whole, conform, table_spec
 from lego_ray.catalog.schema import DETAIL_TABLES, SCHEMA_VERSION, TABLES
 from lego_ray.catalog.versions import VERSION_KEY, check_current, check_readable
 from lego_ray.errors import CatalogError, CatalogNotFound
@@ -113,7 +114,9 @@ class Catalog:
                 f"Its columns are {', '.join(dataset.schema.names)}.",
             )
         with explain(self.table_uri(table)):
-            return dataset.to_table(columns=None if columns is None else list(columns))
+            found = dataset.to_table(columns=None if columns is None else list(columns))
+        check_whole(table, found)
+        return found
 
     def exists(self, table: str) -> bool:
         """Tells whether anything was ever written to a table, by the moment it is read as of."""
@@ -145,7 +148,9 @@ class Catalog:
         # `merges` first: details of whatever it lists were committed before it.
         ids = pa.array([], pa.string())
         if self.exists("merges"):
-            ids = self.whole("merges").to_table(["merge_id"]).column("merge_id").combine_chunks()
+            merges = self.whole("merges")
+            with explain(self.table_uri("merges")):
+                ids = merges.to_table(["merge_id"]).column("merge_id").combine_chunks()
         return self._present.whole(table).filter(pc.field("merge_id").isin(ids))
 
     def tables(self) -> tuple[str, ...]:
@@ -188,6 +193,7 @@ class Catalog:
 
         table_spec(table)
         uri = self.table_uri(table)
+        check_table(uri)
         with explain(uri):
             try:
                 handle = DeltaTable(uri, storage_options=self._options)
@@ -198,6 +204,7 @@ class Catalog:
             check_readable(uri, handle)
             if self.at is not None:
                 travel(uri, handle, self.at)
+            check_files_inside(uri, handle)
         return handle
 
     def check_writable(self) -> None:
@@ -260,6 +267,7 @@ class Catalog:
             if self.at is not None:
                 check_files(uri, handle, files, self.at)
             dataset = handle.to_pyarrow_dataset(filesystem=files)
+            check_types(table, dataset.schema)
             stored = set(dataset.schema.names)
             newer = [f for f in table_spec(table).schema if f.name not in stored]
             if newer:

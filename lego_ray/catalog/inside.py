@@ -1,0 +1,63 @@
+"""A catalog's tables lie in it, whatever their logs say: a log may come from anyone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from lego_ray.errors import CatalogError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_HINT = "Nothing was read from there. Find out who wrote it, or restore the table from a copy."
+
+
+def check_table(uri: str) -> None:
+    """Passes a table whose directory, on disk, is in the catalog itself and not reached by a link.
+
+    Args:
+        uri: The table's; the catalog may be a link, as the user gave it.
+
+    Raises:
+        CatalogError: Otherwise.
+    """
+    if "://" not in uri:
+        for path in (Path(uri), Path(uri, "_delta_log")):
+            if path.is_symlink():
+                raise CatalogError(uri, f"{path} is a link, which leads out of the catalog", _HINT)
+
+
+def check_files_inside(uri: str, handle: DeltaTable) -> None:
+    """Passes a table all of whose files lie in its directory.
+
+    The log names them. A name may be a path with `..`, a URI, or one that links lead elsewhere from,
+    and a reader follows it.
+
+    Args:
+        uri: The table's.
+        handle: The table.
+
+    Raises:
+        CatalogError: If one is outside.
+    """
+    import pyarrow as pa
+
+    names = pa.table(handle.get_add_actions()).column("path").to_pylist()
+    for name in names:
+        plain = unquote(name)
+        if any(part in ("", ".", "..") for part in plain.split("/")) or ":" in plain.split("/")[0]:
+            raise CatalogError(uri, f"its log names a file outside it, {plain[:200]!r}", _HINT)
+        if "://" not in uri and _is_linked(uri, plain):
+            raise CatalogError(uri, f"{plain[:200]!r} in it is a link to another file", _HINT)
+
+
+def _is_linked(root: str, name: str) -> bool:
+    path = root
+    for part in name.split("/"):
+        path = f"{path}/{part}"
+        if os.path.islink(path):  # noqa: PTH114 - of each file at each opening
+            return True
+    return False
