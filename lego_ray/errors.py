@@ -11,6 +11,27 @@ Ray worker reaches the user as it was. The class carries the meaning; callers ne
 
 from __future__ import annotations
 
+import re
+
+_SECRETS = (
+    # user:password@ of a URI
+    re.compile(r"(?<=://)[^/\s\"'<>]*(?=@)"),
+    # what signs a request, in its query or as S3 repeats it in an error
+    re.compile(
+        r"(?i)(?<=[?&])(X-Amz-\w+|X-Amz-Security-Token|AWSAccessKeyId|Signature|sig|token)=[^&\s\"'<>]+"
+    ),
+    re.compile(r"(?<=<AWSAccessKeyId>)[^<]*"),
+    # keys and tokens by their form
+    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bhf_[A-Za-z0-9]{20,}\b"),
+)
+
+
+def redacted(text: str) -> str:
+    """Text without passwords, signatures, keys and tokens that can be told by their form."""
+    for pattern in _SECRETS:
+        text = pattern.sub("***", text)
+    return text
+
 
 class LegoRayError(Exception):
     """Base of the family.
@@ -25,7 +46,14 @@ class LegoRayError(Exception):
     advice = "Run the same command with --debug, and report what it shows."
     """What to do next where there is nothing better to say."""
 
+    longest: int | None = None
+    """Most characters of a problem, where those it is about may choose its length."""
+
     def __init__(self, where: str, problem: str, hint: str = "") -> None:
+        # Whatever it quotes, an error is printed, logged, recorded and pickled.
+        where, problem = redacted(where), redacted(problem)
+        if self.longest is not None and len(problem) > self.longest:
+            problem = f"{problem[: self.longest]}..."
         super().__init__(where, problem, hint)
         self.where = where
         self.problem = problem
@@ -131,6 +159,8 @@ class ShapeMismatch(LegoRayError):
 
 class AdapterRefused(LegoRayError):
     """One adapter cannot be merged; the reason is its message."""
+
+    longest = 4000
 
     advice = "Export the adapter again, or leave it out with --exclude."
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from lego_ray.cli.printing import print_json
-from lego_ray.errors import LegoRayError
+from lego_ray.cli.printing import print_json, visible
+from lego_ray.errors import LegoRayError, redacted
 
 # Set to anything but 0, it is `--debug` for every command.
 DEBUG_VARIABLE = "LEGO_RAY_DEBUG"
@@ -83,7 +83,7 @@ def told(words: Sequence[str]) -> Iterator[None]:
             _print_trace(error if cause.__traceback__ is None else cause)
         if _given(words, "--json"):
             print_json({**record, "error": said.as_json()})
-        click.echo(said.text, err=True)
+        click.echo(visible(said.text, lines=True), err=True)
         sys.exit(said.status)
 
 
@@ -100,7 +100,7 @@ def _said(error: Exception) -> _Told:
     if isinstance(error, click.ClickException):
         message = error.format_message()
         return _Told(message, name, message, "", error.exit_code)
-    message = f"{name}: {error}".rstrip(": ")
+    message = redacted(f"{name}: {error}").rstrip(": ")
     if isinstance(error, MemoryError):
         hint = "This process ran out of memory; lower --memory-budget or --workers."
     else:
@@ -121,4 +121,5 @@ def _print_trace(error: BaseException) -> None:
     found = TracebackException.from_exception(error)
     lines = list(found.format())
     last = len(list(found.format_exception_only()))
-    click.echo("".join(lines[: len(lines) - last]), err=True, nl=False)
+    text = redacted("".join(lines[: len(lines) - last]))
+    click.echo(visible(text, lines=True), err=True, nl=False)

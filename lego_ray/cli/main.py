@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import click
 
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: The words after the program's name; by default those this process was given.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name that cannot be written is no reason to fail
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with told(words):
         if left := cli.main(words, standalone_mode=False):
             sys.exit(left)

@@ -35,10 +35,28 @@ def print_fields(fields: Mapping[str, Any]) -> None:
         click.echo(f"{name.ljust(width)}  {_cell(value)}")
 
 
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text whose names may come from anyone, such that it does nothing to a terminal.
+
+    Control characters, those that turn the reading direction and halves of surrogate pairs come out as
+    escapes.
+
+    Args:
+        text: Anything.
+        lines: Whether line breaks and tabs are meant.
+    """
+    if text.isprintable():
+        return text
+    meant = "\n\t" if lines else ""
+    return "".join(
+        c if c.isprintable() or c in meant else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
     """Lists the adapters left out, each with its reason."""
     for entry in refused:
-        click.echo(f"left out  {entry['adapter']}\n          {entry['reason']}")
+        click.echo(f"left out  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
 
 
 def size(n_bytes: float) -> str:
@@ -85,4 +103,4 @@ def _cell(value: Any) -> str:
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, dict | list):
         return json.dumps(value, default=_plain)
-    return str(value)
+    return visible(str(value))

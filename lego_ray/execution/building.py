@@ -30,7 +30,8 @@ from lego_ray.planning.group_options import FLAG, group_count
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
-from lego_ray.planning.recipe_file import LibraryRecipe, parse_recipe_file
+from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
+from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import normalise_uri
 
@@ -124,7 +125,7 @@ def read_library(place: str) -> LibraryRecipe:
     """Reads a recipe file at a path or URI; see `build` for what it may raise."""
     uri = normalise_uri(place)
     folder, _, key = uri.rpartition("/")
-    data = open_store(folder or "/").read(key)
+    data = read_at_most(open_store(folder or "/"), key, 4 * MAX_CHARACTERS)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

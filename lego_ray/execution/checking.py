@@ -15,8 +15,12 @@ import pyarrow as pa
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import AccessDenied, LegoRayError, MalformedAdapter, ObjectNotFound
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, parse_manifest, weights_of
+from lego_ray.errors import LegoRayError, MalformedAdapter, StorageError, StoreUnavailable
+from lego_ray.execution.publishing.manifest import (
+    parse_manifest,
+    read_bytes,
+    weights_of,
+)
 from lego_ray.formats.identity import adapter_id_of
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.storage.base import Store
@@ -171,8 +175,10 @@ def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
     uri = row["output_uri"]
     try:
         store = open_store(uri)
-        manifest = parse_manifest(store.read(MANIFEST_KEY), uri)
-    except (ObjectNotFound, AccessDenied, MalformedAdapter) as error:
+        manifest = parse_manifest(read_bytes(store), uri)
+    except StoreUnavailable:
+        raise
+    except (StorageError, MalformedAdapter) as error:
         yield uri, _said(error)
         return
     if manifest["merge_id"] != row["merge_id"]:
@@ -207,7 +213,9 @@ def _check_file(
             wrong = size != expected["bytes"]
             return f"it has {size} bytes, the manifest says {expected['bytes']}" if wrong else ""
         data = store.read(name)
-    except (ObjectNotFound, AccessDenied) as error:
+    except StoreUnavailable:
+        raise
+    except StorageError as error:
         return _said(error)
     found = hashlib.sha256(data).hexdigest()
     if found != expected["sha256"]:

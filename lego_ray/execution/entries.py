@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from lego_ray.catalog.choosing import choose
 from lego_ray.catalog.rows import conform
-from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound
+from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound, OutputExists
 from lego_ray.execution.publishing.cataloguing import adapter_rows
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
@@ -20,6 +20,8 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
 from lego_ray.planning.scales import by_site
 from lego_ray.planning.selection import adapters_named, without
+from lego_ray.storage.links import lies_inside
+from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import join, normalise_uri
 
 Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
@@ -92,6 +94,8 @@ def plan_entries(
             planned[at].append(_planned(recipe, mine, place, memory_budget))
     merges = [each for at in sorted(planned) for each in planned[at]]
     _check_places((each.recipe.name, each.output) for each in merges)
+    if output:
+        check_inside(output, (each.output for each in merges))
     return merges, groupings
 
 
@@ -124,6 +128,23 @@ def _check_places(places: Iterable[tuple[str, str]]) -> None:
         other = taken.setdefault(place, name)
         if other != name:
             raise InvalidOption(f"merge {name}", f"it goes to {place}, and so does {other}")
+
+
+def check_inside(output: str, places: Iterable[str]) -> None:
+    """Passes places of merges that, where they are below a library's output, no link leads out of.
+
+    Raises:
+        OutputExists: Otherwise.
+    """
+    store = open_store(output)
+    for place in places:
+        inside = place.startswith(f"{store.uri}/")
+        if inside and not lies_inside(store, place[len(store.uri) + 1 :]):
+            raise OutputExists(
+                place,
+                "it is a link, or below one, to somewhere outside the library",
+                "Delete the link, or give the merge an `output:` of its own in the recipe file.",
+            )
 
 
 def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:

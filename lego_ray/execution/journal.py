@@ -10,6 +10,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lego_ray.errors import redacted
+
 LOGGER = logging.getLogger("lego_ray")
 # Without one, the standard library prints warnings on stderr by itself.
 LOGGER.addHandler(logging.NullHandler())
@@ -25,6 +27,7 @@ def note(event: str, plan: str, level: int = logging.INFO, **fields: object) -> 
         **fields: What there is to say: text and numbers.
     """
     if LOGGER.isEnabledFor(level):
+        fields = {n: redacted(v) if isinstance(v, str) else v for n, v in fields.items()}
         said = "".join(f" {name}={value}" for name, value in fields.items())
         about = {"event": event, "plan": plan, "fields": fields}
         LOGGER.log(level, "%s %s%s", event, plan[:12], said, extra=about)

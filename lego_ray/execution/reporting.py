@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import secrets
 from collections.abc import Sequence
 from os import fspath
 from pathlib import Path
@@ -37,6 +37,7 @@ from lego_ray.report.page.facts import (
     short_names,
 )
 from lego_ray.report.page.write import START, page
+from lego_ray.storage.file_errors import disk_errors
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import FileUri, normalise_uri, parse_uri
 
@@ -108,27 +109,37 @@ def _target(output: Uri) -> Path:
             "--output", f"{parsed} is no local path", "Give one, such as page.html."
         )
     target = Path(str(parsed))
+    with disk_errors(str(target)):
+        _check_target(target)
+    return target
+
+
+def _check_target(target: Path) -> None:
     if target.is_dir():
         raise InvalidOption("--output", f"{target} is a directory", f"Give {target / 'page.html'}.")
-    if target.exists():
+    if target.exists() or target.is_symlink():
         start = START.encode()
+        if not target.is_file() or target.is_symlink():
+            raise OutputExists(str(target), "it is no regular file", "Choose another --output.")
         with target.open("rb") as file:
             if file.read(len(start)) != start:
                 raise OutputExists(
                     str(target), "it is no page of this command", "Choose another --output."
                 )
-    return target
 
 
 def _replace(target: Path, data: bytes) -> None:
     """Writes the page whole, in place of one before."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with disk_errors(str(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A name nobody can guess, and nothing is ever there: a link left in its place is not followed.
+        beside = target.with_name(f".lego-ray-page-{secrets.token_hex(8)}")
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def _gather(merged: str, catalog: Uri | None, sources: Sequence[str], memory_budget: int) -> Facts:

@@ -8,7 +8,12 @@ from os import PathLike
 from typing import Any
 
 from lego_ray.errors import MalformedAdapter, ObjectNotFound
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, parse_manifest
+from lego_ray.execution.publishing.manifest import (
+    MANIFEST_KEY,
+    marker_of,
+    parse_manifest,
+    read_bytes,
+)
 from lego_ray.execution.resume.run_folder import (
     ENDING,
     FOLDER,
@@ -51,7 +56,7 @@ def status(run: str | PathLike[str]) -> dict[str, Any]:
     store = open_store(normalise_uri(run))
     found = {info.key: info for info in store.list()}
     if MANIFEST_KEY in found:
-        manifest = parse_manifest(store.read(MANIFEST_KEY), store.uri)
+        manifest = parse_manifest(read_bytes(store), store.uri)
         if marker_of(manifest) in found:
             return _published(store, manifest)
     marker = read_marker(store)

@@ -15,7 +15,7 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.comparing import Comparison, plan_comparison
 from lego_ray.planning.inventory import Inventory, keep_full_weights_of
 from lego_ray.planning.plan import Plan
-from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.recipe import recipe_from
 from lego_ray.report.comparison import errors_of
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
@@ -111,8 +111,7 @@ def _plan_of(
     manifest: dict[str, Any], sources: Sequence[str], merged: AdapterRecord, memory_budget: int
 ) -> tuple[Plan, Comparison]:
     """How to compare the merge with the sources at hand, each of which must be there."""
-    asked = {**manifest["recipe"], "exclude": tuple(manifest["recipe"]["exclude"])}
-    recipe = Recipe(**asked)
+    recipe = recipe_from(manifest["recipe"], f"merge {manifest['merge_id'][:12]}")
     found = scan_sources(sources, full_weights=recipe.full_weights).inventory
     at_hand: dict[str, list[AdapterRecord]] = {}
     for adapter in found.adapters:

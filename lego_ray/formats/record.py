@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lego_ray.errors import redacted
+
 SiteKind = Literal["linear", "embedding", "conv"]
 
 # Layouts in which one file is an adapter, known by the file's URI; in the others it is a directory.
@@ -130,7 +132,7 @@ class AdapterHeaders:
         full_weights: tuple[TensorSpan, ...] = (),
         notes: tuple[str, ...] = (),
     ) -> AdapterRecord:
-        """The record of an adapter with these headers.
+        """The record of an adapter with these headers, any credentials in its texts left out.
 
         Args:
             format: Name of the layout, as in `LAYOUTS`.
@@ -147,13 +149,13 @@ class AdapterHeaders:
             version=self.version,
             revision=self.revision,
             format=format,
-            base_model=base_model,
+            base_model=redacted(base_model),
             sites=sites,
             full_weights=full_weights,
             n_bytes=self.n_bytes,
             config=config,
-            license=self.license,
-            tags=dict(self.tags),
+            license=redacted(self.license),
+            tags={key: redacted(value) for key, value in self.tags.items()},
             notes=notes,
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import BadInput, InvalidOption, MalformedAdapter, redacted
 from lego_ray.methods.base import MergeMethod, PoolWork
 from lego_ray.methods.measure import Measure
 from lego_ray.methods.registry import method_of
@@ -84,6 +84,9 @@ class Recipe:
             raise InvalidOption("--name", problem)
         if not isinstance(self.seed, int) or not 0 <= self.seed <= LARGEST_SEED:
             raise InvalidOption("--seed", f"{self.seed!r} is not a whole number from 0 to 2^63-1")
+        if redacted(self.base_model) != self.base_model:
+            problem = f"{self.base_model} has credentials in it, which would be published"
+            raise InvalidOption("--base-model", problem, "Give the name alone.")
         if self.dtype not in DTYPES:
             raise InvalidOption("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
         mode, _, kept = self.full_weights.partition(":")
@@ -126,6 +129,27 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Every field as JSON values."""
         return {**asdict(self), "exclude": list(self.exclude)}
+
+
+def recipe_from(fields: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe that `as_json` gave these fields of.
+
+    Args:
+        fields: Parsed JSON, which may come from anyone.
+        where: What they are of, for the error.
+
+    Raises:
+        MalformedAdapter: If they make no recipe.
+    """
+    try:
+        excluded = fields.get("exclude", ())
+        if not isinstance(excluded, list | tuple) or not all(isinstance(e, str) for e in excluded):
+            raise TypeError("exclude is no list of patterns")
+        return Recipe(**{**fields, "exclude": tuple(excluded)})
+    except (BadInput, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise MalformedAdapter(
+            where, f"its recipe is none of this release's: {str(error)[:200]}", "Merge it anew."
+        ) from error
 
 
 def canonical_json(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -102,8 +103,8 @@ class FileStore:
     def read(self, key: str) -> bytes:
         """Reads one file whole."""
         path = self._path(key)
-        with disk_errors(str(path)):
-            data = path.read_bytes()
+        with disk_errors(str(path)), _opened(path) as file:
+            data = file.read()
         self._meter.add(len(data))
         return data
 
@@ -117,7 +118,7 @@ class FileStore:
             StorageError: If a range ends past the end of the file.
         """
         path = self._path(key)
-        with disk_errors(str(path)), path.open("rb", buffering=0) as file:
+        with disk_errors(str(path)), _opened(path) as file:
 
             def fetch(part: ByteRange, into: memoryview) -> None:
                 file.seek(part.start)
@@ -163,3 +164,13 @@ class FileStore:
             with contextlib.suppress(OSError):  # not empty, or not ours to remove
                 for above in path.parents[: key.count("/")]:
                     above.rmdir()
+
+
+def _opened(path: Path) -> io.FileIO:
+    """Opens a regular file, and never waits for one that is none: a pipe, a terminal, /dev/zero."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = io.FileIO(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise ObjectNotFound(str(path), "this is no regular file")
+    return file

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lego_ray.errors import StorageError
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.hub_errors import hub_errors
+from lego_ray.storage.uri import check_plain
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -21,10 +22,14 @@ BUSY = (408, 429, 500, 502, 503, 504)
 
 
 def endpoint() -> str:
-    """The Hub's address, read at each call, as huggingface_hub reads it at import only."""
+    """The Hub's address, read at each call, as huggingface_hub reads it at import only.
+
+    Raises:
+        UnsupportedUri: If it has credentials in it.
+    """
     from huggingface_hub import constants
 
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    return check_plain((os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/"))
 
 
 def hub_api() -> HfApi:

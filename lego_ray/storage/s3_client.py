@@ -7,6 +7,8 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from lego_ray.storage.uri import check_plain
+
 if TYPE_CHECKING:
     import boto3
     from mypy_boto3_s3 import S3Client
@@ -37,6 +39,7 @@ def s3_client(endpoint_url: str | None, attempts: int) -> S3Client:
 
     Raises:
         botocore.exceptions.BotoCoreError: If the configuration contradicts itself.
+        UnsupportedUri: If the server's address has credentials in it.
     """
     with _MAKING:
         return _client(endpoint_url, attempts, os.getpid(), _environment())
@@ -72,7 +75,7 @@ def _client(
 ) -> S3Client:
     from botocore.config import Config
 
-    return _session(pid, environment).client(
+    client = _session(pid, environment).client(
         "s3",
         endpoint_url=endpoint_url,
         config=Config(
@@ -84,3 +87,5 @@ def _client(
             user_agent_extra="lego-ray",
         ),
     )
+    check_plain(client.meta.endpoint_url)
+    return client

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from lego_ray.errors import UnsupportedUri
+from lego_ray.errors import UnsupportedUri, redacted
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # Revisions the Hub itself writes with slashes; any other slash in one is given as %2F.
@@ -75,9 +75,18 @@ def parse_uri(uri: str | os.PathLike[str]) -> FileUri | S3Uri | HubUri:
     text = os.fspath(uri)
     if not text or "\0" in text:
         raise UnsupportedUri(repr(text), "this is no URI", _FORMS)
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    if shown != text:
+        raise UnsupportedUri(shown, "its name is not UTF-8", "Rename it, or go by a link to it.")
     match = _SCHEME.fullmatch(text)
     if match is None:
         return _parse_path(text)
+    if redacted(text) != text:
+        raise UnsupportedUri(
+            text,
+            "it has credentials in it, which would end up in catalogs and model cards",
+            "Leave them out: they are taken from the environment, or from AWS's configuration.",
+        )
     scheme, rest = match.group(1).lower(), match.group(2)
     if scheme == "file":
         host, slash, path = rest.partition("/")
@@ -94,9 +103,29 @@ def parse_uri(uri: str | os.PathLike[str]) -> FileUri | S3Uri | HubUri:
     raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", _FORMS)
 
 
+def check_plain(endpoint: str) -> str:
+    """A server's address as it is, if there are no credentials in it.
+
+    Libraries quote it in their errors, which end up in logs.
+
+    Raises:
+        UnsupportedUri: Otherwise.
+    """
+    if redacted(endpoint) != endpoint:
+        raise UnsupportedUri(
+            endpoint,
+            "the address of a server has credentials in it",
+            "Give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in HF_TOKEN.",
+        )
+    return endpoint
+
+
 def _parse_path(text: str) -> FileUri:
     # Lexical, so that a path through a symbolic link stays the one the user gave.
-    path = os.path.normpath(Path(text).expanduser().absolute())
+    try:
+        path = os.path.normpath(Path(text).expanduser().absolute())
+    except (RuntimeError, OSError) as error:  # of a user there is not, or from nowhere
+        raise UnsupportedUri(text, f"it has no absolute path ({error})", _FORMS) from None
     return FileUri("/" + path.lstrip("/"))
 
 

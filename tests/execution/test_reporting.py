@@ -197,7 +197,7 @@ def test_the_same_merge_has_the_same_page_and_replaces_it(merged: Merged, whole:
     before = whole.read_bytes()
     write_report(merged.merged, output=whole, **merged.places("catalog", "sources"))
     assert whole.read_bytes() == before
-    assert [p.name for p in whole.parent.iterdir() if p.name.startswith(".page")] == []
+    assert [p.name for p in whole.parent.iterdir() if p.name.startswith(".lego-ray-page")] == []
 
 
 def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,17 @@ from typing import Any
 from lego_ray.catalog.ancestry import known_uris
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import MalformedAdapter, ObjectNotFound
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, parse_manifest
-from lego_ray.execution.resume.run_folder import ENDING, FOLDER, MARKER
+from lego_ray.errors import MalformedAdapter, StorageError, StoreUnavailable
+from lego_ray.execution.publishing.manifest import (
+    LARGEST,
+    MANIFEST_KEY,
+    marker_of,
+    parse_manifest,
+)
+from lego_ray.execution.resume.run_folder import ENDING, FOLDER, LARGEST_MARKER, MARKER
+from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import ObjectInfo, Store
+from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.links import lies_inside
 from lego_ray.storage.uri import join
 
@@ -237,17 +243,22 @@ def _unless_changed(store: Store, waste: Waste, manifest: dict[str, Any] | None)
 
 def _manifest(store: Store, place: Place) -> dict[str, Any] | None:
     try:
-        data = store.read(place.key(MANIFEST_KEY))
+        data = read_at_most(store, place.key(MANIFEST_KEY), LARGEST)
         return parse_manifest(data, store.uri)
-    except (MalformedAdapter, ObjectNotFound):
+    except StoreUnavailable:
+        raise
+    except (MalformedAdapter, StorageError):
         return None
 
 
 def _marker(store: Store, place: Place) -> dict[str, Any] | None:
     try:
-        marker = json.loads(store.read(place.key(MARKER)))
+        data = read_at_most(store, place.key(MARKER), LARGEST_MARKER)
+        marker = parse_object(data, MARKER)
         return {"name": str(marker["name"]), "plan": str(marker["plan"])}
-    except (ObjectNotFound, KeyError, TypeError, ValueError):
+    except StoreUnavailable:
+        raise
+    except (MalformedAdapter, StorageError, KeyError):
         return None
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from lego_ray.errors import AlreadyExists, OutputExists, StorageError
+from lego_ray.errors import AlreadyExists, MalformedAdapter, OutputExists, StorageError
 from lego_ray.execution.publishing.outcome import Outcome
 from lego_ray.execution.publishing.to_hub import (
     Change,
@@ -16,6 +15,7 @@ from lego_ray.execution.publishing.to_hub import (
     manifest_there,
 )
 from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, has_token
 
 
@@ -134,8 +134,9 @@ def _written(
 def _rank(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> int | None:
     """The adapter's, by its configuration; by the recipe if there is none."""
     try:
-        rank = json.loads(files[CONFIG_NAME])["r"] if CONFIG_NAME in files else None
-    except (ValueError, KeyError, TypeError):
+        config = parse_object(files[CONFIG_NAME], CONFIG_NAME) if CONFIG_NAME in files else {}
+        rank = config.get("r")
+    except MalformedAdapter:
         return None
     rank = manifest["recipe"].get("rank") if CONFIG_NAME not in files else rank
     return rank if isinstance(rank, int) else None

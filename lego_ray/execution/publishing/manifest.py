@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
+from lego_ray.formats.strict_json import parse_object
+from lego_ray.storage.base import Store
+from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.keys import check_key
 
 if TYPE_CHECKING:
@@ -128,6 +131,83 @@ def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
 
 
+# A thousand adapters take half a megabyte.
+LARGEST = 64 << 20
+
+
+def _of(kind: type, *, inside: type | None = None) -> Callable[[object], bool]:
+    def fits(value: object) -> bool:
+        if isinstance(value, bool) and kind is not bool:
+            return False
+        if inside is None or not isinstance(value, kind):
+            return isinstance(value, kind)
+        held = value.values() if isinstance(value, dict) else value
+        return all(isinstance(each, inside) for each in held)  # type: ignore[attr-defined]
+
+    return fits
+
+
+def _number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _optional_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _refusals(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(r, dict)
+        and all(isinstance(r.get(key), str) for key in ("adapter", "reason"))
+        and isinstance(r.get("status", ""), str)
+        for r in value
+    )
+
+
+def _parent(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        _optional_text(value.get(key)) for key in ("merge_id", "uri")
+    )
+
+
+# What may be missing, as an earlier release did not write it; where it is there, it is of a type.
+_FIELDS: Mapping[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("requested_plan", "dtype", "format", "weights", "marker"), _of(str)),
+    "base_model": _optional_text,
+    "licenses": _of(list, inside=str),
+    "license_conflicts": _of(list, inside=str),
+    "sites": _of(int),
+    "nearest_error": _number,
+    "refused": _refusals,
+    "versions": _of(dict, inside=str),
+    "version": _of(int),
+    "parent": _parent,
+    "drift": _number,
+}
+_SOURCE_FIELDS: Mapping[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("tensors_sha256", "version", "revision"), _of(str)),
+    "license": _optional_text,
+    "rank_min": _of(int),
+    "rank_max": _of(int),
+    "weight": _number,
+    "notes": _of(list, inside=str),
+}
+
+
+def _are_of_type(fields: Mapping[str, Any], types: Mapping[str, Callable[[object], bool]]) -> bool:
+    return all(fits(fields[name]) for name, fits in types.items() if name in fields)
+
+
+def read_bytes(store: Store) -> bytes:
+    """Reads a manifest's file, unless it is larger than any.
+
+    Raises:
+        ObjectNotFound: If there is none.
+        StorageError: If it is too large.
+    """
+    return read_at_most(store, MANIFEST_KEY, LARGEST)
+
+
 def _is_complete(manifest: Mapping[str, Any]) -> bool:
     """Whether all is there that readers of a manifest rely on; what they read else may be missing."""
     files, sources = manifest["files"], manifest["sources"]
@@ -135,7 +215,7 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
         isinstance(manifest["merge_id"], str)
         and isinstance(manifest["name"], str)
         and isinstance(manifest["recipe"], dict)
-        and "method" in manifest["recipe"]
+        and isinstance(manifest["recipe"]["method"], str)
         and isinstance(files, dict)
         and all(
             isinstance(f["bytes"], int) and isinstance(f["sha256"], str) for f in files.values()
@@ -149,13 +229,14 @@ def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
     """Reads a manifest.
 
     Raises:
-        MalformedAdapter: If it is not one, or of a version this release does not know.
+        MalformedAdapter: If it is not one, of a version this release does not know, or has a field of
+            another type than it must be.
     """
     try:
-        manifest = json.loads(data)
+        manifest = parse_object(data, f"{uri}/{MANIFEST_KEY}")
         known = manifest["manifest_version"] == MANIFEST_VERSION
         complete = _is_complete(manifest)
-    except (ValueError, KeyError, TypeError):
+    except (MalformedAdapter, KeyError, TypeError):
         known = complete = False
     if not (known and complete):
         raise MalformedAdapter(
@@ -163,7 +244,21 @@ def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
             f"this is no lego-ray manifest of version {MANIFEST_VERSION}",
             "Merge again to another output.",
         )
-    return dict(manifest)
+    sources: Any = manifest["sources"]
+    typed = _are_of_type(manifest, _FIELDS)
+    if not (typed and all(_are_of_type(source, _SOURCE_FIELDS) for source in sources)):
+        raise MalformedAdapter(
+            f"{uri}/{MANIFEST_KEY}",
+            "some of its fields are of other types than lego-ray writes",
+            "Merge again to another output.",
+        )
+    recipe: Any = manifest["recipe"]
+    return {
+        "sites": 0,
+        "refused": [],
+        **manifest,
+        "recipe": {"rank": None, **recipe},
+    }
 
 
 def listed_files(manifest: Mapping[str, Any], uri: str) -> dict[str, str]:

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, parse_manifest
+from lego_ray.execution.publishing.manifest import (
+    MANIFEST_KEY,
+    marker_of,
+    parse_manifest,
+    read_bytes,
+)
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.storage.base import Store
 
@@ -35,7 +40,7 @@ def published_manifest(
                 f"Choose another {option}; outputs are never overwritten.",
             )
         return None
-    manifest = parse_manifest(store.read(MANIFEST_KEY), store.uri)
+    manifest = parse_manifest(read_bytes(store), store.uri)
     if digest not in (manifest["merge_id"], manifest.get("requested_plan")):
         raise OutputExists(
             store.uri,

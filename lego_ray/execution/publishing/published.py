@@ -12,6 +12,7 @@ from lego_ray.execution.publishing.manifest import (
     listed_files,
     marker_of,
     parse_manifest,
+    read_bytes,
 )
 from lego_ray.storage.base import Store
 
@@ -27,7 +28,7 @@ def read_manifest(store: Store) -> tuple[dict[str, Any], bytes]:
         MalformedAdapter: If it is not one, or of another version.
     """
     try:
-        data = store.read(MANIFEST_KEY)
+        data = read_bytes(store)
     except ObjectNotFound as error:
         raise ObjectNotFound(
             store.uri,

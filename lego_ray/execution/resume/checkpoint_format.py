@@ -138,7 +138,14 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
         if _seal(metadata[TEXT], arrays) != metadata[_SEAL]:
             raise UnreadableCheckpoint("its sha256 is not the one it gives")
         return _checkpoint(about, arrays, sites)
-    except (errors.MalformedAdapter, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (
+        errors.MalformedAdapter,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         problem = error.problem if isinstance(error, errors.LegoRayError) else repr(error)
         raise UnreadableCheckpoint(problem) from error
 

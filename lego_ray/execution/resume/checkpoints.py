@@ -29,11 +29,13 @@ from lego_ray.execution.resume.run_folder import (
     FOLDER,
     MARKER,
     UnreadableCheckpoint,
+    check_folder,
     folder_uri,
     read_marker,
 )
 from lego_ray.execution.task import GroupResult
 from lego_ray.storage.base import Store
+from lego_ray.storage.links import lies_inside
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -75,8 +77,9 @@ class Checkpoints:
         """Says whether an unfinished run of the same plan is there.
 
         Raises:
-            OutputExists: If there is one of another plan.
+            OutputExists: If there is one of another plan, or its folder is a link to elsewhere.
         """
+        check_folder(self._store)
         marker = read_marker(self._store)
         if marker and marker["plan"] != self._plan.digest:
             raise OutputExists(
@@ -144,7 +147,8 @@ class Checkpoints:
             except UnreadableCheckpoint as error:
                 where = f"{self._store.uri}/{key}"
                 journal.note("checkpoint unreadable", plan.digest, WARNING, file=where, why=error)
-                self._store.delete(key)
+                if lies_inside(self._store, key):
+                    self._store.delete(key)
                 return None
 
         with ThreadPoolExecutor(max_workers=THREADS) as threads:
@@ -173,9 +177,10 @@ class Checkpoints:
         self._empty = False
 
     def clear(self) -> None:
-        """Deletes everything that was kept, as far as the store lets it."""
+        """Deletes everything that was kept, as far as the store lets it; nothing links lead to."""
         with contextlib.suppress(StorageError):
-            keys = [info.key for info in self._store.list(FOLDER)]
+            found = [info.key for info in self._store.list(FOLDER)]
+            keys = [key for key in found if lies_inside(self._store, key)]
             with ThreadPoolExecutor(max_workers=THREADS) as threads:
                 list(threads.map(self._store.delete, (key for key in keys if key != MARKER)))
             # Last, so that what is left of a plan is never left to another.

@@ -20,7 +20,7 @@ from lego_ray.errors import (
 from lego_ray.execution.publishing.manifest import marker_of
 from lego_ray.execution.publishing.published import read_manifest
 from lego_ray.execution.running_sums import STATE_KEY, State, decode_state
-from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.recipe import Recipe, recipe_from
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import join, normalise_uri
@@ -53,7 +53,7 @@ class MergedBefore:
     def recipe(self, **changes: Any) -> Recipe:
         """The recipe of its next version."""
         asked = {**self.manifest["recipe"], "parent": self.manifest["merge_id"], **changes}
-        return Recipe(**{**asked, "exclude": tuple(asked["exclude"])})
+        return recipe_from(asked, self.store.uri)
 
     def told(self) -> dict[str, Any]:
         """What the next version's manifest says of it."""
