@@ -143,5 +143,5 @@ def adapter_places(catalog: Catalog) -> tuple[str, ...]:
         raise CatalogNotFound(
             catalog.uri, "it lists no adapters", "Run `lego-ray scan` first, or name sources."
         )
-    rows = catalog.dataset(_TABLE).to_table(columns=["uri", "status"]).to_pylist()
+    rows = catalog.read(_TABLE, ["uri", "status"]).to_pylist()
     return tuple(sorted({row["uri"] for row in rows if row["status"] == "ok"}))

@@ -99,13 +99,12 @@ def rank_sources(
         raise InvalidOption("--rank", f"there is no rank {rank}; they are 0 to {most - 1}")
     rows: list[dict[str, Any]] = []
     if catalog.exists("msus"):
-        msus = catalog.dataset("msus")
         if site is not None:
             wanted &= pc.field("site") == site
         if rank is not None:
             wanted &= pc.field("cluster") == rank
         names = ["site", "cluster", "adapter_id", "rank_index", "weight", "distance"]
-        rows = msus.to_table(columns=names, filter=wanted).to_pylist()
+        rows = catalog.read("msus", names, wanted).to_pylist()
     if not rows:
         raise InvalidOption(
             merge,
@@ -150,9 +149,8 @@ def shares(
     wanted = pc.field("merge_id").isin(pa.array(merge_ids, pa.string()))
     if adapter_ids is not None:
         wanted &= pc.field("adapter_id").isin(pa.array(adapter_ids, pa.string()))
-    msus = catalog.dataset("msus").to_table(
-        columns=["merge_id", "site", "adapter_id", "cluster", "weight"], filter=wanted
-    )
+    columns = ["merge_id", "site", "adapter_id", "cluster", "weight"]
+    msus = catalog.read("msus", columns, wanted)
     pair = ["merge_id", "adapter_id"]
     by_cluster = msus.group_by([*pair, "site", "cluster"], use_threads=False).aggregate(
         [([], "count_all"), ("weight", "sum")]
@@ -210,7 +208,7 @@ def _ranks(catalog: Catalog, wanted: pc.Expression) -> dict[str, int]:
     """Merged rank of each site."""
     if not catalog.exists("merge_sites"):
         return {}
-    sites = catalog.dataset("merge_sites").to_table(columns=["site", "rank"], filter=wanted)
+    sites = catalog.read("merge_sites", ["site", "rank"], wanted)
     return {row["site"]: row["rank"] for row in sites.to_pylist()}
 
 

@@ -40,6 +40,8 @@ def choose(adapters: pa.Table, where: str) -> list[int]:
     """
     import duckdb
 
+    if not where.isascii() and where.encode("utf-8", "replace").decode() != where:
+        raise QueryError("where", "it is no text that UTF-8 can write", "Type it anew.")
     keys = _keys(adapters)
     asked = where.casefold()
     # A struct of all keys would have a cell for every adapter and every key of any of them.
@@ -58,8 +60,6 @@ def choose(adapters: pa.Table, where: str) -> list[int]:
             rows = connection.table("adapters").filter(duckdb.SQLExpression(where))
             with _interrupting(connection):
                 found = rows.project("position").order("position").to_arrow_table()
-        except UnicodeError:
-            raise QueryError("where", "it is no text that UTF-8 can write") from None
         except duckdb.Error as error:
             there = f"Columns: {', '.join(sorted(columns.keys() - {'position'}))}. "
             more = ", ..." if len(keys) > TAGS_LISTED else ""

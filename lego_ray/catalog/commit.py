@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from lego_ray.catalog.changes import Change
 from lego_ray.catalog.location import translate
 from lego_ray.errors import CatalogError, StoreUnavailable
@@ -57,7 +59,7 @@ def commit(
                 raise CatalogError(
                     uri, f"{conflicts} commits lost to other writers", "Run again."
                 ) from error
-        except (DeltaError, OSError, StoreUnavailable) as error:
+        except (DeltaError, OSError, StoreUnavailable, pa.ArrowException) as error:
             failures += 1
             # Opening and looking at the table say already what their failures mean.
             meaning = error if isinstance(error, StoreUnavailable) else translate(uri, error)

@@ -55,7 +55,7 @@ def flow(catalog: Catalog, merge_id: str) -> Flow | None:
     if not catalog.exists("msus"):
         return None
     columns = ["site", "cluster", "adapter_id"]
-    msus = catalog.dataset("msus").to_table(columns, filter=pc.field("merge_id") == merge_id)
+    msus = catalog.read("msus", columns, pc.field("merge_id") == merge_id)
     if not msus.num_rows:
         return None
     with closed_connection({"msus": msus}) as connection:

@@ -47,7 +47,7 @@ def group_of_merge(catalog: Catalog, merge_id: str) -> pa.Table:
     if not catalog.exists(_TABLE):
         return TABLES[_TABLE].schema.empty_table()
     wanted = pc.field("merge_id") == merge_id
-    found = catalog.dataset(_TABLE).to_table(filter=wanted)
+    found = catalog.read(_TABLE, where=wanted)
     return found.sort_by(
         [("grouping_id", "ascending"), ("similarity", "descending"), ("uri", "ascending")]
     )

@@ -72,7 +72,7 @@ def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetai
     groups = group_of_merge(catalog, row["merge_id"])
     if not catalog.exists("merge_sites"):
         return MergeDetail(row, TABLES["merge_sites"].schema.empty_table(), groups)
-    sites = catalog.dataset("merge_sites").to_table(filter=pc.field("merge_id") == row["merge_id"])
+    sites = catalog.read("merge_sites", where=pc.field("merge_id") == row["merge_id"])
     return MergeDetail(row, sites.sort_by("site"), groups)
 
 

@@ -98,12 +98,17 @@ class Catalog:
 
         commit(lambda: self.open_or_create(table), change, self.table_uri(table))
 
-    def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Reads a table into memory, or some of its columns; see `dataset` for what is in it.
+    def read(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        where: pc.Expression | None = None,
+    ) -> pa.Table:
+        """Reads a table into memory, or some of its columns and rows; see `dataset` for what is in it.
 
         Raises:
             CatalogNotFound: If there is no such table yet.
-            CatalogError: If a column is not in it.
+            CatalogError: If a column is not in it, or what is stored is damaged or of no such table.
         """
         dataset = self.dataset(table)
         unknown = set(columns or ()) - set(dataset.schema.names)
@@ -114,7 +119,8 @@ class Catalog:
                 f"Its columns are {', '.join(dataset.schema.names)}.",
             )
         with explain(self.table_uri(table)):
-            found = dataset.to_table(columns=None if columns is None else list(columns))
+            chosen = None if columns is None else list(columns)
+            found = dataset.to_table(columns=chosen, filter=where)
         check_whole(table, found)
         return found
 

@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from lego_ray.catalog.history import list_merges
+from lego_ray.catalog.location import explain
 from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.rows import check_whole
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError, MalformedAdapter, StorageError, StoreUnavailable
 from lego_ray.execution.publishing.manifest import (
@@ -197,7 +199,7 @@ def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
         if problem:
             yield f"{uri}/{name}", problem
     own = row["output_adapter_id"]
-    if own and len(files) == len(manifest["files"]):
+    if own and len(files) == len(manifest["files"]) and weights_of(manifest) in files:
         found = adapter_id_of(files.get(CONFIG_NAME), files[weights_of(manifest)])
         if found != own:
             yield uri, f"its adapter_id is {found[:12]}, the catalog says {own[:12]}"
@@ -229,15 +231,18 @@ def _read_details(catalog: Catalog) -> dict[str, _Details]:
     found: dict[str, _Details] = {}
     if catalog.exists("merge_sites"):
         columns = ["merge_id", "site", "n_msus", "rank"]
-        for row in catalog.whole("merge_sites").to_table(columns=columns).to_pylist():
+        with explain(catalog.table_uri("merge_sites")):
+            rows = catalog.whole("merge_sites").to_table(columns=columns)
+        check_whole("merge_sites", rows)
+        for row in rows.to_pylist():
             details = found.setdefault(row["merge_id"], _Details())
             details.sites += 1
             details.pools[row["site"]] = row["n_msus"]
             details.ranks[row["site"]] = row["rank"]
     if catalog.exists("msus"):
         keys = ["merge_id", "site", "adapter_id"]
-        for batch in catalog.whole("msus").to_batches(columns=[*keys, "cluster"]):
-            groups = pa.Table.from_batches([batch]).group_by(keys, use_threads=False)
+        for part in _parts(catalog, "msus", [*keys, "cluster"]):
+            groups = part.group_by(keys, use_threads=False)
             for row in groups.aggregate([([], "count_all"), ("cluster", "max")]).to_pylist():
                 details = found.setdefault(row["merge_id"], _Details())
                 site = row["site"]
@@ -245,6 +250,14 @@ def _read_details(catalog: Catalog) -> dict[str, _Details]:
                 details.highest[site] = max(details.highest.get(site, 0), row["cluster_max"])
                 details.adapters.add(row["adapter_id"])
     return found
+
+
+def _parts(catalog: Catalog, table: str, columns: list[str]) -> Iterator[pa.Table]:
+    with explain(catalog.table_uri(table)):
+        for batch in catalog.whole(table).to_batches(columns=columns):
+            part = pa.Table.from_batches([batch])
+            check_whole(table, part)
+            yield part
 
 
 def _read_groups(catalog: Catalog) -> dict[str, dict[str, list[str]]]:

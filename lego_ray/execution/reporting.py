@@ -191,11 +191,11 @@ def _recorded(
     sites = {
         row["site"]: SiteFacts(
             row["site"],
-            error=row["relative_error"],
-            norm_ratio=row["norm_ratio"],
+            error=_finite(row["relative_error"]),
+            norm_ratio=_finite(row["norm_ratio"]),
             n_msus=row["n_msus"],
             rank=row["rank"],
-            inertia=row["inertia"],
+            inertia=_finite(row["inertia"]),
         )
         for row in detail.sites.to_pylist()
     }
@@ -217,6 +217,11 @@ def _recorded(
         if adapter_id in places_of
     ]
     return Recorded(detail.merge, clusters, reaches), sites
+
+
+def _finite(value: float | None) -> float | None:
+    """A figure of a row; none for one that is no number, which cannot be drawn."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _compared(

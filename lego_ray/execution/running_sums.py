@@ -192,7 +192,14 @@ def decode_state(data: bytes, uri: str) -> State:
                 for number, each in enumerate(about["sites"])
             ),
         )
-    except (LegoRayError, KeyError, TypeError, ValueError) as error:
+    except (
+        LegoRayError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise MalformedAdapter(
             uri,
             f"these are no running sums of version {STATE_VERSION}: {error}",

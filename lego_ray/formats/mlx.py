@@ -5,6 +5,7 @@ Module paths are those of the Hugging Face model, so a merge of such adapters is
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -96,11 +97,14 @@ def check_config(fields: Mapping[str, object], where: str) -> None:
 def _scale(fields: Mapping[str, object], where: str) -> float:
     parameters = fields.get("lora_parameters")
     scale = parameters.get("scale") if isinstance(parameters, dict) else None
-    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
-    if not is_number or not math.isfinite(scale) or scale == 0:  # type: ignore[arg-type]
+    value = math.nan
+    if isinstance(scale, int | float) and not isinstance(scale, bool):
+        with contextlib.suppress(OverflowError):  # a whole number may have any number of digits
+            value = float(scale)
+    if not math.isfinite(value) or value == 0:
         problem = f"lora_parameters gives scale {scale!r}, expected a finite number other than 0"
         raise MalformedAdapter(where, problem, "Write the scale of training into the file.")
-    return float(scale)  # type: ignore[arg-type]
+    return value
 
 
 def _check_not_experts(each: Pair, where: str) -> None:

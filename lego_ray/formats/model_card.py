@@ -53,7 +53,7 @@ def _licence(value: object, other: object) -> str:
 
 
 def _front_matter(data: bytes) -> Mapping[object, object]:
-    import yaml  # type: ignore[import-untyped,unused-ignore]
+    from lego_ray.formats.strict_yaml import YamlFault, load_words
 
     text = data[:MAX_FRONT_MATTER].decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
     if not text.startswith("---\n"):
@@ -63,8 +63,8 @@ def _front_matter(data: bytes) -> Mapping[object, object]:
         return {}
     try:
         # Every scalar stays a string: `license: no` is a text, and nothing is ever constructed.
-        loaded = yaml.load(body, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        loaded = load_words(body)
+    except YamlFault:
         return {}
     return loaded if isinstance(loaded, dict) else {}
 

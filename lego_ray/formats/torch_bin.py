@@ -123,7 +123,15 @@ def _record(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
         raise MalformedAdapter(where, problem, _RESAVE)
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        OSError,
+        RuntimeError,  # it is encrypted
+        ValueError,
+        NotImplementedError,
+        struct.error,
+    ) as error:
         raise MalformedAdapter(where, f"its record {name} is unreadable ({error})") from None
 
 

@@ -126,10 +126,18 @@ class Checkpoints:
             "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "catalog": catalog,
         }
-        try:
-            self._store.create(MARKER, (json.dumps(marker, indent=1) + "\n").encode())
-        except AlreadyExists:
-            self.check()
+        for _ in range(2):  # another run of this plan may end in between, and take its marker along
+            try:
+                self._store.create(MARKER, (json.dumps(marker, indent=1) + "\n").encode())
+                return
+            except AlreadyExists:
+                if self.check():
+                    return
+        raise OutputExists(
+            self._store.uri,
+            f"its {MARKER} is no regular file",
+            f"Choose another --output, or delete {folder_uri(self._store)}.",
+        )
 
     def load(self, plan: Plan) -> Kept:
         """Reads what is done of a plan: the one asked for, or one made of it without bad adapters.
@@ -172,6 +180,12 @@ class Checkpoints:
         # Named after its sites, because another run may have cut its tasks in another way.
         name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
         key = f"{FOLDER}{plan.digest}/{result.index:05d}-{name}{ENDING}"
+        if not lies_inside(self._store, key):
+            raise OutputExists(
+                self._store.uri,
+                f"{FOLDER}{plan.digest[:12]}... in it is a link to somewhere else",
+                f"Delete the link in {folder_uri(self._store)}, or choose another --output.",
+            )
         with contextlib.suppress(AlreadyExists):  # another run of this plan did the same
             self._store.create(key, data)
         self._empty = False
