@@ -22,7 +22,7 @@ from lego_ray.execution.resume.run_folder import (
     parse_text,
     read_marker,
 )
-from lego_ray.execution.updating.state import decode_state
+from lego_ray.execution.running_sums import decode_state
 from lego_ray.formats.identity import adapter_id
 from lego_ray.formats.model_card import parse_card
 from lego_ray.formats.reading import is_adapter, read_adapter
