@@ -18,7 +18,14 @@ from typing import Any
 
 from jobs.fixture_packages import DEFAULT_CACHE
 from jobs.quality import page
-from jobs.quality.candidates import AS_THEY_COME, CANDIDATES, PAPER, PRUNED, SHORT_LIST
+from jobs.quality.candidates import (
+    AS_THEY_COME,
+    AS_THEY_COME_THERE,
+    CANDIDATES,
+    PAPER,
+    PRUNED,
+    SHORT_LIST,
+)
 from jobs.quality.classifier import Classifier
 from jobs.quality.evaluations import Evaluations
 from jobs.quality.language import KINDS, Reader, train_language_zoo
@@ -65,22 +72,26 @@ def classification(folder: Path, cache: Path, workers: int) -> dict[str, Any]:
         evaluations.close()
 
 
-def language(folder: Path, cache: Path, workers: int) -> Records:
-    """The section on SmolLM2."""
+def language(folder: Path, cache: Path, workers: int) -> dict[str, Records]:
+    """The sections on SmolLM2."""
     train_language_zoo(folder, cache, workers)
     evaluations = Evaluations(Reader, folder, cache, workers)
     study = Study(folder, evaluations, LANGUAGE_ROWS)
     zoos = [LANGUAGE_ZOO]
     try:
         found = tune(study, SHORT_LIST, zoos, RANK, zoos)
-        records = bounds(study, zoos) + measured(study, found, zoos, PAPER.label)
+        sections = {
+            "language": bounds(study, zoos) + measured(study, found, zoos, PAPER.label),
+            "language_as_they_come": as_it_is(study, AS_THEY_COME_THERE, zoos, RANK, PAPER.label),
+        }
     finally:
         evaluations.close()
-    for record in records:
-        record["perplexity"] = {
-            kind: round(math.exp(-record["by_task"][kind]), 3) for kind in KINDS
-        }
-    return records
+    for records in sections.values():
+        for record in records:
+            record["perplexity"] = {
+                kind: round(math.exp(-record["by_task"][kind]), 3) for kind in KINDS
+            }
+    return sections
 
 
 def main() -> None:
@@ -101,7 +112,7 @@ def main() -> None:
             "test_rows": ROWS["test"],
         },
         **classification(given.folder, given.cache, given.workers),
-        "language": language(given.folder, given.cache, given.workers),
+        **language(given.folder, given.cache, given.workers),
     }
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "quality.json").write_text(json.dumps(results, indent=1) + "\n")

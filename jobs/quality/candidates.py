@@ -84,6 +84,22 @@ AS_THEY_COME = (
     *_presets("core_space, TIES", "core_space", {}, (1, 1.4, 2)),
 )
 
+# Those compared on SmolLM2 too, where evaluations take long.
+AS_THEY_COME_THERE = tuple(
+    c
+    for c in AS_THEY_COME
+    if c.label
+    in (
+        PAPER.label,
+        "lego, 1 x source-norm",
+        "lego, SVD basis, rank-one, 1 x source-norm",
+        "svd, 1 x source-norm",
+        "iso, 1 x source-norm",
+        "iso, 2 x source-norm",
+        "core_space, TIES, 1 x source-norm",
+    )
+)
+
 # Of one adapter there is nothing to agree on: what is left of a method is how it drops ranks.
 PRUNED = (
     PAPER,

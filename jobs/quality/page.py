@@ -76,6 +76,11 @@ def markdown(results: Results) -> str:
             "## SmolLM2-135M: perplexity on held-out text (lower is better), scale tuned",
             _language(results["language"]),
         ]
+    if results.get("language_as_they_come"):
+        parts += [
+            "## SmolLM2-135M, as they come; the scale is that of the rule, in units of the sources",
+            _language(results["language_as_they_come"]),
+        ]
     parts += [
         "## Published, for comparison",
         "Other bases and tasks (CLIP ViT-B/32, eight image tasks, per cent of each task's own "
@@ -193,11 +198,18 @@ def _language(records: Sequence[Results]) -> str:
                 r["label"],
                 f"{r['mean']:.3f} ± {r['error']:.3f}",
                 *(f"{r['perplexity'][kind]:.1f}" for kind in kinds),
-                f"{r['scale']:g}" if "scale" in r else "",
+                _scale(r.get("scale")),
             )
             for r in records
         ],
     )
+
+
+def _scale(scale: float | Sequence[float] | None) -> str:
+    """One scale, or that of the one zoo."""
+    if scale is None:
+        return ""
+    return f"{scale if isinstance(scale, int | float) else scale[0]:g}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

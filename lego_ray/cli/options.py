@@ -29,7 +29,7 @@ METHODS = (
     "knots",
     "ctm",
 )
-PRESETS = ("paper", "core-space", "iso")
+PRESETS = ("paper", "core-space", "iso", "rank-one")
 DTYPES = ("majority", "F32", "BF16", "F16")
 SCALE_RULES = ("source-norm", "sum-fit")
 RUNNERS = ("ray", "inline")
@@ -162,8 +162,9 @@ recipe = all_of(
     click.option(
         "--preset",
         type=OneOf(PRESETS),
-        help="Settles method, options and output scale. paper: LoRA-LEGO as published. core-space, iso: "
-        "what kept most of real tasks.",
+        help="Settles method, options and output scale. paper: LoRA-LEGO as published, the default. "
+        "iso, core-space: what kept most of real tasks. rank-one: the most of it that tells where each "
+        "rank went.",
     ),
     click.option(
         "--method",
@@ -209,7 +210,7 @@ recipe = all_of(
         help="Factor on the merged update, whatever the method. source-norm: each module as long as "
         "its sources' updates, in root mean square. sum-fit: as near to their sum as a factor brings "
         "it. Either may be multiplied: sum-fit*0.5. "
-        "[default: source-norm for lego without --output-reweight, else 1]",
+        "[default: 1]",
     ),
     click.option(
         "--site-scale",

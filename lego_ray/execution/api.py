@@ -252,8 +252,8 @@ def merge(
             `compact`.
         name: Its name in the catalog and model card; by default the last part of `output`.
         preset: A name from `methods.presets` that settles method, options and output scale: `paper` is
-            LoRA-LEGO as published; `core-space` and `iso` kept most of real tasks. What it settles may
-            not be given otherwise beside it.
+            LoRA-LEGO as published; `iso` and `core-space` kept most of real tasks, `rank-one` most of
+            what tells where each MSU went. What it settles may not be given otherwise beside it.
         method: Merge method; None for the preset's, else `lego`.
         catalog: Where its catalog is; made if there is none. None for no catalog.
         seed: Fixes everything random.
@@ -268,10 +268,9 @@ def merge(
         weights: Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant,
             and one of weight 0 is left out.
         output_scale: Factor on the merged update, after all that the method does; None for the
-            preset's, or `source-norm` for `lego` without `output_reweight`, else 1. Or a rule that
-            gives each site its own: `source-norm`, as long as the root mean square of its sources'
-            updates; `sum-fit`, as near to their sum as a factor brings it. A rule may be multiplied:
-            `sum-fit*0.5`.
+            preset's, else 1. Or a rule that gives each site its own: `source-norm`, as long as the root
+            mean square of its sources' updates; `sum-fit`, as near to their sum as a factor brings it. A
+            rule may be multiplied: `sum-fit*0.5`.
         site_scales: Factor besides on the merged update of sites, by name, last parts of it or glob
             pattern: `{"q_proj": 0.5, "layers.0.*": 2}`.
         runner: `ray`, or `inline` for this process; or a runner, which is stopped

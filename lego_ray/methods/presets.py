@@ -42,25 +42,13 @@ PRESETS: Mapping[str, Preset] = {
             "output_reweight": "source-rank",
         },
     ),
-    # Those that kept most on validation in `jobs/results/quality.md`. Neither gives a lone adapter back
-    # as it was.
-    "core-space": Preset("core_space", {"inner": "ties"}, "source-norm*2"),
+    # What kept most of real tasks without data, on both bases of `jobs/results/quality.md`.
+    "core-space": Preset("core_space", {"inner": "ties"}, "source-norm"),
     "iso": Preset("iso", {}, "source-norm*2"),
+    # The most that a method keeps which gives a lone adapter back and tells where each MSU went.
+    "rank-one": Preset("lego", {"distance": "rank-one", "basis": "svd"}, "source-norm"),
 }
 DEFAULT_METHOD = "lego"
-# A mean of clusters is short; as long as one source it keeps more, and a lone adapter stays itself
-# (`as they come` in `jobs/results/quality.md`).
-LEGO_SCALE = "source-norm"
-
-
-def default_scale(method: str, options: Mapping[str, Any]) -> float | str:
-    """Output scale where none is given: 1, but for `lego` unless its own reweighting is given.
-
-    Args:
-        method: Name of the method.
-        options: Those of its options that were given.
-    """
-    return LEGO_SCALE if method == "lego" and "output_reweight" not in options else 1.0
 
 
 def how_to_merge(
@@ -84,10 +72,11 @@ def how_to_merge(
         InvalidOption: If there is no such preset, or it settles what was given otherwise.
     """
     if preset is None:
-        method = method or DEFAULT_METHOD
-        if output_scale is None:
-            output_scale = default_scale(method, options)
-        return {"method": method, "options": dict(options), "output_scale": output_scale}
+        return {
+            "method": method or DEFAULT_METHOD,
+            "options": dict(options),
+            "output_scale": 1.0 if output_scale is None else output_scale,
+        }
     if preset not in PRESETS:
         raise InvalidOption("--preset", f"{preset!r} is not one of {', '.join(PRESETS)}")
     found = PRESETS[preset]

@@ -35,29 +35,14 @@ def test_the_paper_is_what_lego_does_untold() -> None:
 def test_a_merge_by_preset_is_the_merge_written_out(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", 2)
     named = lego_ray.plan(zoo, rank=2, preset="paper", n_init=3)
-    written = lego_ray.plan(zoo, rank=2, method="lego", output_scale=1, n_init=3)
-    assert named.digest == written.digest
+    assert named.digest == lego_ray.plan(zoo, rank=2, n_init=3).digest
+    written = lego_ray.plan(zoo, rank=2, method="iso", output_scale="source-norm*2")
+    assert lego_ray.plan(zoo, rank=2, preset="iso").digest == written.digest
     assert named.recipe.options["n_init"] == 3
 
 
 def test_what_a_preset_settles_may_be_said_again() -> None:
     assert how_to_merge("paper", "lego", {"balance": False}, 1.0)["method"] == "lego"
-
-
-@pytest.mark.parametrize(
-    ("method", "options", "scale"),
-    [
-        (None, {}, "source-norm"),
-        ("lego", {"n_init": 3}, "source-norm"),
-        ("lego", {"output_reweight": "none"}, 1.0),
-        ("svd", {}, 1.0),
-    ],
-)
-def test_lego_is_as_long_as_its_sources_unless_its_output_is_reweighted(
-    method: str | None, options: dict[str, object], scale: float | str
-) -> None:
-    assert how_to_merge(None, method, options, None)["output_scale"] == scale
-    assert how_to_merge(None, method, options, 0.5)["output_scale"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -95,8 +80,7 @@ def entry(defaults: str, merge: str) -> tuple[str, float | str, object]:
 @pytest.mark.parametrize(
     ("defaults", "merge", "wanted"),
     [
-        ("seed: 1", "seed: 2", ("lego", "source-norm", 10)),
-        ("seed: 1", "options: {output_reweight: pool}", ("lego", 1.0, 10)),
+        ("seed: 1", "seed: 2", ("lego", 1.0, 10)),
         ("preset: paper", "options: {n_init: 3}", ("lego", 1.0, 3)),
         ("method: svd, output_scale: 2", "preset: paper", ("lego", 1.0, 10)),
         ("preset: paper", "method: svd, output_scale: 2", ("svd", 2.0, None)),

@@ -82,7 +82,7 @@ def test_names_that_mean_harm_are_shown_and_mean_nothing(plan: Plan) -> None:
     rows = sum(t.type == "tr_open" for t in tokens)
     cells = sum(t.type in ("td_open", "th_open") for t in tokens)
     assert rows > 2 * len(HOSTILE) - 1
-    assert cells == 2 * (8 + len(plan.recipe.options)) + 5 * (1 + len(HOSTILE)) + 5 * 5
+    assert cells == 2 * (7 + len(plan.recipe.options)) + 5 * (1 + len(HOSTILE)) + 5 * 5
     assert card_errors(card) == []
 
 
