@@ -75,6 +75,10 @@ def check_types(table: str, stored: pa.Schema) -> None:
 def check_whole(table: str, rows: pa.Table) -> None:
     """Passes rows without nulls where there may be none.
 
+    Args:
+        table: Name of the table they are of.
+        rows: Rows, some or all of its columns.
+
     Raises:
         CatalogError: Otherwise.
     """
