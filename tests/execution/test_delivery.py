@@ -93,7 +93,17 @@ def test_what_is_there_is_left_alone(dry_run: bool, place: Path, tmp_path: Path)
     changed = copy_of(place, tmp_path / "changed")
     (changed / "README.md").write_text("# Ours")
     (tmp_path / "run" / ".lego-ray").mkdir(parents=True)
-    marker = {"checkpoint_version": 1, "plan": "0" * 64}
+    marker = {
+        "checkpoint_version": 1,
+        "plan": "0" * 64,
+        "name": "m",
+        "method": "lego",
+        "rank": 4,
+        "adapters": 2,
+        "sites": 1,
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "catalog": None,
+    }
     (tmp_path / "run" / ".lego-ray" / "run.json").write_text(json.dumps(marker))
     before = files_of(tmp_path)
     for merged, to, says in (

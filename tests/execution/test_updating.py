@@ -196,9 +196,10 @@ def test_it_is_the_method_on_the_fits_centroids(tmp_path: Path) -> None:
     assert record["drift"] == pytest.approx(told["inertia"] / told["expected"] - 1)
 
 
-def test_a_version_is_as_long_as_its_sources(zoo: Path, merged: Path, new: Path) -> None:
-    """Lego's scale unless told otherwise, `source-norm`, of the adapters that are in."""
-    record = update(merged, add=new, remove="higher")
+def test_a_version_is_as_long_as_its_sources(zoo: Path, new: Path, tmp_path: Path) -> None:
+    """The rule `source-norm` is of the adapters that are in."""
+    merge(zoo, tmp_path / "m", output_scale="source-norm")
+    record = update(tmp_path / "m", add=new, remove="higher")
     sources = [update_of(zoo / name) for name in NAMES if name != "higher"] + [update_of(new)]
     for site, found in update_of(Path(record["output"])).items():
         wanted = [np.square(each[site]).sum() for each in sources if site in each]
