@@ -20,9 +20,6 @@ from tests.docs.pages import (
     parse,
     text_of,
 )
-from tests.execution.conftest import local_ray
-
-__all__ = ["local_ray"]
 
 # Pages whose Python leaves the runner to its default; the others say `runner="inline"`.
 ON_RAY = ["README.md"]

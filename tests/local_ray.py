@@ -14,7 +14,6 @@ def local_ray() -> Iterator[None]:
     importlib.import_module("lego_ray.execution.on_ray.session")  # sets what Ray reads on import
     import ray
 
-    ray.shutdown()  # a command that failed in this process has left its own to the process's end
     ray.init(
         address="local",
         num_cpus=2,
