@@ -11,9 +11,17 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, ratio, size
+from lego_ray.cli.printing import (
+    count,
+    print_json,
+    print_refused,
+    print_table,
+    print_warnings,
+    ratio,
+)
 from lego_ray.cli.running import starting
 from lego_ray.cli.values import NumberOrAuto, Place
+from lego_ray.report.amounts import size
 
 
 @command()
@@ -69,9 +77,7 @@ def build(as_json: bool, log: str, **given: Any) -> None:
     if as_json:
         print_json(record)
         return
-    for merge in record["merges"]:
-        for warning in merge["warnings"]:
-            click.echo(f"warning   {merge['name']}: {warning}")
+    print_warnings(record["merges"])
     print_refused(record["refused"])
     print_table(
         ("merge", "adapters", "rank", "sites", "status", "output"),

@@ -11,9 +11,10 @@ from lego_ray.cli import method_options, options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, nearest, print_json, print_refused, rank_range, size
+from lego_ray.cli.printing import count, nearest, print_json, print_refused, rank_range
 from lego_ray.cli.running import starting
 from lego_ray.cli.values import Place
+from lego_ray.report.amounts import size
 
 
 @command()

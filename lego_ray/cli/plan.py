@@ -8,16 +8,9 @@ import click
 
 from lego_ray.cli import method_options, options
 from lego_ray.cli.command import command
-from lego_ray.cli.printing import (
-    count,
-    nearest,
-    print_json,
-    print_refused,
-    print_table,
-    rank_range,
-    size,
-)
+from lego_ray.cli.printing import count, nearest, print_json, print_refused, print_table, rank_range
 from lego_ray.cli.values import Place
+from lego_ray.report.amounts import size
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan

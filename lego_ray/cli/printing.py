@@ -53,19 +53,17 @@ def visible(text: str, *, lines: bool = False) -> str:
     )
 
 
+def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
+    """Lists the warnings of a library's merges, each with the merge's name."""
+    for merge in merges:
+        for warning in merge["warnings"]:
+            click.echo(f"warning   {merge['name']}: {warning}")
+
+
 def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
     """Lists the adapters left out, each with its reason."""
     for entry in refused:
         click.echo(f"left out  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
-
-
-def size(n_bytes: float) -> str:
-    """A number of bytes in the unit people say it in."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
 
 
 def ratio(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from lego_ray.cli.printing import size
+from lego_ray.report.amounts import size
 
 if TYPE_CHECKING:
     from lego_ray.execution.task import GroupResult

@@ -10,8 +10,9 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, size
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, print_warnings
 from lego_ray.cli.values import Place
+from lego_ray.report.amounts import size
 
 
 @command()
@@ -54,9 +55,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
     if record["holder"]:
         click.echo(f"busy: another refresh is at it ({told(record['holder'])}); nothing was done")
         return
-    for merge in record["merges"]:
-        for warning in merge["warnings"]:
-            click.echo(f"warning   {merge['name']}: {warning}")
+    print_warnings(record["merges"])
     print_refused(record["refused"])
     print_table(
         ("merge", "version", "adapters", "rank", "status", "output"),

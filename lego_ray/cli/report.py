@@ -8,8 +8,9 @@ import click
 
 from lego_ray.cli import options
 from lego_ray.cli.command import command
-from lego_ray.cli.printing import print_json, size
+from lego_ray.cli.printing import print_json
 from lego_ray.cli.values import Place
+from lego_ray.report.amounts import size
 
 
 @command()

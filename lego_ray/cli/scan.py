@@ -8,7 +8,8 @@ import click
 
 from lego_ray.cli import options
 from lego_ray.cli.command import command
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, rank_range, size
+from lego_ray.cli.printing import count, print_json, print_refused, print_table, rank_range
+from lego_ray.report.amounts import size
 
 
 @command()

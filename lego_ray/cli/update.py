@@ -12,9 +12,10 @@ from lego_ray.cli import options
 from lego_ray.cli.command import Command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, ratio, size
+from lego_ray.cli.printing import count, print_json, print_refused, ratio
 from lego_ray.cli.running import starting
 from lego_ray.cli.values import Place
+from lego_ray.report.amounts import size
 
 
 class _Several(Command):

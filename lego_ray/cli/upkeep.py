@@ -11,9 +11,10 @@ import click
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.failing import Failed
-from lego_ray.cli.printing import count, print_json, print_table, size
+from lego_ray.cli.printing import count, print_json, print_table
 from lego_ray.cli.values import Place
 from lego_ray.errors import VerificationFailed
+from lego_ray.report.amounts import size
 
 force = click.option(
     "--force", is_flag=True, help="Go below a day; only if nobody uses what would be removed."

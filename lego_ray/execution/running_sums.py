@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lego_ray.errors import LegoRayError, MalformedAdapter
 from lego_ray.execution.task import SiteResult
+from lego_ray.formats.safetensors_arrays import arrays_of
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.numerics.running import Members, RunningSite, SiteFit
 from lego_ray.planning.plan import SitePlan
@@ -24,7 +25,6 @@ from lego_ray.planning.plan import SitePlan
 STATE_KEY = "lego_ray_running_sums.dat"
 STATE_VERSION = 1
 _ABOUT = "about"
-_DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +210,7 @@ def decode_state(data: bytes, uri: str) -> State:
 def _arrays(data: bytes, uri: str) -> dict[str, NDArray[Any]]:
     size = header_length(data[:LENGTH_BYTES], len(data), uri)
     spans, _ = parse_header(data[LENGTH_BYTES : LENGTH_BYTES + size], len(data), uri)
-    return {
-        span.name: np.frombuffer(
-            data, _DTYPES[span.dtype], int(np.prod(span.shape)), span.start
-        ).reshape(span.shape)
-        if span.end > span.start
-        else np.empty(span.shape, _DTYPES[span.dtype])
-        for span in spans
-    }
+    return arrays_of(data, spans)
 
 
 def _plan(fields: dict[str, Any]) -> SitePlan:

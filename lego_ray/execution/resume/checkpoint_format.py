@@ -25,6 +25,7 @@ from lego_ray.execution.resume.run_folder import (
     parse_text,
 )
 from lego_ray.execution.task import GroupResult, SiteResult
+from lego_ray.formats.safetensors_arrays import arrays_of
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.planning.ranks import Spectrum
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from lego_ray.planning.plan import SitePlan
 
 _SEAL = "sha256"
-_DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
 # Hashes of a zoo's tensors are text, but the format limits its metadata to 100 MB.
 _HASHES = "tensor_hashes"
 _KEPT = "full_weights"
@@ -129,12 +129,7 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
             raise UnreadableCheckpoint("it is of another plan")
         if about["made_by"] != _made_by():
             raise UnreadableCheckpoint(f"it was made by {about['made_by']}, this is {_made_by()}")
-        arrays: dict[str, NDArray[Any]] = {
-            span.name: np.frombuffer(
-                data, _DTYPES[span.dtype], int(np.prod(span.shape)), span.start
-            ).reshape(span.shape)
-            for span in spans
-        }
+        arrays = arrays_of(data, spans)
         if _seal(metadata[TEXT], arrays) != metadata[_SEAL]:
             raise UnreadableCheckpoint("its sha256 is not the one it gives")
         return _checkpoint(about, arrays, sites)

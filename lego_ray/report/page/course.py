@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lego_ray.report.amounts import size
 from lego_ray.report.page.drawing import COLOURS, canvas
 from lego_ray.report.page.facts import Facts
 from lego_ray.report.page.html import (
@@ -14,7 +15,6 @@ from lego_ray.report.page.html import (
     missing,
     paragraph,
     section,
-    size,
     table,
 )
 

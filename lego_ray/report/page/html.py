@@ -33,15 +33,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if whole else f"{100 * share:.1f} %"
 
 
-def size(n_bytes: float) -> str:
-    """Bytes in the unit people say them in."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
-
-
 def duration(seconds: float) -> str:
     """A time in the units people say it in; a dash for none that can be."""
     if not math.isfinite(seconds):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from lego_ray.report.amounts import size
 from lego_ray.report.page.clusters import flow, occupancy
 from lego_ray.report.page.course import making, stages
 from lego_ray.report.page.facts import Facts
-from lego_ray.report.page.html import count, duration, number, size, text
+from lego_ray.report.page.html import count, duration, number, text
 from lego_ray.report.page.inputs import inputs
 from lego_ray.report.page.layers import errors, norms
 from lego_ray.report.page.likeness import likeness
