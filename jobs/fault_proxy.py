@@ -50,12 +50,15 @@ class Told:
 
 
 @contextmanager
-def fault_proxy(upstream: str, *, seed: int = 0) -> Iterator[tuple[str, list[Told]]]:
+def fault_proxy(
+    upstream: str, *, seed: int = 0, rates: Mapping[str, float] = RATES
+) -> Iterator[tuple[str, list[Told]]]:
     """Runs a proxy for the block.
 
     Args:
         upstream: URL of the server.
         seed: Fixes which fault the n-th request takes.
+        rates: Share of the requests by fault, some or all of `RATES`.
 
     Yields:
         The URL to use instead, and a list that holds what the proxy told once the block is over.
@@ -65,7 +68,10 @@ def fault_proxy(upstream: str, *, seed: int = 0) -> Iterator[tuple[str, list[Tol
     """
     told: list[Told] = []
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobs.fault_proxy", upstream, "--seed", str(seed)],
+        [
+            *(sys.executable, "-m", "jobs.fault_proxy", upstream, "--seed", str(seed)),
+            *("--rates", json.dumps(dict(rates))),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -217,8 +223,8 @@ _REFUSALS = {
 }
 
 
-async def _run(upstream: str, seed: int) -> None:
-    proxy = FaultProxy(upstream, RATES, seed)
+async def _run(upstream: str, rates: Mapping[str, float], seed: int) -> None:
+    proxy = FaultProxy(upstream, rates, seed)
     listener = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=HEAD_LIMIT)
     port = listener.sockets[0].getsockname()[1]
     print(f"http://127.0.0.1:{port}", flush=True)
@@ -232,9 +238,12 @@ def main() -> None:
     """Serves until stdin ends, then prints what it did as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("upstream", help="URL of the server")
+    parser.add_argument(
+        "--rates", type=json.loads, default=RATES, help="share of requests by fault, JSON"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    asyncio.run(_run(given.upstream, given.seed))
+    asyncio.run(_run(given.upstream, given.rates, given.seed))
 
 
 if __name__ == "__main__":

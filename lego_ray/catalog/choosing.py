@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lego_ray.catalog.location import LONGEST
+from lego_ray.catalog.failures import LONGEST
 from lego_ray.catalog.query import closed_connection, reason_of
 from lego_ray.errors import QueryError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lego_ray.catalog.changes import Change
-from lego_ray.catalog.location import translate
+from lego_ray.catalog.failures import READINGS, is_broken_off, translate
 from lego_ray.errors import CatalogError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def commit(
             failures += 1
             # Opening and looking at the table say already what their failures mean.
             meaning = error if isinstance(error, StoreUnavailable) else translate(uri, error)
-            if failures >= _FAILURE_ATTEMPTS or not isinstance(meaning, StoreUnavailable):
+            most = READINGS if is_broken_off(meaning.problem) else _FAILURE_ATTEMPTS
+            if failures >= most or not isinstance(meaning, StoreUnavailable):
                 raise meaning from error
         _wait(conflicts + failures)
 

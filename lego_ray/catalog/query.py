@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lego_ray.catalog.location import LONGEST, explain
+from lego_ray.catalog.failures import LONGEST, is_broken_off, read_through, translate
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import QueryError
@@ -61,18 +61,24 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
         table: catalog.dataset(table) if table in tables else spec.schema.empty_table()
         for table, spec in TABLES.items()
     }
-    with explain(catalog.uri), closed_connection(rows) as connection:
-        try:
-            statement = _single_select(connection, query)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return _answer(connection.sql(statement))
-        except duckdb.Error as error:
-            raise QueryError(
-                "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
-            ) from error
-        except UnicodeError:
-            raise QueryError("query", "it is no text that UTF-8 can write") from None
+
+    def answered() -> pa.Table:
+        with closed_connection(rows) as connection:
+            try:
+                statement = _single_select(connection, query)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return _answer(connection.sql(statement))
+            except duckdb.Error as error:
+                if is_broken_off(str(error)):  # what a table was read by, in DuckDB's own words
+                    raise translate(catalog.uri, error) from error
+                raise QueryError(
+                    "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
+                ) from error
+            except UnicodeError:
+                raise QueryError("query", "it is no text that UTF-8 can write") from None
+
+    return read_through(catalog.uri, answered)
 
 
 def _answer(found: duckdb.DuckDBPyRelation) -> pa.Table:

@@ -15,8 +15,9 @@ from pyarrow import fs
 
 from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
+from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.inside import check_files_inside, check_table
-from lego_ray.catalog.location import delta_options, explain, table_uri
+from lego_ray.catalog.location import delta_options, table_uri
 from lego_ray.catalog.moments import check_files, past, travel
 from lego_ray.catalog.reading import native_filesystem
 from lego_ray.catalog.rows import Row, check_types, check_whole, conform, table_spec
@@ -118,9 +119,10 @@ class Catalog:
                 "the table has no such column",
                 f"Its columns are {', '.join(dataset.schema.names)}.",
             )
-        with explain(self.table_uri(table)):
-            chosen = None if columns is None else list(columns)
-            found = dataset.to_table(columns=chosen, filter=where)
+        chosen = None if columns is None else list(columns)
+        found = read_through(
+            self.table_uri(table), lambda: dataset.to_table(columns=chosen, filter=where)
+        )
         check_whole(table, found)
         return found
 
@@ -135,8 +137,8 @@ class Catalog:
             except CatalogNotFound:
                 return False
             return self._present.exists(table)
-        with explain(self.table_uri(table)):
-            return DeltaTable.is_deltatable(self.table_uri(table), self._options)
+        uri = self.table_uri(table)
+        return read_through(uri, lambda: DeltaTable.is_deltatable(uri, self._options))
 
     def dataset(self, table: str) -> ds.Dataset:
         """Opens a table's state as a pyarrow dataset, without reading its rows.
@@ -155,8 +157,8 @@ class Catalog:
         ids = pa.array([], pa.string())
         if self.exists("merges"):
             merges = self.whole("merges")
-            with explain(self.table_uri("merges")):
-                ids = merges.to_table(["merge_id"]).column("merge_id").combine_chunks()
+            found = read_through(self.table_uri("merges"), lambda: merges.to_table(["merge_id"]))
+            ids = found.column("merge_id").combine_chunks()
         return self._present.whole(table).filter(pc.field("merge_id").isin(ids))
 
     def tables(self) -> tuple[str, ...]:
@@ -200,7 +202,8 @@ class Catalog:
         table_spec(table)
         uri = self.table_uri(table)
         check_table(uri)
-        with explain(uri):
+
+        def opened() -> DeltaTable:
             try:
                 handle = DeltaTable(uri, storage_options=self._options)
             except TableNotFoundError as error:
@@ -211,7 +214,9 @@ class Catalog:
             if self.at is not None:
                 travel(uri, handle, self.at)
             check_files_inside(uri, handle)
-        return handle
+            return handle
+
+        return read_through(uri, opened)
 
     def check_writable(self) -> None:
         """Makes sure that rows of this release fit the tables there are; reads their logs only.
@@ -269,7 +274,8 @@ class Catalog:
         """
         handle = self.open(table)
         uri, files = self.table_uri(table), self.filesystem(table)
-        with explain(uri):
+
+        def opened() -> ds.Dataset:
             if self.at is not None:
                 check_files(uri, handle, files, self.at)
             dataset = handle.to_pyarrow_dataset(filesystem=files)
@@ -280,6 +286,8 @@ class Catalog:
                 columns = pa.schema([*dataset.schema, *newer])
                 dataset = handle.to_pyarrow_dataset(filesystem=files, schema=columns)
             return dataset
+
+        return read_through(uri, opened)
 
     @property
     def _present(self) -> Catalog:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.history import list_merges
-from lego_ray.catalog.location import explain
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.rows import check_whole
 from lego_ray.catalog.tables import Catalog
@@ -227,12 +227,16 @@ def _check_file(
 
 
 def _read_details(catalog: Catalog) -> dict[str, _Details]:
-    """What the tables of details have, by merge; batch by batch, for `msus` may be large."""
+    """What the tables of details have, by merge; begun anew where the store broke off on the way."""
+    return read_through(catalog.uri, lambda: _details(catalog))
+
+
+def _details(catalog: Catalog) -> dict[str, _Details]:
+    """Likewise, at one go; batch by batch, for `msus` may be large."""
     found: dict[str, _Details] = {}
     if catalog.exists("merge_sites"):
         columns = ["merge_id", "site", "n_msus", "rank"]
-        with explain(catalog.table_uri("merge_sites")):
-            rows = catalog.whole("merge_sites").to_table(columns=columns)
+        rows = catalog.whole("merge_sites").to_table(columns=columns)
         check_whole("merge_sites", rows)
         for row in rows.to_pylist():
             details = found.setdefault(row["merge_id"], _Details())
@@ -253,11 +257,10 @@ def _read_details(catalog: Catalog) -> dict[str, _Details]:
 
 
 def _parts(catalog: Catalog, table: str, columns: list[str]) -> Iterator[pa.Table]:
-    with explain(catalog.table_uri(table)):
-        for batch in catalog.whole(table).to_batches(columns=columns):
-            part = pa.Table.from_batches([batch])
-            check_whole(table, part)
-            yield part
+    for batch in catalog.whole(table).to_batches(columns=columns):
+        part = pa.Table.from_batches([batch])
+        check_whole(table, part)
+        yield part
 
 
 def _read_groups(catalog: Catalog) -> dict[str, dict[str, list[str]]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs.fault_proxy import fault_proxy
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.ancestry import lineage
 from lego_ray.catalog.history import show
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.s3
 
 N_PROCESSES = 8
 N_APPENDS = 50
+N_SPOILT = 5
 
 
 @pytest.fixture
@@ -108,3 +110,23 @@ def test_a_server_that_is_not_there_is_unavailable(s3_server: S3Server) -> None:
     gone = s3_options(s3_server, AWS_ENDPOINT_URL="http://127.0.0.1:9", max_retries="1")
     with pytest.raises(StoreUnavailable):
         Catalog("s3://bucket/c", gone).append("merges", [merge()])
+
+
+def test_answers_that_are_cut_short_are_asked_for_again(
+    s3_server: S3Server, s3_bucket: str
+) -> None:
+    uri = f"s3://{s3_bucket}/c"
+    quiet = Catalog(uri, s3_options(s3_server))
+    append_merge(quiet, merge(), *details())
+    wanted = quiet.read("msus").to_pylist()
+    rates = {"truncated": 0.04, "lost_answer": 0.02}
+    with fault_proxy(s3_server.endpoint_url, seed=5, rates=rates) as (url, told):
+        catalog = Catalog(uri, s3_options(s3_server, AWS_ENDPOINT_URL=url))
+        for i in range(N_SPOILT):
+            assert catalog.read("msus").to_pylist() == wanted
+            assert sql(catalog, "SELECT count(*) AS n FROM msus").to_pylist() == [
+                {"n": len(wanted)}
+            ]
+            append_merge(catalog, merge(merge_id=f"{i}" * 64, version=None), *details(f"{i}" * 64))
+            wanted = quiet.read("msus").to_pylist()
+    assert told[0].faults["truncated"] > N_SPOILT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lego_ray.catalog.location import explain
+from lego_ray.catalog.failures import explain
 from lego_ray.catalog.tables import Catalog
 
 

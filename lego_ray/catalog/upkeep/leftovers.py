@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 
 from lego_ray.catalog.changes import Change, Removal
 from lego_ray.catalog.commit import commit
-from lego_ray.catalog.location import explain
+from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.merges import details_are_there
 from lego_ray.catalog.schema import DETAIL_TABLES
 from lego_ray.catalog.tables import Catalog
@@ -136,10 +136,13 @@ def _count(
     catalog: Catalog, table: str, rows: ds.Dataset, recorded: Collection[str]
 ) -> dict[str, int]:
     """Rows of each merge that is not recorded, batch by batch: all ids at once may be gigabytes."""
-    counts: dict[str, int] = {}
-    with explain(catalog.table_uri(table)):
-        unknown = ~pc.field("merge_id").isin(pa.array(sorted(recorded), pa.string()))
+    unknown = ~pc.field("merge_id").isin(pa.array(sorted(recorded), pa.string()))
+
+    def counted() -> dict[str, int]:
+        counts: dict[str, int] = {}
         for batch in rows.to_batches(columns=["merge_id"], filter=unknown):
             for pair in pc.value_counts(batch["merge_id"]).to_pylist():
                 counts[pair["values"]] = counts.get(pair["values"], 0) + pair["counts"]
-    return counts
+        return counts
+
+    return read_through(catalog.table_uri(table), counted)

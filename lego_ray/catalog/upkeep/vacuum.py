@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
-from lego_ray.catalog.location import explain
+from lego_ray.catalog.failures import explain
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.durations import KEPT, check_long_enough
 from lego_ray.errors import CatalogError

@@ -1,0 +1,107 @@
+"""What a store's failures mean: the Delta library's and Arrow's words made ours, or read again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from lego_ray.errors import (
+    AccessDenied,
+    CatalogError,
+    LegoRayError,
+    ObjectNotFound,
+    StoreUnavailable,
+)
+
+T = TypeVar("T")
+
+_DENIED = re.compile(
+    r"\b40[13]\b|AccessDenied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|Unauthenticated"
+    r"|PermissionDenied|Permission denied"
+)
+_NO_BUCKET = re.compile(r"NoSuchBucket")
+_UNREACHABLE = re.compile(
+    r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b", re.IGNORECASE
+)
+# A connection that broke off within an answer, which the Delta library does not try again, and what
+# Arrow's S3 client says of one and of a server that is busy.
+_BROKEN_OFF = re.compile(
+    r"connection (?:closed|reset|aborted)|broken pipe|response body"
+    r"|AWS Error (?:NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN"
+    r"|REQUEST_TIMEOUT|THROTTLING|UNKNOWN \(HTTP status 50[0234]\))",
+    re.IGNORECASE,
+)
+# What the library quotes of a file can be as long as the file.
+LONGEST = 2000
+# The library colours the arrows between an error and its cause.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# With one request in a hundred broken off, a reading of fifty fails in two of five; ten of ten in a row
+# once in ten thousand.
+READINGS = 10
+_WAIT_SECONDS = 0.1
+
+
+@contextmanager
+def explain(uri: str) -> Iterator[None]:
+    """Turns what the Delta library raises inside the block into lego-ray's errors."""
+    import pyarrow as pa
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except LegoRayError:
+        raise
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise translate(uri, error) from error
+
+
+def read_through(uri: str, read: Callable[[], T]) -> T:
+    """Reads from a table, and again where the connection broke off on the way.
+
+    A server that cannot be reached is not asked again: the libraries have tried that for seconds.
+
+    Args:
+        uri: The table's, for errors.
+        read: Reads, from the beginning each time, and changes nothing. What the Delta library raises
+            in it becomes lego-ray's errors.
+
+    Raises:
+        StoreUnavailable: If the connection broke off `READINGS` times.
+    """
+    for _ in range(READINGS - 1):
+        try:
+            with explain(uri):
+                return read()
+        except StoreUnavailable as error:
+            if not is_broken_off(error.problem):
+                raise
+        time.sleep(_WAIT_SECONDS)
+    with explain(uri):
+        return read()
+
+
+def is_broken_off(text: str) -> bool:
+    """Whether an error's text says that the connection, or the server, failed in passing."""
+    return _BROKEN_OFF.search(text) is not None
+
+
+def translate(uri: str, error: Exception) -> LegoRayError:
+    """Names the error that a failure of the Delta library amounts to.
+
+    The library has few error types, so the store's own codes are looked for in its text.
+
+    Args:
+        uri: The table's, for the error.
+        error: What the library raised.
+    """
+    text = " ".join(_COLOUR.sub("", str(error)).split()).rstrip(".")
+    if isinstance(error, PermissionError) or _DENIED.search(text):
+        return AccessDenied(uri, text, "Check the credentials and the bucket's policy.")
+    if _NO_BUCKET.search(text):
+        return ObjectNotFound(uri, "there is no such bucket", "Make the bucket first.")
+    if _UNREACHABLE.search(text) or is_broken_off(text):
+        return StoreUnavailable(uri, text, "Check the endpoint, then run again.")
+    return CatalogError(uri, text[:LONGEST])
