@@ -73,7 +73,10 @@ def soak(
     with _Driver(command, environ) as second, _soaking(second, killer, every, peaks):
         out = second.finish()
     done = [*first.events("task done"), *second.events("task done")]
-    record = json.loads(out)
+    try:
+        record = json.loads(out)
+    except ValueError as error:
+        raise RuntimeError(f"it printed no record but {out!r}: {second.said()}") from error
     return SoakedRun(
         seconds=time.monotonic() - started,
         peaks=peaks,

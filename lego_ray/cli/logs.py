@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from typing import Any
 
-from lego_ray.execution.journal import LOGGER
+import click
+
+from lego_ray.execution.journal import LOGGER, note
 
 
 class _Handler(logging.Handler):
@@ -44,9 +48,37 @@ class _Json(logging.Formatter):
 _FORMATS = {"text": _Text, "json": _Json}
 
 
+class _Printed(io.TextIOBase):
+    """A stdout whose lines become events: Ray prints there that a worker died, whatever it is told."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+        self._writing = threading.Lock()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        with self._writing:
+            *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if said := click.unstyle(line).strip():
+                note("printed", "", text=said)
+        return len(text)
+
+
 @contextmanager
 def shown(kind: str) -> Iterator[None]:
-    """Shows what is logged in the block: as `text`, as `json`, or, for `none`, not at all."""
+    """Shows what is logged in the block: as `text`, as `json`, or, for `none`, not at all.
+
+    What anyone prints in it is logged too: stdout is for what the command answers after it.
+    """
+    with redirect_stdout(_Printed()), _handling(kind):
+        yield
+
+
+@contextmanager
+def _handling(kind: str) -> Iterator[None]:
     if kind == "none":
         yield
         return

@@ -19,6 +19,7 @@ from lego_ray.execution import solve
 from lego_ray.execution.resume import checkpoint_format
 from lego_ray.execution.task import GroupResult, GroupTask
 from lego_ray.planning.plan import Plan
+from tests.execution.killing import killing
 from tests.execution.runs import FOLDER, finish, kept, many_sites, started, until, words
 from tests.zoo import CONFIG, WEIGHTS, Site, files_of, weights_of, write_adapter, write_zoo
 
@@ -64,6 +65,25 @@ def test_a_killed_driver_loses_at_most_the_tasks_in_flight(
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == sorted(
         ["README.md", CONFIG, WEIGHTS, "lego_ray_manifest.json"]
     )
+
+
+@pytest.mark.ray
+def test_what_ray_says_of_a_lost_worker_is_logged_and_not_on_stdout(
+    many: tuple[Path, int, bytes], tmp_path: Path
+) -> None:
+    zoo, budget, wanted = many
+    flags = ("--runner", "ray", "--workers", "2", "--log", "json")
+    with (
+        killing("ray::solve", times=2) as killed,
+        started(words(zoo, tmp_path / "m", budget, *flags)) as process,
+    ):
+        out, err = process.communicate()
+    assert (process.returncode, len(killed)) == (0, 2), err
+    assert json.loads(out)["status"] == "published"  # Ray would print there
+    assert weights_of(tmp_path / "m") == wanted
+    said = [line for line in map(json.loads, err.splitlines()) if line["event"] == "printed"]
+    assert any("worker died" in line["text"] for line in said)
+    assert not any("\x1b" in line["text"] for line in said)
 
 
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:

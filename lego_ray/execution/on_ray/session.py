@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from lego_ray.errors import BadInput
@@ -82,6 +83,7 @@ class RaySession:
         import ray
 
         mine = not ray.is_initialized()
+        warming: list[Any] = []
         try:
             if mine:
                 with sigterm_kept():
@@ -94,7 +96,9 @@ class RaySession:
             self._error = error
         self._ready.set()
         self._stop.wait()
-        warming = []  # noqa: F841 - the references kept the tasks alive
+        for task in warming:
+            with suppress(Exception):  # unasked, the loss of its worker would be printed
+                ray.get(task, timeout=0)
         if mine:
             ray.shutdown()
 
