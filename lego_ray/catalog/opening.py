@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import UnsupportedUri
@@ -23,7 +24,8 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
     parsed = parse_uri(uri)
     if isinstance(parsed, HubUri):
         raise UnsupportedUri(str(parsed), "the Hub holds no catalogs", "Give a path or s3://.")
-    return Catalog(str(parsed), delta_storage_options(uri))
+    fresh = partial(delta_storage_options, str(parsed))
+    return Catalog(str(parsed), fresh(), fresh)
 
 
 def has_merge(catalog: Catalog, merge_id: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -44,11 +44,14 @@ class Catalog:
         uri: A directory, as a path or `file://`, or `s3://bucket/prefix`.
         storage_options: Options of the Delta Lake library, such as `AWS_ENDPOINT_URL`. Not shown
             when the catalog is printed, since secrets are among them.
+        fresh_options: What gives more of them, asked at each opening of a table: a role's credentials
+            expire within a run of hours.
         at: The moment it is read as of, in UTC; None for the present. See `as_of`.
     """
 
     uri: str
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    fresh_options: Callable[[], Mapping[str, str]] | None = field(default=None, repr=False)
     at: datetime | None = None
 
     def as_of(self, moment: datetime) -> Catalog:
@@ -186,7 +189,7 @@ class Catalog:
 
     def filesystem(self, table: str) -> fs.FileSystem | None:
         """Opens the file system below a table's directory, for reading its files."""
-        return native_filesystem(self.table_uri(table), self.storage_options)
+        return native_filesystem(self.table_uri(table), self._options)
 
     def open(self, table: str) -> DeltaTable:
         """Opens a table's state: the present one, or that of the moment it is read as of.
@@ -295,4 +298,5 @@ class Catalog:
 
     @property
     def _options(self) -> dict[str, str]:
-        return delta_options(self.uri, self.storage_options)
+        fresh = self.fresh_options() if self.fresh_options else {}
+        return delta_options(self.uri, {**self.storage_options, **fresh})

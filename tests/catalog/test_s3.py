@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import pickle
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +18,7 @@ from lego_ray.catalog.ancestry import lineage
 from lego_ray.catalog.history import show
 from lego_ray.catalog.holders import merges_with
 from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.query import sql
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.migrate import migrate
@@ -130,3 +135,31 @@ def test_answers_that_are_cut_short_are_asked_for_again(
             append_merge(catalog, merge(merge_id=f"{i}" * 64, version=None), *details(f"{i}" * 64))
             wanted = quiet.read("msus").to_pylist()
     assert told[0].faults["truncated"] > N_SPOILT
+
+
+def test_credentials_that_change_while_it_is_held_are_taken(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a role's are, which expire within a run of hours.
+    given = tmp_path / "given.json"
+
+    def give(secret: str) -> None:
+        keys = {"AccessKeyId": s3_server.access_key, "SecretAccessKey": secret}
+        soon = (datetime.now(UTC) + timedelta(seconds=60)).isoformat()
+        given.write_text(json.dumps({"Version": 1, "Expiration": soon, **keys}))
+
+    config = tmp_path / "config"
+    config.write_text(f"[default]\nregion = us-east-1\ncredential_process = cat {given}\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint_url)
+    give("expired")
+    catalog = open_catalog(f"s3://{s3_bucket}/c")
+    with pytest.raises(AccessDenied):
+        catalog.append("merges", [merge()])
+    give(s3_server.secret_key)
+    catalog.append("merges", [merge()])
+    assert pickle.loads(pickle.dumps(catalog)).read("merges").num_rows == 1
+    assert s3_server.secret_key not in repr(catalog)
