@@ -89,6 +89,8 @@ def test_the_launcher_file_is_one_that_ray_takes() -> None:
     )
     for each in (head, worker):
         check(model, "RunInstances", {"MinCount": 1, "MaxCount": 1, **each["node_config"]})
+    # EC2 says to no S3 client where its bucket is.
+    assert "--env AWS_REGION=eu-central-1" in config["docker"]["run_options"]
     role = worker["node_config"]["IamInstanceProfile"]["Name"]
     [passed] = [
         s["Resource"]
