@@ -4,7 +4,7 @@
 quiet, in one process. Then by `lego-ray merge --runner ray` through a proxy that spoils 8 % of the
 requests (`jobs.fault_proxy`), while a Ray worker is killed every few seconds and the driver once, half
 way, and started again. Fails unless the two end in the same bytes, with the catalog whole and nothing
-left over. Figures go to `<out>/soak.json`.
+left over. Figures go to `<out>/soak.json`, and as the README's table to `<out>/soak.md`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import lego_ray
+from jobs import soak_table
 from jobs.fault_proxy import RATES, fault_proxy
 from jobs.killer import Killer
 from jobs.soaked_run import soak
@@ -44,10 +45,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1, help="of seven sites each")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--rank", type=int, default=4, help="of the sources")
-    parser.add_argument("--shards", type=int, default=3, help="a site; 0 for a task a site")
-    parser.add_argument("--kill-every", type=float, default=10.0, help="seconds")
+    parser.add_argument("--shards", type=int, default=8, help="a site; 0 for a task a site")
+    parser.add_argument("--kill-every", type=float, default=5.0, help="seconds")
     parser.add_argument("--most-kills", type=int, help="of workers, in all")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of faults, kills and weights")
     parser.add_argument("--out", type=Path, default=Path("jobs/results"))
     given = parser.parse_args()
@@ -56,6 +57,7 @@ def main() -> None:
         figures = run(f"s3://{server.bucket()}", server.endpoint_url, given)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "soak.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (given.out / "soak.md").write_text(soak_table.table(figures))
     print(json.dumps(figures))
 
 

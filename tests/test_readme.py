@@ -1,5 +1,6 @@
 """The README and the pages it leads to say what is so."""
 
+import json
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -8,6 +9,7 @@ import click
 import pytest
 
 import lego_ray
+from jobs.soak_table import table
 from lego_ray.catalog.schema import describe
 from lego_ray.cli.main import cli
 from lego_ray.cli.options import METHODS
@@ -92,6 +94,12 @@ def test_every_command_line_parses(page: str) -> None:
     for line in lines:
         if line.startswith("lego-ray "):
             parse(line)
+
+
+def test_the_table_of_the_soak_is_what_the_soak_wrote() -> None:
+    figures = json.loads(Path("jobs/results/soak.json").read_text())
+    assert table(figures) == text_of("jobs/results/soak.md")
+    assert table(figures) in README
 
 
 def test_every_call_named_exists() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lego_ray.errors import BadInput
+from lego_ray.errors import RunFailed
 from lego_ray.execution.on_ray.session import LOCAL_STARTS, RaySession
 from tests.execution.killing import titled
 
@@ -61,7 +61,7 @@ def test_a_local_ray_that_cannot_start_says_why(
     start, calls = failing_first(9, words, ray.init)
     monkeypatch.setattr(ray, "init", start)
     session = RaySession("local", 1)
-    with pytest.raises(BadInput, match=words[:20]):
+    with pytest.raises(RunFailed, match=words[:20]):
         session.wait()
     session.close()
     assert len(calls) == starts

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from lego_ray.errors import BadInput
+from lego_ray.errors import BadInput, RunFailed
 from lego_ray.execution.on_ray.signals import sigterm_kept
 
 # Set before Ray is imported: it reads them then.
@@ -58,14 +58,22 @@ class RaySession:
         """Waits until Ray is up.
 
         Raises:
-            BadInput: If it cannot be started or reached.
+            BadInput: If it cannot be reached.
+            RunFailed: If it cannot be started.
         """
         self.start()
         self._ready.wait()
         if self._error is not None:
+            reason = first_line(self._error)
+            if self._address == "local":
+                raise RunFailed(
+                    "a local Ray",
+                    f"it could not be started: {reason}",
+                    "Run again when this machine has less to do, or with --runner inline.",
+                ) from self._error
             raise BadInput(
                 f"--address {self._address}",
-                f"no Ray could be reached or started: {first_line(self._error)}",
+                f"no Ray could be reached: {reason}",
                 "Use --address local, or start a cluster with `ray start --head`.",
             ) from self._error
 
