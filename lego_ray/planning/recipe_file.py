@@ -16,130 +16,26 @@ merges:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_args, get_origin
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WrapValidator,
-)
+from typing import Any
 
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.formats.strict_yaml import YamlFault, load_strict
 from lego_ray.methods.presets import how_to_merge
-from lego_ray.planning.group_options import GroupOptions, group_count
+from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.recipe_form import (
+    LibraryForm,
+    MergeForm,
+    SettingsForm,
+    SiteOverride,
+    read_form,
+)
 
 # A recipe of a thousand merges by list is a few hundred kilobytes.
 MAX_CHARACTERS = 4 << 20
-
-Text = Annotated[str, Field(min_length=1)]
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", value):
-        raise ValueError("expected at most 200 letters, digits, dots, dashes and underscores")
-    return value
-
-
-def _rank(value: object) -> object:
-    if value != "auto" and type(value) is not int:  # one below 1 is found with the other faults
-        raise ValueError("expected auto or a whole number of at least 1")
-    return value
-
-
-def _count(value: object) -> object:
-    try:
-        return group_count(value)
-    except InvalidOption:
-        raise ValueError("expected auto or a whole number of at least 1") from None
-
-
-def _scale(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("expected a number or a rule")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]  # it becomes a directory
-Rank = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _rank(value))]
-Count = Annotated[int | None, WrapValidator(lambda value, _: _count(value))]
-Scale = Annotated[float | str, WrapValidator(lambda value, _: _scale(value))]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class SiteOverride(_Model):
-    """What some sites have of their own.
-
-    Attributes:
-        rank: Merged rank.
-        scale: Factor on the merged update.
-    """
-
-    rank: Annotated[int, Field(ge=1)] | None = None
-    scale: float | None = None
-
-
-class _Groups(_Model):
-    count: Count = None
-    alone_below: Annotated[float, Field(ge=-1, le=1)] | None = None
-
-
-def _groups(value: object, handler: Callable[[object], _Groups]) -> _Groups:
-    """A mapping, or the count alone."""
-    if not isinstance(value, dict):
-        _count(value)
-        value = {"count": value}
-    return handler(value)
-
-
-class _Settings(_Model):
-    """What a merge is asked for; left out, the library's `defaults`, then those of `merge`."""
-
-    rank: Rank | None = None
-    rank_error: float | None = None
-    rank_budget: int | None = None
-    preset: Text | None = None
-    method: Text | None = None
-    options: Mapping[str, Any] | None = None
-    seed: int | None = None
-    dtype: Text | None = None
-    base_model: str | None = None
-    exclude: Sequence[Text] | None = None
-    compact: bool | None = None
-    updatable: bool | None = None
-    weights: Mapping[str, float] | None = None
-    output_scale: Scale | None = None
-    sites: Mapping[str, SiteOverride] | None = None
-
-
-class _Merge(_Settings):
-    name: Name
-    adapters: Annotated[Sequence[Text], Field(min_length=1)] | None = None
-    where: Text | None = None
-    output: Text | None = None
-    groups: Annotated[_Groups, WrapValidator(_groups)] | None = None
-
-
-class _File(_Model):
-    version: Literal[1] = 1
-    sources: Annotated[Sequence[Text], Field(min_length=1)] | None = None
-    full_weights: Text = "refuse"
-    catalog: Text | None = None
-    output: Text | None = None
-    defaults: _Settings = _Settings()
-    merges: Annotated[Sequence[_Merge], Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +97,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         raise RecipeError(where, (str(error),)) from None
     if not isinstance(content, dict):
         raise RecipeError(where, ("it is no mapping; expected keys such as sources and merges",))
-    try:
-        file = _File.model_validate(content)
-    except ValidationError as error:
-        raise RecipeError(where, tuple(_faults(error))) from None
+    file = read_form(content, where)
     entries: list[MergeEntry] = []
     faults: list[str] = []
     names: set[str] = set()
@@ -244,9 +137,9 @@ _RANKS = ("rank", "rank_error", "rank_budget")
 _HOW = ("preset", "method", "options", "output_scale")
 
 
-def _settings(file: _File, merge: _Merge) -> dict[str, Any]:
+def _settings(file: LibraryForm, merge: MergeForm) -> dict[str, Any]:
     """What a merge is asked for: its own; the defaults' options with their method, ranks all or none."""
-    names = [name for name in _Settings.model_fields if name != "sites"]
+    names = [name for name in SettingsForm.model_fields if name != "sites"]
     given = {n: getattr(merge, n) for n in names if getattr(merge, n) is not None}
     common = {n: getattr(file.defaults, n) for n in names if getattr(file.defaults, n) is not None}
     if "preset" in given:
@@ -275,7 +168,7 @@ def _method_taken(settings: dict[str, Any], path: str) -> Iterator[str]:
         yield f"{path}.{where if where in _HOW else f'options.{where}'}: {_said(error)}"
 
 
-def _sites(file: _File, merge: _Merge) -> Mapping[str, SiteOverride]:
+def _sites(file: LibraryForm, merge: MergeForm) -> Mapping[str, SiteOverride]:
     return {**(file.defaults.sites or {}), **(merge.sites or {})}
 
 
@@ -313,7 +206,7 @@ def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.options.{option}: {value!r} is of the wrong type"
 
 
-def _faults_of_group_names(merges: Sequence[_Merge]) -> Iterator[str]:
+def _faults_of_group_names(merges: Sequence[MergeForm]) -> Iterator[str]:
     grouped = [merge.name for merge in merges if merge.groups]
     for number, merge in enumerate(merges):
         of, dash, digits = merge.name.rpartition("-")
@@ -328,7 +221,7 @@ def _said(error: InvalidOption) -> str:
     return f"{error.problem}. {error.hint}".rstrip(". ")
 
 
-def _entry(recipe: Recipe, merge: _Merge, site_ranks: Mapping[str, int]) -> MergeEntry:
+def _entry(recipe: Recipe, merge: MergeForm, site_ranks: Mapping[str, int]) -> MergeEntry:
     return MergeEntry(
         recipe=recipe,
         adapters=tuple(merge.adapters or ()),
@@ -337,44 +230,3 @@ def _entry(recipe: Recipe, merge: _Merge, site_ranks: Mapping[str, int]) -> Merg
         site_ranks=site_ranks,
         groups=GroupOptions(**dict(merge.groups)) if merge.groups else None,
     )
-
-
-def _faults(error: ValidationError) -> Iterator[str]:
-    """Pydantic's findings in this family's words."""
-    for found in error.errors(include_url=False):
-        location = found["loc"]
-        if found["type"] == "extra_forbidden":
-            said = f"no such key. {_nearest(str(location[-1]), location[:-1])}"
-        elif found["type"] == "missing":
-            said = "missing"
-        else:
-            wanted = found["msg"].removeprefix("Value error, expected ")
-            wanted = wanted.removeprefix("Input should be ")
-            if found["type"] == "too_short":
-                wanted = "at least one"
-            said = f"{found['input']!r}; expected {wanted}"
-        yield f"{_path(location)}: {said}"
-
-
-def _path(location: tuple[str | int, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
-
-
-def _nearest(key: str, parent: tuple[str | int, ...]) -> str:
-    model: type[BaseModel] = _File
-    for part in parent:
-        if isinstance(part, str) and part in model.model_fields:  # else the name of a site
-            model = _model_of(model.model_fields[part].annotation) or model
-    near = get_close_matches(key, list(model.model_fields), n=1)
-    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(model.model_fields)}"
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The model within an annotation such as `Sequence[Model] | None`."""
-    if get_origin(annotation) is None:
-        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        return annotation if is_model else None
-    return next((m for a in get_args(annotation) if (m := _model_of(a))), None)

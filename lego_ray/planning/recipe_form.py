@@ -1,0 +1,183 @@
+"""What may be written in a library's recipe file, and where; and in which words a fault is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+)
+
+from lego_ray.errors import InvalidOption, RecipeError
+from lego_ray.planning.group_options import group_count
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", value):
+        raise ValueError("expected at most 200 letters, digits, dots, dashes and underscores")
+    return value
+
+
+def _rank(value: object) -> object:
+    if value != "auto" and type(value) is not int:  # one below 1 is found with the other faults
+        raise ValueError("expected auto or a whole number of at least 1")
+    return value
+
+
+def _count(value: object) -> object:
+    try:
+        return group_count(value)
+    except InvalidOption:
+        raise ValueError("expected auto or a whole number of at least 1") from None
+
+
+def _scale(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a number or a rule")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]  # it becomes a directory
+Rank = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _rank(value))]
+Count = Annotated[int | None, WrapValidator(lambda value, _: _count(value))]
+Scale = Annotated[float | str, WrapValidator(lambda value, _: _scale(value))]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SiteOverride(_Model):
+    """What some sites have of their own.
+
+    Attributes:
+        rank: Merged rank.
+        scale: Factor on the merged update.
+    """
+
+    rank: Annotated[int, Field(ge=1)] | None = None
+    scale: float | None = None
+
+
+class GroupsForm(_Model):
+    """How a merge's adapters are put into groups; the attributes are those of `GroupOptions`."""
+
+    count: Count = None
+    alone_below: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+def _groups(value: object, handler: Callable[[object], GroupsForm]) -> GroupsForm:
+    """A mapping, or the count alone."""
+    if not isinstance(value, dict):
+        _count(value)
+        value = {"count": value}
+    return handler(value)
+
+
+class SettingsForm(_Model):
+    """What a merge is asked for; left out, the library's `defaults`, then those of `merge`."""
+
+    rank: Rank | None = None
+    rank_error: float | None = None
+    rank_budget: int | None = None
+    preset: Text | None = None
+    method: Text | None = None
+    options: Mapping[str, Any] | None = None
+    seed: int | None = None
+    dtype: Text | None = None
+    base_model: str | None = None
+    exclude: Sequence[Text] | None = None
+    compact: bool | None = None
+    updatable: bool | None = None
+    weights: Mapping[str, float] | None = None
+    output_scale: Scale | None = None
+    sites: Mapping[str, SiteOverride] | None = None
+
+
+class MergeForm(SettingsForm):
+    """One merge, or one a group: its name, which adapters, and settings of its own."""
+
+    name: Name
+    adapters: Annotated[Sequence[Text], Field(min_length=1)] | None = None
+    where: Text | None = None
+    output: Text | None = None
+    groups: Annotated[GroupsForm, WrapValidator(_groups)] | None = None
+
+
+class LibraryForm(_Model):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    sources: Annotated[Sequence[Text], Field(min_length=1)] | None = None
+    full_weights: Text = "refuse"
+    catalog: Text | None = None
+    output: Text | None = None
+    defaults: SettingsForm = SettingsForm()
+    merges: Annotated[Sequence[MergeForm], Field(min_length=1)]
+
+
+def read_form(content: Mapping[Any, Any], where: str) -> LibraryForm:
+    """Holds a file's content against its form.
+
+    Args:
+        content: What YAML made of it.
+        where: What to call it in errors.
+
+    Raises:
+        RecipeError: Naming every fault, each with its path.
+    """
+    try:
+        return LibraryForm.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(where, tuple(_faults(error))) from None
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    """Pydantic's findings in this family's words."""
+    for found in error.errors(include_url=False):
+        location = found["loc"]
+        if found["type"] == "extra_forbidden":
+            said = f"no such key. {_nearest(str(location[-1]), location[:-1])}"
+        elif found["type"] == "missing":
+            said = "missing"
+        else:
+            wanted = found["msg"].removeprefix("Value error, expected ")
+            wanted = wanted.removeprefix("Input should be ")
+            if found["type"] == "too_short":
+                wanted = "at least one"
+            said = f"{found['input']!r}; expected {wanted}"
+        yield f"{_path(location)}: {said}"
+
+
+def _path(location: tuple[str | int, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _nearest(key: str, parent: tuple[str | int, ...]) -> str:
+    model: type[BaseModel] = LibraryForm
+    for part in parent:
+        if isinstance(part, str) and part in model.model_fields:  # else the name of a site
+            model = _model_of(model.model_fields[part].annotation) or model
+    near = get_close_matches(key, list(model.model_fields), n=1)
+    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(model.model_fields)}"
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model within an annotation such as `Sequence[Model] | None`."""
+    if get_origin(annotation) is None:
+        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return annotation if is_model else None
+    return next((m for a in get_args(annotation) if (m := _model_of(a))), None)
