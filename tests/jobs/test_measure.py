@@ -8,14 +8,14 @@ from jobs.measure import measure
 
 MEBIBYTE = 2**20
 # Sampled ten times a second, so the memory must be held for a few samples.
-HOLD = "import time; held = bytearray({size}); held[:] = b'x' * {size}; time.sleep(0.5)"
+HOLD = "import time; held = bytearray({size}); held[:] = b'x' * {size}; time.sleep(1.5)"
 CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
 
 
 def test_memory_is_that_of_the_whole_tree() -> None:
     size = 64 * MEBIBYTE
     found = measure([sys.executable, "-c", CHILD, HOLD.format(size=size)])
-    assert found.seconds >= 0.5
+    assert found.seconds >= 1.5
     assert found.peaks.all_bytes >= size
     assert found.peaks.driver_bytes < size
     assert found.peaks.worker_bytes == 0
