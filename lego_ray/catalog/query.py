@@ -70,7 +70,9 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
                     warnings.simplefilter("ignore")
                     return _answer(connection.sql(statement))
             except duckdb.Error as error:
-                if is_broken_off(str(error)):  # what a table was read by, in DuckDB's own words
+                # How DuckDB says that a table it was given could not be read to its end.
+                of_table = isinstance(error, duckdb.InvalidInputException)
+                if of_table and is_broken_off(str(error)):
                     raise translate(catalog.uri, error) from error
                 raise QueryError(
                     "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."

@@ -137,6 +137,11 @@ def test_a_mistyped_column_is_named(catalog: Catalog) -> None:
         sql(catalog, "SELECT nmae FROM merges")
 
 
+def test_words_of_a_broken_connection_in_a_query_are_the_querys(catalog: Catalog) -> None:
+    with pytest.raises(QueryError, match="response body"):
+        sql(catalog, 'SELECT "response body" FROM merges')
+
+
 def test_an_empty_place_is_not_a_catalog(tmp_path: Path) -> None:
     with pytest.raises(CatalogNotFound):
         sql(Catalog(str(tmp_path)), "SELECT 1")
