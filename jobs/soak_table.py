@@ -22,7 +22,7 @@ def table(figures: Mapping[str, Any]) -> str:
         figures: What `jobs.soak` writes as JSON.
     """
     faults = figures["faults"]
-    kinds = ", ".join(f"{faults[kind]:,} {words}" for kind, words in FAULTS.items())
+    kinds = ", ".join(f"{faults.get(kind, 0):,} {words}" for kind, words in FAULTS.items())
     every = f"{figures['kill_every']:g} s"
     rows = {
         "requests spoilt on their way to S3": (

@@ -25,7 +25,8 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
     if isinstance(parsed, HubUri):
         raise UnsupportedUri(str(parsed), "the Hub holds no catalogs", "Give a path or s3://.")
     fresh = partial(delta_storage_options, str(parsed))
-    return Catalog(str(parsed), fresh(), fresh)
+    fresh()  # says now, not at the first opening, that there are no credentials
+    return Catalog(str(parsed), fresh_options=fresh)
 
 
 def has_merge(catalog: Catalog, merge_id: str) -> bool:

@@ -11,6 +11,7 @@ from os import PathLike
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.history import list_merges
@@ -227,40 +228,41 @@ def _check_file(
 
 
 def _read_details(catalog: Catalog) -> dict[str, _Details]:
-    """What the tables of details have, by merge; begun anew where the store broke off on the way."""
-    return read_through(catalog.uri, lambda: _details(catalog))
-
-
-def _details(catalog: Catalog) -> dict[str, _Details]:
-    """Likewise, at one go; batch by batch, for `msus` may be large."""
+    """What the tables of details have, by merge."""
     found: dict[str, _Details] = {}
+    if catalog.exists("msus"):
+        msus = catalog.whole("msus")
+        found = read_through(catalog.table_uri("msus"), lambda: _read_msus(msus))
     if catalog.exists("merge_sites"):
         columns = ["merge_id", "site", "n_msus", "rank"]
-        rows = catalog.whole("merge_sites").to_table(columns=columns)
+        sites = catalog.whole("merge_sites")
+        rows = read_through(
+            catalog.table_uri("merge_sites"), lambda: sites.to_table(columns=columns)
+        )
         check_whole("merge_sites", rows)
         for row in rows.to_pylist():
             details = found.setdefault(row["merge_id"], _Details())
             details.sites += 1
             details.pools[row["site"]] = row["n_msus"]
             details.ranks[row["site"]] = row["rank"]
-    if catalog.exists("msus"):
-        keys = ["merge_id", "site", "adapter_id"]
-        for part in _parts(catalog, "msus", [*keys, "cluster"]):
-            groups = part.group_by(keys, use_threads=False)
-            for row in groups.aggregate([([], "count_all"), ("cluster", "max")]).to_pylist():
-                details = found.setdefault(row["merge_id"], _Details())
-                site = row["site"]
-                details.msus[site] += row["count_all"]
-                details.highest[site] = max(details.highest.get(site, 0), row["cluster_max"])
-                details.adapters.add(row["adapter_id"])
     return found
 
 
-def _parts(catalog: Catalog, table: str, columns: list[str]) -> Iterator[pa.Table]:
-    for batch in catalog.whole(table).to_batches(columns=columns):
+def _read_msus(msus: ds.Dataset) -> dict[str, _Details]:
+    """What `msus` has of it; batch by batch, for it may be large."""
+    found: dict[str, _Details] = {}
+    keys = ["merge_id", "site", "adapter_id"]
+    for batch in msus.to_batches(columns=[*keys, "cluster"]):
         part = pa.Table.from_batches([batch])
-        check_whole(table, part)
-        yield part
+        check_whole("msus", part)
+        groups = part.group_by(keys, use_threads=False)
+        for row in groups.aggregate([([], "count_all"), ("cluster", "max")]).to_pylist():
+            details = found.setdefault(row["merge_id"], _Details())
+            site = row["site"]
+            details.msus[site] += row["count_all"]
+            details.highest[site] = max(details.highest.get(site, 0), row["cluster_max"])
+            details.adapters.add(row["adapter_id"])
+    return found
 
 
 def _read_groups(catalog: Catalog) -> dict[str, dict[str, list[str]]]:
