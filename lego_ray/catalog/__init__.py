@@ -24,16 +24,29 @@ Uri = str | PathLike[str]
 Moment = datetime | str | None
 
 
-def sql(catalog: Uri, query: str, *, at: Moment = None) -> pa.Table:
-    """Answers one SELECT over the catalog's tables with DuckDB; see `query.sql`.
+def sql(
+    catalog: Uri, query: str, *, at: Moment = None, time_limit: str | timedelta | None = "60s"
+) -> pa.Table:
+    """Answers one SELECT over the catalog's tables with DuckDB, in a separate process; see `query.sql`.
+
+    Args:
+        catalog: Which catalog.
+        query: The SELECT.
+        at: The time to answer as of.
+        time_limit: The longest it may take: a duration, or text such as `90s` or `5m`; None for no
+            limit.
 
     Raises:
         CatalogNotFound: If the catalog has no table yet.
-        QueryError: If the query is not one SELECT, or cannot be answered.
+        InvalidOption: If the time limit is not a duration above zero.
+        QueryError: If the query is not one SELECT, or cannot be answered, or not within the limits of
+            time and memory.
     """
     from lego_ray.catalog.query import sql as answer
+    from lego_ray.catalog.upkeep.durations import parse_time_limit
 
-    return answer(_open(catalog, at), query)
+    seconds = None if time_limit is None else parse_time_limit("--time-limit", time_limit)
+    return answer(_open(catalog, at), query, seconds=seconds)
 
 
 def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:

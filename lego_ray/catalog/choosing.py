@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 
+from lego_ray.catalog.apart import Limits, run_apart
 from lego_ray.catalog.failures import LONGEST
-from lego_ray.catalog.query import closed_connection, reason_of
+from lego_ray.catalog.query import PROCESS_MEMORY, closed_connection, reason_of
 from lego_ray.errors import QueryError
-
-if TYPE_CHECKING:
-    import duckdb
 
 # A condition looks at some thousands of rows.
 LONGEST_SECONDS = 60
@@ -22,7 +15,26 @@ TAGS_LISTED = 50
 
 
 def choose(adapters: pa.Table, where: str) -> list[int]:
-    """The rows of a table like `adapters` for which a condition holds.
+    """Finds the rows of a table like `adapters` for which a condition holds, in a separate process.
+
+    A recipe may come from anyone, so its conditions have a time limit and a memory limit that hold.
+
+    Args:
+        adapters: As for `decide`.
+        where: As for `decide`.
+
+    Returns:
+        Positions, in order.
+
+    Raises:
+        QueryError: As `decide` does, or if it takes longer than `LONGEST_SECONDS` or needs more than
+            `PROCESS_MEMORY` bytes.
+    """
+    return run_apart(Limits("where", LONGEST_SECONDS, PROCESS_MEMORY), decide, adapters, where)
+
+
+def decide(adapters: pa.Table, where: str) -> list[int]:
+    """Finds the rows of a table like `adapters` for which a condition holds, in this process.
 
     Beside the catalog's columns there are `name`, the last part of `uri`, and `rank`, another name of
     `rank_max`. `tags` is a struct with a field for each key that any of the adapters has, so that
@@ -36,12 +48,12 @@ def choose(adapters: pa.Table, where: str) -> list[int]:
         Positions, in order.
 
     Raises:
-        QueryError: If it is no condition DuckDB can decide, or not in `LONGEST_SECONDS`.
+        QueryError: If it is not a condition that DuckDB can decide.
     """
     import duckdb
 
     if not where.isascii() and where.encode("utf-8", "replace").decode() != where:
-        raise QueryError("where", "it is no text that UTF-8 can write", "Type it anew.")
+        raise QueryError("where", "it is not text that UTF-8 can write", "Type it again.")
     keys = _keys(adapters)
     asked = where.casefold()
     # A struct of all keys would have a cell for every adapter and every key of any of them.
@@ -58,31 +70,15 @@ def choose(adapters: pa.Table, where: str) -> list[int]:
         try:
             # An expression by DuckDB's own grammar: it cannot close a bracket and go on.
             rows = connection.table("adapters").filter(duckdb.SQLExpression(where))
-            with _interrupting(connection):
-                found = rows.project("position").order("position").to_arrow_table()
+            found = rows.project("position").order("position").to_arrow_table()
         except duckdb.Error as error:
             there = f"Columns: {', '.join(sorted(columns.keys() - {'position'}))}. "
             more = ", ..." if len(keys) > TAGS_LISTED else ""
             listed = ", ".join(keys[:TAGS_LISTED]) + more
             tags = f"Tags: {listed}." if keys else "No adapter has tags."
-            reason = reason_of(error)
-            if isinstance(error, duckdb.InterruptException):
-                reason = f"it takes longer than {LONGEST_SECONDS} seconds"
-            raise QueryError(
-                "where", f"{where[:LONGEST]!r} cannot be decided: {reason}", there + tags
-            ) from error
+            problem = f"{where[:LONGEST]!r} cannot be decided: {reason_of(error)}"
+            raise QueryError("where", problem, there + tags) from error
     return [int(position) for position in found["position"].to_pylist()]
-
-
-@contextmanager
-def _interrupting(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Stops a query of the block that takes too long: a recipe may come from anyone."""
-    timer = threading.Timer(LONGEST_SECONDS, connection.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _keys(adapters: pa.Table) -> list[str]:

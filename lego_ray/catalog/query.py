@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lego_ray.catalog.apart import Limits, run_apart
 from lego_ray.catalog.failures import LONGEST, is_broken_off, read_through, translate
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
@@ -31,11 +32,33 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 # Most bytes of an answer, which DuckDB's limit leaves out.
 LARGEST_ANSWER = 1 << 30
+# Most bytes of the whole process that answers: what one function of a query allocates is in no limit of
+# DuckDB's.
+PROCESS_MEMORY = (4 << 30) + LARGEST_ANSWER
+DEFAULT_SECONDS = 60.0
 _BATCH_ROWS = 100_000
 
 
-def sql(catalog: Catalog, query: str) -> pa.Table:
-    """Answers one SQL query over the catalog's tables.
+def sql(catalog: Catalog, query: str, *, seconds: float | None = DEFAULT_SECONDS) -> pa.Table:
+    """Answers one SQL query in a separate process, which ends at its limits or with this call.
+
+    Args:
+        catalog: What to ask.
+        query: As for `answer`.
+        seconds: The longest it may take; None for no limit.
+
+    Returns:
+        The rows.
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        QueryError: As `answer` does, or if it takes longer or needs more than `PROCESS_MEMORY` bytes.
+    """
+    return run_apart(Limits("query", seconds, PROCESS_MEMORY), answer, catalog, query)
+
+
+def answer(catalog: Catalog, query: str) -> pa.Table:
+    """Answers one SQL query over the catalog's tables, in this process.
 
     Tables go by their names; those not written to yet are empty. All are of one moment, near enough:
     `merges` is read first, so no detail of a merge it lists is missing. Files, other databases,
@@ -55,6 +78,11 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
     """
     import duckdb
 
+    try:
+        query.encode()
+    except UnicodeError:
+        problem = "it is not text that UTF-8 can write"
+        raise QueryError("query", problem, "Type it again.") from None
     tables = catalog.required_tables()
     # One that nothing was written to yet is empty, not unknown.
     rows = {
@@ -68,7 +96,7 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
                 statement = _single_select(connection, query)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    return _answer(connection.sql(statement))
+                    return _fetch(connection.sql(statement))
             except duckdb.Error as error:
                 # How DuckDB says that a table it was given could not be read to its end.
                 of_table = isinstance(error, duckdb.InvalidInputException)
@@ -77,13 +105,11 @@ def sql(catalog: Catalog, query: str) -> pa.Table:
                 raise QueryError(
                     "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
                 ) from error
-            except UnicodeError:
-                raise QueryError("query", "it is no text that UTF-8 can write") from None
 
     return read_through(catalog.uri, answered)
 
 
-def _answer(found: duckdb.DuckDBPyRelation) -> pa.Table:
+def _fetch(found: duckdb.DuckDBPyRelation) -> pa.Table:
     batches: list[pa.RecordBatch] = []
     n_bytes = 0
     with found.fetch_record_batch(_BATCH_ROWS) as reader:

@@ -43,8 +43,15 @@ def catalog() -> None:
 @click.argument("query")
 @options.required_catalog
 @at
+@click.option(
+    "--time-limit",
+    default="60s",
+    show_default=True,
+    metavar="TIME",
+    help="Stop a query that takes longer, such as 5m.",
+)
 @options.as_json
-def sql(query: str, catalog: str, at: str | None, as_json: bool) -> None:
+def sql(query: str, catalog: str, at: str | None, time_limit: str, as_json: bool) -> None:
     """Answer one SELECT over the tables adapters, merges, merge_sites, msus and groups.
 
     \b
@@ -54,7 +61,7 @@ def sql(query: str, catalog: str, at: str | None, as_json: bool) -> None:
     """
     from lego_ray import catalog as calls
 
-    _print_rows(calls.sql(catalog, query, at=at), as_json)
+    _print_rows(calls.sql(catalog, query, at=at, time_limit=time_limit), as_json)
 
 
 @catalog.command("list")

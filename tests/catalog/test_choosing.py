@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lego_ray.catalog.choosing import choose
+from lego_ray.catalog.choosing import decide as choose
 from lego_ray.catalog.schema import TABLES
 from lego_ray.errors import QueryError
 

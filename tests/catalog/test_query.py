@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lego_ray.catalog.merges import append_merge
-from lego_ray.catalog.query import sql
+from lego_ray.catalog.query import answer as sql
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogNotFound, QueryError
 from tests.catalog.sample import NOW, details, merge

@@ -121,7 +121,7 @@ def test_lineage_goes_down_to_a_source_rank_and_up_to_the_merges(shared: Path, a
         (("list", "--at", "9999-01-01"), "to come"),
         (("list", "--at", "2001-01-01"), "no such table"),
         (("vacuum", "--retention", "1h"), "--retention"),
-        (("vacuum", "--retention", "long"), "is no duration"),
+        (("vacuum", "--retention", "long"), "is not a duration"),
         (("gc", "--root", "."), "--older-than"),
         (("gc",), "--root"),
     ],

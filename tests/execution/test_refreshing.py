@@ -181,7 +181,7 @@ def test_a_catalog_that_lists_the_adapters_is_not_fed_its_own_merges(
         (RECIPE.replace("catalog: {catalog}\n", ""), {}, "Give --catalog"),
         (RECIPE.replace("{output}", "{zoo}/library"), {}, "lies in the source"),
         (RECIPE, {"stale_after": "0m"}, "Give 1m or more"),
-        (RECIPE, {"stale_after": "soon"}, "is no duration"),
+        (RECIPE, {"stale_after": "soon"}, "is not a duration"),
     ],
 )
 def test_bad_input_says_what_to_do_and_writes_nothing(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 
 from lego_ray.catalog import choosing, query
-from lego_ray.catalog.choosing import choose
+from lego_ray.catalog.choosing import choose, decide
 from lego_ray.catalog.merges import append_merge
-from lego_ray.catalog.query import sql
+from lego_ray.catalog.query import answer, sql
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import QueryError
 from tests.catalog.sample import details, merge
@@ -133,7 +132,7 @@ def test_a_query_reaches_no_file_and_writes_none(
     monkeypatch.chdir(place)
     before = tree(place)
     with pytest.raises(QueryError) as caught:
-        sql(Catalog(str(place / "catalog")), filled(text, place))
+        answer(Catalog(str(place / "catalog")), filled(text, place))
     assert caught.value.exit_code == 2
     assert tree(place) == before
 
@@ -152,13 +151,13 @@ def test_a_query_reaches_no_file_and_writes_none(
 def test_a_condition_reaches_no_file_and_adds_no_row(where: str, place: Path) -> None:
     before = tree(place)
     with pytest.raises(QueryError):
-        choose(ZOO, filled(where, place))
+        decide(ZOO, filled(where, place))
     assert tree(place) == before
 
 
 def test_no_setting_tells_where_things_are_or_what_they_are_opened_with(place: Path) -> None:
     catalog = Catalog(str(place / "catalog"), {"AWS_SECRET_ACCESS_KEY": "hunter2"})
-    settings = sql(catalog, "SELECT name, value FROM duckdb_settings()").to_pylist()
+    settings = answer(catalog, "SELECT name, value FROM duckdb_settings()").to_pylist()
     assert "hunter2" not in str(settings)
     assert {s["name"]: s["value"] for s in settings}["lock_configuration"] == "true"
 
@@ -167,20 +166,78 @@ def test_no_setting_tells_where_things_are_or_what_they_are_opened_with(place: P
 def test_an_answer_has_a_largest_size(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "LARGEST_ANSWER", 1 << 24)
     catalog = Catalog(str(place / "catalog"))
-    assert sql(catalog, "SELECT * FROM range(1000)").num_rows == 1000
+    assert answer(catalog, "SELECT * FROM range(1000)").num_rows == 1000
     with room_for(4 << 30), pytest.raises(QueryError, match="larger than 16 MiB"):
-        sql(catalog, "SELECT * FROM range(100000000000)")
+        answer(catalog, "SELECT * FROM range(100000000000)")
 
 
-@pytest.mark.timeout(60)
+ENDLESS = "SELECT count(*) FROM range(1000000000000) a, range(1000) b"
+
+
+@pytest.mark.timeout(120)
+def test_a_query_that_never_ends_is_stopped(place: Path) -> None:
+    catalog = Catalog(str(place / "catalog"))
+    with pytest.raises(QueryError, match="takes longer than 3 seconds"):
+        sql(catalog, ENDLESS, seconds=3)
+    assert not _children()
+
+
+@pytest.mark.timeout(120)
 def test_a_condition_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "LONGEST_SECONDS", 1)
-    threads = threading.active_count()
+    monkeypatch.setattr(choosing, "LONGEST_SECONDS", 3)
     for endless in (
-        "(SELECT count(*) FROM range(1000000000000) a, range(1000) b) > rank",
+        f"({ENDLESS}) > rank",
         "EXISTS (WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) "
         "SELECT max(n) AS m FROM t HAVING m < 0)",
     ):
-        with pytest.raises(QueryError, match="takes longer than 1 seconds"):
+        with pytest.raises(QueryError, match="takes longer than 3 seconds"):
             choose(ZOO, endless)
-    assert threading.active_count() <= threads
+    assert not _children()
+
+
+# What one function of a query may allocate is in no limit of DuckDB's.
+LARGE = [
+    "repeat('x', 3000000000)",
+    "length(repeat('x', 3000000000))",
+    "list_sum(range(400000000))",
+    "printf('%1000000000d', 1)",
+    "(SELECT string_agg(repeat('x', 1000000), '') FROM range(6000))",
+    "length(lpad('x', 2000000000, 'y'))",
+]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("value", LARGE)
+def test_a_query_that_needs_too_much_memory_is_refused(
+    value: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "PROCESS_MEMORY", 2 << 30)
+    with pytest.raises(QueryError, match=r"(?i)memory"):
+        sql(Catalog(str(place / "catalog")), f"SELECT {value} AS v", seconds=None)
+
+
+@pytest.mark.timeout(180)
+def test_a_condition_that_needs_too_much_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choosing, "PROCESS_MEMORY", 2 << 30)
+    with pytest.raises(QueryError, match=r"(?i)memory"):
+        choose(ZOO, "length(repeat('x', 3000000000)) > rank")
+
+
+def _children() -> list[int]:
+    """Processes that this one started and that still run."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+        except OSError:  # the thread has ended
+            continue
+    return [pid for pid in found if b"lego_ray.catalog.apart" in _words(pid)]
+
+
+def _words(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # the process has ended
+        return b""

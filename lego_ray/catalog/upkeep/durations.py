@@ -12,11 +12,16 @@ KEPT = timedelta(days=7)
 # No query, commit or task of a merge takes longer. Only who knows that nobody is at it may go below.
 SHORTEST = timedelta(days=1)
 
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
 
 
 def parse_duration(option: str, given: str | timedelta) -> timedelta:
-    """Reads a duration: a number of days, hours or minutes such as `7d`, `36h` or `90m`.
+    """Reads a duration: a number of days, hours, minutes or seconds such as `7d`, `36h` or `90m`.
 
     Args:
         option: Its name, for the error.
@@ -29,10 +34,26 @@ def parse_duration(option: str, given: str | timedelta) -> timedelta:
         if given < timedelta(0):
             raise InvalidOption(option, f"{given} is negative")
         return given
-    match = re.fullmatch(r"\s*(\d{1,6})\s*([mhd])\s*", given)
+    match = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", given)
     if match is None:
-        raise InvalidOption(option, f"{given!r} is no duration", "Write it as 7d, 36h or 90m.")
+        raise InvalidOption(option, f"{given!r} is not a duration", "Write it as 7d, 36h or 90m.")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_time_limit(option: str, given: str | timedelta) -> float:
+    """Reads the longest that something may take, in seconds.
+
+    Args:
+        option: Its name, for the error.
+        given: A duration, as `parse_duration` reads it.
+
+    Raises:
+        InvalidOption: If it is not a duration above zero.
+    """
+    seconds = parse_duration(option, given).total_seconds()
+    if not seconds:
+        raise InvalidOption(option, "it is zero", "Give a time such as 60s or 5m.")
+    return seconds
 
 
 def check_long_enough(option: str, duration: timedelta, force: bool) -> None:
