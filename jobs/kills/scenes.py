@@ -1,0 +1,163 @@
+"""What is killed: for each command, the state it starts from, and the call."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.synthetic_zoo import build as build_zoo
+from lego_ray.execution.api import merge
+from lego_ray.execution.building import build
+from lego_ray.execution.delivery import publish
+from lego_ray.execution.garbage.collecting import collect_garbage
+from lego_ray.execution.refreshing import refresh
+from lego_ray.execution.updating.updating import update
+
+RANK = 2
+# A holder that was killed holds its lease for so long; the scenes make it look as old.
+LEASE = "1m"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A command to kill.
+
+    Attributes:
+        prepare: Makes the state it starts from, below a directory.
+        command: The call; the same again after a kill.
+        between: What passes between the two, such as time.
+    """
+
+    prepare: Callable[[Path], object]
+    command: Callable[[Path], Any]
+    between: Callable[[Path], None] = lambda root: None
+
+
+def zoo(root: Path, name: str = "zoo", adapters: int = 3, seed: int = 0) -> Path:
+    """Writes a tiny zoo and gives its path."""
+    place = root / name
+    build_zoo(place, adapters=adapters, layers=1, rank=2, hidden=8, intermediate=8, seed=seed)
+    return place
+
+
+def merged(root: Path, name: str = "merged", **flags: Any) -> dict[str, Any]:
+    """Merges the zoo to a directory of this name, with a catalog."""
+    asked = {"rank": RANK, "name": "merged", **flags}
+    return merge(
+        root / "zoo", output=root / name, catalog=root / "catalog", runner="inline", **asked
+    )
+
+
+def _recipe(root: Path) -> Path:
+    entries = [{"name": "small", "rank": 1}, {"name": "large", "rank": 3}]
+    library = {
+        "sources": [str(root / "zoo")],
+        "catalog": str(root / "catalog"),
+        "output": str(root / "library"),
+        "merges": entries,
+    }
+    place = root / "library.yaml"
+    place.write_text(json.dumps(library))
+    return place
+
+
+def _build(root: Path) -> Any:
+    return build(root / "library.yaml", runner="inline")
+
+
+def _before_build(root: Path) -> None:
+    zoo(root)
+    _recipe(root)
+
+
+def _refresh(root: Path) -> Any:
+    record = refresh(root / "library.yaml", runner="inline", stale_after=LEASE)
+    if record["status"] == "busy":
+        raise RuntimeError("the lease of a killed refresh is still held")
+    return record
+
+
+def _before_refresh(root: Path) -> None:
+    _before_build(root)
+    _refresh(root)
+    zoo(root, "zoo/more", adapters=1, seed=7)
+
+
+def _age_leases(root: Path) -> None:
+    long_ago = time.time() - 3600
+    for path in (root / "library" / ".lego-ray").rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+
+
+def _before_update(root: Path) -> None:
+    zoo(root)
+    zoo(root, "more", adapters=1, seed=7)
+    merged(root, updatable=True)
+
+
+def _update(root: Path, **flags: Any) -> Any:
+    return update(
+        root / "merged",
+        add=root / "more",
+        output=root / "updated",
+        catalog=root / "catalog",
+        runner="inline",
+        **flags,
+    )
+
+
+def _before_publish(root: Path) -> None:
+    zoo(root)
+    merged(root)
+
+
+def _before_compact(root: Path) -> None:
+    zoo(root)
+    for rank in (1, 2, 3):
+        merged(root, f"merged-{rank}", rank=rank)
+
+
+def _compact(root: Path) -> Any:
+    from lego_ray.catalog import compact
+
+    return compact(root / "catalog")
+
+
+def _vacuum(root: Path) -> Any:
+    from lego_ray.catalog import vacuum
+
+    return vacuum(root / "catalog", retention="0m", force=True)
+
+
+def _before_vacuum(root: Path) -> None:
+    _before_compact(root)
+    _compact(root)
+
+
+def _before_gc(root: Path) -> None:
+    _before_publish(root)
+    merge(root / "zoo", rank=1, output=root / "library" / "unrecorded", runner="inline")
+
+
+def _gc(root: Path) -> Any:
+    return collect_garbage(
+        root / "catalog", root=root / "library", older_than="0m", force=True, delete=True
+    )
+
+
+SCENES = {
+    "merge": Scene(lambda root: zoo(root), lambda root: merged(root)),
+    "build": Scene(_before_build, _build),
+    "update": Scene(_before_update, _update),
+    "refit": Scene(_before_update, lambda root: _update(root, refit=True)),
+    "refresh": Scene(_before_refresh, _refresh, _age_leases),
+    "publish": Scene(_before_publish, lambda root: publish(root / "merged", to=root / "copy")),
+    "compact": Scene(_before_compact, _compact),
+    "vacuum": Scene(_before_vacuum, _vacuum),
+    "gc": Scene(_before_gc, _gc),
+}
