@@ -8,7 +8,7 @@ from typing import Any
 
 from lego_ray.errors import VerificationFailed
 from lego_ray.execution.comparing import Compared, Watch, compare
-from lego_ray.execution.extract import content_hash
+from lego_ray.execution.contents import content_hash
 from lego_ray.execution.publishing.published import checked_files, read_manifest
 from lego_ray.execution.scanning import Counted, scan_sources, untold
 from lego_ray.formats.record import AdapterRecord

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lego_ray.errors import VerificationFailed
-from lego_ray.execution.extract import content_hash
+from lego_ray.execution.contents import content_hash
 from lego_ray.execution.running_sums import State
 from lego_ray.execution.task import SourceSlice
 from lego_ray.execution.update_task import Change, UpdateResult, UpdateTask
