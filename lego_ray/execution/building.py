@@ -16,7 +16,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.execution.arguments import Uri, parse_bytes
 from lego_ray.execution.entries import Planned, manifests_at_outputs, outputs_of, plan_entries
-from lego_ray.execution.grouping import GroupFinder, group_record, group_rows
+from lego_ray.execution.grouping import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.execution.identities import sightings_of
 from lego_ray.execution.making import make_planned
 from lego_ray.execution.publishing.cataloguing import adapter_rows, catalogued
@@ -220,7 +220,8 @@ def record_groupings(
     for each in groupings:
         alone = tuple(member.adapter for member in each.alone)
         record_adapters(catalog, adapter_rows(Inventory(alone, each.inventory.refused), now))
-        record_groups(catalog, group_rows(each, records, now))
+        former = grouping_id(each, records, former=True)
+        record_groups(catalog, group_rows(each, records, now), former_id=former)
 
 
 def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]:

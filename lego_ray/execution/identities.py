@@ -118,11 +118,12 @@ def unexplained(adapters: Iterable[AdapterRecord], manifest: Mapping[str, Any]) 
     for adapter in adapters:
         if is_sampled_whole(adapter.n_bytes):
             continue
-        mine = known.of(adapter.adapter_id).sightings
-        seen = [s for s in mine if s.adapter_id == adapter.adapter_id]
-        if seen and not any(
-            s.is_of(adapter) or (s.content and s.content == adapter.content) for s in seen
-        ):
+        seen = [
+            s
+            for s in known.of(adapter.adapter_id).sightings
+            if s.adapter_id == adapter.adapter_id and s.content
+        ]
+        if seen and not any(s.is_of(adapter) or s.content == adapter.content for s in seen):
             return True
     return False
 

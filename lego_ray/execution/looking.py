@@ -15,7 +15,7 @@ from lego_ray.catalog.adapters import (
     seen_adapters,
 )
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import OutputExists, StorageError
+from lego_ray.errors import OutputExists
 from lego_ray.execution.entries import Find, Planned, outputs_of, plan_entries
 from lego_ray.execution.identities import Known, sightings_of, unexplained
 from lego_ray.execution.publishing.cataloguing import adapter_rows, sightings_in
@@ -80,7 +80,7 @@ def look(
         columns = ["merge_id", "name", "version", "output_uri"]
         merges = catalog.read("merges", columns).to_pylist()
     known, bytes_read = _known(library, catalog, merges), 0
-    while True:
+    for _ in range(2):
         scan = scan_sources(sources, full_weights=library.full_weights, known=known)
         bytes_read += scan.bytes_read
         check_strict(scan.inventory, strict)
@@ -150,10 +150,12 @@ def _versioned(each: Planned, merges: Sequence[Mapping[str, Any]]) -> Planned:
     """
     mine = [row for row in merges if row["name"] == each.recipe.name]
     last = max(mine, key=lambda row: row["version"], default=None)
-    former = [join(each.output, each.plan.former[:DIGITS])] if each.plan.former else []
     place = join(each.output, each.plan.digest[:DIGITS])
-    for other in (each.output, place, *former, *([last["output_uri"]] if last else [])):
-        with contextlib.suppress(OutputExists, StorageError):  # a former one, or not lego-ray's
+    others = [join(each.output, each.plan.former[:DIGITS])] if each.plan.former else []
+    if last is not None and is_inside(last["output_uri"], each.output):
+        others.append(last["output_uri"])
+    for other in (each.output, place, *others):
+        with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
             if _published(each, other):
                 return replace(each, output=other)
     return replace(each, output=place)

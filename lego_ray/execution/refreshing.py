@@ -85,9 +85,9 @@ def refresh(
     Groups are found anew each time, which reads every adapter of an entry with `groups`.
 
     If nothing is new, no file is written and no table is committed to, except that `adapters` gets the
-    store's new marks of files that were copied or touched since; each of these was read once. If someone else is at the same
-    library, nothing is done: the answer says who. Whoever was killed at it is taken over from after
-    `stale_after`, and its finished tasks are taken on.
+    store's new marks of files that were copied or touched since; each of these is read once. If someone
+    else is at the same library, nothing is done: the answer says who. Whoever was killed at it is taken
+    over from after `stale_after`, and its finished tasks are taken on.
 
     Args:
         recipe: The recipe file: a path or `s3://bucket/key`.
