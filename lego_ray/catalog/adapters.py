@@ -10,7 +10,9 @@ import pyarrow as pa
 from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.rows import Row, conform
+from lego_ray.catalog.schema import SCHEMA_VERSION
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.versions import version_of
 from lego_ray.errors import CatalogError, CatalogNotFound
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ _TABLE = "adapters"
 # a compare-and-swap on the whole of it.
 _TRANSACTION = "lego_ray.adapters"
 
+# Columns that say when an adapter must be looked at again, not what it is.
+_LOOKS = ("mark", "content_sha256")
+
 _Key = tuple[str, str]
 
 
@@ -29,9 +34,10 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
 
     Usable adapters (`ok`) are kept by content and URI, so a rewritten adapter gets a row beside
     its former one. Those turned down are kept by URI. A row that says the same as the one known,
-    `scanned_at` apart, is left out; one that says otherwise takes its place. A usable adapter
-    ends its URI's refusal. It ends a quarantine only if its content is new there: a scan reads
-    headers, and they cannot tell that the weights got better.
+    `scanned_at` apart, is left out; one that says otherwise takes its place. A file that was only
+    written again is not new: its row gets the new `mark`, so that the next run need not look again. A
+    usable adapter ends its URI's refusal. It ends a quarantine only if its content is new there: a scan
+    reads headers, and they cannot tell that the weights got better.
 
     Args:
         catalog: Where to.
@@ -74,6 +80,8 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
 def count_unrecorded(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
     """Counts the rows that `record_adapters` would write or take out, and writes nothing.
 
+    New marks of files that were only written again do not count; see `has_new_marks`.
+
     Args:
         catalog: Where to look.
         rows: Rows of the `adapters` table.
@@ -84,8 +92,42 @@ def count_unrecorded(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
     """
     found = _plain(conform(_TABLE, rows))
     known = _plain(catalog.read(_TABLE)) if catalog.exists(_TABLE) else []
-    _, n_changed, n_replaced = fold(known, found)
-    return max(n_changed, n_replaced)
+    after, n_changed, _ = fold(known, found)
+    there = {_key(row) for row in after}
+    return max(n_changed, sum(_key(row) not in there for row in known))
+
+
+def has_new_marks(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> bool:
+    """Whether rows of the `adapters` table, as it is, would get other marks, or a content.
+
+    False where the table is of an earlier schema version, which has no place for them.
+
+    Args:
+        catalog: Where to look.
+        rows: Rows of the `adapters` table.
+
+    Raises:
+        StorageError: If the store could not be reached or refused access.
+    """
+    if not catalog.exists(_TABLE) or version_of(catalog.open(_TABLE)) < SCHEMA_VERSION:
+        return False
+    _, _, n_replaced = fold(_plain(catalog.read(_TABLE)), _plain(conform(_TABLE, rows)))
+    return n_replaced > 0
+
+
+def seen_adapters(catalog: Catalog) -> list[Row]:
+    """Rows of adapters with an id: `adapter_id`, `uri`, `mark` and `content_sha256` of each.
+
+    Args:
+        catalog: Where to look; it may hold no adapters yet.
+
+    Raises:
+        StorageError: If the store could not be reached or refused access.
+    """
+    if not catalog.exists(_TABLE):
+        return []
+    found = catalog.read(_TABLE, ["adapter_id", "uri", "mark", "content_sha256"])
+    return [row for row in found.to_pylist() if row["adapter_id"]]
 
 
 def fold(known: Sequence[Row], found: Sequence[Row]) -> tuple[list[Row], int, int]:
@@ -97,9 +139,11 @@ def fold(known: Sequence[Row], found: Sequence[Row]) -> tuple[list[Row], int, in
 
     Returns:
         The rows of the table afterwards, those of `known` that stay in their order and then the
-        new ones; how many of them are new or changed; and how many of `known` are gone or changed.
+        new ones; how many of them are new or changed, marks apart; and how many of `known` are gone or
+        changed, be it only in their mark.
     """
     after = {_key(row): row for row in known}
+    marked: set[int] = set()
     for row in found:
         key = _key(row)
         before = after.get(key)
@@ -108,10 +152,27 @@ def fold(known: Sequence[Row], found: Sequence[Row]) -> tuple[list[Row], int, in
             if turned_down and (turned_down["status"] == "refused" or before is None):
                 del after[("", row["uri"])]
         if before is None or _content(before) != _content(row):
-            after[key] = row
+            after[key] = row if before is None else {**row, **_looked_at(before, row)}
+        elif _looked_at(before, row) != {name: before[name] for name in _LOOKS}:
+            after[key] = {**before, **_looked_at(before, row)}
+            marked.add(id(after[key]))
     originals = {id(row) for row in known}
     n_kept = sum(id(row) in originals for row in after.values())
-    return list(after.values()), len(after) - n_kept, len(known) - n_kept
+    n_marked = sum(id(row) in marked for row in after.values())
+    return list(after.values()), len(after) - n_kept - n_marked, len(known) - n_kept
+
+
+def _looked_at(before: Row, row: Row) -> dict[str, Any]:
+    """The mark and content of a row that takes another's place: a content once known stays known.
+
+    A new mark without a content, where one was known, is of a file that was not read: the old mark
+    stays, so that the next run reads it.
+    """
+    if before["adapter_id"] != row["adapter_id"]:  # two that were turned down, one after the other
+        return {name: row[name] for name in _LOOKS}
+    content = before["content_sha256"] or row["content_sha256"]
+    unread = row["mark"] is None or (before["content_sha256"] and not row["content_sha256"])
+    return {"mark": before["mark"] if unread else row["mark"], "content_sha256": content}
 
 
 def _key(row: Row) -> _Key:
@@ -119,7 +180,7 @@ def _key(row: Row) -> _Key:
 
 
 def _content(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "scanned_at"}
+    return {name: value for name, value in row.items() if name not in ("scanned_at", *_LOOKS)}
 
 
 def _plain(table: pa.Table) -> list[Row]:

@@ -15,12 +15,13 @@ from lego_ray.errors import CatalogError
 _TABLE = "groups"
 
 
-def record_groups(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> None:
+def record_groups(catalog: Catalog, rows: pa.Table | Sequence[Row], *, former_id: str = "") -> None:
     """Records one grouping, once: under the same grouping_id nothing is written again.
 
     Args:
         catalog: Where to.
         rows: Its rows, all of one grouping_id; none for nothing to write.
+        former_id: The grouping_id that an earlier release gave it, under which it may be recorded.
 
     Raises:
         CatalogError: If a row does not fit the columns, or they are of several groupings.
@@ -30,6 +31,9 @@ def record_groups(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> None:
     ids = pc.unique(found["grouping_id"]).to_pylist()
     if len(ids) > 1:
         raise CatalogError(f"{_TABLE}.grouping_id", f"the rows are of {len(ids)} groupings")
+    if former_id and catalog.exists(_TABLE):
+        is_known = catalog.open(_TABLE).transaction_version(former_id) is not None
+        ids = [] if is_known else ids
     if ids:
         catalog.append(_TABLE, found, idempotency=(ids[0], 1))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 # a newer one than this is refused rather than misread, an older one is read and, once it was brought up
 # by `upkeep.migrate`, written. A column that is added comes last in its table and may be null; a table
 # that is added is made when something is first written to it.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -95,6 +95,22 @@ _ADAPTERS = TableSpec(
         ),
         Column("reason", _STRING, "Why it was turned down; null if `ok`.", True),
         Column("scanned_at", _TIME, "When this was first found to be so (UTC)."),
+        Column(
+            "mark",
+            _STRING,
+            "The store's mark of the weights file when it was last looked at: an ETag, a blob hash, or "
+            "size and time on disk. Where it changed, the file is looked at again; it is no part of the "
+            "identity. Null if unknown.",
+            True,
+            since=4,
+        ),
+        Column(
+            "content_sha256",
+            _STRING,
+            "Hex sha256 over the adapter's tensors; null until they were read whole.",
+            True,
+            since=4,
+        ),
     ),
 )
 

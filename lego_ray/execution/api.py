@@ -13,7 +13,7 @@ from lego_ray.catalog.opening import open_catalog
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places, recipe_of
 from lego_ray.execution.measuring import plan_with_errors
 from lego_ray.execution.merging import run_merge
-from lego_ray.execution.publishing.cataloguing import adapter_rows
+from lego_ray.execution.publishing.cataloguing import adapter_rows, catalogued
 from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.scanning import Counted, scan_sources, untold
 from lego_ray.execution.solving import Progress, check_strict
@@ -58,16 +58,20 @@ def scan(
     """
     started = time.perf_counter()
     Recipe(name="scan", rank=1, full_weights=full_weights)
+    place = None if catalog is None else normalise_uri(catalog)
+    opened = None if place is None else open_catalog(place)
     found = scan_sources(
-        places(sources), exclude=exclude, full_weights=full_weights, progress=progress
+        places(sources),
+        exclude=exclude,
+        full_weights=full_weights,
+        progress=progress,
+        known=catalogued(opened),
     )
     inventory = found.inventory
     check_strict(inventory, strict)
     rows = adapter_rows(inventory, datetime.now(UTC))
-    written, place = 0, None
-    if catalog is not None:
-        place = normalise_uri(catalog)
-        opened = open_catalog(place)
+    written = 0
+    if opened is not None and place is not None:
         probe_create_only(open_store(place))
         written = record_adapters(opened, rows)
     keep = ("adapter_id", "uri", "revision", "base_model", "format", "rank_min", "rank_max")

@@ -15,10 +15,11 @@ from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.execution.arguments import Uri, parse_bytes
-from lego_ray.execution.entries import Planned, outputs_of, plan_entries
-from lego_ray.execution.grouping import GroupFinder, group_record, group_rows
+from lego_ray.execution.entries import Planned, manifests_at_outputs, outputs_of, plan_entries
+from lego_ray.execution.grouping import GroupFinder, group_record, group_rows, grouping_id
+from lego_ray.execution.identities import sightings_of
 from lego_ray.execution.making import make_planned
-from lego_ray.execution.publishing.cataloguing import adapter_rows
+from lego_ray.execution.publishing.cataloguing import adapter_rows, catalogued
 from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import (
@@ -160,7 +161,13 @@ def run_build(
     outputs = [normalise_uri(place) for place in outputs_of(library, output)]
     stages = Stages()
     with stages.timed("scan"):
-        scan = scan_sources(sources, full_weights=library.full_weights, skip=outputs)
+        before = [s for m in manifests_at_outputs(library, output) for s in sightings_of(m)]
+        scan = scan_sources(
+            sources,
+            full_weights=library.full_weights,
+            skip=outputs,
+            known=catalogued(catalog).and_of(before),
+        )
     stages.moved("scan", scan.bytes_read)
     check_strict(scan.inventory, strict)
     require_adapters(scan.inventory, sources)
@@ -213,7 +220,8 @@ def record_groupings(
     for each in groupings:
         alone = tuple(member.adapter for member in each.alone)
         record_adapters(catalog, adapter_rows(Inventory(alone, each.inventory.refused), now))
-        record_groups(catalog, group_rows(each, records, now))
+        former = grouping_id(each, records, former=True)
+        record_groups(catalog, group_rows(each, records, now), former_id=former)
 
 
 def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]:

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
+from typing import Any
 
 from lego_ray.catalog.choosing import choose
 from lego_ray.catalog.rows import conform
 from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound, OutputExists
 from lego_ray.execution.publishing.cataloguing import adapter_rows
+from lego_ray.execution.publishing.publish import manifest_at
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
 from lego_ray.planning.inventory import Inventory
@@ -97,6 +100,26 @@ def plan_entries(
     if output:
         check_inside(output, (each.output for each in merges))
     return merges, groupings
+
+
+def manifests_at_outputs(library: LibraryRecipe, output: str) -> Iterator[dict[str, Any]]:
+    """Manifests that earlier builds of a library left where its merges go.
+
+    Args:
+        library: The library.
+        output: Where the merges go, each below its name, unless its entry says.
+    """
+    for entry in library.entries:
+        place, name = _place(entry, output), entry.recipe.name
+        if entry.groups is None:
+            places = iter([place])
+        else:
+            places = (normalise_uri(join(place, f"{name}-{at}")) for at in count(1))
+        for each in places:
+            manifest = manifest_at(open_store(each))
+            if manifest is None:
+                break
+            yield manifest
 
 
 def outputs_of(library: LibraryRecipe, output: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import AdapterRefused, LegoRayError
+from lego_ray.execution.contents import tensor_hash
 from lego_ray.execution.task import GroupTask, SourceKey, SourceSlice
 from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
-from lego_ray.formats.record import TensorSpan
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
 from lego_ray.planning.cutting import READ_AHEAD
@@ -146,12 +145,6 @@ def _builders(task: GroupTask) -> dict[str, PoolBuilder]:
     }
 
 
-def content_hash(tensor_hashes: Sequence[tuple[str, str]]) -> str:
-    """Hex sha256 over an adapter's tensors, whatever order they were read in."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(tensor_hashes))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def _add_rows(
     builders: Mapping[str, PoolBuilder],
     source: SourceSlice,
@@ -189,14 +182,6 @@ def _add_rows(
         builders[site].add(source.adapter, pooled, long)
 
 
-def _tensor_hash(span: TensorSpan, data: memoryview) -> str:
-    """Hex sha256 over a tensor's type, shape and bytes."""
-    shape = ",".join(map(str, span.shape))
-    digest = hashlib.sha256(f"{span.dtype} {shape}\n".encode())
-    digest.update(data)
-    return digest.hexdigest()
-
-
 def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:
     store = open_store(source.folder)
     ranges = [ByteRange(span.start, span.end) for span in source.spans()]
@@ -220,5 +205,5 @@ def _hashed(
 ) -> tuple[SourceSlice, Read]:
     spans = list(source.spans())
     by_name = {span.name: data for span, data in zip(spans, buffers, strict=True)}
-    hashes = {span.name: _tensor_hash(span, by_name[span.name]) for span in spans}
+    hashes = {span.name: tensor_hash(span, by_name[span.name]) for span in spans}
     return source, Read(by_name, hashes, store.bytes_read, store.requests)

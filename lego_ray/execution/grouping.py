@@ -144,6 +144,21 @@ def group_record(found: Grouping, merges: Mapping[str, Mapping[str, Any]]) -> di
     }
 
 
+def grouping_id(
+    found: Grouping, merges: Mapping[str, Mapping[str, Any]], *, former: bool = False
+) -> str:
+    """What a grouping is called in the catalog.
+
+    Args:
+        found: The grouping.
+        merges: Records of its groups' merges, by name.
+        former: Whether to give what earlier releases called it.
+    """
+    ids = {name: merges[name]["merge_id"] for name in found.groups}
+    measured = found.former if former else found.digest
+    return digest_of({"measured": measured, "how": found.options.as_json(), "merges": ids})
+
+
 def group_rows(
     found: Grouping, merges: Mapping[str, Mapping[str, Any]], found_at: datetime
 ) -> Sequence[dict[str, Any]]:
@@ -155,11 +170,10 @@ def group_rows(
         found_at: What to say of when.
     """
     ids = {name: merges[name]["merge_id"] for name in found.groups}
-    about = {"measured": found.digest, "how": found.options.as_json(), "merges": ids}
-    grouping_id = digest_of(about)
+    name = grouping_id(found, merges)
     return [
         {
-            "grouping_id": grouping_id,
+            "grouping_id": name,
             "name": found.name,
             "group_name": member.group or None,
             "merge_id": ids.get(member.group),

@@ -8,12 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lego_ray.catalog.adapters import adapter_places, count_unrecorded
+from lego_ray.catalog.adapters import (
+    adapter_places,
+    count_unrecorded,
+    has_new_marks,
+    seen_adapters,
+)
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import OutputExists
 from lego_ray.execution.entries import Find, Planned, outputs_of, plan_entries
-from lego_ray.execution.publishing.cataloguing import adapter_rows
-from lego_ray.execution.publishing.publish import published_manifest
+from lego_ray.execution.identities import Known, sightings_of, unexplained
+from lego_ray.execution.publishing.cataloguing import adapter_rows, sightings_in
+from lego_ray.execution.publishing.publish import manifest_at, published_merge
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import check_strict
 from lego_ray.planning.grouped import Grouping
@@ -39,6 +45,7 @@ class Found:
         done: Manifests of those that are published and recorded, by name.
         versions: Their versions in the catalog, by name, of those that are current.
         bytes_read: Bytes fetched.
+        has_new_marks: Whether files were written again that hold what the catalog says they do.
     """
 
     inventory: Inventory
@@ -49,6 +56,7 @@ class Found:
     done: Mapping[str, dict[str, Any]]
     versions: Mapping[str, int]
     bytes_read: int
+    has_new_marks: bool = False
 
     @property
     def is_current(self) -> bool:
@@ -67,17 +75,27 @@ def look(
         # Someone may have scanned the library itself, to merge from it.
         listed = adapter_places(catalog)
         sources = [uri for uri in listed if not any(is_inside(uri, place) for place in places)]
-    scan = scan_sources(sources, full_weights=library.full_weights)
-    check_strict(scan.inventory, strict)
-    require_adapters(scan.inventory, sources)
-    rows = adapter_rows(scan.inventory, datetime.now(UTC))
-    asked, groupings = plan_entries(
-        library, scan.inventory, library.output, memory_budget=memory_budget, find=find
-    )
-    planned = [_versioned(each) for each in asked]
     merges: list[dict[str, Any]] = []
     if catalog.exists("merges"):
-        merges = catalog.read("merges", ["merge_id", "name", "version"]).to_pylist()
+        columns = ["merge_id", "name", "version", "output_uri"]
+        merges = catalog.read("merges", columns).to_pylist()
+    known, bytes_read = _known(library, catalog, merges), 0
+    for _ in range(2):
+        scan = scan_sources(sources, full_weights=library.full_weights, known=known)
+        bytes_read += scan.bytes_read
+        check_strict(scan.inventory, strict)
+        require_adapters(scan.inventory, sources)
+        asked, groupings = plan_entries(
+            library, scan.inventory, library.output, memory_budget=memory_budget, find=find
+        )
+        planned = [_versioned(each, merges) for each in asked]
+        # A refresh that was cut short may have published what the catalog knows nothing of.
+        there = [manifest_at(open_store(each.output)) for each in planned]
+        more = [m for m in there if m and unexplained(scan.inventory.adapters, m)]
+        if not more:
+            break
+        known = known.and_of(s for manifest in more for s in sightings_of(manifest))
+    rows = adapter_rows(scan.inventory, datetime.now(UTC))
     done: dict[str, dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for each in planned:
@@ -96,20 +114,55 @@ def look(
         groupings,
         done,
         versions,
-        scan.bytes_read,
+        bytes_read,
+        has_new_marks(catalog, rows),
     )
 
 
-def _versioned(each: Planned) -> Planned:
-    """A merge at the place of its version; where `build` has made it already, that is its place."""
-    with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
-        if _published(each, each.output):
-            return each
-    return replace(each, output=join(each.output, each.plan.digest[:DIGITS]))
+def _known(library: LibraryRecipe, catalog: Catalog, merges: Sequence[Mapping[str, Any]]) -> Known:
+    """What the catalog says of adapters; where an earlier release wrote it, what manifests say too."""
+    seen = seen_adapters(catalog)
+    known = sightings_in(seen)
+    if all(row["mark"] for row in seen):
+        return known
+    last = {row["output_uri"] for row in _last_of_each(merges, library).values()}
+    return known.and_of(
+        s for place in sorted(last) for s in sightings_of(manifest_at(open_store(place)))
+    )
+
+
+def _last_of_each(
+    merges: Sequence[Mapping[str, Any]], library: LibraryRecipe
+) -> dict[str, Mapping[str, Any]]:
+    """The current merge of each name that a library's entries, or their groups, may have."""
+    names = tuple(entry.recipe.name for entry in library.entries)
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in sorted(merges, key=lambda row: row["version"]):
+        if row["name"].startswith(names):
+            found[row["name"]] = row
+    return found
+
+
+def _versioned(each: Planned, merges: Sequence[Mapping[str, Any]]) -> Planned:
+    """A merge at the place of its version; where it was made already, that is its place.
+
+    That may be by `build`, or by an earlier release, which named it after more.
+    """
+    mine = [row for row in merges if row["name"] == each.recipe.name]
+    last = max(mine, key=lambda row: row["version"], default=None)
+    place = join(each.output, each.plan.digest[:DIGITS])
+    others = [join(each.output, each.plan.former[:DIGITS])] if each.plan.former else []
+    if last is not None and is_inside(last["output_uri"], each.output):
+        others.append(last["output_uri"])
+    for other in (each.output, place, *others):
+        with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
+            if _published(each, other):
+                return replace(each, output=other)
+    return replace(each, output=place)
 
 
 def _published(each: Planned, place: str) -> dict[str, Any] | None:
-    return published_manifest(open_store(place), each.plan.digest, each.plan.marker)
+    return published_merge(open_store(place), each.plan)
 
 
 def is_inside(place: str, folder: str) -> bool:

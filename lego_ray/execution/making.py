@@ -12,7 +12,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.execution import journal
 from lego_ray.execution.entries import Planned
 from lego_ray.execution.merging import publish_solved, record_of_published
-from lego_ray.execution.publishing.publish import published_manifest
+from lego_ray.execution.publishing.publish import published_merge
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.solving import (
@@ -65,7 +65,7 @@ def make_planned(
             held.enter_context(journal.failures(each.plan.digest))
             store = open_store(each.output)
             checkpoints = Checkpoints(store, each.plan)
-            done = published_manifest(store, each.plan.digest, each.plan.marker)
+            done = published_merge(store, each.plan)
             if done and (catalog is None or has_merge(catalog, done["merge_id"])):
                 checkpoints.clear()
                 records[each.recipe.name] = record_of_published(

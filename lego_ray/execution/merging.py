@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -13,9 +14,15 @@ from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.execution import journal
-from lego_ray.execution.extract import content_hash
+from lego_ray.execution.identities import Sighting, sightings_of
 from lego_ray.execution.publishing.assemble import adapter_files, carried_of
-from lego_ray.execution.publishing.cataloguing import adapter_rows, merge_row, msu_table, site_rows
+from lego_ray.execution.publishing.cataloguing import (
+    adapter_rows,
+    catalogued,
+    merge_row,
+    msu_table,
+    site_rows,
+)
 from lego_ray.execution.publishing.manifest import (
     MANIFEST_KEY,
     encode_manifest,
@@ -23,7 +30,12 @@ from lego_ray.execution.publishing.manifest import (
     sources_of,
     versions,
 )
-from lego_ray.execution.publishing.publish import publish, published_manifest
+from lego_ray.execution.publishing.publish import (
+    is_merge_of,
+    manifest_at,
+    publish,
+    published_merge,
+)
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.running_sums import STATE_KEY, encode_state, first_state
@@ -33,6 +45,7 @@ from lego_ray.execution.solving import (
     Progress,
     Solved,
     check_strict,
+    contents_of,
     note_planned,
     solve_plan,
 )
@@ -59,6 +72,7 @@ def run_merge(
     strict: bool,
     progress: Progress,
     more: Mapping[str, Any] = MappingProxyType({}),
+    known: Sequence[Sighting] = (),
 ) -> dict[str, Any]:
     """Merges the adapters under some sources; see `api.merge` for the promise.
 
@@ -72,14 +86,21 @@ def run_merge(
         strict: Whether an adapter that is refused fails the run.
         progress: Called with the plan when it is made (result None), and with each result.
         more: What its manifest says besides; see `manifest_of`.
+        known: What the merge it follows says of adapters.
     """
     started = time.perf_counter()
     output = normalise_uri(output)
     store = open_store(output)
+    catalog = open_catalog(catalog_uri) if catalog_uri else None
     stages = Stages()
     with stages.timed("scan"):
+        seen = [*known, *sightings_of(manifest_at(store))]
         scan = scan_sources(
-            sources, exclude=recipe.exclude, full_weights=recipe.full_weights, skip=[output]
+            sources,
+            exclude=recipe.exclude,
+            full_weights=recipe.full_weights,
+            skip=[output],
+            known=catalogued(catalog).and_of(seen),
         )
     stages.moved("scan", scan.bytes_read)
     check_strict(scan.inventory, strict)
@@ -88,10 +109,9 @@ def run_merge(
             runner.start()
     with stages.timed("plan"):
         plan = make_plan(recipe, scan.inventory, sources=sources, memory_budget=memory_budget)
-    catalog = open_catalog(catalog_uri) if catalog_uri else None
     checkpoints = Checkpoints(store, plan)
     with journal.failures(plan.digest):
-        done = published_manifest(store, plan.digest, plan.marker)
+        done = published_merge(store, plan)
         if done and (catalog is None or has_merge(catalog, done["merge_id"])):
             checkpoints.clear()  # of a run that was cut short between publishing and this
             journal.note("already published", done["merge_id"], output=output)
@@ -153,12 +173,18 @@ def publish_solved(
         more: What its manifest says besides; see `manifest_of`.
     """
     with stages.timed("publish"):
+        contents = contents_of(solved.plan, solved.results)
+        adapters = tuple(replace(a, content=contents[a.uri]) for a in solved.plan.adapters)
+        inventory = Inventory(adapters, solved.plan.refused)
+        solved = replace(solved, plan=replace(solved.plan, adapters=adapters))
+        solved, requested = as_begun(solved, requested, manifest_at(store))
         files = _files(solved, requested, more)
         status = "published" if publish(store, files, solved.plan.marker) else "already published"
     if status == "published":
         stages.moved("publish", sum(map(len, files.values())))
     if catalog:
-        _catalogue(catalog, solved, store.uri, files, time.perf_counter() - started, stages)
+        seconds = time.perf_counter() - started
+        _catalogue(catalog, solved, inventory, store.uri, files, seconds, stages)
     checkpoints.clear()
     record = _record(
         solved,
@@ -174,6 +200,35 @@ def publish_solved(
     return record
 
 
+def as_begun(solved: Solved, requested: str, begun: Mapping[str, Any] | None) -> tuple[Solved, str]:
+    """A solved merge under the names and places that its publishing was begun with, if it was.
+
+    A run that was killed while it published has left a manifest. The adapters may have been written
+    again since, or copied; what it had written is finished, to the byte.
+
+    Args:
+        solved: What a plan gave.
+        requested: Digest of the plan as it was asked for.
+        begun: The manifest at the output, or None.
+
+    Returns:
+        The merge, and the digest to give for the plan that was asked for.
+    """
+    plan = solved.plan
+    if begun is None or not is_merge_of(begun, plan, requested):
+        return solved, requested
+    sources = begun["sources"]
+    ids = [(a.adapter_id, a.content) for a in plan.adapters]
+    if [(s["adapter_id"], s.get("tensors_sha256")) for s in sources] != ids:
+        return solved, requested
+    adapters = tuple(
+        replace(a, uri=s["uri"], version=s.get("version", ""), revision=s.get("revision", ""))
+        for a, s in zip(plan.adapters, sources, strict=True)
+    )
+    plan = replace(plan, digest=begun["merge_id"], adapters=adapters)
+    return replace(solved, plan=plan), str(begun.get("requested_plan", requested))
+
+
 def _files(solved: Solved, requested: str, more: Mapping[str, Any]) -> dict[str, bytes]:
     full_weights = {k: v for r in solved.results for k, v in r.full_weights.items()}
     files = adapter_files(solved.plan, solved.sites, full_weights)
@@ -182,11 +237,7 @@ def _files(solved: Solved, requested: str, more: Mapping[str, Any]) -> dict[str,
         for s in solved.sites
     ]
     files["README.md"] = model_card(solved.plan, figures, versions())
-    hashes = []
-    for number in range(len(solved.plan.adapters)):
-        # A set: results of runs that cut their tasks differently may share tensors.
-        tensors = {t for r in solved.results for t in r.tensor_hashes.get(number, ())}
-        hashes.append(content_hash(list(tensors)))
+    hashes = [adapter.content for adapter in solved.plan.adapters]
     if solved.plan.recipe.updatable:
         sources = sources_of(solved.plan, hashes)
         state = first_state(solved.plan.digest, carried_of(solved.plan), sources, solved.sites)
@@ -198,6 +249,7 @@ def _files(solved: Solved, requested: str, more: Mapping[str, Any]) -> dict[str,
 def _catalogue(
     catalog: Catalog,
     solved: Solved,
+    inventory: Inventory,
     output: str,
     files: dict[str, bytes],
     seconds: float,
@@ -206,7 +258,7 @@ def _catalogue(
     plan, now = solved.plan, datetime.now(UTC)
     sites = site_rows(plan.digest, solved.sites)
     msus = msu_table(plan.digest, solved.sites, [a.adapter_id for a in plan.adapters])
-    record_adapters(catalog, adapter_rows(Inventory(plan.adapters, plan.refused), now))
+    record_adapters(catalog, adapter_rows(inventory, now))
     row = merge_row(
         plan,
         output=output,

@@ -84,9 +84,10 @@ def refresh(
 
     Groups are found anew each time, which reads every adapter of an entry with `groups`.
 
-    If nothing is new, no file is written and no table is committed to. If someone else is at the same
-    library, nothing is done: the answer says who. Whoever was killed at it is taken over from after
-    `stale_after`, and its finished tasks are taken on.
+    If nothing is new, no file is written and no table is committed to, except that `adapters` gets the
+    store's new marks of files that were copied or touched since; each of these is read once. If someone
+    else is at the same library, nothing is done: the answer says who. Whoever was killed at it is taken
+    over from after `stale_after`, and its finished tasks are taken on.
 
     Args:
         recipe: The recipe file: a path or `s3://bucket/key`.
@@ -130,6 +131,8 @@ def refresh(
         found = look(library, opened, budget, strict, find)
         if found.is_current:
             found = replace(found, bytes_read=found.bytes_read + finder.bytes_read)
+            if found.has_new_marks:  # or each refresh would read those files whole again
+                record_adapters(opened, found.rows)
             return _record("unchanged", library, opened, found, _of_done(found, opened), 0, started)
         with leased(lease) as holder:
             if holder is not None:

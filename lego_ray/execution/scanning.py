@@ -1,4 +1,4 @@
-"""Reads the headers of the adapters under some sources; never their weights."""
+"""Reads the headers of the adapters under some sources; weights only where these leave a doubt."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from lego_ray.errors import AdapterRefused, MalformedAdapter, UnsupportedAdapter
+from lego_ray.execution.contents import read_content
+from lego_ray.execution.identities import NOTHING, Known, settled, to_read
 from lego_ray.execution.sources import PEFT_NAMES, Found, find, open_source
 from lego_ray.formats import mlx, refusals
 from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows, stand_in
@@ -76,8 +78,12 @@ def scan_sources(
     full_weights: str = "refuse",
     skip: Iterable[str] = (),
     progress: Counted = untold,
+    known: Known = NOTHING,
 ) -> Scan:
     """Reads the headers of every adapter at or below some places.
+
+    An adapter is read whole, once, only where headers cannot tell which one it is: its file was written
+    again since a record of `known`, or two of them have the same headers and samples.
 
     Args:
         sources: Directories, `s3://` prefixes or `hf://` repositories, or weights files in them.
@@ -86,6 +92,7 @@ def scan_sources(
         full_weights: The recipe's choice for weights that are not low-rank.
         skip: URIs not to look at, such as the output of the merge.
         progress: Called with the number of adapters read, and of those there are to read.
+        known: What records of earlier runs say of adapters.
 
     Raises:
         ObjectNotFound: If a source does not exist.
@@ -116,10 +123,13 @@ def scan_sources(
                 refused.append(result)
             elif result is not None:
                 adapters.append(result)
+        unclear = to_read(adapters, known)
+        read = {a.uri: c for a, c in zip(unclear, threads.map(read_content, unclear), strict=True)}
+    whole = read.values()
     return Scan(
-        inventory=Inventory.of(adapters, refused),
-        bytes_read=sum(store.bytes_read for store in stores),
-        requests=sum(store.requests for store in stores),
+        inventory=Inventory.of(settled(adapters, known, read), refused),
+        bytes_read=sum(s.bytes_read for s in stores) + sum(each.bytes_read for each in whole),
+        requests=sum(s.requests for s in stores) + sum(each.requests for each in whole),
     )
 
 

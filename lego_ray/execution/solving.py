@@ -5,15 +5,17 @@ Where that was to measure what ranks are chosen by, the merge comes next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from logging import WARNING
+from types import MappingProxyType
 from typing import Any, overload
 
 from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.execution import journal
+from lego_ray.execution.contents import content_hash
 from lego_ray.execution.on_ray.metrics import RunMetrics
 from lego_ray.execution.ranking import note_ranks, ranked_plan, spectra_of
 from lego_ray.execution.resume.checkpoints import Checkpoints, Kept
@@ -157,7 +159,8 @@ class PlanRun:
             )
         try:
             if bad:
-                self._inventory = without_bad(plan, self._inventory, bad, self._strict)
+                contents = contents_of(plan, results)
+                self._inventory = without_bad(plan, self._inventory, bad, self._strict, contents)
                 self.plan = make_plan(
                     self._asked,
                     self._inventory,
@@ -225,17 +228,43 @@ def closing_results(runner: Runner, tasks: Iterable[Any]) -> Iterator[Iterator[A
             results.close()
 
 
+def contents_of(plan: Plan, results: Sequence[GroupResult]) -> dict[str, str]:
+    """Hex sha256 over the tensors that were read of each adapter, by URI.
+
+    Args:
+        plan: The plan.
+        results: All of its results.
+    """
+    found: list[set[tuple[str, str]]] = [set() for _ in plan.adapters]
+    for result in results:
+        for number, tensors in result.tensor_hashes.items():
+            # A set: results of runs that cut their tasks differently may share tensors.
+            found[number].update(tensors)
+    return {a.uri: content_hash(each) for a, each in zip(plan.adapters, found, strict=True)}
+
+
 def without_bad(
-    plan: Plan, inventory: Inventory, bad: dict[str, LegoRayError], strict: bool
+    plan: Plan,
+    inventory: Inventory,
+    bad: Mapping[str, LegoRayError],
+    strict: bool,
+    contents: Mapping[str, str] = MappingProxyType({}),
 ) -> Inventory:
     """The inventory without adapters that a plan's results say are bad.
+
+    Args:
+        plan: The plan.
+        inventory: What it was made of.
+        bad: What is wrong with each, by URI.
+        strict: Whether one fails the run.
+        contents: From `contents_of`.
 
     Raises:
         StrictRefusal: If strict.
     """
     for uri, error in sorted(bad.items()):
         journal.note("adapter quarantined", plan.digest, WARNING, adapter=uri, reason=error.problem)
-    inventory = inventory.quarantine(bad)
+    inventory = inventory.quarantine(bad, contents)
     check_strict(inventory, strict)
     return inventory
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lego_ray.errors import VerificationFailed
 from lego_ray.execution.comparing import Compared, Watch, compare
-from lego_ray.execution.extract import content_hash
+from lego_ray.execution.contents import content_hash
 from lego_ray.execution.publishing.published import checked_files, read_manifest
 from lego_ray.execution.scanning import Counted, scan_sources, untold
+from lego_ray.formats.identity import family
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.comparing import Comparison, plan_comparison
 from lego_ray.planning.inventory import Inventory, keep_full_weights_of
@@ -115,19 +116,21 @@ def _plan_of(
     found = scan_sources(sources, full_weights=recipe.full_weights).inventory
     at_hand: dict[str, list[AdapterRecord]] = {}
     for adapter in found.adapters:
-        at_hand.setdefault(adapter.adapter_id, []).append(adapter)
+        at_hand.setdefault(family(adapter.adapter_id), []).append(adapter)
     taken, weights = [], {}
     for source in manifest["sources"]:
-        if not at_hand.get(source["adapter_id"]):
+        mine = at_hand.get(family(source["adapter_id"]), [])
+        if not mine:
             raise VerificationFailed(
                 source["uri"],
                 "this source of the merge is not among --sources",
                 "Give the places the merge was made from; a changed adapter counts as another.",
             )
-        # An adapter merged twice under two URIs is looked for twice.
-        same_uri = [a for a in at_hand[source["adapter_id"]] if a.uri == source["uri"]]
-        chosen = (same_uri or at_hand[source["adapter_id"]])[0]
-        at_hand[source["adapter_id"]].remove(chosen)
+        # An adapter merged twice under two URIs is looked for twice. Whether its weights are those
+        # that were merged is seen when they are read.
+        chosen = min(mine, key=lambda a: (_other(a, source), a.uri != source["uri"]))
+        mine.remove(chosen)
+        chosen = replace(chosen, adapter_id=source["adapter_id"])
         taken.append(chosen)
         # By URI: names may mean other adapters where the sources have moved.
         weights[chosen.uri] = source.get("weight", 1.0)
@@ -140,6 +143,11 @@ def _plan_of(
         merge_id=manifest["merge_id"],
         memory_budget=memory_budget,
     )
+
+
+def _other(adapter: AdapterRecord, source: Mapping[str, Any]) -> bool:
+    """Whether an adapter is known to have other weights than a source of a merge had."""
+    return bool(adapter.content) and adapter.content != source.get("tensors_sha256")
 
 
 def _check_sources(

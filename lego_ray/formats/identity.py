@@ -17,6 +17,9 @@ SAMPLE_BYTES = 64 << 10
 
 # Changes whenever what is hashed changes, so that old and new ids never meet.
 _SCHEME = b"lego-ray adapter 1"
+_CONTENT_SCHEME = b"lego-ray adapter content 1"
+# Digits of an id that an id told apart by content shares with the one from the headers.
+_SHARED_DIGITS = 32
 
 
 def sample_windows(spans: Sequence[TensorSpan]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -35,9 +38,8 @@ def adapter_id(
 ) -> str:
     """Names an adapter by its content: the same at any URI, and under any layout of its JSON.
 
-    It is a hash of headers and samples, not of the whole file: a file changed only outside both
-    windows keeps its id. That is the price of a scan that reads no weights; the manifest of a merge
-    records the full sha256 of what was merged.
+    It is a hash of headers and samples, not of the whole file. Two files that differ only outside both
+    windows have the same one; where that is found, `told_apart` gives each another id.
 
     Args:
         config: Bytes of `adapter_config.json`; of an adapter without one, its `stand_in`.
@@ -86,3 +88,27 @@ def adapter_id_of(config: bytes | None, weights: bytes) -> str:
     head, tail = sample_windows(spans)
     config = stand_in(metadata) if config is None else config
     return adapter_id(config, spans, len(weights), weights[slice(*head)], weights[slice(*tail)])
+
+
+def told_apart(header_id: str, content: str) -> str:
+    """The id of an adapter whose headers and samples are another's, and whose weights are not.
+
+    Args:
+        header_id: Its `adapter_id`, from its headers.
+        content: Hex sha256 over its tensors.
+
+    Returns:
+        64 hex digits. The first half depends on the content; the second half is that of `header_id`.
+    """
+    digest = hashlib.sha256(b"\n".join((_CONTENT_SCHEME, header_id.encode(), content.encode())))
+    return digest.hexdigest()[: 64 - _SHARED_DIGITS] + header_id[-_SHARED_DIGITS:]
+
+
+def family(adapter_id: str) -> str:
+    """The part of an id that all adapters with the same headers and samples share."""
+    return adapter_id[-_SHARED_DIGITS:]
+
+
+def is_sampled_whole(n_bytes: int) -> bool:
+    """Whether the sample windows cover a weights file of this size, so that its id covers every byte."""
+    return n_bytes <= 2 * SAMPLE_BYTES

@@ -169,7 +169,8 @@ class AdapterRecord:
         weights_key: Name of the weights file.
         adapter_id: Hex sha256 that identifies the content (see `formats.identity`).
         version: What the store says of the weights file's version (an ETag, a blob hash, size and
-            time on disk): changes whenever the file is written again.
+            time on disk): changes whenever the file is written again. It says when to look again, and
+            is no part of the adapter's identity.
         revision: Commit of a hub repository, or empty.
         format: Name of the layout read, such as `peft`.
         base_model: The base model's name, as the adapter has it, or empty.
@@ -183,6 +184,8 @@ class AdapterRecord:
         license: Licence named by the model card, or empty.
         tags: Free key/value pairs from the adapter's model card.
         notes: What was set aside in reading it, in words; empty for most.
+        content: Hex sha256 over its tensors (see `execution.contents`), or empty if they were never
+            read whole.
     """
 
     uri: str
@@ -199,6 +202,7 @@ class AdapterRecord:
     license: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    content: str = ""
 
     @property
     def folder(self) -> str:
@@ -235,8 +239,14 @@ class Refused:
         uri: Where it is.
         status: `refused` (its headers say it cannot be merged) or `quarantined` (its weights do).
         reason: The error's class and message, as shown to the user.
+        adapter_id: Its id, if its weights were read.
+        version: The store's mark of them, likewise.
+        content: As in `AdapterRecord`, likewise.
     """
 
     uri: str
     status: Literal["refused", "quarantined"]
     reason: str
+    adapter_id: str = ""
+    version: str = ""
+    content: str = ""

@@ -66,6 +66,7 @@ class Grouping:
         inventory: The same adapters, and those refused.
         silhouette: Mean silhouette of the cut; None where it is not defined.
         digest: Of the plan that measured it.
+        former: What earlier releases would have called that plan.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Grouping:
     inventory: Inventory
     silhouette: float | None
     digest: str
+    former: str = ""
 
     @property
     def groups(self) -> dict[str, tuple[Member, ...]]:
@@ -155,7 +157,9 @@ def grouping_of(plan: Plan, inventory: Inventory, cosines: Matrix, how: GroupOpt
         members.append(Member(adapter, name, similarity, names.get(near), how_near))
     silhouette = None if found.silhouette is None else _told(found.silhouette)
     kept = Inventory(adapters, inventory.refused)
-    return Grouping(plan.recipe.name, how, tuple(members), kept, silhouette, plan.digest)
+    return Grouping(
+        plan.recipe.name, how, tuple(members), kept, silhouette, plan.digest, plan.former
+    )
 
 
 def recipe_of_group(recipe: Recipe, name: str, inventory: Inventory) -> Recipe:

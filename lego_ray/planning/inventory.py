@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from lego_ray.errors import (
     BaseModelMismatch,
@@ -43,14 +44,28 @@ class Inventory:
             refused=tuple(sorted({r.uri: r for r in refused}.values(), key=lambda r: r.uri)),
         )
 
-    def quarantine(self, reasons: dict[str, LegoRayError]) -> Inventory:
+    def quarantine(
+        self,
+        reasons: Mapping[str, LegoRayError],
+        contents: Mapping[str, str] = MappingProxyType({}),
+    ) -> Inventory:
         """The inventory without adapters whose weights turned out bad.
 
         Args:
             reasons: URI of each adapter, and what is wrong with it.
+            contents: Hex sha256 over the tensors of each, by URI, where all were read.
         """
+        here = {a.uri: a for a in self.adapters}
         refused = [
-            Refused(uri, "quarantined", f"{type(e).__name__}: {e}") for uri, e in reasons.items()
+            Refused(
+                uri,
+                "quarantined",
+                f"{type(e).__name__}: {e}",
+                here[uri].adapter_id,
+                here[uri].version,
+                contents.get(uri, here[uri].content),
+            )
+            for uri, e in reasons.items()
         ]
         return Inventory.of(
             (a for a in self.adapters if a.uri not in reasons), (*self.refused, *refused)

@@ -136,12 +136,14 @@ class Plan:
         groups: Tasks.
         memory_budget: Most bytes one worker may take.
         warnings: What a user should know before running it.
-        digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id, the
-            store's version mark and weight), and this format's version. It names the run. How the
-            work is cut into tasks is not in it, because it changes no bit.
+        digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id and
+            weight), and this format's version. It names the run. How the work is cut into tasks is not
+            in it, because it changes no bit; nor is where and when the adapters were written.
         errors: Error against k, if it was asked for; measured.
         nearest_error: Relative error, over all sites, of the nearest adapter of the plan's ranks to the
             sum of the updates; None if nothing was measured.
+        former: The digest that earlier releases gave it, which had the store's marks in it; what they
+            made is recognised by it. Empty for the next version of a merge, whose digest never had.
     """
 
     recipe: Recipe
@@ -157,6 +159,7 @@ class Plan:
     digest: str
     errors: tuple[RankError, ...] = ()
     nearest_error: float | None = None
+    former: str = ""
 
     @property
     def rank(self) -> int:

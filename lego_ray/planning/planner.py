@@ -83,7 +83,21 @@ def make_plan(
         memory_budget=memory_budget,
         warnings=(*_warnings(adapters, unused), *licence_conflicts(adapters)),
         digest=_digest(recipe, adapters, weights, scales),
+        former=_digest(recipe, adapters, weights, scales, {a.uri: a.version for a in adapters}),
     )
+
+
+def former_digest(plan: Plan, marks: Mapping[str, str]) -> str:
+    """The digest that an earlier release gave a plan: the store's marks of the adapters were in it.
+
+    Args:
+        plan: The plan.
+        marks: The mark of each adapter then, by URI; the present one counts for those not in it.
+    """
+    sites = [site.site for group in plan.groups for site in group.sites]
+    scales = site_scales_of(sites, plan.recipe.site_scales, complete=False)
+    all_marks = {a.uri: marks.get(a.uri, a.version) for a in plan.adapters}
+    return _digest(plan.recipe, plan.adapters, plan.weights, scales, all_marks)
 
 
 def _check_ranks(recipe: Recipe, tallies: Sequence[Tally]) -> None:
@@ -163,10 +177,12 @@ def _digest(
     adapters: Sequence[AdapterRecord],
     weights: Sequence[float],
     scales: Mapping[str, float],
+    marks: Mapping[str, str] | None = None,
 ) -> str:
     """Weights and scales count as adapters and sites have them, not by the names they were given by.
 
     A name may come to mean another adapter, and then the merge is another. A weight of 1 is no weight.
+    With the adapters' marks by URI it is the digest of the releases that had them in it.
     """
     asked = recipe.as_json()
     del asked["weights"], asked["site_scales"]
@@ -182,7 +198,11 @@ def _digest(
             "plan_version": PLAN_VERSION,
             "recipe": asked,
             "adapters": sorted(
-                [a.adapter_id, a.version, *([weight] if weight != 1 else [])]
+                [
+                    a.adapter_id,
+                    *([] if marks is None else [marks[a.uri]]),
+                    *([weight] if weight != 1 else []),
+                ]
                 for a, weight in zip(adapters, weights, strict=True)
             ),
         }

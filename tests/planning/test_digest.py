@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from lego_ray.planning.planner import make_plan
+from lego_ray.planning.planner import former_digest, make_plan
 from lego_ray.planning.recipe import Recipe, canonical_json, digest_of, site_seed
 from tests.planning.records import adapter, at_version, factors, inventory, layers, zoo
 
+FORMER = "fb6a91f52188a0994f15017cba0261b45ae689581977a15cf6b4c3064ac5dc58"
 DIGEST = make_plan(Recipe(name="m", rank=4), zoo()).digest
 
 
@@ -70,11 +71,25 @@ def test_an_option_given_at_its_default_changes_nothing() -> None:
     assert digest(options={"n_init": 10, "output_reweight": "source-rank"}) == DIGEST
 
 
-def test_content_and_rewriting_of_an_adapter_change_it() -> None:
+def test_content_of_an_adapter_changes_it_and_writing_it_again_does_not() -> None:
     recipe, (first, *rest) = Recipe(name="m", rank=4), zoo().adapters
-    for other in (dataclasses.replace(first, adapter_id="x"), at_version(first, "2")):
-        assert make_plan(recipe, inventory(other, *rest)).digest != DIGEST
+    other = dataclasses.replace(first, adapter_id="x")
+    assert make_plan(recipe, inventory(other, *rest)).digest != DIGEST
     assert make_plan(recipe, inventory(*rest)).digest != DIGEST
+    touched = make_plan(recipe, inventory(at_version(first, "2"), *rest))
+    assert touched.digest == DIGEST
+    assert touched.former != make_plan(recipe, zoo()).former
+
+
+def test_the_digest_of_earlier_releases_is_known() -> None:
+    """A literal, from the release before: the outputs it published are recognised by it."""
+    made = make_plan(Recipe(name="m", rank=4, weights={"a1": 2.0}), zoo())
+    assert made.former == FORMER
+    touched = inventory(*(at_version(a, f"{i}") for i, a in enumerate(zoo().adapters)))
+    again = make_plan(Recipe(name="m", rank=4, weights={"a1": 2.0}), touched)
+    assert again.digest == made.digest
+    assert again.former != FORMER
+    assert former_digest(again, {a.uri: "1" for a in touched.adapters}) == FORMER
 
 
 def test_the_memory_budget_changes_tasks_and_not_the_digest() -> None:

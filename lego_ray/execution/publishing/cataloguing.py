@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lego_ray.catalog.adapters import seen_adapters
+from lego_ray.catalog.tables import Catalog
+from lego_ray.execution.identities import NOTHING, Known, Sighting
 from lego_ray.execution.publishing.manifest import versions
 from lego_ray.execution.task import SiteResult
 from lego_ray.formats.identity import adapter_id_of
@@ -41,14 +44,41 @@ def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, A
             "status": "ok",
             "reason": None,
             "scanned_at": scanned_at,
+            "mark": a.version or None,
+            "content_sha256": a.content or None,
         }
         for a in inventory.adapters
     ]
     rows += [
-        {"uri": r.uri, "status": r.status, "reason": r.reason, "scanned_at": scanned_at}
+        {
+            "adapter_id": r.adapter_id or None,
+            "uri": r.uri,
+            "status": r.status,
+            "reason": r.reason,
+            "scanned_at": scanned_at,
+            "mark": r.version or None,
+            "content_sha256": r.content or None,
+        }
         for r in inventory.refused
     ]
     return rows
+
+
+def catalogued(catalog: Catalog | None) -> Known:
+    """What a catalog says of the adapters that earlier runs saw; nothing if there is none.
+
+    Raises:
+        StorageError: If the store could not be reached or refused access.
+    """
+    return NOTHING if catalog is None else sightings_in(seen_adapters(catalog))
+
+
+def sightings_in(rows: Iterable[Mapping[str, Any]]) -> Known:
+    """What rows of `adapters` say."""
+    return Known(
+        Sighting(row["adapter_id"], row["uri"], row["mark"] or "", row["content_sha256"] or "")
+        for row in rows
+    )
 
 
 def merge_row(

@@ -19,7 +19,7 @@ from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.keys import check_key
 
 if TYPE_CHECKING:
-    from lego_ray.formats.record import AdapterRecord
+    from lego_ray.formats.record import AdapterRecord, Refused
     from lego_ray.planning.plan import Plan
 
 MANIFEST_KEY = "lego_ray_manifest.json"
@@ -76,15 +76,23 @@ def manifest_of(
         "sites": plan.n_sites,
         "nearest_error": plan.nearest_error,
         "sources": sources_of(plan, source_hashes),
-        "refused": [
-            {"adapter": r.uri, "status": r.status, "reason": r.reason} for r in plan.refused
-        ],
+        "refused": [_refused(each) for each in plan.refused],
         "files": {
             key: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for key, data in sorted(files.items())
         },
         "versions": versions(),
     }
+
+
+def _refused(adapter: Refused) -> dict[str, Any]:
+    """An adapter that was left out; one whose weights were read with what tells it from a mended one."""
+    told = {"adapter": adapter.uri, "status": adapter.status, "reason": adapter.reason}
+    if adapter.adapter_id:
+        told["adapter_id"] = adapter.adapter_id
+        told["version"] = adapter.version
+        told["tensors_sha256"] = adapter.content
+    return told
 
 
 def sources_of(plan: Plan, source_hashes: Sequence[str]) -> list[dict[str, Any]]:
@@ -159,7 +167,10 @@ def _refusals(value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(r, dict)
         and all(isinstance(r.get(key), str) for key in ("adapter", "reason"))
-        and isinstance(r.get("status", ""), str)
+        and all(
+            isinstance(r.get(key, ""), str)
+            for key in ("status", "adapter_id", "version", "tensors_sha256")
+        )
         for r in value
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists
+from lego_ray.errors import AlreadyExists, MalformedAdapter, ObjectNotFound, OutputExists
 from lego_ray.execution.publishing.manifest import (
     MANIFEST_KEY,
     marker_of,
@@ -14,19 +14,70 @@ from lego_ray.execution.publishing.manifest import (
     read_bytes,
 )
 from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.planning.planner import former_digest
 from lego_ray.storage.base import Store
 
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
 
-def published_manifest(
-    store: Store, digest: str, marker: str, *, option: str = "--output"
-) -> dict[str, Any] | None:
-    """The manifest of a merge by this plan that is already published, or None if the way is free.
+
+def manifest_at(store: Store) -> dict[str, Any] | None:
+    """The manifest at an output, whichever merge it is of and whether it is complete or not.
+
+    Returns:
+        None if there is none that this release can read.
+    """
+    try:
+        return parse_manifest(read_bytes(store), store.uri)
+    except (ObjectNotFound, MalformedAdapter):
+        return None
+
+
+def is_merge_of(manifest: Mapping[str, Any], plan: Plan, requested: str = "") -> bool:
+    """Whether a manifest is of a plan's merge, made by this release or an earlier one.
+
+    Args:
+        manifest: The manifest.
+        plan: The plan, its adapters by the ids that tell their contents apart.
+        requested: Digest of the plan as it was asked for, if that was another.
+    """
+    named = {manifest["merge_id"], manifest.get("requested_plan")}
+    if named & {plan.digest, plan.former, requested} - {""}:
+        return True
+    # Earlier releases named a merge after the marks its sources had then as well.
+    marks = {s["uri"]: s["version"] for s in manifest["sources"] if "version" in s}
+    return bool(plan.former) and former_digest(plan, marks) in named
+
+
+def published_merge(store: Store, plan: Plan) -> dict[str, Any] | None:
+    """The manifest of a plan's merge that is already published, or None if the way is free.
 
     Args:
         store: The output.
-        digest: The plan as it was asked for.
-        marker: Name of the file that the plan writes last.
+        plan: The plan as it was asked for.
+
+    Raises:
+        OutputExists: If something else is there.
+    """
+    return published_manifest(store, plan.digest, plan.marker, plan=plan)
+
+
+def published_manifest(
+    store: Store,
+    digest: str,
+    marker: str,
+    *,
+    option: str = "--output",
+    plan: Plan | None = None,
+) -> dict[str, Any] | None:
+    """The manifest of a merge that is already published, or None if the way is free.
+
+    Args:
+        store: The output.
+        digest: The merge's, or that of its plan as it was asked for.
+        marker: Name of the file that is written last.
         option: What the output was given by, for errors.
+        plan: The plan, by whose former digests it counts as well.
 
     Raises:
         OutputExists: If something else is there.
@@ -41,7 +92,8 @@ def published_manifest(
             )
         return None
     manifest = parse_manifest(read_bytes(store), store.uri)
-    if digest not in (manifest["merge_id"], manifest.get("requested_plan")):
+    named = (manifest["merge_id"], manifest.get("requested_plan"))
+    if digest not in named and not (plan and is_merge_of(manifest, plan)):
         raise OutputExists(
             store.uri,
             f"it holds the merge of another plan, {manifest['merge_id'][:12]}, and this one is "

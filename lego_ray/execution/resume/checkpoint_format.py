@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _SEAL = "sha256"
 # Hashes of a zoo's tensors are text, but the format limits its metadata to 100 MB.
 _HASHES = "tensor_hashes"
+_SOURCES = "sources"
 _KEPT = "full_weights"
 _SPECTRUM = "spectrum"
 _APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "spectra", "similarities")
@@ -51,6 +52,8 @@ class Checkpoint:
         covers: Names of the sites the task was to solve.
         result: What it returned.
         saved_at: When that was, in UTC, as ISO 8601 has it.
+        sources: URI and store's mark of each adapter that was read for it, by number; empty in files of
+            releases that had the marks in the plan's digest.
     """
 
     plan: str
@@ -59,6 +62,7 @@ class Checkpoint:
     covers: tuple[str, ...]
     result: GroupResult
     saved_at: str = ""
+    sources: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -70,12 +74,12 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     sites = []
     for number, site in enumerate(result.sites):
         values: dict[str, Any] = {"site": site.plan.site}
-        for field in fields(SiteResult):
-            value = getattr(site, field.name)
+        for each in fields(SiteResult):
+            value = getattr(site, each.name)
             if isinstance(value, np.ndarray):
-                arrays[f"{number}.{field.name}"] = np.ascontiguousarray(value)
-            elif field.name != "plan":
-                values[field.name] = value
+                arrays[f"{number}.{each.name}"] = np.ascontiguousarray(value)
+            elif each.name != "plan":
+                values[each.name] = value
         sites.append(values)
     for number, spectrum in enumerate(result.spectra):
         arrays[f"{_SPECTRUM}.{number}"] = np.ascontiguousarray(spectrum.energies)
@@ -83,6 +87,8 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
         arrays[f"{_KEPT}.{number}"] = np.frombuffer(raw, np.uint8)
     hashes = json.dumps({str(k): v for k, v in result.tensor_hashes.items()})
     arrays[_HASHES] = np.frombuffer(hashes.encode(), np.uint8)
+    sources = json.dumps({str(k): v for k, v in checkpoint.sources.items()})
+    arrays[_SOURCES] = np.frombuffer(sources.encode(), np.uint8)
     # Python writes the shortest text that gives a float back, NaN and infinity included.
     text = json.dumps(
         {
@@ -172,8 +178,15 @@ def _checkpoint(
     covers = tuple(about["covers"])
     if not sites.keys() >= set(covers):
         raise UnreadableCheckpoint("it has sites the plan has not")
+    sources = json.loads(arrays[_SOURCES].tobytes()) if _SOURCES in arrays else {}
     return Checkpoint(
-        about["plan"], about["number"], about["of_sites"], covers, result, about["saved_at"]
+        about["plan"],
+        about["number"],
+        about["of_sites"],
+        covers,
+        result,
+        about["saved_at"],
+        {int(number): (str(uri), str(mark)) for number, (uri, mark) in sources.items()},
     )
 
 

@@ -33,6 +33,7 @@ from lego_ray.execution.resume.run_folder import (
     folder_uri,
     read_marker,
 )
+from lego_ray.execution.resume.source_check import SourceCheck
 from lego_ray.execution.task import GroupResult
 from lego_ray.storage.base import Store
 from lego_ray.storage.links import lies_inside
@@ -81,7 +82,7 @@ class Checkpoints:
         """
         check_folder(self._store)
         marker = read_marker(self._store)
-        if marker and marker["plan"] != self._plan.digest:
+        if marker and marker["plan"] not in _names(self._plan):
             raise OutputExists(
                 self._store.uri,
                 f"an unfinished run of another plan, {marker['plan'][:12]}, is there "
@@ -142,14 +143,23 @@ class Checkpoints:
     def load(self, plan: Plan) -> Kept:
         """Reads what is done of a plan: the one asked for, or one made of it without bad adapters.
 
-        A file that cannot be read is deleted, and its sites are done again.
+        A file that cannot be read, or was made of other bytes than an adapter has now, is deleted, and
+        its sites are done again.
         """
         sites = {site.site: site for group in plan.groups for site in group.sites}
-        keys = [info.key for info in self._store.list(f"{FOLDER}{plan.digest}/")]
+        keys = [
+            (digest, info.key)
+            for digest in _names(plan)
+            for info in self._store.list(f"{FOLDER}{digest}/")
+        ]
+        sources = SourceCheck(plan)
 
-        def read(key: str) -> Checkpoint | None:
+        def read(at: tuple[str, str]) -> Checkpoint | None:
+            digest, key = at
             try:
-                return decode_checkpoint(self._store.read(key), plan.digest, sites)
+                found = decode_checkpoint(self._store.read(key), digest, sites)
+                sources.check(found, named_after_marks=digest == plan.former)
+                return found
             except ObjectNotFound:  # another run of this plan published, and tidied up
                 return None
             except UnreadableCheckpoint as error:
@@ -174,8 +184,10 @@ class Checkpoints:
             result: What it returned.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        read = {at: plan.adapters[at] for at in result.tensor_hashes}
+        sources = {at: (adapter.uri, adapter.version) for at, adapter in read.items()}
         data = encode_checkpoint(
-            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now)
+            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now, sources)
         )
         # Named after its sites, because another run may have cut its tasks in another way.
         name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
@@ -203,9 +215,14 @@ class Checkpoints:
     def _release(self) -> None:
         with contextlib.suppress(StorageError, OutputExists):
             marker = read_marker(self._store)
-            mine = marker is not None and marker["plan"] == self._plan.digest
+            mine = marker is not None and marker["plan"] in _names(self._plan)
             if mine and [info.key for info in self._store.list(FOLDER)] == [MARKER]:
                 self._store.delete(MARKER)
+
+
+def _names(plan: Plan) -> list[str]:
+    """The digests that files of a plan may lie under."""
+    return [digest for digest in dict.fromkeys((plan.digest, plan.former)) if digest]
 
 
 def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lego_ray.errors import (
@@ -15,6 +16,7 @@ from lego_ray.errors import (
 )
 from lego_ray.execution.running_sums import State
 from lego_ray.execution.scanning import scan_sources
+from lego_ray.formats.identity import family
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import agreed_base_model, agreed_format, check_shapes, shape_of
 from lego_ray.planning.recipe import Recipe
@@ -77,13 +79,14 @@ def records_of(
         scan = scan_sources([source["uri"]], full_weights=recipe.full_weights)
         bytes_read += scan.bytes_read
         mine = [a for a in scan.inventory.adapters if a.uri == source["uri"]]
-        if not mine or mine[0].adapter_id != source["adapter_id"]:
+        # By its headers; that its weights are those that were merged is checked when they are read.
+        if not mine or family(mine[0].adapter_id) != family(source["adapter_id"]):
             raise VerificationFailed(
                 source["uri"],
                 "it is not the adapter that was merged, which cannot be taken out without its weights",
                 "Put that one back, or merge the others anew with --refit.",
             )
-        records.append(mine[0])
+        records.append(replace(mine[0], adapter_id=source["adapter_id"]))
     return records, bytes_read
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
+from lego_ray.execution.identities import sightings_of
 from lego_ray.execution.merging import run_merge
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.solving import Progress
@@ -55,6 +56,7 @@ def refit_merge(
         strict=strict,
         progress=progress,
         more={**before.told(), "drift": 0.0, "skipped_sites": []},
+        known=sightings_of(before.manifest),
     )
     known = {s["uri"] for s in before.manifest["sources"]}
     return {

@@ -14,9 +14,16 @@ from lego_ray.catalog.opening import has_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError, VerificationFailed
 from lego_ray.execution import journal
+from lego_ray.execution.identities import sightings_of
 from lego_ray.execution.merging import record_of_published
 from lego_ray.execution.publishing.assemble import adapter_files
-from lego_ray.execution.publishing.cataloguing import adapter_rows, merge_row, msu_table, site_rows
+from lego_ray.execution.publishing.cataloguing import (
+    adapter_rows,
+    catalogued,
+    merge_row,
+    msu_table,
+    site_rows,
+)
 from lego_ray.execution.publishing.manifest import (
     MANIFEST_KEY,
     encode_manifest,
@@ -24,7 +31,7 @@ from lego_ray.execution.publishing.manifest import (
     source_of,
     versions,
 )
-from lego_ray.execution.publishing.publish import publish, published_manifest
+from lego_ray.execution.publishing.publish import manifest_at, publish, published_manifest
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.running_sums import STATE_KEY, State, encode_state
@@ -113,7 +120,7 @@ class UpdateRun:
         recipe = before.recipe()
         going = named_sources(manifest["sources"], asked.remove, where)
         with self._stages.timed("scan"):
-            inventory = self._scan(recipe.exclude, recipe.full_weights)
+            inventory = self._scan(recipe.exclude, recipe.full_weights, state)
         check_new(inventory.adapters, manifest["sources"], where)
         check_fits(inventory.adapters, manifest, state, recipe)
         with self._stages.timed("scan"):
@@ -144,12 +151,23 @@ class UpdateRun:
                 made = self._made(version, plan, results)
                 return self._publish(made, [s["uri"] for s in going])
 
-    def _scan(self, exclude: tuple[str, ...], full_weights: str) -> Inventory:
+    def _scan(self, exclude: tuple[str, ...], full_weights: str, state: State) -> Inventory:
         asked = self._asked
         if not asked.add:
             return Inventory((), ())
         skip = [asked.output, self._before.store.uri]
-        scan = scan_sources(asked.add, exclude=exclude, full_weights=full_weights, skip=skip)
+        seen = [
+            *sightings_of({"sources": state.everyone}),  # those that went may come back
+            *sightings_of(self._before.manifest),
+            *sightings_of(manifest_at(open_store(asked.output))),
+        ]
+        scan = scan_sources(
+            asked.add,
+            exclude=exclude,
+            full_weights=full_weights,
+            skip=skip,
+            known=catalogued(self._catalog).and_of(seen),
+        )
         self._bytes_read += scan.bytes_read
         check_strict(scan.inventory, asked.strict)
         require_adapters(scan.inventory, asked.add)
@@ -303,8 +321,9 @@ class UpdateRun:
         self, catalog: Catalog, made: _Made, files: dict[str, bytes], drift: float | None
     ) -> None:
         plan, now = made.plan, datetime.now(UTC)
+        contents = {s["uri"]: s["tensors_sha256"] for s in made.state.sources()}
         coming = [
-            record
+            replace(record, content=contents[record.uri])
             for record, change in zip(made.version.sources, made.version.changes, strict=True)
             if change.sign > 0
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lego_ray.errors import VerificationFailed
-from lego_ray.execution.extract import content_hash
+from lego_ray.execution.contents import content_hash
 from lego_ray.execution.running_sums import State
 from lego_ray.execution.task import SourceSlice
 from lego_ray.execution.update_task import Change, UpdateResult, UpdateTask
@@ -113,7 +113,7 @@ class Version:
         )
 
     def identities(self) -> list[list[Any]]:
-        """What the version is made of: id, the store's mark and weight of each adapter."""
+        """What the version is made of: id and weight of each adapter."""
         there = [s for s, here in zip(self.before.fitted, self.present, strict=True) if here]
         found = [[s["adapter_id"], s["weight"]] for s in there]
         for each in self.added:

@@ -97,7 +97,7 @@ def test_migrating_loses_nothing_and_lets_it_be_written(old: Catalog) -> None:
     before = rows_of(old)
     done = migrate(old)
     assert {d.table: (d.version_before, d.added) for d in done} == {
-        "adapters": (1, ()),
+        "adapters": (1, ("mark", "content_sha256")),
         "merges": (1, tuple(NEW)),
         "merge_sites": (1, ()),
         "msus": (1, ()),
