@@ -19,6 +19,7 @@ from lego_ray.execution.solving import check_strict
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import join, normalise_uri
 
@@ -58,7 +59,7 @@ class Found:
 
 
 def look(
-    library: LibraryRecipe, catalog: Catalog, memory_budget: int, strict: bool, find: Find
+    library: LibraryRecipe, catalog: Catalog, memory_budget: int, attempt: Attempt, find: Find
 ) -> Found:
     """Reads headers, manifests and the catalog; and what groups are found by."""
     places = [normalise_uri(place) for place in outputs_of(library, library.output)]
@@ -67,12 +68,13 @@ def look(
         # Someone may have scanned the library itself, to merge from it.
         listed = adapter_places(catalog)
         sources = [uri for uri in listed if not any(is_inside(uri, place) for place in places)]
-    scan = scan_sources(sources, full_weights=library.full_weights)
-    check_strict(scan.inventory, strict)
-    require_adapters(scan.inventory, sources)
-    rows = adapter_rows(scan.inventory, datetime.now(UTC))
+    scan = scan_sources(sources, full_weights=library.full_weights, again=attempt.is_again)
+    inventory = attempt.with_gone(scan.inventory)
+    check_strict(inventory, attempt.strict)
+    require_adapters(inventory, sources)
+    rows = adapter_rows(inventory, datetime.now(UTC))
     asked, groupings = plan_entries(
-        library, scan.inventory, library.output, memory_budget=memory_budget, find=find
+        library, inventory, library.output, memory_budget=memory_budget, find=find
     )
     planned = [_versioned(each) for each in asked]
     merges: list[dict[str, Any]] = []
@@ -89,7 +91,7 @@ def look(
         if rows_of[manifest["merge_id"]] == max(rows_of.values()):
             versions[each.recipe.name] = rows_of[manifest["merge_id"]]
     return Found(
-        scan.inventory,
+        inventory,
         rows,
         count_unrecorded(catalog, rows),
         planned,

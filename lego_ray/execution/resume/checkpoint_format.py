@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,8 @@ class Checkpoint:
         covers: Names of the sites the task was to solve.
         result: What it returned.
         saved_at: When that was, in UTC, as ISO 8601 has it.
+        versions: The store's mark of the weights file that was read, by the adapter's number in the
+            plan; empty in files of releases that did not keep it.
     """
 
     plan: str
@@ -59,6 +61,7 @@ class Checkpoint:
     covers: tuple[str, ...]
     result: GroupResult
     saved_at: str = ""
+    versions: Mapping[int, str] = field(default_factory=dict)
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -70,12 +73,12 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     sites = []
     for number, site in enumerate(result.sites):
         values: dict[str, Any] = {"site": site.plan.site}
-        for field in fields(SiteResult):
-            value = getattr(site, field.name)
+        for each in fields(SiteResult):
+            value = getattr(site, each.name)
             if isinstance(value, np.ndarray):
-                arrays[f"{number}.{field.name}"] = np.ascontiguousarray(value)
-            elif field.name != "plan":
-                values[field.name] = value
+                arrays[f"{number}.{each.name}"] = np.ascontiguousarray(value)
+            elif each.name != "plan":
+                values[each.name] = value
         sites.append(values)
     for number, spectrum in enumerate(result.spectra):
         arrays[f"{_SPECTRUM}.{number}"] = np.ascontiguousarray(spectrum.energies)
@@ -93,6 +96,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "saved_at": checkpoint.saved_at,
             "made_by": _made_by(),
             "covers": checkpoint.covers,
+            "versions": {str(number): mark for number, mark in checkpoint.versions.items()},
             "sites": sites,
             "spectra": [[spectrum.site, spectrum.width] for spectrum in result.spectra],
             "quarantined": {
@@ -172,8 +176,15 @@ def _checkpoint(
     covers = tuple(about["covers"])
     if not sites.keys() >= set(covers):
         raise UnreadableCheckpoint("it has sites the plan has not")
+    versions = {int(number): str(mark) for number, mark in about.get("versions", {}).items()}
     return Checkpoint(
-        about["plan"], about["number"], about["of_sites"], covers, result, about["saved_at"]
+        about["plan"],
+        about["number"],
+        about["of_sites"],
+        covers,
+        result,
+        about["saved_at"],
+        versions,
     )
 
 

@@ -33,6 +33,7 @@ from lego_ray.execution.resume.run_folder import (
     folder_uri,
     read_marker,
 )
+from lego_ray.execution.resume.staleness import stale
 from lego_ray.execution.task import GroupResult
 from lego_ray.storage.base import Store
 from lego_ray.storage.links import lies_inside
@@ -52,25 +53,30 @@ class Kept:
         results: Their results, each site in one of them only.
         done: Names of the sites that need not be done again.
         full_weights: Whether the weights passed through unmerged are among them.
+        bytes_read: Bytes of adapters read to see that they are still what the results are of.
     """
 
     results: tuple[GroupResult, ...]
     done: frozenset[str]
     full_weights: bool
+    bytes_read: int = 0
 
 
 class Checkpoints:
     """A run's checkpoints. Any number of runs of one plan may share an output."""
 
-    def __init__(self, store: Store, plan: Plan) -> None:
+    def __init__(self, store: Store, plan: Plan, given_up: set[str] | None = None) -> None:
         """Looks at nothing yet.
 
         Args:
             store: The output.
             plan: The plan as it was asked for.
+            given_up: Digests of plans that this run has made the output by before, and does not any
+                more because their sources changed: what is kept of them is in no one's way.
         """
         self._store = store
         self._plan = plan
+        self._given_up = set[str]() if given_up is None else given_up
         self._empty = True  # as far as this run has seen
 
     def check(self) -> bool:
@@ -82,6 +88,9 @@ class Checkpoints:
         check_folder(self._store)
         marker = read_marker(self._store)
         if marker and marker["plan"] != self._plan.digest:
+            if marker["plan"] in self._given_up:
+                self.clear()
+                return False
             raise OutputExists(
                 self._store.uri,
                 f"an unfinished run of another plan, {marker['plan'][:12]}, is there "
@@ -111,6 +120,20 @@ class Checkpoints:
             if self._empty:
                 self._release()
             raise
+
+    def give_up(self, for_good: bool) -> None:
+        """Says that the plan's sources changed, so that what is kept may be of other bytes.
+
+        Args:
+            for_good: Whether the run ends: then it is deleted, since the same command is another plan
+                next time, which it would stand in the way of.
+        """
+        self._given_up.add(self._plan.digest)
+        if for_good:
+            with contextlib.suppress(StorageError, OutputExists):
+                marker = read_marker(self._store)
+                if marker and marker["plan"] == self._plan.digest:
+                    self.clear()
 
     def _claim(self, catalog: str | None) -> None:
         plan = self._plan
@@ -142,7 +165,11 @@ class Checkpoints:
     def load(self, plan: Plan) -> Kept:
         """Reads what is done of a plan: the one asked for, or one made of it without bad adapters.
 
-        A file that cannot be read is deleted, and its sites are done again.
+        A file that cannot be read is deleted, and its sites are done again; so is one of an adapter
+        that was written since, unless its tensors are read and have the bytes that the results are of.
+
+        Raises:
+            SourceChanged: If an adapter that is read for that is not the one that was scanned.
         """
         sites = {site.site: site for group in plan.groups for site in group.sites}
         keys = [info.key for info in self._store.list(f"{FOLDER}{plan.digest}/")]
@@ -153,16 +180,31 @@ class Checkpoints:
             except ObjectNotFound:  # another run of this plan published, and tidied up
                 return None
             except UnreadableCheckpoint as error:
-                where = f"{self._store.uri}/{key}"
-                journal.note("checkpoint unreadable", plan.digest, WARNING, file=where, why=error)
-                if lies_inside(self._store, key):
-                    self._store.delete(key)
+                self._drop("checkpoint unreadable", plan, key, error)
                 return None
 
         with ThreadPoolExecutor(max_workers=THREADS) as threads:
-            found = [each for each in threads.map(read, keys) if each is not None]
-        self._empty = self._empty and not found
-        return _each_site_once(found, plan)
+            found = list(threads.map(read, keys))
+        bytes_read = 0
+        taken: list[Checkpoint] = []
+        for key, each in zip(keys, found, strict=True):
+            if each is None:
+                continue
+            why, looked_at = stale(each, plan)
+            bytes_read += looked_at
+            if why:
+                self._drop("checkpoint stale", plan, key, why)
+            else:
+                taken.append(each)
+        self._empty = self._empty and not taken
+        return replace(_each_site_once(taken, plan), bytes_read=bytes_read)
+
+    def _drop(self, event: str, plan: Plan, key: str, why: object) -> None:
+        """Deletes a checkpoint that is of no use, and says so."""
+        where = f"{self._store.uri}/{key}"
+        journal.note(event, plan.digest, WARNING, file=where, why=why)
+        if lies_inside(self._store, key):
+            self._store.delete(key)
 
     def save(self, plan: Plan, number: int, covers: Collection[str], result: GroupResult) -> None:
         """Keeps a task's result.
@@ -174,8 +216,9 @@ class Checkpoints:
             result: What it returned.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        versions = {n: plan.adapters[n].version for n in result.tensor_hashes}
         data = encode_checkpoint(
-            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now)
+            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now, versions)
         )
         # Named after its sites, because another run may have cut its tasks in another way.
         name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
