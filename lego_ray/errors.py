@@ -266,6 +266,23 @@ class SitesFailed(RunFailed):
     """One or more sites could not be solved."""
 
 
+class SourceChanged(RunFailed):
+    """A file is not the one that was scanned: it was replaced, rewritten, cut short or deleted since.
+
+    Args:
+        where: The file.
+        problem: As of any error.
+        hint: Likewise.
+        adapter: URI of the adapter it belongs to, where that is known.
+    """
+
+    advice = "Run the same command again once nothing writes to the adapter any more."
+
+    def __init__(self, where: str, problem: str, hint: str = "", adapter: str = "") -> None:
+        super().__init__(where, problem, hint)
+        self.adapter = adapter  # pickled with the rest of the attributes
+
+
 class StrictRefusal(RunFailed):
     """`--strict` was given and an adapter was refused."""
 

@@ -59,6 +59,8 @@ def report(
     if as_json:
         print_json(record)
         return
+    for warning in record["warnings"]:
+        click.echo(f"warning  {warning}")
     click.echo(f"page   {record['output']}  ({size(record['bytes'])})\nmerge  {record['merge_id']}")
     lacking = [("--catalog", given["catalog"]), ("--sources", sources)]
     if flags := [flag for flag, value in lacking if not value]:

@@ -48,6 +48,8 @@ def verify(
     if as_json:
         print_json(record)
         return
+    for warning in record["warnings"]:
+        click.echo(f"warning   {warning}")
     click.echo(
         f"ok: {', '.join(record['files'])} are as published; rank {record['rank']}, "
         f"{count(record['sites'], 'site')}, {count(record['sources'], 'source')}\n"

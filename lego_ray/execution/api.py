@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from os import fspath
 from typing import Any
@@ -14,14 +15,17 @@ from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places,
 from lego_ray.execution.measuring import plan_with_errors
 from lego_ray.execution.merging import run_merge
 from lego_ray.execution.publishing.cataloguing import adapter_rows, catalogued
+from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.scanning import Counted, scan_sources, untold
 from lego_ray.execution.solving import Progress, check_strict
 from lego_ray.execution.status import status as status
 from lego_ray.execution.verifying import run_verify
+from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET, make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
@@ -179,26 +183,38 @@ def plan(
         site_scales={} if site_scales is None else site_scales,
     )
     where = places(sources)
-    found = scan_sources(
-        where,
-        exclude=recipe.exclude,
-        full_weights=full_weights,
-        skip=() if place is None else (place,),
-    )
-    check_strict(found.inventory, strict)
     budget = parse_bytes(memory_budget)
+
+    def scanned(attempt: Attempt) -> Inventory:
+        found = scan_sources(
+            where,
+            exclude=recipe.exclude,
+            full_weights=full_weights,
+            skip=() if place is None else (place,),
+            again=attempt.is_again,
+        )
+        inventory = attempt.with_gone(found.inventory)
+        check_strict(inventory, strict)
+        return inventory
+
     if not errors:
-        return make_plan(recipe, found.inventory, sources=where, memory_budget=budget)
-    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
-        return plan_with_errors(
+        return make_plan(recipe, scanned(Attempt()), sources=where, memory_budget=budget)
+
+    def measured(attempt: Attempt) -> Plan:
+        made = plan_with_errors(
             recipe,
-            found.inventory,
+            scanned(attempt),
             mine,
             sources=where,
             memory_budget=budget,
             strict=strict,
             progress=progress or (lambda plan, result: None),
         )
+        about = (warning(error) for error in attempt.changes)
+        return replace(made, warnings=(*made.warnings, *about))
+
+    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+        return rescanning(measured, strict=strict)
 
 
 def merge(
@@ -357,8 +373,9 @@ def verify(
         progress: Called with the number of sites compared with their sources, and of those there are.
 
     Returns:
-        `merged`, `merge_id`, `ok`, `files`, `rank`, `sites`, `sources`, and `errors`, None without
-        sources. With W the merged update and `w_t dW_t` the weighted ones of the sources, `errors` has:
+        `merged`, `merge_id`, `ok`, `files`, `rank`, `sites`, `sources`, `warnings`, and `errors`, None
+        without sources. With W the merged update and `w_t dW_t` the weighted ones of the sources,
+        `errors` has:
 
         - `relative_error_to_sum`: `||W - S|| / ||S||` in Frobenius norms, `S = sum_t w_t dW_t`;
         - `relative_error_to_mean`: the same for `S / sum_t w_t`, the sum over the sources that have the

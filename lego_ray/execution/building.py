@@ -13,13 +13,14 @@ from lego_ray.catalog.adapters import adapter_places, record_adapters
 from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import InvalidOption, RecipeError
+from lego_ray.errors import InvalidOption, RecipeError, RunFailed, SourceChanged
 from lego_ray.execution.arguments import Uri, parse_bytes
 from lego_ray.execution.entries import Planned, manifests_at_outputs, outputs_of, plan_entries
 from lego_ray.execution.grouping import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.execution.identities import sightings_of
-from lego_ray.execution.making import make_planned
+from lego_ray.execution.making import Records, make_planned
 from lego_ray.execution.publishing.cataloguing import adapter_rows, catalogued
+from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.scanning import scan_sources
 from lego_ray.execution.solving import (
@@ -32,6 +33,7 @@ from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import normalise_uri
@@ -156,6 +158,52 @@ def run_build(
         dry_run: Whether only to plan.
     """
     started = time.perf_counter()
+    made: Records = {}
+
+    def attempted(attempt: Attempt) -> dict[str, Any]:
+        try:
+            return _build_once(
+                attempt,
+                library,
+                made,
+                output=output,
+                runner=runner,
+                memory_budget=memory_budget,
+                progress=progress,
+                dry_run=dry_run,
+                started=started,
+            )
+        except SourceChanged as error:
+            if made and any(entry.groups for entry in library.entries):
+                raise _half_made(error, made) from error
+            raise
+
+    return rescanning(attempted, strict=strict)
+
+
+def _half_made(error: SourceChanged, made: Records) -> RunFailed:
+    """The error of groups that some merges are of and that would be others now."""
+    return RunFailed(
+        error.where,
+        f"{error.problem}, when {len(made)} merges of the library were published; groups of what is "
+        "there now may be others than those they are of",
+        "Build the library again to another output.",
+    )
+
+
+def _build_once(
+    attempt: Attempt,
+    library: LibraryRecipe,
+    made: Records,
+    *,
+    output: str,
+    runner: Runner,
+    memory_budget: int,
+    progress: Progress,
+    dry_run: bool,
+    started: float,
+) -> dict[str, Any]:
+    """Builds a library of what is there now; see `run_build` and, of `made`, `make_planned`."""
     catalog = open_catalog(library.catalog) if library.catalog else None
     sources = library.sources or (adapter_places(catalog) if catalog else ())
     outputs = [normalise_uri(place) for place in outputs_of(library, output)]
@@ -167,48 +215,55 @@ def run_build(
             full_weights=library.full_weights,
             skip=outputs,
             known=catalogued(catalog).and_of(before),
+            again=attempt.is_again,
         )
     stages.moved("scan", scan.bytes_read)
-    check_strict(scan.inventory, strict)
-    require_adapters(scan.inventory, sources)
+    inventory = attempt.with_gone(scan.inventory)
+    check_strict(inventory, attempt.strict)
+    require_adapters(inventory, sources)
     with stages.timed("start"):
         runner.start()
     if catalog and not dry_run and any(entry.groups for entry in library.entries):
         catalog.check_writable()  # before it takes long to find groups
-    finder = GroupFinder(runner, memory_budget, strict, progress)
-    with stages.timed("plan"):
-        planned, groupings = plan_entries(
-            library, scan.inventory, output, memory_budget=memory_budget, find=finder.find
-        )
-    stages.moved("plan", finder.bytes_read)  # to find groups
-    bytes_read = scan.bytes_read + finder.bytes_read
-    if dry_run:
-        records = {each.recipe.name: _record_of_plan(each, catalog) for each in planned}
-    else:
-        records, read = make_planned(
-            planned,
-            catalog,
-            runner,
-            memory_budget=memory_budget,
-            strict=strict,
-            progress=progress,
-            started=started,
-            stages=stages,
-        )
-        bytes_read += read
-        if catalog:
-            record_groupings(catalog, groupings, records)
+    finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
+    bytes_read = scan.bytes_read
+    try:
+        with stages.timed("plan"):
+            planned, groupings = plan_entries(
+                library, inventory, output, memory_budget=memory_budget, find=finder.find
+            )
+        stages.moved("plan", finder.bytes_read)  # to find groups
+        if dry_run:
+            records = {each.recipe.name: _record_of_plan(each, catalog) for each in planned}
+        else:
+            records, read = make_planned(
+                planned,
+                catalog,
+                runner,
+                attempt=attempt,
+                memory_budget=memory_budget,
+                progress=progress,
+                started=started,
+                stages=stages,
+                made=made,
+            )
+            bytes_read += read
+            if catalog:
+                record_groupings(catalog, groupings, records)
+    except SourceChanged:
+        attempt.bytes_read += scan.bytes_read + finder.bytes_read
+        raise
     runner.stop()
     return {
         "output": normalise_uri(output) if output else None,
         "catalog": catalog.uri if catalog else None,
-        "adapters": len(scan.inventory.adapters),
-        "refused": [{"adapter": r.uri, "reason": r.reason} for r in scan.inventory.refused],
-        "merges": [records[each.recipe.name] for each in planned],
+        "adapters": len(inventory.adapters),
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
+        "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in planned],
         "groups": [group_record(each, records) for each in groupings],
         "dry_run": dry_run,
         "seconds": round(time.perf_counter() - started, 3),
-        "bytes_read": bytes_read,
+        "bytes_read": bytes_read + finder.bytes_read + attempt.bytes_read,
     }
 
 

@@ -165,7 +165,7 @@ def compare(
 def _merged_rows(site: SitePlan, task: GroupTask, merged: AdapterRecord) -> Pool:
     """The merged adapter at one site."""
     factors = tuple(f for f in merged.sites if f.site == site.site)
-    itself = SourceSlice(0, merged.uri, merged.folder, merged.weights_key, factors)
+    itself = SourceSlice.of(merged, 0, factors)
     alone = replace(task, sources=(itself,), group=replace(task.group, sites=(site,)))
     extraction = extract(alone)  # its scaling is 1, which rounds nothing
     for error in extraction.quarantined.values():

@@ -74,10 +74,11 @@ def read_content(adapter: AdapterRecord) -> Content:
         adapter: Its record, from a scan.
 
     Raises:
+        SourceChanged: If the file is not the one that was scanned.
         StorageError: If it cannot be read.
     """
     store = open_store(adapter.folder)
-    hashes = stream_hashes(store, adapter.weights_key, spans_of(adapter))
+    hashes = stream_hashes(store, adapter.weights_key, spans_of(adapter), adapter.version or None)
     factors = {span.name for pair in adapter.sites for span in pair.spans()}
     return Content(
         whole=content_hash(hashes.items()),
@@ -87,15 +88,19 @@ def read_content(adapter: AdapterRecord) -> Content:
     )
 
 
-def stream_hashes(store: Store, key: str, spans: Iterable[TensorSpan]) -> Mapping[str, str]:
+def stream_hashes(
+    store: Store, key: str, spans: Iterable[TensorSpan], version: str | None = None
+) -> Mapping[str, str]:
     """The `tensor_hash` of tensors of one file, by name; holds `PIECE` bytes at a time.
 
     Args:
         store: Where the file is.
         key: The file's.
         spans: Its tensors, in any order; they may overlap, and no byte is read twice.
+        version: The version that was scanned, as for `Store.read`.
 
     Raises:
+        SourceChanged: If the file has another version by now.
         StorageError: If it cannot be read.
     """
     waiting = deque(sorted(dict.fromkeys(spans), key=lambda span: (span.start, span.end)))
@@ -111,7 +116,7 @@ def stream_hashes(store: Store, key: str, spans: Iterable[TensorSpan]) -> Mappin
                 span = waiting.popleft()
                 going.append((span, _started(span)))
             end = min(end, max((span.end for span, _ in going), default=end))
-            data = store.read_ranges(key, [ByteRange(at, end)])[0] if end > at else memoryview(b"")
+            data = _read(store, key, at, end, version)
             for span, digest in going:
                 digest.update(data[max(0, span.start - at) : max(0, span.end - at)])
                 if span.end <= end:
@@ -119,6 +124,12 @@ def stream_hashes(store: Store, key: str, spans: Iterable[TensorSpan]) -> Mappin
             going = [(span, digest) for span, digest in going if span.end > end]
             at = end
     return hashes
+
+
+def _read(store: Store, key: str, start: int, end: int, version: str | None) -> memoryview:
+    if end <= start:
+        return memoryview(b"")
+    return store.read_ranges(key, [ByteRange(start, end)], version)[0]
 
 
 def _started(span: TensorSpan) -> _Hash:

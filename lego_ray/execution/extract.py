@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lego_ray.errors import AdapterRefused, LegoRayError
+from lego_ray.errors import AdapterRefused, LegoRayError, SourceChanged
 from lego_ray.execution.contents import tensor_hash
 from lego_ray.execution.task import GroupTask, SourceKey, SourceSlice
 from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
@@ -185,7 +185,10 @@ def _add_rows(
 def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:
     store = open_store(source.folder)
     ranges = [ByteRange(span.start, span.end) for span in source.spans()]
-    return source, store, store.read_ranges(source.weights_key, ranges)
+    try:
+        return source, store, store.read_ranges(source.weights_key, ranges, source.version or None)
+    except SourceChanged as error:
+        raise SourceChanged(error.where, error.problem, error.hint, source.uri) from error
 
 
 def read_ahead(sources: Sequence[SourceSlice]) -> Iterator[tuple[SourceSlice, Read]]:

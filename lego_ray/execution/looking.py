@@ -25,6 +25,7 @@ from lego_ray.execution.solving import check_strict
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import join, normalise_uri
 
@@ -66,7 +67,7 @@ class Found:
 
 
 def look(
-    library: LibraryRecipe, catalog: Catalog, memory_budget: int, strict: bool, find: Find
+    library: LibraryRecipe, catalog: Catalog, memory_budget: int, attempt: Attempt, find: Find
 ) -> Found:
     """Reads headers, manifests and the catalog; and what groups are found by."""
     places = [normalise_uri(place) for place in outputs_of(library, library.output)]
@@ -81,21 +82,24 @@ def look(
         merges = catalog.read("merges", columns).to_pylist()
     known, bytes_read = _known(library, catalog, merges), 0
     for _ in range(2):
-        scan = scan_sources(sources, full_weights=library.full_weights, known=known)
+        scan = scan_sources(
+            sources, full_weights=library.full_weights, known=known, again=attempt.is_again
+        )
         bytes_read += scan.bytes_read
-        check_strict(scan.inventory, strict)
-        require_adapters(scan.inventory, sources)
+        inventory = attempt.with_gone(scan.inventory)
+        check_strict(inventory, attempt.strict)
+        require_adapters(inventory, sources)
         asked, groupings = plan_entries(
-            library, scan.inventory, library.output, memory_budget=memory_budget, find=find
+            library, inventory, library.output, memory_budget=memory_budget, find=find
         )
         planned = [_versioned(each, merges) for each in asked]
         # A refresh that was cut short may have published what the catalog knows nothing of.
         there = [manifest_at(open_store(each.output)) for each in planned]
-        more = [m for m in there if m and unexplained(scan.inventory.adapters, m)]
+        more = [m for m in there if m and unexplained(inventory.adapters, m)]
         if not more:
             break
         known = known.and_of(s for manifest in more for s in sightings_of(manifest))
-    rows = adapter_rows(scan.inventory, datetime.now(UTC))
+    rows = adapter_rows(inventory, datetime.now(UTC))
     done: dict[str, dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for each in planned:
@@ -107,7 +111,7 @@ def look(
         if rows_of[manifest["merge_id"]] == max(rows_of.values()):
             versions[each.recipe.name] = rows_of[manifest["merge_id"]]
     return Found(
-        scan.inventory,
+        inventory,
         rows,
         count_unrecorded(catalog, rows),
         planned,

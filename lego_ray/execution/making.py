@@ -9,6 +9,7 @@ from typing import Any
 
 from lego_ray.catalog.opening import has_merge
 from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import SourceChanged
 from lego_ray.execution import journal
 from lego_ray.execution.entries import Planned
 from lego_ray.execution.merging import publish_solved, record_of_published
@@ -24,9 +25,12 @@ from lego_ray.execution.solving import (
 from lego_ray.execution.stages import Stages
 from lego_ray.execution.task import GroupResult, SharedTask, share
 from lego_ray.planning.joint import JointGroup, cut_jointly
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
+
+Records = dict[str, dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -39,6 +43,10 @@ class _Merge:
     run: PlanRun
     stages: Stages
 
+    def has(self, uri: str) -> bool:
+        """Whether it takes an adapter."""
+        return any(adapter.uri == uri for adapter in self.planned.plan.adapters)
+
     def take(self, result: GroupResult, runner: Runner) -> None:
         """Keeps the result of one of its tasks."""
         self.stages.moved(self.run.stage, result.bytes_read)
@@ -50,21 +58,46 @@ def make_planned(
     catalog: Catalog | None,
     runner: Runner,
     *,
+    attempt: Attempt,
     memory_budget: int,
-    strict: bool,
     progress: Progress,
     started: float,
     stages: Stages,
-) -> tuple[dict[str, dict[str, Any]], int]:
-    """Makes the merges that are not published yet; returns all records by name, and bytes read."""
-    records: dict[str, dict[str, Any]] = {}
+    made: Records | None = None,
+) -> tuple[Records, int]:
+    """Makes the merges that are not published yet.
+
+    Args:
+        planned: The merges.
+        catalog: Where they are recorded, or None.
+        runner: What runs the tasks.
+        attempt: Which try of the run this is.
+        memory_budget: Most bytes one worker may take.
+        progress: Called with each plan that is run (result None), and with each result.
+        started: When the run began, by `time.perf_counter`.
+        stages: Where its time went so far.
+        made: Records of merges that the run published before it started over, by name: they are left as
+            they are. Takes those that are published now.
+
+    Returns:
+        All records by name, and bytes read.
+
+    Raises:
+        SourceChanged: If a file of an adapter is not the one that was scanned. What is published is
+            whole, and of one moment; nothing else was.
+    """
+    made = {} if made is None else made
+    records: Records = {}
     merges: list[_Merge] = []
     bytes_read = 0
     with ExitStack() as held:
         for each in planned:
+            if each.recipe.name in made:
+                records[each.recipe.name] = made[each.recipe.name]
+                continue
             held.enter_context(journal.failures(each.plan.digest))
             store = open_store(each.output)
-            checkpoints = Checkpoints(store, each.plan)
+            checkpoints = Checkpoints(store, each.plan, attempt.given_up)
             done = published_merge(store, each.plan)
             if done and (catalog is None or has_merge(catalog, done["merge_id"])):
                 checkpoints.clear()
@@ -78,7 +111,7 @@ def make_planned(
                 each.inventory,
                 checkpoints,
                 memory_budget=memory_budget,
-                strict=strict,
+                strict=attempt.strict,
                 progress=progress,
             )
             merges.append(_Merge(each, store, checkpoints, run, stages.copy()))
@@ -86,9 +119,18 @@ def make_planned(
         for merge in merges:
             note_planned(merge.planned.plan)
             held.enter_context(merge.checkpoints.held(catalog.uri if catalog else None))
-        for merge, record, read in _solve(merges, runner, memory_budget, catalog, started):
-            records[merge.planned.recipe.name] = record
-            bytes_read += read
+        try:
+            for merge, record, read in _solve(merges, runner, memory_budget, catalog, started):
+                name = merge.planned.recipe.name
+                records[name] = made[name] = record
+                bytes_read += read
+        except SourceChanged as error:
+            attempt.bytes_read += bytes_read
+            for merge in merges:
+                if merge.planned.recipe.name not in made:
+                    attempt.bytes_read += merge.run.bytes_read
+                    merge.checkpoints.give_up(attempt.ends_with(error) and merge.has(error.adapter))
+            raise
     return records, bytes_read
 
 
@@ -125,11 +167,11 @@ def _solve(
             for merge in left:
                 merge.run.begin()
             bytes_read += _run_round(left, joint, runner)
-        going = []
-        for merge in left:
-            solved = merge.run.end()
+        # All of a round are held against their sources before one is published.
+        ended = [(merge, merge.run.end()) for merge in left]
+        left = [merge for merge, solved in ended if solved is None]
+        for merge, solved in ended:
             if solved is None:
-                going.append(merge)
                 continue
             record = publish_solved(
                 solved,
@@ -143,7 +185,6 @@ def _solve(
             )
             yield merge, record, bytes_read + solved.bytes_read
             bytes_read = 0
-        left = going
 
 
 def _run_round(merges: Sequence[_Merge], joint: Sequence[JointGroup], runner: Runner) -> int:

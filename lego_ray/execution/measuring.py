@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 
+from lego_ray.execution.confirming import confirm
 from lego_ray.execution.ranking import ranked_plan, spectra_of
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.solving import Progress, bad_adapters, without_bad
@@ -42,6 +43,9 @@ def plan_with_errors(
 
     Returns:
         The plan that merges, with `errors` and `nearest_error`.
+
+    Raises:
+        SourceChanged: If a file of an adapter is not the one that was scanned.
     """
     opened = recipe
     if not recipe.is_open:
@@ -51,6 +55,7 @@ def plan_with_errors(
     plan = make_plan(opened, inventory, sources=sources, memory_budget=memory_budget)
     while True:
         results = _run(plan, runner, progress)
+        confirm(plan.adapters)
         bad = bad_adapters(plan, results)
         if not bad:
             break
@@ -63,6 +68,7 @@ def plan_with_errors(
 
 def _run(plan: Plan, runner: Runner, progress: Progress) -> list[GroupResult]:
     progress(plan, None)
+    confirm(plan.adapters, weights=False)
     found = []
     results = runner.run(tasks_of(plan))
     try:

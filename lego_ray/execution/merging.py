@@ -13,6 +13,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import SourceChanged
 from lego_ray.execution import journal
 from lego_ray.execution.identities import Sighting, sightings_of
 from lego_ray.execution.publishing.assemble import adapter_files, carried_of
@@ -36,6 +37,7 @@ from lego_ray.execution.publishing.publish import (
     publish,
     published_merge,
 )
+from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.running_sums import STATE_KEY, encode_state, first_state
@@ -53,6 +55,7 @@ from lego_ray.execution.stages import Stages
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.report.figures import SiteFigures
 from lego_ray.report.model_card import model_card
 from lego_ray.storage.base import Store
@@ -90,6 +93,44 @@ def run_merge(
     """
     started = time.perf_counter()
     output = normalise_uri(output)
+
+    def attempted(attempt: Attempt) -> dict[str, Any]:
+        return _merge_once(
+            attempt,
+            sources,
+            recipe,
+            output=output,
+            catalog_uri=catalog_uri,
+            runner=runner,
+            memory_budget=memory_budget,
+            progress=progress,
+            more=more,
+            known=known,
+            started=started,
+        )
+
+    return rescanning(attempted, strict=strict)
+
+
+def _merge_once(
+    attempt: Attempt,
+    sources: Sequence[str],
+    recipe: Recipe,
+    *,
+    output: str,
+    catalog_uri: str | None,
+    runner: Runner,
+    memory_budget: int,
+    progress: Progress,
+    more: Mapping[str, Any],
+    known: Sequence[Sighting],
+    started: float,
+) -> dict[str, Any]:
+    """Merges what is there now; see `run_merge`.
+
+    Raises:
+        SourceChanged: If a file of an adapter is not the one that was scanned.
+    """
     store = open_store(output)
     catalog = open_catalog(catalog_uri) if catalog_uri else None
     stages = Stages()
@@ -101,21 +142,25 @@ def run_merge(
             full_weights=recipe.full_weights,
             skip=[output],
             known=catalogued(catalog).and_of(seen),
+            again=attempt.is_again,
         )
     stages.moved("scan", scan.bytes_read)
-    check_strict(scan.inventory, strict)
-    if scan.inventory.adapters:
+    inventory = attempt.with_gone(scan.inventory)
+    check_strict(inventory, attempt.strict)
+    if inventory.adapters:
         with stages.timed("start"):
             runner.start()
     with stages.timed("plan"):
-        plan = make_plan(recipe, scan.inventory, sources=sources, memory_budget=memory_budget)
-    checkpoints = Checkpoints(store, plan)
+        plan = make_plan(recipe, inventory, sources=sources, memory_budget=memory_budget)
+    checkpoints = Checkpoints(store, plan, attempt.given_up)
     with journal.failures(plan.digest):
         done = published_merge(store, plan)
         if done and (catalog is None or has_merge(catalog, done["merge_id"])):
             checkpoints.clear()  # of a run that was cut short between publishing and this
             journal.note("already published", done["merge_id"], output=output)
-            return record_of_published(done, output, catalog, scan.bytes_read, started)
+            return attempt.warn(
+                record_of_published(done, output, catalog, scan.bytes_read, started)
+            )
         checkpoints.check()
         if catalog:
             catalog.check_writable()
@@ -126,15 +171,20 @@ def run_merge(
         with checkpoints.held(catalog.uri if catalog else None):
             run = PlanRun(
                 plan,
-                scan.inventory,
+                inventory,
                 checkpoints,
                 memory_budget=memory_budget,
-                strict=strict,
+                strict=attempt.strict,
                 progress=progress,
             )
-            solved = solve_plan(run, runner, stages)
+            try:
+                solved = solve_plan(run, runner, stages)
+            except SourceChanged as error:
+                attempt.bytes_read += scan.bytes_read + run.bytes_read
+                checkpoints.give_up(attempt.ends_with(error))
+                raise
         runner.stop()
-        return publish_solved(
+        record = publish_solved(
             solved,
             plan.digest,
             store,
@@ -145,6 +195,7 @@ def run_merge(
             stages=stages,
             more=more,
         )
+        return attempt.warn(record)
 
 
 def publish_solved(

@@ -24,7 +24,7 @@ from lego_ray.catalog.merges import make_current
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.durations import parse_duration
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import InvalidOption, SourceChanged
 from lego_ray.execution import journal
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes
 from lego_ray.execution.building import (
@@ -36,6 +36,7 @@ from lego_ray.execution.grouping import GroupFinder, group_record
 from lego_ray.execution.looking import Found, is_inside, look
 from lego_ray.execution.making import make_planned
 from lego_ray.execution.merging import record_of_published
+from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.resume.run_folder import FOLDER
 from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.solving import Progress
@@ -46,6 +47,7 @@ from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.storage.lease import BEAT, STALE_AFTER, Lease, leased, told
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
@@ -125,37 +127,65 @@ def refresh(
     opened = open_catalog(library.catalog)
     if holder := lease.holder():
         return _busy(library, opened, holder, started)
+    told = progress or (lambda plan, result: None)
     with running(runner, address=address, workers=workers, gpus=gpus) as mine:
-        finder = GroupFinder(mine, budget, strict, progress or (lambda plan, result: None))
-        find = _once(finder.find)
-        found = look(library, opened, budget, strict, find)
+
+        def attempted(attempt: Attempt) -> dict[str, Any]:
+            return _refresh_once(attempt, library, opened, lease, mine, budget, told, started)
+
+        return rescanning(attempted, strict=strict)
+
+
+def _refresh_once(
+    attempt: Attempt,
+    library: LibraryRecipe,
+    opened: Catalog,
+    lease: Lease,
+    runner: Runner,
+    memory_budget: int,
+    progress: Progress,
+    started: float,
+) -> dict[str, Any]:
+    """Brings a library up to date with what is there now; see `refresh`.
+
+    Raises:
+        SourceChanged: If a file of an adapter is not the one that was scanned.
+    """
+    finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
+    find = _once(finder.find)
+    looked = 0
+    try:
+        found = look(library, opened, memory_budget, attempt, find)
+        looked = found.bytes_read
         if found.is_current:
-            found = replace(found, bytes_read=found.bytes_read + finder.bytes_read)
+            found = replace(found, bytes_read=looked + finder.bytes_read + attempt.bytes_read)
             if found.has_new_marks:  # or each refresh would read those files whole again
                 record_adapters(opened, found.rows)
-            return _record("unchanged", library, opened, found, _of_done(found, opened), 0, started)
+            return _record(
+                "unchanged", library, opened, found, _of_done(found, opened), 0, started, attempt
+            )
         with leased(lease) as holder:
             if holder is not None:
                 return _busy(library, opened, holder, started)
             # Once more: another may have finished since, and be ahead of what was found.
-            found = look(library, opened, budget, strict, find)
+            found = look(library, opened, memory_budget, attempt, find)
+            looked = found.bytes_read
             if len(found.done) < len(found.planned):
-                mine.start()
+                runner.start()
             opened.check_writable()
             probe_create_only(open_store(opened.uri))
             new = record_adapters(opened, found.rows)
 
             def watched(plan: Plan, result: GroupResult | None) -> None:
                 lease.check()
-                if progress is not None:
-                    progress(plan, result)
+                progress(plan, result)
 
             records, bytes_read = make_planned(
                 found.planned,
                 opened,
-                mine,
-                memory_budget=budget,
-                strict=strict,
+                runner,
+                attempt=attempt,
+                memory_budget=memory_budget,
                 progress=watched,
                 started=started,
                 stages=Stages(),
@@ -164,9 +194,12 @@ def refresh(
             lease.check()
             for merge in records.values():
                 merge["version"] = make_current(opened, merge["merge_id"])
-    read = found.bytes_read + finder.bytes_read + bytes_read
+    except SourceChanged:
+        attempt.bytes_read += looked + finder.bytes_read
+        raise
+    read = looked + finder.bytes_read + bytes_read + attempt.bytes_read
     found = replace(found, bytes_read=read)
-    return _record("refreshed", library, opened, found, records, new, started)
+    return _record("refreshed", library, opened, found, records, new, started, attempt)
 
 
 def _once(find: Find) -> Find:
@@ -174,7 +207,9 @@ def _once(find: Find) -> Find:
     known: dict[object, Grouping] = {}
 
     def found(recipe: Recipe, inventory: Inventory, how: GroupOptions) -> Grouping:
-        adapters = tuple((a.uri, a.adapter_id) for a in inventory.adapters)
+        adapters = tuple(
+            (a.uri, a.adapter_id, a.version, a.config_version) for a in inventory.adapters
+        )
         key = (recipe.name, adapters, inventory.refused)
         if key not in known:
             known[key] = find(recipe, inventory, how)
@@ -241,6 +276,7 @@ def _record(
     records: Mapping[str, dict[str, Any]],
     new: int,
     started: float,
+    attempt: Attempt,
 ) -> dict[str, Any]:
     return {
         "status": status,
@@ -250,7 +286,7 @@ def _record(
         "adapters": len(found.inventory.adapters),
         "new": new,
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused],
-        "merges": [records[each.recipe.name] for each in found.planned],
+        "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in found.planned],
         "groups": [group_record(each, records) for each in found.groupings],
         "seconds": round(time.perf_counter() - started, 3),
         "bytes_read": found.bytes_read,

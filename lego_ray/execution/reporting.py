@@ -18,9 +18,11 @@ from lego_ray.execution.comparing import Compared, Watch
 from lego_ray.execution.likeness import SKETCH_BYTES, Likeness
 from lego_ray.execution.publishing.manifest import MANIFEST_KEY
 from lego_ray.execution.publishing.published import read_manifest
+from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.verifying import compare_with_sources, reload_merged
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.report.comparison import ComparedSite, errors_of
 from lego_ray.report.page.axis import natural
 from lego_ray.report.page.drawing import check_installed
@@ -67,7 +69,7 @@ def write_report(
 
     Returns:
         `merged`, `merge_id`, `output`, `bytes`, `sections` (of those that may lack their data: whether
-        it `has` them).
+        it `has` them), `warnings`.
 
     Raises:
         MissingPackage: If matplotlib is not installed.
@@ -80,7 +82,13 @@ def write_report(
     """
     check_installed()
     target = _target(output)
-    facts = _gather(fspath(merged), catalog, places(sources), parse_bytes(memory_budget))
+    budget = parse_bytes(memory_budget)
+
+    def attempted(attempt: Attempt) -> tuple[Facts, list[str]]:
+        found = _gather(fspath(merged), catalog, places(sources), budget)
+        return found, [warning(error) for error in attempt.changes]
+
+    facts, warnings = rescanning(attempted)
     data = page(facts)
     _replace(target, data)
     recorded = facts.recorded
@@ -98,6 +106,7 @@ def write_report(
         "output": str(target),
         "bytes": len(data),
         "sections": has,
+        "warnings": warnings,
     }
 
 

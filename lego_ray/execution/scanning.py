@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
-from lego_ray.errors import AdapterRefused, MalformedAdapter, UnsupportedAdapter
+from lego_ray.errors import (
+    AdapterRefused,
+    MalformedAdapter,
+    ObjectNotFound,
+    SourceChanged,
+    UnsupportedAdapter,
+)
 from lego_ray.execution.contents import read_content
 from lego_ray.execution.identities import NOTHING, Known, settled, to_read
-from lego_ray.execution.sources import PEFT_NAMES, Found, find, open_source
+from lego_ray.execution.sources import PEFT_NAMES, Found, find, find_again, open_source
 from lego_ray.formats import mlx, refusals
 from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows, stand_in
 from lego_ray.formats.layouts import check_layout
@@ -45,6 +51,9 @@ MAX_CARD_BYTES = 1 << 20
 MAX_HEADER = 32 << 20
 LARGE = 1 << 20
 _LARGE = threading.Lock()
+# Times an adapter is read that is written meanwhile: once more is enough for one that is replaced, and
+# one that is written all the time is not ready.
+TRIES = 3
 # Small reads that wait for a store, so more than there are cores.
 THREADS = 16
 
@@ -79,6 +88,7 @@ def scan_sources(
     skip: Iterable[str] = (),
     progress: Counted = untold,
     known: Known = NOTHING,
+    again: bool = False,
 ) -> Scan:
     """Reads the headers of every adapter at or below some places.
 
@@ -93,6 +103,8 @@ def scan_sources(
         skip: URIs not to look at, such as the output of the merge.
         progress: Called with the number of adapters read, and of those there are to read.
         known: What records of earlier runs say of adapters.
+        again: Whether the same places were scanned before in this run. One that is gone is passed over
+            then, because the run goes on without its adapters and names them.
 
     Raises:
         ObjectNotFound: If a source does not exist.
@@ -106,7 +118,7 @@ def scan_sources(
     for source in sources:
         store, only = open_source(source)
         stores.append(store)
-        for each in find(store, only):
+        for each in _found(store, only, again):
             if each.lies_at(skipped) or each.is_meant(exclude):
                 continue
             if refusal := each.refusal():
@@ -133,7 +145,31 @@ def scan_sources(
     )
 
 
+def _found(store: Store, only: str, again: bool) -> Iterator[Found]:
+    """What lies under a source; nothing if it is gone and was scanned before."""
+    try:
+        yield from find(store, only)
+    except ObjectNotFound:
+        if not again:
+            raise
+
+
 def _read(
+    found: Found, mode: FullWeights, cards: dict[str, ModelCard]
+) -> AdapterRecord | Refused | None:
+    """Reads one adapter; from its listing on again where a file of it changed in between."""
+    for _ in range(TRIES):
+        try:
+            return _read_once(found, mode, cards)
+        except SourceChanged as error:
+            last, again = error, find_again(found)
+            if again is None:
+                break
+            found = again
+    return Refused(found.uri, "refused", f"{type(last).__name__}: {last}")
+
+
+def _read_once(
     found: Found, mode: FullWeights, cards: dict[str, ModelCard]
 ) -> AdapterRecord | Refused | None:
     try:
@@ -161,6 +197,7 @@ def _read(
             base_model=card.base_model,
             license=card.license,
             tags=card.tags,
+            config_version=found.config.version if found.config else "",
         )
         record = read_adapter(headers, mode)
         return replace(record, uri=headers.weights) if record.format in FILE_FORMATS else record
@@ -178,7 +215,7 @@ def _config(found: Found) -> bytes | None:
             f"it has {config.size} bytes, more than a configuration can need",
             "Export the adapter again.",
         )
-    data = found.store.read(config.key)
+    data = found.store.read(config.key, config.version)
     with _one_at_a_time(len(data)):
         parse_object(data, found.uri_of(config))  # refused here, it is named by its place
     return data
@@ -204,7 +241,7 @@ def _card(found: Found, known: dict[str, ModelCard]) -> ModelCard:
         return ModelCard()
     uri = found.uri_of(found.card)
     if uri not in known:
-        known[uri] = parse_card(found.store.read(found.card.key))
+        known[uri] = parse_card(found.store.read(found.card.key, found.card.version))
     return known[uri]
 
 
@@ -234,7 +271,7 @@ def _lone_table(found: Found, weights: ObjectInfo) -> _Table | None:
 def _table(found: Found, weights: ObjectInfo) -> _Table:
     where = found.uri_of(weights)
     if weights.key.endswith(".bin"):
-        file = RangedFile(found.store, weights.key, weights.size)
+        file = RangedFile(found.store, weights.key, weights.size, weights.version)
         return _Table(read_spans(cast(BinaryIO, file), where), {}, b"")
     first = _range(found.store, weights, 0, FIRST_READ)
     length = header_length(first[:LENGTH_BYTES], weights.size, where)
@@ -272,4 +309,4 @@ def _range(store: Store, info: ObjectInfo, start: int, end: int) -> bytes:
     end = min(end, info.size)
     if end <= start:
         return b""
-    return bytes(store.read_ranges(info.key, [ByteRange(start, end)])[0])
+    return bytes(store.read_ranges(info.key, [ByteRange(start, end)], info.version)[0])

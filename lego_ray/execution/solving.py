@@ -15,6 +15,7 @@ from typing import Any, overload
 
 from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.execution import journal
+from lego_ray.execution.confirming import confirm
 from lego_ray.execution.contents import content_hash
 from lego_ray.execution.on_ray.metrics import RunMetrics
 from lego_ray.execution.ranking import note_ranks, ranked_plan, spectra_of
@@ -94,17 +95,29 @@ class PlanRun:
         self._bytes_read = 0
 
     @property
+    def bytes_read(self) -> int:
+        """Bytes of tensors read so far."""
+        return self._bytes_read
+
+    @property
     def stage(self) -> str:
         """What the plan is for: `measure` while its ranks are open, then `solve`."""
         return "measure" if self.plan.recipe.is_open else "solve"
 
     def begin(self) -> None:
-        """Takes what earlier runs of the plan have done; next, what `tasks` gives is to be run."""
+        """Takes what earlier runs of the plan have done; next, what `tasks` gives is to be run.
+
+        Raises:
+            SourceChanged: If a configuration is not the one that was scanned.
+        """
         self._number += 1
         self._fresh: list[GroupResult] = []
         self._metrics: RunMetrics | None = None
         self._progress(self.plan, None)
         self._kept = self._checkpoints.load(self.plan)
+        self._bytes_read += self._kept.bytes_read
+        if len(self._kept.done) < self.plan.n_sites:
+            confirm(self.plan.adapters, weights=False)
         if self._kept.done:
             _note_resumed(self.plan, self._kept)
         for result in self._kept.results:
@@ -145,11 +158,13 @@ class PlanRun:
             InvalidOption: If the merge fits no worker at the ranks chosen; nothing is kept.
             StrictRefusal: If strict and an adapter turned out bad; nothing is kept.
             SitesFailed: If a site is missing from the results.
+            SourceChanged: If a file of an adapter is not the one that was scanned.
         """
         plan = self.plan
         results = (*self._kept.results, *sorted(self._fresh, key=lambda r: r.index))
         bad = bad_adapters(plan, results)
         if not bad and not plan.recipe.is_open:
+            confirm(plan.adapters)
             return Solved(
                 plan=plan,
                 sites=_in_order(plan, results),

@@ -41,6 +41,7 @@ class Found:
         config: Its configuration, or None.
         weights: Its weights file, or None if there is none beside its configuration.
         card: The model card in its directory, or None.
+        only: The name of the one file meant of its source, or empty.
     """
 
     store: Store
@@ -49,6 +50,7 @@ class Found:
     config: ObjectInfo | None
     weights: ObjectInfo | None
     card: ObjectInfo | None
+    only: str = ""
 
     def name_of(self, info: ObjectInfo) -> str:
         """The name of a file of its directory."""
@@ -123,7 +125,26 @@ def find(store: Store, only: str = "") -> Iterator[Found]:
         raise ObjectNotFound(store.uri, "there is nothing there", "Check the path.")
     root = _pinned(store)
     for folder, files in sorted(folders.items()):
-        yield from _in_folder(store, root, folder, files)
+        for each in _in_folder(store, root, folder, files):
+            yield replace(each, only=only)
+
+
+def find_again(found: Found) -> Found | None:
+    """The same adapter as it lies there now, or None if it is gone.
+
+    Args:
+        found: The adapter as it was.
+    """
+    store, folder = found.store, found.folder
+    below = f"{folder}/" if folder else ""
+    files: dict[str, ObjectInfo] = {}
+    with contextlib.suppress(ObjectNotFound):
+        listing = _listing(store, found.only) if found.only else store.list(below)
+        files = {i.key[len(below) :]: i for i in listing if i.key.rpartition("/")[0] == folder}
+    for each in _in_folder(store, _pinned(store), folder, files):
+        if each.uri == found.uri:
+            return replace(each, only=found.only)
+    return None
 
 
 def _in_folder(

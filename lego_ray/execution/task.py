@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.errors import LegoRayError
-from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.methods.base import PoolWork
 from lego_ray.methods.likeness import Likeness
 from lego_ray.numerics.similarity_parts import SimilarityPart, count_sites
@@ -17,7 +17,7 @@ from lego_ray.planning.plan import GroupPlan, Plan, SitePlan
 from lego_ray.planning.ranks import Spectrum
 from lego_ray.planning.recipe import Recipe
 
-SourceKey = tuple[str, str]  # a URI and a weights file
+SourceKey = tuple[str, str, str]  # a URI, a weights file and its version
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class SourceSlice:
         factors: Its factor pairs at the task's sites.
         full_weights: Tensors to pass through unmerged.
         weight: Factor on its update.
+        version: The store's mark of the weights file that was scanned: that one is read, or nothing.
     """
 
     adapter: int
@@ -41,11 +42,41 @@ class SourceSlice:
     factors: tuple[SiteFactors, ...]
     full_weights: tuple[TensorSpan, ...] = ()
     weight: float = 1.0
+    version: str = ""
 
     @property
     def key(self) -> SourceKey:
-        """What tells its adapter from others, in any plan."""
-        return self.uri, self.weights_key
+        """What tells its adapter from others and from itself at another time, in any plan."""
+        return self.uri, self.weights_key, self.version
+
+    @classmethod
+    def of(
+        cls,
+        adapter: AdapterRecord,
+        number: int,
+        factors: tuple[SiteFactors, ...],
+        full_weights: tuple[TensorSpan, ...] = (),
+        weight: float = 1.0,
+    ) -> SourceSlice:
+        """A slice of an adapter as it was scanned.
+
+        Args:
+            adapter: The adapter.
+            number: Its number in the plan.
+            factors: As in the class, and so are the others.
+            full_weights: Likewise.
+            weight: Likewise.
+        """
+        return cls(
+            number,
+            adapter.uri,
+            adapter.folder,
+            adapter.weights_key,
+            factors,
+            full_weights,
+            weight,
+            adapter.version,
+        )
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor to read."""
@@ -278,8 +309,7 @@ def tasks_of(
             factors = tuple(f for f in adapter.sites if f.site in wanted)
             kept = adapter.full_weights if full_weights else ()
             if factors or kept:
-                where = (adapter.uri, adapter.folder, adapter.weights_key)
-                sources.append(SourceSlice(number, *where, factors, kept, weight))
+                sources.append(SourceSlice.of(adapter, number, factors, kept, weight))
         full_weights = False
         # The group's estimates stand, as estimates from above.
         rest = replace(group, sites=left)

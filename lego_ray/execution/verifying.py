@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lego_ray.errors import VerificationFailed
+from lego_ray.errors import ObjectNotFound, VerificationFailed
 from lego_ray.execution.comparing import Compared, Watch, compare
+from lego_ray.execution.confirming import confirm
 from lego_ray.execution.contents import content_hash
+from lego_ray.execution.publishing.manifest import listed_files
 from lego_ray.execution.publishing.published import checked_files, read_manifest
+from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.scanning import Counted, scan_sources, untold
 from lego_ray.formats.identity import family
 from lego_ray.formats.record import AdapterRecord
@@ -18,20 +22,39 @@ from lego_ray.planning.inventory import Inventory, keep_full_weights_of
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import recipe_from
 from lego_ray.report.comparison import errors_of
+from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
+from lego_ray.storage.versions import changed
 
 
 def run_verify(
     merged: str, sources: Sequence[str] | None, memory_budget: int, progress: Counted = untold
 ) -> dict[str, Any]:
     """Verifies a merged adapter; see `api.verify` for the promise."""
-    uri = normalise_uri(merged)
+    return rescanning(
+        lambda attempt: attempt.warn(
+            _verify_once(normalise_uri(merged), sources, memory_budget, progress)
+        )
+    )
+
+
+def _verify_once(
+    uri: str, sources: Sequence[str] | None, memory_budget: int, progress: Counted
+) -> dict[str, Any]:
+    """Verifies a merged adapter as it is now.
+
+    Raises:
+        SourceChanged: If a file of a source or of the merge is not the one that was scanned.
+    """
     store = open_store(uri)
     manifest, _ = read_manifest(store)
+    marks = dict(_marks(store, listed_files(manifest, store.uri)))
     for _ in checked_files(store, manifest):
         pass
     adapter = reload_merged(uri, manifest)
+    if marks.get(adapter.weights_key) != adapter.version:
+        raise changed(f"{uri}/{adapter.weights_key}")
     report: dict[str, Any] = {
         "merged": uri,
         "merge_id": manifest["merge_id"],
@@ -41,6 +64,7 @@ def run_verify(
         "sites": len(adapter.sites),
         "sources": len(manifest["sources"]),
         "errors": None,
+        "warnings": [],
     }
     if sources:
         plan, compared = compare_with_sources(
@@ -72,13 +96,23 @@ def compare_with_sources(
         How they were compared, and what came of it.
 
     Raises:
+        SourceChanged: If a file of a source or of the merge is not the one that was scanned.
         VerificationFailed: If a source is not there or not what the manifest says.
         InvalidOption: If the budget does not hold the merged adapter and one source at a site.
     """
     plan, work = _plan_of(manifest, sources, merged, memory_budget)
+    confirm(plan.adapters, weights=False)
     compared = compare(plan, work, merged, watching(plan) if watching else None, progress)
+    confirm((*plan.adapters, merged))
     _check_sources(plan, manifest, compared.tensor_hashes)
     return plan, compared
+
+
+def _marks(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Versions of files, by key; those that are not there are left to who reads them."""
+    for key in keys:
+        with contextlib.suppress(ObjectNotFound):
+            yield key, store.stat(key).version
 
 
 def reload_merged(uri: str, manifest: dict[str, Any]) -> AdapterRecord:

@@ -106,6 +106,7 @@ class AdapterHeaders:
         base_model: What the model card beside it names, or empty.
         license: From the model card.
         tags: From the model card.
+        config_version: The store's mark of the configuration, or empty if there is none.
     """
 
     uri: str
@@ -121,6 +122,7 @@ class AdapterHeaders:
     base_model: str = ""
     license: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    config_version: str = ""
 
     def record(
         self,
@@ -157,6 +159,7 @@ class AdapterHeaders:
             license=redacted(self.license),
             tags={key: redacted(value) for key, value in self.tags.items()},
             notes=notes,
+            config_version=self.config_version,
         )
 
 
@@ -186,6 +189,8 @@ class AdapterRecord:
         notes: What was set aside in reading it, in words; empty for most.
         content: Hex sha256 over its tensors (see `execution.contents`), or empty if they were never
             read whole.
+        config_version: What the store says of the configuration's version, as of the weights'; empty
+            if there is none. Configuration and weights are one unit.
     """
 
     uri: str
@@ -203,6 +208,7 @@ class AdapterRecord:
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     content: str = ""
+    config_version: str = ""
 
     @property
     def folder(self) -> str:

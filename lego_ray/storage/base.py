@@ -16,7 +16,9 @@ class ObjectInfo:
         key: Path below the root, with `/` between parts.
         size: Bytes.
         version: The store's own mark of this content: an ETag, a blob hash, or size and
-            modification time on disk. A rewritten object has another.
+            modification time on disk. A rewritten object has another. On disk it holds neither device
+            nor inode, because one file has others on each node that mounts it, nor the time of the
+            last status change, which links and copies of the tree set and some mounts make up.
         modified_at: When it was last written, in UTC, by the store's clock, or None where the store
             does not say. A listing may say it to the second or finer, so it is no part of equality.
     """
@@ -69,21 +71,34 @@ class Store(Protocol):
     def stat(self, key: str) -> ObjectInfo:
         """Describes one object."""
 
-    def read(self, key: str) -> bytes:
-        """Reads one object whole."""
+    def read(self, key: str, version: str | None = None) -> bytes:
+        """Reads one object whole.
 
-    def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
+        Args:
+            key: The object's.
+            version: What `list` or `stat` gave as its version: all bytes are that version's. None
+                takes whatever is there.
+
+        Raises:
+            SourceChanged: If a version is given, and the object has another by now or is gone.
+        """
+
+    def read_ranges(
+        self, key: str, ranges: Sequence[ByteRange], version: str | None = None
+    ) -> Sequence[memoryview]:
         """Reads ranges of one object, near ones in one request.
 
         Args:
             key: The object's.
             ranges: First byte and one past the last of each, in any order.
+            version: As for `read`.
 
         Returns:
             One buffer a range, in the order asked.
 
         Raises:
-            ObjectNotFound: If there is no such object.
+            SourceChanged: If a version is given, and the object has another by now or is gone.
+            ObjectNotFound: If there is no such object, and no version is given.
             StorageError: If a range ends past the end of the object; no buffer is ever short.
         """
 

@@ -18,6 +18,7 @@ from lego_ray.storage.file_write import write_new
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
 from lego_ray.storage.uri import FileUri, parse_uri
+from lego_ray.storage.versions import changed, present
 
 MAX_GAP = 64 << 10
 """Bytes. Copying 64 KiB out of the page cache costs about what a call and a seek do."""
@@ -100,25 +101,32 @@ class FileStore:
             raise ObjectNotFound(str(path), "this is no regular file")
         return described(key, found)
 
-    def read(self, key: str) -> bytes:
-        """Reads one file whole."""
+    def read(self, key: str, version: str | None = None) -> bytes:
+        """Reads one file whole.
+
+        Raises:
+            SourceChanged: If a version is given, and it has another by now or is gone.
+        """
         path = self._path(key)
-        with disk_errors(str(path)), _opened(path) as file:
+        with _version_of(path, version) as file:
             data = file.read()
         self._meter.add(len(data))
         return data
 
-    def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
+    def read_ranges(
+        self, key: str, ranges: Sequence[ByteRange], version: str | None = None
+    ) -> Sequence[memoryview]:
         """Reads ranges of one file, near ones in one call.
 
         Returns:
             One buffer a range, in the order asked.
 
         Raises:
+            SourceChanged: If a version is given, and it has another by now or is gone.
             StorageError: If a range ends past the end of the file.
         """
         path = self._path(key)
-        with disk_errors(str(path)), _opened(path) as file:
+        with _version_of(path, version) as file:
 
             def fetch(part: ByteRange, into: memoryview) -> None:
                 file.seek(part.start)
@@ -126,6 +134,8 @@ class FileStore:
                 while done < part.size:
                     count = file.readinto(into[done:])
                     if not count:
+                        if version is not None:  # the size was right when it was opened
+                            raise changed(str(path))
                         raise StorageError(
                             str(path),
                             f"bytes {part.start} to {part.end} were asked for, and the file ends "
@@ -164,6 +174,32 @@ class FileStore:
             with contextlib.suppress(OSError):  # not empty, or not ours to remove
                 for above in path.parents[: key.count("/")]:
                     above.rmdir()
+
+
+@contextlib.contextmanager
+def _version_of(path: Path, version: str | None) -> Iterator[io.FileIO]:
+    """Opens a file for a block that reads it, and holds it against a version before and after.
+
+    A file that is replaced while it is open goes on giving the old bytes; one that is rewritten in
+    place gives some of either, and has another time or size after that.
+
+    Raises:
+        SourceChanged: If a version is given, and the file has another or is gone.
+    """
+    with present(str(path), version), disk_errors(str(path)), _opened(path) as file:
+        _check(path, file, version)
+        yield file
+        _check(path, file, version)
+        if version is not None:
+            # Opened once more, because a network file system may answer fstat from its cache for a
+            # minute, and asks the server when a file is opened.
+            with _opened(path) as again:
+                _check(path, again, version)
+
+
+def _check(path: Path, file: io.FileIO, version: str | None) -> None:
+    if version is not None and described("", os.fstat(file.fileno())).version != version:
+        raise changed(str(path))
 
 
 def _opened(path: Path) -> io.FileIO:

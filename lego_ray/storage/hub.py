@@ -16,9 +16,11 @@ from lego_ray.storage.fetch import (
     fetch_ranges,
 )
 from lego_ray.storage.hub_client import HubClient
+from lego_ray.storage.hub_repository import same_content
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
 from lego_ray.storage.uri import HubUri
+from lego_ray.storage.versions import changed
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -114,27 +116,38 @@ class HubStore:
             )
         return info
 
-    def read(self, key: str) -> bytes:
-        """Reads one file whole."""
+    def read(self, key: str, version: str | None = None) -> bytes:
+        """Reads one file whole.
+
+        Raises:
+            SourceChanged: If a version is given and the bytes are not of that hash, which at a commit
+                only a mirror's can be.
+        """
         check_key(self.uri, key)
-        data = self._client.get(self._where(key), self.revision, self._below + key, None)
+        where = self._where(key)
+        data = self._client.get(where, self.revision, self._below + key, None, version)
         self._meter.add(len(data))
+        if version is not None and not same_content(ObjectInfo(key, len(data), version), data):
+            raise changed(where)
         return data
 
-    def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
+    def read_ranges(
+        self, key: str, ranges: Sequence[ByteRange], version: str | None = None
+    ) -> Sequence[memoryview]:
         """Reads ranges of one file, near ones in one request, large ones in several at once.
 
         Returns:
             One buffer a range, in the order asked.
 
         Raises:
+            SourceChanged: If a version is given, and the Hub says that it sends another.
             StorageError: If a range ends past the end of the file.
         """
         check_key(self.uri, key)
         where = self._where(key)
 
         def fetch(part: ByteRange, into: memoryview) -> None:
-            data = self._client.get(where, self.revision, self._below + key, part)
+            data = self._client.get(where, self.revision, self._below + key, part, version)
             self._meter.add(len(data))
             if len(data) != part.size:
                 raise StorageError(

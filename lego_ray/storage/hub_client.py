@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from lego_ray.errors import StorageError
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.hub_errors import hub_errors
 from lego_ray.storage.uri import check_plain
+from lego_ray.storage.versions import changed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -93,7 +95,14 @@ class HubClient:
                 if isinstance(entry, RepoFile)
             ]
 
-    def get(self, where: str, commit: str, path: str, part: ByteRange | None) -> bytes:
+    def get(
+        self,
+        where: str,
+        commit: str,
+        path: str,
+        part: ByteRange | None,
+        version: str | None = None,
+    ) -> bytes:
         """Fetches a file, or one range of it.
 
         Args:
@@ -101,11 +110,13 @@ class HubClient:
             commit: The commit's full hash.
             path: The file's path in the repository.
             part: First byte and one past the last; None for the whole file.
+            version: The file's hash, as `files` gave it; None to take what is there.
 
         Returns:
             The bytes; fewer than asked for where the range ends past the end of the file.
 
         Raises:
+            SourceChanged: If the Hub says that it answers from another commit, or with another hash.
             StorageError: If the range starts past the end of the file.
         """
         from huggingface_hub import hf_hub_url
@@ -131,6 +142,28 @@ class HubClient:
             )
             hf_raise_for_status(answer)
             data = bytes(answer.content)
+        for each in (*answer.history, answer):
+            _check(where, each.status_code, each.headers, commit, version)
         # A mirror that ignores ranges sends the whole file.
         whole = part is not None and answer.status_code == 200
         return data[part.start : part.end] if part is not None and whole else data
+
+
+def _check(
+    where: str, status: int, headers: Mapping[str, str], commit: str, version: str | None
+) -> None:
+    """Holds what the Hub says of a file it sends against what was asked for.
+
+    Only its own answers name a commit; behind its redirects others answer, with ETags of their own,
+    and the ETag of a redirect is that of the redirect.
+
+    Raises:
+        SourceChanged: If it says otherwise.
+    """
+    if version is None or "X-Repo-Commit" not in headers:
+        return
+    mark = headers.get("X-Linked-Etag") or (headers.get("ETag") if status < 300 else None) or ""
+    mark = mark.removeprefix("W/").strip('"')
+    another = len(mark) == len(version) and mark != version  # a hash of the same kind
+    if headers["X-Repo-Commit"] != commit or another:
+        raise changed(where)

@@ -27,10 +27,12 @@ class RangedFile(io.RawIOBase):
         store: The store the object is in.
         key: Its key.
         size: Its size in bytes, as `stat` or `list` told it.
+        version: Its version, as they told it: every block is of that one. None takes what is there.
     """
 
-    def __init__(self, store: Store, key: str, size: int) -> None:
+    def __init__(self, store: Store, key: str, size: int, version: str | None = None) -> None:
         super().__init__()
+        self._version = version
         self._store = store
         self._key = key
         self._size = size
@@ -81,6 +83,7 @@ class RangedFile(io.RawIOBase):
             Bytes read: the whole buffer's size, or less at the end of the file.
 
         Raises:
+            SourceChanged: If the object has another version by now, or is gone.
             StorageError: If the object is shorter than it was said to be.
         """
         if self.closed:
@@ -89,7 +92,8 @@ class RangedFile(io.RawIOBase):
         start = self._position
         end = max(start, min(self._size, start + len(target)))
         if end - start > BLOCK * MAX_BLOCKS:
-            target[: end - start] = self._store.read_ranges(self._key, [ByteRange(start, end)])[0]
+            [whole] = self._store.read_ranges(self._key, [ByteRange(start, end)], self._version)
+            target[: end - start] = whole
         elif end > start:
             first, last = start // BLOCK, (end - 1) // BLOCK
             self._load(first, last)
@@ -108,7 +112,7 @@ class RangedFile(io.RawIOBase):
         missing = [index for index in range(first, last + 1) if index not in self._blocks]
         ranges = [ByteRange(i * BLOCK, min(self._size, (i + 1) * BLOCK)) for i in missing]
         if ranges:
-            views = self._store.read_ranges(self._key, ranges)
+            views = self._store.read_ranges(self._key, ranges, self._version)
             self._blocks.update(zip(missing, views, strict=True))
         for index in range(first, last + 1):
             self._blocks.move_to_end(index)

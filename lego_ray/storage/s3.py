@@ -23,6 +23,7 @@ from lego_ray.storage.s3_body import CutBodyError, read_body, whole_head
 from lego_ray.storage.s3_client import ATTEMPTS, s3_client
 from lego_ray.storage.s3_errors import refusal, s3_errors
 from lego_ray.storage.uri import S3Uri
+from lego_ray.storage.versions import changed, present
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -130,8 +131,12 @@ class S3Store:
             key, found["ContentLength"], found["ETag"].strip('"'), found.get("LastModified")
         )
 
-    def read(self, key: str) -> bytes:
-        """Reads one object whole."""
+    def read(self, key: str, version: str | None = None) -> bytes:
+        """Reads one object whole.
+
+        Raises:
+            SourceChanged: If a version is given, and it has another by now or is gone.
+        """
         data = bytearray()
 
         def place(found: GetObjectOutputTypeDef) -> memoryview:
@@ -139,16 +144,19 @@ class S3Store:
             data = bytearray(found["ContentLength"])
             return memoryview(data)
 
-        self._get(key, {}, place)
+        self._get(key, {}, place, version)
         return bytes(data)
 
-    def read_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[memoryview]:
+    def read_ranges(
+        self, key: str, ranges: Sequence[ByteRange], version: str | None = None
+    ) -> Sequence[memoryview]:
         """Reads ranges of one object, near ones in one request, large ones in several at once.
 
         Returns:
             One buffer a range, in the order asked.
 
         Raises:
+            SourceChanged: If a version is given, and it has another by now or is gone.
             StorageError: If a range ends past the end of the object, or the object was replaced
                 between two of the requests.
         """
@@ -156,7 +164,7 @@ class S3Store:
         versions: set[str] = set()
 
         def fetch(part: ByteRange, into: memoryview) -> None:
-            versions.add(self._fetch(key, part, into))
+            versions.add(self._fetch(key, part, into, version))
 
         views = fetch_ranges(
             where,
@@ -172,7 +180,7 @@ class S3Store:
             )
         return views
 
-    def _fetch(self, key: str, part: ByteRange, into: memoryview) -> str:
+    def _fetch(self, key: str, part: ByteRange, into: memoryview, version: str | None) -> str:
         """Fills `into` with one range and returns the ETag of what it came from."""
 
         def place(found: GetObjectOutputTypeDef) -> memoryview:
@@ -186,21 +194,26 @@ class S3Store:
                 )
             return into
 
-        return self._get(key, {"Range": f"bytes={part.start}-{part.end - 1}"}, place)
+        return self._get(key, {"Range": f"bytes={part.start}-{part.end - 1}"}, place, version)
 
     def _get(
         self,
         key: str,
         asked: dict[str, str],
         place: Callable[[GetObjectOutputTypeDef], memoryview],
+        version: str | None,
     ) -> str:
         """Reads an answer's body into the buffer `place` gives for it, and returns its ETag.
 
-        boto3 repeats what fails before the answer; a body that breaks off is repeated here.
+        boto3 repeats what fails before the answer; a body that breaks off is repeated here. Each of
+        these requests asks for the version.
         """
         where = self._where(key)
         tries = 0
-        with s3_errors(where):
+        # A weak ETag never matches by If-Match, so there the answer's own has to do.
+        if version is not None and not version.startswith("W/"):
+            asked = {**asked, "IfMatch": f'"{version}"'}
+        with present(where, version), s3_errors(where):
             client = self._client
             while True:
                 tries += 1
@@ -213,6 +226,9 @@ class S3Store:
                         )
                     )
                     with closing(found["Body"]):
+                        # Some servers take no notice of If-Match.
+                        if version is not None and found["ETag"].strip('"') != version:
+                            raise changed(where)
                         self._meter.add(read_body(found["Body"], place(found)))
                     return found["ETag"]
                 except CutBodyError:

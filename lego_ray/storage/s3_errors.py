@@ -15,6 +15,7 @@ from lego_ray.errors import (
     UnsupportedUri,
 )
 from lego_ray.storage.s3_body import CutBodyError
+from lego_ray.storage.versions import changed
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -69,6 +70,7 @@ def s3_errors(where: str) -> Iterator[None]:
     Raises:
         ObjectNotFound: If there is no such bucket or object.
         AccessDenied: If credentials are missing, wrong or not enough.
+        SourceChanged: If the object is not of the version that was asked for.
         StoreUnavailable: If the server was not reached, or refused every try.
         UnsupportedUri: If the bucket's name, the key or the endpoint is malformed.
         StorageError: If it is anything else.
@@ -78,7 +80,10 @@ def s3_errors(where: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _refused(where, refusal(error)) from error
+        answer = refusal(error)
+        if answer.status == 412:  # to a GET with If-Match; who creates looks at it first
+            raise changed(where) from error
+        raise _refused(where, answer) from error
     except BotoCoreError as error:
         raise _failed(where, error) from error
     except CutBodyError as error:

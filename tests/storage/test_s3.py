@@ -251,11 +251,13 @@ def test_an_object_replaced_while_it_is_read_is_an_error(
     seen: list[str] = []
     fetch = store._fetch
 
-    def replace_after_the_first(key: str, part: ByteRange, into: memoryview) -> str:
+    def replace_after_the_first(
+        key: str, part: ByteRange, into: memoryview, version: str | None
+    ) -> str:
         if seen:
             store.delete("a")
             store.create("a", b"\1" * size)
-        seen.append(fetch(key, part, into))
+        seen.append(fetch(key, part, into, version))
         return seen[-1]
 
     store._fetch = replace_after_the_first  # type: ignore[method-assign]

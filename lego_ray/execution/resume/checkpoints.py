@@ -53,25 +53,30 @@ class Kept:
         results: Their results, each site in one of them only.
         done: Names of the sites that need not be done again.
         full_weights: Whether the weights passed through unmerged are among them.
+        bytes_read: Bytes of adapters read to see that they are still what the results are of.
     """
 
     results: tuple[GroupResult, ...]
     done: frozenset[str]
     full_weights: bool
+    bytes_read: int = 0
 
 
 class Checkpoints:
     """A run's checkpoints. Any number of runs of one plan may share an output."""
 
-    def __init__(self, store: Store, plan: Plan) -> None:
+    def __init__(self, store: Store, plan: Plan, given_up: set[str] | None = None) -> None:
         """Looks at nothing yet.
 
         Args:
             store: The output.
             plan: The plan as it was asked for.
+            given_up: Digests of plans that this run has made the output by before, and does not any
+                more because their sources changed: what is kept of them is in no one's way.
         """
         self._store = store
         self._plan = plan
+        self._given_up = set[str]() if given_up is None else given_up
         self._empty = True  # as far as this run has seen
 
     def check(self) -> bool:
@@ -83,6 +88,9 @@ class Checkpoints:
         check_folder(self._store)
         marker = read_marker(self._store)
         if marker and marker["plan"] not in _names(self._plan):
+            if marker["plan"] in self._given_up:
+                self.clear()
+                return False
             raise OutputExists(
                 self._store.uri,
                 f"an unfinished run of another plan, {marker['plan'][:12]}, is there "
@@ -112,6 +120,20 @@ class Checkpoints:
             if self._empty:
                 self._release()
             raise
+
+    def give_up(self, for_good: bool) -> None:
+        """Says that the plan's sources changed, so that what is kept may be of other bytes.
+
+        Args:
+            for_good: Whether the run ends: then it is deleted, since the same command is another plan
+                next time, which it would stand in the way of.
+        """
+        self._given_up.add(self._plan.digest)
+        if for_good:
+            with contextlib.suppress(StorageError, OutputExists):
+                marker = read_marker(self._store)
+                if marker and marker["plan"] == self._plan.digest:
+                    self.clear()
 
     def _claim(self, catalog: str | None) -> None:
         plan = self._plan
@@ -145,6 +167,9 @@ class Checkpoints:
 
         A file that cannot be read, or was made of other bytes than an adapter has now, is deleted, and
         its sites are done again.
+
+        Raises:
+            SourceChanged: If an adapter that is read for that is not the one that was scanned.
         """
         sites = {site.site: site for group in plan.groups for site in group.sites}
         keys = [
@@ -163,16 +188,21 @@ class Checkpoints:
             except ObjectNotFound:  # another run of this plan published, and tidied up
                 return None
             except UnreadableCheckpoint as error:
-                where = f"{self._store.uri}/{key}"
-                journal.note("checkpoint unreadable", plan.digest, WARNING, file=where, why=error)
-                if lies_inside(self._store, key):
-                    self._store.delete(key)
+                self._drop("checkpoint unreadable", plan, key, error)
                 return None
 
         with ThreadPoolExecutor(max_workers=THREADS) as threads:
-            found = [each for each in threads.map(read, keys) if each is not None]
-        self._empty = self._empty and not found
-        return _each_site_once(found, plan)
+            found = list(threads.map(read, keys))
+        taken = [each for each in found if each is not None]
+        self._empty = self._empty and not taken
+        return replace(_each_site_once(taken, plan), bytes_read=sources.bytes_read)
+
+    def _drop(self, event: str, plan: Plan, key: str, why: object) -> None:
+        """Deletes a checkpoint that is of no use, and says so."""
+        where = f"{self._store.uri}/{key}"
+        journal.note(event, plan.digest, WARNING, file=where, why=why)
+        if lies_inside(self._store, key):
+            self._store.delete(key)
 
     def save(self, plan: Plan, number: int, covers: Collection[str], result: GroupResult) -> None:
         """Keeps a task's result.

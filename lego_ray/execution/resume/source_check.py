@@ -27,7 +27,13 @@ class SourceCheck:
         """
         self._plan = plan
         self._hashes: dict[int, Mapping[str, str]] = {}
+        self._read: dict[int, int] = {}
         self._locks = [threading.Lock() for _ in plan.adapters]
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of adapters that were read."""
+        return sum(self._read.values())
 
     def check(self, checkpoint: Checkpoint, *, named_after_marks: bool) -> None:
         """Passes a checkpoint of which every tensor read is what the plan's adapters have now.
@@ -38,6 +44,7 @@ class SourceCheck:
 
         Raises:
             UnreadableCheckpoint: If it is of other bytes.
+            SourceChanged: If an adapter that is read for that is not the one that was scanned.
             StorageError: If an adapter cannot be read.
         """
         if named_after_marks:
@@ -59,6 +66,8 @@ class SourceCheck:
             if number not in self._hashes:
                 adapter = self._plan.adapters[number]
                 store = open_store(adapter.folder)
-                spans = spans_of(adapter)
-                self._hashes[number] = stream_hashes(store, adapter.weights_key, spans)
+                self._hashes[number] = stream_hashes(
+                    store, adapter.weights_key, spans_of(adapter), adapter.version or None
+                )
+                self._read[number] = store.bytes_read
             return self._hashes[number]

@@ -12,8 +12,9 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import LegoRayError, VerificationFailed
+from lego_ray.errors import LegoRayError, SourceChanged, VerificationFailed
 from lego_ray.execution import journal
+from lego_ray.execution.confirming import confirm
 from lego_ray.execution.identities import sightings_of
 from lego_ray.execution.merging import record_of_published
 from lego_ray.execution.publishing.assemble import adapter_files
@@ -58,6 +59,7 @@ from lego_ray.execution.updating.version import (
 from lego_ray.execution.updating.version_plan import grouped, plan_of
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.plan import Plan
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.report.figures import SiteFigures
 from lego_ray.report.model_card import model_card
 from lego_ray.storage.open import open_store
@@ -103,7 +105,9 @@ class UpdateRun:
         catalog: Catalog | None,
         runner: Runner,
         started: float,
+        attempt: Attempt,
     ) -> None:
+        self._attempt = attempt
         self._before = before
         self._asked = asked
         self._catalog = catalog
@@ -113,7 +117,18 @@ class UpdateRun:
         self._stages = Stages()
 
     def run(self) -> dict[str, Any]:
-        """Makes the version and publishes it; see `updating.update` for the record and the errors."""
+        """Makes the version and publishes it; see `updating.update` for the record and the errors.
+
+        Raises:
+            SourceChanged: If a file of an adapter that comes or goes is not the one that was scanned.
+        """
+        try:
+            return self._attempt.warn(self._run())
+        except SourceChanged:
+            self._attempt.bytes_read += self._bytes_read
+            raise
+
+    def _run(self) -> dict[str, Any]:
         before, asked = self._before, self._asked
         manifest, where = before.manifest, before.store.uri
         state = before.state()
@@ -167,11 +182,13 @@ class UpdateRun:
             full_weights=full_weights,
             skip=skip,
             known=catalogued(self._catalog).and_of(seen),
+            again=self._attempt.is_again,
         )
         self._bytes_read += scan.bytes_read
-        check_strict(scan.inventory, asked.strict)
-        require_adapters(scan.inventory, asked.add)
-        return scan.inventory
+        inventory = self._attempt.with_gone(scan.inventory)
+        check_strict(inventory, asked.strict)
+        require_adapters(inventory, asked.add)
+        return inventory
 
     def _check_writable(self) -> None:
         if self._catalog:
@@ -186,8 +203,10 @@ class UpdateRun:
         groups = grouped(version.site_plans(), version.before.sites)
         tasks = version.tasks(groups, self._asked.memory_budget)
         results: list[UpdateResult] = []
+        confirm(version.sources, weights=False)
         with closing_results(self._runner, tasks) as found:
             results.extend(found)
+        confirm(version.sources)
         read = sum(result.bytes_read for result in results)
         self._bytes_read += read
         self._stages.moved("solve", read)

@@ -11,6 +11,7 @@ from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places
 from lego_ray.execution.merging import record_of_published
+from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.runner import Runner, running
 from lego_ray.execution.solving import Progress
 from lego_ray.execution.updating.changing import (
@@ -110,7 +111,10 @@ def update(
                 strict=strict,
                 progress=progress or (lambda plan, result: None),
             )
-        return UpdateRun(before, asked, opened, mine, started).run()
+        return rescanning(
+            lambda attempt: UpdateRun(before, asked, opened, mine, started, attempt).run(),
+            strict=strict,
+        )
 
 
 def _nothing_to_do(before: MergedBefore, catalog: Catalog | None, started: float) -> dict[str, Any]:

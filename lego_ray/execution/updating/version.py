@@ -201,8 +201,7 @@ def _slices(version: Version, sites: set[str]) -> list[SourceSlice]:
     for number, (record, weight) in enumerate(zip(version.sources, version.weights, strict=True)):
         factors = tuple(f for f in record.sites if f.site in sites)
         if factors:
-            where = (record.uri, record.folder, record.weights_key)
-            slices.append(SourceSlice(number, *where, factors, (), weight))
+            slices.append(SourceSlice.of(record, number, factors, weight=weight))
     return slices
 
 

@@ -1,0 +1,65 @@
+"""Makes sure that adapters are as they were scanned.
+
+What a task reads is tied to the version of the weights file that was scanned. The configuration says by
+what these weights are scaled and is read by the scan alone; and a writer that replaces both files one
+after the other may have had one of them written when it was scanned, the other when it was read. So
+configurations are held against the scan when a plan's tasks begin, before hours may go into them, and
+both files when the tasks are done and before anything is published: every byte that is merged lies
+between two moments at which the whole unit was the same. That is a stat for each file, or a HEAD request
+on S3, beside the several GET requests that each adapter takes anyway. A commit on the Hub cannot change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from lego_ray.errors import SourceChanged
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import join
+from lego_ray.storage.versions import changed, present
+
+# Small requests that wait for a store.
+THREADS = 16
+
+
+def confirm(adapters: Iterable[AdapterRecord], *, weights: bool = True) -> None:
+    """Passes adapters whose files are those that were scanned.
+
+    Args:
+        adapters: The adapters, as they were scanned.
+        weights: Whether to look at weights files too, and not at configurations alone.
+
+    Raises:
+        SourceChanged: If a file was replaced, rewritten or deleted; the first, in the adapters' order.
+        StorageError: If a store cannot be asked.
+    """
+    files = [each for adapter in adapters for each in _files(adapter, weights)]
+    if not files:
+        return
+    with ThreadPoolExecutor(max_workers=min(THREADS, len(files))) as threads:
+        for _ in threads.map(lambda file: _confirm(*file), files):
+            pass
+
+
+def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[AdapterRecord, str, str]]:
+    """Names and versions of an adapter's files that may change."""
+    if adapter.revision:
+        return
+    if adapter.config_version:
+        yield adapter, CONFIG_NAME, adapter.config_version
+    if weights and adapter.version:
+        yield adapter, adapter.weights_key, adapter.version
+
+
+def _confirm(adapter: AdapterRecord, key: str, version: str) -> None:
+    where = join(adapter.folder, key)
+    try:
+        with present(where, version):
+            found = open_store(adapter.folder).stat(key).version
+        if found != version:
+            raise changed(where)
+    except SourceChanged as error:
+        raise SourceChanged(error.where, error.problem, error.hint, adapter.uri) from error
