@@ -13,6 +13,8 @@ from logging import WARNING
 from types import MappingProxyType
 from typing import Any, overload
 
+import numpy as np
+
 from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.execution import journal
 from lego_ray.execution.confirming import confirm
@@ -31,6 +33,7 @@ from lego_ray.execution.task import (
     tasks_of,
 )
 from lego_ray.execution.update_task import UpdateResult, UpdateTask
+from lego_ray.formats.merged import check_storable
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
@@ -109,6 +112,7 @@ class PlanRun:
 
         Raises:
             SourceChanged: If a configuration is not the one that was scanned.
+            InvalidOption: If what is kept does not fit the element type to store.
         """
         self._number += 1
         self._fresh: list[GroupResult] = []
@@ -121,6 +125,7 @@ class PlanRun:
         if self._kept.done:
             _note_resumed(self.plan, self._kept)
         for result in self._kept.results:
+            _check_storable(self.plan, result)
             self._progress(self.plan, replace(result, bytes_read=0, requests=0, seconds=0.0))
 
     def tasks(self) -> Iterator[GroupTask]:
@@ -135,6 +140,9 @@ class PlanRun:
         Args:
             result: The result.
             runner: What ran it.
+
+        Raises:
+            InvalidOption: If the element type to store cannot hold it; it is kept all the same.
         """
         if runner.name == "ray":  # and connected, since it has a result
             self._metrics = self._metrics or RunMetrics(self.plan)
@@ -149,6 +157,7 @@ class PlanRun:
         self._bytes_read += result.bytes_read
         _note_done(self.plan, result)
         self._progress(self.plan, result)
+        _check_storable(self.plan, result)
 
     def end(self) -> Solved | None:
         """What came out once all tasks are done; None if another plan is next, for `begin`.
@@ -310,6 +319,15 @@ def check_strict(inventory: Inventory, strict: bool) -> None:
             f"because {first.reason.rstrip('.')}",
             "Mend or --exclude them, or run without --strict.",
         )
+
+
+def _check_storable(plan: Plan, result: GroupResult) -> None:
+    """Passes a result that the plan's element type can hold: known at the first task, not after all."""
+    for site in result.sites:
+        for half, values in (("A", site.a), ("B", site.b)):
+            if values.size:
+                name = f"factor {half} of {site.plan.site}"
+                check_storable(float(np.abs(values).max()), plan.dtype, name)
 
 
 def _note_resumed(plan: Plan, kept: Kept) -> None:

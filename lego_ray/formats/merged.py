@@ -94,6 +94,26 @@ def stored_pair(
     )
 
 
+def check_storable(largest: float, dtype: str, name: str) -> None:
+    """Passes a merged factor that an element type can hold.
+
+    Args:
+        largest: Its largest absolute value.
+        dtype: Element type to store.
+        name: What the factor is called, for the error.
+
+    Raises:
+        InvalidOption: If it would overflow.
+    """
+    if not bool(torch.isfinite(torch.tensor(largest, dtype=torch.float64).to(DTYPES[dtype]))):
+        raise InvalidOption(
+            "--dtype",
+            f"{dtype} cannot hold {name}, whose largest value is {largest:g}",
+            f"Run the same command with --dtype {'BF16 or F32' if dtype == 'F16' else 'F32'}; tasks that "
+            "are finished are not run again.",
+        )
+
+
 def _check(site: MergedSite, rank: int) -> int:
     """The site's own rank, once its shapes are known to fit."""
     if site.a.ndim != 2 or site.b.ndim != 2 or site.a.shape[0] != site.b.shape[1]:
@@ -114,7 +134,5 @@ def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:
     check_finite(tensor, "merged adapter", name)
     out = tensor.detach().to("cpu", DTYPES[dtype])
     if not bool(torch.isfinite(out).all()):
-        largest = float(tensor.abs().max())
-        problem = f"{dtype} cannot hold {name}, whose largest value is {largest:g}"
-        raise InvalidOption("dtype", problem, "Store the merged adapter as BF16 or F32.")
+        check_storable(float(tensor.abs().max()), dtype, name)
     return out

@@ -144,6 +144,9 @@ class Plan:
             sum of the updates; None if nothing was measured.
         former: The digest that earlier releases gave it, which had the store's marks in it; what they
             made is recognised by it. Empty for the next version of a merge, whose digest never had.
+        work: Hex sha256 over what determines the solved sites: the digest without how they are written,
+            such as their element type. Finished tasks are kept under it. Empty for the next version of a
+            merge.
     """
 
     recipe: Recipe
@@ -160,6 +163,7 @@ class Plan:
     errors: tuple[RankError, ...] = ()
     nearest_error: float | None = None
     former: str = ""
+    work: str = ""
 
     @property
     def rank(self) -> int:

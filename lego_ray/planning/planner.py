@@ -84,6 +84,7 @@ def make_plan(
         warnings=(*_warnings(adapters, unused), *licence_conflicts(adapters)),
         digest=_digest(recipe, adapters, weights, scales),
         former=_digest(recipe, adapters, weights, scales, {a.uri: a.version for a in adapters}),
+        work=_digest(recipe, adapters, weights, scales, of_work=True),
     )
 
 
@@ -178,13 +179,18 @@ def _digest(
     weights: Sequence[float],
     scales: Mapping[str, float],
     marks: Mapping[str, str] | None = None,
+    *,
+    of_work: bool = False,
 ) -> str:
     """Weights and scales count as adapters and sites have them, not by the names they were given by.
 
     A name may come to mean another adapter, and then the merge is another. A weight of 1 is no weight.
-    With the adapters' marks by URI it is the digest of the releases that had them in it.
+    With the adapters' marks by URI it is the digest of the releases that had them in it. The digest of
+    the work leaves out what only says how the solved sites are written.
     """
     asked = recipe.as_json()
+    if of_work:
+        del asked["dtype"], asked["base_model"]
     del asked["weights"], asked["site_scales"]
     if scales:
         asked["site_scales"] = dict(scales)

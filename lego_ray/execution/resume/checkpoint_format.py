@@ -54,6 +54,7 @@ class Checkpoint:
         saved_at: When that was, in UTC, as ISO 8601 has it.
         sources: URI and store's mark of each adapter that was read for it, by number; empty in files of
             releases that had the marks in the plan's digest.
+        work: Digest of the plan's work, as in `Plan`; empty in files of earlier releases.
     """
 
     plan: str
@@ -63,6 +64,7 @@ class Checkpoint:
     result: GroupResult
     saved_at: str = ""
     sources: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    work: str = ""
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
@@ -94,6 +96,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
         {
             "version": CHECKPOINT_VERSION,
             "plan": checkpoint.plan,
+            "work": checkpoint.work,
             "number": checkpoint.number,
             "of_sites": checkpoint.of_sites,
             "saved_at": checkpoint.saved_at,
@@ -120,7 +123,7 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
 
     Args:
         data: Its bytes.
-        plan: Digest of the plan at hand.
+        plan: Digest of the plan at hand, or of its work.
         sites: That plan's sites, by name.
 
     Raises:
@@ -131,7 +134,7 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
         header = data[LENGTH_BYTES : LENGTH_BYTES + size]
         spans, metadata = parse_header(header, len(data), "")
         about = parse_text(metadata)
-        if about["plan"] != plan:
+        if plan not in (about["plan"], about.get("work")):
             raise UnreadableCheckpoint("it is of another plan")
         if about["made_by"] != _made_by():
             raise UnreadableCheckpoint(f"it was made by {about['made_by']}, this is {_made_by()}")

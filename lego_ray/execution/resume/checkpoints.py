@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from logging import WARNING
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
 from lego_ray.execution import journal
@@ -87,7 +87,7 @@ class Checkpoints:
         """
         check_folder(self._store)
         marker = read_marker(self._store)
-        if marker and marker["plan"] not in _names(self._plan):
+        if marker and not _is_of(marker, self._plan):
             if marker["plan"] in self._given_up:
                 self.clear()
                 return False
@@ -132,7 +132,7 @@ class Checkpoints:
         if for_good:
             with contextlib.suppress(StorageError, OutputExists):
                 marker = read_marker(self._store)
-                if marker and marker["plan"] == self._plan.digest:
+                if marker and _is_of(marker, self._plan):
                     self.clear()
 
     def _claim(self, catalog: str | None) -> None:
@@ -140,6 +140,7 @@ class Checkpoints:
         marker = {
             "checkpoint_version": CHECKPOINT_VERSION,
             "plan": plan.digest,
+            "work": plan.work,
             "name": plan.recipe.name,
             "method": plan.recipe.method,
             "rank": plan.recipe.rank_asked,
@@ -217,15 +218,16 @@ class Checkpoints:
         read = {at: plan.adapters[at] for at in result.tensor_hashes}
         sources = {at: (adapter.uri, adapter.version) for at, adapter in read.items()}
         data = encode_checkpoint(
-            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now, sources)
+            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now, sources, plan.work)
         )
         # Named after its sites, because another run may have cut its tasks in another way.
         name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
-        key = f"{FOLDER}{plan.digest}/{result.index:05d}-{name}{ENDING}"
+        folder = _names(plan)[0]
+        key = f"{FOLDER}{folder}/{result.index:05d}-{name}{ENDING}"
         if not lies_inside(self._store, key):
             raise OutputExists(
                 self._store.uri,
-                f"{FOLDER}{plan.digest[:12]}... in it is a link to somewhere else",
+                f"{FOLDER}{folder[:12]}... in it is a link to somewhere else",
                 f"Delete the link in {folder_uri(self._store)}, or choose another --output.",
             )
         with contextlib.suppress(AlreadyExists):  # another run of this plan did the same
@@ -245,14 +247,23 @@ class Checkpoints:
     def _release(self) -> None:
         with contextlib.suppress(StorageError, OutputExists):
             marker = read_marker(self._store)
-            mine = marker is not None and marker["plan"] in _names(self._plan)
+            mine = marker is not None and _is_of(marker, self._plan)
             if mine and [info.key for info in self._store.list(FOLDER)] == [MARKER]:
                 self._store.delete(MARKER)
 
 
 def _names(plan: Plan) -> list[str]:
-    """The digests that files of a plan may lie under."""
-    return [digest for digest in dict.fromkeys((plan.digest, plan.former)) if digest]
+    """The digests that files of a plan may lie under; new ones go under the first.
+
+    That of the work, so that a plan that only writes its sites in another way takes them on.
+    """
+    return [digest for digest in dict.fromkeys((plan.work, plan.digest, plan.former)) if digest]
+
+
+def _is_of(marker: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether an output is being made by this plan, or by one with the same work."""
+    named = {marker["plan"], marker.get("work")}
+    return not named.isdisjoint(_names(plan))
 
 
 def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
