@@ -51,5 +51,3 @@ def rows(catalog: Path | str) -> list[dict[str, Any]]:
         catalog, "SELECT * FROM adapters ORDER BY uri, scanned_at"
     ).to_pylist()
     return found
-
-
