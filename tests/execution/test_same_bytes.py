@@ -284,6 +284,20 @@ def test_a_publish_cut_short_is_finished_after_a_touch(
     }
 
 
+def test_an_update_cut_short_is_finished_after_a_copy(tmp_path: Path) -> None:
+    zoo = wide_zoo(tmp_path / "zoo")
+    new = write_adapter(tmp_path / "new" / "n", seed=9, sites=SITES, rank=8)
+    merged(zoo, tmp_path / "m", updatable=True)
+    here = {"runner": "inline", "catalog": tmp_path / "catalog"}
+    lego_ray.update(tmp_path / "m", add=new, **here)
+    wanted = {name: data for name, (_, data) in files_of(tmp_path / "m-v2").items()}
+    (tmp_path / "m-v2" / "adapter_config.json").unlink()
+    copy = Path(shutil.copytree(new, tmp_path / "copy" / "n"))
+    touch(copy)
+    assert lego_ray.update(tmp_path / "m", add=copy, **here)["status"] == "published"
+    assert {name: data for name, (_, data) in files_of(tmp_path / "m-v2").items()} == wanted
+
+
 def test_an_update_knows_adapters_by_content(tmp_path: Path) -> None:
     zoo = wide_zoo(tmp_path / "zoo", 3)
     run = {"runner": "inline"}
