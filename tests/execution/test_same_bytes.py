@@ -8,16 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import lego_ray
 from lego_ray.errors import InvalidOption, OutputExists, VerificationFailed
+from lego_ray.execution import contents
 from lego_ray.execution.checking import check_catalog
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import InlineRunner
-from lego_ray.formats.record import AdapterRecord
+from lego_ray.execution.scanning import scan_sources
+from lego_ray.formats.record import AdapterRecord, TensorSpan
 from lego_ray.planning import planner
 from lego_ray.planning.recipe import Recipe
+from lego_ray.storage.open import open_store
 from tests.execution.same_bytes import (
     N_BYTES,
     RUN,
@@ -29,7 +35,8 @@ from tests.execution.same_bytes import (
     weights_in,
     wide_zoo,
 )
-from tests.zoo import files_of, weights_of, write_adapter
+from tests.storage.fake_hub import fake_hub
+from tests.zoo import WEIGHTS, files_of, weights_of, write_adapter
 
 
 def library(root: Path, zoo: Path, **entry: Any) -> Path:
@@ -277,6 +284,20 @@ def test_a_publish_cut_short_is_finished_after_a_touch(
     }
 
 
+def test_an_update_cut_short_is_finished_after_a_copy(tmp_path: Path) -> None:
+    zoo = wide_zoo(tmp_path / "zoo")
+    new = write_adapter(tmp_path / "new" / "n", seed=9, sites=SITES, rank=8)
+    merged(zoo, tmp_path / "m", updatable=True)
+    here = {"runner": "inline", "catalog": tmp_path / "catalog"}
+    lego_ray.update(tmp_path / "m", add=new, **here)
+    wanted = {name: data for name, (_, data) in files_of(tmp_path / "m-v2").items()}
+    (tmp_path / "m-v2" / "adapter_config.json").unlink()
+    copy = Path(shutil.copytree(new, tmp_path / "copy" / "n"))
+    touch(copy)
+    assert lego_ray.update(tmp_path / "m", add=copy, **here)["status"] == "published"
+    assert {name: data for name, (_, data) in files_of(tmp_path / "m-v2").items()} == wanted
+
+
 def test_an_update_knows_adapters_by_content(tmp_path: Path) -> None:
     zoo = wide_zoo(tmp_path / "zoo", 3)
     run = {"runner": "inline"}
@@ -428,3 +449,142 @@ def test_an_unfinished_run_of_the_release_before_goes_on(
     assert (ended["status"], ended["resumed_sites"]) == ("published", 1)
     assert not (tmp_path / "out" / ".lego-ray").exists()
     assert RUN["rank"] == ended["rank"]
+
+
+def test_a_lone_file_and_a_bin_are_told_apart_by_content(tmp_path: Path) -> None:
+    """One of kohya's, one of torch.save's: each touched, then changed in the middle."""
+    size = 4096
+
+    def tensors(seed: int) -> dict[str, torch.Tensor]:
+        drawn = torch.Generator().manual_seed(seed)
+        name = "lora_unet_mid_block_attentions_0_proj_in"
+        return {
+            f"{name}.lora_down.weight": torch.randn(8, size, generator=drawn),
+            f"{name}.lora_up.weight": torch.randn(size, 8, generator=drawn),
+            f"{name}.alpha": torch.tensor(8.0),
+        }
+
+    lone = tmp_path / "kohya"
+    lone.mkdir()
+    peft = wide_zoo(tmp_path / "peft")
+    for seed in (0, 1):
+        save_file(tensors(seed), lone / f"a{seed}.safetensors")
+        old = weights_in(peft, f"a{seed}")
+        torch.save(load_file(old), old.with_name("adapter_model.bin"))
+        old.unlink()
+    for zoo, weights in (
+        (lone, lone / "a0.safetensors"),
+        (peft, peft / "a0" / "adapter_model.bin"),
+    ):
+        catalog, kind = tmp_path / f"catalog-{zoo.name}", zoo.name
+        first = merged(zoo, tmp_path / f"{kind}-x", catalog=catalog)
+        touch(zoo)
+        again = merged(zoo, tmp_path / f"{kind}-x", catalog=catalog)
+        assert (again["status"], again["merge_id"]) == ("already published", first["merge_id"])
+        change_middle(weights)
+        assert lego_ray.scan(zoo, catalog=catalog)["new"] == 1
+        other = merged(zoo, tmp_path / f"{kind}-y", catalog=catalog)
+        assert other["merge_id"] != first["merge_id"]
+        with pytest.raises(OutputExists, match="the merge of another plan"):
+            merged(zoo, tmp_path / f"{kind}-x", catalog=catalog)
+
+
+def test_another_commit_of_the_hub_with_the_same_bytes_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = wide_zoo(tmp_path / "zoo")
+    catalog = tmp_path / "catalog"
+
+    def files() -> dict[str, bytes]:
+        return {str(p.relative_to(zoo)): p.read_bytes() for p in zoo.rglob("*") if p.is_file()}
+
+    with fake_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint_url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        hub.commit(files())
+        first = merged("hf://org/zoo", tmp_path / "x", catalog=catalog)
+        hub.commit({**files(), "notes.txt": b"another commit"})
+        again = merged("hf://org/zoo", tmp_path / "x", catalog=catalog)
+        assert (again["status"], again["merge_id"]) == ("already published", first["merge_id"])
+        assert again["bytes_read"] < 2 * N_BYTES  # the Hub's mark is a hash of the bytes
+        on_disk = merged(zoo, tmp_path / "x", catalog=catalog)
+        assert (on_disk["status"], on_disk["merge_id"]) == ("already published", first["merge_id"])
+        change_middle(weights_in(zoo))
+        hub.commit(files())
+        other = merged("hf://org/zoo", tmp_path / "y", catalog=catalog)
+        assert other["merge_id"] != first["merge_id"]
+
+
+@pytest.mark.s3
+def test_a_bucket_copy_is_the_same_and_a_change_in_the_middle_is_not(
+    s3_bucket: str, tmp_path: Path
+) -> None:
+    """Copied in parts, so with another ETag; in another storage class; then changed."""
+    zoo = wide_zoo(tmp_path / "zoo")
+    uri, catalog = f"s3://{s3_bucket}/zoo", f"s3://{s3_bucket}/catalog"
+    store = open_store(uri)
+    for file in sorted(p for p in zoo.rglob("*") if p.is_file()):
+        store.create(str(file.relative_to(zoo)), file.read_bytes())
+    client = boto3.client("s3")
+    weights = [info for info in store.list() if info.key.endswith(WEIGHTS)]
+    first = merged(uri, f"s3://{s3_bucket}/x", catalog=catalog)
+    for info in weights:
+        copy_in_parts(client, s3_bucket, f"zoo/{info.key}", f"zoo/{info.key}")
+        assert store.stat(info.key).version != info.version
+    again = merged(uri, f"s3://{s3_bucket}/x", catalog=catalog)
+    assert (again["status"], again["merge_id"]) == ("already published", first["merge_id"])
+    assert again["bytes_read"] > 2 * N_BYTES
+    for info in store.list():
+        source = {"Bucket": s3_bucket, "Key": f"zoo/{info.key}"}
+        client.copy_object(Bucket=s3_bucket, Key=f"copy/{info.key}", CopySource=source)
+    copied = merged(f"s3://{s3_bucket}/copy", f"s3://{s3_bucket}/x", catalog=catalog)
+    assert (copied["status"], copied["merge_id"]) == ("already published", first["merge_id"])
+    assert merged(zoo, f"s3://{s3_bucket}/x")["status"] == "already published"
+    change_middle(weights_in(zoo))
+    client.put_object(Bucket=s3_bucket, Key=f"zoo/a0/{WEIGHTS}", Body=weights_in(zoo).read_bytes())
+    assert lego_ray.scan(uri, catalog=catalog)["new"] == 1
+    other = merged(uri, f"s3://{s3_bucket}/y", catalog=catalog)
+    assert other["merge_id"] != first["merge_id"]
+    with pytest.raises(OutputExists, match="the merge of another plan"):
+        merged(uri, f"s3://{s3_bucket}/x")
+
+
+def copy_in_parts(client: Any, bucket: str, source: str, target: str) -> None:
+    """Copies an object as one of several parts, as tools do with large ones; its ETag is another."""
+    begun = client.create_multipart_upload(Bucket=bucket, Key=target)["UploadId"]
+    part = client.upload_part_copy(
+        Bucket=bucket,
+        Key=target,
+        PartNumber=1,
+        UploadId=begun,
+        CopySource={"Bucket": bucket, "Key": source},
+    )
+    parts = [{"PartNumber": 1, "ETag": part["CopyPartResult"]["ETag"]}]
+    client.complete_multipart_upload(
+        Bucket=bucket, Key=target, UploadId=begun, MultipartUpload={"Parts": parts}
+    )
+
+
+def test_a_streamed_hash_is_the_one_that_a_merge_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = wide_zoo(tmp_path / "zoo", 1)
+    merged(zoo, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "lego_ray_manifest.json").read_text())
+    [record] = scan_sources([str(zoo)]).inventory.adapters
+    monkeypatch.setattr(contents, "PIECE", 1000)  # cuts tensors at odd places
+    assert contents.read_content(record).whole == manifest["sources"][0]["tensors_sha256"]
+
+
+def test_tensors_that_share_bytes_are_hashed_each(tmp_path: Path) -> None:
+    data = bytes(range(200))
+    (tmp_path / "f").write_bytes(data)
+    spans = [
+        TensorSpan(name, "U8", (end - start,), start, end)
+        for name, start, end in (("a", 10, 60), ("b", 40, 90), ("c", 40, 41), ("d", 150, 200))
+    ]
+    found = contents.stream_hashes(open_store(str(tmp_path)), "f", spans)
+    assert found == {
+        s.name: contents.tensor_hash(s, memoryview(data)[s.start : s.end]) for s in spans
+    }

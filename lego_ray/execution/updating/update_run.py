@@ -227,12 +227,20 @@ class UpdateRun:
     def _made(self, version: Version, plan: Plan, results: Sequence[UpdateResult]) -> _Made:
         hashes = checked_hashes(version, results)
         before = version.before
+        # What a run that was cut short while it published has written is finished, to the byte.
+        there = manifest_at(open_store(self._asked.output))
+        same = there is not None and there["merge_id"] == plan.digest
+        begun = {
+            (s["adapter_id"], s.get("tensors_sha256")): s
+            for s in (there["sources"] if there and same else ())
+        }
         fitted = list(before.fitted)
         entries: dict[str, dict[str, Any]] = {}
         for number, change in enumerate(version.changes):
             record, weight = version.sources[number], version.weights[number]
             if change.sign > 0:
-                entries[record.uri] = source_of(record, hashes[number], weight)
+                mine = source_of(record, hashes[number], weight)
+                entries[record.uri] = begun.get((record.adapter_id, hashes[number]), mine)
             if change.sign > 0 and change.fit is not None:
                 fitted[change.fit] = entries[record.uri]
         running = [site for result in results for site in result.running]
@@ -340,9 +348,9 @@ class UpdateRun:
         self, catalog: Catalog, made: _Made, files: dict[str, bytes], drift: float | None
     ) -> None:
         plan, now = made.plan, datetime.now(UTC)
-        contents = {s["uri"]: s["tensors_sha256"] for s in made.state.sources()}
+        contents = {s["adapter_id"]: s["tensors_sha256"] for s in made.state.sources()}
         coming = [
-            replace(record, content=contents[record.uri])
+            replace(record, content=contents[record.adapter_id])
             for record, change in zip(made.version.sources, made.version.changes, strict=True)
             if change.sign > 0
         ]
