@@ -55,7 +55,7 @@ def small(zoo: Path) -> int:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("after", [0, 1, 4])
+@pytest.mark.parametrize("after", [0, 1, 2])
 def test_what_is_published_is_a_merge_of_the_files_that_are_there_now(
     change: Change, after: int, zoo: Path, tmp_path: Path
 ) -> None:
