@@ -317,6 +317,8 @@ def merge(
     Raises:
         BadInput: If it cannot be made as asked; nothing was written.
         OutputExists: If the output holds something else, or an unfinished run of another plan.
+        SourceChanged: If a file of an adapter changed after its scan, twice or under strict; after the
+            first change all is scanned and planned again.
         StorageError: If a store cannot be read or written.
         RunFailed: If the run did not finish; nothing was published.
     """
@@ -393,6 +395,7 @@ def verify(
     Raises:
         InvalidOption: If the budget does not hold the merged adapter and one source at a site.
         VerificationFailed: If a file or a source is not what the manifest says.
+        SourceChanged: If a file changes twice while it is read.
         ObjectNotFound: If there is no merged adapter there.
     """
     return run_verify(fspath(merged), places(sources), parse_bytes(memory_budget), progress)

@@ -7,7 +7,7 @@ unless whoever calls the library installs a handler.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lego_ray.errors import redacted
@@ -34,14 +34,19 @@ def note(event: str, plan: str, level: int = logging.INFO, **fields: object) -> 
 
 
 @contextmanager
-def failures(plan: str) -> Iterator[None]:
+def failures(
+    plan: str, goes_on: Callable[[BaseException], bool] = lambda error: False
+) -> Iterator[None]:
     """Logs the error that ends the block, and lets it pass.
 
     Args:
         plan: Digest of the plan it is about.
+        goes_on: Whether the run goes on after an error, which is no failure then.
     """
     try:
         yield
     except BaseException as error:
+        if goes_on(error):
+            raise
         note("failed", plan, logging.ERROR, error=type(error).__name__, reason=str(error))
         raise

@@ -95,7 +95,7 @@ def make_planned(
             if each.recipe.name in made:
                 records[each.recipe.name] = made[each.recipe.name]
                 continue
-            held.enter_context(journal.failures(each.plan.digest))
+            held.enter_context(journal.failures(each.plan.digest, attempt.goes_on_after))
             store = open_store(each.output)
             checkpoints = Checkpoints(store, each.plan, attempt.given_up)
             done = published_merge(store, each.plan)
@@ -129,7 +129,9 @@ def make_planned(
             for merge in merges:
                 if merge.planned.recipe.name not in made:
                     attempt.bytes_read += merge.run.bytes_read
-                    merge.checkpoints.give_up(attempt.ends_with(error) and merge.has(error.adapter))
+                    merge.checkpoints.give_up(
+                        not attempt.goes_on_after(error) and merge.has(error.adapter)
+                    )
             raise
     return records, bytes_read
 

@@ -153,7 +153,7 @@ def _merge_once(
     with stages.timed("plan"):
         plan = make_plan(recipe, inventory, sources=sources, memory_budget=memory_budget)
     checkpoints = Checkpoints(store, plan, attempt.given_up)
-    with journal.failures(plan.digest):
+    with journal.failures(plan.digest, attempt.goes_on_after):
         done = published_merge(store, plan)
         if done and (catalog is None or has_merge(catalog, done["merge_id"])):
             checkpoints.clear()  # of a run that was cut short between publishing and this
@@ -181,7 +181,7 @@ def _merge_once(
                 solved = solve_plan(run, runner, stages)
             except SourceChanged as error:
                 attempt.bytes_read += scan.bytes_read + run.bytes_read
-                checkpoints.give_up(attempt.ends_with(error))
+                checkpoints.give_up(not attempt.goes_on_after(error))
                 raise
         runner.stop()
         record = publish_solved(

@@ -87,9 +87,12 @@ class Attempt:
             raise last from error
         return replace(self, changes=(*self.changes, error))
 
-    def ends_with(self, error: SourceChanged) -> bool:
-        """Whether this change ends the run."""
-        return ending(error, self.changes, strict=self.strict) is not None
+    def goes_on_after(self, error: BaseException) -> bool:
+        """Whether the run starts over after an error."""
+        return (
+            isinstance(error, SourceChanged)
+            and ending(error, self.changes, strict=self.strict) is None
+        )
 
     def with_gone(self, inventory: Inventory) -> Inventory:
         """What a scan found now, and adapters that a try before found and that are gone, as refused.

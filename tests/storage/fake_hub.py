@@ -199,19 +199,27 @@ def fake_hub() -> Iterator[FakeHub]:
             if data is None:
                 return self.answer(404, X_Error_Code="EntryNotFound")
             if is_large(path, data):
-                return self.answer(302, Location=f"{hub.endpoint_url}/cdn/{name}/{commit}/{path}")
-            return self.file(data)
+                return self.answer(
+                    302,
+                    Location=f"{hub.endpoint_url}/cdn/{name}/{commit}/{path}",
+                    X_Repo_Commit=commit,
+                    X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"',
+                    ETag='"of the redirect"',
+                )
+            oid = str(_entry(path, data)["oid"])
+            return self.file(data, X_Repo_Commit=commit, ETag=f'"{oid}"')
 
-        def file(self, data: bytes) -> None:
+        def file(self, data: bytes, **headers: str) -> None:
             asked = self.headers["Range"]
             if asked is None or hub.ignore_ranges:
-                return self.answer(200, data)
+                return self.answer(200, data, **headers)
             start, end = (int(x) for x in asked.removeprefix("bytes=").split("-"))
             part = data[start : end + 1]
             if not part:
                 return self.answer(416)
             last = start + len(part) - 1
-            return self.answer(206, part, Content_Range=f"bytes {start}-{last}/{len(data)}")
+            placed = f"bytes {start}-{last}/{len(data)}"
+            return self.answer(206, part, Content_Range=placed, **headers)
 
     Handler.hub = hub
     with local_http(Handler) as hub.endpoint_url:

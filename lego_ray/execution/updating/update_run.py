@@ -149,7 +149,7 @@ class UpdateRun:
             version = next_version(state, recipe, coming, list(zip(going, records, strict=True)))
             groups = grouped(version.site_plans(), state.sites)
             plan = plan_of(version, manifest, (), groups, inventory.refused, asked.memory_budget)
-            with journal.failures(plan.digest):
+            with journal.failures(plan.digest, self._attempt.goes_on_after):
                 done = published_manifest(store, plan.digest, plan.marker)
                 if done and (self._catalog is None or has_merge(self._catalog, plan.digest)):
                     return self._published(done, version)
