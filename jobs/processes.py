@@ -28,9 +28,9 @@ class Memory:
 def tree(root: int) -> set[int]:
     """A process and all below it; Ray's workers are children of its raylet, a child of the driver."""
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (stat := _read(Path("/proc", name, "stat"))):
-            parents[int(name)] = int(stat.rpartition(")")[2].split()[1])
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and (stat := _read(folder / "stat")):
+            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
     found, grown = {root}, True
     while grown:
         below = {pid for pid, parent in parents.items() if parent in found} - found
@@ -86,11 +86,12 @@ def spilled(raylet: list[str]) -> int:
     sockets = [word.removeprefix(option) for word in raylet if word.startswith(option)]
     total = 0
     for socket in sockets:
-        for file in Path(socket).parents[1].glob("ray_spilled_objects_*/*"):
-            try:
-                total += file.stat().st_size
-            except OSError:  # deleted while we looked
-                continue
+        for folder in _listed(Path(socket).parents[1]):
+            for file in _listed(folder) if folder.name.startswith("ray_spilled_objects_") else ():
+                try:
+                    total += file.stat().st_size
+                except OSError:  # deleted while we looked
+                    continue
     return total
 
 
@@ -103,7 +104,7 @@ def _read(file: Path) -> str:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What a folder of /proc holds; nothing if its process has ended, or is not ours to look at."""
+    """What a folder holds; nothing if it is gone, as with its process, or not ours to look at."""
     try:
         return list(folder.iterdir())
     except OSError:

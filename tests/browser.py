@@ -27,8 +27,10 @@ _FLAGS = (
 # Schemes of what a browser asks of itself (an icon for its own tab, its start page, extensions), and of
 # what a page holds itself. No other machine is asked, and releases of Chromium differ in what they log.
 _OWN_SCHEMES = frozenset(
-    ("about", "blob", "chrome", "chrome-error", "chrome-extension", "chrome-native")
-    + ("chrome-search", "chrome-untrusted", "data", "devtools", "filesystem", "isolated-app")
+    [
+        *("about", "blob", "data", "filesystem", "chrome", "chrome-error", "chrome-extension"),
+        *("chrome-native", "chrome-search", "chrome-untrusted", "devtools", "isolated-app"),
+    ]
 )
 
 

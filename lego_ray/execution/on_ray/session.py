@@ -6,13 +6,14 @@ A local Ray takes four seconds to start, most of them waiting; importing torch t
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from lego_ray.errors import BadInput, RunFailed
+from lego_ray.errors import BadInput, LegoRayError, RunFailed
+from lego_ray.execution.on_ray.alone import MODE, alone, forget, put_back
+from lego_ray.execution.on_ray.joining import is_refusal, knock, refused
 from lego_ray.execution.on_ray.signals import sigterm_kept
 
 # Set before Ray is imported: it reads them then.
@@ -26,8 +27,6 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 # Results wait in the object store only until the driver fetches them, at most one a running task.
 OBJECT_STORE_BYTES = 512 * 2**20
-# Ray itself tries an address at which nothing listens for minutes before it says so.
-CONNECT_SECONDS = 10.0
 # Ray gives its own processes 30 s to come up, which a busy machine may not have for them; each start
 # after the first finds more in the page cache.
 LOCAL_STARTS = 3
@@ -64,6 +63,8 @@ class RaySession:
         self.start()
         self._ready.wait()
         if self._error is not None:
+            if isinstance(self._error, LegoRayError):
+                raise self._error
             reason = first_line(self._error)
             if self._address == "local":
                 raise RunFailed(
@@ -71,6 +72,8 @@ class RaySession:
                     f"it could not be started: {reason}",
                     "Run again when this machine has less to do, or with --runner inline.",
                 ) from self._error
+            if is_refusal(self._error):
+                raise refused(self._address) from self._error
             raise BadInput(
                 f"--address {self._address}",
                 f"no Ray could be reached: {reason}",
@@ -91,6 +94,7 @@ class RaySession:
         import ray
 
         mine = not ray.is_initialized()
+        before = {MODE: os.environ.get(MODE)}
         warming: list[Any] = []
         try:
             if mine:
@@ -109,35 +113,30 @@ class RaySession:
                 ray.get(task, timeout=0)
         if mine:
             ray.shutdown()
+            put_back(before)  # Ray may have set it, to join with a token that it found
+            forget()
 
     def _connect(self, init: Callable[..., Any]) -> None:
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._address == "local":
             for starts_left in reversed(range(LOCAL_STARTS)):
                 try:
-                    init(
-                        address="local",
-                        num_cpus=self._workers,
-                        include_dashboard=False,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        **quiet,
-                    )
+                    with alone():
+                        init(
+                            address="local",
+                            num_cpus=self._workers,
+                            include_dashboard=False,
+                            object_store_memory=OBJECT_STORE_BYTES,
+                            **quiet,
+                        )
                 except Exception as error:  # Ray has no type for it
                     if not starts_left or "timed out during startup" not in str(error):
                         raise
                 else:
                     return
         else:
-            _knock(self._address)
+            knock(self._address)
             init(address=self._address, **quiet)
-
-
-def _knock(address: str) -> None:
-    """Raises OSError or OverflowError if nothing listens at an address that names host and port."""
-    given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    host, _, port = given.rpartition(":")
-    if host and port.isdecimal() and "://" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def first_line(error: BaseException) -> str:
