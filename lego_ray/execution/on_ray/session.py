@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -102,8 +103,7 @@ class RaySession:
                     self._connect(ray.init)
             if self._address == "local":
                 # Workers import torch while the driver still reads headers.
-                warm = ray.remote(_import_stages).options(num_cpus=1)
-                warming = [warm.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+                warming = _in_a_thread(_warm_up)
         except BaseException as error:  # handed to the thread that waits
             self._error = error
         self._ready.set()
@@ -143,6 +143,24 @@ def first_line(error: BaseException) -> str:
     """An error's message, without its trace."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _warm_up() -> list[Any]:
+    """Gives each worker something to import; returns what to ask Ray about it."""
+    import ray
+
+    warm = ray.remote(_import_stages).options(num_cpus=1)
+    return [warm.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+
+
+def _in_a_thread(work: Callable[[], list[Any]]) -> list[Any]:
+    """What a function returns on a thread that no other task is submitted from.
+
+    Ray numbers tasks by thread. One that was in an earlier Ray of this process numbers on as its
+    driver, and so does the thread that started this one: two tasks of one number end the process.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def _import_stages() -> None:
