@@ -63,7 +63,7 @@ def forget() -> None:
 def reread() -> None:
     """Makes this process read the environment about tokens again; Ray itself does so once."""
     try:
-        from ray._raylet import AuthenticationTokenLoader, Config
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
     except ImportError:  # a Ray from before there were tokens
         return
     Config.initialize("")  # first: without a token to find, token mode ends the process

@@ -73,7 +73,7 @@ def _listens(place: str) -> None:
 
 def _lets_in(place: str) -> bool:
     """Whether a cluster takes the token of this process, or asks for none."""
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     if _mode() == "token" and not _has_token():  # asked all the same, Ray would end this process
         return False
@@ -102,7 +102,7 @@ def _mode() -> str:
 def _has_token() -> bool:
     """Whether Ray finds a token; true for a Ray from before there were any, which needs none."""
     try:
-        from ray._raylet import AuthenticationTokenLoader
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
     except ImportError:
         return True
     try:

@@ -16,6 +16,7 @@ from lego_ray.errors import BadInput, LegoRayError, RunFailed
 from lego_ray.execution.on_ray.alone import MODE, alone, forget, put_back
 from lego_ray.execution.on_ray.joining import is_refusal, knock, refused
 from lego_ray.execution.on_ray.signals import sigterm_kept
+from lego_ray.faults import of_the_machine
 
 # Set before Ray is imported: it reads them then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -58,7 +59,9 @@ class RaySession:
         """Waits until Ray is up.
 
         Raises:
-            BadInput: If it cannot be reached.
+            BadInput: If it cannot be reached, or lets this process not in.
+            MissingPackage: If this Python has no Ray, or one that cannot be loaded.
+            NotEnoughMemory: If there is no memory for it.
             RunFailed: If it cannot be started.
         """
         self.start()
@@ -66,6 +69,8 @@ class RaySession:
         if self._error is not None:
             if isinstance(self._error, LegoRayError):
                 raise self._error
+            if cause := of_the_machine(self._error):
+                raise cause from self._error
             reason = first_line(self._error)
             if self._address == "local":
                 raise RunFailed(
@@ -92,8 +97,12 @@ class RaySession:
             self._thread.join()
 
     def _live(self) -> None:
-        import ray
-
+        try:
+            import ray
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+            self._ready.set()
+            return
         mine = not ray.is_initialized()
         before = {MODE: os.environ.get(MODE)}
         warming: list[Any] = []
