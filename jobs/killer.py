@@ -74,6 +74,5 @@ class Killer:
 
 def _title(pid: int) -> str:
     """What a worker shows that it is doing; empty for any other process."""
-    words = processes.arguments(pid)
-    title = words[0].strip() if words else ""
+    title = processes.title(pid).strip()
     return title if title.startswith("ray::") and title not in AGENTS else ""

@@ -1,7 +1,11 @@
-"""What Linux tells of a process and all below it: names, memory, and Ray's shared memory and spills."""
+"""What Linux tells of a process and all below it: names, memory, and Ray's shared memory and spills.
+
+A process may end at any moment between being listed and being read, and names may be any bytes.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +28,9 @@ class Memory:
 def tree(root: int) -> set[int]:
     """A process and all below it; Ray's workers are children of its raylet, a child of the driver."""
     parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # ended while we looked
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and (stat := _read(folder / "stat")):
+            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
     found, grown = {root}, True
     while grown:
         below = {pid for pid, parent in parents.items() if parent in found} - found
@@ -40,18 +41,18 @@ def tree(root: int) -> set[int]:
 
 def arguments(pid: int) -> list[str]:
     """Its command line, which Ray's workers overwrite with `ray::` and what they do; empty if ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except OSError:
-        return []
+    line = _read(Path(f"/proc/{pid}/cmdline"))
+    return line.split("\0") if line else []
+
+
+def title(pid: int) -> str:
+    """The first of its arguments; empty if it has ended."""
+    return next(iter(arguments(pid)), "")
 
 
 def memory(pid: int) -> Memory:
     """Its memory now; none if it has ended."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return Memory()
+    rollup = _read(Path(f"/proc/{pid}/smaps_rollup"))
     kilobytes = {
         name: int(value.split()[0])
         for name, _, value in (line.partition(":") for line in rollup.splitlines()[1:])
@@ -66,7 +67,7 @@ def held_shared_memory(pid: int) -> int:
     Ray's raylet maps one file as large as the object store may get, so its blocks are what counts.
     """
     total = 0
-    for handle in Path(f"/proc/{pid}/fd").glob("*"):
+    for handle in _listed(Path(f"/proc/{pid}/fd")):
         try:
             if str(handle.readlink()).startswith(SHARED_MEMORY):
                 total += handle.stat().st_blocks * 512
@@ -85,9 +86,26 @@ def spilled(raylet: list[str]) -> int:
     sockets = [word.removeprefix(option) for word in raylet if word.startswith(option)]
     total = 0
     for socket in sockets:
-        for file in Path(socket).parents[1].glob("ray_spilled_objects_*/*"):
-            try:
-                total += file.stat().st_size
-            except OSError:  # deleted while we looked
-                continue
+        for folder in _listed(Path(socket).parents[1]):
+            for file in _listed(folder) if folder.name.startswith("ray_spilled_objects_") else ():
+                try:
+                    total += file.stat().st_size
+                except OSError:  # deleted while we looked
+                    continue
     return total
+
+
+def _read(file: Path) -> str:
+    """A file of /proc; empty if its process has ended, or is not ours to look at."""
+    try:
+        return os.fsdecode(file.read_bytes())
+    except OSError:
+        return ""
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What a folder holds; nothing if it is gone, as with its process, or not ours to look at."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []

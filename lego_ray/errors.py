@@ -134,7 +134,12 @@ class OutputExists(BadInput):
 
 
 class MissingPackage(BadInput):
-    """What was asked for needs a package that is not installed; the hint says which extra has it."""
+    """What was asked for needs a package that is not installed, or cannot be loaded.
+
+    The hint says how to install it.
+    """
+
+    advice = "Install lego-ray again with pip; `pip check` says what is missing."
 
 
 class UpdateImpossible(BadInput):
@@ -260,6 +265,15 @@ class RunFailed(LegoRayError):
     """The job did not finish; nothing was published."""
 
     advice = "Run the same command again: what is finished is kept."
+
+
+class NotEnoughMemory(RunFailed):
+    """The machine, or a limit on the process, did not give it the memory it needs."""
+
+    advice = (
+        "Lower --memory-budget or --workers, raise the limit (`ulimit -v`, the container's memory), "
+        "or run where there is more; what is finished is kept."
+    )
 
 
 class SitesFailed(RunFailed):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,6 +23,14 @@ _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
+)
+# Schemes of what a browser asks of itself (an icon for its own tab, its start page, extensions), and of
+# what a page holds itself. No other machine is asked, and releases of Chromium differ in what they log.
+_OWN_SCHEMES = frozenset(
+    [
+        *("about", "blob", "data", "filesystem", "chrome", "chrome-error", "chrome-extension"),
+        *("chrome-native", "chrome-search", "chrome-untrusted", "devtools", "isolated-app"),
+    ]
 )
 
 
@@ -47,17 +56,34 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the browser logged about the page: errors, warnings, what its policy kept out."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        messages = [entry["message"] for entry in self.driver.get_log("browser")]
+        # A message begins with the address of what it is about.
+        return [message for message in messages if not _is_own(message.partition(" ")[0])]
 
     def requests(self) -> list[str]:
-        """Every address the page asked for since it was opened, but for what it holds itself."""
-        events = [json.loads(entry["message"]) for entry in self.driver.get_log("performance")]
-        return [
-            event["message"]["params"]["request"]["url"]
-            for event in events
-            if event["message"]["method"] == "Network.requestWillBeSent"
-            and not event["message"]["params"]["request"]["url"].startswith("data:")
-        ]
+        """Every address the page asked for since it was opened."""
+        entries = self.driver.get_log("performance")
+        return requests_of([json.loads(entry["message"])["message"] for entry in entries])
+
+
+def requests_of(events: list[Mapping[str, Any]]) -> list[str]:
+    """The addresses a page asked for, without what it holds itself and what the browser asks itself.
+
+    Args:
+        events: Those of DevTools, each with `method` and `params`.
+    """
+    urls = []
+    for event in events:
+        params = event["params"]
+        if event["method"] == "Network.requestWillBeSent":
+            urls.append(params["request"]["url"])
+        elif event["method"] in ("Network.webSocketCreated", "Network.webTransportCreated"):
+            urls.append(params["url"])
+    return [url for url in urls if not _is_own(url)]
+
+
+def _is_own(url: str) -> bool:
+    return urlsplit(url).scheme in _OWN_SCHEMES
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,6 +27,9 @@ PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-ad
 ACCESS_KEY = "legoaccess"
 SECRET_KEY = "legosecretlegosecret"
 START_SECONDS = 120
+# Between the choice of a port and its use, another process may take it.
+STARTS = 3
+PORT_TAKEN = ("Address already in use", "(98)", "(48)", "unable to bind")
 
 # No authentication between the daemons, one copy of everything, objects in memory. Two lines are
 # there for a reason that does not show: without `ms_mon_client_mode = crc` the gateway hangs, and
@@ -145,14 +149,32 @@ def new_home() -> Path:
 
 
 def start(home: Path) -> S3Server:
-    try:
-        return _start_daemons(home)
-    except BaseException as error:
-        stop(home)
-        if isinstance(error, subprocess.CalledProcessError):
-            said = f"{error.stdout}\n{error.stderr}".strip()
-            raise RuntimeError(f"{error.cmd} failed:\n{said[-2000:]}") from error
-        raise
+    """Starts the daemons in a folder of `new_home`.
+
+    Raises:
+        RuntimeError: If they cannot be started; nothing of them is left then.
+    """
+    for starts_left in reversed(range(STARTS)):
+        try:
+            return _start_daemons(home)
+        except BaseException as error:
+            said = _said(error, home)
+            stop(home)
+            if starts_left and any(words in said for words in PORT_TAKEN):
+                home.mkdir(mode=0o700)
+                continue
+            if isinstance(error, subprocess.CalledProcessError):
+                raise RuntimeError(f"{error.cmd} failed:\n{said[-2000:]}") from error
+            raise
+    raise AssertionError("unreachable")
+
+
+def _said(error: BaseException, home: Path) -> str:
+    """What the daemons logged and a failed command printed."""
+    logs = [log.read_text(errors="replace")[-2000:] for log in sorted(home.glob("log/*.log"))]
+    if isinstance(error, subprocess.CalledProcessError):
+        logs += [str(error.stdout), str(error.stderr)]
+    return "\n".join(logs).strip()
 
 
 def _start_daemons(home: Path) -> S3Server:
@@ -233,11 +255,14 @@ def second_user(server: S3Server) -> OtherUser:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports at which nothing listens, of those that no kernel gives to outgoing connections."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10_240, 32_768)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            found.add(port)
+    return list(found)
 
 
 def _wait_for(endpoint: str) -> None:

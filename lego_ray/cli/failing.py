@@ -14,6 +14,7 @@ import click
 
 from lego_ray.cli.printing import print_json, visible
 from lego_ray.errors import LegoRayError, redacted
+from lego_ray.faults import of_the_machine
 
 # Set to anything but 0, it is `--debug` for every command.
 DEBUG_VARIABLE = "LEGO_RAY_DEBUG"
@@ -78,7 +79,7 @@ def told(words: Sequence[str]) -> Iterator[None]:
     except Exception as error:
         record = error.record if isinstance(error, Failed) else {}
         cause = error.error if isinstance(error, Failed) else error
-        said = _said(cause)
+        said = _said(of_the_machine(cause) or cause)
         if _given(words, "--debug") or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             _print_trace(error if cause.__traceback__ is None else cause)
         if _given(words, "--json"):
@@ -101,12 +102,7 @@ def _said(error: Exception) -> _Told:
         message = error.format_message()
         return _Told(message, name, message, "", error.exit_code)
     message = redacted(f"{name}: {error}").rstrip(": ")
-    if isinstance(error, MemoryError):
-        hint = "This process ran out of memory; lower --memory-budget or --workers."
-    else:
-        hint = (
-            "This is a fault of lego-ray: please report what the same command shows with --debug."
-        )
+    hint = "This is a fault of lego-ray: please report what the same command shows with --debug."
     return _Told(f"{message}\n{hint}", name, message, hint, 1)
 
 

@@ -17,6 +17,7 @@ from lego_ray.errors import LegoRayError, SitesFailed
 from lego_ray.execution.device import device_of
 from lego_ray.execution.extract import Extraction, extract
 from lego_ray.execution.task import GroupResult, GroupTask, SiteResult, shard_tasks
+from lego_ray.faults import of_the_machine
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.measure import Measure
@@ -159,6 +160,8 @@ def named(plan: SitePlan) -> Iterator[None]:
     except LegoRayError:
         raise
     except (RuntimeError, ValueError, MemoryError) as error:
+        if cause := of_the_machine(error):
+            raise type(cause)(plan.site, cause.problem) from error
         raise SitesFailed(
             plan.site,
             f"could not be solved: {type(error).__name__}: {error}",

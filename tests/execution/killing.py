@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+
+from jobs import processes
 
 # A call of an actor takes milliseconds; this finds it under way.
 POLL_SECONDS = 0.002
@@ -47,20 +48,5 @@ def killing(title: str, times: int) -> Iterator[list[int]]:
 
 def titled(title: str, below: int | None = None) -> list[int]:
     """Processes below one, or below this one, whose title begins so."""
-    found = []
     top = os.getpid() if below is None else below
-    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            pid = int(cmdline.parent.name)
-            if cmdline.read_bytes().startswith(title.encode()) and _is_below(pid, top):
-                found.append(pid)
-    return found
-
-
-def _is_below(pid: int, top: int) -> bool:
-    while pid > 1:
-        if pid == top:
-            return True
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        pid = int(stat.rpartition(")")[2].split()[1])
-    return False
+    return [pid for pid in processes.tree(top) if processes.title(pid).startswith(title)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lego_ray.execution.on_ray.runner import RayRunner
 from lego_ray.execution.task import GroupResult, shard_tasks, tasks_of
 from lego_ray.planning.plan import Plan
 from tests.execution.killing import killing
+from tests.execution.runs import until
 from tests.execution.spread import budget_for, shards_of, write_wide_zoo
 from tests.zoo import WEIGHTS, files_of, weights_of
 
@@ -112,11 +112,9 @@ class TestOnRay:
         merge(zoo, tmp_path / "m", runner="ray", memory_budget=budget_for(zoo, 3))
         states = {group["state"] for group in placement_group_table().values()}
         assert states <= {"REMOVED"}
-        for _ in range(100):  # actors end a moment after they are told to
-            if ray.available_resources().get("memory") == ray.cluster_resources()["memory"]:
-                break
-            time.sleep(0.1)
-        assert ray.available_resources()["memory"] == ray.cluster_resources()["memory"]
+        memory = ray.cluster_resources()["memory"]
+        # Actors end a moment after they are told to.
+        until(lambda: ray.available_resources().get("memory") == memory)
 
     @pytest.mark.parametrize(("actor", "times"), [("ShardActor", 2), ("SiteActor", 1)])
     def test_a_lost_actor_changes_no_bit(

@@ -144,22 +144,22 @@ def test_bytes_that_are_no_configuration(data: bytes) -> None:
      "(?x: a)", ".*" * 5, "(?:a*)*", "((a+)b)+", "a" * 3000],
 )  # fmt: skip
 def test_patterns_that_could_hang_are_refused(key: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(UnsupportedAdapter, match="for ever") as caught:
         parse_config(config(rank_pattern={key: 4}), "w")
     assert "rank_pattern" in str(caught.value)
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
 
 @given(st.text(r"ab.*+?(){}|[]\1,^$:=!<>P", max_size=14))
 def test_any_pattern_matches_at_once_or_is_refused(key: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     try:
         patterns = compile_patterns({key: 1.0}, "rank_pattern", "w")
     except AdapterRefused:
         return
     lookup(patterns, "a" * 40 + "!")
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 JSON = st.recursive(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import os
+import signal
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -95,15 +97,15 @@ def test_the_proxy_spoils_what_it_says_and_no_more() -> None:
 
 def test_only_workers_below_the_process_are_killed() -> None:
     names = ("ray::solve layers.0", "ray::IDLE", "ray::RuntimeEnvAgent", "sleep")
-    started = " ".join(f'(exec -a "{name}" sleep 60) &' for name in names)
+    started = " ".join(f'(exec -a "{name}" sleep 600) &' for name in names)
     with subprocess.Popen(["bash", "-c", f"{started} wait"]) as parent:
         try:
             while len(processes.tree(parent.pid)) < 5:
                 pass
 
             def left() -> set[str]:
-                titles = (processes.arguments(p)[0] for p in processes.tree(parent.pid))
-                return {title for title in titles if title} - {"bash"}
+                titles = {processes.title(pid) for pid in processes.tree(parent.pid)}
+                return titles - {"", "bash"}  # one that has ended has none
 
             while left() != set(names):
                 pass
@@ -123,7 +125,8 @@ def test_only_workers_below_the_process_are_killed() -> None:
             assert left() == {"ray::RuntimeEnvAgent", "sleep"}
         finally:
             for pid in processes.tree(parent.pid):
-                subprocess.run(["kill", "-9", str(pid)], check=False)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.s3

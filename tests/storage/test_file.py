@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -110,7 +109,8 @@ def test_a_writer_killed_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> 
     ) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
-        time.sleep(0.2)
+        while not any(FileStore(tmp_path).list()):
+            assert writer.poll() is None
         writer.kill()
     found = list(FileStore(tmp_path).list())
     assert found

@@ -6,14 +6,17 @@ A local Ray takes four seconds to start, most of them waiting; importing torch t
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from lego_ray.errors import BadInput, RunFailed
+from lego_ray.errors import BadInput, LegoRayError, RunFailed
+from lego_ray.execution.on_ray.alone import MODE, alone, forget, put_back
+from lego_ray.execution.on_ray.joining import is_refusal, knock, refused
 from lego_ray.execution.on_ray.signals import sigterm_kept
+from lego_ray.faults import of_the_machine
 
 # Set before Ray is imported: it reads them then.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,8 +29,6 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 # Results wait in the object store only until the driver fetches them, at most one a running task.
 OBJECT_STORE_BYTES = 512 * 2**20
-# Ray itself tries an address at which nothing listens for minutes before it says so.
-CONNECT_SECONDS = 10.0
 # Ray gives its own processes 30 s to come up, which a busy machine may not have for them; each start
 # after the first finds more in the page cache.
 LOCAL_STARTS = 3
@@ -58,12 +59,18 @@ class RaySession:
         """Waits until Ray is up.
 
         Raises:
-            BadInput: If it cannot be reached.
+            BadInput: If it cannot be reached, or lets this process not in.
+            MissingPackage: If this Python has no Ray, or one that cannot be loaded.
+            NotEnoughMemory: If there is no memory for it.
             RunFailed: If it cannot be started.
         """
         self.start()
         self._ready.wait()
         if self._error is not None:
+            if isinstance(self._error, LegoRayError):
+                raise self._error
+            if cause := of_the_machine(self._error):
+                raise cause from self._error
             reason = first_line(self._error)
             if self._address == "local":
                 raise RunFailed(
@@ -71,6 +78,8 @@ class RaySession:
                     f"it could not be started: {reason}",
                     "Run again when this machine has less to do, or with --runner inline.",
                 ) from self._error
+            if is_refusal(self._error):
+                raise refused(self._address) from self._error
             raise BadInput(
                 f"--address {self._address}",
                 f"no Ray could be reached: {reason}",
@@ -88,9 +97,14 @@ class RaySession:
             self._thread.join()
 
     def _live(self) -> None:
-        import ray
-
+        try:
+            import ray
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+            self._ready.set()
+            return
         mine = not ray.is_initialized()
+        before = {MODE: os.environ.get(MODE)}
         warming: list[Any] = []
         try:
             if mine:
@@ -98,8 +112,7 @@ class RaySession:
                     self._connect(ray.init)
             if self._address == "local":
                 # Workers import torch while the driver still reads headers.
-                warm = ray.remote(_import_stages).options(num_cpus=1)
-                warming = [warm.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+                warming = _in_a_thread(_warm_up)
         except BaseException as error:  # handed to the thread that waits
             self._error = error
         self._ready.set()
@@ -109,41 +122,54 @@ class RaySession:
                 ray.get(task, timeout=0)
         if mine:
             ray.shutdown()
+            put_back(before)  # Ray may have set it, to join with a token that it found
+            forget()
 
     def _connect(self, init: Callable[..., Any]) -> None:
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         if self._address == "local":
             for starts_left in reversed(range(LOCAL_STARTS)):
                 try:
-                    init(
-                        address="local",
-                        num_cpus=self._workers,
-                        include_dashboard=False,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        **quiet,
-                    )
+                    with alone():
+                        init(
+                            address="local",
+                            num_cpus=self._workers,
+                            include_dashboard=False,
+                            object_store_memory=OBJECT_STORE_BYTES,
+                            **quiet,
+                        )
                 except Exception as error:  # Ray has no type for it
                     if not starts_left or "timed out during startup" not in str(error):
                         raise
                 else:
                     return
         else:
-            _knock(self._address)
+            knock(self._address)
             init(address=self._address, **quiet)
-
-
-def _knock(address: str) -> None:
-    """Raises OSError or OverflowError if nothing listens at an address that names host and port."""
-    given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    host, _, port = given.rpartition(":")
-    if host and port.isdecimal() and "://" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 def first_line(error: BaseException) -> str:
     """An error's message, without its trace."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _warm_up() -> list[Any]:
+    """Gives each worker something to import; returns what to ask Ray about it."""
+    import ray
+
+    warm = ray.remote(_import_stages).options(num_cpus=1)
+    return [warm.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+
+
+def _in_a_thread(work: Callable[[], list[Any]]) -> list[Any]:
+    """What a function returns on a thread that no other task is submitted from.
+
+    Ray numbers tasks by thread. One that was in an earlier Ray of this process numbers on as its
+    driver, and so does the thread that started this one: two tasks of one number end the process.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def _import_stages() -> None:

@@ -1,0 +1,42 @@
+"""What a test must not see of the machine it runs on: the user's home, keys, tokens and settings.
+
+A test that wants one of these sets it, for itself or for the processes it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+
+# Settings of the product, of what it reads adapters with, and of what it runs on.
+PREFIXES = ("AWS_", "HF_", "HUGGINGFACE_", "HUGGING_FACE_", "LEGO_RAY_", "RAY_", "XDG_", "BOTO_")
+# How long lines are and whether they are colored, which proxy is asked, which time zone `now` is in.
+NAMES = (
+    *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS"),
+    *("TZ", "MPLBACKEND", "MPLCONFIGDIR", "MATPLOTLIBRC", "PYTHONBREAKPOINT", "CURL_CA_BUNDLE"),
+    *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "SOURCE_DATE_EPOCH", "NETRC"),
+    *("CEPH_CONF", "CEPH_ARGS", "BASH_ENV", "ENV"),
+)
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
+UMASK = 0o022
+
+
+def shut_out(environ: MutableMapping[str, str]) -> Callable[[], None]:
+    """Takes them out of an environment for good, and gives it a home that is empty.
+
+    Returns:
+        What deletes that home.
+    """
+    unwanted = {*NAMES, *PROXIES, *(name.lower() for name in PROXIES)}
+    for name in list(environ):
+        if name in unwanted or name.startswith(PREFIXES):
+            del environ[name]
+    home = Path(tempfile.mkdtemp(prefix="lego-home-"))
+    environ["HOME"] = str(home)
+    # What C programs print, and dates; UTF-8 by Python in any case.
+    environ["LC_ALL"] = "C.UTF-8"
+    os.umask(UMASK)
+    return lambda: shutil.rmtree(home, ignore_errors=True)
