@@ -1,11 +1,16 @@
-"""The file system that a table's Parquet files are read through."""
+"""The file system that a table's Parquet files are read and written through."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 # Names an option goes by, without its `aws_` prefix.
 _KEY_ID = ("access_key_id",)
@@ -14,6 +19,21 @@ _TOKEN = ("session_token", "token")
 _REGION = ("region", "default_region")
 _ENDPOINT = ("endpoint_url", "endpoint")
 _ANONYMOUS = ("skip_signature",)
+
+
+def filesystem_of(handle: DeltaTable) -> fs.FileSystem:
+    """Opens the file system of a table's directory, to write to, as the table was opened.
+
+    Args:
+        handle: The table.
+    """
+    from deltalake.fs import DeltaStorageHandler
+
+    options = handle._storage_options or {}
+    uri = handle.table_uri.rstrip("/")
+    if uri.startswith("file://"):
+        uri = unquote(urlsplit(uri).path)
+    return native_filesystem(uri, options) or fs.PyFileSystem(DeltaStorageHandler(uri, options))
 
 
 def native_filesystem(uri: str, options: Mapping[str, str]) -> fs.FileSystem | None:

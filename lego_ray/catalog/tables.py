@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
+from lego_ray.catalog.dataset import table_dataset
 from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.inside import check_files_inside, check_table
 from lego_ray.catalog.location import delta_options, table_uri
@@ -281,13 +282,13 @@ class Catalog:
         def opened() -> ds.Dataset:
             if self.at is not None:
                 check_files(uri, handle, files, self.at)
-            dataset = handle.to_pyarrow_dataset(filesystem=files)
+            dataset = table_dataset(handle, files)
             check_types(table, dataset.schema)
             stored = set(dataset.schema.names)
             newer = [f for f in table_spec(table).schema if f.name not in stored]
             if newer:
                 columns = pa.schema([*dataset.schema, *newer])
-                dataset = handle.to_pyarrow_dataset(filesystem=files, schema=columns)
+                dataset = table_dataset(handle, files, columns)
             return dataset
 
         return read_through(uri, opened)

@@ -1,0 +1,151 @@
+"""Data files of a table: written with checksums of their pages, and named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+if TYPE_CHECKING:
+    from deltalake.transaction import AddAction
+
+# A name ends in the sha256 of the file's bytes. The pages' checksums guard the rows at each reading;
+# the hash guards the rest of the file, such as the statistics by which a reader passes rows over.
+_NAME = re.compile(r"part-[0-9a-f-]{36}-([0-9a-f]{64})\.zstd\.parquet")
+# Rows of a row group. A row of `msus` takes some 250 bytes in memory.
+_GROUP_ROWS = 1 << 18
+# Longer texts are shortened in the log's statistics, which each opening of the table reads.
+_LONGEST_TEXT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file that is written and that no commit names yet.
+
+    Attributes:
+        name: Its path below the table's directory.
+        size: Its bytes.
+        stats: Its statistics as Delta Lake has them in its log: JSON with the number of rows, and each
+            plain column's smallest and largest value and number of nulls.
+    """
+
+    name: str
+    size: int
+    stats: str
+
+    def action(self, *, data_change: bool) -> AddAction:
+        """Makes the log's entry that adds it to the table.
+
+        Args:
+            data_change: Whether it has rows that the files removed by the same commit do not have.
+        """
+        from deltalake.transaction import AddAction
+
+        return AddAction(self.name, self.size, {}, now_millis(), data_change, self.stats)
+
+
+def write_data_file(
+    files: fs.FileSystem, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> DataFile | None:
+    """Writes rows to one new file; none for no rows.
+
+    The file is compressed in memory, and put into the store whole.
+
+    Args:
+        files: The file system of the table's directory.
+        schema: The table's columns.
+        batches: The rows, in any number of batches.
+
+    Raises:
+        OSError: If the store failed. What it took of the file belongs to no state of the table.
+    """
+    sink = pa.BufferOutputStream()
+    n_rows = 0
+    with pq.ParquetWriter(
+        sink, schema, compression="zstd", write_page_checksum=True, store_schema=False
+    ) as writer:
+        for group in _row_groups(batches):
+            writer.write_table(group)
+            n_rows += group.num_rows
+    if not n_rows:
+        return None
+    content = sink.getvalue()
+    name = f"part-{uuid.uuid4()}-{hashlib.sha256(content).hexdigest()}.zstd.parquet"
+    with files.open_output_stream(name) as out:
+        out.write(content)
+    return DataFile(name, content.size, _statistics(pq.read_metadata(pa.BufferReader(content))))
+
+
+def hash_in_name(name: str) -> str | None:
+    """The sha256 that a file's bytes must have, in hex; None of a file that others wrote."""
+    match = _NAME.fullmatch(name)
+    return match[1] if match else None
+
+
+def now_millis() -> int:
+    """The time as Delta Lake's log has it: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(each.num_rows for each in waiting) >= _GROUP_ROWS:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if any(each.num_rows for each in waiting):
+        yield pa.Table.from_batches(waiting)
+
+
+def _statistics(found: pq.FileMetaData) -> str:
+    """The log's statistics of a file, from those of its row groups."""
+    smallest: dict[str, Any] = {}
+    largest: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    for index in range(found.num_columns):
+        column = [found.row_group(i).column(index) for i in range(found.num_row_groups)]
+        name = column[0].path_in_schema
+        parts = [part.statistics for part in column]
+        # What is inside a list, a map or a struct has no statistics in the log.
+        if "." in name or any(part is None or not part.has_null_count for part in parts):
+            continue
+        nulls[name] = sum(part.null_count for part in parts)
+        with_values = [part for part in parts if part.num_values]
+        if with_values and all(part.has_min_max for part in with_values):
+            low = min(part.min for part in with_values)
+            high = max(part.max for part in with_values)
+            # JSON has no infinity. Without a bound a reader looks into the file.
+            if not (isinstance(low, float) and math.isinf(high - low)):
+                smallest[name] = _in_log(low, largest=False)
+                largest[name] = _in_log(high, largest=True)
+    return json.dumps(
+        {
+            "numRecords": found.num_rows,
+            "minValues": smallest,
+            "maxValues": largest,
+            "nullCount": nulls,
+        },
+        allow_nan=False,
+    )
+
+
+def _in_log(value: Any, *, largest: bool) -> Any:
+    """A smallest or largest value as Delta Lake writes it; readers allow for the milliseconds."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        # No text with this beginning comes after the last of all characters.
+        return value[:_LONGEST_TEXT] + ("\U0010ffff" if largest else "")
+    return value
