@@ -8,6 +8,7 @@ import math
 import re
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from lego_ray.catalog.failures import DAMAGE_HINT
+from lego_ray.errors import CatalogError
+
 if TYPE_CHECKING:
     from deltalake.transaction import AddAction
 
-# A name ends in the sha256 of the file's bytes. The pages' checksums guard the rows at each reading;
-# the hash guards the rest of the file, such as the statistics by which a reader passes rows over.
-_NAME = re.compile(r"part-[0-9a-f-]{36}-([0-9a-f]{64})\.zstd\.parquet")
+# A name ends in the sha256 of the file's bytes and the CRC-32 of its footer. Parquet has checksums of
+# pages only; one flipped bit in the footer, which has their places, counts and statistics, gave wrong
+# rows or too few in one of six cases.
+_NAME = re.compile(r"part-[0-9a-f-]{36}-([0-9a-f]{64})-([0-9a-f]{8})\.zstd\.parquet")
+# After the footer come its length and these.
+_MAGIC = b"PAR1"
+_TAIL = 4 + len(_MAGIC)
+# More than the footer of a small file, and one request.
+_FIRST_READ = 1 << 16
 # Rows of a row group. A row of `msus` takes some 250 bytes in memory.
 _GROUP_ROWS = 1 << 18
 # Longer texts are shortened in the log's statistics, which each opening of the table reads.
@@ -81,7 +91,9 @@ def write_data_file(
     if not n_rows:
         return None
     content = sink.getvalue()
-    name = f"part-{uuid.uuid4()}-{hashlib.sha256(content).hexdigest()}.zstd.parquet"
+    digest = hashlib.sha256(content).hexdigest()
+    footer = _crc_of_footer(pa.BufferReader(content), content.size)
+    name = f"part-{uuid.uuid4()}-{digest}-{footer}.zstd.parquet"
     with files.open_output_stream(name) as out:
         out.write(content)
     return DataFile(name, content.size, _statistics(pq.read_metadata(pa.BufferReader(content))))
@@ -93,9 +105,42 @@ def hash_in_name(name: str) -> str | None:
     return match[1] if match else None
 
 
+def check_footer(files: fs.FileSystem, name: str, uri: str) -> None:
+    """Passes a file whose footer is as it was written; one that others wrote as it is.
+
+    Args:
+        files: The file system of the table's directory.
+        name: The file's path in it.
+        uri: The table's, for the error.
+
+    Raises:
+        CatalogError: Otherwise.
+        OSError: If the file is not there, or the store failed.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return
+    with files.open_input_file(name) as opened:
+        if _crc_of_footer(opened, opened.size()) != match[2]:
+            raise CatalogError(f"{uri}/{name}", "the footer of this file is damaged", DAMAGE_HINT)
+
+
 def now_millis() -> int:
     """The time as Delta Lake's log has it: milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def _crc_of_footer(opened: pa.NativeFile, size: int) -> str:
+    """CRC-32, in hex, of a Parquet file's footer with its length and what follows; of none, nothing."""
+    end = opened.read_at(min(size, _FIRST_READ), max(0, size - _FIRST_READ))
+    if len(end) < _TAIL or end[-len(_MAGIC) :] != _MAGIC:
+        return ""
+    length = int.from_bytes(end[-_TAIL : -len(_MAGIC)], "little") + _TAIL
+    if length > size:
+        return ""
+    if length > len(end):
+        end = opened.read_at(length, size - length)
+    return f"{zlib.crc32(end[-length:]):08x}"
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -9,21 +10,35 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from lego_ray.catalog.data_files import check_footer
+
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
+# Small reads that wait for a store.
+_THREADS = 16
+
 
 def table_dataset(
-    handle: DeltaTable, files: fs.FileSystem | None, schema: pa.Schema | None = None
+    handle: DeltaTable,
+    files: fs.FileSystem | None,
+    schema: pa.Schema | None = None,
+    where: pc.Expression | None = None,
 ) -> ds.FileSystemDataset:
     """Opens a table's state as a dataset whose readers verify the pages' checksums.
 
-    A page without one, as earlier releases wrote them, is read as it is.
+    The files' footers are verified here. What earlier releases or others wrote has no such checksums and
+    is read as it is.
 
     Args:
         handle: The table, in the state to read.
         files: Its directory's file system; None for the Delta library's own.
         schema: The columns to read; those of the table if not given.
+        where: Leaves out files none of whose rows can fit it; the others have all their rows.
+
+    Raises:
+        CatalogError: If a footer is damaged.
+        OSError: If a file is not there, or the store failed.
     """
     found = handle.to_pyarrow_dataset(filesystem=files, schema=schema)
     checked = ds.ParquetFileFormat(
@@ -40,7 +55,20 @@ def table_dataset(
         )
         for part in found.get_fragments()
     ]
-    return ds.FileSystemDataset(parts, found.schema, checked, found.filesystem)
+    whole = ds.FileSystemDataset(parts, found.schema, checked, found.filesystem)
+    if where is not None:
+        parts = list(whole.get_fragments(filter=where))
+        whole = ds.FileSystemDataset(parts, found.schema, checked, found.filesystem)
+    if parts:
+        uri = handle.table_uri.removeprefix("file://").rstrip("/")
+
+        def check(part: ds.Fragment) -> None:
+            check_footer(found.filesystem, part.path, uri)
+
+        with ThreadPoolExecutor(max_workers=min(len(parts), _THREADS)) as threads:
+            for _ in threads.map(check, parts):
+                pass
+    return whole
 
 
 def _bounds(handle: DeltaTable) -> dict[str, pc.Expression]:
