@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lego_ray.catalog.data_files import DataFile, write_data_file
-from lego_ray.catalog.reading import filesystem_of
 from lego_ray.catalog.rewriting import check_plain, removals, rewrite
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Rows:
     def apply(self, handle: DeltaTable) -> None:
         """Writes them."""
         check_plain(handle)
-        written = write_data_file(filesystem_of(handle), self.data.schema, self.data.to_batches())
+        written = write_data_file(handle, self.data.schema, self.data.to_batches())
         added = [] if written is None else [written.action(data_change=True)]
         if self.mode == "append":
             _commit_files(handle, added, self.transactions, "append", retries=_APPEND_RETRIES)

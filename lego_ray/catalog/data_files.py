@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lego_ray.catalog.failures import DAMAGE_HINT
+from lego_ray.catalog.reading import put_file
 from lego_ray.errors import CatalogError
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
 # A name ends in the sha256 of the file's bytes and the CRC-32 of its footer. Parquet has checksums of
@@ -66,15 +68,15 @@ class DataFile:
 
 
 def write_data_file(
-    files: fs.FileSystem, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+    handle: DeltaTable, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> DataFile | None:
     """Writes rows to one new file; none for no rows.
 
     The file is compressed in memory, and put into the store whole.
 
     Args:
-        files: The file system of the table's directory.
-        schema: The table's columns.
+        handle: The table.
+        schema: Its columns.
         batches: The rows, in any number of batches.
 
     Raises:
@@ -94,8 +96,7 @@ def write_data_file(
     digest = hashlib.sha256(content).hexdigest()
     footer = _crc_of_footer(pa.BufferReader(content), content.size)
     name = f"part-{uuid.uuid4()}-{digest}-{footer}.zstd.parquet"
-    with files.open_output_stream(name) as out:
-        out.write(content)
+    put_file(handle, name, content)
     return DataFile(name, content.size, _statistics(pq.read_metadata(pa.BufferReader(content))))
 
 

@@ -97,7 +97,9 @@ def rewrite(
     for part in stored.get_fragments(filter=concerned):
         if not part.count_rows(filter=concerned, use_threads=False):
             continue
-        written = write_data_file(files, stored.schema, map(change, rows_of([part], stored.schema)))
+        written = write_data_file(
+            handle, stored.schema, map(change, rows_of([part], stored.schema))
+        )
         actions += removals(handle, [part.path])
         if written is not None:
             actions.append(written.action(data_change=True))

@@ -130,7 +130,7 @@ def _write(handle: DeltaTable, names: Sequence[str]) -> DataFile | None:
     stored = table_dataset(handle, files)
     parts = {part.path: part for part in stored.get_fragments()}
     rows = rows_of((parts[name] for name in names), stored.schema)
-    return write_data_file(files, stored.schema, rows)
+    return write_data_file(handle, stored.schema, rows)
 
 
 def _are_there(handle: DeltaTable, names: Sequence[str]) -> bool:
