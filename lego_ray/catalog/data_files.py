@@ -173,7 +173,7 @@ def _statistics(found: pq.FileMetaData) -> str:
             low = min(part.min for part in with_values)
             high = max(part.max for part in with_values)
             # JSON has no infinity. Without a bound a reader looks into the file.
-            if not (isinstance(low, float) and math.isinf(high - low)):
+            if not isinstance(low, float) or (math.isfinite(low) and math.isfinite(high)):
                 smallest[name] = _in_log(low, largest=False)
                 largest[name] = _in_log(high, largest=True)
     return json.dumps(
