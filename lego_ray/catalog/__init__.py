@@ -144,7 +144,7 @@ def compact(catalog: Uri) -> list[Compacted]:
 
     Raises:
         CatalogNotFound: If the catalog has no table yet.
-        CatalogError: If another change took rows away meanwhile; run again.
+        CatalogError: If a file is damaged, or the commit was refused.
     """
     from lego_ray.catalog.upkeep.compact import compact as compacted
 

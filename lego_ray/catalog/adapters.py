@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
+from lego_ray.catalog.dataset import table_dataset
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.schema import SCHEMA_VERSION
 from lego_ray.catalog.tables import Catalog
@@ -62,7 +63,7 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
         nonlocal n_written
         del again  # Rows that an earlier try left behind are known now, like any other's.
         n_written = 0
-        known = _plain(handle.to_pyarrow_table(filesystem=catalog.filesystem(_TABLE)))
+        known = _plain(table_dataset(handle, catalog.filesystem(_TABLE)).to_table())
         after, n_changed, n_replaced = fold(known, found)
         if not n_changed and not n_replaced:
             return None

@@ -1,4 +1,9 @@
-"""What a commit may do to a table; `commit` makes each of these exactly once."""
+"""What a commit may do to a table; `commit` makes each of these exactly once.
+
+Each change is computed from one state of the table. All but an append of rows land on that very state
+or not at all, whoever else writes: the Delta library would otherwise move them behind commits that it
+takes for harmless, and a compaction is not harmless to what replaces or compacts the same files.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from lego_ray.catalog.data_files import DataFile, write_data_file
+from lego_ray.catalog.rewriting import check_plain, removals, rewrite
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
+    from deltalake.transaction import AddAction, RemoveAction
 
 # Put by put, the library moves an append behind the commits that overtook it; each writer that
 # races costs at most one such step at a time, so this allows far more writers than is sane.
-_LIBRARY_RETRIES = 100
+_APPEND_RETRIES = 100
 
 Transactions = tuple[tuple[str, int], ...]
 
@@ -33,7 +43,7 @@ class Rows:
         data: Rows that fit the table; none for a commit that only stores its transactions.
         transactions: (name, version) pairs stored with the commit. Of two racing commits that share
             a name only one succeeds; the other looks at the table anew.
-        mode: `overwrite` puts the rows in place of all there are.
+        mode: `overwrite` puts the rows in place of all there are in the state it is applied to.
     """
 
     data: pa.Table
@@ -42,11 +52,13 @@ class Rows:
 
     def apply(self, handle: DeltaTable) -> None:
         """Writes them."""
-        from deltalake import write_deltalake
-
-        write_deltalake(
-            handle, self.data, mode=self.mode, commit_properties=_properties(self.transactions)
-        )
+        check_plain(handle)
+        written = write_data_file(handle, self.data.schema, self.data.to_batches())
+        added = [] if written is None else [written.action(data_change=True)]
+        if self.mode == "append":
+            _commit_files(handle, added, self.transactions, "append", retries=_APPEND_RETRIES)
+        else:
+            _commit_files(handle, [*removals(handle), *added], self.transactions, "overwrite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class Removal:
 
     Attributes:
         column: A text column.
-        values: Rows with one of these in it go; hex digits and such, of no quotes.
+        values: Rows with one of these in it go.
         transactions: As for `Rows`.
     """
 
@@ -64,11 +76,10 @@ class Removal:
     transactions: Transactions
 
     def apply(self, handle: DeltaTable) -> None:
-        """Deletes them; their files stay until a vacuum."""
-        quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in self.values)
-        handle.delete(
-            f"{self.column} IN ({quoted})", commit_properties=_properties(self.transactions)
-        )
+        """Writes the files that have such rows again without them; they stay until a vacuum."""
+        concerned = pc.field(self.column).isin(pa.array(self.values, pa.string()))
+        actions = rewrite(handle, concerned, lambda batch: batch.filter(~concerned))
+        _commit_files(handle, actions, self.transactions, "remove")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +98,32 @@ class Renumbering:
 
     def apply(self, handle: DeltaTable) -> None:
         """Writes its row anew; the former stays in the table's history."""
-        handle.update(
-            updates={"version": str(self.version)},
-            predicate=f"merge_id = '{self.merge_id}'",
-            commit_properties=_properties(self.transactions),
-        )
+        actions = rewrite(handle, pc.field("merge_id") == self.merge_id, self._renumbered)
+        _commit_files(handle, actions, self.transactions, "renumber")
+
+    def _renumbered(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        index = batch.schema.get_field_index("version")
+        mine = pc.equal(batch["merge_id"], self.merge_id)
+        versions = pc.if_else(mine, pa.scalar(self.version, pa.int64()), batch["version"])
+        return batch.set_column(index, batch.schema.field(index), versions)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Files of a table that another takes the place of, with the same rows.
+
+    Attributes:
+        former: Names of files of the state it is applied to.
+        file: The file with their rows; none if they have none.
+    """
+
+    former: Sequence[str]
+    file: DataFile | None
+
+    def apply(self, handle: DeltaTable) -> None:
+        """Puts it in their place; they stay until a vacuum."""
+        added = [] if self.file is None else [self.file.action(data_change=False)]
+        _commit_files(handle, [*removals(handle, self.former), *added], (), "compact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +140,9 @@ class NewColumns:
         """Adds them behind the others."""
         from deltalake import Schema
 
-        handle.alter.add_columns(Schema.from_arrow(self.schema).fields)
+        handle.alter.add_columns(
+            Schema.from_arrow(self.schema).fields, commit_properties=_properties(())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +157,39 @@ class Properties:
 
     def apply(self, handle: DeltaTable) -> None:
         """Sets them."""
-        handle.alter.set_table_properties(dict(self.values), raise_if_not_exists=False)
+        handle.alter.set_table_properties(
+            dict(self.values), raise_if_not_exists=False, commit_properties=_properties(())
+        )
 
 
-def _properties(transactions: Transactions) -> CommitProperties:
+def _commit_files(
+    handle: DeltaTable,
+    actions: Sequence[AddAction | RemoveAction],
+    transactions: Transactions,
+    change: str,
+    retries: int = 0,
+) -> None:
+    """Commits files, by default on top of the very state of the handle or not at all."""
+    handle.create_write_transaction(
+        list(actions),
+        # The library's own overwrite allows no list of what it removes.
+        "append",
+        handle.schema(),
+        commit_properties=_properties(transactions, retries, change),
+    )
+
+
+def _properties(
+    transactions: Transactions, retries: int = 0, change: str | None = None
+) -> CommitProperties:
     from deltalake import CommitProperties, Transaction
 
     return CommitProperties(
-        max_commit_retries=_LIBRARY_RETRIES,
+        # For whoever reads the table's history. A writer that a removal overtook must not take it for
+        # an append that it need not look at.
+        custom_metadata={"lego_ray.change": change, "isBlindAppend": change == "append"}
+        if change
+        else None,
+        max_commit_retries=retries,
         app_transactions=[Transaction(*pair) for pair in transactions],
     )

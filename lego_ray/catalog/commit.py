@@ -27,6 +27,9 @@ def commit(
 ) -> None:
     """Commits what `prepare` makes of a table's latest state.
 
+    A change that another writer overtook is made again from the state after it. So is one that reads a
+    file which a vacuum took away since the table was opened.
+
     A failed try is never assumed to have left nothing behind: the table is opened again and
     `prepare` asked again, and it must answer None once its change is there.
 
@@ -44,6 +47,9 @@ def commit(
 
     conflicts = failures = 0
     again = False
+    # The state in which a file was missing: missing twice, it was not overtaken but is lost.
+    lacking: int | None = None
+    handle: DeltaTable | None = None
     while True:
         try:
             handle = opener()
@@ -59,6 +65,12 @@ def commit(
                 raise CatalogError(
                     uri, f"{conflicts} commits lost to other writers", "Run again."
                 ) from error
+        except FileNotFoundError as error:
+            version = handle.version() if handle is not None else None
+            if version == lacking or conflicts >= _CONFLICT_ATTEMPTS:
+                raise translate(uri, error) from error
+            lacking = version
+            conflicts += 1
         except (DeltaError, OSError, StoreUnavailable, pa.ArrowException) as error:
             failures += 1
             # Opening and looking at the table say already what their failures mean.
@@ -66,9 +78,10 @@ def commit(
             most = READINGS if is_broken_off(meaning.problem) else _FAILURE_ATTEMPTS
             if failures >= most or not isinstance(meaning, StoreUnavailable):
                 raise meaning from error
-        _wait(conflicts + failures)
+        wait_after(conflicts + failures)
 
 
-def _wait(attempt: int) -> None:
+def wait_after(attempt: int) -> None:
+    """Waits a random time, longer the more attempts came before it."""
     # Writers that lost the same race must not meet again; the user's own generator is left alone.
     time.sleep(random.SystemRandom().uniform(0, min(_LONGEST_WAIT, 0.02 * 2**attempt)))

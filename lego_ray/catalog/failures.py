@@ -34,6 +34,13 @@ _BROKEN_OFF = re.compile(
     r"|REQUEST_TIMEOUT|THROTTLING|UNKNOWN \(HTTP status 50[0234]\))",
     re.IGNORECASE,
 )
+# What Arrow says of a file that is not as it was written.
+_DAMAGED = re.compile(
+    r"page integrity|CRC checksum|corrupt|Parquet magic bytes|thrift|decompress|Parquet file size"
+    r"|Unknown encoding|Unexpected end of stream|Invalid Parquet|metadata out of",
+    re.IGNORECASE,
+)
+DAMAGE_HINT = "`lego-ray catalog check --deep --catalog URI` lists the damaged files."
 # What the library quotes of a file can be as long as the file.
 LONGEST = 2000
 # The library colours the arrows between an error and its cause.
@@ -42,6 +49,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # once in ten thousand.
 READINGS = 10
 _WAIT_SECONDS = 0.1
+_REOPENINGS = 4
 
 
 @contextmanager
@@ -83,9 +91,35 @@ def read_through(uri: str, read: Callable[[], T]) -> T:
         return read()
 
 
+def reopen(read: Callable[[], T]) -> T:
+    """Reads from a table, and again where files of its state were gone.
+
+    A vacuum takes away files that were replaced. One without retention takes those of a state that was
+    opened just before; the next state has others.
+
+    Args:
+        read: Opens the table and reads, from the beginning each time.
+
+    Raises:
+        CatalogError: If files were gone each time: they are lost.
+    """
+    for _ in range(_REOPENINGS):
+        try:
+            return read()
+        except CatalogError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+    return read()
+
+
 def is_broken_off(text: str) -> bool:
     """Whether an error's text says that the connection, or the server, failed in passing."""
     return _BROKEN_OFF.search(text) is not None
+
+
+def is_damaged(text: str) -> bool:
+    """Whether an error's text says that a file is not as it was written."""
+    return _DAMAGED.search(text) is not None
 
 
 def translate(uri: str, error: Exception) -> LegoRayError:
@@ -104,4 +138,17 @@ def translate(uri: str, error: Exception) -> LegoRayError:
         return ObjectNotFound(uri, "there is no such bucket", "Make the bucket first.")
     if _UNREACHABLE.search(text) or is_broken_off(text):
         return StoreUnavailable(uri, text, "Check the endpoint, then run again.")
+    if isinstance(error, FileNotFoundError):
+        return CatalogError(
+            uri,
+            text[:LONGEST],
+            "Run again if a vacuum with --force ran meanwhile; otherwise "
+            "`lego-ray catalog check --deep --catalog URI` lists the files that are missing.",
+        )
+    if is_damaged(text):
+        return CatalogError(
+            uri,
+            f"a file of it is damaged: {text[:LONGEST]}",
+            DAMAGE_HINT,
+        )
     return CatalogError(uri, text[:LONGEST])

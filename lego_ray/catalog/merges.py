@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from lego_ray.catalog.changes import Change, Renumbering, Rows
 from lego_ray.catalog.commit import commit
+from lego_ray.catalog.dataset import table_dataset
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogError
@@ -98,9 +99,8 @@ def make_current(catalog: Catalog, merge_id: str) -> int:
     def change(handle: DeltaTable, again: bool) -> Change | None:
         nonlocal version
         del again  # a try whose answer got lost has made it the highest
-        table = handle.to_pyarrow_table(
-            columns=["merge_id", "name", "version"], filesystem=catalog.filesystem("merges")
-        )
+        stored = table_dataset(handle, catalog.filesystem("merges"))
+        table = stored.to_table(columns=["merge_id", "name", "version"])
         rows = {row["merge_id"]: row for row in table.to_pylist()}
         if merge_id not in rows:
             raise CatalogError(catalog.table_uri("merges"), f"merge {merge_id} is not recorded")
@@ -156,8 +156,7 @@ def _append_details(catalog: Catalog, table: str, merge_id: str, rows: pa.Table)
 
 
 def _next_version(handle: DeltaTable, catalog: Catalog, merge: Row) -> int:
-    table = handle.to_pyarrow_table(
-        columns=["name", "version"], filesystem=catalog.filesystem("merges")
-    )
+    stored = table_dataset(handle, catalog.filesystem("merges"))
+    table = stored.to_table(columns=["name", "version"])
     versions = table.filter(pc.field("name") == merge["name"])["version"]
     return (pc.max(versions).as_py() or 0) + 1

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lego_ray.catalog.apart import Limits, run_apart
-from lego_ray.catalog.failures import LONGEST, is_broken_off, read_through, translate
+from lego_ray.catalog.damage import damaged_files
+from lego_ray.catalog.failures import (
+    DAMAGE_HINT,
+    LONGEST,
+    is_broken_off,
+    is_damaged,
+    read_through,
+    translate,
+)
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import QueryError
+from lego_ray.errors import CatalogError, QueryError
 
 if TYPE_CHECKING:
     import duckdb
@@ -75,6 +83,7 @@ def answer(catalog: Catalog, query: str) -> pa.Table:
         CatalogNotFound: If the catalog has no table yet.
         QueryError: If the query is not one such statement, DuckDB cannot answer it, or not in 4 GiB of
             memory, or the answer is larger than `LARGEST_ANSWER`.
+        CatalogError: If a file of a table is damaged.
     """
     import duckdb
 
@@ -102,11 +111,19 @@ def answer(catalog: Catalog, query: str) -> pa.Table:
                 of_table = isinstance(error, duckdb.InvalidInputException)
                 if of_table and is_broken_off(str(error)):
                     raise translate(catalog.uri, error) from error
+                if of_table and is_damaged(str(error)):
+                    _check_files(catalog, error)
                 raise QueryError(
                     "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
                 ) from error
 
     return read_through(catalog.uri, answered)
+
+
+def _check_files(catalog: Catalog, error: Exception) -> None:
+    """Raises what is damaged, if anything is; the words of the error may be the query's own."""
+    for table, file, problem in damaged_files(catalog):
+        raise CatalogError(f"{catalog.table_uri(table)}/{file}", problem, DAMAGE_HINT) from error
 
 
 def _fetch(found: duckdb.DuckDBPyRelation) -> pa.Table:

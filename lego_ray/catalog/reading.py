@@ -1,11 +1,18 @@
-"""The file system that a table's Parquet files are read through."""
+"""The file system that a table's Parquet files are read and written through."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from pyarrow import fs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+    from deltalake.fs import DeltaStorageHandler
 
 # Names an option goes by, without its `aws_` prefix.
 _KEY_ID = ("access_key_id",)
@@ -14,6 +21,46 @@ _TOKEN = ("session_token", "token")
 _REGION = ("region", "default_region")
 _ENDPOINT = ("endpoint_url", "endpoint")
 _ANONYMOUS = ("skip_signature",)
+_BUFFER_BYTES = 1 << 20
+_PIECE_BYTES = _BUFFER_BYTES // 4
+
+
+def filesystem_of(handle: DeltaTable) -> fs.FileSystem:
+    """Opens the file system of a table's directory, to read, by the options the table was opened with.
+
+    Args:
+        handle: The table.
+    """
+    # On disk and on S3 the library writes the directory as a URL.
+    uri = unquote(handle.table_uri.rstrip("/")).removeprefix("file://")
+    return native_filesystem(uri, handle._storage_options or {}) or fs.PyFileSystem(_own(handle))
+
+
+def put_file(handle: DeltaTable, name: str, content: pa.Buffer) -> None:
+    """Writes a file into a table's directory, which no commit names yet.
+
+    Through the Delta library's own store: Arrow's writer sends S3 requests without their length, which
+    Ceph refuses.
+
+    Args:
+        handle: The table.
+        name: The file's path in its directory.
+        content: Its bytes.
+
+    Raises:
+        OSError: If the store failed; it may have taken some of the file.
+    """
+    own = fs.PyFileSystem(_own(handle))
+    with own.open_output_stream(name, compression=None, buffer_size=_BUFFER_BYTES) as out:
+        # Arrow hands larger pieces on as they are, in a form that the library does not take.
+        for start in range(0, content.size, _PIECE_BYTES):
+            out.write(content[start : start + _PIECE_BYTES])
+
+
+def _own(handle: DeltaTable) -> DeltaStorageHandler:
+    from deltalake.fs import DeltaStorageHandler
+
+    return DeltaStorageHandler(handle.table_uri, handle._storage_options or {})
 
 
 def native_filesystem(uri: str, options: Mapping[str, str]) -> fs.FileSystem | None:

@@ -15,7 +15,8 @@ from pyarrow import fs
 
 from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
-from lego_ray.catalog.failures import read_through
+from lego_ray.catalog.dataset import table_dataset
+from lego_ray.catalog.failures import read_through, reopen
 from lego_ray.catalog.inside import check_files_inside, check_table
 from lego_ray.catalog.location import delta_options, table_uri
 from lego_ray.catalog.moments import check_files, past, travel
@@ -114,7 +115,12 @@ class Catalog:
             CatalogNotFound: If there is no such table yet.
             CatalogError: If a column is not in it, or what is stored is damaged or of no such table.
         """
-        dataset = self.dataset(table)
+        return reopen(lambda: self._read(table, columns, where))
+
+    def _read(
+        self, table: str, columns: Sequence[str] | None, where: pc.Expression | None
+    ) -> pa.Table:
+        dataset = self.dataset(table, where)
         unknown = set(columns or ()) - set(dataset.schema.names)
         if unknown:
             raise CatalogError(
@@ -143,26 +149,30 @@ class Catalog:
         uri = self.table_uri(table)
         return read_through(uri, lambda: DeltaTable.is_deltatable(uri, self._options))
 
-    def dataset(self, table: str) -> ds.Dataset:
+    def dataset(self, table: str, where: pc.Expression | None = None) -> ds.Dataset:
         """Opens a table's state as a pyarrow dataset, without reading its rows.
 
         Its columns are those of the present schema version; a table of an older one has nulls in the
         newer of them. Of `merge_sites` and `msus` it has the rows of merges that are in `merges` only:
         the rest are of runs that were cut short or are still publishing.
 
+        Args:
+            table: Name of the table.
+            where: Leaves out files none of whose rows can fit it; the others have all their rows.
+
         Raises:
             CatalogNotFound: If there is no such table yet.
         """
         table_spec(table)
         if table not in DETAIL_TABLES:
-            return self.whole(table)
+            return self.whole(table, where)
         # `merges` first: details of whatever it lists were committed before it.
         ids = pa.array([], pa.string())
         if self.exists("merges"):
             merges = self.whole("merges")
             found = read_through(self.table_uri("merges"), lambda: merges.to_table(["merge_id"]))
             ids = found.column("merge_id").combine_chunks()
-        return self._present.whole(table).filter(pc.field("merge_id").isin(ids))
+        return self._present.whole(table, where).filter(pc.field("merge_id").isin(ids))
 
     def tables(self) -> tuple[str, ...]:
         """Names the tables that exist."""
@@ -268,33 +278,34 @@ class Catalog:
             )
             return self.open(table)
 
-    def whole(self, table: str) -> ds.Dataset:
+    def whole(self, table: str, where: pc.Expression | None = None) -> ds.Dataset:
         """Opens a table as `dataset` does, with the rows that belong to no merge.
 
         Raises:
             CatalogNotFound: If there is no such table yet.
-            CatalogError: If a vacuum took files of the moment it is read as of away.
+            CatalogError: If a file is damaged, or files of the moment it is read as of are gone.
         """
-        handle = self.open(table)
-        uri, files = self.table_uri(table), self.filesystem(table)
+        uri = self.table_uri(table)
 
         def opened() -> ds.Dataset:
+            handle, files = self.open(table), self.filesystem(table)
             if self.at is not None:
                 check_files(uri, handle, files, self.at)
-            dataset = handle.to_pyarrow_dataset(filesystem=files)
-            check_types(table, dataset.schema)
-            stored = set(dataset.schema.names)
-            newer = [f for f in table_spec(table).schema if f.name not in stored]
-            if newer:
-                columns = pa.schema([*dataset.schema, *newer])
-                dataset = handle.to_pyarrow_dataset(filesystem=files, schema=columns)
-            return dataset
+            schema = pa.schema(handle.schema().to_arrow())
+            check_types(table, schema)
+            newer = [f for f in table_spec(table).schema if f.name not in set(schema.names)]
+            columns = pa.schema([*schema, *newer]) if newer else None
+            return table_dataset(handle, files, columns, where)
 
-        return read_through(uri, opened)
+        return reopen(lambda: read_through(uri, opened))
 
     @property
     def _present(self) -> Catalog:
         return replace(self, at=None)
+
+    def options(self) -> dict[str, str]:
+        """The Delta library's options for the store, with the credentials of this moment."""
+        return self._options
 
     @property
     def _options(self) -> dict[str, str]:

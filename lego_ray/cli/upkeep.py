@@ -50,7 +50,8 @@ def migrate(catalog: str, as_json: bool) -> None:
 def compact(catalog: str, as_json: bool) -> None:
     """Rewrite the small files of each table into large ones.
 
-    Changes no row, and may be run while others read and write. The former files stay until vacuum.
+    Changes no row, and may be run while others read, write and compact: each file is replaced once. The
+    former files stay until vacuum.
 
     \b
     Examples:
@@ -64,6 +65,12 @@ def compact(catalog: str, as_json: bool) -> None:
         return
     rows = [(each.table, each.files_before, each.files_after) for each in done]
     print_table(("table", "files before", "files after"), rows)
+    for each in done:
+        if each.by_others:
+            click.echo(
+                f"note      another process replaced {count(each.by_others, 'file')} of {each.table} "
+                "first; this one left them to it"
+            )
 
 
 @command()
@@ -81,7 +88,8 @@ def compact(catalog: str, as_json: bool) -> None:
 def vacuum(catalog: str, retention: str, dry_run: bool, force: bool, as_json: bool) -> None:
     """Remove files of the tables that were replaced some time ago.
 
-    Whoever opened a table within the retention reads on undisturbed, and --at reaches back as far.
+    Whoever opened a table within the retention reads on undisturbed, and --at reaches back as far. Files
+    that no commit names may be about to be committed; they are kept for a day, with --force too.
 
     \b
     Examples:

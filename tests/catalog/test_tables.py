@@ -143,7 +143,7 @@ def test_a_commit_whose_answer_got_lost_is_not_made_twice(
     from deltalake.exceptions import CommitFailedError
 
     error = {"conflict": CommitFailedError("lost"), "network": OSError("operation timed out")}
-    real = deltalake.write_deltalake
+    real = deltalake.DeltaTable.create_write_transaction
     calls = []
 
     def lossy(*args: object, **kwargs: object) -> None:
@@ -152,7 +152,7 @@ def test_a_commit_whose_answer_got_lost_is_not_made_twice(
         if len(calls) == 1:
             raise error[failure]
 
-    monkeypatch.setattr(deltalake, "write_deltalake", lossy)
+    monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", lossy)
     catalog.append("adapters", [adapter()])
     assert len(calls) == 1
     assert catalog.read("adapters").num_rows == 1
@@ -167,8 +167,8 @@ def test_conflicts_without_end_are_an_error(
     def losing(*args: object, **kwargs: object) -> None:
         raise CommitFailedError("overtaken")
 
-    monkeypatch.setattr(deltalake, "write_deltalake", losing)
-    monkeypatch.setattr(commit_module, "_wait", lambda attempt: None)
+    monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", losing)
+    monkeypatch.setattr(commit_module, "wait_after", lambda attempt: None)
     with pytest.raises(CatalogError, match="lost to other writers"):
         catalog.append("adapters", [adapter()])
 

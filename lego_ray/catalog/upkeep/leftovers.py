@@ -63,15 +63,17 @@ def find_leftovers(catalog: Catalog, older_than: timedelta) -> tuple[list[Leftov
         try:
             then = past.open(table)
             waiting = past.whole(table)
+            # What is in `merges` now, not then.
+            recorded = _recorded(catalog)
+            counts = _count(catalog, table, waiting, recorded)
         except CatalogNotFound:
             continue
         except CatalogError as error:
+            # A vacuum took files of that state away, before or while they were read.
             unseen.append(str(error))
             continue
-        # What is in `merges` now, not then.
-        recorded = _recorded(catalog)
         now = catalog.open(table)
-        for merge_id, rows in _count(catalog, table, waiting, recorded).items():
+        for merge_id, rows in counts.items():
             version = then.transaction_version(merge_id) or 0
             if (now.transaction_version(merge_id) or 0) == version:
                 found.append(Leftover(table, merge_id, rows, version))

@@ -6,20 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
+from lego_ray.catalog.commit import wait_after
 from lego_ray.catalog.failures import explain
 from lego_ray.catalog.tables import Catalog
-from lego_ray.catalog.upkeep.durations import KEPT, check_long_enough
+from lego_ray.catalog.upkeep.durations import KEPT, SHORTEST, check_long_enough
 from lego_ray.errors import CatalogError
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 # Names the Delta library and Spark give data files. No table here has folders.
 _DATA_FILE = re.compile(r"part-[^/]*\.parquet")
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +45,9 @@ def vacuum(
 ) -> Vacuumed:
     """Removes a table's files that have been out of use for longer than the retention.
 
-    Whoever opened the table within it goes on reading the state they opened, and a writer commits the
-    files it wrote within it. Time travel reaches back as far.
+    Whoever opened the table within it goes on reading the state they opened. Time travel reaches back as
+    far. A file that no commit names may be one that a writer is about to commit, so such a file is kept
+    for `durations.SHORTEST` at least, whatever the retention. Any number may do this at once.
 
     Args:
         catalog: Which catalog.
@@ -64,28 +63,61 @@ def vacuum(
         StorageError: If the store could not be reached or refused access.
     """
     check_long_enough("--retention", retention, force)
-    hours = -(-retention // timedelta(hours=1))
-    handle = catalog.open(table)
     uri = catalog.table_uri(table)
+    passes = _passes(-(-retention // timedelta(hours=1)))
+    names: list[str] = []
+    for hours, full in passes:
+        names += _vacuum(catalog, table, hours, full, dry_run=True)
+    names = list(dict.fromkeys(names))
+    _check_names(uri, names)
     with explain(uri):
-        names = _vacuum(handle, hours, dry_run=True)
-        _check_names(uri, names)
         sizes = _sizes(catalog, table, names)
-        if sizes and not dry_run:
-            _vacuum(handle, hours, dry_run=False)
+    if sizes and not dry_run:
+        for hours, full in passes:
+            _vacuum(catalog, table, hours, full, dry_run=False)
     return Vacuumed(table, len(sizes), sum(sizes))
 
 
-def _vacuum(handle: DeltaTable, hours: int, dry_run: bool) -> list[str]:
-    removed: list[str] = handle.vacuum(
-        hours,
-        dry_run=dry_run,
-        enforce_retention_duration=False,
+def _passes(hours: int) -> list[tuple[int, bool]]:
+    """The library's vacuums that make up one: the hours of each, and whether it is a full one."""
+    if hours > KEPT // timedelta(hours=1):
         # A checkpoint forgets after seven days that a file was replaced. A full vacuum would then go by
         # the file's own age, which is greater, so a longer retention can only go by the log.
-        full=hours <= KEPT // timedelta(hours=1),
-    )
-    return removed
+        return [(hours, False)]
+    shortest = SHORTEST // timedelta(hours=1)
+    if hours < shortest:
+        return [(hours, False), (shortest, True)]
+    return [(hours, True)]
+
+
+def _vacuum(catalog: Catalog, table: str, hours: int, full: bool, dry_run: bool) -> list[str]:
+    """One vacuum by the library, which notes in the log when it begins and when it ends.
+
+    The notes may lose too many races against other writers. What was removed by then is gone and in no
+    state of the table, so the same can be asked again.
+    """
+    from deltalake import CommitProperties
+    from deltalake.exceptions import CommitFailedError
+
+    uri = catalog.table_uri(table)
+    attempt = 0
+    while True:
+        attempt += 1
+        handle = catalog.open(table)
+        try:
+            with explain(uri):
+                removed: list[str] = handle.vacuum(
+                    hours,
+                    dry_run=dry_run,
+                    enforce_retention_duration=False,
+                    full=full,
+                    commit_properties=CommitProperties(max_commit_retries=100),
+                )
+                return removed
+        except CatalogError as error:
+            if not isinstance(error.__cause__, CommitFailedError) or attempt == _ATTEMPTS:
+                raise
+            wait_after(attempt)
 
 
 def _check_names(uri: str, names: Sequence[str]) -> None:

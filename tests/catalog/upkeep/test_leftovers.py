@@ -12,7 +12,9 @@ import pytest
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep import leftovers
+from lego_ray.catalog.upkeep.compact import compact
 from lego_ray.catalog.upkeep.leftovers import find_leftovers, remove_leftovers
+from lego_ray.catalog.upkeep.vacuum import vacuum
 from tests.catalog.sample import details, merge
 
 DAY = timedelta(days=1)
@@ -159,3 +161,21 @@ def test_what_cannot_be_looked_at_is_said(catalog: Catalog) -> None:
     found, unseen = find_leftovers(catalog, DAY)
     assert found == []
     assert [text.split(":")[0] for text in unseen] == [catalog.table_uri("msus")]
+
+
+def test_a_vacuum_that_takes_the_former_state_away_meanwhile_is_told_of(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = leftovers._recorded
+
+    def overtaken(catalog: Catalog) -> set[str]:
+        for table in ("merge_sites", "msus"):
+            compact(catalog, table)
+            vacuum(catalog, table, timedelta(0), force=True)
+        return real(catalog)
+
+    monkeypatch.setattr(leftovers, "_recorded", overtaken)
+    found, unseen = find_leftovers(catalog, INSTANT)
+    assert not found
+    assert len(unseen) == 2
+    assert rows_of(catalog, WHOLE) == ROWS

@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -20,6 +22,7 @@ from tests.catalog.sample import adapter, merge, msu
 from tests.catalog.stores import STORES, fresh_catalog
 
 N_FILES = 6
+N_AT_ONCE = 4
 NONE = timedelta(0)
 
 
@@ -137,3 +140,55 @@ def test_files_of_others_in_a_tables_directory_stop_it(on_disk: Catalog, name: s
         vacuum(on_disk, "adapters", NONE, force=True)
     assert other.exists()
     assert len(list(Path(on_disk.table_uri("adapters")).glob("*.parquet"))) == N_FILES + 1
+
+
+def test_a_file_that_a_writer_is_about_to_commit_is_kept_even_without_retention(
+    on_disk: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deltalake import DeltaTable
+
+    real = DeltaTable.create_write_transaction
+
+    def delayed(self: DeltaTable, *args: object, **kwargs: object) -> None:
+        vacuum(on_disk, "adapters", NONE, force=True)
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", delayed)
+    on_disk.append("adapters", [adapter(uri="/zoo/new")])
+    assert on_disk.read("adapters").num_rows == N_FILES + 1
+    assert compact(on_disk, "adapters").files_after == 1
+    assert on_disk.read("adapters").num_rows == N_FILES + 1
+
+
+def test_vacuums_at_once_remove_each_file_once_and_none_fails(on_disk: Catalog) -> None:
+    compact(on_disk, "adapters")
+    barrier = Barrier(N_AT_ONCE)
+
+    def race(_: int) -> int:
+        barrier.wait()
+        return vacuum(on_disk, "adapters", NONE, force=True).files
+
+    with ThreadPoolExecutor(N_AT_ONCE) as pool:
+        done = list(pool.map(race, range(N_AT_ONCE)))
+    assert set(done) <= set(range(N_FILES + 1))
+    assert max(done) > 0
+    assert len(list(Path(on_disk.table_uri("adapters")).glob("*.parquet"))) == 1
+    assert on_disk.read("adapters").num_rows == N_FILES
+
+
+def test_a_reading_that_a_vacuum_without_retention_overtakes_is_done_again(
+    on_disk: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Catalog.open
+    calls = []
+
+    def overtaken(self: Catalog, table: str) -> object:
+        handle = real(self, table)
+        calls.append(1)
+        if len(calls) == 1:
+            compact(on_disk, "adapters")
+            vacuum(on_disk, "adapters", NONE, force=True)
+        return handle
+
+    monkeypatch.setattr(Catalog, "open", overtaken)
+    assert on_disk.read("adapters").num_rows == N_FILES
