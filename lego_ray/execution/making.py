@@ -9,6 +9,7 @@ from typing import Any
 
 from lego_ray.catalog.opening import has_merge
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure
 from lego_ray.execution import journal
 from lego_ray.execution.entries import Planned
 from lego_ray.execution.merging import publish_solved, record_of_published
@@ -55,8 +56,12 @@ def make_planned(
     progress: Progress,
     started: float,
     stages: Stages,
+    tenure: Tenure | None = None,
 ) -> tuple[dict[str, dict[str, Any]], int]:
-    """Makes the merges that are not published yet; returns all records by name, and bytes read."""
+    """Makes the merges that are not published yet; returns all records by name, and bytes read.
+
+    With a `tenure` none is published or recorded once a later turn has begun.
+    """
     records: dict[str, dict[str, Any]] = {}
     merges: list[_Merge] = []
     bytes_read = 0
@@ -86,7 +91,7 @@ def make_planned(
         for merge in merges:
             note_planned(merge.planned.plan)
             held.enter_context(merge.checkpoints.held(catalog.uri if catalog else None))
-        for merge, record, read in _solve(merges, runner, memory_budget, catalog, started):
+        for merge, record, read in _solve(merges, runner, memory_budget, catalog, started, tenure):
             records[merge.planned.recipe.name] = record
             bytes_read += read
     return records, bytes_read
@@ -108,6 +113,7 @@ def _solve(
     memory_budget: int,
     catalog: Catalog | None,
     started: float,
+    tenure: Tenure | None,
 ) -> Iterator[tuple[_Merge, dict[str, Any], int]]:
     """Runs all merges side by side, in rounds; publishes each when it is done.
 
@@ -140,6 +146,7 @@ def _solve(
                 started=started,
                 bytes_read=solved.bytes_read,
                 stages=merge.stages,
+                tenure=tenure,
             )
             yield merge, record, bytes_read + solved.bytes_read
             bytes_read = 0

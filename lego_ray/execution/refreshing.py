@@ -23,6 +23,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import make_current
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure, last_tenure
 from lego_ray.catalog.upkeep.durations import parse_duration
 from lego_ray.errors import InvalidOption
 from lego_ray.execution import journal
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
 
 LEASE_FOLDER = f"{FOLDER}refresh/"
+# The lease's number is in the catalog under this and the library's place.
+TURN = "lego-ray.refresh"
 # Three beats may get lost before a holder is taken for dead.
 _SHORTEST = 4 * BEAT
 
@@ -113,15 +116,21 @@ def refresh(
         BadInput: If it has no output or no catalog, the output lies in a source, or a merge cannot be
             made as asked; nothing was written.
         StorageError: If a store cannot be read or written.
-        RunFailed: If the run did not finish.
+        RunFailed: If the run did not finish; or if this process was silent, as a computer that sleeps,
+            until another took over: then nothing of it becomes current.
     """
     started = time.perf_counter()
     library = _checked(read_library(fspath(recipe)), output, catalog)
     budget = parse_bytes(memory_budget)
-    lease = Lease(
-        open_store(library.output), LEASE_FOLDER, _owner(), stale_after=_long_enough(stale_after)
-    )
     opened = open_catalog(library.catalog)
+    turn, owner = f"{TURN}:{library.output}", _owner()
+    lease = Lease(
+        open_store(library.output),
+        LEASE_FOLDER,
+        owner,
+        stale_after=_long_enough(stale_after),
+        above=lambda: last_tenure(opened, turn),
+    )
     if holder := lease.holder():
         return _busy(library, opened, holder, started)
     with running(runner, address=address, workers=workers, gpus=gpus) as mine:
@@ -134,12 +143,16 @@ def refresh(
         with leased(lease) as holder:
             if holder is not None:
                 return _busy(library, opened, holder, started)
+            opened.check_writable()
+            probe_create_only(open_store(opened.uri))
+            # Before the look: whoever is taken over from must not bring what it found earlier.
+            tenure = Tenure(turn, lease.number, owner)
+            tenure.claim(opened, ("merges", "groups") if found.groupings else ("merges",))
             # Once more: another may have finished since, and be ahead of what was found.
             found = look(library, opened, budget, strict, find)
             if len(found.done) < len(found.planned):
                 mine.start()
-            opened.check_writable()
-            probe_create_only(open_store(opened.uri))
+            tenure.check_now(opened)
             new = record_adapters(opened, found.rows)
 
             def watched(plan: Plan, result: GroupResult | None) -> None:
@@ -156,11 +169,12 @@ def refresh(
                 progress=watched,
                 started=started,
                 stages=Stages(),
+                tenure=tenure,
             )
-            record_groupings(opened, found.groupings, records)
-            lease.check()
+            tenure.check_now(opened)
+            record_groupings(opened, found.groupings, records, tenure)
             for merge in records.values():
-                merge["version"] = make_current(opened, merge["merge_id"])
+                merge["version"] = make_current(opened, merge["merge_id"], tenure)
     read = found.bytes_read + finder.bytes_read + bytes_read
     found = replace(found, bytes_read=read)
     return _record("refreshed", library, opened, found, records, new, started)

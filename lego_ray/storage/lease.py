@@ -3,8 +3,8 @@
 It needs nothing of a store but create-only puts and the times the store itself gives its objects, so
 it works on S3 as on disk. No two computers' clocks are compared, and a store's own may be wrong as
 long as it does not jump. What a lease cannot do is stop a process that was taken for dead and only
-slept: that one learns of it after its next beats. So it saves work, and whoever holds it must still
-write nothing that a second one at the same work could spoil.
+slept: that one learns of it after its next beats. So it saves work, and what its holder writes must
+carry the lease's number where a second one's work could be spoiled; see `catalog.tenure`.
 
 <folder>lease-00000001.json     who holds it; of several, the highest number does
 <folder>beat-00000001-00000007  a sign of life, replaced by the next
@@ -17,7 +17,7 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -63,6 +63,8 @@ class Lease:
         beat: How often a holder gives a sign of life.
         stale_after: After how long a silence a holder counts as dead, as the store measures it. Much
             longer than `beat`, and than the clocks of one store's servers are apart.
+        above: Numbers up to this are not used again. Asked whenever one is chosen: whoever keeps the
+            numbers of former leases must learn of one that began and ended a moment ago.
     """
 
     def __init__(
@@ -73,16 +75,23 @@ class Lease:
         *,
         beat: timedelta = BEAT,
         stale_after: timedelta = STALE_AFTER,
+        above: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store = store
         self._folder = folder
         self._owner = owner
         self._beat = beat
         self._stale_after = stale_after
+        self._above = above
         self._number = 0
         self._done = threading.Event()
         self._lost = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def number(self) -> int:
+        """Its number once it was taken: higher than those of all leases there and than `above`."""
+        return self._number
 
     def holder(self) -> dict[str, str] | None:
         """Says who holds it and is alive, in that process's words; None if it can be had.
@@ -105,7 +114,7 @@ class Lease:
             seen = self._look()
             if seen.number and not self._is_silent(seen):
                 return self._owner_of(seen.number)
-            number = seen.number + 1
+            number = max(seen.number, self._above()) + 1
             try:
                 self._create(number)
             except AlreadyExists:
@@ -114,7 +123,7 @@ class Lease:
             # only if nothing else happened since; of two such, the later sees the other.
             now = dict(self._look().leases)
             mine = now.pop(number, None)
-            if mine is not None and now == dict(seen.leases):
+            if mine is not None and now == dict(seen.leases) and self._above() < number:
                 self._number = number
                 self._tidy(below=number)
                 self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
