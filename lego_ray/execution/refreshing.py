@@ -138,6 +138,7 @@ def refresh(
         find = _once(finder.find)
         found = look(library, opened, budget, strict, find)
         if found.is_current:
+            lease.sweep()
             found = replace(found, bytes_read=found.bytes_read + finder.bytes_read)
             return _record("unchanged", library, opened, found, _of_done(found, opened), 0, started)
         with leased(lease) as holder:

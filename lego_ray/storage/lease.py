@@ -31,6 +31,7 @@ STALE_AFTER = timedelta(minutes=5)
 
 _LEASE = re.compile(r"lease-(\d{8})\.json")
 _BEAT = re.compile(r"beat-(\d{8})-\d{8}")
+_LOOK = re.compile(r"look-[0-9a-f]{16}")
 # Each try but the first means that the folder changed in the instant it was looked at.
 _TRIES = 5
 
@@ -42,10 +43,13 @@ class _Seen:
     Attributes:
         leases: Lease objects by number.
         alive_at: The last sign of life of the highest, by the store's clock; None if it does not say.
+        others: What else a lease may have left: signs of life of one that is gone, and what a look at
+            the store's time is taken by.
     """
 
     leases: Mapping[int, ObjectInfo]
     alive_at: datetime | None
+    others: tuple[ObjectInfo, ...] = ()
 
     @property
     def number(self) -> int:
@@ -126,12 +130,23 @@ class Lease:
             if mine is not None and now == dict(seen.leases) and self._above() < number:
                 self._number = number
                 self._tidy(below=number)
+                self._forget_looks(mine.modified_at)
                 self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
                 self._thread.start()
                 return None
             self._store.delete(self._key(number))
         others = self._look()
         return self._owner_of(others.number) if others.number else {"owner": "unknown"}
+
+    def sweep(self) -> None:
+        """Removes what holders that are dead left, if there is any and nobody is at it.
+
+        For who finds that there is nothing to do; whoever takes the lease sweeps anyway.
+        """
+        seen = self._look()
+        if seen.leases or seen.others:
+            with leased(self):
+                pass
 
     def check(self) -> None:
         """Raises RunFailed if another has taken it over."""
@@ -177,6 +192,7 @@ class Lease:
     def _look(self) -> _Seen:
         leases: dict[int, ObjectInfo] = {}
         signs: dict[int, list[datetime | None]] = {}
+        others: list[ObjectInfo] = []
         for info in self._store.list(self._folder):
             name = info.key[len(self._folder) :]
             if match := _LEASE.fullmatch(name) or _BEAT.fullmatch(name):
@@ -184,9 +200,13 @@ class Lease:
                 signs.setdefault(number, []).append(info.modified_at)
                 if name.startswith("lease-"):
                     leases[number] = info
+                else:
+                    others.append(info)
+            elif _LOOK.fullmatch(name):
+                others.append(info)
         times = signs.get(max(leases, default=0), [])
         known = [time for time in times if time is not None]
-        return _Seen(leases, max(known) if known else None)
+        return _Seen(leases, max(known) if known else None, tuple(others))
 
     def _is_silent(self, seen: _Seen) -> bool:
         if seen.alive_at is None:
@@ -220,6 +240,16 @@ class Lease:
         for number, _, key in sorted(keys):
             if number < below:
                 self._store.delete(key)
+
+    def _forget_looks(self, now: datetime | None) -> None:
+        """Deletes what looks left that were killed; those at it now are gone within a request or two."""
+        if now is None:
+            return
+        for info in self._look().others:
+            name = info.key[len(self._folder) :]
+            old = info.modified_at is not None and now - info.modified_at > self._stale_after
+            if _LOOK.fullmatch(name) and old:
+                self._store.delete(info.key)
 
     def _key(self, number: int) -> str:
         return f"{self._folder}lease-{number:08d}.json"
