@@ -91,7 +91,7 @@ class Manifests:
             and manifest["name"] == merge["name"]
             and weights == merge["content_hash"]
             and sources == sorted(merge["adapter_ids"])
-            and merge["n_sites"] in (None, manifest["sites"])
+            and merge.get("n_sites") in (None, manifest["sites"])
         )
 
     def adapters(self, merge: Mapping[str, Any]) -> list[dict[str, Any]]:

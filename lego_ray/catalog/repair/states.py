@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from lego_ray.catalog.failures import read_through
+from lego_ray.catalog.rows import check_types, check_whole
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogError
 
@@ -55,10 +56,16 @@ class State:
 
         Returns:
             The rows; and of each a number that is lower the earlier its file was written.
+
+        Raises:
+            CatalogError: If a column is missing, of another type, or null where it may not be.
         """
         dataset = self.dataset
         columns = [*dataset.schema.names, _FILE]
+        table = self.uri.rpartition("/")[2]
+        check_types(table, dataset.schema)
         rows = read_through(self.uri, lambda: dataset.to_table(columns=columns, filter=where))
+        check_whole(table, rows)
         added = self.handle.get_add_actions()
         written = dict(
             zip(
