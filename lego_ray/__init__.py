@@ -1,7 +1,7 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
 `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify` and `publish` are the command
-line's verbs as calls; `lego_ray.catalog` has the catalog's, but for `check_catalog` and
+line's verbs as calls; `lego_ray.catalog` has the catalog's, except `check_catalog`, `repair_catalog` and
 `collect_garbage`, which look at outputs too. Importing this package loads neither torch nor Ray.
 """
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lego_ray.execution.delivery import publish
     from lego_ray.execution.garbage.collecting import collect_garbage
     from lego_ray.execution.refreshing import refresh
+    from lego_ray.execution.repairing import repair_catalog
     from lego_ray.execution.status import status
     from lego_ray.execution.updating.updating import update
 
@@ -30,6 +31,7 @@ __all__ = [
     "plan",
     "publish",
     "refresh",
+    "repair_catalog",
     "scan",
     "status",
     "update",
@@ -43,6 +45,7 @@ _ELSEWHERE = {
     "publish": "lego_ray.execution.delivery",
     "collect_garbage": "lego_ray.execution.garbage.collecting",
     "refresh": "lego_ray.execution.refreshing",
+    "repair_catalog": "lego_ray.execution.repairing",
     "status": "lego_ray.execution.status",
     "update": "lego_ray.execution.updating.updating",
 }

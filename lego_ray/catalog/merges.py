@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lego_ray.catalog.changes import Change, Renumbering, Rows
+from lego_ray.catalog.changes import Change, Renumbering, Rows, Transactions
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.dataset import table_dataset
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def append_merge(
     merge: Row,
     sites: pa.Table | Sequence[Row],
     msus: pa.Table | Sequence[Row],
+    tenure: Tenure | None = None,
 ) -> bool:
     """Records a merge, once: its row in `merges` is the commit point.
 
@@ -36,6 +38,7 @@ def append_merge(
         merge: The row of `merges`. Without a `version` it gets the next one of its name.
         sites: Rows of `merge_sites`.
         msus: Rows of `msus`; empty if the method keeps none.
+        tenure: The turn that it is recorded in, if there are turns; its number is part of the commit.
 
     Returns:
         Whether the merge was recorded by this call; False if it was there already.
@@ -43,6 +46,7 @@ def append_merge(
     Raises:
         CatalogError: If a row does not fit the columns or belongs to another merge; nothing was
             written.
+        RunFailed: If a later turn has begun; the merge is not recorded.
         StorageError: If the store could not be reached or refused access.
     """
     merge_id = merge.get("merge_id")
@@ -63,6 +67,8 @@ def append_merge(
 
     def change(handle: DeltaTable, again: bool) -> Change | None:
         nonlocal recorded
+        if tenure is not None:
+            tenure.check(catalog.table_uri("merges"), handle)
         if handle.transaction_version(str(merge_id)) is not None:
             # Asked again, the row is most likely of another who raced us; it may be ours, by a try
             # whose answer got lost. It is there once in either case.
@@ -74,24 +80,26 @@ def append_merge(
             data = conform("merges", [{**merge, "version": _next_version(handle, catalog, merge)}])
         name, version = data["name"][0].as_py(), data["version"][0].as_py()
         # The second name keeps two merges that race from getting one version.
-        return Rows(data, ((str(merge_id), 1), (f"name:{name}", version)))
+        return Rows(data, ((str(merge_id), 1), (f"name:{name}", version), *_carried(tenure)))
 
     commit(lambda: catalog.open_or_create("merges"), change, catalog.table_uri("merges"))
     return recorded
 
 
-def make_current(catalog: Catalog, merge_id: str) -> int:
+def make_current(catalog: Catalog, merge_id: str, tenure: Tenure | None = None) -> int:
     """Gives a recorded merge the highest version of its name, so that it is the current one again.
 
     Args:
         catalog: Where it is recorded.
         merge_id: The merge.
+        tenure: As for `append_merge`.
 
     Returns:
         The version it has now.
 
     Raises:
         CatalogError: If it is not recorded.
+        RunFailed: If a later turn has begun; no version is changed.
         StorageError: If the store could not be reached or refused access.
     """
     version = 0
@@ -99,6 +107,8 @@ def make_current(catalog: Catalog, merge_id: str) -> int:
     def change(handle: DeltaTable, again: bool) -> Change | None:
         nonlocal version
         del again  # a try whose answer got lost has made it the highest
+        if tenure is not None:
+            tenure.check(catalog.table_uri("merges"), handle)
         stored = table_dataset(handle, catalog.filesystem("merges"))
         table = stored.to_table(columns=["merge_id", "name", "version"])
         rows = {row["merge_id"]: row for row in table.to_pylist()}
@@ -109,10 +119,14 @@ def make_current(catalog: Catalog, merge_id: str) -> int:
         if version == last:
             return None
         version = last + 1
-        return Renumbering(merge_id, version, ((f"name:{name}", version),))
+        return Renumbering(merge_id, version, ((f"name:{name}", version), *_carried(tenure)))
 
     commit(lambda: catalog.open_or_create("merges"), change, catalog.table_uri("merges"))
     return version
+
+
+def _carried(tenure: Tenure | None) -> Transactions:
+    return () if tenure is None else tenure.transactions
 
 
 def is_recorded(catalog: Catalog, merge_id: str) -> bool:

@@ -1,8 +1,7 @@
-"""`lego-ray catalog migrate|compact|vacuum|gc|check`: a catalog kept in order."""
+"""`lego-ray catalog migrate|compact|vacuum|gc|check|repair`: a catalog kept in order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -172,9 +171,10 @@ def gc(as_json: bool, **given: Any) -> None:
 @click.option("--deep", is_flag=True, help="Read every output whole and compare hashes.")
 @options.as_json
 def check(catalog: str, deep: bool, as_json: bool) -> None:
-    """Check that each merge recorded is whole: its rows, and its output in the store.
+    """Check a catalog's rows, and that each merge recorded is whole in the store.
 
-    Ends with status 1 if one is not, with a line for each problem.
+    Finds rows that are doubled, wrong or lost, in every table. Ends with status 1 if there are any,
+    or an output is not as recorded, with a line for each problem.
 
     \b
     Examples:
@@ -189,18 +189,26 @@ def check(catalog: str, deep: bool, as_json: bool) -> None:
         print_json(record)
     if not as_json:
         for each in problems:
-            about = f"{each['name']} version {each['version']}"
-            click.echo(f"problem   {about}: {each['where']}: {each['problem']}")
+            click.echo(f"problem   {_about(each)}: {each['where']}: {each['problem']}")
+            if each["repair"]:
+                click.echo(f"          repair: {each['repair']}")
         if record["unpublished"]:
             click.echo(
                 f"note      details of {count(record['unpublished'], 'merge')} that have no row; "
                 "`lego-ray catalog gc` takes old ones away"
             )
     if problems:
+        mended = sum(each["repair"] is not None for each in problems)
+        repair = f"`lego-ray catalog repair --catalog {record['catalog']}`"
+        advice = (
+            f"{repair} shows how it puts {mended} of them right."
+            if mended
+            else "A merge whose output is damaged can be made again elsewhere."
+        )
         error = VerificationFailed(
             record["catalog"],
-            f"{count(len(problems), 'problem')} in {_merges(problems)} of {record['merges']}",
-            "See the problems listed; a merge whose output is damaged can be made again elsewhere.",
+            f"{count(len(problems), 'problem')} in a catalog of {count(record['merges'], 'merge')}",
+            advice,
         )
         raise Failed(record, error)
     if not as_json:
@@ -208,8 +216,58 @@ def check(catalog: str, deep: bool, as_json: bool) -> None:
         click.echo(f"ok: {count(record['merges'], 'merge')}{how}")
 
 
-def _merges(problems: Sequence[dict[str, Any]]) -> str:
-    return count(len({each["merge_id"] for each in problems}), "merge")
+def _about(problem: dict[str, Any]) -> str:
+    if problem["key"] is None:
+        return f"{problem['name']} version {problem['version']}"
+    if problem["name"] is None:
+        return str(problem["key"])
+    return f"{problem['name']} version {problem['version']}, {problem['key']}"
 
 
-COMMANDS = (migrate, compact, vacuum, gc, check)
+@command()
+@options.required_catalog
+@click.option("--apply", is_flag=True, help="Do it; without it nothing is changed.")
+@options.as_json
+def repair(catalog: str, apply: bool, as_json: bool) -> None:
+    """Show how doubled, wrong and lost rows are put right, and with --apply do it.
+
+    Each table is changed in one commit, and its former state stays in its history. Ends with status 1
+    if something is wrong that cannot be put right from here.
+
+    \b
+    Examples:
+      lego-ray catalog repair --catalog ./catalog
+      lego-ray catalog repair --catalog ./catalog --apply
+    """
+    import lego_ray
+
+    record = lego_ray.repair_catalog(catalog, apply=apply)
+    left = record["left"]
+    if as_json and not left:
+        print_json(record)
+    if not as_json:
+        for each in record["repairs"]:
+            click.echo(f"repair    {each['table']}: {each['key']}: {each['problem']}")
+            click.echo(f"          {each['repair']}")
+        for each in left:
+            click.echo(f"left      {each['table']}: {each['key']}: {each['problem']}")
+        print_table(
+            ("table", "rows removed", "rows added", "rows changed"),
+            [(t["table"], t["removed"], t["added"], t["changed"]) for t in record["tables"]],
+        )
+        if not record["repairs"]:
+            click.echo("nothing to repair")
+        elif apply:
+            click.echo(f"repaired {count(len(record['repairs']), 'problem')}")
+        else:
+            click.echo("nothing was changed, give --apply for that")
+    if left:
+        error = VerificationFailed(
+            record["catalog"],
+            f"{count(len(left), 'problem')} cannot be put right from the catalog and its outputs",
+            "Make those merges again to another output, or scan the adapters again.",
+        )
+        raise Failed(record, error)
+
+
+COMMANDS = (migrate, compact, vacuum, gc, check, repair)

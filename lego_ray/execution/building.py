@@ -13,6 +13,7 @@ from lego_ray.catalog.adapters import adapter_places, record_adapters
 from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import InvalidOption, RecipeError, RunFailed, SourceChanged
 from lego_ray.execution.arguments import Uri, parse_bytes
 from lego_ray.execution.entries import Planned, manifests_at_outputs, outputs_of, plan_entries
@@ -268,7 +269,10 @@ def _build_once(
 
 
 def record_groupings(
-    catalog: Catalog, groupings: Sequence[Grouping], records: Mapping[str, Mapping[str, Any]]
+    catalog: Catalog,
+    groupings: Sequence[Grouping],
+    records: Mapping[str, Mapping[str, Any]],
+    tenure: Tenure | None = None,
 ) -> None:
     """Writes down who was put with whom, and who stays alone, once all merges are there."""
     now = datetime.now(UTC)
@@ -276,7 +280,7 @@ def record_groupings(
         alone = tuple(member.adapter for member in each.alone)
         record_adapters(catalog, adapter_rows(Inventory(alone, each.inventory.refused), now))
         former = grouping_id(each, records, former=True)
-        record_groups(catalog, group_rows(each, records, now), former_id=former)
+        record_groups(catalog, group_rows(each, records, now), tenure, former_id=former)
 
 
 def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]:

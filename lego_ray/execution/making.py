@@ -9,6 +9,7 @@ from typing import Any
 
 from lego_ray.catalog.opening import has_merge
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import SourceChanged
 from lego_ray.execution import journal
 from lego_ray.execution.entries import Planned
@@ -64,6 +65,7 @@ def make_planned(
     started: float,
     stages: Stages,
     made: Records | None = None,
+    tenure: Tenure | None = None,
 ) -> tuple[Records, int]:
     """Makes the merges that are not published yet.
 
@@ -78,6 +80,8 @@ def make_planned(
         stages: Where its time went so far.
         made: Records of merges that the run published before it started over, by name: they are left as
             they are. Takes those that are published now.
+        tenure: The turn at a library, if there are turns: none is published or recorded once a later
+            turn has begun.
 
     Returns:
         All records by name, and bytes read.
@@ -120,7 +124,8 @@ def make_planned(
             note_planned(merge.planned.plan)
             held.enter_context(merge.checkpoints.held(catalog.uri if catalog else None))
         try:
-            for merge, record, read in _solve(merges, runner, memory_budget, catalog, started):
+            solved = _solve(merges, runner, memory_budget, catalog, started, tenure)
+            for merge, record, read in solved:
                 name = merge.planned.recipe.name
                 records[name] = made[name] = record
                 bytes_read += read
@@ -152,6 +157,7 @@ def _solve(
     memory_budget: int,
     catalog: Catalog | None,
     started: float,
+    tenure: Tenure | None,
 ) -> Iterator[tuple[_Merge, dict[str, Any], int]]:
     """Runs all merges side by side, in rounds; publishes each when it is done.
 
@@ -184,6 +190,7 @@ def _solve(
                 started=started,
                 bytes_read=solved.bytes_read,
                 stages=merge.stages,
+                tenure=tenure,
             )
             yield merge, record, bytes_read + solved.bytes_read
             bytes_read = 0

@@ -13,6 +13,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import SourceChanged
 from lego_ray.execution import journal
 from lego_ray.execution.identities import Sighting, sightings_of
@@ -209,6 +210,7 @@ def publish_solved(
     bytes_read: int,
     stages: Stages,
     more: Mapping[str, Any] = MappingProxyType({}),
+    tenure: Tenure | None = None,
 ) -> dict[str, Any]:
     """Writes a merged adapter and its rows, deletes what was kept on the way, and gives its record.
 
@@ -222,7 +224,13 @@ def publish_solved(
         bytes_read: Bytes it read.
         stages: Where its time went so far.
         more: What its manifest says besides; see `manifest_of`.
+        tenure: The turn at the library that it is made in, if there are turns.
+
+    Raises:
+        RunFailed: If a later turn has begun; the merge is not recorded.
     """
+    if catalog and tenure is not None:
+        tenure.check_now(catalog)
     with stages.timed("publish"):
         contents = contents_of(solved.plan, solved.results)
         adapters = tuple(replace(a, content=contents[a.uri]) for a in solved.plan.adapters)
@@ -235,7 +243,7 @@ def publish_solved(
         stages.moved("publish", sum(map(len, files.values())))
     if catalog:
         seconds = time.perf_counter() - started
-        _catalogue(catalog, solved, inventory, store.uri, files, seconds, stages)
+        _catalogue(catalog, solved, inventory, store.uri, files, seconds, stages, tenure)
     checkpoints.clear()
     record = _record(
         solved,
@@ -305,6 +313,7 @@ def _catalogue(
     files: dict[str, bytes],
     seconds: float,
     stages: Stages,
+    tenure: Tenure | None,
 ) -> None:
     plan, now = solved.plan, datetime.now(UTC)
     sites = site_rows(plan.digest, solved.sites)
@@ -320,7 +329,7 @@ def _catalogue(
         seconds=seconds,
         stages=stages.rows(),
     )
-    append_merge(catalog, row, sites, msus)
+    append_merge(catalog, row, sites, msus, tenure)
 
 
 def _record(

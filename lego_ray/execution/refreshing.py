@@ -23,6 +23,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import make_current
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure, last_tenure
 from lego_ray.catalog.upkeep.durations import parse_duration
 from lego_ray.errors import InvalidOption, SourceChanged
 from lego_ray.execution import journal
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
 
 LEASE_FOLDER = f"{FOLDER}refresh/"
+# The lease's number is in the catalog under this and the library's place.
+TURN = "lego-ray.refresh"
 # Three beats may get lost before a holder is taken for dead.
 _SHORTEST = 4 * BEAT
 
@@ -116,22 +119,35 @@ def refresh(
         BadInput: If it has no output or no catalog, the output lies in a source, or a merge cannot be
             made as asked; nothing was written.
         StorageError: If a store cannot be read or written.
-        RunFailed: If the run did not finish.
+        RunFailed: If the run did not finish; or if this process was silent, as a computer that sleeps,
+            until another took over: then nothing of it becomes current.
     """
     started = time.perf_counter()
     library = _checked(read_library(fspath(recipe)), output, catalog)
     budget = parse_bytes(memory_budget)
-    lease = Lease(
-        open_store(library.output), LEASE_FOLDER, _owner(), stale_after=_long_enough(stale_after)
-    )
     opened = open_catalog(library.catalog)
-    if holder := lease.holder():
+    turn, owner = f"{TURN}:{library.output}", _owner()
+    silence = _long_enough(stale_after)
+
+    def lease() -> Lease:
+        """A lease for one try: each takes it again, under a number of its own."""
+        return Lease(
+            open_store(library.output),
+            LEASE_FOLDER,
+            owner,
+            stale_after=silence,
+            above=lambda: last_tenure(opened, turn),
+        )
+
+    if holder := lease().holder():
         return _busy(library, opened, holder, started)
     told = progress or (lambda plan, result: None)
     with running(runner, address=address, workers=workers, gpus=gpus) as mine:
 
         def attempted(attempt: Attempt) -> dict[str, Any]:
-            return _refresh_once(attempt, library, opened, lease, mine, budget, told, started)
+            return _refresh_once(
+                attempt, library, opened, lease(), turn, owner, mine, budget, told, started
+            )
 
         return rescanning(attempted, strict=strict)
 
@@ -141,6 +157,8 @@ def _refresh_once(
     library: LibraryRecipe,
     opened: Catalog,
     lease: Lease,
+    turn: str,
+    owner: Mapping[str, str],
     runner: Runner,
     memory_budget: int,
     progress: Progress,
@@ -158,6 +176,7 @@ def _refresh_once(
         found = look(library, opened, memory_budget, attempt, find)
         looked = found.bytes_read
         if found.is_current:
+            lease.sweep()
             found = replace(found, bytes_read=looked + finder.bytes_read + attempt.bytes_read)
             if found.has_new_marks:  # or each refresh would read those files whole again
                 record_adapters(opened, found.rows)
@@ -167,13 +186,17 @@ def _refresh_once(
         with leased(lease) as holder:
             if holder is not None:
                 return _busy(library, opened, holder, started)
+            opened.check_writable()
+            probe_create_only(open_store(opened.uri))
+            # Before the look: whoever is taken over from must not bring what it found earlier.
+            tenure = Tenure(turn, lease.number, owner)
+            tenure.claim(opened, ("merges", "groups") if found.groupings else ("merges",))
             # Once more: another may have finished since, and be ahead of what was found.
             found = look(library, opened, memory_budget, attempt, find)
             looked = found.bytes_read
             if len(found.done) < len(found.planned):
                 runner.start()
-            opened.check_writable()
-            probe_create_only(open_store(opened.uri))
+            tenure.check_now(opened)
             new = record_adapters(opened, found.rows)
 
             def watched(plan: Plan, result: GroupResult | None) -> None:
@@ -189,11 +212,12 @@ def _refresh_once(
                 progress=watched,
                 started=started,
                 stages=Stages(),
+                tenure=tenure,
             )
-            record_groupings(opened, found.groupings, records)
-            lease.check()
+            tenure.check_now(opened)
+            record_groupings(opened, found.groupings, records, tenure)
             for merge in records.values():
-                merge["version"] = make_current(opened, merge["merge_id"])
+                merge["version"] = make_current(opened, merge["merge_id"], tenure)
     except SourceChanged:
         attempt.bytes_read += looked + finder.bytes_read
         raise

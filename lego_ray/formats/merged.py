@@ -105,12 +105,12 @@ def check_storable(largest: float, dtype: str, name: str) -> None:
     Raises:
         InvalidOption: If it would overflow.
     """
+    wider = "BF16 or F32" if dtype == "F16" else "F32"
     if not bool(torch.isfinite(torch.tensor(largest, dtype=torch.float64).to(DTYPES[dtype]))):
         raise InvalidOption(
             "--dtype",
             f"{dtype} cannot hold {name}, whose largest value is {largest:g}",
-            f"Run the same command with --dtype {'BF16 or F32' if dtype == 'F16' else 'F32'}; tasks that "
-            "are finished are not run again.",
+            f"Run the same command with --dtype {wider}; finished tasks are not run again.",
         )
 
 

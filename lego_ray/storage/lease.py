@@ -3,8 +3,8 @@
 It needs nothing of a store but create-only puts and the times the store itself gives its objects, so
 it works on S3 as on disk. No two computers' clocks are compared, and a store's own may be wrong as
 long as it does not jump. What a lease cannot do is stop a process that was taken for dead and only
-slept: that one learns of it after its next beats. So it saves work, and whoever holds it must still
-write nothing that a second one at the same work could spoil.
+slept: that one learns of it after its next beats. So it saves work, and what its holder writes must
+carry the lease's number where a second one's work could be spoiled; see `catalog.tenure`.
 
 <folder>lease-00000001.json     who holds it; of several, the highest number does
 <folder>beat-00000001-00000007  a sign of life, replaced by the next
@@ -17,7 +17,7 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -31,6 +31,7 @@ STALE_AFTER = timedelta(minutes=5)
 
 _LEASE = re.compile(r"lease-(\d{8})\.json")
 _BEAT = re.compile(r"beat-(\d{8})-\d{8}")
+_LOOK = re.compile(r"look-[0-9a-f]{16}")
 # Each try but the first means that the folder changed in the instant it was looked at.
 _TRIES = 5
 
@@ -42,10 +43,13 @@ class _Seen:
     Attributes:
         leases: Lease objects by number.
         alive_at: The last sign of life of the highest, by the store's clock; None if it does not say.
+        others: What else a lease may have left: signs of life of one that is gone, and what a look at
+            the store's time is taken by.
     """
 
     leases: Mapping[int, ObjectInfo]
     alive_at: datetime | None
+    others: tuple[ObjectInfo, ...] = ()
 
     @property
     def number(self) -> int:
@@ -63,6 +67,8 @@ class Lease:
         beat: How often a holder gives a sign of life.
         stale_after: After how long a silence a holder counts as dead, as the store measures it. Much
             longer than `beat`, and than the clocks of one store's servers are apart.
+        above: Numbers up to this are not used again. Asked whenever one is chosen: whoever keeps the
+            numbers of former leases must learn of one that began and ended a moment ago.
     """
 
     def __init__(
@@ -73,16 +79,23 @@ class Lease:
         *,
         beat: timedelta = BEAT,
         stale_after: timedelta = STALE_AFTER,
+        above: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store = store
         self._folder = folder
         self._owner = owner
         self._beat = beat
         self._stale_after = stale_after
+        self._above = above
         self._number = 0
         self._done = threading.Event()
         self._lost = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def number(self) -> int:
+        """Its number once it was taken: higher than those of all leases there and than `above`."""
+        return self._number
 
     def holder(self) -> dict[str, str] | None:
         """Says who holds it and is alive, in that process's words; None if it can be had.
@@ -105,7 +118,7 @@ class Lease:
             seen = self._look()
             if seen.number and not self._is_silent(seen):
                 return self._owner_of(seen.number)
-            number = seen.number + 1
+            number = max(seen.number, self._above()) + 1
             try:
                 self._create(number)
             except AlreadyExists:
@@ -114,15 +127,26 @@ class Lease:
             # only if nothing else happened since; of two such, the later sees the other.
             now = dict(self._look().leases)
             mine = now.pop(number, None)
-            if mine is not None and now == dict(seen.leases):
+            if mine is not None and now == dict(seen.leases) and self._above() < number:
                 self._number = number
                 self._tidy(below=number)
+                self._forget_looks(mine.modified_at)
                 self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
                 self._thread.start()
                 return None
             self._store.delete(self._key(number))
         others = self._look()
         return self._owner_of(others.number) if others.number else {"owner": "unknown"}
+
+    def sweep(self) -> None:
+        """Removes what holders that are dead left, if there is any and nobody is at it.
+
+        For who finds that there is nothing to do; whoever takes the lease sweeps anyway.
+        """
+        seen = self._look()
+        if seen.leases or seen.others:
+            with leased(self):
+                pass
 
     def check(self) -> None:
         """Raises RunFailed if another has taken it over."""
@@ -168,6 +192,7 @@ class Lease:
     def _look(self) -> _Seen:
         leases: dict[int, ObjectInfo] = {}
         signs: dict[int, list[datetime | None]] = {}
+        others: list[ObjectInfo] = []
         for info in self._store.list(self._folder):
             name = info.key[len(self._folder) :]
             if match := _LEASE.fullmatch(name) or _BEAT.fullmatch(name):
@@ -175,9 +200,13 @@ class Lease:
                 signs.setdefault(number, []).append(info.modified_at)
                 if name.startswith("lease-"):
                     leases[number] = info
+                else:
+                    others.append(info)
+            elif _LOOK.fullmatch(name):
+                others.append(info)
         times = signs.get(max(leases, default=0), [])
         known = [time for time in times if time is not None]
-        return _Seen(leases, max(known) if known else None)
+        return _Seen(leases, max(known) if known else None, tuple(others))
 
     def _is_silent(self, seen: _Seen) -> bool:
         if seen.alive_at is None:
@@ -211,6 +240,16 @@ class Lease:
         for number, _, key in sorted(keys):
             if number < below:
                 self._store.delete(key)
+
+    def _forget_looks(self, now: datetime | None) -> None:
+        """Deletes what looks left that were killed; those at it now are gone within a request or two."""
+        if now is None:
+            return
+        for info in self._look().others:
+            name = info.key[len(self._folder) :]
+            old = info.modified_at is not None and now - info.modified_at > self._stale_after
+            if _LOOK.fullmatch(name) and old:
+                self._store.delete(info.key)
 
     def _key(self, number: int) -> str:
         return f"{self._folder}lease-{number:08d}.json"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 
-from lego_ray.errors import AlreadyExists, UnsafeStore
+from lego_ray.errors import AlreadyExists, StorageError, UnsafeStore
 from lego_ray.storage.base import Store
+from lego_ray.storage.remains import PROBE, sweep
+
+# Where a run writes beside an output.
+_FOLDERS = (".lego-ray",)
 
 
 def probe_create_only(store: Store) -> None:
@@ -13,7 +18,8 @@ def probe_create_only(store: Store) -> None:
 
     Some S3 servers take `If-None-Match` and ignore it; on those, two writers of one commit both
     believe they won. Writes one object of a few bytes under a name no one else has, tries to
-    create it again, and deletes it. Call it once for each root opened for writing.
+    create it again, and deletes it, and what runs that were killed left of the kind. Call it once for
+    each root opened for writing.
 
     Args:
         store: Opened where outputs or tables will be written.
@@ -25,11 +31,12 @@ def probe_create_only(store: Store) -> None:
         ObjectNotFound: If there is no such bucket.
         StoreUnavailable: If the store cannot be reached.
     """
-    key = f".lego-ray-probe-{secrets.token_hex(16)}"
+    key = f"{PROBE}{secrets.token_hex(16)}"
     store.create(key, b"first")
     try:
         store.create(key, b"second")
     except AlreadyExists:
+        _sweep(store, key)
         return
     finally:
         store.delete(key)
@@ -39,3 +46,11 @@ def probe_create_only(store: Store) -> None:
         "each believe they had won and commits would be lost without an error",
         "Write to a store that honours If-None-Match on PUT: AWS S3, Ceph RGW, MinIO, or a disk.",
     )
+
+
+def _sweep(store: Store, mine: str) -> None:
+    """Removes old leftovers; how old they are is told by the time the store gives the probe."""
+    with contextlib.suppress(StorageError):
+        now = next((info.modified_at for info in store.list(mine)), None)
+        if now is not None:
+            sweep(store, _FOLDERS, now)

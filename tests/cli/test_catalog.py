@@ -222,3 +222,43 @@ def test_plan_and_merge_warn_of_licences(tmp_path: Path, ask: Ask) -> None:
         status, out, _ = ask(words[0], zoo, "--rank", 4, *words[1:])
         assert status == 0
         assert f"warning   licence cc-by-nd-4.0 of {zoo / 'a1'} lets nothing derived" in out
+
+
+def test_repair_shows_first_and_does_it_when_told(own: Path, ask: Ask) -> None:
+    from deltalake import DeltaTable, write_deltalake
+
+    words = ("catalog", "repair", "--catalog", own / "catalog")
+    status, out, _ = ask(*words)
+    assert (status, out.splitlines()[-1]) == (0, "nothing to repair")
+    for table in ("adapters", "msus"):
+        handle = DeltaTable(str(own / "catalog" / table))
+        write_deltalake(handle, handle.to_pyarrow_table(), mode="append")
+    status, out, err = ask("catalog", "check", "--catalog", own / "catalog")
+    assert status == 1
+    assert "it has 2 rows, all alike\n          repair: keep one of them" in out
+    assert f"`lego-ray catalog repair --catalog {own / 'catalog'}` shows how" in err
+    status, out, _ = ask(*words)
+    assert status == 0
+    assert out.splitlines()[-1] == "nothing was changed, give --apply for that"
+    status, out, _ = ask(*words, "--json")
+    seen = json.loads(out)
+    assert (seen["applied"], seen["ok"], seen["left"]) == (False, False, [])
+    assert {each["table"] for each in seen["tables"]} == {"adapters", "msus"}
+    status, out, _ = ask(*words, "--apply", "--json")
+    assert json.loads(out) == {**seen, "applied": True, "ok": True}
+    assert ask("catalog", "check", "--deep", "--catalog", own / "catalog")[0] == 0
+
+
+def test_repair_ends_with_one_if_something_is_left(own: Path, ask: Ask) -> None:
+    from deltalake import DeltaTable
+
+    handle = DeltaTable(str(own / "catalog" / "msus"))
+    handle.delete("rank_index = 0")
+    handle.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    words = ("catalog", "repair", "--apply", "--catalog", own / "catalog")
+    status, out, err = ask(*words)
+    assert status == 1
+    assert out.startswith("left      msus: merge_id ")
+    assert err.startswith("VerificationFailed: ")
+    status, out, _ = ask(*words, "--json")
+    assert (status, json.loads(out)["ok"]) == (1, False)

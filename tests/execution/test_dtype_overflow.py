@@ -32,7 +32,9 @@ def merge(zoo: tuple[Path, int], output: Path, **flags: object) -> dict[str, obj
 
 
 def test_it_is_found_at_the_first_task_it_shows_in(zoo: tuple[Path, int], tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="F16 cannot hold factor A of layers.2.q_proj") as caught:
+    with pytest.raises(
+        InvalidOption, match=r"F16 cannot hold factor A of layers\.2\.q_proj"
+    ) as caught:
         merge(zoo, tmp_path / "m", dtype="F16")
     assert "--dtype BF16 or F32" in caught.value.hint
     assert len(kept(tmp_path / "m")) == 3

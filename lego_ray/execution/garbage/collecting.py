@@ -22,7 +22,8 @@ from lego_ray.execution.garbage.finding import (
     places_of,
     references_of,
 )
-from lego_ray.storage.base import Store
+from lego_ray.execution.garbage.remains import Remains, find_remains, remove_remains
+from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import FileUri, HubUri, join, parse_uri
@@ -43,8 +44,9 @@ def collect_garbage(
 
     That is: published outputs that are neither recorded nor the source of a recorded merge; what
     publishing left when it was cut short; finished tasks of runs that were given up, and of merges
-    published since; and details in the catalog of merges that were never published. An output that is
-    recorded only in another catalog is not referred to by this one.
+    published since; details in the catalog of merges that were never published; and, below the root and
+    in the catalog, what processes that were killed left: probes, leases, files being written. An output
+    that is recorded only in another catalog is not referred to by this one.
 
     Only files lego-ray wrote are touched: those a manifest lists, as long as none of them was changed,
     and those of a run's folder. A directory with a file younger than `older_than` may be of a running
@@ -59,9 +61,10 @@ def collect_garbage(
 
     Returns:
         `catalog`, `root`, `deleted` (whether it was), `outputs` (a list of `{output, kind, name,
-        merge_id, files, bytes, modified_at}`), `kept` (a list of `{output, reason}`: no row refers to
-        it, and it stays), `details` (a list of `{table, merge_id, rows}`), `rows_deleted`, `unseen`
-        (sentences on what could not be looked at), `files` and `bytes` in all.
+        merge_id, files, bytes, modified_at}`; merge_id is None of what is of no merge), `kept` (a list
+        of `{output, reason}`: no row refers to it, and it stays), `details` (a list of `{table,
+        merge_id, rows}`), `rows_deleted`, `unseen` (sentences on what could not be looked at), `files`
+        and `bytes` in all.
 
     Raises:
         CatalogNotFound: If nothing was ever merged into this catalog: then all would be garbage.
@@ -75,12 +78,14 @@ def collect_garbage(
     references = references_of(opened)
     store = _writable(root)
     cutoff = datetime.now(UTC) - age
-    places = places_of(store.list())
+    listed = list(store.list())
+    places = places_of(listed)
     _check_there(store, places)
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
         looked = list(threads.map(lambda p: examine(store, p, references, cutoff), places))
     found = [each for each in looked if isinstance(each, Waste)]
     kept = [each for each in looked if isinstance(each, Kept)]
+    remains = _find_remains(store, listed, opened.uri, cutoff)
     details, unseen = find_leftovers(opened, age)
     rows_deleted = 0
     if delete:
@@ -93,20 +98,37 @@ def collect_garbage(
         gone = [_delete(store, waste, references, cutoff) for waste in found]
         kept += [each for each in gone if isinstance(each, Kept)]
         found = [each for each in gone if isinstance(each, Waste)]
+        remains = [(where, remove_remains(where, each)) for where, each in remains]
+        remains = [(where, each) for where, each in remains if each.infos]
+    outputs = [_told(store, waste) for waste in found]
+    outputs += [_told_of(where, each) for where, each in remains]
     return {
         "catalog": opened.uri,
         "root": store.uri,
         "deleted": delete,
-        "outputs": [_told(store, waste) for waste in found],
+        "outputs": outputs,
         "kept": [{"output": join(store.uri, k.place.folder), "reason": k.reason} for k in kept],
         "details": [
             {"table": each.table, "merge_id": each.merge_id, "rows": each.rows} for each in details
         ],
         "rows_deleted": rows_deleted,
         "unseen": unseen,
-        "files": sum(len(waste.names) for waste in found),
-        "bytes": sum(waste.n_bytes for waste in found),
+        "files": sum(each["files"] for each in outputs),
+        "bytes": sum(each["bytes"] for each in outputs),
     }
+
+
+def _find_remains(
+    store: Store, listed: Sequence[ObjectInfo], catalog: str, cutoff: datetime
+) -> list[tuple[Store, Remains]]:
+    """What was left below the root and in the catalog, each with the store it is in."""
+    tables = open_store(catalog)
+    found = [(store, each) for each in find_remains(store, listed, cutoff)]
+    seen = {join(store.uri, info.key) for _, each in found for info in each.infos}
+    for each in find_remains(tables, tables.list(), cutoff, catalog=True):
+        if not any(join(tables.uri, info.key) in seen for info in each.infos):
+            found.append((tables, each))
+    return found
 
 
 def _writable(root: str | PathLike[str]) -> Store:
@@ -144,5 +166,18 @@ def _told(store: Store, waste: Waste) -> dict[str, Any]:
         "merge_id": waste.merge_id,
         "files": len(waste.names),
         "bytes": waste.n_bytes,
+        "modified_at": newest.isoformat(timespec="seconds") if newest else None,
+    }
+
+
+def _told_of(store: Store, remains: Remains) -> dict[str, Any]:
+    newest = remains.newest
+    return {
+        "output": join(store.uri, remains.folder),
+        "kind": remains.kind,
+        "name": "",
+        "merge_id": None,
+        "files": len(remains.infos),
+        "bytes": sum(info.size for info in remains.infos),
         "modified_at": newest.isoformat(timespec="seconds") if newest else None,
     }

@@ -12,7 +12,7 @@ from typing import Any
 from lego_ray.catalog.ancestry import known_uris
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import MalformedAdapter, StorageError, StoreUnavailable
+from lego_ray.errors import CatalogNotFound, MalformedAdapter, StorageError, StoreUnavailable
 from lego_ray.execution.publishing.manifest import (
     LARGEST,
     MANIFEST_KEY,
@@ -127,6 +127,10 @@ def references_of(catalog: Catalog) -> References:
         CatalogNotFound: If nothing was ever merged into this catalog.
     """
     merges = list_merges(catalog).to_pylist()
+    if not merges:  # a refresh that failed leaves an empty table, and all would be garbage
+        raise CatalogNotFound(
+            catalog.table_uri("merges"), "it has no rows", "Check --catalog, or merge first."
+        )
     held = {adapter_id for merge in merges for adapter_id in merge["adapter_ids"]}
     uris = known_uris(catalog)
     return References(

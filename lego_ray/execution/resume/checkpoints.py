@@ -218,7 +218,9 @@ class Checkpoints:
         read = {at: plan.adapters[at] for at in result.tensor_hashes}
         sources = {at: (adapter.uri, adapter.version) for at, adapter in read.items()}
         data = encode_checkpoint(
-            Checkpoint(plan.digest, number, plan.n_sites, tuple(covers), result, now, sources, plan.work)
+            Checkpoint(
+                plan.digest, number, plan.n_sites, tuple(covers), result, now, sources, plan.work
+            )
         )
         # Named after its sites, because another run may have cut its tasks in another way.
         name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]

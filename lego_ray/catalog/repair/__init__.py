@@ -1,0 +1,1 @@
+"""Rows that are doubled, wrong or lost: found in every table, and put right."""

@@ -1,0 +1,135 @@
+"""The `adapters` table: doubled rows, refusals that were ended, adapters of merges that have no row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from lego_ray.catalog.repair.choosing_rows import doubled, last
+from lego_ray.catalog.repair.faults import (
+    Diagnosis,
+    Fault,
+    Outputs,
+    Replacement,
+    Row,
+    plural,
+    taken,
+)
+from lego_ray.catalog.repair.states import State, former_states
+from lego_ray.catalog.schema import TABLES
+from lego_ray.catalog.tables import Catalog
+
+TABLE = "adapters"
+# The name that every recording of adapters commits under.
+_TRANSACTION = "lego_ray.adapters"
+
+
+def diagnose_adapters(
+    catalog: Catalog, state: State | None, merges: Sequence[Row], outputs: Outputs
+) -> Diagnosis:
+    """Finds what is wrong with the adapters.
+
+    Args:
+        catalog: The catalog.
+        state: The table; None if there is none.
+        merges: Rows of `merges`, once each.
+        outputs: What the store says.
+    """
+    table, written = state.read() if state else (TABLES[TABLE].schema.empty_table(), [])
+    rows = table.to_pylist()
+    faults: list[Fault] = []
+    going: set[int] = set()
+    for same in doubled(rows, key_of):
+        found = plural(len(same.places), "row")
+        kept = last(same.places, lambda n: (rows[n]["scanned_at"], written[n]), rows)
+        if kept is None:
+            differ = f"it has {found} that differ and were scanned at one time"
+            faults.append(Fault(TABLE, _told(same.key), differ))
+            continue
+        going |= set(same.places) - {kept}
+        problem = f"it has {found}, all alike" if same.alike else f"it has {found} that differ"
+        moment = f"{rows[kept]['scanned_at']:%Y-%m-%dT%H:%M:%SZ}"
+        repair = "keep one of them" if same.alike else f"keep the last, scanned at {moment}"
+        faults.append(Fault(TABLE, _told(same.key), problem, repair))
+    usable: dict[str, Any] = {}
+    for n, row in enumerate(rows):
+        if row["status"] == "ok" and n not in going:
+            usable[row["uri"]] = max(usable.get(row["uri"], row["scanned_at"]), row["scanned_at"])
+            if not row["adapter_id"]:
+                faults.append(
+                    Fault(TABLE, f"uri {row['uri']}", "its status is ok and it has no adapter_id")
+                )
+    for n, row in enumerate(rows):
+        later = usable.get(row["uri"])
+        if row["status"] == "refused" and n not in going and later and later > row["scanned_at"]:
+            going.add(n)
+            faults.append(
+                Fault(
+                    TABLE,
+                    f"uri {row['uri']}",
+                    "a row says that it is refused, and a later one that it is usable",
+                    "remove the refusal",
+                )
+            )
+    back, lost = _lost(catalog, rows, merges, outputs)
+    faults += lost
+    if not going and not back.num_rows:
+        return Diagnosis(TABLE, faults)
+    staying = [n for n in range(len(rows)) if n not in going]
+    right = pa.concat_tables([taken(table, staying), back], promote_options="default")
+    schema = state.schema if state else TABLES[TABLE].schema
+    number = ((state and state.handle.transaction_version(_TRANSACTION)) or 0) + 1
+    change = Replacement(
+        lambda: iter([right.select(schema.names)]), schema, "", ((_TRANSACTION, number),)
+    )
+    return Diagnosis(TABLE, faults, len(going), back.num_rows, 0, change)
+
+
+def key_of(row: Row) -> tuple[str, str]:
+    """What no two rows have in common: content and place, or the place alone of what is turned down."""
+    return (row["adapter_id"] or "" if row["status"] == "ok" else "", row["uri"])
+
+
+def _told(key: tuple[str, str]) -> str:
+    adapter_id, uri = key
+    return f"adapter_id {adapter_id[:12]}, uri {uri}" if adapter_id else f"uri {uri}"
+
+
+def _lost(
+    catalog: Catalog, rows: Sequence[Row], merges: Sequence[Row], outputs: Outputs
+) -> tuple[pa.Table, list[Fault]]:
+    """Rows of adapters that merges are made of and that have none, from where they can be had."""
+    there = {row["adapter_id"] for row in rows}
+    missing = {i for merge in merges for i in merge["adapter_ids"]} - there
+    back = [TABLES[TABLE].schema.empty_table()]
+    whence: dict[str, str] = dict.fromkeys(missing, "")
+    for state in former_states(catalog, TABLE) if rows and missing else ():
+        former, _ = state.read()
+        places = {row["adapter_id"]: n for n, row in enumerate(former.to_pylist())}
+        mine = sorted(i for i in missing if not whence[i] and i in places)
+        back.append(taken(former, [places[i] for i in mine]))
+        whence |= dict.fromkeys(mine, "take them from the table's history")
+        if all(whence.values()):
+            break
+    for merge in merges:
+        wanted = {i for i in merge["adapter_ids"] if i in missing and not whence[i]}
+        said = (
+            [row for row in outputs.adapters(merge) if row["adapter_id"] in wanted]
+            if wanted
+            else []
+        )
+        back.append(pa.Table.from_pylist(said, schema=TABLES[TABLE].schema))
+        whence |= {
+            row["adapter_id"]: "write what the merge's manifest says of them" for row in said
+        }
+    faults = []
+    for merge in merges:
+        mine = list(dict.fromkeys(i for i in merge["adapter_ids"] if i in missing))
+        for repair in dict.fromkeys(whence[i] for i in mine):
+            these = [i for i in mine if whence[i] == repair]
+            problem = f"{len(these)} of its adapters have no row, {these[0][:12]} first"
+            key = f"merge_id {merge['merge_id'][:12]}"
+            faults.append(Fault(TABLE, key, problem, repair, merge["merge_id"]))
+    return pa.concat_tables(back, promote_options="default"), faults

@@ -1,0 +1,116 @@
+"""What can be wrong with rows, and the commit that puts a table right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from lego_ray.catalog.changes import Transactions
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        table: Name of the table.
+        key: Which row or rows, as `column value, column value`.
+        problem: What is wrong with them.
+        repair: What a repair does about it; empty if nothing can be done from here.
+        merge_id: The merge they belong to; empty if none.
+    """
+
+    table: str
+    key: str
+    problem: str
+    repair: str = ""
+    merge_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Rows that take the place of others, computed from one state of a table and fit for no other.
+
+    Attributes:
+        rows: The rows, in parts, so that one part at a time is in memory.
+        schema: Their columns: all that the table has.
+        predicate: Which rows they replace, in SQL; all if empty.
+        transactions: As for `changes.Rows`.
+    """
+
+    rows: Callable[[], Iterator[pa.Table]]
+    schema: pa.Schema
+    predicate: str
+    transactions: Transactions
+
+    def apply(self, handle: DeltaTable) -> None:
+        """Writes them, unless anything at all was committed since that state."""
+        from deltalake import CommitProperties, Transaction, write_deltalake
+
+        batches = (
+            batch
+            for part in self.rows()
+            for batch in part.cast(self.schema).combine_chunks().to_batches()
+        )
+        write_deltalake(
+            handle,
+            pa.RecordBatchReader.from_batches(self.schema, batches),
+            mode="overwrite",
+            predicate=self.predicate or None,
+            commit_properties=CommitProperties(
+                max_commit_retries=0,  # the library would move it behind commits it has not seen
+                app_transactions=[Transaction(*pair) for pair in self.transactions],
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One table, looked at.
+
+    Attributes:
+        table: Its name.
+        faults: What is wrong with it.
+        removed: Rows that the change takes away.
+        added: Rows that it brings back.
+        changed: Rows that it changes.
+        change: The commit that puts right what can be; None if there is nothing of the kind.
+        unpublished: Merges that it has details of and that have no row: of runs that were cut short, or
+            publish now.
+    """
+
+    table: str
+    faults: Sequence[Fault] = ()
+    removed: int = 0
+    added: int = 0
+    changed: int = 0
+    change: Replacement | None = None
+    unpublished: frozenset[str] = frozenset()
+
+
+class Outputs(Protocol):
+    """What the outputs in the store say, for rows that the tables alone cannot decide on."""
+
+    def agrees(self, merge: Row) -> bool | None:
+        """Whether the output that a row of `merges` names is that merge; None if it cannot be read."""
+
+    def adapters(self, merge: Row) -> list[dict[str, Any]]:
+        """Rows of `adapters` for what a merge's output says it was made of; none if not readable."""
+
+
+def plural(number: int, what: str) -> str:
+    """A number and what it counts."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
+    """The rows at some places, which may be none."""
+    return rows.take(pa.array(places, pa.int64()))

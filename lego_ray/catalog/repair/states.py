@@ -1,0 +1,118 @@
+"""The rows of a table in one state, with the order they were written in; and its former states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyarrow import fs
+
+from lego_ray.catalog.failures import read_through
+from lego_ray.catalog.rows import check_types, check_whole
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import CatalogError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_FILE = "__filename"
+# What takes no row away and puts none in place of another.
+_HARMLESS = ("CREATE TABLE", "ADD COLUMN", "SET TBLPROPERTIES", "VACUUM START", "VACUUM END")
+# Former states to look at for rows that are lost.
+_MOST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A table as of one version.
+
+    Attributes:
+        uri: The table's, for errors.
+        handle: The table in that state.
+        files: Where its data lies.
+    """
+
+    uri: str
+    handle: DeltaTable
+    files: fs.FileSystem | None
+
+    @property
+    def dataset(self) -> ds.Dataset:
+        """Its rows, unread."""
+        return self.handle.to_pyarrow_dataset(filesystem=self.files)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All its columns, those that users added too."""
+        return self.dataset.schema
+
+    def read(self, where: pc.Expression | None = None) -> tuple[pa.Table, list[int]]:
+        """Reads rows whole.
+
+        Returns:
+            The rows; and of each a number that is lower the earlier its file was written.
+
+        Raises:
+            CatalogError: If a column is missing, of another type, or null where it may not be.
+        """
+        dataset = self.dataset
+        columns = [*dataset.schema.names, _FILE]
+        table = self.uri.rpartition("/")[2]
+        check_types(table, dataset.schema)
+        rows = read_through(self.uri, lambda: dataset.to_table(columns=columns, filter=where))
+        check_whole(table, rows)
+        added = self.handle.get_add_actions()
+        written = dict(
+            zip(
+                added.column("path").to_pylist(),
+                added.column("modification_time").to_pylist(),
+                strict=True,
+            )
+        )
+        order = {time: n for n, time in enumerate(sorted(set(written.values())))}
+        names = rows.column(_FILE).to_pylist()
+        times = [order[written[name]] if name in written else 0 for name in names]
+        return rows.drop_columns([_FILE]), times
+
+    def of_merge(self, merge_id: str) -> tuple[pa.Table, list[int]]:
+        """Reads the rows of one merge."""
+        return self.read(pc.field("merge_id") == merge_id)
+
+
+def state_of(catalog: Catalog, table: str, handle: DeltaTable) -> State:
+    """A table in the state that a handle has."""
+    return State(catalog.table_uri(table), handle, catalog.filesystem(table))
+
+
+def former_states(catalog: Catalog, table: str) -> Iterator[State]:
+    """The states before each commit that took rows away or rewrote them, the last first.
+
+    Those whose files a vacuum took away are left out.
+    """
+    handle = catalog.open(table)
+    files = catalog.filesystem(table)
+    rewriting = [commit["version"] for commit in handle.history() if _rewrites(commit)]
+    for version in [v for v in rewriting if v > 0][:_MOST]:
+        former = catalog.open(table)
+        try:
+            read_through(catalog.table_uri(table), partial(former.load_as_version, version - 1))
+        except CatalogError:  # its log was cleaned up to there
+            continue
+        names = former.get_add_actions().column("path").to_pylist()
+        gone = files is not None and any(
+            info.type == fs.FileType.NotFound for info in files.get_file_info(list(names))
+        )
+        if not gone:
+            yield State(catalog.table_uri(table), former, files)
+
+
+def _rewrites(commit: dict[str, Any]) -> bool:
+    operation = commit.get("operation", "")
+    if operation == "WRITE":
+        return str(commit.get("operationParameters", {}).get("mode")) == "Overwrite"
+    return operation not in _HARMLESS
