@@ -25,6 +25,7 @@ from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.wrappers import by_plain_key
 
 METADATA = "lora_adapter_metadata"
 ALPHA = ".alpha"
@@ -42,17 +43,18 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
     where = headers.weights
-    names = [span.name for span in headers.spans]
+    spans = by_plain_key(headers.spans, where)
+    names = list(spans)
     check_layout(None, names, where)
     check_tensors(names, where)
     configs = _configs(headers.metadata, where)
     factors: list[tuple[FactorKey, TensorSpan]] = []
     alphas: dict[str, TensorSpan] = {}
     unknown: list[str] = []
-    for span in headers.spans:
-        if key := parse_factor(span.name):
+    for name, span in spans.items():
+        if key := parse_factor(name):
             factors.append((key, span))
-        elif span.name.endswith(ALPHA) and (site := site_of(span.name.removesuffix(ALPHA))):
+        elif name.endswith(ALPHA) and (site := site_of(name.removesuffix(ALPHA))):
             alphas[site] = span
         else:
             unknown.append(span.name)

@@ -16,6 +16,7 @@ from lego_ray.formats.factors import FactorKey, pair, refuse_unknown, site_facto
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
 from lego_ray.formats.refusals import check_tensors
+from lego_ray.formats.wrappers import by_plain_key
 
 ALPHA = ".alpha"
 
@@ -54,17 +55,18 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
     where = headers.weights
-    names = [span.name for span in headers.spans]
+    spans = by_plain_key(headers.spans, where)
+    names = list(spans)
     check_layout(None, names, where)
     check_tensors(names, where)
     factors: list[tuple[FactorKey, TensorSpan]] = []
     alphas: dict[str, TensorSpan] = {}
     unknown: list[str] = []
-    for span in headers.spans:
-        if found := _FACTOR.fullmatch(span.name):
+    for name, span in spans.items():
+        if found := _FACTOR.fullmatch(name):
             factors.append((FactorKey(found["site"], _HALVES[found["half"]]), span))
-        elif span.name.endswith(ALPHA):
-            alphas[span.name.removesuffix(ALPHA)] = span
+        elif name.endswith(ALPHA):
+            alphas[name.removesuffix(ALPHA)] = span
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, where)
