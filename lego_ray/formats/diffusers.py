@@ -21,6 +21,7 @@ from lego_ray.formats.factors import (
     site_factors,
 )
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.module_names import check_named_once
 from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import check_config, check_tensors
@@ -69,6 +70,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     if alphas:
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
         raise MalformedAdapter(where, problem, RESAVE)
+    check_named_once((site.site for site in sites), where)
     named = next((config.base_model for config in configs.values() if config.base_model), "")
     return headers.record(
         format="diffusers",

@@ -14,6 +14,7 @@ from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.base_model import FIELDS, base_model_in
 from lego_ray.formats.factors import FactorKey, pair, refuse_unknown, site_factors
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.module_names import check_named_once
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
 from lego_ray.formats.refusals import check_tensors
 from lego_ray.formats.wrappers import by_plain_key
@@ -80,6 +81,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     config: dict[str, object] = {
         name: headers.metadata[name] for name in CARRIED_FIELDS if headers.metadata.get(name)
     }
+    check_named_once((s.site for s in sites), where)
     config["spelling"] = _spelling((s.site for s in sites), where)
     return headers.record(
         format="kohya",

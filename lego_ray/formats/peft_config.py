@@ -10,7 +10,7 @@ from typing import TypeVar
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
-from lego_ray.formats.wrappers import IN_DOUBT, unwrapped
+from lego_ray.formats.wrappers import unwrapped, without_doubt
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -75,11 +75,9 @@ class PeftConfig:
 
 def _value(patterns: tuple[SitePattern, ...], site: str) -> float | None:
     """What patterns say of a site; they may be older than a wrapper in its path."""
-    parts = site.split(".")
     value = lookup(patterns, site)
-    if value is None and IN_DOUBT in parts:
-        value = lookup(patterns, ".".join(part for part in parts if part != IN_DOUBT))
-    return value
+    plain = without_doubt(site)
+    return lookup(patterns, plain) if value is None and plain != site else value
 
 
 def parse_config(data: bytes, where: str) -> PeftConfig:

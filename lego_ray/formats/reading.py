@@ -14,7 +14,7 @@ from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import check_tensors
 from lego_ray.formats.strict_json import parse_object
-from lego_ray.formats.wrappers import wrappers_in
+from lego_ray.formats.wrappers import check_in_doubt, wrappers_in
 
 _READERS: Mapping[str, Callable[[AdapterHeaders], AdapterRecord]] = {
     "kohya": kohya.read_adapter,
@@ -45,6 +45,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         record = peft.read_adapter(headers, full_weights)
     else:
         record = _READERS[layout.name](headers)
+    check_in_doubt((factors.site for factors in record.sites), headers.weights)
     note = wrappers_in(headers.spans)
     return replace(record, notes=(*record.notes, note)) if note else record
 

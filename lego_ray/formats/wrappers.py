@@ -94,6 +94,30 @@ def by_plain_key(spans: Iterable[TensorSpan], where: str) -> dict[str, TensorSpa
     return found
 
 
+def without_doubt(site: str) -> str:
+    """A path without the parts that may be a wrapper's."""
+    return ".".join(part for part in site.split(".") if part != IN_DOUBT)
+
+
+def check_in_doubt(sites: Iterable[str], where: str) -> None:
+    """Passes an adapter none of whose sites is another with `module` in its path.
+
+    Args:
+        sites: Its sites.
+        where: The weights file, for the error.
+
+    Raises:
+        MalformedAdapter: Otherwise, naming both.
+    """
+    names = set(sites)
+    for site in sorted(names):
+        plain = without_doubt(site) if IN_DOUBT in site else site
+        if plain != site and plain in names:
+            problem = f"{plain} and {site} name one module, unless `module` is a part of the model"
+            hint = "Delete the one that is out of date, or save the adapter again unwrapped."
+            raise MalformedAdapter(where, problem, hint)
+
+
 def wrappers_in(spans: Iterable[TensorSpan]) -> str:
     """A note on the wrappers' names that were left out of an adapter's keys; empty if there are none."""
     names = [span.name for span in spans if unwrapped(span.name) != span.name]
