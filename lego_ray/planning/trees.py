@@ -18,7 +18,7 @@ from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.wrapped import still_in_doubt
 
-_HINT = "Merge them separately, with --exclude for the others, or convert them to one of the two namings."
+_HINT = "Merge them separately, with --exclude for the others, or convert them to one naming."
 
 Shape = tuple[str, int, int]
 
@@ -186,7 +186,7 @@ def _split(site: str) -> tuple[tuple[str, ...], str]:
 
 
 def _are_one(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
-    """Whether two beginnings may be of one place: one is part of the other, or their parts are the same."""
+    """Whether two beginnings may be of one place: one within the other, or of the same parts."""
     if sorted(first) == sorted(second):
         return True
     short, long = sorted((first, second), key=len)
@@ -262,7 +262,7 @@ def _check_styles(
     styles: Sequence[tuple[str, re.Pattern[str]]],
     everywhere: bool,
 ) -> None:
-    """Refuses projections of the same blocks in two styles, fused and split, that no adapter has both of.
+    """Refuses projections of one block in two styles, such as fused and split, that no adapter mixes.
 
     Args:
         kinds: An adapter for each set of patterns.

@@ -68,11 +68,17 @@ def _wrappers(adapters: Sequence[Sequence[str]], asked: set[str], names: set[str
 
 
 def _places(site: str) -> Iterator[tuple[_Parent, str]]:
-    """Each part of a path with what stands before it, less numbers and other such parts."""
+    """Each part of a path with what stands before it, less numbers and other such parts.
+
+    What follows such a part is below it, and so not below the place itself.
+    """
     before: list[str] = []
+    inside = False
     for part in site.split("."):
-        yield tuple(before), part
-        if part != IN_DOUBT:
+        below = inside and part != IN_DOUBT
+        yield (*before, IN_DOUBT) if below else tuple(before), part
+        inside = part == IN_DOUBT
+        if not inside:
             before.append("#" if part.isdecimal() else part)
 
 
