@@ -16,7 +16,8 @@ from lego_ray.execution.publishing.cataloguing import adapter_rows
 from lego_ray.execution.publishing.publish import manifest_at
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
-from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.inventory import Inventory, agreed_format
+from lego_ray.planning.naming import agreed_names
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan, tally_sites
 from lego_ray.planning.recipe import Recipe
@@ -200,7 +201,8 @@ def _with_site_ranks(
 ) -> Recipe:
     if not site_ranks or recipe.rank is None:
         return recipe
-    sites = [tally.example.site for tally in tally_sites(inventory.adapters)]
+    adapters = agreed_names(inventory.adapters, agreed_format(inventory.adapters))
+    sites = [tally.example.site for tally in tally_sites(adapters)]
     own = by_site(sites, site_ranks, "sites", complete=complete)
     ranks = {site: own.get(site, recipe.rank) for site in sites}
     return replace(recipe, rank=max(ranks.values()), ranks=ranks)

@@ -19,6 +19,7 @@ from lego_ray.formats.identity import family
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.comparing import Comparison, plan_comparison
 from lego_ray.planning.inventory import Inventory, keep_full_weights_of
+from lego_ray.planning.naming import named_as
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import recipe_from
 from lego_ray.report.comparison import errors_of
@@ -168,6 +169,8 @@ def _plan_of(
         taken.append(chosen)
         # By URI: names may mean other adapters where the sources have moved.
         weights[chosen.uri] = source.get("weight", 1.0)
+    layout = manifest.get("format", merged.format)
+    taken = list(named_as(taken, (factors.site for factors in merged.sites), layout))
     inventory = keep_full_weights_of(Inventory.of(taken, ()), recipe.full_weights)
     return plan_comparison(
         recipe,

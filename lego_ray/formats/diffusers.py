@@ -21,10 +21,12 @@ from lego_ray.formats.factors import (
     site_factors,
 )
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.module_names import check_named_once
 from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.wrappers import by_plain_key
 
 METADATA = "lora_adapter_metadata"
 ALPHA = ".alpha"
@@ -42,17 +44,18 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
     where = headers.weights
-    names = [span.name for span in headers.spans]
+    spans = by_plain_key(headers.spans, where)
+    names = list(spans)
     check_layout(None, names, where)
     check_tensors(names, where)
     configs = _configs(headers.metadata, where)
     factors: list[tuple[FactorKey, TensorSpan]] = []
     alphas: dict[str, TensorSpan] = {}
     unknown: list[str] = []
-    for span in headers.spans:
-        if key := parse_factor(span.name):
+    for name, span in spans.items():
+        if key := parse_factor(name):
             factors.append((key, span))
-        elif span.name.endswith(ALPHA) and (site := site_of(span.name.removesuffix(ALPHA))):
+        elif name.endswith(ALPHA) and (site := site_of(name.removesuffix(ALPHA))):
             alphas[site] = span
         else:
             unknown.append(span.name)
@@ -67,6 +70,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     if alphas:
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
         raise MalformedAdapter(where, problem, RESAVE)
+    check_named_once((site.site for site in sites), where)
     named = next((config.base_model for config in configs.values() if config.base_model), "")
     return headers.record(
         format="diffusers",

@@ -14,8 +14,10 @@ from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.base_model import FIELDS, base_model_in
 from lego_ray.formats.factors import FactorKey, pair, refuse_unknown, site_factors
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.module_names import check_named_once
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
 from lego_ray.formats.refusals import check_tensors
+from lego_ray.formats.wrappers import by_plain_key
 
 ALPHA = ".alpha"
 
@@ -54,17 +56,18 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
     where = headers.weights
-    names = [span.name for span in headers.spans]
+    spans = by_plain_key(headers.spans, where)
+    names = list(spans)
     check_layout(None, names, where)
     check_tensors(names, where)
     factors: list[tuple[FactorKey, TensorSpan]] = []
     alphas: dict[str, TensorSpan] = {}
     unknown: list[str] = []
-    for span in headers.spans:
-        if found := _FACTOR.fullmatch(span.name):
+    for name, span in spans.items():
+        if found := _FACTOR.fullmatch(name):
             factors.append((FactorKey(found["site"], _HALVES[found["half"]]), span))
-        elif span.name.endswith(ALPHA):
-            alphas[span.name.removesuffix(ALPHA)] = span
+        elif name.endswith(ALPHA):
+            alphas[name.removesuffix(ALPHA)] = span
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, where)
@@ -78,6 +81,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     config: dict[str, object] = {
         name: headers.metadata[name] for name in CARRIED_FIELDS if headers.metadata.get(name)
     }
+    check_named_once((s.site for s in sites), where)
     config["spelling"] = _spelling((s.site for s in sites), where)
     return headers.record(
         format="kohya",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.diffusers_keys import COMPONENTS
+from lego_ray.formats.wrappers import unwrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ WRITTEN_AS: Mapping[str, str] = {
 
 def recognise(keys: Iterable[str]) -> Layout | None:
     """The layout these tensor keys are in, or None."""
-    keys = list(keys)
+    keys = [unwrapped(key) for key in keys]
     return next((layout for layout in LAYOUTS if any(map(layout.key.match, keys))), None)
 
 
@@ -80,7 +81,7 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
         UnsupportedAdapter: If the layout is another one; named, with what to do.
         MalformedAdapter: If it is no layout known, or lacks a part of it.
     """
-    keys = list(keys)
+    keys = [unwrapped(key) for key in keys]
     found = recognise(keys)
     if config is None:
         return _without_config(found, keys, where)

@@ -17,6 +17,7 @@ from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
 from lego_ray.formats.refusals import REFUSED_FIELDS, check_tensors
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.wrappers import by_plain_key
 
 WEIGHTS_NAME = "adapters.safetensors"
 
@@ -46,16 +47,17 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     check_layout(fields, (), place)
     check_config(fields, place)
     scale = _scale(fields, place)
-    names = [span.name for span in headers.spans]
+    spans = by_plain_key(headers.spans, where)
+    names = list(spans)
     check_layout(fields, names, where)
     check_tensors(names, where)
     factors: list[tuple[FactorKey, TensorSpan]] = []
     unknown: list[str] = []
-    for span in headers.spans:
-        if found := _FACTOR.fullmatch(span.name):
+    for name, span in spans.items():
+        if found := _FACTOR.fullmatch(name):
             is_embedding = found["site"].rpartition(".")[2] in _EMBEDDINGS
             factors.append((FactorKey(found["site"], found["half"].upper(), is_embedding), span))
-        elif _MAGNITUDE.fullmatch(span.name):
+        elif _MAGNITUDE.fullmatch(name):
             refusal = REFUSED_FIELDS["use_dora"]
             raise UnsupportedAdapter(where, f"{span.name}: {refusal.why}", refusal.hint)
         else:

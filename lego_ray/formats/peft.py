@@ -22,6 +22,7 @@ from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.wrappers import by_plain_key
 
 FullWeights = Literal["refuse", "drop", "keep"]
 
@@ -45,8 +46,8 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     root = headers.uri.rstrip("/")
     files = _Files(root, f"{root}/{CONFIG_NAME}", headers.weights)
     fields = parse_object(headers.config or b"", files.config)
-    spans = headers.spans
-    names = [span.name for span in spans]
+    spans = by_plain_key(headers.spans, files.weights)
+    names = list(spans)
     check_layout(fields, (), files.config)
     check_config(fields, files.config)
     settings = config_from(fields, files.config)
@@ -57,12 +58,12 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     whole: list[TensorSpan] = []
     notes: list[str] = []
     unknown: list[str] = []
-    for span in spans:
-        if key := parse_factor(span.name):
+    for name, span in spans.items():
+        if key := parse_factor(name):
             factors.append((key, span))
-        elif is_full_weight(span.name, settings):
+        elif is_full_weight(name, settings):
             whole.append(span)
-        elif is_training_only(span.name):
+        elif is_training_only(name):
             notes.append(f"{span.name} is of use in training only and was left out")
         else:
             unknown.append(span.name)

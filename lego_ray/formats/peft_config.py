@@ -10,6 +10,7 @@ from typing import TypeVar
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.wrappers import unwrapped, without_doubt
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -53,12 +54,12 @@ class PeftConfig:
 
     def rank_of(self, site: str) -> int:
         """The rank configured for a site."""
-        value = lookup(self.rank_pattern, site)
+        value = _value(self.rank_pattern, site)
         return self.r if value is None else int(value)
 
     def alpha_of(self, site: str) -> float:
         """The alpha configured for a site."""
-        value = lookup(self.alpha_pattern, site)
+        value = _value(self.alpha_pattern, site)
         return self.lora_alpha if value is None else value
 
     def check_affordable(self, sites: Collection[str], where: str) -> None:
@@ -70,6 +71,13 @@ class PeftConfig:
         """`s` in `dW = s B A`: alpha / r, or alpha / sqrt(r) for rsLoRA."""
         rank = self.rank_of(site)
         return self.alpha_of(site) / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def _value(patterns: tuple[SitePattern, ...], site: str) -> float | None:
+    """What patterns say of a site; they may be older than a wrapper in its path."""
+    value = lookup(patterns, site)
+    plain = without_doubt(site)
+    return lookup(patterns, plain) if value is None and plain != site else value
 
 
 def parse_config(data: bytes, where: str) -> PeftConfig:
@@ -103,7 +111,7 @@ def config_from(fields: Mapping[str, object], where: str) -> PeftConfig:
         task_type=_optional(fields, "task_type", str, where),
         fan_in_fan_out=bool(_optional(fields, "fan_in_fan_out", bool, where)),
         bias=bias,
-        modules_to_save=_names(fields, "modules_to_save", where),
+        modules_to_save=tuple(map(unwrapped, _names(fields, "modules_to_save", where))),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lego_ray.formats.factors import FactorKey
 from lego_ray.formats.peft_config import PeftConfig
+from lego_ray.formats.wrappers import unwrapped
 
 PREFIX = "base_model.model."
 
@@ -71,4 +72,4 @@ def is_full_weight(key: str, config: PeftConfig) -> bool:
 
 def full_weight_key(key: str) -> str:
     """The key PEFT saves a full weight under today, without the wrapper and adapter names of dumps."""
-    return _WRAPPED.sub(".", key)
+    return _WRAPPED.sub(".", unwrapped(key))

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
+from lego_ray.formats.wrappers import unwrapped_pattern
 
 # The paths a backtracking matcher may have to try, at most. An open repeat counts as 64 of them (a
 # site name has about that many characters), `?` as 2, a group of m alternatives as m.
@@ -69,7 +70,8 @@ def compile_patterns(
         problem = f"{field} has {len(entries)} entries, the limit is {MAX_PATTERNS}"
         raise UnsupportedAdapter(where, problem, _SIMPLIFY)
     out = []
-    for key, value in entries.items():
+    for written, value in entries.items():
+        key = unwrapped_pattern(written)
         costs = _costs(key) if len(key) <= MAX_PATTERN_CHARS else None
         if costs is None:
             problem = f"{field} key {key[:80]!r} could take for ever to match"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats import diffusers, kohya, mlx, peft
@@ -13,6 +14,7 @@ from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import check_tensors
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.wrappers import check_in_doubt, wrappers_in
 
 _READERS: Mapping[str, Callable[[AdapterHeaders], AdapterRecord]] = {
     "kohya": kohya.read_adapter,
@@ -40,8 +42,12 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         where = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
         layout = check_layout(parse_object(headers.config, where), (), where)
     if layout.name == "peft":
-        return peft.read_adapter(headers, full_weights)
-    return _READERS[layout.name](headers)
+        record = peft.read_adapter(headers, full_weights)
+    else:
+        record = _READERS[layout.name](headers)
+    check_in_doubt((factors.site for factors in record.sites), headers.weights)
+    note = wrappers_in(headers.spans)
+    return replace(record, notes=(*record.notes, note)) if note else record
 
 
 def is_adapter(names: Iterable[str], where: str) -> bool:

@@ -14,6 +14,7 @@ from lego_ray.methods.likeness import Likeness
 from lego_ray.numerics.grouping import group
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.naming import agreed_names
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan, tally_sites
 from lego_ray.planning.recipe import Recipe
@@ -147,7 +148,8 @@ def grouping_of(plan: Plan, inventory: Inventory, cosines: Matrix, how: GroupOpt
     names = {number: f"{plan.recipe.name}-{at}" for at, number in enumerate(numbers, 1)}
     measured = {a.uri for a in plan.adapters}
     # As they came: the plan may have left weights that are not low-rank to one of them.
-    adapters = tuple(a for a in inventory.adapters if a.uri in measured)
+    # Under the names that the plan's sites have, so that groups and what is asked of sites agree.
+    adapters = agreed_names([a for a in inventory.adapters if a.uri in measured], plan.format)
     nearest = _nearest(cosines, found.labels, numbers)
     members = []
     for at, adapter in enumerate(adapters):

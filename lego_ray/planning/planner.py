@@ -19,9 +19,11 @@ from lego_ray.planning.inventory import (
     require_adapters,
 )
 from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_names
 from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
+from lego_ray.planning.trees import check_one_tree, names_in, warnings_of_trees
 from lego_ray.planning.weights import weights_of, without_zeros
 
 DEFAULT_MEMORY_BUDGET = 4 * 2**30
@@ -46,7 +48,8 @@ def make_plan(
 
     Raises:
         NoAdaptersFound: If no adapter is left to merge.
-        LayoutMismatch: If the adapters are in layouts that do not go into one.
+        LayoutMismatch: If the adapters are in layouts that do not go into one, or name the modules of
+            one model in ways that differ by more than spelling.
         BaseModelMismatch: If the adapters name different base models.
         SiteShapeMismatch: If adapters disagree on a site's shape.
         InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool,
@@ -59,6 +62,9 @@ def make_plan(
     adapters = inventory.adapters
     written_as = agreed_format(adapters)
     base_model = agreed_base_model(adapters, recipe.base_model)
+    adapters = agreed_names(adapters, written_as)
+    names = names_in(adapters)
+    check_one_tree(names, written_as)
     check_shapes(adapters)
     _check_layout(adapters)
     tallies = tally_sites(adapters)
@@ -81,7 +87,12 @@ def make_plan(
         refused=inventory.refused,
         groups=tuple(groups),
         memory_budget=memory_budget,
-        warnings=(*_warnings(adapters, unused), *licence_conflicts(adapters)),
+        warnings=(
+            *_warnings(adapters, unused),
+            *warnings_of_names(adapters),
+            *warnings_of_trees(names),
+            *licence_conflicts(adapters),
+        ),
         digest=_digest(recipe, adapters, weights, scales),
         former=_digest(recipe, adapters, weights, scales, {a.uri: a.version for a in adapters}),
         work=_digest(recipe, adapters, weights, scales, of_work=True),
@@ -199,6 +210,8 @@ def _digest(
     for option in ("rank_error", "rank_budget", "ranks", "updatable", "parent"):  # likewise
         if not asked[option]:
             del asked[option]
+    if any(has_other_names(adapter) for adapter in adapters):  # earlier releases gave other bits
+        asked["names"] = 1
     return digest_of(
         {
             "plan_version": PLAN_VERSION,

@@ -19,7 +19,9 @@ from lego_ray.execution.scanning import scan_sources
 from lego_ray.formats.identity import family
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import agreed_base_model, agreed_format, check_shapes, shape_of
+from lego_ray.planning.naming import named_as
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.trees import Names, check_one_tree, names_in
 from lego_ray.planning.weights import means, nearest_adapter, weight_of
 
 ADD, REMOVE = "--add", "--remove"
@@ -115,13 +117,26 @@ def check_new(
             )
 
 
+def with_names_of(
+    adapters: Sequence[AdapterRecord], state: State, layout: str
+) -> tuple[AdapterRecord, ...]:
+    """The adapters, with the names that the merge has for modules it knows.
+
+    Args:
+        adapters: To add or to remove.
+        state: The merge's sums.
+        layout: What it is written in.
+    """
+    return named_as(adapters, (site.plan.site for site in state.sites), layout)
+
+
 def check_fits(
     adapters: Sequence[AdapterRecord], manifest: Mapping[str, Any], state: State, recipe: Recipe
 ) -> None:
     """Checks that adapters to add go with those merged.
 
     Raises:
-        LayoutMismatch: If their layout is another.
+        LayoutMismatch: If their layout is another, or they name the model's modules in another way.
         BaseModelMismatch: If they name another base model.
         SiteShapeMismatch: If they disagree on a site's shape, or the base model's layers.
         UpdateImpossible: If one has no site of the merge.
@@ -142,6 +157,8 @@ def check_fits(
             f"it names the base model {base or '(none)'}, and the merge {manifest['base_model']}",
             "If they are one model under two names, merge anew with --base-model.",
         )
+    fitted = {s.plan.site: (s.plan.kind, s.plan.d_in, s.plan.d_out) for s in state.sites}
+    check_one_tree([Names("the merge", fitted), *names_in(adapters)], layout)
     check_shapes(adapters)
     shapes = {
         s.plan.site: (s.plan.kind, s.plan.d_in, s.plan.d_out, s.plan.a_tail) for s in state.sites

@@ -47,6 +47,7 @@ from lego_ray.execution.updating.changing import (
     named_sources,
     records_of,
     weights_for,
+    with_names_of,
 )
 from lego_ray.execution.updating.drift import REFIT_ABOVE, drift_of, is_large
 from lego_ray.execution.updating.merged_before import MergedBefore
@@ -136,10 +137,13 @@ class UpdateRun:
         going = named_sources(manifest["sources"], asked.remove, where)
         with self._stages.timed("scan"):
             inventory = self._scan(recipe.exclude, recipe.full_weights, state)
+        layout = manifest["format"]
+        inventory = replace(inventory, adapters=with_names_of(inventory.adapters, state, layout))
         check_new(inventory.adapters, manifest["sources"], where)
         check_fits(inventory.adapters, manifest, state, recipe)
         with self._stages.timed("scan"):
-            records, read = records_of(going, recipe)
+            found, read = records_of(going, recipe)
+            records = with_names_of(found, state, layout)
         self._bytes_read += read
         self._stages.moved("scan", self._bytes_read)
         store = open_store(asked.output)

@@ -1,0 +1,258 @@
+"""One name for each module of a merge, whatever its adapters call it. Pure.
+
+Names in one spelling stay as they are, so a zoo in one spelling is merged as it always was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lego_ray.errors import LayoutMismatch
+from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
+from lego_ray.planning.wrapped import without_wrappers
+
+# Begins the note of an adapter whose modules are called otherwise than in its file.
+RESPELLED = "module names are spelled otherwise in the merge:"
+
+_HINT = "Merge them separately (--exclude), or convert them to one spelling first."
+
+
+def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[AdapterRecord, ...]:
+    """The adapters, each module under one name.
+
+    The spelling is the one that most adapters have; of equals the one that most readers know. Where a
+    module is known only with its dots as underscores, all are written so.
+
+    Args:
+        adapters: In any order, which has no influence on the names.
+        layout: What the merge is written in.
+
+    Returns:
+        The adapters in the order given, those renamed with a note that says so.
+
+    Raises:
+        LayoutMismatch: If a name could mean either of two modules.
+    """
+    adapters = _renamed(adapters, without_wrappers(list(_counted(adapters))))
+    if layout == "peft":
+        return tuple(adapters)
+    return tuple(_renamed(adapters, _Spellings(_counted(adapters), layout).renames()))
+
+
+def named_as(
+    adapters: Sequence[AdapterRecord], known: Iterable[str], layout: str
+) -> tuple[AdapterRecord, ...]:
+    """The adapters, with the names that a merge has for modules it knows.
+
+    Args:
+        adapters: Any.
+        known: Names of the merge's sites.
+        layout: What the merge is written in.
+    """
+    known = set(known)
+    module: Callable[[str], object] = _plain if layout == "peft" else _module
+    called: dict[object, set[str]] = defaultdict(set)
+    for site in known:
+        called[module(site)].add(site)
+    out: list[AdapterRecord] = []
+    for adapter in adapters:
+        mine = Counter(module(factors.site) for factors in adapter.sites)
+        renames = {
+            factors.site: min(called[module(factors.site)])
+            for factors in adapter.sites
+            if factors.site not in known
+            and len(called.get(module(factors.site), ())) == 1
+            and mine[module(factors.site)] == 1
+        }
+        out += _renamed([adapter], renames)
+    return tuple(out)
+
+
+def has_other_names(adapter: AdapterRecord) -> bool:
+    """Whether modules of an adapter are called otherwise than in its file."""
+    return any(note.startswith((RESPELLED, UNWRAPPED)) for note in adapter.notes)
+
+
+def warnings_of_names(adapters: Iterable[AdapterRecord]) -> Iterable[str]:
+    """What to tell of names that were changed, one line for each kind of change."""
+    for mark in (RESPELLED, UNWRAPPED):
+        noted = [(a.uri, n) for a in adapters for n in a.notes if n.startswith(mark)]
+        if noted:
+            uri, note = noted[0]
+            more = f" (and in {len(noted) - 1} other adapters)" if len(noted) > 1 else ""
+            yield f"{uri}: {note}{more}"
+
+
+def _plain(site: str) -> str:
+    return without_doubt(unwrapped(site))
+
+
+def _module(site: str) -> tuple[str, str]:
+    return parse_name(_plain(site)).module
+
+
+def _counted(adapters: Iterable[AdapterRecord]) -> Counter[tuple[str, ...]]:
+    """Sites, and how many adapters have just these."""
+    return Counter(tuple(factors.site for factors in adapter.sites) for adapter in adapters)
+
+
+def _renamed(
+    adapters: Sequence[AdapterRecord], renames: Mapping[str, str]
+) -> Sequence[AdapterRecord]:
+    return [_rename(adapter, renames) for adapter in adapters] if renames else adapters
+
+
+def _rename(adapter: AdapterRecord, renames: Mapping[str, str]) -> AdapterRecord:
+    changed = [f.site for f in adapter.sites if renames.get(f.site, f.site) != f.site]
+    if not changed:
+        return adapter
+    sites = (replace(f, site=renames.get(f.site, f.site)) for f in adapter.sites)
+    count = f"{len(changed)} of its modules, such as" if len(changed) > 1 else "its module"
+    note = f"{RESPELLED} {count} {changed[0]}, which is {renames[changed[0]]} there"
+    notes = (*(n for n in adapter.notes if not n.startswith(RESPELLED)), note)
+    return replace(adapter, sites=tuple(sorted(sites, key=lambda f: f.site)), notes=notes)
+
+
+# What spellings of one module have in common.
+_Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Spellings:
+    """The names that adapters have for the modules of a pipeline.
+
+    Attributes:
+        kinds: Sites of adapters, and how many adapters have just these.
+        layout: What the merge is written in.
+    """
+
+    kinds: Mapping[tuple[str, ...], int]
+    layout: str
+
+    def renames(self) -> dict[str, str]:
+        """The new name of each site that gets one."""
+        count: Counter[str] = Counter()
+        for sites, adapters in self.kinds.items():
+            count.update(dict.fromkeys(sites, adapters))
+        names = _parsed(count, self.layout)
+        modules: dict[_Key, list[ModuleName]] = defaultdict(list)
+        for name in names.values():
+            modules[name.module].append(name)
+        several = {module for module, mine in modules.items() if len(mine) > 1}
+        apart = self._apart(names, several)
+        renames: dict[str, str] = {}
+        for component in sorted({module[0] for module in several}):
+            spelled: dict[_Key, list[ModuleName]] = defaultdict(list)
+            exact: set[_Key] = set()
+            for module, mine in modules.items():
+                for name in mine if module[0] == component else ():
+                    key = (component, name.path) if module in apart else module
+                    spelled[key].append(name)
+                    exact.update([key] if module in apart else [])
+            prefix = self._prefix(component, names, spelled, exact)
+            for same in spelled.values():
+                new = _spelled(same, prefix, count)
+                renames.update({name.site: new for name in same if name.site != new})
+        return renames
+
+    def _apart(self, names: Mapping[str, ModuleName], several: set[_Key]) -> set[_Key]:
+        """Modules whose flattened names are those of two, as an adapter shows that has both.
+
+        Raises:
+            LayoutMismatch: If another adapter's name could be either.
+        """
+        by_module: dict[_Key, list[str]] = defaultdict(list)
+        for site, name in names.items():
+            by_module[name.module].append(site)
+        both: dict[_Key, set[str]] = defaultdict(set)
+        for kind in self.kinds if several else ():
+            mine: dict[_Key, list[str]] = defaultdict(list)
+            for site in kind:
+                if names[site].module in several:
+                    mine[names[site].module].append(site)
+            for module, sites in mine.items():
+                both[module].update(sites if len(sites) > 1 else ())
+        apart = {module: sites for module, sites in both.items() if sites}
+        paths = {module: {names[site].path for site in sites} for module, sites in apart.items()}
+        for site in sorted(site for module in apart for site in by_module[module]):
+            name = names[site]
+            if name.is_flat or name.path not in paths[name.module]:
+                listed = " and ".join(sorted(apart[name.module])[:2])
+                problem = f"it could be either of {listed}, which another adapter has both"
+                raise LayoutMismatch(site, problem, _HINT)
+        return set(apart)
+
+    def _prefix(
+        self,
+        component: str,
+        names: Mapping[str, ModuleName],
+        spelled: Mapping[_Key, Sequence[ModuleName]],
+        exact: set[_Key],
+    ) -> str:
+        """What all names of a component begin with."""
+        votes: Counter[str] = Counter()
+        for kind, adapters in self.kinds.items():
+            mine = (names[site] for site in kind)
+            here = {name.prefix for name in mine if name.component == component}
+            votes.update(dict.fromkeys(here, adapters))
+        dotted = all(any(not name.is_flat for name in same) for same in spelled.values())
+        several = any(name.component in ("text 2", "t5") for name in names.values())
+        several |= any(name.prefix == "lora_transformer_" for name in names.values())
+        fitting = [p for p in votes if (not exact if p.endswith("_") else dotted)]
+        if not fitting:
+            first, second = sorted(name.site for key in exact for name in spelled[key])[:2]
+            flat = min(n.site for same in spelled.values() for n in same if n.is_flat)
+            problem = (
+                f"it is known only with underscores for dots, and written so, {first} and {second} "
+                "of another adapter would be one module"
+            )
+            raise LayoutMismatch(flat, problem, _HINT)
+        return min(fitting, key=lambda p: (-votes[p], _standing(p, several), p))
+
+
+def _parsed(sites: Iterable[str], layout: str) -> dict[str, ModuleName]:
+    """Names by site. A bare path is the denoiser's where it has a module that others prefix.
+
+    diffusers' own prefixes are the components of its pipelines.
+    """
+    names = {site: parse_name(site) for site in sites}
+    if layout == "diffusers":
+        return {site: replace(name, component=name.prefix) for site, name in names.items()}
+    bare = {name.module for name in names.values() if not name.prefix}
+    if bare and not any(name.module in bare for name in names.values() if name.prefix):
+        names = {s: n if n.prefix else replace(n, component="") for s, n in names.items()}
+    return names
+
+
+def _standing(prefix: str, several: bool) -> int:
+    """Place in the order of preference; `lora_te1_` is the name where there are more encoders."""
+    if several and prefix in ("lora_te_", "lora_te1_"):
+        prefix = "lora_te1_" if prefix == "lora_te_" else "lora_te_"
+    return STANDARD.index(prefix) if prefix in STANDARD else len(STANDARD)
+
+
+def _spelled(same: Sequence[ModuleName], prefix: str, count: Mapping[str, int]) -> str:
+    """The name of a module with a prefix: as most have it, or made from another's path."""
+    flat = prefix.endswith("_")
+
+    def order(name: ModuleName) -> tuple[bool, bool, int, int, str]:
+        return (
+            name.prefix != prefix,
+            name.is_flat != flat,
+            -count[name.site],
+            name.path.count(".") + name.path.count("__"),
+            name.site,
+        )
+
+    usable = [name for name in same if flat or not name.is_flat]
+    best = min(usable, key=order)
+    if best.prefix == prefix:
+        return best.site
+    path = flattened(best.path) if flat else best.path
+    if flat and best.component.startswith("text") and path.startswith("encoder_layers_"):
+        path = f"text_model_{path}"
+    return f"{prefix}{path}"
