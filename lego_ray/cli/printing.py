@@ -60,6 +60,25 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
             click.echo(f"warning   {merge['name']}: {warning}")
 
 
+def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
+    """Lists what lies with the adapters and is not merged: one line per training run and per note.
+
+    Args:
+        record: Has `passed_over` and `notes`.
+        runs: Whether to list the training runs too.
+    """
+    for run in record["passed_over"] if runs else ():
+        names = run["checkpoints"]
+        said = ", ".join(name.rstrip("/").rsplit("/", 1)[-1] for name in names[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(
+            f"passed over {count(len(names), 'checkpoint')} of {visible(run['adapter'])}, {run['why']}"
+            f"\n          {visible(said)}{more}; --checkpoints all takes them too"
+        )
+    for each in record["notes"]:
+        click.echo(f"note      {visible(each['adapter'])}\n          {visible(each['note'])}")
+
+
 def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
     """Lists the adapters left out, each with its reason."""
     for entry in refused:

@@ -67,7 +67,7 @@ def look(
         # Someone may have scanned the library itself, to merge from it.
         listed = adapter_places(catalog)
         sources = [uri for uri in listed if not any(is_inside(uri, place) for place in places)]
-    scan = scan_sources(sources, full_weights=library.full_weights)
+    scan = scan_sources(sources, full_weights=library.full_weights, checkpoints=library.checkpoints)
     check_strict(scan.inventory, strict)
     require_adapters(scan.inventory, sources)
     rows = adapter_rows(scan.inventory, datetime.now(UTC))

@@ -38,6 +38,7 @@ from lego_ray.execution.solving import (
 )
 from lego_ray.execution.stages import Stages
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import set_aside
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.report.figures import SiteFigures
@@ -58,6 +59,7 @@ def run_merge(
     memory_budget: int,
     strict: bool,
     progress: Progress,
+    trainer_checkpoints: str = "last",
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Merges the adapters under some sources; see `api.merge` for the promise.
@@ -71,6 +73,7 @@ def run_merge(
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         progress: Called with the plan when it is made (result None), and with each result.
+        trainer_checkpoints: `checkpoints` of `scan_sources`.
         more: What its manifest says besides; see `manifest_of`.
     """
     started = time.perf_counter()
@@ -79,7 +82,11 @@ def run_merge(
     stages = Stages()
     with stages.timed("scan"):
         scan = scan_sources(
-            sources, exclude=recipe.exclude, full_weights=recipe.full_weights, skip=[output]
+            sources,
+            exclude=recipe.exclude,
+            full_weights=recipe.full_weights,
+            checkpoints=trainer_checkpoints,
+            skip=[output],
         )
     stages.moved("scan", scan.bytes_read)
     check_strict(scan.inventory, strict)
@@ -95,7 +102,8 @@ def run_merge(
         if done and (catalog is None or has_merge(catalog, done["merge_id"])):
             checkpoints.clear()  # of a run that was cut short between publishing and this
             journal.note("already published", done["merge_id"], output=output)
-            return record_of_published(done, output, catalog, scan.bytes_read, started)
+            record = record_of_published(done, output, catalog, scan.bytes_read, started)
+            return {**record, **set_aside(plan.passed_over, plan.adapters)}
         checkpoints.check()
         if catalog:
             catalog.check_writable()
@@ -238,6 +246,7 @@ def _record(
         "catalog": catalog.uri if catalog else None,
         "adapters": [a.uri for a in plan.adapters],
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in plan.refused],
+        **set_aside(plan.passed_over, plan.adapters),
         "sites": plan.n_sites,
         "rank": plan.rank,
         "ranks": dict(plan.recipe.ranks) or None,
@@ -267,6 +276,12 @@ def record_of_published(
         "catalog": catalog.uri if catalog else None,
         "adapters": [s["uri"] for s in manifest["sources"]],
         "refused": [{"adapter": r["adapter"], "reason": r["reason"]} for r in manifest["refused"]],
+        "passed_over": [],
+        "notes": [
+            {"adapter": s["uri"], "note": note}
+            for s in manifest["sources"]
+            for note in s.get("notes", ())
+        ],
         "sites": manifest["sites"],
         "rank": manifest["recipe"]["rank"],
         "ranks": manifest["recipe"].get("ranks") or None,

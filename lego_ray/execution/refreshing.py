@@ -43,9 +43,11 @@ from lego_ray.execution.stages import Stages
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import set_aside
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.trainer_runs import checked_checkpoints
 from lego_ray.storage.lease import BEAT, STALE_AFTER, Lease, leased, told
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
@@ -65,6 +67,7 @@ def refresh(
     *,
     output: Uri | None = None,
     catalog: Uri | None = None,
+    checkpoints: str | None = None,
     runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
@@ -92,6 +95,7 @@ def refresh(
         recipe: The recipe file: a path or `s3://bucket/key`.
         output: Where the library is; in place of the file's `output`.
         catalog: Where it is recorded; in place of the file's `catalog`.
+        checkpoints: As for `merge`; in place of the file's `checkpoints`.
         runner: As for `build`, as are the others. Nothing is started if nothing is to be merged.
         address: Likewise.
         workers: Likewise.
@@ -105,7 +109,8 @@ def refresh(
     Returns:
         `status` (`refreshed`, `unchanged` or `busy`), `holder` (who is at it, if busy: `host`, `pid`,
         `job`, `since`), `output`, `catalog`, `adapters` (how many there are; None if busy), `new` (rows
-        of adapters written), `refused` (a list of `{adapter, reason}`), `merges` (what `build` returns
+        of adapters written), `refused` (a list of `{adapter, reason}`), `passed_over` and `notes` (as
+        `build` returns them), `merges` (what `build` returns
         of each, and its `version`), `groups` (likewise), `seconds`, `bytes_read`.
 
     Raises:
@@ -117,6 +122,8 @@ def refresh(
     """
     started = time.perf_counter()
     library = _checked(read_library(fspath(recipe)), output, catalog)
+    if checkpoints is not None:
+        library = replace(library, checkpoints=checked_checkpoints(checkpoints))
     budget = parse_bytes(memory_budget)
     lease = Lease(
         open_store(library.output), LEASE_FOLDER, _owner(), stale_after=_long_enough(stale_after)
@@ -247,6 +254,7 @@ def _record(
         "adapters": len(found.inventory.adapters),
         "new": new,
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused],
+        **set_aside(found.inventory.passed_over, found.inventory.adapters),
         "merges": [records[each.recipe.name] for each in found.planned],
         "groups": [group_record(each, records) for each in found.groupings],
         "seconds": round(time.perf_counter() - started, 3),
@@ -266,6 +274,8 @@ def _busy(
         "adapters": None,
         "new": 0,
         "refused": [],
+        "passed_over": [],
+        "notes": [],
         "merges": [],
         "groups": [],
         "seconds": round(time.perf_counter() - started, 3),

@@ -19,6 +19,7 @@ from lego_ray.planning.inventory import (
     require_adapters,
 )
 from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
@@ -71,6 +72,7 @@ def make_plan(
         complete=not any(r.status == "quarantined" for r in inventory.refused),
     )
     groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget, work)]
+    passed_over, doubts = inventory.about(adapters)
     return Plan(
         recipe=recipe,
         base_model=base_model,
@@ -81,8 +83,14 @@ def make_plan(
         refused=inventory.refused,
         groups=tuple(groups),
         memory_budget=memory_budget,
-        warnings=(*_warnings(adapters, unused), *licence_conflicts(adapters)),
+        warnings=(
+            *_warnings(adapters, unused),
+            *doubts,
+            *noise_warnings(adapters),
+            *licence_conflicts(adapters),
+        ),
         digest=_digest(recipe, adapters, weights, scales),
+        passed_over=tuple(passed_over),
     )
 
 

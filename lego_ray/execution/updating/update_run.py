@@ -50,7 +50,9 @@ from lego_ray.execution.updating.version import (
 )
 from lego_ray.execution.updating.version_plan import grouped, plan_of
 from lego_ray.planning.inventory import Inventory, require_adapters
-from lego_ray.planning.plan import Plan
+from lego_ray.planning.noise_halves import noise_warnings
+from lego_ray.planning.plan import Plan, set_aside
+from lego_ray.planning.trainer_runs import PassedOver
 from lego_ray.report.figures import SiteFigures
 from lego_ray.report.model_card import model_card
 from lego_ray.storage.open import open_store
@@ -67,6 +69,7 @@ class Asked:
         output: Where the new version goes, normalised.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
+        checkpoints: As for `scan_sources`.
     """
 
     add: tuple[str, ...]
@@ -74,6 +77,7 @@ class Asked:
     output: str
     memory_budget: int
     strict: bool
+    checkpoints: str = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ class UpdateRun:
         self._started = started
         self._bytes_read = 0
         self._stages = Stages()
+        self._passed_over: tuple[PassedOver, ...] = ()
+        self._warnings: list[str] = []
 
     def run(self) -> dict[str, Any]:
         """Makes the version and publishes it; see `updating.update` for the record and the errors."""
@@ -149,10 +155,19 @@ class UpdateRun:
         if not asked.add:
             return Inventory((), ())
         skip = [asked.output, self._before.store.uri]
-        scan = scan_sources(asked.add, exclude=exclude, full_weights=full_weights, skip=skip)
+        scan = scan_sources(
+            asked.add,
+            exclude=exclude,
+            full_weights=full_weights,
+            checkpoints=asked.checkpoints,
+            skip=skip,
+        )
         self._bytes_read += scan.bytes_read
         check_strict(scan.inventory, asked.strict)
         require_adapters(scan.inventory, asked.add)
+        self._passed_over = scan.inventory.passed_over
+        adapters = scan.inventory.adapters
+        self._warnings = [*scan.inventory.about(adapters)[1], *noise_warnings(adapters)]
         return scan.inventory
 
     def _check_writable(self) -> None:
@@ -267,7 +282,8 @@ class UpdateRun:
             "bytes_read": self._bytes_read + before.store.bytes_read,
             "resumed_sites": 0,
             "licenses": list(plan.licences),
-            "warnings": list(plan.warnings),
+            "warnings": [*self._warnings, *plan.warnings],
+            **set_aside((), plan.adapters),
             **self._told(made.version, removed, drift),
             "site_drift": site_drift,
         }
@@ -281,6 +297,7 @@ class UpdateRun:
             "version": self._before.version + 1,
             "added": [record.uri for record, change in coming if change.sign > 0],
             "removed": removed,
+            "passed_over": [each.as_json() for each in self._passed_over],
             "skipped_sites": version.skipped_sites(),
             "drift": drift,
             "refit_above": REFIT_ABOVE,

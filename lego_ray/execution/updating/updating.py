@@ -21,6 +21,7 @@ from lego_ray.execution.updating.merged_before import MergedBefore, find_merged
 from lego_ray.execution.updating.refit import refit_merge
 from lego_ray.execution.updating.update_run import Asked, UpdateRun
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.trainer_runs import checked_checkpoints
 
 
 def update(
@@ -29,6 +30,7 @@ def update(
     add: Uri | Sequence[Uri] = (),
     remove: str | Sequence[str] = (),
     refit: bool = False,
+    checkpoints: str = "last",
     output: Uri | None = None,
     catalog: Uri | None = None,
     runner: str | Runner = "ray",
@@ -58,6 +60,7 @@ def update(
             there, as it was merged.
         refit: Merge all of them anew with the same recipe instead, as `merge` would; the result is
             updatable where the recipe can be. Adapters are taken as they are now.
+        checkpoints: As for `merge`; of the adapters to add.
         output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.
         catalog: Where it is recorded. None for no catalog.
         runner: As for `merge`, and so are the others.
@@ -93,6 +96,7 @@ def update(
         output=output_place(before.next_place() if output is None else output),
         memory_budget=parse_bytes(memory_budget),
         strict=strict,
+        checkpoints=checked_checkpoints(checkpoints),
     )
     if not (asked.add or asked.remove or refit):
         return _nothing_to_do(before, opened, started)
@@ -108,6 +112,7 @@ def update(
                 runner=mine,
                 memory_budget=asked.memory_budget,
                 strict=strict,
+                checkpoints=asked.checkpoints,
                 progress=progress or (lambda plan, result: None),
             )
         return UpdateRun(before, asked, opened, mine, started).run()
