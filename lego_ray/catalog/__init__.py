@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from lego_ray.arguments import checked
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -24,6 +26,7 @@ Uri = str | PathLike[str]
 Moment = datetime | str | None
 
 
+@checked
 def sql(catalog: Uri, query: str, *, at: Moment = None) -> pa.Table:
     """Answers one SELECT over the catalog's tables with DuckDB; see `query.sql`.
 
@@ -36,6 +39,7 @@ def sql(catalog: Uri, query: str, *, at: Moment = None) -> pa.Table:
     return answer(_open(catalog, at), query)
 
 
+@checked
 def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:
     """Lists the merges, newest first; see `history.list_merges`.
 
@@ -47,6 +51,7 @@ def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:
     return listed(_open(catalog, at))
 
 
+@checked
 def show(catalog: Uri, merge: str, *, version: int | None = None, at: Moment = None) -> MergeDetail:
     """Finds one merge by name or merge_id; see `history.show`.
 
@@ -59,6 +64,7 @@ def show(catalog: Uri, merge: str, *, version: int | None = None, at: Moment = N
     return shown(_open(catalog, at), merge, version)
 
 
+@checked
 def lineage(
     catalog: Uri,
     merge: str,
@@ -86,6 +92,7 @@ def lineage(
     return rank_sources(opened, merge, site=site, rank=rank, version=version)
 
 
+@checked
 def parents(
     catalog: Uri, merge: str, *, version: int | None = None, at: Moment = None
 ) -> list[dict[str, Any]]:
@@ -100,6 +107,7 @@ def parents(
     return found(_open(catalog, at), merge, version)
 
 
+@checked
 def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None) -> pa.Table:
     """Says which merges hold an adapter, directly or by way of other merges; see `holders.merges_with`.
 
@@ -114,6 +122,7 @@ def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None
     return holding(_open(catalog, at), fspath(adapter))
 
 
+@checked
 def migrate(catalog: Uri) -> list[Migrated]:
     """Brings a catalog of an earlier release up to this one's schema; see `upkeep.migrate`.
 
@@ -126,6 +135,7 @@ def migrate(catalog: Uri) -> list[Migrated]:
     return migrated(_to_write(catalog))
 
 
+@checked
 def compact(catalog: Uri) -> list[Compacted]:
     """Rewrites each table's small files into large ones; see `upkeep.compact`.
 
@@ -139,6 +149,7 @@ def compact(catalog: Uri) -> list[Compacted]:
     return [compacted(opened, table) for table in opened.required_tables()]
 
 
+@checked
 def vacuum(
     catalog: Uri,
     *,

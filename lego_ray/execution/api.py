@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from os import fspath
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places, recipe_of
@@ -28,6 +29,7 @@ from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
 
 
+@checked
 def scan(
     sources: Uri | Sequence[Uri],
     *,
@@ -92,6 +94,7 @@ def scan(
     }
 
 
+@checked
 def plan(
     sources: Uri | Sequence[Uri],
     *,
@@ -210,6 +213,7 @@ def plan(
         )
 
 
+@checked
 def merge(
     sources: Uri | Sequence[Uri],
     *,
@@ -355,6 +359,7 @@ def merge(
         )
 
 
+@checked
 def verify(
     merged: Uri,
     *,

@@ -53,8 +53,14 @@ _TRAINED_WITH: tuple[tuple[re.Pattern[str], str], ...] = (
 _PIVOTAL = re.compile(r".+_emb\.safetensors")  # diffusers' advanced scripts: FOLDER_emb.safetensors
 
 
+# Pickled files that are read: PEFT's and diffusers' before safetensors.
+READ_PICKLES = ("adapter_model.bin", "pytorch_lora_weights.bin")
+
+
 def is_foreign(name: str) -> bool:
     """Whether a file may be a LoRA of a type that is not read, so that it is worth a look."""
+    if name in READ_PICKLES:
+        return False
     _, dot, ending = name.rpartition(".")
     return f"{dot}{ending}".lower() in HINTS and not (is_training_file(name) or _trained_with(name))
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from os import fspath
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.adapters import adapter_places, record_adapters
 from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.opening import open_catalog
@@ -38,6 +39,7 @@ from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import normalise_uri
 
 
+@checked
 def build(
     recipe: Uri,
     *,

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.opening import open_catalog
@@ -54,6 +55,7 @@ class _Details:
     adapters: set[str] = field(default_factory=set)
 
 
+@checked
 def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[str, Any]:
     """Checks that each merge a catalog records is whole: its rows, and its output in the store.
 

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from os import fspath
 from typing import TYPE_CHECKING, Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import make_current
 from lego_ray.catalog.opening import open_catalog
@@ -62,6 +63,7 @@ LEASE_FOLDER = f"{FOLDER}refresh/"
 _SHORTEST = 4 * BEAT
 
 
+@checked
 def refresh(
     recipe: Uri,
     *,

@@ -205,8 +205,6 @@ def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
             Recipe(**sound, options={option: value})
         except InvalidOption as error:
             yield f"{path}.options.{option}: {_said(error)}"
-        except TypeError:
-            yield f"{path}.options.{option}: {value!r} is of the wrong type"
 
 
 def _faults_of_group_names(merges: Sequence[MergeForm]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from os import fspath
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places
@@ -24,6 +25,7 @@ from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.trainer_runs import checked_checkpoints
 
 
+@checked
 def update(
     merge: Uri,
     *,
