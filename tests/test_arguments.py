@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -158,10 +159,8 @@ def test_a_wrong_value_is_named(call_name: str, argument: str, where: Path) -> N
             assert raised.value.where == argument, kind
             assert "expected" in raised.value.problem, kind
         elif parameter.annotation != "str | Runner" or kind != "text":
-            try:
+            with suppress(LegoRayError):  # out of range, or what it names is not there
                 call(**arguments)
-            except LegoRayError as error:
-                assert error.problem, kind  # out of range, or what it names is not there
     assert list(where.iterdir()) == []
 
 

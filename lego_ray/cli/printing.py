@@ -72,8 +72,8 @@ def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
         said = ", ".join(name.rstrip("/").rsplit("/", 1)[-1] for name in names[:3])
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         click.echo(
-            f"passed over {count(len(names), 'checkpoint')} of {visible(run['adapter'])}, {run['why']}"
-            f"\n          {visible(said)}{more}; --checkpoints all takes them too"
+            f"passed over {count(len(names), 'checkpoint')} of {visible(run['adapter'])}, {run['why']} "
+            f"({visible(said)}{more}); --checkpoints all takes them too"
         )
     for each in record["notes"]:
         click.echo(f"note      {visible(each['adapter'])}\n          {visible(each['note'])}")
