@@ -61,7 +61,7 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
 
 
 def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
-    """Lists what lies with the adapters and is not merged: one line per training run and per note.
+    """Lists what lies with the adapters and is not merged: one line per training run, and each note once.
 
     Args:
         record: Has `passed_over` and `notes`.
@@ -75,8 +75,12 @@ def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
             f"passed over {count(len(names), 'checkpoint')} of {visible(run['adapter'])}, {run['why']} "
             f"({visible(said)}{more}); --checkpoints all takes them too"
         )
+    alike: dict[str, list[str]] = {}
     for each in record["notes"]:
-        click.echo(f"note      {visible(each['adapter'])}\n          {visible(each['note'])}")
+        alike.setdefault(each["note"], []).append(each["adapter"])
+    for note, uris in alike.items():
+        more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
+        click.echo(f"note      {visible(uris[0])}{more}\n          {visible(note)}")
 
 
 def print_refused(refused: Sequence[Mapping[str, str]]) -> None:

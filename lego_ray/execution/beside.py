@@ -42,7 +42,7 @@ _TRAINED_WITH: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(mm_|multi_modal_|multimodal_)?projector"), "a projector"),
     (re.compile(r"(vision_)?resampler"), "a resampler"),
     (re.compile(r"(modules_to_save|trainable_weights)(\..+)?"), "whole modules"),
-    (re.compile(r"(classifier|classification_head|score|cls_head|lm_head)"), "a head"),
+    (re.compile(r"(head|classifier|classification_head|score|cls_head|lm_head)"), "a head"),
     (
         re.compile(
             r"(learned_embeds?|new_embeddings|added_embeddings|embed_tokens|embeddings)(.*)"
