@@ -61,7 +61,7 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
 
 
 def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
-    """Lists what lies with the adapters and is not merged: one line per training run, and each note once.
+    """Lists what lies with the adapters and is not merged: one line per training run, one note each.
 
     Args:
         record: Has `passed_over` and `notes`.
