@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from lego_ray.arguments import checked
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -24,6 +26,7 @@ Uri = str | PathLike[str]
 Moment = datetime | str | None
 
 
+@checked
 def sql(
     catalog: Uri, query: str, *, at: Moment = None, time_limit: str | timedelta | None = "60s"
 ) -> pa.Table:
@@ -49,6 +52,7 @@ def sql(
     return answer(_open(catalog, at), query, seconds=seconds)
 
 
+@checked
 def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:
     """Lists the merges, newest first; see `history.list_merges`.
 
@@ -60,6 +64,7 @@ def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:
     return listed(_open(catalog, at))
 
 
+@checked
 def show(catalog: Uri, merge: str, *, version: int | None = None, at: Moment = None) -> MergeDetail:
     """Finds one merge by name or merge_id; see `history.show`.
 
@@ -72,6 +77,7 @@ def show(catalog: Uri, merge: str, *, version: int | None = None, at: Moment = N
     return shown(_open(catalog, at), merge, version)
 
 
+@checked
 def lineage(
     catalog: Uri,
     merge: str,
@@ -99,6 +105,7 @@ def lineage(
     return rank_sources(opened, merge, site=site, rank=rank, version=version)
 
 
+@checked
 def parents(
     catalog: Uri, merge: str, *, version: int | None = None, at: Moment = None
 ) -> list[dict[str, Any]]:
@@ -113,6 +120,7 @@ def parents(
     return found(_open(catalog, at), merge, version)
 
 
+@checked
 def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None) -> pa.Table:
     """Says which merges hold an adapter, directly or by way of other merges; see `holders.merges_with`.
 
@@ -127,6 +135,7 @@ def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None
     return holding(_open(catalog, at), fspath(adapter))
 
 
+@checked
 def migrate(catalog: Uri) -> list[Migrated]:
     """Brings a catalog of an earlier release up to this one's schema; see `upkeep.migrate`.
 
@@ -139,6 +148,7 @@ def migrate(catalog: Uri) -> list[Migrated]:
     return migrated(_to_write(catalog))
 
 
+@checked
 def compact(catalog: Uri) -> list[Compacted]:
     """Rewrites each table's small files into large ones; see `upkeep.compact`.
 
@@ -152,6 +162,7 @@ def compact(catalog: Uri) -> list[Compacted]:
     return [compacted(opened, table) for table in opened.required_tables()]
 
 
+@checked
 def vacuum(
     catalog: Uri,
     *,

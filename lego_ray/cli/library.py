@@ -15,6 +15,7 @@ from lego_ray.cli.printing import (
     count,
     print_json,
     print_refused,
+    print_set_aside,
     print_table,
     print_warnings,
     ratio,
@@ -41,6 +42,7 @@ from lego_ray.report.amounts import size
     is_flag=True,
     help="Only plan; reads headers and, where groups are to be found, adapters. Writes nothing.",
 )
+@options.library_checkpoints
 @options.run
 @options.memory_budget
 @options.log
@@ -78,6 +80,7 @@ def build(as_json: bool, log: str, **given: Any) -> None:
         print_json(record)
         return
     print_warnings(record["merges"])
+    print_set_aside(record)
     print_refused(record["refused"])
     print_table(
         ("merge", "adapters", "rank", "sites", "status", "output"),

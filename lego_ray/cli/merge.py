@@ -11,7 +11,14 @@ from lego_ray.cli import method_options, options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, nearest, print_json, print_refused, rank_range
+from lego_ray.cli.printing import (
+    count,
+    nearest,
+    print_json,
+    print_refused,
+    print_set_aside,
+    rank_range,
+)
 from lego_ray.cli.running import starting
 from lego_ray.cli.values import Place
 from lego_ray.report.amounts import size
@@ -53,6 +60,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
         return
     for warning in record["warnings"]:
         click.echo(f"warning   {warning}")
+    print_set_aside(record)
     print_refused(record["refused"])
     click.echo(
         f"{record['status']}: {count(len(record['adapters']), 'adapter')} merged at rank "

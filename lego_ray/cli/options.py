@@ -33,6 +33,7 @@ PRESETS = ("paper", "core-space", "iso", "rank-one")
 DTYPES = ("majority", "F32", "BF16", "F16")
 SCALE_RULES = ("source-norm", "sum-fit")
 RUNNERS = ("ray", "inline")
+CHECKPOINTS = ("last", "all")
 
 
 def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -78,6 +79,21 @@ exclude = click.option(
     multiple=True,
     metavar="GLOB",
     help="Leave out adapters whose name, path below its source or URI matches. Repeatable.",
+)
+
+checkpoints = click.option(
+    "--checkpoints",
+    type=OneOf(CHECKPOINTS),
+    default="last",
+    show_default=True,
+    help="Of a training run, take the final adapter or else the last checkpoint; or take every "
+    "checkpoint as an adapter.",
+)
+
+library_checkpoints = click.option(
+    "--checkpoints",
+    type=OneOf(CHECKPOINTS),
+    help="In place of the file's `checkpoints`: of a training run, take the last adapter or all.",
 )
 
 memory_budget = click.option(
@@ -195,6 +211,7 @@ recipe = all_of(
     ),
     full_weights,
     exclude,
+    checkpoints,
     click.option(
         "--weight",
         "weights",

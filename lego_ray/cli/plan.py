@@ -8,7 +8,15 @@ import click
 
 from lego_ray.cli import method_options, options
 from lego_ray.cli.command import command
-from lego_ray.cli.printing import count, nearest, print_json, print_refused, print_table, rank_range
+from lego_ray.cli.printing import (
+    count,
+    nearest,
+    print_json,
+    print_refused,
+    print_set_aside,
+    print_table,
+    rank_range,
+)
 from lego_ray.cli.values import Place
 from lego_ray.report.amounts import size
 
@@ -57,6 +65,8 @@ def plan(as_json: bool, **given: Any) -> None:
 
 
 def _print(made: Plan) -> None:
+    from lego_ray.planning.plan import set_aside
+
     print_table(
         ("adapter", "rank", "sites", "size"),
         (
@@ -64,9 +74,7 @@ def _print(made: Plan) -> None:
             for a in made.adapters
         ),
     )
-    for adapter in made.adapters:
-        for note in adapter.notes:
-            click.echo(f"note      {adapter.uri}\n          {note}")
+    print_set_aside(set_aside(made.passed_over, made.adapters))
     print_refused([{"adapter": r.uri, "reason": r.reason} for r in made.refused])
     for warning in made.warnings:
         click.echo(f"warning   {warning}")

@@ -60,6 +60,29 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
             click.echo(f"warning   {merge['name']}: {warning}")
 
 
+def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
+    """Lists what lies with the adapters and is not merged: one line per training run, one note each.
+
+    Args:
+        record: Has `passed_over` and `notes`.
+        runs: Whether to list the training runs too.
+    """
+    for run in record["passed_over"] if runs else ():
+        names = run["checkpoints"]
+        said = ", ".join(name.rstrip("/").rsplit("/", 1)[-1] for name in names[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(
+            f"passed over {count(len(names), 'checkpoint')} of {visible(run['adapter'])}, {run['why']} "
+            f"({visible(said)}{more}); --checkpoints all takes them too"
+        )
+    alike: dict[str, list[str]] = {}
+    for each in record["notes"]:
+        alike.setdefault(each["note"], []).append(each["adapter"])
+    for note, uris in alike.items():
+        more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
+        click.echo(f"note      {visible(uris[0])}{more}\n          {visible(note)}")
+
+
 def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
     """Lists the adapters left out, each with its reason."""
     for entry in refused:

@@ -10,7 +10,14 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, print_warnings
+from lego_ray.cli.printing import (
+    count,
+    print_json,
+    print_refused,
+    print_set_aside,
+    print_table,
+    print_warnings,
+)
 from lego_ray.cli.values import Place
 from lego_ray.report.amounts import size
 
@@ -19,6 +26,7 @@ from lego_ray.report.amounts import size
 @click.argument("recipe", metavar="RECIPE.yaml", type=Place("file"))
 @click.option("--output", type=Place(), metavar="URI", help="Where the library is.")
 @options.catalog
+@options.library_checkpoints
 @options.run
 @options.memory_budget
 @click.option(
@@ -56,6 +64,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
         click.echo(f"busy: another refresh is at it ({told(record['holder'])}); nothing was done")
         return
     print_warnings(record["merges"])
+    print_set_aside(record)
     print_refused(record["refused"])
     print_table(
         ("merge", "version", "adapters", "rank", "status", "output"),

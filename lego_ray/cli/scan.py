@@ -8,7 +8,15 @@ import click
 
 from lego_ray.cli import options
 from lego_ray.cli.command import command
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, rank_range
+from lego_ray.cli.printing import (
+    count,
+    print_json,
+    print_refused,
+    print_set_aside,
+    print_table,
+    rank_range,
+    visible,
+)
 from lego_ray.report.amounts import size
 
 
@@ -17,6 +25,7 @@ from lego_ray.report.amounts import size
 @options.catalog
 @options.exclude
 @options.full_weights
+@options.checkpoints
 @options.strict
 @options.as_json
 def scan(as_json: bool, **given: Any) -> None:
@@ -49,6 +58,9 @@ def scan(as_json: bool, **given: Any) -> None:
             for a in record["adapters"]
         ),
     )
+    for warning in record["warnings"]:
+        click.echo(f"warning   {visible(warning)}")
+    print_set_aside(record)
     print_refused(record["refused"])
     click.echo(
         f"{count(len(record['adapters']), 'adapter')}, {len(record['refused'])} left out, "

@@ -12,7 +12,7 @@ from lego_ray.cli import options
 from lego_ray.cli.command import Command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
-from lego_ray.cli.printing import count, print_json, print_refused, ratio
+from lego_ray.cli.printing import count, print_json, print_refused, print_set_aside, ratio
 from lego_ray.cli.running import starting
 from lego_ray.cli.values import Place
 from lego_ray.report.amounts import size
@@ -57,6 +57,7 @@ class _Several(Command):
     metavar="URI",
     help="Where to write the new version. [default: beside MERGE, as MERGE-v2, -v3, ...]",
 )
+@options.checkpoints
 @options.catalog
 @options.memory_budget
 @options.run
@@ -83,6 +84,7 @@ def update(as_json: bool, log: str, **given: Any) -> None:
         return
     for warning in record["warnings"]:
         click.echo(f"warning   {warning}")
+    print_set_aside(record)
     print_refused(record["refused"])
     if record["skipped_sites"]:
         click.echo(

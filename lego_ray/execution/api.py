@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from os import fspath
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places, recipe_of
@@ -22,7 +23,8 @@ from lego_ray.execution.solving import Progress, check_strict
 from lego_ray.execution.status import status as status
 from lego_ray.execution.verifying import run_verify
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.plan import Plan
+from lego_ray.planning.noise_halves import noise_warnings
+from lego_ray.planning.plan import Plan, set_aside
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET, make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt, warning
@@ -31,12 +33,14 @@ from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
 
 
+@checked
 def scan(
     sources: Uri | Sequence[Uri],
     *,
     catalog: Uri | None = None,
     exclude: Sequence[str] = (),
     full_weights: str = "refuse",
+    checkpoints: str = "last",
     strict: bool = False,
     progress: Counted = untold,
 ) -> dict[str, Any]:
@@ -49,12 +53,14 @@ def scan(
         catalog: Where the catalog is; made if there is none.
         exclude: Glob patterns of adapters to leave out, by name, path or URI.
         full_weights: `refuse` adapters that carry weights that are not low-rank, or `drop` these.
+        checkpoints: As for `merge`.
         strict: Raise if an adapter is refused.
         progress: Called with the number of adapters read, and of those there are to read.
 
     Returns:
-        `adapters` (a list of records), `refused` (a list of `{adapter, reason}`), `catalog`, `new`
-        (rows written), `bytes_read`, `seconds`.
+        `adapters` (a list of records), `refused` (a list of `{adapter, reason}`), `passed_over` and
+        `notes` (as `merge` returns them), `catalog`, `new` (rows written), `bytes_read`, `seconds`,
+        `warnings`.
 
     Raises:
         StrictRefusal: If strict and an adapter was refused.
@@ -68,6 +74,7 @@ def scan(
         places(sources),
         exclude=exclude,
         full_weights=full_weights,
+        checkpoints=checkpoints,
         progress=progress,
         known=catalogued(opened),
     )
@@ -83,13 +90,16 @@ def scan(
     return {
         "adapters": [{k: r[k] for k in (*keep, *more)} for r in rows if r["status"] == "ok"],
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
+        **set_aside(inventory.passed_over, inventory.adapters),
         "catalog": place,
         "new": written,
         "bytes_read": found.bytes_read,
         "seconds": round(time.perf_counter() - started, 3),
+        "warnings": [*inventory.about(inventory.adapters)[1], *noise_warnings(inventory.adapters)],
     }
 
 
+@checked
 def plan(
     sources: Uri | Sequence[Uri],
     *,
@@ -105,6 +115,7 @@ def plan(
     base_model: str = "",
     full_weights: str = "refuse",
     exclude: Sequence[str] = (),
+    checkpoints: str = "last",
     compact: bool = False,
     updatable: bool = False,
     weights: Mapping[str, float] | None = None,
@@ -136,6 +147,7 @@ def plan(
         base_model: Base model override.
         full_weights: What to do with weights that are not low-rank.
         exclude: Adapters to leave out.
+        checkpoints: Whether to take one adapter per training run, or all.
         compact: Whether to write true ranks.
         updatable: Whether running sums are to be kept.
         weights: Factors on the adapters' updates.
@@ -190,6 +202,7 @@ def plan(
             where,
             exclude=recipe.exclude,
             full_weights=full_weights,
+            checkpoints=checkpoints,
             skip=() if place is None else (place,),
             again=attempt.is_again,
         )
@@ -217,6 +230,7 @@ def plan(
         return rescanning(measured, strict=strict)
 
 
+@checked
 def merge(
     sources: Uri | Sequence[Uri],
     *,
@@ -233,6 +247,7 @@ def merge(
     base_model: str = "",
     full_weights: str = "refuse",
     exclude: Sequence[str] = (),
+    checkpoints: str = "last",
     compact: bool = False,
     updatable: bool = False,
     weights: Mapping[str, float] | None = None,
@@ -282,6 +297,9 @@ def merge(
         full_weights: `refuse` adapters that carry weights that are not low-rank, `drop` these, or
             `keep:NAME` to take them over from the adapter of that name.
         exclude: Glob patterns of adapters to leave out, by name, path or URI.
+        checkpoints: `last` takes one adapter per training run: its final one, or its last checkpoint
+            if there is no final one. `all` takes every checkpoint as an adapter too. An adapter that is
+            a source by itself is always taken.
         compact: Write true ranks with `rank_pattern` instead of padding to rank k.
         updatable: Keep running sums beside the adapter, from which `update` makes later versions.
             Takes the lego method; about 8 bytes a parameter of the merged adapter, and 36 an MSU.
@@ -308,7 +326,9 @@ def merge(
 
     Returns:
         `merge_id`, `name`, `status` (`published` or `already published`), `output`, `catalog`,
-        `adapters` (URIs merged), `refused` (a list of `{adapter, reason}`), `sites`, `rank` (the
+        `adapters` (URIs merged), `refused` (a list of `{adapter, reason}`), `passed_over` (a list of
+        `{adapter, why, checkpoints}`, one per training run), `notes` (a list of `{adapter, note}` on
+        what was set aside, such as a value head beside an adapter), `sites`, `rank` (the
         largest), `ranks` (by site, if there was a budget), `nearest_error` (relative error of the
         nearest adapter of these ranks, where they were chosen by it), `method`, `seconds`,
         `bytes_read` (by this call, to choose ranks too), `resumed_sites` (taken from an earlier,
@@ -353,10 +373,12 @@ def merge(
             runner=mine,
             memory_budget=budget,
             strict=strict,
+            trainer_checkpoints=checkpoints,
             progress=progress or (lambda plan, result: None),
         )
 
 
+@checked
 def verify(
     merged: Uri,
     *,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from os import fspath
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.adapters import adapter_places, record_adapters
 from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.opening import open_catalog
@@ -32,20 +33,24 @@ from lego_ray.execution.stages import Stages
 from lego_ray.planning.group_options import FLAG, group_count
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.plan import set_aside
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
 from lego_ray.planning.source_changes import Attempt
+from lego_ray.planning.trainer_runs import checked_checkpoints
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import normalise_uri
 
 
+@checked
 def build(
     recipe: Uri,
     *,
     output: Uri | None = None,
     catalog: Uri | None = None,
     groups: int | str | None = None,
+    checkpoints: str | None = None,
     dry_run: bool = False,
     runner: str | Runner = "ray",
     address: str = "local",
@@ -71,6 +76,7 @@ def build(
         output: Where the merges go, each below its name; in place of the file's `output`.
         catalog: Where they are recorded; in place of the file's `catalog`.
         groups: How many groups, or `auto`; in place of what the file's entries with `groups` say.
+        checkpoints: As for `merge`; in place of the file's `checkpoints`.
         dry_run: Only plan, which reads what groups are found by; write nothing.
         runner: As for `merge`, as are the others.
         address: Likewise.
@@ -82,8 +88,9 @@ def build(
 
     Returns:
         `output`, `catalog`, `adapters` (how many there are), `refused` (a list of `{adapter, reason}`),
-        `merges` (what `merge` returns of each, in order, without the bytes that were read for several;
-        of a dry run, with the status `planned`, what is known of that), `groups` (a list, an entry with
+        `passed_over` and `notes` (as `merge` returns them, of all sources), `merges` (what `merge`
+        returns of each, in order, without the bytes that were read for several; of a dry run, with the
+        status `planned`, what is known of that), `groups` (a list, an entry with
         `groups` each; see `grouping.group_record`), `dry_run`, `seconds`, `bytes_read`.
 
     Raises:
@@ -97,6 +104,8 @@ def build(
         library = replace(library, catalog=fspath(catalog))
     if groups is not None:
         library = _with_groups(library, group_count(groups), fspath(recipe))
+    if checkpoints is not None:
+        library = replace(library, checkpoints=checked_checkpoints(checkpoints))
     budget = parse_bytes(memory_budget)
     with running(runner, address=address, workers=workers, gpus=gpus) as mine:
         return run_build(
@@ -214,6 +223,7 @@ def _build_once(
         scan = scan_sources(
             sources,
             full_weights=library.full_weights,
+            checkpoints=library.checkpoints,
             skip=outputs,
             known=catalogued(catalog).and_of(before),
             again=attempt.is_again,
@@ -260,6 +270,7 @@ def _build_once(
         "catalog": catalog.uri if catalog else None,
         "adapters": len(inventory.adapters),
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
+        **set_aside(inventory.passed_over, inventory.adapters),
         "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in planned],
         "groups": [group_record(each, records) for each in groupings],
         "dry_run": dry_run,
@@ -294,6 +305,7 @@ def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]
         "catalog": catalog.uri if catalog else None,
         "adapters": [a.uri for a in plan.adapters],
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in plan.refused],
+        **set_aside(plan.passed_over, plan.adapters),
         "sites": plan.n_sites,
         "rank": plan.recipe.rank,
         "method": plan.recipe.method,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.repair.faults import Fault
@@ -28,6 +29,7 @@ from lego_ray.storage.open import open_store
 THREADS = 16
 
 
+@checked
 def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[str, Any]:
     """Checks that a catalog's rows are whole, each there once, and the outputs it records in the store.
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from os import PathLike
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.errors import InvalidOption, ObjectNotFound, OutputExists
 from lego_ray.execution import journal
 from lego_ray.execution.publishing.hub_push import push
@@ -23,6 +24,7 @@ from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import HubUri, normalise_uri, parse_uri
 
 
+@checked
 def publish(
     merged: str | PathLike[str],
     *,

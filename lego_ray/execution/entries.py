@@ -193,7 +193,7 @@ def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
             f"none of the {len(inventory.adapters)} adapters is meant by {asked}",
             "`lego-ray scan` lists what there is.",
         )
-    return Inventory(tuple(taken), refused)
+    return replace(inventory, adapters=tuple(taken), refused=refused)
 
 
 def _with_site_ranks(

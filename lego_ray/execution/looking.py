@@ -83,7 +83,11 @@ def look(
     known, bytes_read = _known(library, catalog, merges), 0
     for _ in range(2):
         scan = scan_sources(
-            sources, full_weights=library.full_weights, known=known, again=attempt.is_again
+            sources,
+            full_weights=library.full_weights,
+            checkpoints=library.checkpoints,
+            known=known,
+            again=attempt.is_again,
         )
         bytes_read += scan.bytes_read
         inventory = attempt.with_gone(scan.inventory)

@@ -26,6 +26,7 @@ from lego_ray.execution.solving import (
 from lego_ray.execution.stages import Stages
 from lego_ray.execution.task import GroupResult, SharedTask, share
 from lego_ray.planning.joint import JointGroup, cut_jointly
+from lego_ray.planning.plan import set_aside
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
@@ -105,9 +106,11 @@ def make_planned(
             done = published_merge(store, each.plan)
             if done and (catalog is None or has_merge(catalog, done["merge_id"])):
                 checkpoints.clear()
-                records[each.recipe.name] = record_of_published(
-                    done, each.output, catalog, 0, started
-                )
+                record = record_of_published(done, each.output, catalog, 0, started)
+                records[each.recipe.name] = {
+                    **record,
+                    **set_aside(each.plan.passed_over, each.plan.adapters),
+                }
                 continue
             checkpoints.check()
             run = PlanRun(

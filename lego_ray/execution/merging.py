@@ -54,6 +54,7 @@ from lego_ray.execution.solving import (
 )
 from lego_ray.execution.stages import Stages
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import set_aside
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt
@@ -75,6 +76,7 @@ def run_merge(
     memory_budget: int,
     strict: bool,
     progress: Progress,
+    trainer_checkpoints: str = "last",
     more: Mapping[str, Any] = MappingProxyType({}),
     known: Sequence[Sighting] = (),
 ) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def run_merge(
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         progress: Called with the plan when it is made (result None), and with each result.
+        trainer_checkpoints: `checkpoints` of `scan_sources`.
         more: What its manifest says besides; see `manifest_of`.
         known: What the merge it follows says of adapters.
     """
@@ -106,6 +109,7 @@ def run_merge(
             memory_budget=memory_budget,
             progress=progress,
             more=more,
+            trainer_checkpoints=trainer_checkpoints,
             known=known,
             started=started,
         )
@@ -124,6 +128,7 @@ def _merge_once(
     memory_budget: int,
     progress: Progress,
     more: Mapping[str, Any],
+    trainer_checkpoints: str,
     known: Sequence[Sighting],
     started: float,
 ) -> dict[str, Any]:
@@ -141,6 +146,7 @@ def _merge_once(
             sources,
             exclude=recipe.exclude,
             full_weights=recipe.full_weights,
+            checkpoints=trainer_checkpoints,
             skip=[output],
             known=catalogued(catalog).and_of(seen),
             again=attempt.is_again,
@@ -159,9 +165,8 @@ def _merge_once(
         if done and (catalog is None or has_merge(catalog, done["merge_id"])):
             checkpoints.clear()  # of a run that was cut short between publishing and this
             journal.note("already published", done["merge_id"], output=output)
-            return attempt.warn(
-                record_of_published(done, output, catalog, scan.bytes_read, started)
-            )
+            record = record_of_published(done, output, catalog, scan.bytes_read, started)
+            return attempt.warn({**record, **set_aside(plan.passed_over, plan.adapters)})
         checkpoints.check()
         if catalog:
             catalog.check_writable()
@@ -350,6 +355,7 @@ def _record(
         "catalog": catalog.uri if catalog else None,
         "adapters": [a.uri for a in plan.adapters],
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in plan.refused],
+        **set_aside(plan.passed_over, plan.adapters),
         "sites": plan.n_sites,
         "rank": plan.rank,
         "ranks": dict(plan.recipe.ranks) or None,
@@ -379,6 +385,12 @@ def record_of_published(
         "catalog": catalog.uri if catalog else None,
         "adapters": [s["uri"] for s in manifest["sources"]],
         "refused": [{"adapter": r["adapter"], "reason": r["reason"]} for r in manifest["refused"]],
+        "passed_over": [],
+        "notes": [
+            {"adapter": s["uri"], "note": note}
+            for s in manifest["sources"]
+            for note in s.get("notes", ())
+        ],
         "sites": manifest["sites"],
         "rank": manifest["recipe"]["rank"],
         "ranks": manifest["recipe"].get("ranks") or None,

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from os import fspath
 from typing import TYPE_CHECKING, Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import make_current
 from lego_ray.catalog.opening import open_catalog
@@ -45,10 +46,12 @@ from lego_ray.execution.stages import Stages
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import set_aside
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
+from lego_ray.planning.trainer_runs import checked_checkpoints
 from lego_ray.storage.lease import BEAT, STALE_AFTER, Lease, leased, told
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
@@ -65,11 +68,13 @@ TURN = "lego-ray.refresh"
 _SHORTEST = 4 * BEAT
 
 
+@checked
 def refresh(
     recipe: Uri,
     *,
     output: Uri | None = None,
     catalog: Uri | None = None,
+    checkpoints: str | None = None,
     runner: str | Runner = "ray",
     address: str = "local",
     workers: int | None = None,
@@ -98,6 +103,7 @@ def refresh(
         recipe: The recipe file: a path or `s3://bucket/key`.
         output: Where the library is; in place of the file's `output`.
         catalog: Where it is recorded; in place of the file's `catalog`.
+        checkpoints: As for `merge`; in place of the file's `checkpoints`.
         runner: As for `build`, as are the others. Nothing is started if nothing is to be merged.
         address: Likewise.
         workers: Likewise.
@@ -111,7 +117,8 @@ def refresh(
     Returns:
         `status` (`refreshed`, `unchanged` or `busy`), `holder` (who is at it, if busy: `host`, `pid`,
         `job`, `since`), `output`, `catalog`, `adapters` (how many there are; None if busy), `new` (rows
-        of adapters written), `refused` (a list of `{adapter, reason}`), `merges` (what `build` returns
+        of adapters written), `refused` (a list of `{adapter, reason}`), `passed_over` and `notes` (as
+        `build` returns them), `merges` (what `build` returns
         of each, and its `version`), `groups` (likewise), `seconds`, `bytes_read`.
 
     Raises:
@@ -124,6 +131,8 @@ def refresh(
     """
     started = time.perf_counter()
     library = _checked(read_library(fspath(recipe)), output, catalog)
+    if checkpoints is not None:
+        library = replace(library, checkpoints=checked_checkpoints(checkpoints))
     budget = parse_bytes(memory_budget)
     opened = open_catalog(library.catalog)
     turn, owner = f"{TURN}:{library.output}", _owner()
@@ -310,6 +319,7 @@ def _record(
         "adapters": len(found.inventory.adapters),
         "new": new,
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused],
+        **set_aside(found.inventory.passed_over, found.inventory.adapters),
         "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in found.planned],
         "groups": [group_record(each, records) for each in found.groupings],
         "seconds": round(time.perf_counter() - started, 3),
@@ -329,6 +339,8 @@ def _busy(
         "adapters": None,
         "new": 0,
         "refused": [],
+        "passed_over": [],
+        "notes": [],
         "merges": [],
         "groups": [],
         "seconds": round(time.perf_counter() - started, 3),

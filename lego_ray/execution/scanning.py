@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +17,25 @@ from lego_ray.errors import (
     SourceChanged,
     UnsupportedAdapter,
 )
+from lego_ray.execution.beside import (
+    HINTS,
+    SHARD,
+    check_foreign,
+    is_foreign,
+    notes_on,
+    sharded,
+    unread,
+)
 from lego_ray.execution.contents import read_content
 from lego_ray.execution.identities import NOTHING, Known, settled, to_read
-from lego_ray.execution.sources import PEFT_NAMES, Found, find, find_again, open_source
+from lego_ray.execution.sources import (
+    LONE_NAMES,
+    PEFT_NAMES,
+    Found,
+    find,
+    find_again,
+    open_source,
+)
 from lego_ray.formats import mlx, refusals
 from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows, stand_in
 from lego_ray.formats.layouts import check_layout
@@ -37,6 +54,8 @@ from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, par
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.torch_bin import read_spans
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.run_names import says_its_number, step_of
+from lego_ray.planning.trainer_runs import Candidate, checked_checkpoints, settle
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.ranged_file import RangedFile
 from lego_ray.storage.uri import join, normalise_uri
@@ -85,6 +104,7 @@ def scan_sources(
     *,
     exclude: Sequence[str] = (),
     full_weights: str = "refuse",
+    checkpoints: str = "last",
     skip: Iterable[str] = (),
     progress: Counted = untold,
     known: Known = NOTHING,
@@ -100,6 +120,8 @@ def scan_sources(
         exclude: Glob patterns; an adapter is left out if one matches its name, its path below the
             source, or its URI.
         full_weights: The recipe's choice for weights that are not low-rank.
+        checkpoints: `last` to take one adapter per training run, its final one or else its last
+            checkpoint; `all` to take every checkpoint too. What is a source by itself is always taken.
         skip: URIs not to look at, such as the output of the merge.
         progress: Called with the number of adapters read, and of those there are to read.
         known: What records of earlier runs say of adapters.
@@ -107,13 +129,15 @@ def scan_sources(
             then, because the run goes on without its adapters and names them.
 
     Raises:
+        InvalidOption: If `checkpoints` is neither.
         ObjectNotFound: If a source does not exist.
         StorageError: If a source cannot be read.
     """
+    checkpoints = checked_checkpoints(checkpoints)
     mode = cast(FullWeights, full_weights.partition(":")[0])
     skipped = {normalise_uri(uri) for uri in skip}
     stores: list[Store] = []
-    found: list[Found] = []
+    found: list[tuple[Found, bool]] = []
     refused: list[Refused] = []
     for source in sources:
         store, only = open_source(source)
@@ -124,22 +148,25 @@ def scan_sources(
             if refusal := each.refusal():
                 refused.append(refusal)
             else:
-                found.append(each)
+                found.append((each, _is_named(each, only)))
     cards: dict[str, ModelCard] = {}
-    adapters: list[AdapterRecord] = []
+    candidates: list[Candidate] = []
+    files_of: dict[str, Found] = {}
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
-        results = threads.map(lambda f: _read(f, mode, cards), found)
-        for done, result in enumerate(results, 1):
+        results = threads.map(lambda f: _read(f[0], mode, cards), found)
+        for done, ((item, named), result) in enumerate(zip(found, results, strict=True), 1):
             progress(done, len(found))
-            if isinstance(result, Refused):
-                refused.append(result)
-            elif result is not None:
-                adapters.append(result)
-        unclear = to_read(adapters, known)
+            if result is not None:
+                candidates.append(_candidate(item, named, *result))
+                files_of[result[0].uri] = item
+        runs = settle(candidates, checkpoints)
+        unclear = to_read(runs.adapters, known)
         read = {a.uri: c for a, c in zip(unclear, threads.map(read_content, unclear), strict=True)}
+    adapters = _noted(settled(runs.adapters, known, read), files_of)
+    inventory = Inventory.of(adapters, (*refused, *runs.refused))
     whole = read.values()
     return Scan(
-        inventory=Inventory.of(settled(adapters, known, read), refused),
+        inventory=replace(inventory, passed_over=runs.passed_over, doubts=runs.doubts),
         bytes_read=sum(s.bytes_read for s in stores) + sum(each.bytes_read for each in whole),
         requests=sum(s.requests for s in stores) + sum(each.requests for each in whole),
     )
@@ -154,10 +181,57 @@ def _found(store: Store, only: str, again: bool) -> Iterator[Found]:
             raise
 
 
+def _is_named(found: Found, only: str) -> bool:
+    """Whether it is what its source names: the one file meant, or what the whole directory is."""
+    if only or found.folder or not found.is_file:
+        return bool(only) or not found.folder
+    return found.weights is not None and found.name_of(found.weights) in LONE_NAMES
+
+
+def _candidate(
+    found: Found, named: bool, result: AdapterRecord | Refused, metadata: Mapping[str, str]
+) -> Candidate:
+    """What was read, with what its path and its header say of a training run."""
+    place, name = found.uri, ""
+    if found.is_file and found.weights is not None:
+        place, name = found.uri_of(found.weights), found.name_of(found.weights)
+    below = len(found.root.rstrip("/")) + 1
+    if named:  # then the last part of its path counts, which is the source's own
+        last = place.removesuffix(f"/{name}") if name in LONE_NAMES else place
+        below = min(below, last.rfind("/") + 1)
+    return Candidate(
+        place=place,
+        found=result,
+        step=step_of(place, below, is_mlx=found.config is not None and bool(name)),
+        named=named,
+        of_trainer=found.is_trained_here or says_its_number(metadata, name),
+    )
+
+
+def _noted(
+    adapters: Iterable[AdapterRecord], files_of: Mapping[str, Found]
+) -> Iterator[AdapterRecord]:
+    """The adapters, each with notes on what lies beside it and is not merged."""
+    adapters = list(adapters)
+    in_folder = Counter((id(f.store), f.folder) for f in (files_of[a.uri] for a in adapters))
+    for adapter in adapters:
+        found = files_of[adapter.uri]
+        notes: list[str] = []
+        is_alone = not found.is_file or adapter.weights_key in LONE_NAMES
+        if is_alone or in_folder[id(found.store), found.folder] == 1:
+            notes += notes_on(found.beside, adapter.weights_key, is_alone=is_alone)
+        if found.config is not None and not found.is_file:
+            notes += unread(found.beside, adapter.weights_key)
+        yield replace(adapter, notes=(*adapter.notes, *notes)) if notes else adapter
+
+
 def _read(
     found: Found, mode: FullWeights, cards: dict[str, ModelCard]
-) -> AdapterRecord | Refused | None:
-    """Reads one adapter; from its listing on again where a file of it changed in between."""
+) -> tuple[AdapterRecord | Refused, Mapping[str, str]] | None:
+    """Reads one adapter, with its header's metadata; None for what is not one.
+
+    From its listing on again where a file of it changed in between.
+    """
     for _ in range(TRIES):
         try:
             return _read_once(found, mode, cards)
@@ -166,16 +240,23 @@ def _read(
             if again is None:
                 break
             found = again
-    return Refused(found.uri, "refused", f"{type(last).__name__}: {last}")
+    return Refused(found.uri, "refused", f"{type(last).__name__}: {last}"), {}
 
 
 def _read_once(
     found: Found, mode: FullWeights, cards: dict[str, ModelCard]
-) -> AdapterRecord | Refused | None:
+) -> tuple[AdapterRecord | Refused, Mapping[str, str]] | None:
     try:
         config, weights = _config(found), found.weights
         if weights is None:
             raise _incomplete(found, config or b"")
+        if config is None and is_foreign(found.name_of(weights)) and found.is_file:
+            check_foreign(
+                found.name_of(weights),
+                _range(found.store, weights, 0, FIRST_READ),
+                found.uri_of(weights),
+            )
+            return None
         table = _table(found, weights) if config else _lone_table(found, weights)
         if table is None:
             return None
@@ -200,9 +281,11 @@ def _read_once(
             config_version=found.config.version if found.config else "",
         )
         record = read_adapter(headers, mode)
-        return replace(record, uri=headers.weights) if record.format in FILE_FORMATS else record
+        if record.format in FILE_FORMATS:
+            record = replace(record, uri=headers.weights)
+        return record, table.metadata
     except AdapterRefused as error:
-        return Refused(found.uri, "refused", f"{type(error).__name__}: {error}")
+        return Refused(found.uri, "refused", f"{type(error).__name__}: {error}"), {}
 
 
 def _config(found: Found) -> bytes | None:
@@ -221,13 +304,20 @@ def _config(found: Found) -> bytes | None:
     return data
 
 
-def _incomplete(found: Found, config: bytes) -> MalformedAdapter:
+def _incomplete(found: Found, config: bytes) -> AdapterRefused:
     """The error of a configuration without weights; a method refused by name is a better answer."""
     where = join(found.uri, CONFIG_NAME)
     fields = parse_object(config, where)
     layout = check_layout(fields, (), where)
     (mlx if layout.name == "mlx" else refusals).check_config(fields, where)
     names = (mlx.WEIGHTS_NAME,) if layout.name == "mlx" else PEFT_NAMES
+    for name in sorted(found.beside):
+        if shard := SHARD.fullmatch(name):
+            return sharded(shard[1], shard[3], found.uri)
+        if is_foreign(name):
+            ending = f".{name.rpartition('.')[2].lower()}"
+            problem = f"its weights are in {name}, a type of file that is not read"
+            return UnsupportedAdapter(found.uri, problem, HINTS[ending])
     return MalformedAdapter(
         found.uri,
         f"there is no {' or '.join(names)} beside its configuration",
@@ -265,7 +355,11 @@ def _lone_table(found: Found, weights: ObjectInfo) -> _Table | None:
             raise
         return None
     names = [span.name for span in table.spans]
-    return table if is_named or is_adapter(names, found.uri_of(weights)) else None
+    if not is_named and not is_adapter(names, found.uri_of(weights)):
+        return None
+    if shard := SHARD.fullmatch(found.name_of(weights)):
+        raise sharded(shard[1], shard[3], found.uri_of(weights))
+    return table
 
 
 def _table(found: Found, weights: ObjectInfo) -> _Table:

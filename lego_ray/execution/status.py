@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.errors import MalformedAdapter, ObjectNotFound
 from lego_ray.execution.publishing.manifest import (
     MANIFEST_KEY,
@@ -33,6 +34,7 @@ THREADS = 16
 FIRST_READ = 64 << 10
 
 
+@checked
 def status(run: str | PathLike[str]) -> dict[str, Any]:
     """Says how far a merge is. Reads only, and may be asked while it runs.
 

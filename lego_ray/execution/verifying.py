@@ -118,7 +118,7 @@ def _marks(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def reload_merged(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
     """Reads the adapter as any source is read."""
-    inventory = scan_sources([uri], full_weights="keep").inventory
+    inventory = scan_sources([uri], full_weights="keep", checkpoints="all").inventory
     published = set(manifest["files"])
     here = _at_any_revision(uri)
     mine = [
@@ -148,7 +148,8 @@ def _plan_of(
 ) -> tuple[Plan, Comparison]:
     """How to compare the merge with the sources at hand, each of which must be there."""
     recipe = recipe_from(manifest["recipe"], f"merge {manifest['merge_id'][:12]}")
-    found = scan_sources(sources, full_weights=recipe.full_weights).inventory
+    # Whatever was merged is looked for, by what it is and not by where it lies.
+    found = scan_sources(sources, full_weights=recipe.full_weights, checkpoints="all").inventory
     at_hand: dict[str, list[AdapterRecord]] = {}
     for adapter in found.adapters:
         at_hand.setdefault(family(adapter.adapter_id), []).append(adapter)

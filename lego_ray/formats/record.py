@@ -212,9 +212,7 @@ class AdapterRecord:
 
     @property
     def folder(self) -> str:
-        """The directory that the weights file is in."""
-        if self.format not in FILE_FORMATS:
-            return self.uri
+        """The directory that the weights file is in; the URI is its own or that of the file."""
         return self.uri.removesuffix(f"/{self.weights_key}") or "/"
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
+from lego_ray.arguments import CHECKS, checked_value
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.concat import Concat
@@ -66,4 +67,12 @@ def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
                 f"the {name} method has no such option",
                 f"Did you mean {near[0]}?" if near else hint,
             )
-    return make(**options)
+    types = {f.name: str(f.type) for f in fields(METHODS[name])}
+    return make(**{o: checked_value(o, _checked_as(types[o]), v) for o, v in options.items()})
+
+
+def _checked_as(annotation: str) -> str:
+    """What a value of that type is first of all; a choice of words is text."""
+    if annotation in CHECKS:
+        return annotation
+    return "str | None" if annotation.endswith("| None") else "str"

@@ -93,7 +93,7 @@ class Grouping:
     def inventory_of(self, group_name: str) -> Inventory:
         """A group's adapters, and those refused."""
         members = (m.adapter for m in self.members if m.group == group_name)
-        return Inventory(tuple(members), self.inventory.refused)
+        return replace(self.inventory, adapters=tuple(members))
 
 
 def plan_likeness(
@@ -158,7 +158,7 @@ def grouping_of(plan: Plan, inventory: Inventory, cosines: Matrix, how: GroupOpt
         near, how_near = nearest[at]
         members.append(Member(adapter, name, similarity, names.get(near), how_near))
     silhouette = None if found.silhouette is None else _told(found.silhouette)
-    kept = Inventory(adapters, inventory.refused)
+    kept = replace(inventory, adapters=adapters)
     return Grouping(
         plan.recipe.name, how, tuple(members), kept, silhouette, plan.digest, plan.former
     )

@@ -16,6 +16,7 @@ from lego_ray.errors import (
 )
 from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
+from lego_ray.planning.trainer_runs import Doubt, PassedOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,14 @@ class Inventory:
     Attributes:
         adapters: Adapters that can be merged as far as their headers say, sorted by id, then URI.
         refused: Adapters that cannot, sorted by URI.
+        passed_over: Checkpoints that were not taken, one entry per training run.
+        doubts: Adapters that may be checkpoints of one run, all of which were taken.
     """
 
     adapters: tuple[AdapterRecord, ...]
     refused: tuple[Refused, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     @classmethod
     def of(cls, adapters: Iterable[AdapterRecord], refused: Iterable[Refused]) -> Inventory:
@@ -67,9 +72,23 @@ class Inventory:
             )
             for uri, e in reasons.items()
         ]
-        return Inventory.of(
+        left = Inventory.of(
             (a for a in self.adapters if a.uri not in reasons), (*self.refused, *refused)
         )
+        return replace(left, passed_over=self.passed_over, doubts=self.doubts)
+
+    def about(self, adapters: Iterable[AdapterRecord]) -> tuple[list[PassedOver], list[str]]:
+        """What is to be said of training runs where only some adapters are merged.
+
+        Args:
+            adapters: Those that are.
+
+        Returns:
+            The runs that one of them is of; and the doubts that concern several of them.
+        """
+        uris = {adapter.uri for adapter in adapters}
+        passed_over = [each for each in self.passed_over if each.adapter in uris]
+        return passed_over, [each.text for each in self.doubts if len(each.uris & uris) > 1]
 
 
 def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
@@ -204,7 +223,7 @@ def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
     kept = tuple(
         a if _named(a.uri, name) else replace(a, full_weights=()) for a in inventory.adapters
     )
-    return Inventory(adapters=kept, refused=inventory.refused)
+    return replace(inventory, adapters=kept)
 
 
 def _named(uri: str, name: str) -> bool:

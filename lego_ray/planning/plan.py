@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,11 +11,27 @@ from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
 from lego_ray.planning.licences import licence_conflicts, licences_of
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.trainer_runs import PassedOver
 
 # Changes whenever the same recipe and adapters would give other bits.
 PLAN_VERSION = 2
 # A worker process before it has read anything: Python, torch and Ray's client.
 WORKER_BYTES = 320 * 2**20
+
+
+def set_aside(
+    passed_over: Iterable[PassedOver], adapters: Iterable[AdapterRecord]
+) -> dict[str, list[dict[str, Any]]]:
+    """What is not merged of what lies with some adapters, as records list it.
+
+    Args:
+        passed_over: Checkpoints of their training runs.
+        adapters: The adapters, for the notes on them.
+    """
+    return {
+        "passed_over": [each.as_json() for each in passed_over],
+        "notes": [{"adapter": a.uri, "note": note} for a in adapters for note in a.notes],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +164,7 @@ class Plan:
         work: Hex sha256 over what determines the solved sites: the digest without how they are written,
             such as their element type. Finished tasks are kept under it. Empty for the next version of a
             merge.
+        passed_over: Checkpoints of the adapters' training runs that were not taken.
     """
 
     recipe: Recipe
@@ -164,6 +182,7 @@ class Plan:
     nearest_error: float | None = None
     former: str = ""
     work: str = ""
+    passed_over: tuple[PassedOver, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -238,6 +257,7 @@ class Plan:
                 for a, weight in zip(self.adapters, self.weights, strict=True)
             ],
             "refused": [{"adapter": r.uri, "reason": r.reason} for r in self.refused],
+            **set_aside(self.passed_over, self.adapters),
             "rank": self.recipe.rank,
             "ranks": dict(self.recipe.ranks) or None,
             "errors": [asdict(each) for each in self.errors] or None,

@@ -20,6 +20,7 @@ from lego_ray.planning.inventory import (
 )
 from lego_ray.planning.licences import licence_conflicts
 from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_names
+from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
@@ -77,6 +78,7 @@ def make_plan(
         complete=not any(r.status == "quarantined" for r in inventory.refused),
     )
     groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget, work)]
+    passed_over, doubts = inventory.about(adapters)
     return Plan(
         recipe=recipe,
         base_model=base_model,
@@ -91,11 +93,14 @@ def make_plan(
             *_warnings(adapters, unused),
             *warnings_of_names(adapters),
             *warnings_of_trees(names),
+            *doubts,
+            *noise_warnings(adapters),
             *licence_conflicts(adapters),
         ),
         digest=_digest(recipe, adapters, weights, scales),
         former=_digest(recipe, adapters, weights, scales, {a.uri: a.version for a in adapters}),
         work=_digest(recipe, adapters, weights, scales, of_work=True),
+        passed_over=tuple(passed_over),
     )
 
 

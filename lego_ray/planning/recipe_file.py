@@ -69,6 +69,7 @@ class LibraryRecipe:
         catalog: The catalog's URI; empty for none.
         output: Where the merges go, each below its name; empty if not said.
         entries: The merges.
+        checkpoints: Whether to take one adapter per training run (`last`), or `all`.
     """
 
     sources: tuple[str, ...]
@@ -76,6 +77,7 @@ class LibraryRecipe:
     catalog: str
     output: str
     entries: tuple[MergeEntry, ...]
+    checkpoints: str = "last"
 
 
 def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
@@ -130,6 +132,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         catalog=file.catalog or "",
         output=file.output or "",
         entries=tuple(entries),
+        checkpoints=file.checkpoints,
     )
 
 
@@ -202,8 +205,6 @@ def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
             Recipe(**sound, options={option: value})
         except InvalidOption as error:
             yield f"{path}.options.{option}: {_said(error)}"
-        except TypeError:
-            yield f"{path}.options.{option}: {value!r} is of the wrong type"
 
 
 def _faults_of_group_names(merges: Sequence[MergeForm]) -> Iterator[str]:

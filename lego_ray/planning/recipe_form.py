@@ -120,6 +120,7 @@ class LibraryForm(_Model):
     version: Literal[1] = 1
     sources: Annotated[Sequence[Text], Field(min_length=1)] | None = None
     full_weights: Text = "refuse"
+    checkpoints: Literal["last", "all"] = "last"
     catalog: Text | None = None
     output: Text | None = None
     defaults: SettingsForm = SettingsForm()

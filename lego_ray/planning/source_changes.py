@@ -115,7 +115,10 @@ class Attempt:
             for uri in sorted(self.known - here)
         ]
         self.known |= now
-        return Inventory.of(inventory.adapters, (*inventory.refused, *gone)) if gone else inventory
+        if not gone:
+            return inventory
+        refused = Inventory.of((), (*inventory.refused, *gone)).refused
+        return replace(inventory, refused=refused)
 
     def warn_of_merge(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record of one merge of several, with the warnings about its adapters.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -81,7 +82,7 @@ def without_zeros(
     if pairs and not kept:
         raise InvalidOption(FLAG, "every adapter has weight 0", "Give one of them another weight.")
     return (
-        Inventory(tuple(adapter for adapter, _ in kept), inventory.refused),
+        replace(inventory, adapters=tuple(adapter for adapter, _ in kept)),
         tuple(weight for _, weight in kept),
         [adapter for adapter, weight in pairs if weight == 0],
     )

@@ -15,6 +15,7 @@ import pytest
 import lego_ray
 from lego_ray.errors import AccessDenied, LegoRayError, NoAdaptersFound, ObjectNotFound
 from lego_ray.storage.open import open_store
+from tests.execution.trainer_output import hf_run
 from tests.image_zoo import write_kohya
 from tests.s3_server import S3Server
 from tests.zoo import CONFIG, WEIGHTS, mixed_zoo, weights_of, write_adapter
@@ -184,3 +185,19 @@ def test_no_secret_is_shown(s3_env: S3Server, s3_bucket: str, tmp_path: Path, zo
     merge(zoo, f"{root}/m", catalog=f"{root}/catalog")
     for key in keys(root):
         assert s3_env.secret_key.encode() not in open_store(root).read(key)
+
+
+def test_a_run_on_s3_is_one_adapter_as_on_disk(s3_bucket: str, tmp_path: Path) -> None:
+    hf_run(tmp_path / "zoo" / "run")
+    root = f"s3://{s3_bucket}"
+    upload(tmp_path / "zoo", f"{root}/zoo")
+    record = lego_ray.scan(f"{root}/zoo")
+    assert [a["uri"] for a in record["adapters"]] == [f"{root}/zoo/run"]
+    here = lego_ray.scan(tmp_path / "zoo")
+    assert [a["adapter_id"] for a in here["adapters"]] == [
+        a["adapter_id"] for a in record["adapters"]
+    ]
+    [there], [local] = record["passed_over"], here["passed_over"]
+    assert [u.removeprefix(root) for u in there["checkpoints"]] == [
+        u.removeprefix(str(tmp_path)) for u in local["checkpoints"]
+    ]

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.upkeep.durations import KEPT, check_long_enough, parse_duration
 from lego_ray.catalog.upkeep.leftovers import find_leftovers, remove_leftovers
@@ -32,6 +33,7 @@ from lego_ray.storage.uri import FileUri, HubUri, join, parse_uri
 THREADS = 16
 
 
+@checked
 def collect_garbage(
     catalog: str | PathLike[str],
     root: str | PathLike[str],

@@ -78,7 +78,7 @@ def records_of(
     """
     records, bytes_read = [], 0
     for source in going:
-        scan = scan_sources([source["uri"]], full_weights=recipe.full_weights)
+        scan = scan_sources([source["uri"]], full_weights=recipe.full_weights, checkpoints="all")
         bytes_read += scan.bytes_read
         mine = [a for a in scan.inventory.adapters if a.uri == source["uri"]]
         # By its headers; that its weights are those that were merged is checked when they are read.

@@ -28,6 +28,7 @@ def refit_merge(
     runner: Runner,
     memory_budget: int,
     strict: bool,
+    checkpoints: str,
     progress: Progress,
 ) -> dict[str, Any]:
     """Merges what a merge was made of anew, with the changes; see `update`.
@@ -41,6 +42,7 @@ def refit_merge(
         runner: What runs the tasks.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
+        checkpoints: As for `scan_sources`.
         progress: Called with the plan when it is made (result None), and with each result.
     """
     staying = [s for s in before.manifest["sources"] if s not in going]
@@ -54,6 +56,7 @@ def refit_merge(
         runner=runner,
         memory_budget=memory_budget,
         strict=strict,
+        trainer_checkpoints=checkpoints,
         progress=progress,
         more={**before.told(), "drift": 0.0, "skipped_sites": []},
         known=sightings_of(before.manifest),

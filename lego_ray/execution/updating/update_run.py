@@ -59,8 +59,10 @@ from lego_ray.execution.updating.version import (
 )
 from lego_ray.execution.updating.version_plan import grouped, plan_of
 from lego_ray.planning.inventory import Inventory, require_adapters
-from lego_ray.planning.plan import Plan
+from lego_ray.planning.noise_halves import noise_warnings
+from lego_ray.planning.plan import Plan, set_aside
 from lego_ray.planning.source_changes import Attempt
+from lego_ray.planning.trainer_runs import PassedOver
 from lego_ray.report.figures import SiteFigures
 from lego_ray.report.model_card import model_card
 from lego_ray.storage.open import open_store
@@ -77,6 +79,7 @@ class Asked:
         output: Where the new version goes, normalised.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
+        checkpoints: As for `scan_sources`.
     """
 
     add: tuple[str, ...]
@@ -84,6 +87,7 @@ class Asked:
     output: str
     memory_budget: int
     strict: bool
+    checkpoints: str = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,8 @@ class UpdateRun:
         self._started = started
         self._bytes_read = 0
         self._stages = Stages()
+        self._passed_over: tuple[PassedOver, ...] = ()
+        self._warnings: list[str] = []
 
     def run(self) -> dict[str, Any]:
         """Makes the version and publishes it; see `updating.update` for the record and the errors.
@@ -184,6 +190,7 @@ class UpdateRun:
             asked.add,
             exclude=exclude,
             full_weights=full_weights,
+            checkpoints=asked.checkpoints,
             skip=skip,
             known=catalogued(self._catalog).and_of(seen),
             again=self._attempt.is_again,
@@ -192,6 +199,9 @@ class UpdateRun:
         inventory = self._attempt.with_gone(scan.inventory)
         check_strict(inventory, asked.strict)
         require_adapters(inventory, asked.add)
+        self._passed_over = inventory.passed_over
+        adapters = inventory.adapters
+        self._warnings = [*inventory.about(adapters)[1], *noise_warnings(adapters)]
         return inventory
 
     def _check_writable(self) -> None:
@@ -316,7 +326,8 @@ class UpdateRun:
             "bytes_read": self._bytes_read + before.store.bytes_read,
             "resumed_sites": 0,
             "licenses": list(plan.licences),
-            "warnings": list(plan.warnings),
+            "warnings": [*self._warnings, *plan.warnings],
+            **set_aside((), plan.adapters),
             **self._told(made.version, removed, drift),
             "site_drift": site_drift,
         }
@@ -330,6 +341,7 @@ class UpdateRun:
             "version": self._before.version + 1,
             "added": [record.uri for record, change in coming if change.sign > 0],
             "removed": removed,
+            "passed_over": [each.as_json() for each in self._passed_over],
             "skipped_sites": version.skipped_sites(),
             "drift": drift,
             "refit_above": REFIT_ABOVE,

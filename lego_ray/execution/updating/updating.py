@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from os import fspath
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.execution.arguments import Uri, output_place, parse_bytes, places
@@ -22,14 +23,17 @@ from lego_ray.execution.updating.merged_before import MergedBefore, find_merged
 from lego_ray.execution.updating.refit import refit_merge
 from lego_ray.execution.updating.update_run import Asked, UpdateRun
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.trainer_runs import checked_checkpoints
 
 
+@checked
 def update(
     merge: Uri,
     *,
     add: Uri | Sequence[Uri] = (),
     remove: str | Sequence[str] = (),
     refit: bool = False,
+    checkpoints: str = "last",
     output: Uri | None = None,
     catalog: Uri | None = None,
     runner: str | Runner = "ray",
@@ -59,6 +63,7 @@ def update(
             there, as it was merged.
         refit: Merge all of them anew with the same recipe instead, as `merge` would; the result is
             updatable where the recipe can be. Adapters are taken as they are now.
+        checkpoints: As for `merge`; of the adapters to add.
         output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.
         catalog: Where it is recorded. None for no catalog.
         runner: As for `merge`, and so are the others.
@@ -94,6 +99,7 @@ def update(
         output=output_place(before.next_place() if output is None else output),
         memory_budget=parse_bytes(memory_budget),
         strict=strict,
+        checkpoints=checked_checkpoints(checkpoints),
     )
     if not (asked.add or asked.remove or refit):
         return _nothing_to_do(before, opened, started)
@@ -109,6 +115,7 @@ def update(
                 runner=mine,
                 memory_budget=asked.memory_budget,
                 strict=strict,
+                checkpoints=asked.checkpoints,
                 progress=progress or (lambda plan, result: None),
             )
         return rescanning(

@@ -1,0 +1,236 @@
+"""Checks what the Python calls are given, by their annotations, before anything is read or written.
+
+`@checked` goes on each public call. A value of a wrong type is an `InvalidOption` that names the
+argument, the value and what is expected, so that no TypeError comes out of the depth of a run. Numbers
+of numpy count as Python's; a bool is not a number, and NaN is none either.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import wraps
+from os import PathLike, fspath
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from lego_ray.errors import InvalidOption
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Check = Callable[[object], Any]
+
+
+class _Unfit(Exception):
+    """A value is not what was expected; without a message for that of its check."""
+
+
+def checked(call: Callable[P, R]) -> Callable[P, R]:
+    """A public call whose arguments are checked first.
+
+    Args:
+        call: A function each of whose annotations is a key of `CHECKS`.
+
+    Raises:
+        TypeError: If it has another annotation: then there is a check to add.
+    """
+    signature = inspect.signature(call)
+    for parameter in signature.parameters.values():
+        if str(parameter.annotation) not in CHECKS:
+            raise TypeError(f"{call.__name__}: no check for {parameter}")
+
+    @wraps(call)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)  # of an unknown name, Python's own TypeError
+        for name, value in bound.arguments.items():
+            parameter = signature.parameters[name]
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                is_required = parameter.default is parameter.empty
+                annotation = str(parameter.annotation)
+                bound.arguments[name] = checked_value(
+                    name, annotation, value, is_required=is_required, hint=_HINT
+                )
+        return call(*bound.args, **bound.kwargs)
+
+    return checking
+
+
+def checked_value(
+    name: str, annotation: str, value: object, *, is_required: bool = False, hint: str = ""
+) -> Any:
+    """A value that is of its argument's type, numpy's numbers as Python's.
+
+    Args:
+        name: The argument's, for the error.
+        annotation: Its annotation, a key of `CHECKS`.
+        value: What was given.
+        is_required: Whether an empty list would leave nothing to do.
+        hint: What to do next, for the error.
+
+    Raises:
+        InvalidOption: If it is not.
+    """
+    check, expected = CHECKS[annotation]
+    try:
+        fit = check(value)
+        if is_required and isinstance(fit, tuple) and not fit:
+            raise _Unfit("it is empty")
+    except _Unfit as problem:
+        said = str(problem) or f"{_shown(value)} is of type {type(value).__name__}"
+        raise InvalidOption(name, f"{said}; expected {expected}", hint) from None
+    return fit
+
+
+_HINT = "`help` of the call says what each argument accepts."
+
+
+def _shown(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except Exception:  # anyone's __repr__
+        return "the value"
+
+
+def _unfit(value: object) -> NoReturn:
+    del value
+    raise _Unfit
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str) else _unfit(value)
+
+
+def _place(value: object) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, PathLike) and isinstance(fspath(value), str):
+        return value
+    _unfit(value)
+
+
+def _several(of: Check, value: object) -> tuple[Any, ...]:
+    if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        _unfit(value)
+    found = []
+    for each in value:
+        try:
+            found.append(of(each))
+        except _Unfit:
+            raise _Unfit(f"it holds {_shown(each)}, of type {type(each).__name__}") from None
+    return tuple(found)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return _several(_text, value)
+
+
+def _places(value: object) -> Any:
+    return _place(value) if isinstance(value, str | PathLike) else _several(_place, value)
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's too
+        _unfit(value)
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except Exception:
+        _unfit(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, float) or hasattr(value, "dtype"):
+        if "float" not in type(value).__name__:
+            return _whole(value)
+        number = float(value)  # type: ignore[arg-type]
+        if not math.isfinite(number):
+            raise _Unfit(f"{number} is not a finite number")
+        return number
+    return _whole(value)
+
+
+def _flag(value: object) -> bool:
+    is_flag = isinstance(value, bool) or type(value).__module__ == "numpy"
+    if not is_flag or not type(value).__name__.startswith("bool"):
+        _unfit(value)
+    return bool(value)
+
+
+def _numbers(value: object) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        _unfit(value)
+    found = {}
+    for name, number in value.items():
+        try:
+            found[_text(name)] = _number(number)
+        except _Unfit as problem:
+            said = str(problem) or f"it holds {_shown(name)}: {_shown(number)}"
+            raise _Unfit(said) from None
+    return found
+
+
+def _bytes(value: object) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, str) else _whole(value)
+
+
+def _runner(value: object) -> Any:
+    if isinstance(value, str) or callable(getattr(value, "run", None)):
+        return value
+    _unfit(value)
+
+
+def _call(value: object) -> Any:
+    return value if callable(value) else _unfit(value)
+
+
+def _instance(*kinds: type) -> Check:
+    return lambda value: value if isinstance(value, kinds) else _unfit(value)
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
+def _or_text(check: Check) -> Check:
+    return lambda value: value if isinstance(value, str) else check(value)
+
+
+_PLACE = "a path or URI, as text or a pathlib.Path"
+_NONE = ", or None"
+
+# By annotation: what makes a value fit, and what is expected in words.
+CHECKS: Mapping[str, tuple[Check, str]] = {
+    "Uri": (_place, _PLACE),
+    "str | PathLike[str]": (_place, _PLACE),
+    "Uri | None": (_or_none(_place), _PLACE + _NONE),
+    "Uri | Sequence[Uri]": (_places, f"{_PLACE}, or a list of them"),
+    "str": (_text, "text"),
+    "str | None": (_or_none(_text), "text" + _NONE),
+    "Sequence[str]": (_texts, "a list of texts"),
+    "str | Sequence[str]": (_or_text(_texts), "text, or a list of texts"),
+    "bool": (_flag, "True or False"),
+    "int": (_whole, "a whole number"),
+    "int | None": (_or_none(_whole), "a whole number" + _NONE),
+    "int | str": (_bytes, "a whole number, or text"),
+    "int | str | None": (_or_none(_or_text(_whole)), "a whole number, text" + _NONE),
+    "float": (_number, "a number"),
+    "float | None": (_or_none(_number), "a number" + _NONE),
+    "str | float": (_or_text(_number), "a number, or text"),
+    "float | str": (_or_text(_number), "a number, or text"),
+    "float | str | None": (_or_none(_or_text(_number)), "a number, text" + _NONE),
+    "Mapping[str, float] | None": (_or_none(_numbers), "a mapping of names to numbers" + _NONE),
+    "str | Runner": (_runner, "ray, inline or a runner"),
+    "Progress | None": (_or_none(_call), "something to call" + _NONE),
+    "Counted": (_call, "something to call"),
+    "str | timedelta": (_instance(str, timedelta), "a timedelta, or text such as 7d"),
+    "Moment": (
+        _or_none(_instance(str, datetime)),
+        "a datetime, or text such as 2026-11-24T10:00Z" + _NONE,
+    ),
+    "object": (lambda value: value, "anything"),
+}

@@ -1,0 +1,226 @@
+"""Every public call, every argument, every kind of wrong value: a typed error, and nothing written."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lego_ray
+from lego_ray import catalog
+from lego_ray.arguments import CHECKS, checked
+from lego_ray.errors import BadInput, InvalidOption, LegoRayError
+from lego_ray.methods.registry import METHODS, method_of
+from tests.zoo import write_zoo
+
+
+def _public() -> dict[str, Callable[..., Any]]:
+    calls = {name: getattr(lego_ray, name) for name in lego_ray.__all__ if name != "catalog"}
+    more = {n: f for n, f in vars(catalog).items() if inspect.isfunction(f) and n[0] != "_"}
+    own = {n: f for n, f in more.items() if f.__module__ == catalog.__name__}
+    return {**calls, **{f"catalog.{name}": call for name, call in own.items()}}
+
+
+CALLS = _public()
+ARGUMENTS = [
+    (name, parameter.name)
+    for name, call in CALLS.items()
+    for parameter in inspect.signature(call).parameters.values()
+    if parameter.kind is not parameter.VAR_KEYWORD
+]
+
+
+class Thing:
+    """Of no use to any call."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+class BytesPath:
+    """A path that is not text."""
+
+    def __fspath__(self) -> bytes:
+        return b"/tmp/x"
+
+
+ANY: dict[str, Any] = {
+    "none": None,
+    "true": True,
+    "numpy bool": np.bool_(True),
+    "one": 1,
+    "minus one": -1,
+    "numpy int": np.int64(3),
+    "half": 0.5,
+    "numpy float": np.float32(0.5),
+    "nan": float("nan"),
+    "infinity": float("inf"),
+    "bytes": b"x",
+    "empty text": "",
+    "text": "x",
+    "zero byte": "a\0b",
+    "empty list": [],
+    "list of none": [None],
+    "list of bytes": [b"x"],
+    "list of texts": ["x"],
+    "mapping": {"x": 1.0},
+    "mapping of text": {"x": "y"},
+    "mapping by number": {1: 1.0},
+    "mapping of nan": {"x": float("nan")},
+    "path": Path("x"),
+    "bytes path": BytesPath(),
+    "object": Thing(),
+    "class": Thing,
+    "array": np.ones(2),
+    "duration": timedelta(seconds=-1),
+}
+# By annotation, which of these a call may take, if only to find that they are out of range.
+_NUMBERS = ("one", "minus one", "numpy int")
+_TEXTS = ("empty text", "text", "zero byte")
+_REALS = (*_NUMBERS, "half", "numpy float")
+_PLACES = (*_TEXTS, "path")
+_CALLABLE = ("class",)
+FITS: dict[str, tuple[str, ...]] = {
+    "Uri": _PLACES,
+    "str | PathLike[str]": _PLACES,
+    "Uri | None": (*_PLACES, "none"),
+    "Uri | Sequence[Uri]": (*_PLACES, "list of texts", "empty list"),
+    "str": _TEXTS,
+    "str | None": (*_TEXTS, "none"),
+    "Sequence[str]": ("list of texts", "empty list"),
+    "str | Sequence[str]": (*_TEXTS, "list of texts", "empty list"),
+    "bool": ("true", "numpy bool"),
+    "int": _NUMBERS,
+    "int | None": (*_NUMBERS, "none"),
+    "int | str": (*_NUMBERS, *_TEXTS),
+    "int | str | None": (*_NUMBERS, *_TEXTS, "none"),
+    "float": _REALS,
+    "float | None": (*_REALS, "none"),
+    "float | str": (*_REALS, *_TEXTS),
+    "str | float": (*_REALS, *_TEXTS),
+    "float | str | None": (*_REALS, *_TEXTS, "none"),
+    "Mapping[str, float] | None": ("mapping", "none"),
+    "str | Runner": _TEXTS,
+    "Progress | None": (*_CALLABLE, "none"),
+    "Counted": _CALLABLE,
+    "str | timedelta": (*_TEXTS, "duration"),
+    "Moment": (*_TEXTS, "none"),
+    "object": tuple(ANY),
+}
+
+
+@pytest.fixture
+def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sound(call: Callable[..., Any], where: Path) -> dict[str, Any]:
+    """Arguments that a call takes; what they name is not there, so that it ends early."""
+    values: dict[str, Any] = {
+        "runner": "inline",
+        "rank": 2,
+        "query": "SELECT 1",
+        "merge": "m",
+        "adapter": "a",
+    }
+    parameters = inspect.signature(call).parameters
+    return {
+        name: values.get(name, str(where / "none" / name))
+        for name, parameter in parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+        and (parameter.default is parameter.empty or name in ("runner", "output"))
+    } | ({"rank": 2} if "rank_budget" in parameters else {})
+
+
+def test_every_annotation_has_its_values() -> None:
+    assert FITS.keys() == CHECKS.keys()
+
+
+@pytest.mark.parametrize(("call_name", "argument"), ARGUMENTS)
+def test_a_wrong_value_is_named(call_name: str, argument: str, where: Path) -> None:
+    call = CALLS[call_name]
+    parameter = inspect.signature(call).parameters[argument]
+    given = sound(call, where)
+    for kind, value in ANY.items():
+        arguments = {**given, argument: value}
+        fits = kind in FITS[str(parameter.annotation)]
+        if fits and kind == "empty list" and parameter.default is parameter.empty:
+            fits = False
+        if not fits:
+            with pytest.raises(BadInput) as raised:
+                call(**arguments)
+            assert raised.value.where == argument, kind
+            assert "expected" in raised.value.problem, kind
+        elif parameter.annotation != "str | Runner" or kind != "text":
+            with suppress(LegoRayError):  # out of range, or what it names is not there
+                call(**arguments)
+    assert list(where.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_of_methods_are_checked_too(method: str) -> None:
+    for option in inspect.signature(METHODS[method]).parameters.values():
+        for kind, value in ANY.items():
+            try:
+                method_of(method, {option.name: value})
+            except InvalidOption:
+                continue
+            annotation = str(option.annotation)
+            assert kind in FITS.get(annotation, ("text", "none")), (option.name, kind)
+
+
+def test_a_call_with_an_option_of_a_wrong_type(where: Path) -> None:
+    with pytest.raises(
+        InvalidOption, match="n_init: 'many' is of type str; expected a whole number"
+    ):
+        lego_ray.merge(where / "zoo", rank=2, output=where / "m", n_init="many")
+
+
+def test_the_message_says_all(where: Path) -> None:
+    with pytest.raises(InvalidOption) as raised:
+        lego_ray.merge(where / "zoo", rank=2, output=where / "m", base_model=None)  # type: ignore[arg-type]
+    assert str(raised.value) == (
+        "base_model: None is of type NoneType; expected text. `help` of the call says what each "
+        "argument accepts."
+    )
+
+
+def test_one_pattern_is_not_a_list_of_letters(where: Path) -> None:
+    with pytest.raises(InvalidOption, match="exclude: 'a\\*' is of type str; expected a list"):
+        lego_ray.scan(where, exclude="a*")
+
+
+def test_numbers_of_numpy_count_as_python_s(where: Path) -> None:
+    write_zoo(where / "zoo", 2)
+    options = {"method": "svd", "runner": "inline"}
+    plain = lego_ray.merge(where / "zoo", rank=2, output=where / "a", name="m", seed=3, **options)
+    same = lego_ray.merge(
+        Path("zoo"),
+        rank=np.int32(2),  # type: ignore[arg-type]
+        output="b",
+        name="m",
+        seed=np.uint8(3),  # type: ignore[arg-type]
+        weights={"a0": np.float64(1.0)},
+        compact=np.bool_(False),  # type: ignore[arg-type]
+        **options,
+    )
+    assert same["merge_id"] == plain["merge_id"]
+
+
+def test_an_unknown_keyword_is_python_s_own_error(where: Path) -> None:
+    with pytest.raises(TypeError, match="sourcs"):
+        lego_ray.scan(where, sourcs=where)  # type: ignore[call-arg]
+
+
+def test_a_call_with_another_annotation_is_found_at_import() -> None:
+    def call(value: complex) -> None: ...
+
+    with pytest.raises(TypeError, match="no check for value"):
+        checked(call)
