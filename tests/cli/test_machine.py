@@ -1,4 +1,4 @@
-"""What is the machine's is not called a fault of lego-ray: too little memory, a package missing or broken.
+"""What is the machine's is not called a fault of lego-ray: little memory, packages missing or broken.
 
 In processes of their own, limited or kept from a package for real.
 """
