@@ -75,13 +75,14 @@ def head() -> Iterator[Head]:
 
 
 def address_in(folder: Path, log: Path, process: subprocess.Popen[bytes]) -> str:
-    """Where a head is, once it is up; it writes that into its folder."""
+    """Where a head is, once it is up; it writes the port that it found into its folder."""
     deadline = time.monotonic() + SECONDS
     while "Ray runtime started" not in log.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
-    return (folder / "ray_current_cluster").read_text().strip()
+    [port] = folder.glob("session_2*/gcs_server_port_*")
+    return f"127.0.0.1:{port.read_text().strip()}"
 
 
 def merge(
