@@ -19,6 +19,7 @@ from lego_ray.planning.inventory import (
     require_adapters,
 )
 from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.loading import reader_warnings
 from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
@@ -49,6 +50,7 @@ def make_plan(
         LayoutMismatch: If the adapters are in layouts that do not go into one.
         BaseModelMismatch: If the adapters name different base models.
         SiteShapeMismatch: If adapters disagree on a site's shape.
+        UnreadableOutput: If the main reader of the layout could not load the result as it is meant.
         InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool,
             the method cannot give this rank, or a weight or scale is of no adapter or site.
     """
@@ -71,6 +73,15 @@ def make_plan(
         complete=not any(r.status == "quarantined" for r in inventory.refused),
     )
     groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget, work)]
+    limits = reader_warnings(
+        written_as,
+        recipe.name,
+        base_model,
+        adapters,
+        [site for group in groups for site in group.sites],
+        rank=recipe.rank or 0,
+        compact=recipe.compact,
+    )
     return Plan(
         recipe=recipe,
         base_model=base_model,
@@ -81,7 +92,8 @@ def make_plan(
         refused=inventory.refused,
         groups=tuple(groups),
         memory_budget=memory_budget,
-        warnings=(*_warnings(adapters, unused), *licence_conflicts(adapters)),
+        warnings=(*_warnings(adapters, unused), *licence_conflicts(adapters), *limits),
+        limits=limits,
         digest=_digest(recipe, adapters, weights, scales),
     )
 
