@@ -15,6 +15,7 @@ from lego_ray.execution.publishing.outcome import Outcome
 from lego_ray.execution.publishing.publish import publish as write_files
 from lego_ray.execution.publishing.publish import published_manifest
 from lego_ray.execution.publishing.published import checked_files, read_manifest
+from lego_ray.execution.publishing.readable import check_published
 from lego_ray.execution.resume.run_folder import folder_uri, read_marker
 from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
@@ -59,6 +60,8 @@ def publish(
         VerificationFailed: If a file of the merge is not what its manifest says.
         ObjectNotFound: If there is no merge.
         OutputExists: If something else is in its place.
+        UnreadableOutput: If the main reader of its layout could not load it as it is meant, as an
+            earlier release may have written it.
         InvalidOption: If the options do not go together, or the repository is public and `public` was
             not given.
         AccessDenied: If there is no token, or it may not write there.
@@ -79,12 +82,14 @@ def publish(
     store = open_store(normalise_uri(merged))
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
+    limits = check_published(manifest, files, store.uri)
     with journal.failures(manifest["merge_id"]):
         if repository is not None:
             asked = {"public": public, "update": update, "dry_run": dry_run}
             outcome = push(repository, manifest, files, **asked)
         else:
             outcome = _to_store(open_store(str(target)), manifest, files, dry_run=dry_run)
+        outcome = replace(outcome, warnings=(*outcome.warnings, *limits))
         told = outcome.record(files, marker_of(manifest))
         journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=told["bytes"])
     return {

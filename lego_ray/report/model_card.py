@@ -90,6 +90,8 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
             "To check before this adapter is passed on; no legal advice.",
         ]
         lines += ["", *(f"- {code(point)}" for point in plan.licence_conflicts)]
+    if plan.limits:
+        lines += ["", "## Limits", "", *(f"- {code(limit)}" for limit in plan.limits)]
     if plan.refused:
         lines += ["", "## Left out", ""]
         lines += [f"- {code(r.uri)}: {code(r.reason)}" for r in plan.refused[:LISTED]]

@@ -24,7 +24,9 @@ from lego_ray.execution.publishing.manifest import (
     source_of,
     versions,
 )
+from lego_ray.execution.publishing.nothing import zero_warnings
 from lego_ray.execution.publishing.publish import publish, published_manifest
+from lego_ray.execution.publishing.readable import check_made, with_warnings
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.running_sums import STATE_KEY, State, encode_state
@@ -220,6 +222,12 @@ class UpdateRun:
             plan.memory_budget,
         )
         sites = tuple(site for result in results for site in result.sites)
+        tensors = {
+            number: {t for result in results for t in result.tensor_hashes.get(number, ())}
+            for number, change in enumerate(version.changes)
+            if change.sign > 0
+        }
+        final = with_warnings(final, zero_warnings(sites, version.sources, tensors))
         return _Made(version, final, state, sites)
 
     def _publish(self, made: _Made, removed: list[str]) -> dict[str, Any]:
@@ -232,6 +240,7 @@ class UpdateRun:
         }
         with self._stages.timed("publish"):
             files = adapter_files(plan, made.sites, {})
+            plan = with_warnings(plan, check_made(plan, files))
             figures = [
                 SiteFigures(
                     s.plan.site, s.plan.n_msus, s.a.shape[0], s.relative_error, s.norm_ratio
