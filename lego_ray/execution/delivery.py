@@ -10,6 +10,7 @@ from typing import Any
 from lego_ray.errors import InvalidOption, ObjectNotFound, OutputExists
 from lego_ray.execution import journal
 from lego_ray.execution.publishing.hub_push import push
+from lego_ray.execution.publishing.leaving import for_elsewhere
 from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of
 from lego_ray.execution.publishing.outcome import Outcome
 from lego_ray.execution.publishing.publish import publish as write_files
@@ -21,7 +22,7 @@ from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import HubUri, normalise_uri, parse_uri
+from lego_ray.storage.uri import FileUri, HubUri, normalise_uri, parse_uri
 
 
 def publish(
@@ -38,6 +39,9 @@ def publish(
     To a directory or S3 it is create-only, in the order that `merge` writes it. To the
     Hub it is one commit, so that readers see all of it or nothing, in a repository that is made
     private unless `public`. A merge that is there already is left as it is, and so is anything else.
+
+    Card, manifest and running sums of a copy that leaves the machine, to S3 or the Hub, have the names
+    of local adapters instead of their paths; the adapter's own bytes do not change.
 
     Args:
         merged: Where the merge is: a directory, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
@@ -83,6 +87,8 @@ def publish(
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
     limits = check_published(manifest, files, store.uri)
+    if not isinstance(target, FileUri):
+        manifest, files = for_elsewhere(manifest, files)
     with journal.failures(manifest["merge_id"]):
         if repository is not None:
             asked = {"public": public, "update": update, "dry_run": dry_run}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lego_ray.errors import RankMismatch, UnsupportedAdapter
+from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.factors import (
     GATHER,
     FactorKey,

@@ -71,7 +71,7 @@ def is_full_weight(key: str, config: PeftConfig) -> bool:
 
 
 def is_embedding_weight(key: str) -> bool:
-    """Whether the tensor is a whole embedding or output layer, which PEFT saves without being told to."""
+    """Whether the tensor is a whole embedding or output layer, which PEFT saves unasked."""
     module, _, parameter = key.removeprefix(PREFIX).rpartition(".")
     return module.rpartition(".")[2] in _EMBEDDING_NAMES and parameter == "weight"
 

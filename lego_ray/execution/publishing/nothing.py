@@ -30,7 +30,9 @@ def zero_warnings(
     """
     if all(_is_zero(site) for site in sites):
         yield "the merged update is zero at every site: the adapter changes nothing"
-    bare = [a.uri for n, a in enumerate(adapters) if a.sites and _is_bare(a, dict(hashes.get(n, ())))]
+    bare = [
+        a.uri for n, a in enumerate(adapters) if a.sites and _is_bare(a, dict(hashes.get(n, ())))
+    ]
     if bare:
         more = f" and {len(bare) - _LISTED} more" if len(bare) > _LISTED else ""
         yield (

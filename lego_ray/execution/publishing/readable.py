@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lego_ray.execution.publishing.manifest import weights_of
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.readers.check import check_readers
 from lego_ray.formats.readers.outgoing import outgoing_of
-from lego_ray.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
 
 
 def check_made(plan: Plan, files: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -39,9 +41,7 @@ def with_warnings(plan: Plan, *found: Iterable[str]) -> Plan:
         found: Sentences without their full stop.
     """
     limits = tuple(sentence for each in found for sentence in each)
-    return replace(
-        plan, warnings=(*plan.warnings, *limits), limits=(*plan.limits, *limits)
-    )
+    return replace(plan, warnings=(*plan.warnings, *limits), limits=(*plan.limits, *limits))
 
 
 def check_published(
@@ -62,8 +62,6 @@ def check_published(
     return _limits(layout, where, files[weights], files) if weights in files else ()
 
 
-def _limits(
-    layout: str, where: str, weights: bytes, files: Mapping[str, bytes]
-) -> tuple[str, ...]:
+def _limits(layout: str, where: str, weights: bytes, files: Mapping[str, bytes]) -> tuple[str, ...]:
     config = files.get(CONFIG_NAME) if layout == "peft" else None
     return check_readers(outgoing_of(layout, where, weights, config))

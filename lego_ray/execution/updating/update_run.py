@@ -119,7 +119,7 @@ class UpdateRun:
         check_new(inventory.adapters, manifest["sources"], where)
         check_fits(inventory.adapters, manifest, state, recipe)
         with self._stages.timed("scan"):
-            records, read = records_of(going, recipe)
+            records, read = records_of(going, recipe, self._catalog)
         self._bytes_read += read
         self._stages.moved("scan", self._bytes_read)
         store = open_store(asked.output)

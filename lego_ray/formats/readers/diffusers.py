@@ -69,7 +69,9 @@ def _of_site(
         problem = f"{site} has rank {rank} and {METADATA} {wanted}; diffusers raises"
         yield Finding(problem, True, _AGAIN)
     elif config.scaling_of(module) != 1:
-        problem = f"diffusers multiplies {site} by {config.scaling_of(module):g}; it is stored for 1"
+        problem = (
+            f"diffusers multiplies {site} by {config.scaling_of(module):g}; it is stored for 1"
+        )
         yield Finding(problem, True, _AGAIN)
     targets = settings.get(f"{component}.target_modules")
     if isinstance(targets, list) and module not in targets:

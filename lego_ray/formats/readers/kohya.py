@@ -75,12 +75,16 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         if len(found) != 2:
             yield Finding(f"{site} has one factor of two, and readers raise", True, _AGAIN)
         elif found[DOWN][0] != found[UP][1]:
-            problem = f"{site} has rank {found[DOWN][0]} in one factor and {found[UP][1]} in the other"
+            problem = (
+                f"{site} has rank {found[DOWN][0]} in one factor and {found[UP][1]} in the other"
+            )
             yield Finding(f"{problem}, and readers raise", True, _AGAIN)
         elif site in alphas and alphas[site] in outgoing.numbers:
             alpha = outgoing.numbers[alphas[site]]
             if alpha != found[DOWN][0]:
-                problem = f"readers multiply {site} by {alpha / found[DOWN][0]:g}; it is stored for 1"
+                problem = (
+                    f"readers multiply {site} by {alpha / found[DOWN][0]:g}; it is stored for 1"
+                )
                 yield Finding(problem, True, _AGAIN)
     yield from _of_alphas(halves, alphas)
     yield from _of_names(halves)
