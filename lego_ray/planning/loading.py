@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -61,7 +61,7 @@ def reader_warnings(
     return (*notes, *check_readers(outgoing))
 
 
-def peft_carried_of(adapters: Sequence[AdapterRecord], sites: Sequence[str] | Any) -> Carried:
+def peft_carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carried:
     """What a merge in PEFT's layout takes over of its sources.
 
     Args:

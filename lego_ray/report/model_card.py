@@ -180,7 +180,8 @@ def _name(uri: str) -> str:
 
 def _without_paths(text: str, plan: Plan) -> str:
     """A sentence with the names of local adapters instead of their paths."""
-    places = {a.uri for a in (*plan.adapters, *plan.refused) if "://" not in a.uri}
+    uris = [*(a.uri for a in plan.adapters), *(r.uri for r in plan.refused)]
+    places = {uri for uri in uris if "://" not in uri}
     above = {uri.rpartition("/")[0] + "/" for uri in places} - {"/"}
     for uri in sorted(places, key=len, reverse=True):
         text = text.replace(uri, _name(uri))

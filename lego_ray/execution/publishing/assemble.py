@@ -54,17 +54,17 @@ def adapter_files(
     if plan.format == "diffusers":
         return {plan.weights_name: diffusers_writer.encode(merged, **common)}
     spans = {span.name: span for adapter in plan.adapters for span in adapter.full_weights}
-    carried = peft_carried_of(plan.adapters, [site.site for site in merged])
+    peft = peft_carried_of(plan.adapters, [site.site for site in merged])
     return peft_writer.encode(
         merged,
         **common,
-        task_type=carried.task_type,
+        task_type=peft.task_type,
         fan_in_fan_out=bool(agreed(plan.adapters, "fan_in_fan_out")),
         full_weights={
-            carried.keys[name]: as_stored(spans[name], raw) for name, raw in full_weights.items()
+            peft.keys[name]: as_stored(spans[name], raw) for name, raw in full_weights.items()
         },
-        modules_to_save=carried.modules_to_save,
-        bias=carried.bias,
+        modules_to_save=peft.modules_to_save,
+        bias=peft.bias,
     )
 
 
