@@ -11,7 +11,7 @@ from lego_ray.errors import InvalidOption, ObjectNotFound, OutputExists
 from lego_ray.execution import journal
 from lego_ray.execution.publishing.hub_push import push
 from lego_ray.execution.publishing.leaving import for_elsewhere
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, read_bytes
 from lego_ray.execution.publishing.outcome import Outcome
 from lego_ray.execution.publishing.publish import publish as write_files
 from lego_ray.execution.publishing.publish import published_manifest
@@ -22,7 +22,7 @@ from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import FileUri, HubUri, normalise_uri, parse_uri
+from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
 
 
 def publish(
@@ -87,7 +87,7 @@ def publish(
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
     limits = check_published(manifest, files, store.uri)
-    if not isinstance(target, FileUri):
+    if not isinstance(target, FileUri) and not _holds(target, data):
         manifest, files = for_elsewhere(manifest, files)
     with journal.failures(manifest["merge_id"]):
         if repository is not None:
@@ -105,6 +105,16 @@ def publish(
         "dry_run": dry_run,
         **told,
     }
+
+
+def _holds(target: S3Uri | HubUri, manifest: bytes) -> bool:
+    """Whether an earlier release copied the very manifest there; create-only, it stays as it is."""
+    if isinstance(target, HubUri):
+        return False
+    try:
+        return read_bytes(open_store(str(target))) == manifest
+    except ObjectNotFound:
+        return False
 
 
 def _at_branch(target: HubUri, revision: str) -> HubUri:
