@@ -133,6 +133,12 @@ class OutputExists(BadInput):
     advice = "Give another output, or delete that one first."
 
 
+class UnreadableOutput(BadInput):
+    """The merged adapter would not load as it is meant in the main reader of its layout."""
+
+    advice = "Leave out with --exclude the adapter that causes it, and merge again."
+
+
 class MissingPackage(BadInput):
     """What was asked for needs a package that is not installed, or cannot be loaded.
 

@@ -11,17 +11,19 @@ from lego_ray.arguments import checked
 from lego_ray.errors import InvalidOption, ObjectNotFound, OutputExists
 from lego_ray.execution import journal
 from lego_ray.execution.publishing.hub_push import push
-from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of
+from lego_ray.execution.publishing.leaving import for_elsewhere
+from lego_ray.execution.publishing.manifest import MANIFEST_KEY, marker_of, read_bytes
 from lego_ray.execution.publishing.outcome import Outcome
 from lego_ray.execution.publishing.publish import publish as write_files
 from lego_ray.execution.publishing.publish import published_manifest
 from lego_ray.execution.publishing.published import checked_files, read_manifest
+from lego_ray.execution.publishing.readable import check_published
 from lego_ray.execution.resume.run_folder import folder_uri, read_marker
 from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import HubUri, normalise_uri, parse_uri
+from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
 
 
 @checked
@@ -39,6 +41,9 @@ def publish(
     To a directory or S3 it is create-only, in the order that `merge` writes it. To the
     Hub it is one commit, so that readers see all of it or nothing, in a repository that is made
     private unless `public`. A merge that is there already is left as it is, and so is anything else.
+
+    Card, manifest and running sums of a copy that leaves the machine, to S3 or the Hub, have the names
+    of local adapters instead of their paths; the adapter's own bytes do not change.
 
     Args:
         merged: Where the merge is: a directory, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
@@ -61,6 +66,8 @@ def publish(
         VerificationFailed: If a file of the merge is not what its manifest says.
         ObjectNotFound: If there is no merge.
         OutputExists: If something else is in its place.
+        UnreadableOutput: If the main reader of its layout could not load it as it is meant, as an
+            earlier release may have written it.
         InvalidOption: If the options do not go together, or the repository is public and `public` was
             not given.
         AccessDenied: If there is no token, or it may not write there.
@@ -81,12 +88,16 @@ def publish(
     store = open_store(normalise_uri(merged))
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
+    limits = check_published(manifest, files, store.uri)
+    if not isinstance(target, FileUri) and not _holds(target, data):
+        manifest, files = for_elsewhere(manifest, files)
     with journal.failures(manifest["merge_id"]):
         if repository is not None:
             asked = {"public": public, "update": update, "dry_run": dry_run}
             outcome = push(repository, manifest, files, **asked)
         else:
             outcome = _to_store(open_store(str(target)), manifest, files, dry_run=dry_run)
+        outcome = replace(outcome, warnings=(*outcome.warnings, *limits))
         told = outcome.record(files, marker_of(manifest))
         journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=told["bytes"])
     return {
@@ -96,6 +107,16 @@ def publish(
         "dry_run": dry_run,
         **told,
     }
+
+
+def _holds(target: S3Uri | HubUri, manifest: bytes) -> bool:
+    """Whether an earlier release copied the very manifest there; create-only, it stays as it is."""
+    if isinstance(target, HubUri):
+        return False
+    try:
+        return read_bytes(open_store(str(target))) == manifest
+    except ObjectNotFound:
+        return False
 
 
 def _at_branch(target: HubUri, revision: str) -> HubUri:

@@ -32,12 +32,14 @@ from lego_ray.execution.publishing.manifest import (
     sources_of,
     versions,
 )
+from lego_ray.execution.publishing.nothing import zero_warnings
 from lego_ray.execution.publishing.publish import (
     is_merge_of,
     manifest_at,
     publish,
     published_merge,
 )
+from lego_ray.execution.publishing.readable import check_made, with_warnings
 from lego_ray.execution.rescanning import rescanning
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
@@ -242,7 +244,7 @@ def publish_solved(
         inventory = Inventory(adapters, solved.plan.refused)
         solved = replace(solved, plan=replace(solved.plan, adapters=adapters))
         solved, requested = as_begun(solved, requested, manifest_at(store))
-        files = _files(solved, requested, more)
+        solved, files = _files(solved, requested, more)
         status = "published" if publish(store, files, solved.plan.marker) else "already published"
     if status == "published":
         stages.moved("publish", sum(map(len, files.values())))
@@ -293,21 +295,35 @@ def as_begun(solved: Solved, requested: str, begun: Mapping[str, Any] | None) ->
     return replace(solved, plan=plan), str(begun.get("requested_plan", requested))
 
 
-def _files(solved: Solved, requested: str, more: Mapping[str, Any]) -> dict[str, bytes]:
+def _files(
+    solved: Solved, requested: str, more: Mapping[str, Any]
+) -> tuple[Solved, dict[str, bytes]]:
+    """The files to publish, held against their readers, and the plan with what that showed."""
     full_weights = {k: v for r in solved.results for k, v in r.full_weights.items()}
     files = adapter_files(solved.plan, solved.sites, full_weights)
+    # Sets: results of runs that cut their tasks differently may share tensors.
+    tensors = {
+        number: {t for r in solved.results for t in r.tensor_hashes.get(number, ())}
+        for number in range(len(solved.plan.adapters))
+    }
+    plan = with_warnings(
+        solved.plan,
+        check_made(solved.plan, files),
+        zero_warnings(solved.sites, solved.plan.adapters, tensors),
+    )
+    solved = replace(solved, plan=plan)
     figures = [
         SiteFigures(s.plan.site, s.plan.n_msus, s.a.shape[0], s.relative_error, s.norm_ratio)
         for s in solved.sites
     ]
-    files["README.md"] = model_card(solved.plan, figures, versions())
-    hashes = [adapter.content for adapter in solved.plan.adapters]
-    if solved.plan.recipe.updatable:
-        sources = sources_of(solved.plan, hashes)
-        state = first_state(solved.plan.digest, carried_of(solved.plan), sources, solved.sites)
+    files["README.md"] = model_card(plan, figures, versions())
+    hashes = [adapter.content for adapter in plan.adapters]
+    if plan.recipe.updatable:
+        sources = sources_of(plan, hashes)
+        state = first_state(plan.digest, carried_of(plan), sources, solved.sites)
         files[STATE_KEY] = encode_state(state)
-    files[MANIFEST_KEY] = encode_manifest(manifest_of(solved.plan, requested, hashes, files, more))
-    return files
+    files[MANIFEST_KEY] = encode_manifest(manifest_of(plan, requested, hashes, files, more))
+    return solved, files
 
 
 def _catalogue(
@@ -400,5 +416,5 @@ def record_of_published(
         "bytes_read": bytes_read,
         "resumed_sites": 0,
         "licenses": manifest.get("licenses", []),
-        "warnings": list(manifest.get("license_conflicts", [])),
+        "warnings": [*manifest.get("license_conflicts", []), *manifest.get("limits", [])],
     }

@@ -7,7 +7,7 @@ the fit and of which adapters are in, whatever the versions between.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -153,6 +153,22 @@ def encode_state(state: State) -> bytes:
     arrays[_ABOUT] = np.frombuffer(text, np.uint8)
     data: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     return data
+
+
+def with_about(data: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+    """A state's file with another description of the same numbers.
+
+    Args:
+        data: The file.
+        change: Gives the description anew.
+    """
+    from safetensors.numpy import save
+
+    arrays = _arrays(data, STATE_KEY)
+    about = change(json.loads(arrays[_ABOUT].tobytes()))
+    arrays[_ABOUT] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
+    changed: bytes = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+    return changed
 
 
 def _columns(prefix: str, members: Members) -> dict[str, NDArray[Any]]:

@@ -48,7 +48,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     names = list(spans)
     check_layout(None, names, where)
     check_tensors(names, where)
-    configs = _configs(headers.metadata, where)
+    configs = configs_of(headers.metadata, where)
     factors: list[tuple[FactorKey, TensorSpan]] = []
     alphas: dict[str, TensorSpan] = {}
     unknown: list[str] = []
@@ -80,8 +80,17 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     )
 
 
-def _configs(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]:
-    """The configuration of each component that has one."""
+def configs_of(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]:
+    """The configuration of each component that has one.
+
+    Args:
+        metadata: Of the file's header.
+        where: The file, for the error.
+
+    Raises:
+        MalformedAdapter: If they cannot be read.
+        UnsupportedAdapter: If one promises no plain LoRA.
+    """
     text = metadata.get(METADATA)
     if not text:
         return {}

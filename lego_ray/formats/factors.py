@@ -12,6 +12,10 @@ from lego_ray.formats.record import DTYPE_BYTES, SiteFactors, SiteKind, TensorSp
 _CONV_NDIMS = (3, 4, 5)
 
 RESAVE = "Save the adapter again, or leave it out with --exclude."
+GATHER = (
+    "It was saved under DeepSpeed ZeRO-3 (or FSDP) without gathering the weights: save it again with "
+    "stage3_gather_16bit_weights_on_model_save, or from the checkpoint with zero_to_fp32.py."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def site_factors(
         check_dtype(span, where)
         if len(span.shape) < 2 or 0 in span.shape:
             problem = f"{span.name} has shape {list(span.shape)}, a factor has two sizes above zero"
-            hint = "Shards of DeepSpeed or FSDP must be gathered before saving: save it again so."
+            hint = GATHER if 0 in span.shape else RESAVE
             raise MalformedAdapter(where, problem, hint)
     is_conv = not pair.is_embedding and not transposed and len(a.shape) in _CONV_NDIMS
     kind: SiteKind = "embedding" if pair.is_embedding else "conv" if is_conv else "linear"

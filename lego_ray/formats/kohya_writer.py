@@ -10,6 +10,7 @@ from torch import Tensor
 from lego_ray.formats.base_model import FIELDS
 from lego_ray.formats.kohya import ALPHA, CARRIED_FIELDS
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
+from lego_ray.formats.readers.kohya import wants_alphas
 from lego_ray.formats.safetensors_writer import serialise
 
 
@@ -32,8 +33,7 @@ def encode(
         base_model: Name of the base model; goes into the header, unless a field taken over has it.
         carried: What the sources' headers agree on; of it `kohya.CARRIED_FIELDS` are written.
         compact: Store each site at its own rank instead of filling up with zeros. Where these differ,
-            no alpha is written, which means the rank to every reader: diffusers loses alphas that
-            differ from site to site.
+            alphas are written as `readers.kohya.wants_alphas` says.
 
     Raises:
         ShapeMismatch: If there are no sites or two of one name, or a pair does not fit together.
@@ -41,20 +41,20 @@ def encode(
         NonFiniteWeights: If a factor holds NaN or infinity.
     """
     tensors: dict[str, Tensor] = {}
-    ranks = set()
+    ranks: dict[str, int] = {}
     for site in in_order(sites, dtype, base_model):
         keys = (f"{site.site}.lora_down.weight", f"{site.site}.lora_up.weight")
         pair = stored_pair(site, rank, dtype, compact=compact, keys=keys)
         tensors.update(zip(keys, pair, strict=True))
-        ranks.add(pair[0].shape[0])
-    if len(ranks) == 1:
-        alpha = torch.tensor(float(*ranks))
-        tensors |= {f"{site.site}{ALPHA}": alpha.clone() for site in sites}
+        ranks[site.site] = pair[0].shape[0]
+    sizes = set(ranks.values())
+    if wants_alphas(ranks, is_mixed=len(sizes) > 1):
+        tensors |= {f"{name}{ALPHA}": torch.tensor(float(k)) for name, k in ranks.items()}
     metadata = {name: str(carried[name]) for name in CARRIED_FIELDS if carried.get(name)}
     if base_model not in {value.removesuffix("/lora") for value in metadata.values()}:
         metadata = {name: text for name, text in metadata.items() if name not in FIELDS}
         metadata.update({FIELDS[0]: base_model} if base_model else {})
-    size = str(*ranks) if len(ranks) == 1 else "Dynamic"  # kohya's own word for several
+    size = str(*sizes) if len(sizes) == 1 else "Dynamic"  # kohya's own word for several
     metadata |= {"ss_network_module": "networks.lora", "ss_network_dim": size}
     metadata |= {"ss_network_alpha": size, "format": "pt"}
     return serialise(tensors, metadata)

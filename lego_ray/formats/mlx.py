@@ -21,8 +21,16 @@ from lego_ray.formats.wrappers import by_plain_key
 
 WEIGHTS_NAME = "adapters.safetensors"
 
+# No alpha or rank is as large; a whole number in JSON may have any number of digits.
+_LARGEST = 1e30
+
 _FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<half>[ab])")
 _MAGNITUDE = re.compile(r".+\.m")
+
+_OF_2024 = (
+    "lora_parameters has alpha beside scale: taken as mlx-lm of 2024 did, scale times alpha over rank; "
+    "releases that came later leave alpha out of account"
+)
 
 # What models call their embeddings, which nothing else in the file tells from linear layers.
 _EMBEDDINGS = ("embed_tokens", "embed_in", "embeddings", "tok_embeddings", "word_embeddings", "wte")
@@ -73,6 +81,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         sites=tuple(
             site_factors(each, scaling=scale, where=where, transposed=True) for each in pairs
         ),
+        notes=(_OF_2024,) if _alpha_over_rank(fields.get("lora_parameters"), place) != 1 else (),
         config={"task_type": "CAUSAL_LM", "fan_in_fan_out": False, "bias": "none"},
     )
 
@@ -106,7 +115,21 @@ def _scale(fields: Mapping[str, object], where: str) -> float:
     if not math.isfinite(value) or value == 0:
         problem = f"lora_parameters gives scale {scale!r}, expected a finite number other than 0"
         raise MalformedAdapter(where, problem, "Write the scale of training into the file.")
-    return value
+    return value * _alpha_over_rank(parameters, where)
+
+
+def _alpha_over_rank(parameters: object, where: str) -> float:
+    """What mlx-lm of 2024 multiplied by besides, which wrote alpha beside scale; 1 without alpha."""
+    if not isinstance(parameters, dict) or "alpha" not in parameters:
+        return 1.0
+    alpha, rank = parameters["alpha"], parameters.get("rank")
+    numbers = [n for n in (alpha, rank) if isinstance(n, int | float) and not isinstance(n, bool)]
+    if len(numbers) != 2 or not all(0 < n < _LARGEST for n in numbers):
+        problem = (
+            f"lora_parameters gives alpha {alpha!r} and rank {rank!r}, expected two numbers above 0"
+        )
+        raise MalformedAdapter(where, problem, "Write those of training into the file.")
+    return float(numbers[0]) / float(numbers[1])
 
 
 def _check_not_experts(each: Pair, where: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lego_ray.errors import RankMismatch, UnsupportedAdapter
+from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.factors import (
+    GATHER,
     FactorKey,
     check_dtype,
     pair,
@@ -16,11 +17,12 @@ from lego_ray.formats.factors import (
     some,
 )
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
 from lego_ray.formats.peft_keys import is_full_weight, is_training_only, parse_factor
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
-from lego_ray.formats.refusals import check_config, check_tensors
+from lego_ray.formats.refusals import LORA_BIAS_KEY, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key
 
@@ -41,7 +43,8 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     Raises:
         UnsupportedAdapter: If it is no plain LoRA, or carries full weights and these are refused.
         RankMismatch: If a site's rank is not the one configured.
-        MalformedAdapter: If a file is damaged, incomplete, or contradicts itself.
+        MalformedAdapter: If a file is damaged, incomplete, or contradicts itself; a full weight of size
+            0 among it, unless full weights are dropped.
     """
     root = headers.uri.rstrip("/")
     files = _Files(root, f"{root}/{CONFIG_NAME}", headers.weights)
@@ -49,16 +52,19 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     spans = by_plain_key(headers.spans, files.weights)
     names = list(spans)
     check_layout(fields, (), files.config)
-    check_config(fields, files.config)
+    check_config(fields, files.config, without=("lora_bias",) if full_weights == "drop" else ())
     settings = config_from(fields, files.config)
     check_layout(fields, names, files.weights)
-    check_tensors(names, files.weights)
+    biases = {n for n in names if full_weights == "drop" and LORA_BIAS_KEY.search(n)}
+    check_tensors([name for name in names if name not in biases], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
     whole: list[TensorSpan] = []
     notes: list[str] = []
     unknown: list[str] = []
     for name, span in spans.items():
+        if name in biases:
+            continue
         if key := parse_factor(name):
             factors.append((key, span))
         elif is_full_weight(name, settings):
@@ -71,6 +77,9 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     _check_full_weights(whole, full_weights, files)
     if whole and full_weights == "drop":
         notes.append(f"full weights were dropped: {some([span.name for span in whole])}")
+    if biases:
+        notes.append(f"the biases of its updates (lora_bias) were dropped: {some(biases)}")
+    notes += _incomplete(whole, settings)
     kept = tuple(sorted(whole, key=lambda span: span.name)) if full_weights == "keep" else ()
     sites = _pair(factors, settings, files)
     unsure = [s.site for s in sites if disagree(settings.alpha_pattern, s.site)]
@@ -103,7 +112,29 @@ class _Files:
     weights: str
 
 
+def _incomplete(whole: Sequence[TensorSpan], settings: PeftConfig) -> list[str]:
+    """What the file lacks of the modules that its configuration says it holds."""
+    found = {n for n in settings.modules_to_save if any(holds(s.name, n) for s in whole)}
+    if found & HEADS:  # of these PEFT writes all names, and a model has one of them
+        found |= HEADS
+    lacking = [name for name in settings.modules_to_save if name not in found]
+    if not lacking:
+        return []
+    return [
+        f"modules_to_save names {', '.join(lacking)}, of which the file has no tensor: what was "
+        "trained of it is not in the adapter"
+    ]
+
+
 def _check_full_weights(whole: Sequence[TensorSpan], choice: FullWeights, files: _Files) -> None:
+    empty = next((span for span in whole if 0 in span.shape), None)
+    if empty is not None and choice != "drop":
+        problem = (
+            f"the adapter's file is incomplete: {empty.name} has shape {list(empty.shape)}, so that "
+            "its values are not in the file"
+        )
+        hint = f"{GATHER} --full-weights drop merges the rest of it."
+        raise MalformedAdapter(files.weights, problem, hint)
     if whole and choice == "refuse":
         problem = (
             "it carries full weights, which are not low-rank and cannot be merged "

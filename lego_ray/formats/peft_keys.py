@@ -20,6 +20,9 @@ _TRAINING_ONLY = re.compile(r".+\.lora_velora_embed(\.[^.]+)?")
 # Modules PEFT saves whole without being told to, when their size or targeting makes it think it must.
 _EMBEDDING_NAMES = ("embed_tokens", "lm_head")
 
+# What PEFT calls the module that it wraps, inside of the wrapper.
+BASE_LAYER = "base_layer"
+
 _WRAPPED = re.compile(r"\.modules_to_save(?:\.[^.]+)?\.(?=[^.]+$)")
 
 
@@ -63,11 +66,15 @@ def is_full_weight(key: str, config: PeftConfig) -> bool:
     if config.bias != "none" and parameter == "bias":
         return True
     parts = module.split(".")
-    if "modules_to_save" in parts or parts[-1] == "base_layer":
-        return True
-    if parts[-1] in _EMBEDDING_NAMES and parameter == "weight":
+    if "modules_to_save" in parts or parts[-1] == BASE_LAYER or is_embedding_weight(key):
         return True
     return any(f".{name}." in f".{module}." for name in config.modules_to_save)
+
+
+def is_embedding_weight(key: str) -> bool:
+    """Whether the tensor is a whole embedding or output layer, which PEFT saves unasked."""
+    module, _, parameter = key.removeprefix(PREFIX).rpartition(".")
+    return module.rpartition(".")[2] in _EMBEDDING_NAMES and parameter == "weight"
 
 
 def full_weight_key(key: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.peft_keys import factor_key, full_weight_key
+from lego_ray.formats.peft_output import config_of
 from lego_ray.formats.peft_patterns import exact_key
 
 
@@ -68,23 +69,15 @@ def encode(
         tensors.update(zip(keys, pair, strict=True))
         if pair[0].shape[0] != rank:
             patterns[exact_key(site.site, names)] = pair[0].shape[0]
-    config = {
-        "alpha_pattern": patterns,
-        "base_model_name_or_path": base_model or None,
-        "bias": bias,
-        "fan_in_fan_out": fan_in_fan_out,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "lora_alpha": rank,
-        "lora_dropout": 0.0,
-        "modules_to_save": list(modules_to_save) if modules_to_save else None,
-        "peft_type": "LORA",
-        "r": rank,
-        "rank_pattern": patterns,
-        "target_modules": names,
-        "task_type": task_type,
-        "use_dora": False,
-        "use_rslora": False,
-    }
+    config = config_of(
+        names,
+        rank=rank,
+        patterns=patterns,
+        base_model=base_model,
+        task_type=task_type,
+        fan_in_fan_out=fan_in_fan_out,
+        modules_to_save=modules_to_save,
+        bias=bias,
+    )
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     return {WEIGHTS_NAME: save(tensors, metadata={"format": "pt"}), CONFIG_NAME: text.encode()}

@@ -8,7 +8,7 @@ a rank axis that is not a plain one, a base model that training changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from lego_ray.errors import UnsupportedAdapter
@@ -49,10 +49,18 @@ CHANGING_INITS: Mapping[str, Refusal] = {
     "loftq": Refusal("it corrects one quantised base model, and fits no other", _RETRAIN),
 }
 
+LORA_BIAS = Refusal(
+    "the update has a bias beside B A",
+    "--full-weights drop leaves the biases out. Else merge it into its base model (PEFT: "
+    "merge_and_unload) and extract a plain LoRA from the difference.",
+)
+# Its bias beside B of a site, in PEFT's files.
+LORA_BIAS_KEY = re.compile(r"\.lora_B(\.[^.]+)?\.bias$")
+
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
     "use_dora": Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT),
-    "lora_bias": Refusal("the update has a bias beside B A", _EXTRACT),
+    "lora_bias": LORA_BIAS,
     "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
     "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
     "target_parameters": Refusal(
@@ -114,7 +122,7 @@ REFUSED_TYPES: Mapping[str, Refusal] = {
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
-    r"\.lora_B(\.[^.]+)?\.bias$": REFUSED_FIELDS["lora_bias"],
+    LORA_BIAS_KEY.pattern: LORA_BIAS,
     r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
     r"\.diff(_b)?$": Refusal("it is the difference of a whole weight, not low-rank", _EXTRACT),
     r"\.lora_mid\b": Refusal("it has a third factor between A and B", _EXTRACT),
@@ -129,12 +137,15 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
 }
 
 
-def check_config(fields: Mapping[str, object], where: str) -> None:
+def check_config(
+    fields: Mapping[str, object], where: str, *, without: Collection[str] = ()
+) -> None:
     """Passes a PEFT configuration that promises a plain LoRA.
 
     Args:
         fields: The configuration, parsed; it has a `peft_type`.
         where: The configuration file, for the error.
+        without: Fields whose tensors are left out, so that they may be set.
 
     Raises:
         UnsupportedAdapter: Otherwise. It names the field, says why, and what to do.
@@ -147,7 +158,7 @@ def check_config(fields: Mapping[str, object], where: str) -> None:
         raise UnsupportedAdapter(where, f"peft_type is {kind}{why}", hint)
     _check_init(fields.get("init_lora_weights"), where)
     for name, value in fields.items():
-        if name in REFUSED_FIELDS and value:
+        if name in REFUSED_FIELDS and value and name not in without:
             refusal = REFUSED_FIELDS[name]
             raise UnsupportedAdapter(where, f"{name} is set: {refusal.why}", refusal.hint)
         if name not in REFUSED_FIELDS and name not in PLAIN_FIELDS and value:

@@ -156,6 +156,8 @@ class Plan:
         digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id and
             weight), and this format's version. It names the run. How the work is cut into tasks is not
             in it, because it changes no bit; nor is where and when the adapters were written.
+        limits: Those of the warnings that are of the result itself: readers that refuse it, and what was
+            left out so that the others load it.
         errors: Error against k, if it was asked for; measured.
         nearest_error: Relative error, over all sites, of the nearest adapter of the plan's ranks to the
             sum of the updates; None if nothing was measured.
@@ -178,6 +180,7 @@ class Plan:
     memory_budget: int
     warnings: tuple[str, ...]
     digest: str
+    limits: tuple[str, ...] = ()
     errors: tuple[RankError, ...] = ()
     nearest_error: float | None = None
     former: str = ""

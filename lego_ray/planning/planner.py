@@ -19,6 +19,7 @@ from lego_ray.planning.inventory import (
     require_adapters,
 )
 from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.loading import reader_warnings
 from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_names
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
@@ -53,6 +54,7 @@ def make_plan(
             one model in ways that differ by more than spelling.
         BaseModelMismatch: If the adapters name different base models.
         SiteShapeMismatch: If adapters disagree on a site's shape.
+        UnreadableOutput: If the main reader of the layout could not load the result as it is meant.
         InvalidOption: If a worker with this memory budget cannot hold even a part of a site's pool,
             the method cannot give this rank, or a weight or scale is of no adapter or site.
     """
@@ -79,6 +81,15 @@ def make_plan(
     )
     groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget, work)]
     passed_over, doubts = inventory.about(adapters)
+    limits = reader_warnings(
+        written_as,
+        recipe.name,
+        base_model,
+        adapters,
+        [site for group in groups for site in group.sites],
+        rank=recipe.rank or 0,
+        compact=recipe.compact,
+    )
     return Plan(
         recipe=recipe,
         base_model=base_model,
@@ -96,7 +107,9 @@ def make_plan(
             *doubts,
             *noise_warnings(adapters),
             *licence_conflicts(adapters),
+            *limits,
         ),
+        limits=limits,
         digest=_digest(recipe, adapters, weights, scales),
         former=_digest(recipe, adapters, weights, scales, {a.uri: a.version for a in adapters}),
         work=_digest(recipe, adapters, weights, scales, of_work=True),

@@ -89,10 +89,20 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
             "",
             "To check before this adapter is passed on; no legal advice.",
         ]
-        lines += ["", *(f"- {code(point)}" for point in plan.licence_conflicts)]
+        lines += ["", *(f"- {code(_without_paths(p, plan))}" for p in plan.licence_conflicts)]
+    if plan.limits:
+        lines += [
+            "",
+            "## Limits",
+            "",
+            *(f"- {code(_without_paths(limit, plan))}" for limit in plan.limits),
+        ]
     if plan.refused:
         lines += ["", "## Left out", ""]
-        lines += [f"- {code(r.uri)}: {code(r.reason)}" for r in plan.refused[:LISTED]]
+        lines += [
+            f"- {code(_name(r.uri))}: {code(_without_paths(r.reason, plan))}"
+            for r in plan.refused[:LISTED]
+        ]
         lines += _rest(len(plan.refused))
     return "\n".join([*lines, ""]).encode()
 
@@ -152,13 +162,32 @@ def _merged_ranks(plan: Plan) -> str:
 
 
 def _source(adapter: AdapterRecord) -> str:
-    """Where an adapter is; a link to the very commit if that is on the Hub."""
+    """Where an adapter is; a link to the very commit if that is on the Hub; its name on a disk."""
+    if "://" not in adapter.uri:
+        return code(_name(adapter.uri))
     parsed = parse_uri(adapter.uri)
     if not isinstance(parsed, HubUri) or not adapter.revision:
         return code(adapter.uri)
     below = f"/{parsed.subfolder}" if parsed.subfolder else ""
     page = f"{HUB}/{quote(parsed.repo_id)}/tree/{quote(adapter.revision)}{quote(below)}"
     return link(f"{parsed.repo_id}@{adapter.revision[:SHORT]}{below}", page)
+
+
+def _name(uri: str) -> str:
+    """The last part of a local path, which is of use to no reader of the card; another URI as it is."""
+    return uri if "://" in uri else uri.rstrip("/").rpartition("/")[2]
+
+
+def _without_paths(text: str, plan: Plan) -> str:
+    """A sentence with the names of local adapters instead of their paths."""
+    uris = [*(a.uri for a in plan.adapters), *(r.uri for r in plan.refused)]
+    places = {uri for uri in uris if "://" not in uri}
+    above = {uri.rpartition("/")[0] + "/" for uri in places} - {"/"}
+    for uri in sorted(places, key=len, reverse=True):
+        text = text.replace(uri, _name(uri))
+    for folder in sorted(above, key=len, reverse=True):
+        text = text.replace(folder, "")
+    return text
 
 
 def _ranks(ranks: tuple[int, ...]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import lego_ray
+from lego_ray.execution.publishing.leaving import for_elsewhere
 from tests.storage.fake_hub import FakeRepo
 from tests.zoo import write_zoo
 
@@ -28,7 +30,13 @@ def publish(merged: Path, to: str = TO, **options: Any) -> dict[str, Any]:
 
 
 def on_disk(merged: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in merged.iterdir() if file.is_file()}
+    """The files of a merge, as they leave the machine."""
+    files = {file.name: file.read_bytes() for file in merged.iterdir() if file.is_file()}
+    _, leaving = for_elsewhere(json.loads(files[MANIFEST]), files)
+    assert {k: v for k, v in leaving.items() if k != MANIFEST} == {
+        k: v for k, v in files.items() if k != MANIFEST
+    }
+    return leaving
 
 
 def on_hub(repo: FakeRepo, ref: str = "main") -> dict[str, bytes]:

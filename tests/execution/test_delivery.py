@@ -240,6 +240,18 @@ def test_it_goes_to_s3_and_from_there(place: Path, tmp_path: Path, s3_bucket: st
     with pytest.raises(OutputExists, match="another plan"):
         lego_ray.publish(place / "other", to=to)
     assert lego_ray.verify(to, sources=place / "zoo")["ok"]
+    there = open_store(to)
+    assert not [i.key for i in there.list() if bytes(place) in there.read(i.key)]
     assert lego_ray.publish(to, to=tmp_path / "back")["status"] == "published"
     assert contents(tmp_path / "back").keys() == set(FILES)
     assert (tmp_path / "back" / WEIGHTS).read_bytes() == (place / "first" / WEIGHTS).read_bytes()
+
+
+@pytest.mark.s3
+def test_what_an_earlier_release_copied_to_s3_is_left_as_it_is(place: Path, s3_bucket: str) -> None:
+    """With the local paths that it wrote there."""
+    to = f"s3://{s3_bucket}/merged/before"
+    store = open_store(to)
+    for name, data in contents(place / "first").items():
+        store.create(name, data)
+    assert lego_ray.publish(place / "first", to=to)["status"] == "already published"

@@ -14,6 +14,7 @@ from lego_ray.execution.task import SiteResult
 from lego_ray.formats import diffusers_writer, kohya, kohya_writer, peft_writer
 from lego_ray.formats.decode import as_stored
 from lego_ray.formats.merged import MergedSite
+from lego_ray.planning.loading import agreed, peft_carried_of
 from lego_ray.planning.plan import Plan
 
 
@@ -53,16 +54,17 @@ def adapter_files(
     if plan.format == "diffusers":
         return {plan.weights_name: diffusers_writer.encode(merged, **common)}
     spans = {span.name: span for adapter in plan.adapters for span in adapter.full_weights}
-    keeper = next((a.config for a in plan.adapters if a.full_weights), {})
-    config = _agreed(plan, ("task_type", "fan_in_fan_out"))
+    peft = peft_carried_of(plan.adapters, [site.site for site in merged])
     return peft_writer.encode(
         merged,
         **common,
-        task_type=config["task_type"],
-        fan_in_fan_out=bool(config["fan_in_fan_out"]),
-        full_weights={name: as_stored(spans[name], raw) for name, raw in full_weights.items()},
-        modules_to_save=keeper.get("modules_to_save"),  # type: ignore[arg-type]
-        bias=str(keeper.get("bias") or "none"),
+        task_type=peft.task_type,
+        fan_in_fan_out=bool(agreed(plan.adapters, "fan_in_fan_out")),
+        full_weights={
+            peft.keys[name]: as_stored(spans[name], raw) for name, raw in full_weights.items()
+        },
+        modules_to_save=peft.modules_to_save,
+        bias=peft.bias,
     )
 
 
@@ -77,9 +79,4 @@ def _tensor(values: NDArray[np.float32]) -> Tensor:
 
 
 def _agreed(plan: Plan, fields: Sequence[str]) -> dict[str, Any]:
-    """The values that all sources have in common; None where they differ."""
-    agreed: dict[str, Any] = {}
-    for field in fields:
-        values = {adapter.config.get(field) for adapter in plan.adapters}
-        agreed[field] = values.pop() if len(values) == 1 else None
-    return agreed
+    return {field: agreed(plan.adapters, field) for field in fields}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import (
     BaseModelMismatch,
     InvalidOption,
@@ -13,6 +14,12 @@ from lego_ray.errors import (
     SiteShapeMismatch,
     UpdateImpossible,
     VerificationFailed,
+)
+from lego_ray.execution.publishing.leaving import (
+    PLACE,
+    hash_of_place,
+    is_placeless,
+    places_of,
 )
 from lego_ray.execution.running_sums import State
 from lego_ray.execution.scanning import scan_sources
@@ -67,8 +74,34 @@ def named_sources(
     return going
 
 
+def place_of(source: Mapping[str, Any], catalog: Catalog | None) -> str:
+    """Where a source of a merge is; a published copy's manifest has its name alone.
+
+    Args:
+        source: As the manifest lists it.
+        catalog: Where adapters are recorded with their places, or None.
+
+    Raises:
+        UpdateImpossible: If its place is not known.
+    """
+    uri = str(source["uri"])
+    if not is_placeless(uri):
+        return uri
+    if catalog is not None and catalog.exists("adapters"):
+        rows = catalog.read("adapters", ["uri", "status", "adapter_id"]).to_pylist()
+        found = [r["uri"] for r in rows if r["adapter_id"] == source["adapter_id"]]
+        same = [each for each in found if hash_of_place(each) == source.get(PLACE)]
+        if found:
+            return str((same or sorted(found))[0])
+    raise UpdateImpossible(
+        uri,
+        "the merge is a published copy, whose manifest has the name of this adapter and not its place",
+        "Give the --catalog that the adapter is recorded in, or update the merge that was published.",
+    )
+
+
 def records_of(
-    going: Sequence[Mapping[str, Any]], recipe: Recipe
+    going: Sequence[Mapping[str, Any]], recipe: Recipe, catalog: Catalog | None = None
 ) -> tuple[list[AdapterRecord], int]:
     """Headers of the adapters that go, in their order, and the bytes it took to read them.
 
@@ -78,9 +111,10 @@ def records_of(
     """
     records, bytes_read = [], 0
     for source in going:
-        scan = scan_sources([source["uri"]], full_weights=recipe.full_weights, checkpoints="all")
+        place = place_of(source, catalog)
+        scan = scan_sources([place], full_weights=recipe.full_weights, checkpoints="all")
         bytes_read += scan.bytes_read
-        mine = [a for a in scan.inventory.adapters if a.uri == source["uri"]]
+        mine = [a for a in scan.inventory.adapters if a.uri == place]
         # By its headers; that its weights are those that were merged is checked when they are read.
         if not mine or family(mine[0].adapter_id) != family(source["adapter_id"]):
             raise VerificationFailed(
@@ -101,7 +135,7 @@ def check_new(
         InvalidOption: If one is, or another with its URI.
     """
     known = {s["adapter_id"]: s["uri"] for s in sources}
-    places = {s["uri"] for s in sources}
+    places = places_of(sources)
     for adapter in adapters:
         if adapter.adapter_id in known:
             where = known[adapter.adapter_id]
@@ -109,7 +143,7 @@ def check_new(
             raise InvalidOption(
                 f"{ADD} {adapter.uri}", f"it is in {merge} already{same}", "Leave it out."
             )
-        if adapter.uri in places:
+        if hash_of_place(adapter.uri) in places:
             raise InvalidOption(
                 f"{ADD} {adapter.uri}",
                 f"it was changed since {merge} was made of it, and what it was cannot be taken out",

@@ -12,6 +12,7 @@ from lego_ray.execution.identities import sightings_of
 from lego_ray.execution.merging import run_merge
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.solving import Progress
+from lego_ray.execution.updating.changing import place_of
 from lego_ray.execution.updating.drift import REFIT_ABOVE
 from lego_ray.execution.updating.merged_before import MergedBefore
 from lego_ray.planning.recipe import Recipe
@@ -46,6 +47,7 @@ def refit_merge(
         progress: Called with the plan when it is made (result None), and with each result.
     """
     staying = [s for s in before.manifest["sources"] if s not in going]
+    staying = [{**s, "uri": place_of(s, catalog)} for s in staying]
     sources = [*(s["uri"] for s in staying), *add]
     recipe = _recipe(before, staying, sources)
     record = run_merge(
@@ -61,7 +63,7 @@ def refit_merge(
         more={**before.told(), "drift": 0.0, "skipped_sites": []},
         known=sightings_of(before.manifest),
     )
-    known = {s["uri"] for s in before.manifest["sources"]}
+    known = {s["uri"] for s in (*before.manifest["sources"], *staying)}
     return {
         **record,
         "bytes_read": record["bytes_read"] + before.store.bytes_read,

@@ -32,7 +32,9 @@ from lego_ray.execution.publishing.manifest import (
     source_of,
     versions,
 )
+from lego_ray.execution.publishing.nothing import zero_warnings
 from lego_ray.execution.publishing.publish import manifest_at, publish, published_manifest
+from lego_ray.execution.publishing.readable import check_made, with_warnings
 from lego_ray.execution.resume.checkpoints import Checkpoints
 from lego_ray.execution.runner import Runner
 from lego_ray.execution.running_sums import STATE_KEY, State, encode_state
@@ -148,7 +150,7 @@ class UpdateRun:
         check_new(inventory.adapters, manifest["sources"], where)
         check_fits(inventory.adapters, manifest, state, recipe)
         with self._stages.timed("scan"):
-            found, read = records_of(going, recipe)
+            found, read = records_of(going, recipe, self._catalog)
             records = with_names_of(found, state, layout)
         self._bytes_read += read
         self._stages.moved("scan", self._bytes_read)
@@ -279,6 +281,12 @@ class UpdateRun:
             plan.memory_budget,
         )
         sites = tuple(site for result in results for site in result.sites)
+        tensors = {
+            number: {t for result in results for t in result.tensor_hashes.get(number, ())}
+            for number, change in enumerate(version.changes)
+            if change.sign > 0
+        }
+        final = with_warnings(final, zero_warnings(sites, version.sources, tensors))
         return _Made(version, final, state, sites)
 
     def _publish(self, made: _Made, removed: list[str]) -> dict[str, Any]:
@@ -291,6 +299,7 @@ class UpdateRun:
         }
         with self._stages.timed("publish"):
             files = adapter_files(plan, made.sites, {})
+            plan = with_warnings(plan, check_made(plan, files))
             figures = [
                 SiteFigures(
                     s.plan.site, s.plan.n_msus, s.a.shape[0], s.relative_error, s.norm_ratio

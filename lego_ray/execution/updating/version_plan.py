@@ -10,6 +10,7 @@ from lego_ray.execution.running_sums import State, StateSite
 from lego_ray.execution.updating.version import Version
 from lego_ray.formats.record import AdapterRecord, Refused
 from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.loading import reader_warnings
 from lego_ray.planning.plan import PLAN_VERSION, WORKER_BYTES, GroupPlan, Plan, SitePlan
 from lego_ray.planning.recipe import digest_of
 
@@ -68,6 +69,15 @@ def plan_of(
     """
     adapters = tuple(_known(source, manifest, version.before) for source in sources)
     merged = [replace(g, sites=tuple(s for s in g.sites if s.n_msus)) for g in groups]
+    limits = reader_warnings(
+        manifest["format"],
+        version.recipe.name,
+        manifest["base_model"],
+        adapters,
+        [site for group in merged for site in group.sites],
+        rank=version.recipe.rank or 0,
+        compact=version.recipe.compact,
+    )
     return Plan(
         recipe=version.recipe,
         base_model=manifest["base_model"],
@@ -78,7 +88,8 @@ def plan_of(
         refused=tuple(refused),
         groups=tuple(merged),
         memory_budget=memory_budget,
-        warnings=licence_conflicts(adapters),
+        warnings=(*licence_conflicts(adapters), *limits),
+        limits=limits,
         digest=digest_of_version(version),
         nearest_error=None,
     )

@@ -1,0 +1,69 @@
+"""What vLLM and llama.cpp refuse or misread of PEFT's files: limits to know, not faults.
+
+vLLM 0.33: `PEFTHelper` refuses any bias and `modules_to_save` but for classifier and score, which
+releases before it refused too; its keys are factors, or embeddings under `base_layer`; the largest
+`--max-lora-rank` is 512. llama.cpp's `convert_lora_to_gguf.py` stops at any tensor that is no factor,
+but for `base_layer.weight` and norms, and takes one `lora_alpha` for all sites, over each one's rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lego_ray.formats.factors import some
+from lego_ray.formats.peft_keys import BASE_LAYER, PREFIX, parse_factor
+from lego_ray.formats.readers.outgoing import Finding, Outgoing
+
+LARGEST_VLLM_RANK = 512
+
+
+def findings(outgoing: Outgoing) -> Iterator[Finding]:
+    """What the servers make of an output.
+
+    Args:
+        outgoing: It.
+    """
+    factors = {key: parse_factor(key) for key in outgoing.shapes}
+    ranks = {outgoing.shapes[key][0] for key, f in factors.items() if f and f.half == "A"}
+    names = sorted(
+        {
+            key.removeprefix(PREFIX).rpartition(".")[0].removesuffix(f".{BASE_LAYER}")
+            for key, factor in factors.items()
+            if factor is None and not key.endswith(".bias")
+        }
+    )
+    has_bias = outgoing.config.get("bias", "none") != "none"
+    if names:
+        inner = all(
+            f".{BASE_LAYER}." in key
+            for key, factor in factors.items()
+            if factor is None and not key.endswith(".bias")
+        )
+        heads = not inner and all(
+            part in ("classifier", "score") for part in _first_saved(outgoing, names)
+        )
+        text = f"weights kept whole ({some(names)}) rule out"
+        if inner:
+            yield Finding(f"{text} releases of vLLM that take factors alone")
+        elif heads:
+            yield Finding(f"{text} llama.cpp, and releases of vLLM that take factors alone")
+        else:
+            yield Finding(f"{text} vLLM and llama.cpp")
+    if has_bias:
+        yield Finding("kept biases rule out vLLM and llama.cpp")
+    if ranks and max(ranks) > LARGEST_VLLM_RANK:
+        yield Finding(
+            f"rank {max(ranks)} rules out vLLM, whose largest --max-lora-rank is {LARGEST_VLLM_RANK}"
+        )
+    if len(ranks) > 1:
+        yield Finding(
+            f"ranks from {min(ranks)} to {max(ranks)} with patterns rule out llama.cpp, which scales "
+            "all sites by one alpha, and releases of vLLM that read no patterns"
+        )
+
+
+def _first_saved(outgoing: Outgoing, names: list[str]) -> list[str]:
+    """The entry of modules_to_save that each module is of; the module itself where there is none."""
+    saved = outgoing.config.get("modules_to_save")
+    listed = saved if isinstance(saved, list) else []
+    return [next((m for m in listed if f".{m}." in f".{name}."), name) for name in names]
