@@ -78,7 +78,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     if whole and full_weights == "drop":
         notes.append(f"full weights were dropped: {some([span.name for span in whole])}")
     if biases:
-        notes.append(f"the biases of its updates (lora_bias) were dropped: {some(biases)}")
+        notes.append(f"the biases of its updates (lora_bias) were dropped: {some(sorted(biases))}")
     notes += _incomplete(whole, settings)
     kept = tuple(sorted(whole, key=lambda span: span.name)) if full_weights == "keep" else ()
     sites = _pair(factors, settings, files)
