@@ -32,7 +32,12 @@ _TABLE = "merges"
 
 
 def last_tenure(catalog: Catalog, name: str) -> int:
-    """The highest number that ever claimed the catalog's merges under a name; 0 if none did."""
+    """The highest number that ever claimed the catalog's merges under a name; 0 if none did.
+
+    Args:
+        catalog: The catalog.
+        name: What it is a turn at.
+    """
     if not catalog.exists(_TABLE):
         return 0
     return catalog.open(_TABLE).transaction_version(name) or 0
@@ -61,6 +66,10 @@ class Tenure:
 
     def claim(self, catalog: Catalog, tables: Sequence[str] = (_TABLE,)) -> None:
         """Ends all earlier turns, for the tables given.
+
+        Args:
+            catalog: The catalog.
+            tables: Names of the tables that the work commits to.
 
         Raises:
             RunFailed: If a turn of this number or a higher one has begun.

@@ -66,6 +66,10 @@ def temporaries(store: Store, folder: str = "", *, below: bool = True) -> Iterat
 def remove(store: Store, key: str) -> None:
     """Removes one object or file of these kinds, if it lies in the store itself.
 
+    Args:
+        store: The store.
+        key: The object's or file's, below the root.
+
     Raises:
         StorageError: If the store refuses.
     """

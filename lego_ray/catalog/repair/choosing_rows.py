@@ -25,7 +25,12 @@ class Same:
 
 
 def doubled(rows: Sequence[Row], key_of: Callable[[Row], Hashable]) -> list[Same]:
-    """The keys that several rows have, in order of their first row."""
+    """The keys that several rows have, in order of their first row.
+
+    Args:
+        rows: All rows.
+        key_of: The key of a row.
+    """
     places: dict[Hashable, list[int]] = {}
     for n, row in enumerate(rows):
         places.setdefault(key_of(row), []).append(n)
@@ -37,7 +42,12 @@ def doubled(rows: Sequence[Row], key_of: Callable[[Row], Hashable]) -> list[Same
 
 
 def content(row: Row, without: Sequence[str] = ()) -> str:
-    """A row's values, so that equal ones are equal text. Maps have no order."""
+    """A row's values, so that equal ones are equal text. Maps have no order.
+
+    Args:
+        row: The row.
+        without: Columns to leave out.
+    """
     return repr(sorted((name, _plain(value)) for name, value in row.items() if name not in without))
 
 
@@ -48,7 +58,13 @@ def _plain(value: object) -> str:
 
 
 def last(places: Sequence[int], rank: Callable[[int], Any], rows: Sequence[Row]) -> int | None:
-    """The place of the row that ranks highest, or None if rows that differ rank highest together."""
+    """The place of the row that ranks highest, or None if rows that differ rank highest together.
+
+    Args:
+        places: Places of the rows to choose from.
+        rank: The rank of the row at a place.
+        rows: All rows.
+    """
     highest = max(rank(n) for n in places)
     found = [n for n in places if rank(n) == highest]
     return found[0] if len({content(rows[n]) for n in found}) == 1 else None

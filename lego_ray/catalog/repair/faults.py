@@ -107,10 +107,20 @@ class Outputs(Protocol):
 
 
 def plural(number: int, what: str) -> str:
-    """A number and what it counts."""
+    """A number and what it counts.
+
+    Args:
+        number: The number.
+        what: What it counts, of one.
+    """
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def taken(rows: pa.Table, places: Sequence[int]) -> pa.Table:
-    """The rows at some places, which may be none."""
+    """The rows at some places.
+
+    Args:
+        rows: All rows.
+        places: Their places; there may be none.
+    """
     return rows.take(pa.array(places, pa.int64()))

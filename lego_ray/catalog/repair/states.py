@@ -85,7 +85,13 @@ class State:
 
 
 def state_of(catalog: Catalog, table: str, handle: DeltaTable) -> State:
-    """A table in the state that a handle has."""
+    """A table in the state that a handle has.
+
+    Args:
+        catalog: The catalog.
+        table: Name of the table.
+        handle: The table, opened.
+    """
     return State(catalog.table_uri(table), handle, catalog.filesystem(table))
 
 
@@ -93,6 +99,10 @@ def former_states(catalog: Catalog, table: str) -> Iterator[State]:
     """The states before each commit that took rows away or rewrote them, the last first.
 
     Those whose files a vacuum took away are left out.
+
+    Args:
+        catalog: The catalog.
+        table: Name of the table.
     """
     handle = catalog.open(table)
     files = catalog.filesystem(table)
