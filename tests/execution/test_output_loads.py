@@ -45,6 +45,7 @@ def loaded(model: nn.Module, path: Path) -> PeftModel:
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*config.*not found.*")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         return PeftModel.from_pretrained(model, str(path))
 
 

@@ -46,7 +46,7 @@ def write(path: Path, more: dict[str, torch.Tensor] | None = None) -> Path:
 @pytest.mark.parametrize("scale", [20.0, 0.5, 1])
 def test_the_update_is_scale_times_the_transposed_product(scale: float, tmp_path: Path) -> None:
     file = write(tmp_path)
-    record = read(file, config=config(lora_parameters={"rank": 8, "scale": scale, "alpha": 16}))
+    record = read(file, config=config(lora_parameters={"rank": 8, "scale": scale}))
     got, raw = updates(file, record), {k: t.double().numpy() for k, t in tensors().items()}
     assert len(got) == 2
     for site, update in got.items():
@@ -112,3 +112,22 @@ def test_files_that_cannot_be_merged_are_named(
     with pytest.raises(error, match=message) as caught:
         read(write(tmp_path, more), config=config())
     assert caught.value.where == f"{tmp_path}/adapters.safetensors"
+
+
+def test_alpha_beside_scale_counts_as_in_the_release_that_wrote_it(tmp_path: Path) -> None:
+    """mlx-lm of 2024, whose defaults of alpha 16 and scale 10 became scale 20 at rank 8."""
+    file = write(tmp_path)
+    old = {"rank": 8, "scale": 10.0, "alpha": 16}
+    record = read(file, config=config(lora_parameters=old))
+    now = read(file, config=config(lora_parameters={"rank": 8, "scale": 20.0}))
+    got, wanted = updates(file, record), updates(file, now)
+    assert all(np.array_equal(got[site], wanted[site]) for site in wanted)
+    assert "alpha" in record.notes[0]
+    assert now.notes == ()
+
+
+@pytest.mark.parametrize("alpha", [0, -1, None, "16", True, 10**400])
+def test_an_alpha_that_is_none_is_refused(alpha: object, tmp_path: Path) -> None:
+    parameters = {"rank": 8, "scale": 10.0, "alpha": alpha}
+    with pytest.raises(MalformedAdapter, match="alpha"):
+        read(write(tmp_path), config=config(lora_parameters=parameters))
