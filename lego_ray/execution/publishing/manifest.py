@@ -73,6 +73,7 @@ def manifest_of(
         "marker": plan.marker,
         "licenses": list(plan.licences),
         "license_conflicts": list(plan.licence_conflicts),
+        "warnings": _by_name(plan),
         "sites": plan.n_sites,
         "nearest_error": plan.nearest_error,
         "sources": sources_of(plan, source_hashes),
@@ -85,6 +86,15 @@ def manifest_of(
         },
         "versions": versions(),
     }
+
+
+def _by_name(plan: Plan) -> list[str]:
+    """The plan's warnings, licences apart, with adapters by name instead of by place."""
+    found = [warning for warning in plan.warnings if warning not in plan.licence_conflicts]
+    for uri in sorted((a.uri for a in plan.adapters), key=len, reverse=True) if found else ():
+        name = uri.rstrip("/").rpartition("/")[2]
+        found = [warning.replace(uri, name) for warning in found]
+    return found
 
 
 def sources_of(plan: Plan, source_hashes: Sequence[str]) -> list[dict[str, Any]]:
@@ -176,6 +186,7 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "base_model": _optional_text,
     "licenses": _of(list, inside=str),
     "license_conflicts": _of(list, inside=str),
+    "warnings": _of(list, inside=str),
     "sites": _of(int),
     "nearest_error": _number,
     "refused": _refusals,
