@@ -228,6 +228,10 @@ CHECKS: Mapping[str, tuple[Check, str]] = {
     "Progress | None": (_or_none(_call), "something to call" + _NONE),
     "Counted": (_call, "something to call"),
     "str | timedelta": (_instance(str, timedelta), "a timedelta, or text such as 7d"),
+    "str | timedelta | None": (
+        _or_none(_instance(str, timedelta)),
+        "a timedelta, or text such as 60s" + _NONE,
+    ),
     "Moment": (
         _or_none(_instance(str, datetime)),
         "a datetime, or text such as 2026-11-24T10:00Z" + _NONE,

@@ -416,5 +416,8 @@ def record_of_published(
         "bytes_read": bytes_read,
         "resumed_sites": 0,
         "licenses": manifest.get("licenses", []),
-        "warnings": [*manifest.get("license_conflicts", []), *manifest.get("limits", [])],
+        "warnings": [
+            *manifest.get("license_conflicts", []),
+            *manifest.get("warnings", manifest.get("limits", [])),
+        ],
     }

@@ -199,7 +199,7 @@ def _are_one(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     return not any(_TOWERS.search(part) for part in extra)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class _Pattern:
     """A name with its numbers left out.
 
@@ -241,7 +241,7 @@ def _check_blocks(kinds: Mapping[frozenset[_Pattern], Names]) -> None:
         both: set[str] = set()
         for patterns, adapter in kinds.items():
             mine: tuple[set[str], set[str]] = (set(), set())
-            for pattern in patterns:
+            for pattern in sorted(patterns):
                 for side, names in enumerate(pair):
                     if any(_begins(pattern.container, name) for name in names):
                         mine[side].add(pattern.component)
@@ -274,7 +274,7 @@ def _check_styles(
     both: set[tuple[str, str, str, str]] = set()
     for patterns, adapter in kinds.items():
         mine: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for pattern in patterns:
+        for pattern in sorted(patterns):
             for style, end in styles:
                 if hit := end.search(pattern.text):
                     block = (pattern.component, pattern.container)

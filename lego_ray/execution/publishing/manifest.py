@@ -74,6 +74,7 @@ def manifest_of(
         "licenses": list(plan.licences),
         "license_conflicts": list(plan.licence_conflicts),
         "limits": list(plan.limits),
+        "warnings": _by_name(plan),
         "sites": plan.n_sites,
         "nearest_error": plan.nearest_error,
         "sources": sources_of(plan, source_hashes),
@@ -94,6 +95,15 @@ def _refused(adapter: Refused) -> dict[str, Any]:
         told["version"] = adapter.version
         told["tensors_sha256"] = adapter.content
     return told
+
+
+def _by_name(plan: Plan) -> list[str]:
+    """The plan's warnings, licences apart, with adapters by name instead of by place."""
+    found = [warning for warning in plan.warnings if warning not in plan.licence_conflicts]
+    for uri in sorted((a.uri for a in plan.adapters), key=len, reverse=True) if found else ():
+        name = uri.rstrip("/").rpartition("/")[2]
+        found = [warning.replace(uri, name) for warning in found]
+    return found
 
 
 def sources_of(plan: Plan, source_hashes: Sequence[str]) -> list[dict[str, Any]]:
@@ -189,6 +199,7 @@ _FIELDS: Mapping[str, Callable[[object], bool]] = {
     "licenses": _of(list, inside=str),
     "license_conflicts": _of(list, inside=str),
     "limits": _of(list, inside=str),
+    "warnings": _of(list, inside=str),
     "sites": _of(int),
     "nearest_error": _number,
     "refused": _refusals,

@@ -162,12 +162,13 @@ def is_shown(manifest: Mapping[str, Any]) -> bool:
     refused = manifest.get("refused", [])
     versions = manifest.get("versions", {})
     conflicts = manifest.get("license_conflicts", [])
+    warnings = manifest.get("warnings", [])
     whole: list[Any] = [manifest.get("sites", 0), recipe.get("rank") or 0]
     numbers: list[Any] = []
     words: list[Any] = [recipe["method"], manifest.get("base_model", ""), manifest.get("dtype", "")]
     if not isinstance(ranks, dict) or not isinstance(versions, dict):
         return False
-    if not isinstance(refused, list) or not isinstance(conflicts, list):
+    if not all(isinstance(each, list) for each in (refused, conflicts, warnings)):
         return False
     for source in manifest["sources"]:
         whole += [source.get("rank_min", 0), source.get("rank_max", 0)]
@@ -180,7 +181,9 @@ def is_shown(manifest: Mapping[str, Any]) -> bool:
     return (
         all(isinstance(n, int) for n in (*whole, *ranks.values()))
         and all(isinstance(n, int | float) for n in numbers)
-        and all(isinstance(word, str) for word in (*words, *conflicts, *versions.values()))
+        and all(
+            isinstance(word, str) for word in (*words, *conflicts, *warnings, *versions.values())
+        )
     )
 
 

@@ -24,6 +24,10 @@ def inputs(facts: Facts) -> str:
     named = ", ".join(f"{name} ({n:,})" for name, n in licences.most_common())
     said.append(f"Licences: {named}.")
     content = [paragraph(*said)]
+    warnings = facts.manifest.get("warnings", [])
+    if warnings:
+        points = "".join(f"<li>{text(point)}</li>" for point in warnings)
+        content += [paragraph("Warnings of the plan:"), f"<ul>{points}</ul>"]
     conflicts = facts.manifest.get("license_conflicts", [])
     if conflicts:
         points = "".join(f"<li>{text(point)}</li>" for point in conflicts)
