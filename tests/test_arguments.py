@@ -178,7 +178,7 @@ def test_options_of_methods_are_checked_too(method: str) -> None:
 
 def test_a_call_with_an_option_of_a_wrong_type(where: Path) -> None:
     with pytest.raises(
-        InvalidOption, match="n_init: 'many' is of type str; expected a whole number"
+        InvalidOption, match="--n-init: 'many' is of type str; expected a whole number"
     ):
         lego_ray.merge(where / "zoo", rank=2, output=where / "m", n_init="many")
 

@@ -67,8 +67,9 @@ def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
                 f"the {name} method has no such option",
                 f"Did you mean {near[0]}?" if near else hint,
             )
-    types = {f.name: str(f.type) for f in fields(METHODS[name])}
-    return make(**{o: checked_value(o, _checked_as(types[o]), v) for o, v in options.items()})
+    types = {f.name: _checked_as(str(f.type)) for f in fields(METHODS[name])}
+    flags = {option: f"--{option.replace('_', '-')}" for option in options}
+    return make(**{o: checked_value(flags[o], types[o], v) for o, v in options.items()})
 
 
 def _checked_as(annotation: str) -> str:
