@@ -7,7 +7,7 @@ takes for harmless, and a compaction is not harmless to what replaces or compact
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -124,6 +124,41 @@ class Replacement:
         """Puts it in their place; they stay until a vacuum."""
         added = [] if self.file is None else [self.file.action(data_change=False)]
         _commit_files(handle, [*removals(handle, self.former), *added], (), "compact")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Rows that take the place of others.
+
+    Attributes:
+        rows: The rows, in parts, so that one part at a time is in memory.
+        schema: Their columns: all that the table has.
+        merge_ids: The merges whose rows they replace; None if they replace all rows of the table.
+        transactions: As for `Rows`.
+    """
+
+    rows: Callable[[], Iterator[pa.Table]]
+    schema: pa.Schema
+    merge_ids: Sequence[str] | None
+    transactions: Transactions
+
+    def apply(self, handle: DeltaTable) -> None:
+        """Writes them; the files with the former rows stay until a vacuum."""
+        check_plain(handle)
+        if self.merge_ids is None:
+            actions: list[AddAction | RemoveAction] = [*removals(handle)]
+        else:
+            concerned = pc.field("merge_id").isin(pa.array(self.merge_ids, pa.string()))
+            actions = rewrite(handle, concerned, lambda batch: batch.filter(~concerned))
+        batches = (
+            batch
+            for part in self.rows()
+            for batch in part.cast(self.schema).combine_chunks().to_batches()
+        )
+        written = write_data_file(handle, self.schema, batches)
+        if written is not None:
+            actions.append(written.action(data_change=True))
+        _commit_files(handle, actions, self.transactions, "exchange")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import Any
 
 from lego_ray.arguments import checked
+from lego_ray.catalog.damage import damaged_files
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.repair.faults import Fault
 from lego_ray.catalog.repair.repairing import diagnose
+from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError, MalformedAdapter, StorageError, StoreUnavailable
 from lego_ray.execution.publishing.manifest import (
     parse_manifest,
@@ -34,7 +36,8 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[s
     """Checks that a catalog's rows are whole, each there once, and the outputs it records in the store.
 
     Reads the tables, and of each output the manifest and the sizes of its files; all their bytes if
-    `deep`. Changes nothing.
+    `deep`, those of the tables' own files first: if any of these is damaged, each is named and nothing
+    else is checked. Changes nothing.
 
     Args:
         catalog: Which catalog.
@@ -53,6 +56,12 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[s
         StoreUnavailable: If a store could not be reached.
     """
     opened = open_catalog(catalog)
+    damaged = [
+        _problem({}, "", f"{opened.table_uri(each.table)}/{each.file}", each.problem)
+        for each in (damaged_files(opened) if deep else ())
+    ]
+    if damaged:  # what such files say of the merges cannot be held against anything
+        return _record(opened, damaged, deep=deep)
     # Of a merge that has several rows, which is a fault of its own, any will do to look at its output.
     rows = {row["merge_id"]: row for row in list_merges(opened).to_pylist()}
     diagnoses = diagnose(opened, Manifests())
@@ -70,13 +79,25 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[s
 
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
         problems += [each for found in threads.map(check, rows.values()) for each in found]
+    unpublished = len(frozenset().union(*(each.unpublished for each in diagnoses)))
+    return _record(opened, problems, len(rows), unpublished, deep=deep)
+
+
+def _record(
+    catalog: Catalog,
+    problems: Sequence[Mapping[str, Any]],
+    merges: int = 0,
+    unpublished: int = 0,
+    *,
+    deep: bool,
+) -> dict[str, Any]:
     return {
-        "catalog": opened.uri,
+        "catalog": catalog.uri,
         "ok": not problems,
-        "merges": len(rows),
+        "merges": merges,
         "deep": deep,
-        "problems": problems,
-        "unpublished": len(frozenset().union(*(each.unpublished for each in diagnoses))),
+        "problems": list(problems),
+        "unpublished": unpublished,
     }
 
 

@@ -16,9 +16,10 @@ from deltalake import DeltaTable, write_deltalake
 
 from lego_ray.catalog import merges as merges_module
 from lego_ray.catalog.adapters import record_adapters
+from lego_ray.catalog.changes import Exchange
 from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.merges import append_merge
-from lego_ray.catalog.repair.faults import Diagnosis, Fault, Replacement
+from lego_ray.catalog.repair.faults import Diagnosis, Fault
 from lego_ray.catalog.repair.repairing import diagnose, repair
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
@@ -377,16 +378,16 @@ def test_a_merge_beside_a_repair_loses_nothing(
 ) -> None:
     alone, before = beside(table, anywhere), rows(anywhere)
     write(anywhere, table, whole(anywhere, table), "append")
-    real, times = Replacement.apply, list[str]()
+    real, times = Exchange.apply, list[str]()
 
-    def late(self: Replacement, handle: DeltaTable) -> None:
+    def late(self: Exchange, handle: DeltaTable) -> None:
         if not times:
             alone()
         times.append(table)
         real(self, handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Replacement, "apply", late)
+        patch.setattr(Exchange, "apply", late)
         repair(anywhere, Outputs())
     # The first lost, and was computed again. A scan leaves no doubled adapters for the second.
     assert len(times) == (1 if table == "adapters" else 2)

@@ -71,6 +71,17 @@ def test_an_output_that_is_gone(place: Place) -> None:
     assert problem.startswith("ObjectNotFound")
 
 
+@pytest.mark.parametrize("table", ["merges", "msus", "adapters"])
+def test_a_damaged_file_of_a_table_is_named(table: str, place: Place) -> None:
+    file = next(Path(place.catalog, table).glob("*.parquet"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    found = problems(place, deep=True)
+    assert [where for where, _ in found] == [file.name]
+    assert "sha256" in found[0][1]
+
+
 @pytest.mark.parametrize("name", sorted(set(FILES) - {MANIFEST}))
 def test_a_file_that_is_gone_or_of_another_size(place: Place, name: str) -> None:
     place.rewrite(f"clustered/{name}", b"x")

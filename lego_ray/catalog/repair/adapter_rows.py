@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from lego_ray.catalog.changes import Exchange
 from lego_ray.catalog.repair.choosing_rows import doubled, last
 from lego_ray.catalog.repair.faults import (
     Diagnosis,
     Fault,
     Outputs,
-    Replacement,
     Row,
     plural,
     taken,
@@ -81,8 +81,8 @@ def diagnose_adapters(
     right = pa.concat_tables([taken(table, staying), back], promote_options="default")
     schema = state.schema if state else TABLES[TABLE].schema
     number = ((state and state.handle.transaction_version(_TRANSACTION)) or 0) + 1
-    change = Replacement(
-        lambda: iter([right.select(schema.names)]), schema, "", ((_TRANSACTION, number),)
+    change = Exchange(
+        lambda: iter([right.select(schema.names)]), schema, None, ((_TRANSACTION, number),)
     )
     return Diagnosis(TABLE, faults, len(going), back.num_rows, 0, change)
 

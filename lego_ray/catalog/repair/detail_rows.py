@@ -12,10 +12,11 @@ from functools import partial
 
 import pyarrow as pa
 
+from lego_ray.catalog.changes import Exchange
 from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.merges import details_are_there
 from lego_ray.catalog.repair.copies import KEYS, Merge, once_each
-from lego_ray.catalog.repair.faults import Diagnosis, Fault, Replacement, Row, plural
+from lego_ray.catalog.repair.faults import Diagnosis, Fault, Row, plural
 from lego_ray.catalog.repair.states import State, former_states
 from lego_ray.catalog.rows import check_types, check_whole
 from lego_ray.catalog.tables import Catalog
@@ -279,9 +280,8 @@ def _diagnose(
                     right = right.append_column(name, nothing)
                 yield right.select(state.schema.names)
 
-    ids = ", ".join(f"'{merge_id}'" for merge_id in sources)
-    change = Replacement(
-        parts, state.schema, f"merge_id IN ({ids})", tuple(map(partial(_next, state), sources))
+    change = Exchange(
+        parts, state.schema, list(sources), tuple(map(partial(_next, state), sources))
     )
     return Diagnosis(table, faults, removed, added, 0, change)
 

@@ -1,17 +1,14 @@
-"""What can be wrong with rows, and the commit that puts a table right."""
+"""What can be wrong with rows, and what a look at a table finds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from lego_ray.catalog.changes import Transactions
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
+from lego_ray.catalog.changes import Exchange
 
 Row = Mapping[str, Any]
 
@@ -36,43 +33,6 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Replacement:
-    """Rows that take the place of others, computed from one state of a table and fit for no other.
-
-    Attributes:
-        rows: The rows, in parts, so that one part at a time is in memory.
-        schema: Their columns: all that the table has.
-        predicate: Which rows they replace, in SQL; all if empty.
-        transactions: As for `changes.Rows`.
-    """
-
-    rows: Callable[[], Iterator[pa.Table]]
-    schema: pa.Schema
-    predicate: str
-    transactions: Transactions
-
-    def apply(self, handle: DeltaTable) -> None:
-        """Writes them, unless anything at all was committed since that state."""
-        from deltalake import CommitProperties, Transaction, write_deltalake
-
-        batches = (
-            batch
-            for part in self.rows()
-            for batch in part.cast(self.schema).combine_chunks().to_batches()
-        )
-        write_deltalake(
-            handle,
-            pa.RecordBatchReader.from_batches(self.schema, batches),
-            mode="overwrite",
-            predicate=self.predicate or None,
-            commit_properties=CommitProperties(
-                max_commit_retries=0,  # the library would move it behind commits it has not seen
-                app_transactions=[Transaction(*pair) for pair in self.transactions],
-            ),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """One table, looked at.
 
@@ -92,7 +52,7 @@ class Diagnosis:
     removed: int = 0
     added: int = 0
     changed: int = 0
-    change: Replacement | None = None
+    change: Exchange | None = None
     unpublished: frozenset[str] = frozenset()
 
 

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 
+from lego_ray.catalog.changes import Exchange
 from lego_ray.catalog.repair.choosing_rows import content, doubled, last
-from lego_ray.catalog.repair.faults import Diagnosis, Fault, Replacement, Row, plural, taken
+from lego_ray.catalog.repair.faults import Diagnosis, Fault, Row, plural, taken
 from lego_ray.catalog.repair.states import State, former_states
 from lego_ray.catalog.tables import Catalog
 
@@ -71,10 +72,10 @@ def diagnose_groups(
     right = pa.concat_tables([taken(table, staying), *back], promote_options="default")
     restored = {each for part in back for each in part["grouping_id"].to_pylist()}
     touched = sorted(restored | {rows[n]["grouping_id"] for n in going})
-    change = Replacement(
+    change = Exchange(
         lambda: iter([right.select(state.schema.names)]),
         state.schema,
-        "",
+        None,
         tuple((each, (state.handle.transaction_version(each) or 0) + 1) for each in touched),
     )
     return Diagnosis(TABLE, faults, len(going), sum(len(part) for part in back), 0, change)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from lego_ray.catalog.changes import Exchange
 from lego_ray.catalog.repair.choosing_rows import Same, content, doubled, last
 from lego_ray.catalog.repair.faults import (
     Diagnosis,
     Fault,
     Outputs,
-    Replacement,
     Row,
     plural,
     taken,
@@ -58,10 +58,10 @@ def diagnose_merges(catalog: Catalog, state: State, outputs: Outputs) -> tuple[D
     transactions = {f"name:{name}": version for name, version in names.items()}
     for merge_id in {rows[n]["merge_id"] for n in going} | {i for f in lost for i in [f.merge_id]}:
         transactions[merge_id] = (handle.transaction_version(merge_id) or 0) + 1
-    change = Replacement(
+    change = Exchange(
         lambda: iter([right.select(state.schema.names)]),
         state.schema,
-        "",
+        None,
         tuple(transactions.items()),
     )
     n_back = back.num_rows if back else 0
