@@ -95,7 +95,9 @@ def rewrite(
     stored = table_dataset(handle, files)
     actions: list[AddAction | RemoveAction] = []
     for part in stored.get_fragments(filter=concerned):
-        if not part.count_rows(filter=concerned, use_threads=False):
+        # By the table's columns: other programs store text in a type that conditions do not know.
+        fitting = part.scanner(schema=stored.schema, filter=concerned, use_threads=False)
+        if not fitting.count_rows():
             continue
         written = write_data_file(
             handle, stored.schema, map(change, rows_of([part], stored.schema))
