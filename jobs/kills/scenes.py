@@ -16,6 +16,7 @@ from lego_ray.execution.building import build
 from lego_ray.execution.delivery import publish
 from lego_ray.execution.garbage.collecting import collect_garbage
 from lego_ray.execution.refreshing import refresh
+from lego_ray.execution.repairing import repair_catalog
 from lego_ray.execution.updating.updating import update
 
 RANK = 2
@@ -150,6 +151,25 @@ def _gc(root: Path) -> Any:
     )
 
 
+def _before_repair(root: Path) -> None:
+    """A catalog as two compactions at once left it in earlier releases: rows of every table doubled."""
+    from deltalake import write_deltalake
+
+    from lego_ray.catalog.opening import open_catalog
+
+    zoo(root)
+    merged(root)
+    merged(root, "again", rank=1)
+    opened = open_catalog(root / "catalog")
+    for table in opened.tables():
+        handle = opened.open(table)
+        write_deltalake(handle, opened.whole(table).to_table(), mode="append")
+
+
+def _repair(root: Path) -> Any:
+    return repair_catalog(root / "catalog", apply=True)
+
+
 SCENES = {
     "merge": Scene(lambda root: zoo(root), lambda root: merged(root)),
     "build": Scene(_before_build, _build),
@@ -160,4 +180,5 @@ SCENES = {
     "compact": Scene(_before_compact, _compact),
     "vacuum": Scene(_before_vacuum, _vacuum),
     "gc": Scene(_before_gc, _gc),
+    "repair": Scene(_before_repair, _repair),
 }
