@@ -189,7 +189,7 @@ def _add_rows(
         builders[site].add(source.adapter, pooled, long)
 
 
-def _tensor_hash(span: TensorSpan, data: memoryview) -> str:
+def tensor_hash(span: TensorSpan, data: memoryview) -> str:
     """Hex sha256 over a tensor's type, shape and bytes."""
     shape = ",".join(map(str, span.shape))
     digest = hashlib.sha256(f"{span.dtype} {shape}\n".encode())
@@ -220,5 +220,5 @@ def _hashed(
 ) -> tuple[SourceSlice, Read]:
     spans = list(source.spans())
     by_name = {span.name: data for span, data in zip(spans, buffers, strict=True)}
-    hashes = {span.name: _tensor_hash(span, by_name[span.name]) for span in spans}
+    hashes = {span.name: tensor_hash(span, by_name[span.name]) for span in spans}
     return source, Read(by_name, hashes, store.bytes_read, store.requests)
