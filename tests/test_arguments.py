@@ -110,6 +110,7 @@ FITS: dict[str, tuple[str, ...]] = {
     "Progress | None": (*_CALLABLE, "none"),
     "Counted": _CALLABLE,
     "str | timedelta": (*_TEXTS, "duration"),
+    "str | timedelta | None": (*_TEXTS, "duration", "none"),
     "Moment": (*_TEXTS, "none"),
     "object": tuple(ANY),
 }

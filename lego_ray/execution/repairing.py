@@ -7,6 +7,7 @@ from dataclasses import asdict
 from os import PathLike
 from typing import Any
 
+from lego_ray.arguments import checked
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.repair.faults import Diagnosis, Fault
 from lego_ray.catalog.repair.repairing import diagnose, repair
@@ -16,6 +17,7 @@ from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 
 
+@checked
 def repair_catalog(catalog: str | PathLike[str], *, apply: bool = False) -> dict[str, Any]:
     """Puts a catalog right whose rows are doubled, wrong or lost; a dry run unless asked.
 

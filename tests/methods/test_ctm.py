@@ -185,7 +185,15 @@ def test_no_gauge_is_seen(options: dict[str, object], k: int, gauge: str) -> Non
     assert gap(found, wanted) <= GAUGE_ROUNDING
 
 
-@pytest.mark.parametrize("beta", [-0.1, float("nan"), "0", 2])
-def test_beta_is_checked(beta: object) -> None:
-    with pytest.raises(InvalidOption, match=r"--beta: .* is not at least 0 and at most 1"):
+@pytest.mark.parametrize(
+    ("beta", "said"),
+    [
+        (-0.1, "is not at least 0 and at most 1"),
+        (2, "is not at least 0 and at most 1"),
+        (float("nan"), "nan is not a finite number"),
+        ("0", "'0' is of type str; expected a number"),
+    ],
+)
+def test_beta_is_checked(beta: object, said: str) -> None:
+    with pytest.raises(InvalidOption, match=f"--beta: .*{said}"):
         method_of("ctm", {"beta": beta})

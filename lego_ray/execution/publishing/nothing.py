@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import numpy as np
 
+from lego_ray.execution.extract import tensor_hash
 from lego_ray.execution.task import SiteResult
 from lego_ray.formats.record import AdapterRecord, TensorSpan
 
@@ -57,9 +57,9 @@ def _is_bare(adapter: AdapterRecord, hashes: Mapping[str, str]) -> bool:
 
 
 def _is_of_zeros(span: TensorSpan, hashes: Mapping[str, str]) -> bool:
-    return hashes.get(span.name) == _hash_of_zeros(span.end - span.start)
+    return hashes.get(span.name) == _hash_of_zeros(span.dtype, span.shape, span.end - span.start)
 
 
 @cache
-def _hash_of_zeros(size: int) -> str:
-    return hashlib.sha256(bytes(size)).hexdigest()
+def _hash_of_zeros(dtype: str, shape: tuple[int, ...], size: int) -> str:
+    return tensor_hash(TensorSpan("", dtype, shape, 0, size), memoryview(bytes(size)))
