@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from lego_ray.execution.extract import tensor_hash
+from lego_ray.execution.contents import tensor_hash
 from lego_ray.execution.task import SiteResult
 from lego_ray.formats.record import AdapterRecord, TensorSpan
 
