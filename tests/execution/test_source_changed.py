@@ -76,7 +76,7 @@ def test_a_second_change_fails_and_publishes_nothing(
     change: Change, zoo: Path, tmp_path: Path
 ) -> None:
     again = [lambda: change(zoo / "plain"), lambda: touched(zoo / "higher")]
-    runner = ChangingRunner(*again, after=2)
+    runner = ChangingRunner(*again, after=1)
     with pytest.raises(SourceChanged) as caught:
         merge(zoo, tmp_path / "m", runner=runner, memory_budget=small(zoo), catalog=tmp_path / "c")
     assert caught.value.exit_code == 1
