@@ -32,7 +32,7 @@ from tests.image_zoo import (
     write_diffusers,
     write_kohya,
 )
-from tests.zoo import files_of, relative_error, write_adapter
+from tests.zoo import Site, files_of, relative_error, write_adapter
 from tests.zoo import update_of as peft_update_of
 
 # Float32 products of float32 factors, each rounded once more on the way in.
@@ -266,7 +266,12 @@ def test_an_mlx_adapter_is_merged_into_a_peft_one(tmp_path: Path) -> None:
     assert (written["base_model_name_or_path"], written["task_type"]) == ("org/base", "CAUSAL_LM")
     assert lego_ray.verify(tmp_path / "m", sources=zoo)["ok"]
     write_adapter(tmp_path / "zoo" / "peft", base_model="org/base")
-    assert len(merge(tmp_path / "zoo", tmp_path / "both", rank=8)["adapters"]) == 2
+    with pytest.raises(LayoutMismatch, match=r"layers\.0\.q_proj.*model\.layers\.0\.q_proj"):
+        merge(tmp_path / "zoo", tmp_path / "both", rank=8)
+    sites = [Site("model.layers.0.q_proj", (12,), 10), Site("model.layers.0.v_proj", (12,), 7)]
+    write_adapter(tmp_path / "same" / "peft", base_model="org/base", sites=sites)
+    both = merge([zoo, tmp_path / "same"], tmp_path / "both", rank=8)
+    assert (len(both["adapters"]), both["sites"]) == (2, 3)
 
 
 def test_an_mlx_configuration_without_its_weights_is_named(tmp_path: Path) -> None:
