@@ -54,7 +54,7 @@ from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, par
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.torch_bin import read_spans
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.run_names import says_its_number, step_of
+from lego_ray.planning.run_names import run_name, says_its_number, step_of
 from lego_ray.planning.trainer_runs import Candidate, checked_checkpoints, settle
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.ranged_file import RangedFile
@@ -205,6 +205,7 @@ def _candidate(
         step=step_of(place, below, is_mlx=found.config is not None and bool(name)),
         named=named,
         of_trainer=found.is_trained_here or says_its_number(metadata, name),
+        run_name=run_name(metadata),
     )
 
 

@@ -19,7 +19,7 @@ from lego_ray.execution.beside import SHARD, is_foreign
 from lego_ray.formats import mlx
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import Refused
-from lego_ray.planning.run_names import is_numbered_mlx, is_training_file
+from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import FileUri, HubUri, join, normalise_uri, parse_uri
@@ -83,7 +83,10 @@ class Found:
         above = self.folder.rpartition("/")[0]
         folders = (self.folder, above) if self.folder else (self.folder,)
         return any(
-            is_training_file(name) for folder in folders for name in self.folders.get(folder, ())
+            is_training_file(name)
+            for folder in folders
+            for place in (folder, f"{folder}/{STATE_FOLDER}".lstrip("/"))
+            for name in self.folders.get(place, ())
         )
 
     def name_of(self, info: ObjectInfo) -> str:

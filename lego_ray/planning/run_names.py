@@ -61,12 +61,15 @@ _WORDS: Mapping[str, int] = {
 }
 _TIME = r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)"
 _BACKUP = re.compile(rf"{_TIME}-backup-(\d+)-\d+-\d+")
-_SAVE = re.compile(rf".*?{_TIME}-save-(\d+)-\d+-\d+")
+_SAVE = re.compile(rf"(.*?){_TIME}-save-(\d+)-\d+-\d+")
 _STATE = re.compile(r"(.+?)(?:-(\d{6})|-step(\d{8}))?-state")
 _KOHYA_EPOCH = re.compile(r"(.+)-(\d{6})")
 _KOHYA_STEP = re.compile(r"(.+)-step(\d{8})")
 _AI_TOOLKIT = re.compile(r"(.+)_(\d{9})((?:_(?:high|low)_noise)?)")
 _MLX = re.compile(r"(\d{7})_adapters")
+# OneTrainer's saves start with a prefix that the user chose, which tells runs in one workspace
+# apart. Its backups have none.
+ONETRAINER = "OneTrainer"
 # What kohya's trainers call checkpoints, and the final file, of a run without a name.
 _UNNAMED, _UNNAMED_FINAL = ("epoch", "at"), "last"
 
@@ -112,7 +115,7 @@ def _of_folder(prefix: str, part: str, rest: str) -> Step | None:
     if part in _WORDS:
         return Step((prefix, rest), root, (_WORDS[part], "", 0, 0), False)
     if found := _BACKUP.fullmatch(part):
-        return _of_onetrainer(prefix, found[1], int(found[2]))
+        return _of_onetrainer(prefix, ONETRAINER, found[1], int(found[2]))
     if found := _STATE.fullmatch(part):
         stem = _UNNAMED_FINAL if found[1] in _UNNAMED else found[1]
         number = int(found[2] or found[3] or 10**9)
@@ -124,7 +127,7 @@ def _of_folder(prefix: str, part: str, rest: str) -> Step | None:
 def _of_file(folder: str, name: str) -> Step | None:
     stem = name.removesuffix(SAFETENSORS)
     if found := _SAVE.fullmatch(stem):
-        return _of_onetrainer(folder, found[1], int(found[2]))
+        return _of_onetrainer(folder, f"{ONETRAINER} {found[1]}", found[2], int(found[3]))
     patterns: tuple[tuple[re.Pattern[str], int], ...] = (
         (_KOHYA_STEP, 0),
         (_KOHYA_EPOCH, 1),
@@ -139,10 +142,10 @@ def _of_file(folder: str, name: str) -> Step | None:
     return None
 
 
-def _of_onetrainer(folder: str, time: str, step: int) -> Step:
+def _of_onetrainer(folder: str, run: str, time: str, step: int) -> Step:
     above, _, last = folder.rpartition("/")
     workspace = above if last in ("save", "backup") else folder
-    return Step((workspace, "OneTrainer"), "", (NUMBERED, time, 0, step), True)
+    return Step((workspace, run), "", (NUMBERED, time, 0, step), True)
 
 
 def is_numbered_mlx(name: str) -> bool:
@@ -172,13 +175,25 @@ def says_its_number(metadata: Mapping[str, str], name: str) -> bool:
     return False
 
 
+def run_name(metadata: Mapping[str, str]) -> str:
+    """The name that a file's header gives its run; empty if it gives none.
+
+    Args:
+        metadata: Of its safetensors header: kohya's, musubi-tuner's and ai-toolkit's have
+            `ss_output_name`.
+    """
+    return metadata.get("ss_output_name", "")
+
+
+# Where torchtune keeps what it resumes by, beside the folders of its epochs.
+STATE_FOLDER = "recipe_state"
 # Files that trainers write to resume by. They are not adapters, and where they lie is a run.
 _TRAINING = re.compile(
     r"trainer_state\.json|training_args\.(bin|json)|training_state.*\.json|train_state\.json|"
     r"(.*[-_])?(optimizer|optim|scheduler|lr_scheduler|scaler|grad_scaler|sampler|dataloader)"
     r"([-_.]?\d+)?\.(pt|pth|bin|safetensors)|rng_state.*\.pth|random_states_.*\.pkl|"
     r".*(optim|model)_states\.pt|distrib_optim\.pt|pytorch_model_fsdp.*\.bin|zero_to_fp32\.py|"
-    r"resume_metadata\.json|events\.out\.tfevents.*|latest|global_step\d+"
+    r"resume_metadata\.json|recipe_state\.pt|events\.out\.tfevents.*|latest|global_step\d+"
 )
 
 

@@ -20,6 +20,7 @@ from lego_ray.planning.run_names import (
     FLAG,
     LAST,
     NUMBERED,
+    ONETRAINER,
     ROOT,
     Order,
     Step,
@@ -40,6 +41,7 @@ class Candidate:
         named: Whether the user named it as a source by itself. It is then taken whatever it is.
         of_trainer: Whether more than its name says that a trainer wrote it as a checkpoint: files
             to resume from beside it, or its own header.
+        run_name: Name of the run in its header; empty if there is none.
     """
 
     place: str
@@ -47,6 +49,7 @@ class Candidate:
     step: Step | None = None
     named: bool = False
     of_trainer: bool = False
+    run_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +148,26 @@ def settle(candidates: Sequence[Candidate], checkpoints: str) -> Settled:
     return Settled(
         adapters=tuple(each for each in left if isinstance(each, AdapterRecord)),
         refused=tuple(each for each in left if isinstance(each, Refused)),
-        passed_over=tuple(sorted(passed_over, key=lambda each: each.adapter)),
+        passed_over=_by_adapter(passed_over),
         doubts=tuple(sorted(doubts, key=lambda each: each.text)),
+    )
+
+
+def _by_adapter(passed_over: Sequence[PassedOver]) -> tuple[PassedOver, ...]:
+    """One entry per adapter taken: what was passed over for a checkpoint goes with that checkpoint."""
+    taken_for = {uri: each.adapter for each in passed_over for uri in each.checkpoints}
+    why: dict[str, str] = {}
+    checkpoints: dict[str, set[str]] = {}
+    for each in passed_over:
+        adapter = each.adapter
+        while adapter in taken_for:
+            adapter = taken_for[adapter]
+        if adapter == each.adapter:
+            why[adapter] = each.why
+        checkpoints.setdefault(adapter, set()).update(each.checkpoints)
+    return tuple(
+        PassedOver(adapter, why[adapter], tuple(sorted(checkpoints[adapter])))
+        for adapter in sorted(checkpoints)
     )
 
 
@@ -177,12 +198,22 @@ def _runs(by_place: dict[str, Candidate]) -> Iterable[list[_Member]]:
             member = _Member(each, each.step.order, each.step.sure or each.of_trainer)
             runs.setdefault(each.step.run, []).append(member)
             finals[each.step.run] = each.step.final
+    _join_backups(runs)
     for run, members in sorted(runs.items()):
         final = by_place.get(finals[run])
         if final is not None:
             members.append(_Member(final, (ROOT, "", 0, 0), True))
         if len(members) > 1:
             yield sorted(members, key=lambda m: (m.order, m.uri))
+
+
+def _join_backups(runs: dict[tuple[str, str], list[_Member]]) -> None:
+    """Puts OneTrainer's backups, whose names have no prefix, with the latest saves of the workspace."""
+    for workspace, kind in [run for run in runs if run[1] == ONETRAINER]:
+        saves = [run for run in runs if run[0] == workspace and run[1].startswith(f"{kind} ")]
+        if saves:
+            latest = max(saves, key=lambda run: (max(m.order for m in runs[run]), run))
+            runs[latest] += runs.pop((workspace, kind))
 
 
 def _choose(members: Sequence[_Member]) -> tuple[PassedOver | None, list[Doubt]]:
@@ -192,7 +223,7 @@ def _choose(members: Sequence[_Member]) -> tuple[PassedOver | None, list[Doubt]]
         return None, []
     taken = readable[-1]
     others = [member for member in members if member is not taken and member.order < taken.order]
-    alike = [m for m in others if m.adapter is not None and _are_alike(m.adapter, taken.adapter)]
+    alike = [m for m in others if m.adapter is not None and _are_alike(m, taken)]
     by_word = sum(member.order[0] not in (NUMBERED, ROOT) for member in members) > 1
     numbered = [member for member in members if member.order[0] == NUMBERED]
     is_run = (
@@ -219,13 +250,18 @@ _WHY = {
 }
 
 
-def _are_alike(one: AdapterRecord, other: AdapterRecord | None) -> bool:
+def _are_alike(member: _Member, taken: _Member) -> bool:
     """Whether two may be checkpoints of one run: the same modules and ranks, on no other base.
 
-    Only the final adapter may have a model card, so one of the two may name no base model.
+    Only the final adapter may have a model card, so one of the two may name no base model. Where both
+    headers name the run, they agree.
     """
+    one, other = member.adapter, taken.adapter
+    names = {member.candidate.run_name, taken.candidate.run_name} - {""}
     return (
-        other is not None
+        one is not None
+        and other is not None
+        and len(names) < 2
         and one.format == other.format
         and (one.base_model == other.base_model or not (one.base_model and other.base_model))
         and _table(one) == _table(other)
@@ -258,7 +294,7 @@ def _differs(taken: _Member, other: _Member) -> Doubt:
     return Doubt(
         frozenset((taken.uri, other.uri)),
         f"{other.uri} lies where a checkpoint of {taken.uri} would, but has another base model, other "
-        "modules or other ranks: it is taken as a separate adapter",
+        "modules, other ranks or another name in its header: it is taken as a separate adapter",
     )
 
 

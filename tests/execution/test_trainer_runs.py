@@ -42,6 +42,12 @@ def hidden(record: dict[str, Any], root: Path) -> dict[str, list[str]]:
     }
 
 
+def write_file(path: Path) -> None:
+    """A file that is no adapter."""
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+
+
 Make = Callable[[Path], object]
 RUNS: dict[str, tuple[Make, str, int]] = {
     "hf": (lambda root: hf_run(root), ".", 3),
@@ -67,6 +73,13 @@ RUNS: dict[str, tuple[Make, str, int]] = {
     ),
     "torchtune": (
         lambda root: epochs_run(root, ("epoch_0", "epoch_1"), evidence="events.out.tfevents.1"),
+        "epoch_1",
+        1,
+    ),
+    "torchtune by its state": (
+        lambda root: write_file(
+            epochs_run(root, ("epoch_0", "epoch_1")) / "recipe_state" / "recipe_state.pt"
+        ),
         "epoch_1",
         1,
     ),
@@ -210,6 +223,42 @@ def test_files_of_one_stem_with_other_ranks_stay_apart(tmp_path: Path) -> None:
     record = lego_ray.scan(tmp_path)
     assert len(record["adapters"]) == 2
     assert len(record["warnings"]) == 1
+
+
+def test_files_whose_headers_name_other_runs_stay_apart(tmp_path: Path) -> None:
+    names = ("customer", "customer-000001", "customer-000002")
+    files_run(tmp_path, names, {name: {"ss_output_name": name} for name in names})
+    record = lego_ray.scan(tmp_path)
+    assert len(record["adapters"]) == 3
+    assert record["passed_over"] == []
+    assert all("another name in its header" in w for w in record["warnings"])
+    assert len(record["warnings"]) == 2
+
+
+def test_saves_with_other_prefixes_in_one_workspace_are_other_runs(tmp_path: Path) -> None:
+    files_run(
+        tmp_path,
+        (
+            f"save/cat{TIME}-save-500-5-0",
+            f"save/cat{LATER}-save-600-6-0",
+            f"save/dog{LATER}-save-100-1-0",
+            f"backup/{LATER}-backup-50-0-50/lora/lora",
+        ),
+    )
+    cat, dog = f"save/cat{LATER}-save-600-6-0", f"save/dog{LATER}-save-100-1-0"
+    record = lego_ray.scan(tmp_path)
+    assert taken(record, tmp_path) == [f"{cat}.safetensors", f"{dog}.safetensors"]
+    assert sum(len(run) for run in hidden(record, tmp_path).values()) == 2
+
+
+def test_what_was_passed_over_for_a_checkpoint_goes_with_it(tmp_path: Path) -> None:
+    for place in (".", "checkpoint-10", "checkpoint-20"):
+        write_adapter(tmp_path / "run" / place, seed=1)
+        write_adapter(tmp_path / "run" / place / "best", seed=2)
+    record = lego_ray.scan(tmp_path)
+    assert taken(record, tmp_path) == ["run"]
+    assert [len(run) for run in hidden(record, tmp_path).values()] == [5]
+    assert lego_ray.plan(tmp_path, rank=4).as_json()["passed_over"] == record["passed_over"]
 
 
 def test_what_is_a_source_by_itself_is_taken(tmp_path: Path) -> None:
