@@ -81,8 +81,9 @@ def test_the_card_gives_weights_and_scale(zoo: Path, tmp_path: Path) -> None:
     card = (tmp_path / "m" / "README.md").read_text()
     assert "| output scale | 1.25 |" in card
     assert "| adapter | id | rank | weight | licence |" in card
-    rows = [line.split(" | ") for line in card.splitlines() if "/zoo/a" in line]
-    weights = {row[0].rpartition("/")[2].rstrip("`"): row[3] for row in rows}
+    assert str(zoo) not in card
+    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| `a")]
+    weights = {row[0].removeprefix("| ").strip("`"): row[3] for row in rows}
     assert weights == {"a0": "1", "a1": "0.1", "a2": "-2"}
 
 

@@ -85,7 +85,7 @@ def test_links_in_an_output_are_not_gone_through(what: str, place: Path) -> None
     else:
         (lib / "a" / ".lego-ray").mkdir()
         plan = lego_ray.plan(place / "zoo", rank=2, name="a")
-        (lib / "a" / ".lego-ray" / plan.digest).symlink_to(place / "precious")
+        (lib / "a" / ".lego-ray" / plan.work).symlink_to(place / "precious")
     file = place / "lib.yaml"
     recipe = {"sources": [str(place / "zoo")], "output": str(lib)}
     file.write_text(json.dumps({**recipe, "merges": [{"name": "a", "rank": 2}]}))

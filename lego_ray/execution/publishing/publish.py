@@ -14,7 +14,6 @@ from lego_ray.execution.publishing.manifest import (
     read_bytes,
 )
 from lego_ray.formats.peft_config import CONFIG_NAME
-from lego_ray.planning.planner import former_digest
 from lego_ray.storage.base import Store
 
 if TYPE_CHECKING:
@@ -46,7 +45,11 @@ def is_merge_of(manifest: Mapping[str, Any], plan: Plan, requested: str = "") ->
         return True
     # Earlier releases named a merge after the marks its sources had then as well.
     marks = {s["uri"]: s["version"] for s in manifest["sources"] if "version" in s}
-    return bool(plan.former) and former_digest(plan, marks) in named
+    if not plan.former:
+        return False
+    from lego_ray.planning.planner import former_digest  # with torch, which `publish` goes without
+
+    return former_digest(plan, marks) in named
 
 
 def published_merge(store: Store, plan: Plan) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from lego_ray.errors import UnreadableOutput
+from lego_ray.errors import MalformedAdapter, UnreadableOutput
 from lego_ray.formats.readers import diffusers, kohya, peft, servers
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 
@@ -29,7 +29,11 @@ def check_readers(outgoing: Outgoing) -> tuple[str, ...]:
 
     Raises:
         UnreadableOutput: If that reader would raise, or drop or misread a part of it.
+        MalformedAdapter: If it is in no layout of this release.
     """
+    if outgoing.layout not in _RULES:
+        problem = f"its layout is {outgoing.layout[:80]!r}, expected one of {', '.join(_RULES)}"
+        raise MalformedAdapter(outgoing.where, problem)
     limits: dict[str, None] = {}
     for rules in _RULES[outgoing.layout]:
         for finding in rules(outgoing):
