@@ -30,7 +30,7 @@ def commands(group: click.Group = cli) -> dict[str, click.Command]:
 
 
 # Flags of other programs that the prose names; lines that begin with another program are not looked at.
-OTHERS = {"--working-dir", "--fine-tune-type", "--aws-service-name", "--env"}
+OTHERS = {"--working-dir", "--fine-tune-type", "--aws-service-name", "--env", "--max-lora-rank"}
 OTHERS_COMMAND = re.compile(
     r"^\s*(aws|docker|helm|eksctl|ray|kubectl|envsubst|pip|crontab)\b|^  --"
 )

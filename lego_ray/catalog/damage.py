@@ -139,7 +139,7 @@ def _log_problem(files: fs.FileSystem, name: str) -> str:
             try:
                 for line in opened.read().splitlines():
                     json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return f"it is not JSON: {error}"
         elif name.endswith(".parquet"):
             try:
