@@ -102,7 +102,12 @@ def placed_key(key: str, sites: Collection[str]) -> str:
 
 
 def holds(key: str, name: str) -> bool:
-    """Whether a tensor is in the module that an entry of `modules_to_save` means, or below it."""
+    """Whether a tensor is in the module that an entry of `modules_to_save` means, or below it.
+
+    Args:
+        key: The tensor's.
+        name: The entry.
+    """
     module = key.removeprefix(PREFIX).rpartition(".")[0]
     return f".{name}." in f".{module}."
 

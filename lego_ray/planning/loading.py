@@ -78,7 +78,12 @@ def peft_carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> 
 
 
 def agreed(adapters: Sequence[AdapterRecord], field: str) -> Any:
-    """The value of a field of the configuration that all sources have in common; None for none."""
+    """The value of a field of the configuration that all sources have in common; None for none.
+
+    Args:
+        adapters: The sources.
+        field: The field's name.
+    """
     values = {adapter.config.get(field) for adapter in adapters}
     return values.pop() if len(values) == 1 else None
 
