@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
+from lego_ray.execution.contents import tensor_hash
 from lego_ray.execution.task import SiteResult
 from lego_ray.formats.record import AdapterRecord, TensorSpan
 
@@ -26,7 +27,7 @@ def zero_warnings(
     Args:
         sites: The merged sites.
         adapters: The sources.
-        hashes: Name and hex sha256 of the tensors of each that were read, by its number.
+        hashes: Name and `tensor_hash` of the tensors of each that were read, by its number.
     """
     if all(_is_zero(site) for site in sites):
         yield "the merged update is zero at every site: the adapter changes nothing"
@@ -57,9 +58,10 @@ def _is_bare(adapter: AdapterRecord, hashes: Mapping[str, str]) -> bool:
 
 
 def _is_of_zeros(span: TensorSpan, hashes: Mapping[str, str]) -> bool:
-    return hashes.get(span.name) == _hash_of_zeros(span.end - span.start)
+    like = replace(span, name="", start=0, end=span.end - span.start)
+    return hashes.get(span.name) == _hash_of_zeros(like)
 
 
 @cache
-def _hash_of_zeros(size: int) -> str:
-    return hashlib.sha256(bytes(size)).hexdigest()
+def _hash_of_zeros(span: TensorSpan) -> str:
+    return tensor_hash(span, memoryview(bytes(span.end)))
