@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lego_ray.formats.peft_keys import BASE_LAYER, PREFIX, full_weight_key, is_embedding_weight
+from lego_ray.formats.wrappers import named_like
 
 _CLASSIFIERS = ("classifier", "score")
 
@@ -96,7 +97,7 @@ def placed_key(key: str, sites: Collection[str]) -> str:
         sites: Every site of the output.
     """
     module, _, parameter = full_weight_key(key).removeprefix(PREFIX).rpartition(".")
-    module = module.removesuffix(f".{BASE_LAYER}")
+    module = named_like(module.removesuffix(f".{BASE_LAYER}"), sites)
     inner = f"{module}.{BASE_LAYER}" if module in sites else module
     return f"{PREFIX}{inner}.{parameter}"
 

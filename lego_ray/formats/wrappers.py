@@ -12,7 +12,7 @@ the adapters of a merge decide together: see `planning.names`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.record import TensorSpan
@@ -97,6 +97,34 @@ def by_plain_key(spans: Iterable[TensorSpan], where: str) -> dict[str, TensorSpa
 def without_doubt(site: str) -> str:
     """A path without the parts that may be a wrapper's."""
     return ".".join(part for part in site.split(".") if part != IN_DOUBT)
+
+
+def named_like(path: str, sites: Collection[str]) -> str:
+    """A path without `module` where the sites of a merge show that it is a wrapper's.
+
+    It is one where sites go through the same place and none has `module` there.
+
+    Args:
+        path: Of a module.
+        sites: Every site of the merge, as it is called there.
+    """
+    kept: list[str] = []
+    for part in path.split("."):
+        if part == IN_DOUBT:
+            place = _numberless(kept)
+            below = {
+                parts[len(place)]
+                for parts in (site.split(".") for site in sites)
+                if len(parts) > len(place) and _numberless(parts[: len(place)]) == place
+            }
+            if below and IN_DOUBT not in below:
+                continue
+        kept.append(part)
+    return ".".join(kept)
+
+
+def _numberless(parts: Iterable[str]) -> list[str]:
+    return ["#" if part.isdecimal() else part for part in parts]
 
 
 def check_in_doubt(sites: Iterable[str], where: str) -> None:

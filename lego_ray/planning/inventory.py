@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from lego_ray.errors import (
     BaseModelMismatch,
+    InvalidOption,
     LayoutMismatch,
     LegoRayError,
     NoAdaptersFound,
@@ -212,17 +213,26 @@ def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
 
     Raises:
         NoAdaptersFound: If no adapter's directory has that name.
+        InvalidOption: If several have it, and none is called so in full.
     """
     mode, _, name = choice.partition(":")
     if mode != "keep":
         return inventory
-    if not any(_named(a.uri, name) for a in inventory.adapters):
-        raise NoAdaptersFound(
-            f"--full-weights {choice}", f"no adapter that is merged is called {name}"
+    where = f"--full-weights {choice}"
+    uris = [a.uri for a in inventory.adapters if _named(a.uri, name)]
+    if name in uris:
+        uris = [name]
+    if not uris:
+        refused = next((r for r in inventory.refused if _named(r.uri, name)), None)
+        because = f"; {refused.uri} was refused: {refused.reason}" if refused else ""
+        raise NoAdaptersFound(where, f"no adapter that is merged is called {name}{because}")
+    if len(uris) > 1:
+        problem = (
+            f"{len(uris)} adapters are called {name}, such as {uris[0]} and {uris[1]}, and the "
+            "weights of one can be kept"
         )
-    kept = tuple(
-        a if _named(a.uri, name) else replace(a, full_weights=()) for a in inventory.adapters
-    )
+        raise InvalidOption(where, problem, f"Give the whole path: keep:{uris[0]}.")
+    kept = tuple(a if a.uri == uris[0] else replace(a, full_weights=()) for a in inventory.adapters)
     return replace(inventory, adapters=kept)
 
 

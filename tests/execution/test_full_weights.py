@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 import lego_ray
-from lego_ray.errors import NoAdaptersFound
-from tests.formats.tiny_peft import TinyModel, save, train
+from lego_ray.errors import InvalidOption, NoAdaptersFound
+from tests.formats.tiny_peft import TinyModel, edit_config, save, train
 from tests.zoo import CONFIG, WEIGHTS, weights_of
 
 
@@ -86,3 +87,23 @@ def test_a_name_that_is_not_there_is_bad_input(zoo: Path, tmp_path: Path) -> Non
     with pytest.raises(NoAdaptersFound, match="keep:green"):
         merge(zoo, tmp_path / "m", full_weights="keep:green")
     assert not (tmp_path / "m").exists()
+
+
+def test_a_name_that_several_adapters_have_is_no_choice(zoo: Path, tmp_path: Path) -> None:
+    for folder, name in (("one", "red"), ("two", "blue")):
+        shutil.copytree(zoo / name, tmp_path / "zoo" / folder / "head")
+    with pytest.raises(InvalidOption, match="2 adapters are called head"):
+        merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:head")
+    chosen = tmp_path / "zoo" / "one" / "head"
+    merge(tmp_path / "zoo", tmp_path / "m", full_weights=f"keep:{chosen}")
+    red, merged = load_file(chosen / WEIGHTS), load_file(tmp_path / "m" / WEIGHTS)
+    assert all(torch.equal(merged[key], red[key]) for key in red if "score" in key)
+
+
+def test_a_refused_adapter_that_was_to_keep_its_weights_is_explained(
+    zoo: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(zoo, tmp_path / "zoo")
+    edit_config(tmp_path / "zoo" / "red", use_dora=True)
+    with pytest.raises(NoAdaptersFound, match=r"red was refused: .*DoRA"):
+        merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:red")

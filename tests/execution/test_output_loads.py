@@ -18,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertForToken
 import lego_ray
 from lego_ray.errors import NoAdaptersFound, UnreadableOutput
 from lego_ray.execution.publishing.leaving import for_elsewhere
+from lego_ray.formats.peft_carried import placed_key
 from lego_ray.formats.readers.check import check_readers
 from lego_ray.formats.readers.outgoing import outgoing_of
 from tests.formats.tiny_peft import TinyModel, edit_config, peft_deltas, save, train
@@ -147,6 +148,34 @@ def test_a_kept_bias_goes_to_where_the_merge_has_its_module(tmp_path: Path) -> N
     kept = model.base_model.model.layers[0].q_proj.base_layer.bias
     assert torch.equal(kept, bias["layers.0.q_proj.bias"])
     assert any("biases" in warning for warning in record["warnings"])
+
+
+def test_what_is_kept_is_called_as_its_modules_are(tmp_path: Path) -> None:
+    """Saved from inside of DDP's wrapper, whose name the other adapter's modules are without."""
+    head = {
+        "score.weight": torch.ones(3, 10),
+        "score.bias": torch.ones(3),
+        "layers.0.q_proj.base_layer.bias": torch.full((10,), 7.0),
+    }
+    zoo = tmp_path / "zoo"
+    write_adapter(zoo / "a", full_weights=head, modules_to_save=["score"], bias="lora_only")
+    write_adapter(zoo / "b", seed=1)
+    wrapped = "base_model.model.module."
+    rekeyed(zoo / "a", lambda k, t: {k.replace("base_model.model.", wrapped): t})
+    merge(zoo, tmp_path / "m", full_weights="keep:a")
+    model = loaded(TinyModel(), tmp_path / "m").base_model.model
+    assert torch.equal(model.score.modules_to_save["default"].weight, head["score.weight"])
+    kept = model.layers[0].q_proj.base_layer.bias
+    assert torch.equal(kept, head["layers.0.q_proj.base_layer.bias"])
+
+
+def test_what_is_kept_of_a_real_part_called_module_keeps_it() -> None:
+    sites = {"blocks.0.module.qkv", "blocks.1.module.qkv", "blocks.0.other"}
+    key = "base_model.model.blocks.0.module.norm.weight"
+    assert placed_key(key, sites) == key
+    assert (
+        placed_key("base_model.model.module.norm.weight", sites) == "base_model.model.norm.weight"
+    )
 
 
 def test_a_module_adapted_and_saved_whole_is_refused_by_the_plan(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def zero_warnings(
     Args:
         sites: The merged sites.
         adapters: The sources.
-        hashes: Name and hex sha256 of the tensors of each that were read, by its number.
+        hashes: Name and `tensor_hash` of the tensors of each that were read, by its number.
     """
     if all(_is_zero(site) for site in sites):
         yield "the merged update is zero at every site: the adapter changes nothing"
