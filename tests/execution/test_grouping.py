@@ -282,7 +282,7 @@ def test_cut_short_it_ends_in_the_same_bytes_with_one_record(
 def test_cut_short_before_the_groups_are_recorded_the_next_build_does_it(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*given: object) -> None:
+    def killed(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
