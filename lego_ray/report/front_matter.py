@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 
-_MODEL_ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_MODEL_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _NOT_IN_IDS = ("--", "..")
 
 # Identifiers of licences that the Hub takes; another goes as `other`, with its name beside it.

@@ -53,6 +53,9 @@ def test_it_is_what_a_scan_reads() -> None:
         "a--b",
         "\u00e9/base",
         "x" * 97,
+        "_",
+        "org/_base",
+        "_org/base",
     ],
 )
 def test_a_base_model_the_hub_would_not_take_is_left_out(name: str) -> None:
