@@ -60,7 +60,7 @@ def test_a_recipe_that_names_every_option_makes_the_same_method(name: str, inner
         ({"inner": "sum", "election": "total"}, "--election: the inner merge sum has no", ""),
         ({"dare_density": 0.5}, "--dare-density: ", "Take --inner dare_ties"),
         ({"inner": "dare_ties", "dare_density": 0}, "--dare-density: 0 is not above 0", ""),
-        ({"inner": "dare_ties", "dare_density": True}, "--dare-density: True is not above 0", ""),
+        ({"inner": "dare_ties", "dare_density": True}, "--dare-density: True is of type bool", ""),
         ({"density": 1.5}, "--density: 1.5 is not above 0 and at most 1", ""),
         ({"election": "vote"}, "--election: 'vote' is not one of total, frequency", ""),
     ],
