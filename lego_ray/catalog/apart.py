@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any, NoReturn, ParamSpec, TypeVar
 
 from lego_ray.errors import LegoRayError, QueryError, RunFailed
+from lego_ray.faults import of_the_machine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -177,8 +178,10 @@ def serve() -> NoReturn:
     except MemoryError:
         answer = ("out of memory", None)
     except Exception as error:
-        kind = "out of memory" if _OF_MEMORY.search(str(error)) else "raised"
-        answer = (kind, f"{type(error).__name__}: {error}")
+        if _OF_MEMORY.search(str(error)):
+            answer = ("out of memory", None)
+        else:  # such as a package that is not installed
+            answer = ("raised", of_the_machine(error) or f"{type(error).__name__}: {error}")
     try:
         _send(out, answer)
         out.flush()
