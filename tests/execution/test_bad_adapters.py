@@ -96,7 +96,8 @@ def test_the_manifest_and_the_card_say_so(record: dict[str, Any], place: Path) -
         QUARANTINED
     )
     card = (place / "m" / "README.md").read_text()
-    assert all(f"/zoo/{name}" in card for name in REASONS)
+    assert all(f"`{name}`" in card for name in REASONS)
+    assert str(place) not in card
 
 
 def test_the_catalog_says_so(record: dict[str, Any], place: Path) -> None:

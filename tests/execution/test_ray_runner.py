@@ -15,7 +15,7 @@ import pytest
 import ray
 
 import lego_ray
-from lego_ray.errors import BadInput, NonFiniteWeights, ObjectNotFound, RunFailed
+from lego_ray.errors import BadInput, NonFiniteWeights, RunFailed, SourceChanged
 from lego_ray.execution import sharing, solve
 from lego_ray.execution.on_ray import runner as ray_runner
 from lego_ray.execution.on_ray.runner import RayRunner
@@ -65,16 +65,17 @@ def test_a_ray_that_is_up_is_used_and_left_running(zoo: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("runner", ["ray", "inline"])
-def test_a_source_deleted_after_planning_is_the_error_it_is(runner: str, tmp_path: Path) -> None:
+def test_a_source_deleted_after_planning_is_named(runner: str, tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", 2)
 
     def delete(plan: Plan, result: GroupResult | None) -> None:
         if result is None:
             shutil.rmtree(zoo / "a1")
 
-    with pytest.raises(ObjectNotFound, match="a1") as caught:
-        merge(zoo, tmp_path / "m", runner=runner, progress=delete, catalog=tmp_path / "catalog")
-    assert caught.value.exit_code == 2
+    flags = {"runner": runner, "progress": delete, "catalog": tmp_path / "catalog"}
+    with pytest.raises(SourceChanged, match="a1") as caught:
+        merge(zoo, tmp_path / "m", strict=True, **flags)
+    assert caught.value.exit_code == 1
     assert files_of(tmp_path / "m") == {}
     assert files_of(tmp_path / "catalog") == {}
 
