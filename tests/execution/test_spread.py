@@ -12,7 +12,7 @@ import ray
 from safetensors.torch import load_file, save_file
 
 import lego_ray
-from lego_ray.errors import NoAdaptersFound, ObjectNotFound, RunFailed
+from lego_ray.errors import NoAdaptersFound, RunFailed, SourceChanged
 from lego_ray.execution.on_ray.runner import RayRunner
 from lego_ray.execution.task import GroupResult, shard_tasks, tasks_of
 from lego_ray.planning.plan import Plan
@@ -149,7 +149,7 @@ class TestOnRay:
         with pytest.raises(RunFailed, match=r"needs 3 workers of up to .* GiB at once"):
             list(RayRunner(workers=2).run([large]))
 
-    def test_a_source_that_is_gone_is_the_error_it_is(self, tmp_path: Path) -> None:
+    def test_a_source_that_is_gone_is_named(self, tmp_path: Path) -> None:
         zoo = write_wide_zoo(tmp_path / "zoo")
         budget = budget_for(zoo, 3)
 
@@ -157,8 +157,9 @@ class TestOnRay:
             if result is None:
                 (zoo / "a01" / WEIGHTS).unlink()
 
-        with pytest.raises(ObjectNotFound, match="a01"):
-            merge(zoo, tmp_path / "m", runner="ray", memory_budget=budget, progress=delete)
+        flags = {"memory_budget": budget, "progress": delete, "strict": True}
+        with pytest.raises(SourceChanged, match="a01"):
+            merge(zoo, tmp_path / "m", runner="ray", **flags)
 
 
 @pytest.mark.parametrize("runner", ["inline", "ray"])
