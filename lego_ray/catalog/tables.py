@@ -281,6 +281,10 @@ class Catalog:
     def whole(self, table: str, where: pc.Expression | None = None) -> ds.Dataset:
         """Opens a table as `dataset` does, with the rows that belong to no merge.
 
+        Args:
+            table: Name of the table.
+            where: Leaves out files none of whose rows can fit it; the others have all their rows.
+
         Raises:
             CatalogNotFound: If there is no such table yet.
             CatalogError: If a file is damaged, or files of the moment it is read as of are gone.
