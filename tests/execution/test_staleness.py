@@ -96,7 +96,7 @@ def test_a_checkpoint_that_does_not_say_its_versions_is_held_against_the_bytes(
 
     real = checkpoints.decode_checkpoint
     monkeypatch.setattr(
-        checkpoints, "decode_checkpoint", lambda *given: replace(real(*given), versions={})
+        checkpoints, "decode_checkpoint", lambda *given: replace(real(*given), sources={})
     )
     found = kept(unfinished, tmp_path, zoo)
     assert found.done == {site.name for site in SITE}
