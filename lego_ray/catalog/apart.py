@@ -1,7 +1,7 @@
 """Runs a function in a separate process that can be ended: by a time limit, a memory limit, or ^C.
 
 DuckDB looks at an interrupt only between its vectors, and its own memory limit leaves out what a single
-function allocates, so neither stops every query. A process ends whenever it is told to.
+function allocates, so neither stops every query. A process can always be killed.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _ask(child: subprocess.Popen[bytes], request: tuple[Any, ...]) -> tuple[str,
 
     Raises:
         EOFError: If the child ended before it had answered.
-        OSError: Likewise.
+        OSError: If the child ended before it had answered.
     """
     assert child.stdin is not None
     assert child.stdout is not None

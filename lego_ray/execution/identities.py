@@ -74,7 +74,7 @@ class Family:
 
 
 class Known:
-    """All that the records at hand say of adapters."""
+    """All that the available records say of adapters."""
 
     def __init__(self, sightings: Iterable[Sighting] = ()) -> None:
         """Keeps sightings by the part of the id that adapters with the same headers share."""

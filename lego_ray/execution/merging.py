@@ -53,6 +53,7 @@ from lego_ray.execution.solving import (
     contents_of,
     note_planned,
     solve_plan,
+    tensors_of,
 )
 from lego_ray.execution.stages import Stages
 from lego_ray.planning.inventory import Inventory
@@ -301,15 +302,10 @@ def _files(
     """The files to publish, held against their readers, and the plan with what that showed."""
     full_weights = {k: v for r in solved.results for k, v in r.full_weights.items()}
     files = adapter_files(solved.plan, solved.sites, full_weights)
-    # Sets: results of runs that cut their tasks differently may share tensors.
-    tensors = {
-        number: {t for r in solved.results for t in r.tensor_hashes.get(number, ())}
-        for number in range(len(solved.plan.adapters))
-    }
     plan = with_warnings(
         solved.plan,
         check_made(solved.plan, files),
-        zero_warnings(solved.sites, solved.plan.adapters, tensors),
+        zero_warnings(solved.sites, solved.plan.adapters, tensors_of(solved.plan, solved.results)),
     )
     solved = replace(solved, plan=plan)
     figures = [

@@ -139,7 +139,7 @@ def refresh(
     silence = _long_enough(stale_after)
 
     def lease() -> Lease:
-        """A lease for one try: each takes it again, under a number of its own."""
+        """A lease for one try: each takes it again, under another number."""
         return Lease(
             open_store(library.output),
             LEASE_FOLDER,
@@ -150,12 +150,12 @@ def refresh(
 
     if holder := lease().holder():
         return _busy(library, opened, holder, started)
-    told = progress or (lambda plan, result: None)
+    watch = progress or (lambda plan, result: None)
     with running(runner, address=address, workers=workers, gpus=gpus) as mine:
 
         def attempted(attempt: Attempt) -> dict[str, Any]:
             return _refresh_once(
-                attempt, library, opened, lease(), turn, owner, mine, budget, told, started
+                attempt, library, opened, lease(), turn, owner, mine, budget, watch, started
             )
 
         return rescanning(attempted, strict=strict)

@@ -259,12 +259,22 @@ def contents_of(plan: Plan, results: Sequence[GroupResult]) -> dict[str, str]:
         plan: The plan.
         results: All of its results.
     """
-    found: list[set[tuple[str, str]]] = [set() for _ in plan.adapters]
+    found = tensors_of(plan, results)
+    return {a.uri: content_hash(found[number]) for number, a in enumerate(plan.adapters)}
+
+
+def tensors_of(plan: Plan, results: Sequence[GroupResult]) -> dict[int, set[tuple[str, str]]]:
+    """Name and hex sha256 of the tensors that were read of each adapter, by its number in the plan.
+
+    Args:
+        plan: The plan.
+        results: All of its results; those of runs that cut their tasks differently may share tensors.
+    """
+    found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(len(plan.adapters))}
     for result in results:
         for number, tensors in result.tensor_hashes.items():
-            # A set: results of runs that cut their tasks differently may share tensors.
             found[number].update(tensors)
-    return {a.uri: content_hash(each) for a, each in zip(plan.adapters, found, strict=True)}
+    return found
 
 
 def without_bad(

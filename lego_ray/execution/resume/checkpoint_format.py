@@ -123,7 +123,7 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
 
     Args:
         data: Its bytes.
-        plan: Digest of the plan at hand, or of its work.
+        plan: Digest of the plan that is run, or of its work.
         sites: That plan's sites, by name.
 
     Raises:

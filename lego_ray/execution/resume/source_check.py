@@ -23,7 +23,7 @@ class SourceCheck:
         """Looks at nothing yet.
 
         Args:
-            plan: The plan at hand.
+            plan: The plan that is run.
         """
         self._plan = plan
         self._hashes: dict[int, Mapping[str, str]] = {}
