@@ -6,12 +6,15 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 from jobs import processes
 
 # A call of an actor takes milliseconds; this finds it under way.
-POLL_SECONDS = 0.002
+POLL_SECONDS = 0.005
+# To list all processes takes about as long, so that is done now and then: workers live for seconds.
+LIST_SECONDS = 0.1
 
 
 @contextlib.contextmanager
@@ -29,9 +32,12 @@ def killing(title: str, times: int) -> Iterator[list[int]]:
     done = threading.Event()
 
     def hunt() -> None:
+        below, listed = set[int](), 0.0
         while not done.wait(POLL_SECONDS) and len(killed) < times:
-            for pid in titled(title):
-                if pid not in killed and len(killed) < times:
+            if time.monotonic() - listed > LIST_SECONDS:
+                below, listed = processes.tree(os.getpid()), time.monotonic()
+            for pid in below.difference(killed):
+                if processes.title(pid).startswith(title):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                         killed.append(pid)

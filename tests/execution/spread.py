@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from tests.zoo import Site, write_adapter
 SITES = (Site("layers.0.q_proj", (96,), 64), Site("layers.1.q_proj", (64,), 32))
 
 
-def write_wide_zoo(root: Path, count: int = 12) -> Path:
-    """Adapters of ranks 30 to 41, one of which lacks the second site."""
+def write_wide_zoo(root: Path, count: int = 12, sites: Sequence[Site] = SITES) -> Path:
+    """Adapters of ranks 30 to 41, one of which lacks the second site if there is one."""
     for number in range(count):
-        missing = ["layers.1.q_proj"] if number == 2 else []
+        missing = [site.name for site in sites[1:]] if number == 2 else []
         path = root / f"a{number:02}"
-        write_adapter(path, seed=number, rank=30 + number, sites=SITES, missing=missing)
+        write_adapter(path, seed=number, rank=30 + number, sites=sites, missing=missing)
     return root
 
 

@@ -18,7 +18,7 @@ from lego_ray.execution.task import GroupResult, shard_tasks, tasks_of
 from lego_ray.planning.plan import Plan
 from tests.execution.killing import killing
 from tests.execution.runs import until
-from tests.execution.spread import budget_for, shards_of, write_wide_zoo
+from tests.execution.spread import SITES, budget_for, shards_of, write_wide_zoo
 from tests.zoo import WEIGHTS, files_of, weights_of
 
 GEOMETRIES: list[dict[str, Any]] = [{}, {"normalise": True}, {"basis": "svd", "align_signs": True}]
@@ -129,8 +129,9 @@ class TestOnRay:
         assert weights_of(tmp_path / "m") == weights_of(tmp_path / "whole")
 
     def test_a_shard_lost_each_time_fails_the_run(
-        self, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        zoo = write_wide_zoo(tmp_path / "zoo", sites=SITES[:1])  # one team, so few processes start
         monkeypatch.setattr("lego_ray.execution.on_ray.runner.TASK_RETRIES", 1)
         with (
             killing("ray::ShardActor", times=1000),
