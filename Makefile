@@ -16,7 +16,7 @@ test: $(VENV)/.dev-ready
 # local Ray, so they come last and apart.
 test-cluster: $(VENV)/.dev-ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,metrics]'
-	$(BIN)/pytest tests/execution/test_ray_metrics.py tests/jobs/test_ray_jobs.py
+	$(BIN)/pytest tests/runners/test_ray_metrics.py tests/jobs/test_ray_jobs.py
 
 check: lint test
 
@@ -31,10 +31,10 @@ format: $(VENV)/.dev-ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev-ready
-	$(BIN)/python -m jobs.bench_speed
+	$(BIN)/python -m jobs.benchmarks.speed
 
 fixtures: $(VENV)/.dev-ready
-	$(BIN)/python -m jobs.train_fixtures --out tests/fixtures/zoo
+	$(BIN)/python -m jobs.fixtures.train --out tests/fixtures/zoo
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

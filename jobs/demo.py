@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 import lego_ray
+from lego_ray.amounts import size
 from lego_ray.cli.printing import print_refused, print_table
 from lego_ray.cli.progress import SiteProgress
-from lego_ray.report.amounts import size
 
 ZOO = Path("tests/fixtures/zoo")
 HERE = Path("demo")

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from lego_ray.cli.failing import told
+from lego_ray.cli.exit import told
 
 # Ray tells a job's entry point where its cluster is, and `auto` finds it. What happens goes to stderr,
 # the record to stdout, which is flushed last: in a job's log, it is the last line.

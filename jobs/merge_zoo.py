@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from jobs.entry import run
-from lego_ray.cli.library import build
+from lego_ray.cli.build import build
 from lego_ray.cli.merge import merge
 
 if __name__ == "__main__":

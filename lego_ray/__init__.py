@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lego_ray import catalog
-    from lego_ray.execution.api import merge, plan, scan, verify
-    from lego_ray.execution.building import build
-    from lego_ray.execution.checking import check_catalog
-    from lego_ray.execution.delivery import publish
-    from lego_ray.execution.garbage.collecting import collect_garbage
-    from lego_ray.execution.refreshing import refresh
-    from lego_ray.execution.repairing import repair_catalog
-    from lego_ray.execution.status import status
-    from lego_ray.execution.updating.updating import update
+    from lego_ray.api.build import build
+    from lego_ray.api.merge import merge
+    from lego_ray.api.plan import plan
+    from lego_ray.api.publish import publish
+    from lego_ray.api.refresh import refresh
+    from lego_ray.api.scan import scan
+    from lego_ray.api.status import status
+    from lego_ray.api.update import update
+    from lego_ray.api.verify import verify
+    from lego_ray.audit.check import check_catalog
+    from lego_ray.audit.collect import collect_garbage
+    from lego_ray.audit.repair import repair_catalog
 
 __all__ = [
     "build",
@@ -39,26 +42,28 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_ELSEWHERE = {
-    "build": "lego_ray.execution.building",
-    "check_catalog": "lego_ray.execution.checking",
-    "publish": "lego_ray.execution.delivery",
-    "collect_garbage": "lego_ray.execution.garbage.collecting",
-    "refresh": "lego_ray.execution.refreshing",
-    "repair_catalog": "lego_ray.execution.repairing",
-    "status": "lego_ray.execution.status",
-    "update": "lego_ray.execution.updating.updating",
+# Each from a module of its own: some of these need no torch.
+_HOMES = {
+    "build": "lego_ray.api.build",
+    "check_catalog": "lego_ray.audit.check",
+    "collect_garbage": "lego_ray.audit.collect",
+    "merge": "lego_ray.api.merge",
+    "plan": "lego_ray.api.plan",
+    "publish": "lego_ray.api.publish",
+    "refresh": "lego_ray.api.refresh",
+    "repair_catalog": "lego_ray.audit.repair",
+    "scan": "lego_ray.api.scan",
+    "status": "lego_ray.api.status",
+    "update": "lego_ray.api.update",
+    "verify": "lego_ray.api.verify",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "catalog":
         return import_module("lego_ray.catalog")
-    if name in _ELSEWHERE:
-        # Not by way of the other calls: some of these need no torch.
-        return getattr(import_module(_ELSEWHERE[name]), name)
-    if name in __all__:
-        return getattr(import_module("lego_ray.execution.api"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,6 +1,6 @@
 """Tiny LoRAs of image models, written as kohya's and diffusers' tools do, and their updates in float64.
 
-The sites are those of `unet()` and `text_encoder()` in `tests.execution.test_diffusers_loads`, so
+The sites are those of `unet()` and `text_encoder()` in `tests.output.test_diffusers_loads`, so
 diffusers can load whatever is merged from them. Nothing here uses lego_ray: what it computes is what
 lego_ray is held against.
 """

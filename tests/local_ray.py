@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A local Ray of two CPUs."""
-    importlib.import_module("lego_ray.execution.on_ray.session")  # sets what Ray reads on import
+    importlib.import_module("lego_ray.runners.ray.session")  # sets what Ray reads on import
     import ray
 
     ray.init(

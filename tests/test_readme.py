@@ -9,7 +9,7 @@ import click
 import pytest
 
 import lego_ray
-from jobs.soak_table import table
+from jobs.soak.table import table
 from lego_ray.catalog.schema import describe
 from lego_ray.cli.main import cli
 from lego_ray.cli.options import METHODS

@@ -14,28 +14,28 @@ from functools import cache
 from typing import Any
 
 from lego_ray.errors import LegoRayError
-from lego_ray.execution.publishing.manifest import listed_files, parse_manifest
-from lego_ray.execution.resume.run_folder import (
-    MARKER,
-    TEXT,
-    UnreadableCheckpoint,
-    parse_text,
-    read_marker,
-)
-from lego_ray.execution.running_sums import decode_state
 from lego_ray.formats.identity import adapter_id
 from lego_ray.formats.model_card import parse_card
 from lego_ray.formats.reading import is_adapter, read_adapter
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.formats.torch_bin import read_spans
+from lego_ray.output.card.model_card import model_card
+from lego_ray.output.checkpoints.run_folder import (
+    MARKER,
+    TEXT,
+    UnreadableCheckpoint,
+    parse_text,
+    read_marker,
+)
+from lego_ray.output.manifest import listed_files, parse_manifest
+from lego_ray.output.running_sums import decode_state
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe, recipe_from
 from lego_ray.planning.recipe_file import parse_recipe_file
-from lego_ray.report.model_card import model_card
-from lego_ray.report.page.facts import Facts, is_shown, short_names
-from lego_ray.report.page.write import page
+from lego_ray.reporting.facts import Facts, is_shown, short_names
+from lego_ray.reporting.write import page
 from lego_ray.storage.base import ObjectInfo
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.uri import join, normalise_uri

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.synthetic_zoo import build as build_zoo
-from lego_ray.execution.api import merge
-from lego_ray.execution.building import build
-from lego_ray.execution.delivery import publish
-from lego_ray.execution.garbage.collecting import collect_garbage
-from lego_ray.execution.refreshing import refresh
-from lego_ray.execution.repairing import repair_catalog
-from lego_ray.execution.updating.updating import update
+from jobs.benchmarks.synthetic_zoo import build as build_zoo
+from lego_ray.api.build import build
+from lego_ray.api.merge import merge
+from lego_ray.api.publish import publish
+from lego_ray.api.refresh import refresh
+from lego_ray.api.update import update
+from lego_ray.audit.collect import collect_garbage
+from lego_ray.audit.repair import repair_catalog
 
 RANK = 2
 # A holder that was killed holds its lease for so long; the scenes make it look as old.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from jobs.fixture_data import Split, load_task
-from jobs.fixture_model import embed, load_base, load_head
+from jobs.fixtures.data import Split, load_task
+from jobs.fixtures.model import embed, load_base, load_head
 from jobs.quality.folding import Foldable
 
 SPLITS = ("validation", "test")

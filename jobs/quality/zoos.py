@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from jobs.fixture_data import Split, load_task
-from jobs.fixture_model import accuracy, embed, fit_head, load_base, load_head, save_head
-from jobs.train_fixtures import FixtureAdapter, add_lora, save_adapter, say, train
+from jobs.fixtures.data import Split, load_task
+from jobs.fixtures.model import accuracy, embed, fit_head, load_base, load_head, save_head
+from jobs.fixtures.train import FixtureAdapter, add_lora, save_adapter, say, train
 
 NATURAL = ("amazon", "fortune", "movie", "spam", "tweets", "wnlex", "wnpos")
 CONSTRUCTED = "order"

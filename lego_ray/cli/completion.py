@@ -6,7 +6,7 @@ import click
 from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
 from lego_ray.cli.command import command
-from lego_ray.cli.values import OneOf
+from lego_ray.cli.param_types import OneOf
 
 SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 

@@ -56,7 +56,7 @@ def resumable(output: str | None) -> Iterator[ExitStack]:
 
 def _how_to_go_on(output: str | None) -> str:
     """Asks the output, which knows whether the signal came before or after the last file."""
-    from lego_ray.execution.status import status
+    from lego_ray.api.status import status
 
     if output is None:
         return "finished tasks are kept beside each output; run the same command to go on"

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from lego_ray.execution.journal import LOGGER, note
+from lego_ray.journal import LOGGER, note
 
 
 class _Handler(logging.Handler):

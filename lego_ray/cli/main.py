@@ -9,12 +9,12 @@ from io import TextIOWrapper
 import click
 
 from lego_ray import __version__
-from lego_ray.cli import upkeep
+from lego_ray.cli import catalog_upkeep
+from lego_ray.cli.build import build
 from lego_ray.cli.catalog import catalog
 from lego_ray.cli.command import Group
 from lego_ray.cli.completion import completion
-from lego_ray.cli.failing import told
-from lego_ray.cli.library import build
+from lego_ray.cli.exit import told
 from lego_ray.cli.merge import merge
 from lego_ray.cli.plan import plan
 from lego_ray.cli.publish import publish
@@ -57,7 +57,7 @@ cli.add_command(report)
 cli.add_command(publish)
 cli.add_command(catalog)
 cli.add_command(completion)
-for each in upkeep.COMMANDS:
+for each in catalog_upkeep.COMMANDS:
     catalog.add_command(each)
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import method_options, options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
     nearest,
@@ -19,9 +21,7 @@ from lego_ray.cli.printing import (
     print_set_aside,
     rank_range,
 )
-from lego_ray.cli.running import starting
-from lego_ray.cli.values import Place
-from lego_ray.report.amounts import size
+from lego_ray.cli.start_runner import starting
 
 
 @command()
@@ -77,12 +77,12 @@ def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
 
     asked_rank(given["rank"], given["rank_error"], given["rank_budget"])  # before Ray is started
     runner = starting(given, last)
+    from lego_ray.api.merge import merge as call
     from lego_ray.cli.progress import SiteProgress
-    from lego_ray.execution import api
 
     method = method_options.taken(given)
     with SiteProgress() as progress:
-        record = api.merge(**given, **method, runner=runner, progress=progress)
+        record = call(**given, **method, runner=runner, progress=progress)
     runner.close()
     return record
 

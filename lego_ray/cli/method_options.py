@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from lego_ray.cli.options import Command, all_of
-from lego_ray.cli.values import NumberOr, OneOf
+from lego_ray.cli.param_types import NumberOr, OneOf
 
 # Written out here for the reason that `options.METHODS` is.
 DISTANCES = ("euclidean", "rank-one")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lego_ray.cli.values import NumberOrAuto, OneOf, Place
+from lego_ray.cli.param_types import NumberOrAuto, OneOf, Place
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

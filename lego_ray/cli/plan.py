@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import method_options, options
 from lego_ray.cli.command import command
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
     nearest,
@@ -17,8 +19,6 @@ from lego_ray.cli.printing import (
     print_table,
     rank_range,
 )
-from lego_ray.cli.values import Place
-from lego_ray.report.amounts import size
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -51,13 +51,13 @@ def plan(as_json: bool, **given: Any) -> None:
       lego-ray plan ./adapters --rank 16
       lego-ray plan ./adapters --rank auto --errors
     """
+    from lego_ray.api.plan import plan as call
     from lego_ray.cli.progress import SiteProgress
-    from lego_ray.execution import api
 
     method = method_options.taken(given)
     given.pop("catalog")  # where it is recorded changes nothing that is planned
     with SiteProgress() as progress:
-        made = api.plan(**given, **method, progress=progress)
+        made = call(**given, **method, progress=progress)
     if as_json:
         print_json(made.as_json())
     else:

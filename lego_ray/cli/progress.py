@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from lego_ray.report.amounts import size
+from lego_ray.amounts import size
 
 if TYPE_CHECKING:
-    from lego_ray.execution.task import GroupResult
     from lego_ray.planning.plan import Plan
+    from lego_ray.tasks.values import GroupResult
 
 # Of a name; the rest of the line is needed for the rate and the time left, which come last.
 NAME_COLUMNS = 20

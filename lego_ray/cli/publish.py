@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import print_json, print_table
-from lego_ray.cli.values import Place
-from lego_ray.report.amounts import size
 
 
 @command()
@@ -44,7 +44,7 @@ def publish(as_json: bool, **given: Any) -> None:
       lego-ray publish ./merged --to hf://acme/support-lora --dry-run
       lego-ray publish ./merged --to hf://acme/support-lora
     """
-    from lego_ray.execution.delivery import publish as copy
+    from lego_ray.api.publish import publish as copy
 
     record = copy(**given)
     if as_json:

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
     print_json,
@@ -18,8 +20,6 @@ from lego_ray.cli.printing import (
     print_table,
     print_warnings,
 )
-from lego_ray.cli.values import Place
-from lego_ray.report.amounts import size
 
 
 @command()
@@ -51,8 +51,8 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
       lego-ray refresh library.yaml --output s3://zoo/library
     """
     with resumable(None), shown(log):
+        from lego_ray.api.refresh import refresh as call
         from lego_ray.cli.progress import SiteProgress
-        from lego_ray.execution.refreshing import refresh as call
         from lego_ray.storage.lease import told
 
         with SiteProgress() as progress:

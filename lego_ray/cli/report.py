@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import print_json
-from lego_ray.cli.values import Place
-from lego_ray.report.amounts import size
 
 
 @command()
@@ -51,7 +51,7 @@ def report(
       lego-ray report ./merged --output page.html --catalog ./catalog
       lego-ray report ./merged --output page.html --sources ./adapters
     """
-    from lego_ray.execution.reporting import write_report
+    from lego_ray.reporting.gather import write_report
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.printing import (
@@ -17,7 +18,6 @@ from lego_ray.cli.printing import (
     rank_range,
     visible,
 )
-from lego_ray.report.amounts import size
 
 
 @command()
@@ -36,11 +36,11 @@ def scan(as_json: bool, **given: Any) -> None:
       lego-ray scan ./adapters
       lego-ray scan s3://zoo/adapters --catalog s3://zoo/catalog
     """
+    from lego_ray.api.scan import scan as call
     from lego_ray.cli.progress import CountProgress
-    from lego_ray.execution import api
 
     with CountProgress("scan", "adapter") as progress:
-        record = api.scan(**given, progress=progress)
+        record = call(**given, progress=progress)
     if as_json:
         print_json(record)
         return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import count, print_json
-from lego_ray.cli.values import Place
-from lego_ray.report.amounts import size
 
 
 @command()
@@ -24,7 +24,7 @@ def status(run: str, as_json: bool) -> None:
       lego-ray status ./merged
       lego-ray status s3://zoo/merged --json
     """
-    from lego_ray.execution.status import status as ask
+    from lego_ray.api.status import status as ask
 
     found = ask(run)
     if as_json:

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import Command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import count, print_json, print_refused, print_set_aside, ratio
-from lego_ray.cli.running import starting
-from lego_ray.cli.values import Place
-from lego_ray.report.amounts import size
+from lego_ray.cli.start_runner import starting
 
 
 class _Several(Command):
@@ -116,7 +116,7 @@ def _drift(record: Mapping[str, Any]) -> str:
 
 def _update(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
     runner = starting(given, last) if given["add"] or given["remove"] or given["refit"] else None
-    from lego_ray.execution.updating.updating import update as call
+    from lego_ray.api.update import update as call
 
     if runner is None:
         for name in ("runner", "address", "workers", "gpus"):

@@ -8,9 +8,9 @@ import click
 
 from lego_ray.cli import options
 from lego_ray.cli.command import command
-from lego_ray.cli.errors import print_errors
+from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import count, print_json
-from lego_ray.cli.values import Place
+from lego_ray.cli.verify_table import print_errors
 
 
 @command()
@@ -38,13 +38,13 @@ def verify(
       lego-ray verify ./merged
       lego-ray verify ./merged --sources ./adapters
     """
+    from lego_ray.api.verify import verify as call
     from lego_ray.cli.progress import CountProgress
-    from lego_ray.execution import api
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
     with CountProgress("verify", "site") as progress:
-        record = api.verify(**given, sources=(*sources, *more_sources), progress=progress)
+        record = call(**given, sources=(*sources, *more_sources), progress=progress)
     if as_json:
         print_json(record)
         return

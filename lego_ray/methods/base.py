@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lego_ray.numerics.costs import Costs
-from lego_ray.numerics.lowrank import UpdateComparison
+from lego_ray.numerics.norms import UpdateComparison
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import SpreadPool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.whole import Whole
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, WIDE_ROWS, Costs
-from lego_ray.numerics.lowrank import UpdateComparison, squared_norm_of_sum
+from lego_ray.numerics.norms import UpdateComparison, squared_norm_of_sum
 from lego_ray.numerics.pool import Pool
 
 

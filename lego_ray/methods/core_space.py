@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lego_ray.methods.in_bases import InBases
 from lego_ray.methods.whole import members_of
-from lego_ray.numerics.core_space import core_space
 from lego_ray.numerics.costs import Costs
+from lego_ray.numerics.decompositions.core_space import core_space
+from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
 from lego_ray.numerics.elect import Tensors
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.truncated_svd import UpdateSvd, svd_costs
 
 
 @dataclass(frozen=True, slots=True)

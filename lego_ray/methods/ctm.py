@@ -10,12 +10,12 @@ from torch import Tensor
 from lego_ray.methods.density import check_share
 from lego_ray.methods.in_bases import InBases
 from lego_ray.methods.whole import members_of
-from lego_ray.numerics.core_space import pool_bases
 from lego_ray.numerics.costs import Costs
+from lego_ray.numerics.decompositions.core_space import pool_bases
+from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
+from lego_ray.numerics.decompositions.tucker import tucker, tucker_costs
 from lego_ray.numerics.elect import Tensors
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.truncated_svd import UpdateSvd
-from lego_ray.numerics.tucker import tucker, tucker_costs
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lego_ray.methods.density import at_random
 from lego_ray.methods.stacked import Elected
-from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.stacks import mean_of_prevailing
 
 

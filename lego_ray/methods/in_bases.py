@@ -18,11 +18,11 @@ from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.density import check_density, check_election, check_share, draw_of
 from lego_ray.methods.whole import Whole
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
+from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
 from lego_ray.numerics.elect import PASSES, Tensors, prevailing, thinned, total
-from lego_ray.numerics.lowrank import compare_updates
+from lego_ray.numerics.norms import compare_updates
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.stacks import Election
-from lego_ray.numerics.truncated_svd import UpdateSvd
 
 Inner = Literal["sum", "ties", "dare_ties"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from lego_ray.methods.in_bases import InBases
 from lego_ray.methods.whole import members_of
 from lego_ray.numerics.costs import Costs
+from lego_ray.numerics.decompositions.knots import shared_left
+from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
 from lego_ray.numerics.elect import Tensors
-from lego_ray.numerics.knots import shared_left
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.truncated_svd import UpdateSvd, svd_costs
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
-from lego_ray.numerics import geometry
-from lego_ray.numerics.clustering import Clustering, singletons
 from lego_ray.numerics.costs import (
     gram_costs,
     msu_costs,
@@ -25,33 +23,35 @@ from lego_ray.numerics.costs import (
     spread_fixed_bytes,
     spread_row_bytes,
 )
-from lego_ray.numerics.gram import (
+from lego_ray.numerics.decompositions import gauge
+from lego_ray.numerics.kmeans.clustering import Clustering, singletons
+from lego_ray.numerics.kmeans.gram import (
     GramHalves,
     compare_scaled_means,
     distances_by_products,
     gram_halves,
     gram_kmeans,
 )
-from lego_ray.numerics.kmeans import (
+from lego_ray.numerics.kmeans.lloyd import (
     cluster_means,
     distances_to_means,
     in_one_shard,
     lloyd,
     seeds_from_sample,
 )
-from lego_ray.numerics.lowrank import UpdateComparison, compare_updates
-from lego_ray.numerics.partial_sums import centroids_of
-from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.reweight import (
+from lego_ray.numerics.kmeans.partial_sums import centroids_of
+from lego_ray.numerics.kmeans.reweight import (
     ParameterNorm,
     norm_totals,
     output_scale,
     parameter_factors,
     row_norms,
 )
-from lego_ray.numerics.seeding import gram_distances, kmeans_plus_plus
-from lego_ray.numerics.shard import Shard, norms
-from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.kmeans.seeding import gram_distances, kmeans_plus_plus
+from lego_ray.numerics.norms import UpdateComparison, compare_updates
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shards.shard import Shard, norms
+from lego_ray.numerics.shards.spread import SpreadPool
 
 Distance = Literal["euclidean", "rank-one"]
 Basis = Literal["raw", "svd"]
@@ -120,10 +120,10 @@ class Lego:
     def prepare(self, rows: Tensor, d_in: int) -> Tensor:
         """The same update, with the parts of the gauge removed that were asked for."""
         if self.basis == "svd":
-            rows = geometry.svd_basis(rows, d_in)
+            rows = gauge.svd_basis(rows, d_in)
         elif self.balance or self.distance == "rank-one":
-            rows = geometry.balance(rows, d_in)
-        return geometry.align_signs(rows, d_in) if self.align_signs else rows
+            rows = gauge.balance(rows, d_in)
+        return gauge.align_signs(rows, d_in) if self.align_signs else rows
 
     def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
         """`gram`, on inner products, and `msu`, on the MSUs, the faster first."""
@@ -220,13 +220,13 @@ class Lego:
             return centroids_of(pool.rows, labels)
         return torch.stack(
             [
-                geometry.rank_one_representative(pool.rows[labels == c], pool.d_in)
+                gauge.rank_one_representative(pool.rows[labels == c], pool.d_in)
                 for c in range(int(labels.max()) + 1)
             ]
         )
 
     def _points(self, rows: Tensor, d_in: int) -> Tensor:
-        return geometry.normalise_halves(rows, d_in) if self.normalise else rows
+        return gauge.normalise_halves(rows, d_in) if self.normalise else rows
 
     def _reweight(
         self, centroids: Tensor, norms: Tensor, labels: Tensor, mean_rank: float, d_in: int

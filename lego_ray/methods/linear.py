@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lego_ray.methods.stacked import Stacked
+from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.sparsify import Sparsity
-from lego_ray.numerics.spread import SpreadPool
 from lego_ray.numerics.stacks import sum_by_rank
 
 

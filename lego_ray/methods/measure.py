@@ -8,10 +8,7 @@ from torch import Tensor
 
 from lego_ray.methods.base import Route, SpreadCosts
 from lego_ray.numerics.costs import spread_row_bytes
-from lego_ray.numerics.kmeans import in_one_shard
-from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spectrum import (
+from lego_ray.numerics.decompositions.spectrum import (
     energies_of_rows,
     energies_of_shards,
     owner_bytes,
@@ -19,7 +16,10 @@ from lego_ray.numerics.spectrum import (
     shard_bytes,
     shards_costs,
 )
-from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.kmeans.lloyd import in_one_shard
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import SpreadPool
 
 
 class Measure:

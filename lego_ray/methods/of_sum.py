@@ -10,18 +10,18 @@ from torch import Tensor
 from lego_ray.methods.base import SiteSolution, SpreadCosts
 from lego_ray.methods.whole import Whole
 from lego_ray.numerics.costs import Costs, spread_fixed_bytes, spread_row_bytes
-from lego_ray.numerics.exact_sum import dense_sum
-from lego_ray.numerics.kmeans import in_one_shard
-from lego_ray.numerics.lowrank import BLOCK_VALUES, UpdateComparison
-from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.spread import SpreadPool
-from lego_ray.numerics.truncated_svd import (
+from lego_ray.numerics.decompositions.truncated_svd import (
     UpdateSvd,
     dense_costs,
     svd_costs,
     svd_of_dense,
     svd_of_sum,
 )
+from lego_ray.numerics.exact_sum import dense_sum
+from lego_ray.numerics.kmeans.lloyd import in_one_shard
+from lego_ray.numerics.norms import BLOCK_VALUES, UpdateComparison
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shards.spread import SpreadPool
 
 
 class OfSum(Whole):

@@ -16,11 +16,11 @@ from lego_ray.numerics.costs import (
     spread_fixed_bytes,
     spread_row_bytes,
 )
-from lego_ray.numerics.kmeans import in_one_shard
-from lego_ray.numerics.lowrank import UpdateComparison, compare_updates
+from lego_ray.numerics.kmeans.lloyd import in_one_shard
+from lego_ray.numerics.norms import UpdateComparison, compare_updates
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import SpreadPool
 
 # Passes over the pool in float64: peaks, votes, sums, and what drops entries before each.
 PASSES = 8

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import SiteSolution, scaled_rows
-from lego_ray.numerics.lowrank import squared_norm_of_sum
 from lego_ray.numerics.msu import squared_norms
-from lego_ray.numerics.per_source import (
+from lego_ray.numerics.norms import squared_norm_of_sum
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shards.spread import SpreadPool
+from lego_ray.numerics.similarity.per_source import (
     products_with_sources,
     shard_products,
     shard_squared_norms,
     squared_norms_of_sources,
 )
-from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.spread import SpreadPool
 
 FLAG = "--output-scale"
 SOURCE_NORM, SUM_FIT = "source-norm", "sum-fit"

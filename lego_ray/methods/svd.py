@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lego_ray.methods.of_sum import OfSum
-from lego_ray.numerics.lowrank import UpdateComparison
-from lego_ray.numerics.truncated_svd import UpdateSvd
+from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
+from lego_ray.numerics.norms import UpdateComparison
 
 
 @dataclass(frozen=True, slots=True)

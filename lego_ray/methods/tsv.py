@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.parted import Parted
-from lego_ray.numerics.spread import SpreadPool
-from lego_ray.numerics.task_vectors import orthogonalised, shared_out_terms
+from lego_ray.numerics.decompositions.task_vectors import orthogonalised, shared_out_terms
+from lego_ray.numerics.shards.spread import SpreadPool
 
 
 @dataclass(frozen=True, slots=True)

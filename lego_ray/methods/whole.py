@@ -12,8 +12,8 @@ from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import SpreadPool
 
 
 class Whole(ABC):

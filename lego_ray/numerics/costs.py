@@ -1,7 +1,7 @@
 """What the routes of k-means cost in time and memory, to choose the cheaper one.
 
-The two are exact: they differ in time, never in a label. `python -m jobs.bench_routes` measures both
-and prints these estimates beside.
+The two are exact: they differ in time, never in a label. `python -m jobs.benchmarks.routes`
+measures both and prints these estimates beside.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lego_ray.numerics.partial_sums import CHUNK
+from lego_ray.numerics.kmeans.partial_sums import CHUNK
 
 # A pool larger than this is seeded from a sample, of 32 rows a cluster if that is more.
 SEED_ROWS = 2048

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lego_ray.numerics import shard as work
-from lego_ray.numerics.lowrank import block_bounds
-from lego_ray.numerics.partial_sums import chunks
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spread import SpreadPool
+from lego_ray.numerics.kmeans.partial_sums import chunks
+from lego_ray.numerics.norms import block_bounds
+from lego_ray.numerics.shards import shard as work
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import SpreadPool
 
 
 @dataclass(frozen=True, slots=True)

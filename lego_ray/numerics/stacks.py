@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lego_ray.numerics import shard as work
-from lego_ray.numerics.partial_sums import PartialSums, fold, partial_sums, quanta_of
-from lego_ray.numerics.shard import Shard
+from lego_ray.numerics.kmeans.partial_sums import PartialSums, fold, partial_sums, quanta_of
+from lego_ray.numerics.shards import shard as work
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.sparsify import Sparsity, sparsify
-from lego_ray.numerics.spread import SpreadPool
 
 # How the sign of an entry is elected: by the sum of its values, or by the number of each sign.
 Election = Literal["total", "frequency"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.methods.likeness import Likeness
-from lego_ray.numerics.grouping import group
+from lego_ray.methods.similarity import Likeness
+from lego_ray.numerics.similarity.grouping import group
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.naming import agreed_names

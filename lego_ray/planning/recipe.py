@@ -12,8 +12,8 @@ from lego_ray.errors import BadInput, InvalidOption, MalformedAdapter, redacted
 from lego_ray.methods.base import MergeMethod, PoolWork
 from lego_ray.methods.measure import Measure
 from lego_ray.methods.registry import method_of
-from lego_ray.methods.running import check_updatable
 from lego_ray.methods.scaling import checked_output_scale
+from lego_ray.methods.updatable import check_updatable
 from lego_ray.planning.rank_options import AUTO, check_rank
 from lego_ray.planning.scales import checked_site_scales
 from lego_ray.planning.weights import checked_weights

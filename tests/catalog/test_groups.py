@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lego_ray.audit.check import check_catalog
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.ancestry import lineage
 from lego_ray.catalog.groups import group_of_merge, record_groups
@@ -18,7 +19,6 @@ from lego_ray.catalog.upkeep.compact import compact
 from lego_ray.catalog.upkeep.leftovers import find_leftovers
 from lego_ray.catalog.upkeep.vacuum import vacuum
 from lego_ray.errors import CatalogError
-from lego_ray.execution.checking import check_catalog
 from tests.catalog.sample import adapter, details, group, merge
 
 M = "m" * 64

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.fault_proxy import fault_proxy
+from jobs.soak.fault_proxy import fault_proxy
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.ancestry import lineage
 from lego_ray.catalog.history import show

@@ -16,15 +16,15 @@ from click.testing import CliRunner
 import lego_ray
 from lego_ray.cli import method_options, options
 from lego_ray.cli.main import cli
-from lego_ray.execution.runner import RUNNERS
 from lego_ray.methods.in_bases import Inner
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.presets import PRESETS
 from lego_ray.methods.registry import METHODS
 from lego_ray.methods.scaling import RULES
-from lego_ray.numerics.reweight import ParameterNorm
+from lego_ray.numerics.kmeans.reweight import ParameterNorm
 from lego_ray.numerics.stacks import Election
 from lego_ray.planning.recipe import DTYPES
+from lego_ray.runners.open import RUNNERS
 from tests.zoo import Site, write_adapter, write_zoo
 
 
@@ -232,7 +232,7 @@ def test_sites_of_different_shapes_are_bad_input(tmp_path: Path) -> None:
 def test_a_runner_is_made_without_torch(name: str) -> None:
     """So that Ray comes up while torch is imported, which takes as long."""
     code = (
-        "import sys; from lego_ray.execution.runner import make_runner;"
+        "import sys; from lego_ray.runners.open import make_runner;"
         f"make_runner({name!r}); print('torch' in sys.modules, 'ray' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ import pytest
 
 from lego_ray import errors
 from lego_ray.cli.command import command
-from lego_ray.cli.failing import DEBUG_VARIABLE
+from lego_ray.cli.exit import DEBUG_VARIABLE
 from lego_ray.cli.main import cli, main
 from lego_ray.errors import LegoRayError, RecipeError
 

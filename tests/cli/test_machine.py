@@ -114,7 +114,7 @@ def test_a_package_that_is_broken_is_told_with_how_to_install_it_again(
 def test_a_worker_that_lacks_a_package_or_memory_says_so(local_ray: None) -> None:
     import ray
 
-    from lego_ray.execution.on_ray.answers import get
+    from lego_ray.runners.ray.answers import get
 
     def lacks() -> None:
         raise ModuleNotFoundError("No module named 'boto3'", name="boto3")

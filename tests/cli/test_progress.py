@@ -20,8 +20,8 @@ from click.testing import CliRunner
 import lego_ray
 from lego_ray.cli.main import cli, main
 from lego_ray.cli.progress import NAME_COLUMNS, SiteProgress
-from lego_ray.execution.task import GroupResult
 from lego_ray.planning.plan import Plan
+from lego_ray.tasks.values import GroupResult
 from tests.zoo import Site, write_zoo
 
 SITES = tuple(Site(f"layers.{i}.q_proj", (64,), 16) for i in range(4))

@@ -14,9 +14,9 @@ import lego_ray
 from lego_ray.cli import main as command_line
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.main import cli
-from lego_ray.execution.task import GroupResult
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.rank_options import DEFAULT_ERROR
+from lego_ray.tasks.values import GroupResult
 from tests.zoo import files_of, write_adapter, write_zoo
 
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 import lego_ray
 from lego_ray.cli.main import cli
 from lego_ray.errors import ObjectNotFound
-from lego_ray.execution.task import GroupResult
 from lego_ray.planning.plan import Plan
+from lego_ray.tasks.values import GroupResult
 from tests.zoo import WEIGHTS, Site, files_of, write_zoo
 
 # So wide that a task takes one site whether there are five adapters or four.

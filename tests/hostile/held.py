@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lego_ray.errors import LegoRayError
-from lego_ray.execution.resume.run_folder import UnreadableCheckpoint
+from lego_ray.output.checkpoints.run_folder import UnreadableCheckpoint
 
 # Planted in whatever may hold a secret; the corpus has it too.
 SECRET = "hunter2"

@@ -14,7 +14,7 @@ import pytest
 
 import lego_ray
 from lego_ray.errors import InvalidOption, LegoRayError, OutputExists, RecipeError
-from lego_ray.execution.reporting import write_report
+from lego_ray.reporting.gather import write_report
 from tests.hostile.held import tree
 from tests.zoo import write_zoo
 

@@ -17,7 +17,7 @@ import lego_ray
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.cli.main import main
 from lego_ray.errors import LegoRayError, StorageError, UnsupportedUri, redacted
-from lego_ray.execution.reporting import write_report
+from lego_ray.reporting.gather import write_report
 from tests.zoo import CONFIG, write_adapter, write_zoo
 
 KEY, SECRET, TOKEN = "AKIAPLANTED7EXAMPLE0", "plantedSecret+Key/0123456789", "plantedSessionToken"

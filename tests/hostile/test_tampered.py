@@ -15,7 +15,7 @@ import pytest
 import lego_ray
 from lego_ray.catalog.schema import TABLES
 from lego_ray.errors import CatalogError, LegoRayError
-from lego_ray.execution.reporting import write_report
+from lego_ray.reporting.gather import write_report
 from tests.hostile.held import SECRET, check_error, tree
 from tests.zoo import write_zoo
 

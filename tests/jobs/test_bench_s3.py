@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs import bench_s3
+from jobs.benchmarks import s3
 
 
 @pytest.mark.s3
@@ -14,7 +14,7 @@ def test_it_reads_and_merges_by_both(
 ) -> None:
     flags = "--adapters 3 --layers 1 --rank 2 --hidden 128 --runs 1"
     monkeypatch.setattr("sys.argv", ["bench_s3", *flags.split(), "--uri", f"s3://{s3_bucket}/x"])
-    bench_s3.main()
+    s3.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["requests"] == {"boto3": 3, "obstore": 3}
     assert found["surplus"] == {"boto3": 1.0, "obstore": 1.0}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.bench_scale import slope
+from jobs.benchmarks.scale import slope
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5])

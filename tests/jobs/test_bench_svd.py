@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.bench_svd import compare
+from jobs.benchmarks.svd import compare
 
 
 @pytest.mark.parametrize("thin", [False, True])

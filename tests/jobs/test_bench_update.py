@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.bench_update import compare
+from jobs.benchmarks.update import compare
 
 
 def test_it_adds_one_adapter_to_a_merge_and_counts_what_both_read(tmp_path: Path) -> None:

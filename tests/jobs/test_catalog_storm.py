@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from jobs.catalog_storm import storm
-from jobs.delta_replay import Replay
+from jobs.soak.catalog_storm import storm
+from jobs.soak.delta_replay import Replay
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.compact import compact
 from tests.catalog.sample import adapter

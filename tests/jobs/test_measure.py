@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jobs.measure import measure, watched
+from jobs.benchmarks.measure import measure, watched
 
 MEBIBYTE = 2**20
 # Holds its memory until it is told to end.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import processes
+from jobs.benchmarks import processes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="reads /proc")
 

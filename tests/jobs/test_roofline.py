@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.roofline import SiteWork, Speeds, matmul_speed, measure_speeds, roofline
-from jobs.synthetic_zoo import build
+from jobs.benchmarks.roofline import SiteWork, Speeds, matmul_speed, measure_speeds, roofline
+from jobs.benchmarks.synthetic_zoo import build
 
 SITE = SiteWork(n=10, d=100, k=3, steps=4)
 

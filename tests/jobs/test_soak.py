@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs import processes, soak
-from jobs.fault_proxy import RATES, fault_proxy
-from jobs.killer import Killer
+from jobs.benchmarks import processes
+from jobs.soak.fault_proxy import RATES, fault_proxy
+from jobs.soak.killer import Killer
+from jobs.soak.soak import soak
 from tests.s3_server import S3Server
 
 BODY = bytes(range(256)) * 40

@@ -11,7 +11,7 @@ from lego_ray.methods.base import MergeMethod, SiteSolution
 from lego_ray.methods.registry import method_of
 from lego_ray.numerics.msu import msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
-from lego_ray.numerics.spread import LocalShards, SpreadPool
+from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 
 Adapters = list[tuple[Tensor, Tensor, float]]
 

@@ -14,7 +14,7 @@ from lego_ray.methods.registry import method_of
 from lego_ray.numerics import costs
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
-from lego_ray.numerics.spread import LocalShards, SpreadPool
+from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests import reference
 from tests.numerics.factors import D_IN, D_OUT, pool_from, total, update, zoo
 

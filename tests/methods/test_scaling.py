@@ -12,7 +12,7 @@ from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.registry import METHODS, method_of
 from lego_ray.methods.scaling import RULES, checked_output_scale, scaled
-from lego_ray.numerics.spread import LocalShards, SpreadPool
+from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests.methods.solving import Adapters, pools
 from tests.methods.test_laws import shuffled
 from tests.numerics.factors import D_IN, total, update, zoo

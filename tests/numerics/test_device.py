@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from lego_ray.errors import RunFailed
-from lego_ray.execution.device import device_of
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.registry import METHODS, method_of
-from lego_ray.numerics import shard as work
+from lego_ray.numerics.kmeans.partial_sums import column_quanta
 from lego_ray.numerics.msu import lengths
-from lego_ray.numerics.partial_sums import column_quanta
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spread import LocalShards, SpreadPool
+from lego_ray.numerics.shards import shard as work
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
+from lego_ray.tasks.device import device_of
 from tests.numerics.factors import update
 
 DEVICES = [

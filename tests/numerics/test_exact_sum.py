@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lego_ray.numerics import lowrank
+from lego_ray.numerics import norms
 from lego_ray.numerics.exact_sum import SplitGrid, dense_sum
 from lego_ray.numerics.msu import lengths
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spread import LocalShards, SpreadPool
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests.numerics.factors import update
 
 # Two parts of 21 bits at these sizes, against the largest products.
@@ -38,7 +38,7 @@ def spread(rows: torch.Tensor, d_in: int, cuts: list[int]) -> SpreadPool:
 def test_cuts_and_order_change_no_bit(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     rows = values(700, 31)
     wanted = dense_sum(spread(rows, 18, []))
-    monkeypatch.setattr(lowrank, "BLOCK_VALUES", block)
+    monkeypatch.setattr(norms, "BLOCK_VALUES", block)
     for cuts in ([], [1], [300, 301, 650]):
         assert torch.equal(dense_sum(spread(rows, 18, cuts)), wanted)
     order = torch.randperm(700, generator=torch.Generator().manual_seed(1))

@@ -3,22 +3,22 @@ import pytest
 import torch
 
 from lego_ray.errors import ShapeMismatch
-from lego_ray.numerics.assign import ROWS, assign, distances_to_own
-from lego_ray.numerics.clustering import Clustering, best_restart, fill_empty, renumber
-from lego_ray.numerics.gram import distances_by_products, gram, gram_kmeans
-from lego_ray.numerics.kmeans import in_one_shard
-from lego_ray.numerics.kmeans import lloyd as spread_lloyd
-from lego_ray.numerics.msu import lengths, squared_norms
-from lego_ray.numerics.partial_sums import (
+from lego_ray.numerics.kmeans.assign import ROWS, assign, distances_to_own
+from lego_ray.numerics.kmeans.clustering import Clustering, best_restart, fill_empty, renumber
+from lego_ray.numerics.kmeans.gram import distances_by_products, gram, gram_kmeans
+from lego_ray.numerics.kmeans.lloyd import in_one_shard
+from lego_ray.numerics.kmeans.lloyd import lloyd as spread_lloyd
+from lego_ray.numerics.kmeans.partial_sums import (
     centroids_of,
     column_quanta,
     fold,
     moved_sums,
     partial_sums,
 )
+from lego_ray.numerics.kmeans.seeding import gram_distances, kmeans_plus_plus
+from lego_ray.numerics.msu import lengths, squared_norms
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.seeding import gram_distances, kmeans_plus_plus
-from lego_ray.numerics.shard import Shard
+from lego_ray.numerics.shards.shard import Shard
 
 # Sums are exact on a grid of 2^-43 of a column's largest value, float64 rounds the mean once more.
 GRID = 2.0**-40

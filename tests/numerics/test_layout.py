@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lego_ray.numerics.layout import plane
+from lego_ray.numerics.similarity.plane import plane
 
 
 def cosines_of(vectors: np.ndarray) -> np.ndarray:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lego_ray.numerics.gram import compare_scaled_means, gram_halves
-from lego_ray.numerics.lowrank import UpdateComparison, compare_updates, squared_norm_of_sum
-from lego_ray.numerics.partial_sums import centroids_of
+from lego_ray.numerics.kmeans.gram import compare_scaled_means, gram_halves
+from lego_ray.numerics.kmeans.partial_sums import centroids_of
+from lego_ray.numerics.norms import UpdateComparison, compare_updates, squared_norm_of_sum
 from tests.numerics.factors import D_IN, pool_from, update, zoo
 
 # Everything is float64 over float32 inputs.

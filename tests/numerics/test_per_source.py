@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from lego_ray.numerics.lowrank import (
+from lego_ray.numerics.norms import (
     UpdateComparison,
     inner_product,
     squared_distance,
     squared_norm_of_sum,
     update_block,
 )
-from lego_ray.numerics.per_source import (
+from lego_ray.numerics.pool import Pool, pool_of
+from lego_ray.numerics.similarity.per_source import (
     SourceComparison,
     products_with_sources,
     squared_norms_of_sources,
 )
-from lego_ray.numerics.pool import Pool, pool_of
 from tests.numerics.factors import D_IN, D_OUT, factors, update, zoo
 
 # Everything is float64.

@@ -2,7 +2,12 @@ import pytest
 import torch
 
 from lego_ray.errors import InvalidOption
-from lego_ray.numerics.reweight import norm_totals, output_scale, parameter_factors, row_norms
+from lego_ray.numerics.kmeans.reweight import (
+    norm_totals,
+    output_scale,
+    parameter_factors,
+    row_norms,
+)
 
 
 def test_centroids_get_the_mean_norm_of_their_members_back() -> None:

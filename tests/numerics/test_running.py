@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lego_ray.errors import ShapeMismatch, UpdateImpossible
 from lego_ray.methods.lego import Lego
-from lego_ray.methods.running import derived, site_fit
+from lego_ray.methods.updatable import derived, site_fit
+from lego_ray.numerics.kmeans.running_sums import Moved, RunningSite, clusters_of, moved, placed
 from lego_ray.numerics.pool import Pool, pool_of
-from lego_ray.numerics.running import Moved, RunningSite, clusters_of, moved, placed
 
 D_IN, D = 5, 9
 # Two float64 roundings of numbers near 1, with a factor for the sums in between.

@@ -1,8 +1,8 @@
 import torch
 
-from lego_ray.numerics.gram import gram
-from lego_ray.numerics.seeding import gram_distances
-from lego_ray.numerics.seeding import kmeans_plus_plus as over_distances
+from lego_ray.numerics.kmeans.gram import gram
+from lego_ray.numerics.kmeans.seeding import gram_distances
+from lego_ray.numerics.kmeans.seeding import kmeans_plus_plus as over_distances
 
 
 def kmeans_plus_plus(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lego_ray.numerics.grouping import group
 from lego_ray.numerics.msu import msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
-from lego_ray.numerics.similarity import cosines, update_products, update_sketches
+from lego_ray.numerics.similarity.grouping import group
+from lego_ray.numerics.similarity.inner_products import cosines, update_products, update_sketches
 from tests.numerics.factors import D_IN, factors, update, zoo
 
 
@@ -22,7 +22,7 @@ def pooled(ranks: list[int], numbers: list[int]) -> tuple[Pool, list[np.ndarray]
 def test_products_are_those_of_the_dense_updates(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lego_ray.numerics.similarity.BLOCK", block)
+    monkeypatch.setattr("lego_ray.numerics.similarity.inner_products.BLOCK", block)
     pool, dense = pooled([3, 1, 5, 2], [4, 0, 1, 2])  # adapter 3 lacks the site
     wanted = np.zeros((5, 5))
     for i, one in zip([4, 0, 1, 2], dense, strict=True):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from lego_ray.methods.likeness import MOST_EXACT, Likeness
+from lego_ray.methods.similarity import MOST_EXACT, Likeness
 from lego_ray.numerics.msu import msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
-from lego_ray.numerics.similarity_parts import SimilarityPart, SimilaritySums, added, part_of
-from lego_ray.numerics.spread import LocalShards
+from lego_ray.numerics.shards.spread import LocalShards
+from lego_ray.numerics.similarity.parts import SimilarityPart, SimilaritySums, added, part_of
 from tests.numerics.factors import factors, update
 
 D_IN, D_OUT = 96, 64

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from lego_ray.numerics.decompositions.spectrum import energies_of_rows, energies_of_shards
 from lego_ray.numerics.exact_sum import dense_sum, gram_of_sum
 from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shard import Shard
-from lego_ray.numerics.spectrum import energies_of_rows, energies_of_shards
-from lego_ray.numerics.spread import LocalShards, SpreadPool
+from lego_ray.numerics.shards.shard import Shard
+from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests.numerics.factors import D_IN, D_OUT, factors, pool_from, update, zoo
 
 # Energies lose to the squares what float64 has to give: a few units of the largest.

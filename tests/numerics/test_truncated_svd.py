@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lego_ray.numerics.truncated_svd import MOST_SQUARED, svd_of_sum, triangular
+from lego_ray.numerics.decompositions.truncated_svd import MOST_SQUARED, svd_of_sum, triangular
 from tests.numerics.factors import update
 
 # Products of float64 matrices of this size.

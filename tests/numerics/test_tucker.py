@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lego_ray.numerics.core_space import CoreSpace, pool_bases
+from lego_ray.numerics.decompositions.core_space import CoreSpace, pool_bases
+from lego_ray.numerics.decompositions.tucker import GAIN, tucker
 from lego_ray.numerics.msu import msu_rows
-from lego_ray.numerics.tucker import GAIN, tucker
 from tests.numerics.factors import factors
 
 ROUNDING = 1e-12

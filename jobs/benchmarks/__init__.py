@@ -1,0 +1,1 @@
+"""Benchmarks: lego-ray beside its peers, each in one run."""

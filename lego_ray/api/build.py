@@ -1,0 +1,112 @@
+"""Builds a library."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import fspath
+from typing import Any
+
+from lego_ray.arguments import checked
+from lego_ray.errors import InvalidOption
+from lego_ray.library.build import read_library, run_build
+from lego_ray.merging.plan_run import (
+    Progress,
+)
+from lego_ray.planning.arguments import Uri, parse_bytes
+from lego_ray.planning.group_options import FLAG, group_count
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.trainer_runs import checked_checkpoints
+from lego_ray.runners.base import Runner
+from lego_ray.runners.open import running
+
+
+@checked
+def build(
+    recipe: Uri,
+    *,
+    output: Uri | None = None,
+    catalog: Uri | None = None,
+    groups: int | str | None = None,
+    checkpoints: str | None = None,
+    dry_run: bool = False,
+    runner: str | Runner = "ray",
+    address: str = "local",
+    workers: int | None = None,
+    gpus: float = 0.0,
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Builds a library: every merge of a recipe file, each adapter's bytes read once for all.
+
+    Each merge is the one that `merge` makes of the same adapters, to the same bytes. Finished tasks
+    are kept beside its output until it is published, nothing is overwritten, and a build that was
+    stopped, called again, goes on. Merges that are published already are left as they are.
+
+    Bytes are read again for a site that does not fit a worker for all merges at once, and to choose
+    ranks. An entry with `groups` is one merge a group, `name-1`, `name-2`, ..., of adapters whose
+    updates are alike; adapters that stay alone are left out of them. To find the groups each of its
+    adapters is read once more, also when the build goes on or all is published already.
+
+    Args:
+        recipe: The recipe file: a path or `s3://bucket/key`.
+        output: Where the merges go, each below its name; in place of the file's `output`.
+        catalog: Where they are recorded; in place of the file's `catalog`.
+        groups: How many groups, or `auto`; in place of what the file's entries with `groups` say.
+        checkpoints: As for `merge`; in place of the file's `checkpoints`.
+        dry_run: Only plan, which reads what groups are found by; write nothing.
+        runner: As for `merge`, as are the others.
+        address: Likewise.
+        workers: Likewise.
+        gpus: Likewise.
+        memory_budget: Likewise.
+        strict: Likewise.
+        progress: Called with each merge's plan, and with each result of it.
+
+    Returns:
+        `output`, `catalog`, `adapters` (how many there are), `refused` (a list of `{adapter, reason}`),
+        `passed_over` and `notes` (as `merge` returns them, of all sources), `merges` (what `merge`
+        returns of each, in order, without the bytes that were read for several; of a dry run, with the
+        status `planned`, what is known of that), `groups` (a list, an entry with
+        `groups` each; see `grouping.group_record`), `dry_run`, `seconds`, `bytes_read`.
+
+    Raises:
+        RecipeError: If the file is not as it must be; every fault is named.
+        BadInput: If a merge cannot be made as asked; nothing was written.
+        StorageError: If a store cannot be read or written.
+        RunFailed: If the run did not finish.
+    """
+    library = read_library(fspath(recipe))
+    if catalog is not None:
+        library = replace(library, catalog=fspath(catalog))
+    if groups is not None:
+        library = _with_groups(library, group_count(groups), fspath(recipe))
+    if checkpoints is not None:
+        library = replace(library, checkpoints=checked_checkpoints(checkpoints))
+    budget = parse_bytes(memory_budget)
+    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+        return run_build(
+            library,
+            output=fspath(output) if output is not None else library.output,
+            runner=mine,
+            memory_budget=budget,
+            strict=strict,
+            progress=progress or (lambda plan, result: None),
+            dry_run=dry_run,
+        )
+
+
+def _with_groups(library: LibraryRecipe, count: int | None, where: str) -> LibraryRecipe:
+    """The library with this number of groups in every entry that has groups."""
+    if not any(entry.groups for entry in library.entries):
+        raise InvalidOption(
+            FLAG,
+            f"no merge of {where} has groups",
+            "Write `groups: auto` in the merges whose adapters are to be grouped.",
+        )
+    entries = tuple(
+        replace(entry, groups=replace(entry.groups, count=count)) if entry.groups else entry
+        for entry in library.entries
+    )
+    return replace(library, entries=entries)

@@ -1,0 +1,163 @@
+"""Copies a published merge to where it is used: a directory, S3, the Hub. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+from lego_ray import journal
+from lego_ray.arguments import checked
+from lego_ray.errors import InvalidOption, ObjectNotFound, OutputExists
+from lego_ray.output.checkpoints.run_folder import folder_uri, read_marker
+from lego_ray.output.hub_push import push
+from lego_ray.output.leaving import for_elsewhere
+from lego_ray.output.manifest import MANIFEST_KEY, marker_of, read_bytes
+from lego_ray.output.outcome import Outcome
+from lego_ray.output.read import checked_files, read_manifest
+from lego_ray.output.readable import check_published
+from lego_ray.output.write import publish as write_files
+from lego_ray.output.write import published_manifest
+from lego_ray.storage.base import Store
+from lego_ray.storage.hub_repository import HubRepository
+from lego_ray.storage.open import open_store
+from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
+
+
+@checked
+def publish(
+    merged: str | PathLike[str],
+    *,
+    to: str | PathLike[str],
+    public: bool = False,
+    revision: str = "",
+    update: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Copies a published merge, after holding its files against its manifest.
+
+    To a directory or S3 it is create-only, in the order that `merge` writes it. To the
+    Hub it is one commit, so that readers see all of it or nothing, in a repository that is made
+    private unless `public`. A merge that is there already is left as it is, and so is anything else.
+
+    Card, manifest and running sums of a copy that leaves the machine, to S3 or the Hub, have the names
+    of local adapters instead of their paths; the adapter's own bytes do not change.
+
+    Args:
+        merged: Where the merge is: a directory, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
+        to: Where to copy it: a directory, `s3://bucket/prefix`, or `hf://owner/name[@branch][/folder]`.
+        public: Let anyone see it; for the Hub.
+        revision: Branch of the repository, made if there is none; for the Hub.
+        update: Replace an earlier version, which is a merge of the same name, by a commit of its own;
+            for the Hub.
+        dry_run: Say what would be done, and send no request that writes.
+
+    Returns:
+        `merged`, `merge_id`, `name`, `to`, `status` (`published`, `already published` or, of a dry
+        run, `would publish`), `dry_run`, `files` (a list of `{path, bytes, sha256, action}`, the
+        action being `add`, `replace` or `same`), `deleted` (paths), `bytes` (to write), `model_card`
+        (its text), `warnings`; and of the Hub `url`, `private`, `creates` (whether the repository
+        is made), `branch`, `replaces` (a merge's id), `commit` (its hash) and `commit_message`, which
+        are None elsewhere.
+
+    Raises:
+        VerificationFailed: If a file of the merge is not what its manifest says.
+        ObjectNotFound: If there is no merge.
+        OutputExists: If something else is in its place.
+        UnreadableOutput: If the main reader of its layout could not load it as it is meant, as an
+            earlier release may have written it.
+        InvalidOption: If the options do not go together, or the repository is public and `public` was
+            not given.
+        AccessDenied: If there is no token, or it may not write there.
+        StorageError: If a store cannot be read or written.
+    """
+    target = parse_uri(to)
+    repository = None
+    if isinstance(target, HubUri):
+        repository = HubRepository(_at_branch(target, revision))
+        repository.check()
+    elif public or revision or update:
+        given = "--public" if public else "--revision" if revision else "--update"
+        raise InvalidOption(
+            given,
+            f"it is for the Hub, and {target} is not on it",
+            "Outputs elsewhere are never overwritten: leave it out, or give another --to.",
+        )
+    store = open_store(normalise_uri(merged))
+    manifest, data = read_manifest(store)
+    files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
+    limits = check_published(manifest, files, store.uri)
+    if not isinstance(target, FileUri) and not _holds(target, data):
+        manifest, files = for_elsewhere(manifest, files)
+    with journal.failures(manifest["merge_id"]):
+        if repository is not None:
+            asked = {"public": public, "update": update, "dry_run": dry_run}
+            outcome = push(repository, manifest, files, **asked)
+        else:
+            outcome = _to_store(open_store(str(target)), manifest, files, dry_run=dry_run)
+        outcome = replace(outcome, warnings=(*outcome.warnings, *limits))
+        told = outcome.record(files, marker_of(manifest))
+        journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=told["bytes"])
+    return {
+        "merged": store.uri,
+        "merge_id": manifest["merge_id"],
+        "name": manifest["name"],
+        "dry_run": dry_run,
+        **told,
+    }
+
+
+def _holds(target: S3Uri | HubUri, manifest: bytes) -> bool:
+    """Whether an earlier release copied the very manifest there; create-only, it stays as it is."""
+    if isinstance(target, HubUri):
+        return False
+    try:
+        return read_bytes(open_store(str(target))) == manifest
+    except ObjectNotFound:
+        return False
+
+
+def _at_branch(target: HubUri, revision: str) -> HubUri:
+    if revision and target.revision not in ("", revision):
+        raise InvalidOption(
+            "--revision", f"it is {revision!r}, and the URI says {target.revision!r}", "Give one."
+        )
+    return replace(target, revision=revision or target.revision)
+
+
+def _to_store(
+    store: Store, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, dry_run: bool
+) -> Outcome:
+    marker = marker_of(manifest)
+    published_manifest(store, manifest["merge_id"], marker, option="--to")
+    actions = {key: _action(store, key, data) for key, data in files.items()}
+    if "add" not in actions.values():
+        return Outcome(store.uri, "already published", actions)
+    if read_marker(store) is not None:
+        raise OutputExists(
+            store.uri,
+            "it holds an unfinished run of a merge",
+            f"Finish that run, delete {folder_uri(store)}, or give another --to.",
+        )
+    if dry_run:
+        return Outcome(store.uri, "would publish", actions)
+    probe_create_only(store)
+    mine = write_files(store, files, marker, option="--to")
+    return Outcome(store.uri, "published" if mine else "already published", actions)
+
+
+def _action(store: Store, key: str, data: bytes) -> str:
+    """What is to be done about one file: `add`, or nothing, as it is there: `same`."""
+    try:
+        found = store.read(key)
+    except ObjectNotFound:
+        return "add"
+    if found != data:
+        raise OutputExists(
+            store.uri,
+            f"{key} is there already, with other bytes",
+            "Give another --to, or delete that one first.",
+        )
+    return "same"

@@ -1,0 +1,100 @@
+"""Brings a library up to date."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+from os import fspath
+from typing import Any
+
+from lego_ray.arguments import checked
+from lego_ray.library.build import (
+    read_library,
+)
+from lego_ray.library.refresh import checked_library, checked_silence, run_refresh
+from lego_ray.merging.plan_run import Progress
+from lego_ray.planning.arguments import Uri, parse_bytes
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.trainer_runs import checked_checkpoints
+from lego_ray.runners.base import Runner
+from lego_ray.runners.open import running
+from lego_ray.storage.lease import STALE_AFTER
+
+
+@checked
+def refresh(
+    recipe: Uri,
+    *,
+    output: Uri | None = None,
+    catalog: Uri | None = None,
+    checkpoints: str | None = None,
+    runner: str | Runner = "ray",
+    address: str = "local",
+    workers: int | None = None,
+    gpus: float = 0.0,
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    strict: bool = False,
+    stale_after: str | timedelta = STALE_AFTER,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Brings a library up to date; made to be called on a schedule.
+
+    Scans the sources into the catalog, and makes those merges of the recipe file whose plan (adapters
+    and recipe) is none that was made before, each in a directory of its own,
+    `<output>/<name>/<12 digits of the plan>`. Former versions stay as they are. In the catalog the
+    current version of a merge is the row of the highest `version` of its name; where the sources went
+    back to what they were, the merge of then gets the highest version, and nothing is merged.
+
+    Groups are found anew each time, which reads every adapter of an entry with `groups`.
+
+    If nothing is new, no file is written and no table is committed to, except that `adapters` gets the
+    store's new marks of files that were copied or touched since; each of these is read once. If someone
+    else is at the same library, nothing is done: the answer says who. Whoever was killed at it is taken
+    over from after `stale_after`, and its finished tasks are taken on.
+
+    Args:
+        recipe: The recipe file: a path or `s3://bucket/key`.
+        output: Where the library is; in place of the file's `output`.
+        catalog: Where it is recorded; in place of the file's `catalog`.
+        checkpoints: As for `merge`; in place of the file's `checkpoints`.
+        runner: As for `build`, as are the others. Nothing is started if nothing is to be merged.
+        address: Likewise.
+        workers: Likewise.
+        gpus: Likewise.
+        memory_budget: Likewise.
+        strict: Likewise.
+        stale_after: How long another must have given no sign of life to count as dead, measured by the
+            store's own clock: a duration, or text such as `5m`; at least a minute.
+        progress: Called with each merge's plan, and with each result of it.
+
+    Returns:
+        `status` (`refreshed`, `unchanged` or `busy`), `holder` (who is at it, if busy: `host`, `pid`,
+        `job`, `since`), `output`, `catalog`, `adapters` (how many there are; None if busy), `new` (rows
+        of adapters written), `refused` (a list of `{adapter, reason}`), `passed_over` and `notes` (as
+        `build` returns them), `merges` (what `build` returns
+        of each, and its `version`), `groups` (likewise), `seconds`, `bytes_read`.
+
+    Raises:
+        RecipeError: If the file is not as it must be; every fault is named.
+        BadInput: If it has no output or no catalog, the output lies in a source, or a merge cannot be
+            made as asked; nothing was written.
+        StorageError: If a store cannot be read or written.
+        RunFailed: If the run did not finish; or if this process was silent, as a computer that sleeps,
+            until another took over: then nothing of it becomes current.
+    """
+    started = time.perf_counter()
+    library = checked_library(read_library(fspath(recipe)), output, catalog)
+    if checkpoints is not None:
+        library = replace(library, checkpoints=checked_checkpoints(checkpoints))
+    budget = parse_bytes(memory_budget)
+    silence = checked_silence(stale_after)
+    return run_refresh(
+        library,
+        opening=lambda: running(runner, address=address, workers=workers, gpus=gpus),
+        memory_budget=budget,
+        strict=strict,
+        stale_after=silence,
+        progress=progress or (lambda plan, result: None),
+        started=started,
+    )

@@ -1,0 +1,155 @@
+"""How far a merge is, from what lies at its output. Loads neither torch nor Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from typing import Any
+
+from lego_ray.arguments import checked
+from lego_ray.errors import MalformedAdapter, ObjectNotFound
+from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.output.checkpoints.run_folder import (
+    ENDING,
+    FOLDER,
+    UnreadableCheckpoint,
+    folder_uri,
+    parse_text,
+    read_marker,
+)
+from lego_ray.output.manifest import (
+    MANIFEST_KEY,
+    marker_of,
+    parse_manifest,
+    read_bytes,
+)
+from lego_ray.storage.base import ByteRange, ObjectInfo, Store
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import normalise_uri
+
+# Small reads that wait for a store.
+THREADS = 16
+# One request brings the header of most checkpoints.
+FIRST_READ = 64 << 10
+
+
+@checked
+def status(run: str | PathLike[str]) -> dict[str, Any]:
+    """Says how far a merge is. Reads only, and may be asked while it runs.
+
+    Args:
+        run: The output of the merge.
+
+    Returns:
+        `state` (`published` or `unfinished`), `output`, `merge_id` (the plan being run), `name`,
+        `method`, `rank` (as it was asked for until it is published), `adapters` (how many), `sites`,
+        `sites_done`, `sites_measured` (None unless ranks are chosen by measuring), `quarantined` (a
+        list of `{adapter, reason}` found so far); and of an unfinished run `tasks_saved`,
+        `bytes_read` and `inertia` so far, `started_at`, `saved_at` (when the newest of its tasks
+        was saved), `catalog`, and `kept_in`, where it is kept. These are None once it is published,
+        and `inertia` of a method that does not cluster.
+
+    Raises:
+        ObjectNotFound: If there is neither a merge nor an unfinished run of one.
+        OutputExists: If the unfinished run is of another release.
+        StorageError: If the store cannot be read.
+    """
+    store = open_store(normalise_uri(run))
+    found = {info.key: info for info in store.list()}
+    if MANIFEST_KEY in found:
+        manifest = parse_manifest(read_bytes(store), store.uri)
+        if marker_of(manifest) in found:
+            return _published(store, manifest)
+    marker = read_marker(store)
+    if marker is None:
+        raise ObjectNotFound(
+            store.uri,
+            "there is neither a merge nor an unfinished run of one",
+            "Give the --output of a merge.",
+        )
+    files = [i for k, i in found.items() if k.startswith(FOLDER) and k.endswith(ENDING)]
+    with ThreadPoolExecutor(max_workers=THREADS) as threads:
+        read = list(threads.map(lambda info: _summary(store, info), files))
+    return _unfinished(store, marker, [each for each in read if each is not None])
+
+
+def _published(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "state": "published",
+        "output": store.uri,
+        "merge_id": manifest["merge_id"],
+        "name": manifest["name"],
+        "method": manifest["recipe"]["method"],
+        "rank": manifest["recipe"]["rank"],
+        "adapters": len(manifest["sources"]),
+        "sites": manifest["sites"],
+        "sites_done": manifest["sites"],
+        "sites_measured": None if manifest.get("nearest_error") is None else manifest["sites"],
+        "quarantined": [
+            {"adapter": r["adapter"], "reason": r["reason"]}
+            for r in manifest["refused"]
+            if r["status"] == "quarantined"
+        ],
+        "tasks_saved": None,
+        "bytes_read": None,
+        "inertia": None,
+        "started_at": None,
+        "saved_at": None,
+        "catalog": None,
+        "kept_in": None,
+    }
+
+
+def _unfinished(
+    store: Store, marker: dict[str, Any], tasks: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    # Plans that were given up, for adapters that turned out bad, are read and not done.
+    number = max((task["number"] for task in tasks), default=1)
+    now = [task for task in tasks if task["number"] == number]
+    sites = {site["site"]: site for task in now for site in task["sites"]}
+    # By the last plan that did: ranks are measured again without adapters that turn out bad.
+    last = max((task["number"] for task in tasks if task.get("spectra")), default=number)
+    measured = {
+        site for task in tasks if task["number"] == last for site, _ in task.get("spectra", ())
+    }
+    inertias = [i for site in sites.values() if (i := site.get("inertia")) is not None]
+    bad = {
+        where: f"{kind}: {where}: {problem}"
+        for task in tasks
+        for kind, where, problem, _ in task["quarantined"].values()
+    }
+    return {
+        "state": "unfinished",
+        "output": store.uri,
+        "merge_id": now[0]["plan"] if now else marker["plan"],
+        "name": marker["name"],
+        "method": marker["method"],
+        "rank": marker["rank"],
+        "adapters": marker["adapters"] - (len(bad) if number > 1 else 0),
+        "sites": now[0]["of_sites"] if now else marker["sites"],
+        "sites_done": len(sites),
+        "sites_measured": len(measured) if isinstance(marker["rank"], str) else None,
+        "quarantined": [{"adapter": uri, "reason": bad[uri]} for uri in sorted(bad)],
+        "tasks_saved": len(tasks),
+        "bytes_read": sum(task["result"]["bytes_read"] for task in tasks),
+        "inertia": sum(inertias) if inertias else None,
+        "started_at": marker["started_at"],
+        "saved_at": max((task["saved_at"] for task in tasks), default=None),
+        "catalog": marker["catalog"],
+        "kept_in": folder_uri(store),
+    }
+
+
+def _summary(store: Store, info: ObjectInfo) -> dict[str, Any] | None:
+    """What a checkpoint says of itself; None if it is gone by now, or cannot be read."""
+    try:
+        end = min(FIRST_READ, info.size)
+        first = bytes(store.read_ranges(info.key, [ByteRange(0, end)])[0]) if end else b""
+        size = LENGTH_BYTES + header_length(first[:LENGTH_BYTES], info.size, info.key)
+        if size > end:
+            first += store.read_ranges(info.key, [ByteRange(end, size)])[0]
+        _, metadata = parse_header(first[LENGTH_BYTES:size], info.size, info.key)
+        return parse_text(metadata)
+    except (ObjectNotFound, MalformedAdapter, UnreadableCheckpoint):
+        return None

@@ -1,0 +1,143 @@
+"""The next version of a merge: adapters added and removed, only these read; or everything anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from os import fspath
+from typing import Any
+
+from lego_ray.arguments import checked
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.tables import Catalog
+from lego_ray.merging.one import record_of_published
+from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.updates.changes import (
+    named_sources,
+)
+from lego_ray.merging.updates.drift import REFIT_ABOVE
+from lego_ray.merging.updates.parent import MergedBefore, find_merged
+from lego_ray.merging.updates.refit import refit_merge
+from lego_ray.merging.updates.run import Asked, UpdateRun
+from lego_ray.planning.arguments import Uri, output_place, parse_bytes, places
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.trainer_runs import checked_checkpoints
+from lego_ray.runners.base import Runner
+from lego_ray.runners.open import running
+from lego_ray.sources.rescan import rescanning
+
+
+@checked
+def update(
+    merge: Uri,
+    *,
+    add: Uri | Sequence[Uri] = (),
+    remove: str | Sequence[str] = (),
+    refit: bool = False,
+    checkpoints: str = "last",
+    output: Uri | None = None,
+    catalog: Uri | None = None,
+    runner: str | Runner = "ray",
+    address: str = "local",
+    workers: int | None = None,
+    gpus: float = 0.0,
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Makes the next version of a merge, with adapters added or removed, reading only these.
+
+    The merge must have been made `updatable`. New MSUs go to the nearest centroid of the last full
+    merge, the fit; centroids, reweighting and the factor pair follow from the running sums. So the
+    weights are a function of the fit and of the adapters that are in: an adapter added and removed
+    again, or removed and added, gives back the earlier bytes, and the order of updates is free.
+    Clusters left empty are dropped, and the rank grows no more than the fit's. Sites that the fit never
+    had are left out and told.
+
+    Nothing is overwritten: the version is a directory of its own, with its parent in the manifest and
+    in the catalog. The same update again is left as it is.
+
+    Args:
+        merge: The merge: where it is, or its name or merge_id in the catalog.
+        add: Adapters to add, as `merge` takes sources. None may be in the merge already.
+        remove: Adapters to remove, by name, URI or first digits of the adapter_id. Each must still be
+            there, as it was merged.
+        refit: Merge all of them anew with the same recipe instead, as `merge` would; the result is
+            updatable where the recipe can be. Adapters are taken as they are now.
+        checkpoints: As for `merge`; of the adapters to add.
+        output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.
+        catalog: Where it is recorded. None for no catalog.
+        runner: As for `merge`, and so are the others.
+        address: Likewise.
+        workers: Likewise.
+        gpus: Likewise; of a refit only, since an update's arithmetic is too small for one.
+        memory_budget: Likewise. Of an update, the running sums are in memory besides.
+        strict: Likewise.
+        progress: Of a refit, likewise.
+
+    Returns:
+        What `merge` returns, with `parent` (its merge_id), `version`, `added` and `removed` (URIs),
+        `skipped_sites` (sites of added adapters that the merge has not), `drift` (over all sites; see
+        `drift.drift_of`; None for unknown), `site_drift` (a list of `{site, msus, inertia, expected,
+        drift}`) and `refit_advised`. If there is nothing to do, `status` is `nothing to do`, and
+        nothing was written.
+
+    Raises:
+        UpdateImpossible: If it takes a refit.
+        BadInput: If it cannot be made as asked; nothing was written.
+        VerificationFailed: If an adapter to remove is not the one that was merged, or the running sums
+            are not those that were published.
+        OutputExists: If the output holds something else.
+        StorageError: If a store cannot be read or written.
+        RunFailed: If the run did not finish; nothing was published.
+    """
+    started = time.perf_counter()
+    opened = None if catalog is None else open_catalog(fspath(catalog))
+    before = find_merged(fspath(merge), opened)
+    asked = Asked(
+        add=tuple(places(add)),
+        remove=(remove,) if isinstance(remove, str) else tuple(remove),
+        output=output_place(before.next_place() if output is None else output),
+        memory_budget=parse_bytes(memory_budget),
+        strict=strict,
+        checkpoints=checked_checkpoints(checkpoints),
+    )
+    if not (asked.add or asked.remove or refit):
+        return _nothing_to_do(before, opened, started)
+    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+        if refit:
+            going = named_sources(before.manifest["sources"], asked.remove, before.store.uri)
+            return refit_merge(
+                before,
+                add=asked.add,
+                going=going,
+                output=asked.output,
+                catalog=opened,
+                runner=mine,
+                memory_budget=asked.memory_budget,
+                strict=strict,
+                checkpoints=asked.checkpoints,
+                progress=progress or (lambda plan, result: None),
+            )
+        return rescanning(
+            lambda attempt: UpdateRun(before, asked, opened, mine, started, attempt).run(),
+            strict=strict,
+        )
+
+
+def _nothing_to_do(before: MergedBefore, catalog: Catalog | None, started: float) -> dict[str, Any]:
+    place, read = before.store.uri, before.store.bytes_read
+    record = record_of_published(dict(before.manifest), place, catalog, read, started)
+    return {
+        **record,
+        "status": "nothing to do",
+        "parent": before.manifest.get("parent", {}).get("merge_id"),
+        "version": before.version,
+        "added": [],
+        "removed": [],
+        "skipped_sites": [],
+        "drift": before.manifest.get("drift"),
+        "refit_above": REFIT_ABOVE,
+        "refit_advised": False,
+        "site_drift": [],
+    }

@@ -1,0 +1,1 @@
+"""A catalog held against its outputs; what runs left behind, found and deleted."""

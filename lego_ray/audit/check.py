@@ -1,0 +1,181 @@
+"""Checks a catalog against itself and against the outputs it records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from typing import Any
+
+from lego_ray.arguments import checked
+from lego_ray.audit.repair import Manifests
+from lego_ray.catalog.damage import damaged_files
+from lego_ray.catalog.history import list_merges
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.repair.faults import Fault
+from lego_ray.catalog.repair.repairing import diagnose
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import LegoRayError, MalformedAdapter, StorageError, StoreUnavailable
+from lego_ray.formats.identity import adapter_id_of
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.output.manifest import (
+    parse_manifest,
+    read_bytes,
+    weights_of,
+)
+from lego_ray.storage.base import Store
+from lego_ray.storage.open import open_store
+
+# Small reads that wait for a store.
+THREADS = 16
+
+
+@checked
+def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[str, Any]:
+    """Checks that a catalog's rows are whole, each there once, and the outputs it records in the store.
+
+    Reads the tables, and of each output the manifest and the sizes of its files; all their bytes if
+    `deep`, those of the tables' own files first: if any of these is damaged, each is named and nothing
+    else is checked. Changes nothing.
+
+    Args:
+        catalog: Which catalog.
+        deep: Whether to read every output whole and compare hashes.
+
+    Returns:
+        `catalog`, `ok`, `merges` (how many were checked), `deep`, `problems` (a list of `{merge_id,
+        name, version, where, problem, table, key, repair}`), and `unpublished`: how many merges have
+        details in the tables and no row, which is no problem: they are of runs that were cut short, or
+        publish now. Of a problem with rows, `table` and `key` say which, and `repair` what
+        `repair_catalog` does about it; null if it can do nothing. `merge_id`, `name` and `version` are
+        null for rows that belong to no merge that is recorded.
+
+    Raises:
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        StoreUnavailable: If a store could not be reached.
+    """
+    opened = open_catalog(catalog)
+    damaged = [
+        _problem({}, "", f"{opened.table_uri(each.table)}/{each.file}", each.problem)
+        for each in (damaged_files(opened) if deep else ())
+    ]
+    if damaged:  # what such files say of the merges cannot be held against anything
+        return _record(opened, damaged, deep=deep)
+    # Of a merge that has several rows, which is a fault of its own, any will do to look at its output.
+    rows = {row["merge_id"]: row for row in list_merges(opened).to_pylist()}
+    diagnoses = diagnose(opened, Manifests())
+    problems = [
+        _problem(rows, fault.merge_id, opened.table_uri(fault.table), fault.problem, fault)
+        for each in diagnoses
+        for fault in each.faults
+    ]
+
+    def check(row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            _problem(rows, row["merge_id"], where, problem)
+            for where, problem in _check_output(row, deep)
+        ]
+
+    with ThreadPoolExecutor(max_workers=THREADS) as threads:
+        problems += [each for found in threads.map(check, rows.values()) for each in found]
+    unpublished = len(frozenset().union(*(each.unpublished for each in diagnoses)))
+    return _record(opened, problems, len(rows), unpublished, deep=deep)
+
+
+def _record(
+    catalog: Catalog,
+    problems: Sequence[Mapping[str, Any]],
+    merges: int = 0,
+    unpublished: int = 0,
+    *,
+    deep: bool,
+) -> dict[str, Any]:
+    return {
+        "catalog": catalog.uri,
+        "ok": not problems,
+        "merges": merges,
+        "deep": deep,
+        "problems": list(problems),
+        "unpublished": unpublished,
+    }
+
+
+def _problem(
+    rows: Mapping[str, Mapping[str, Any]],
+    merge_id: str,
+    where: str,
+    problem: str,
+    fault: Fault | None = None,
+) -> dict[str, Any]:
+    row = rows.get(merge_id, {})
+    return {
+        "merge_id": merge_id or None,
+        "name": row.get("name"),
+        "version": row.get("version"),
+        "where": where,
+        "problem": problem,
+        "table": fault.table if fault else None,
+        "key": fault.key if fault else None,
+        "repair": (fault.repair or None) if fault else None,
+    }
+
+
+_Found = Iterator[tuple[str, str]]
+
+
+def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
+    uri = row["output_uri"]
+    try:
+        store = open_store(uri)
+        manifest = parse_manifest(read_bytes(store), uri)
+    except StoreUnavailable:
+        raise
+    except (StorageError, MalformedAdapter) as error:
+        yield uri, _said(error)
+        return
+    if manifest["merge_id"] != row["merge_id"]:
+        yield uri, f"it holds another merge, {manifest['merge_id'][:12]}"
+        return
+    weights = manifest["files"].get(weights_of(manifest), {}).get("sha256")
+    if weights != row["content_hash"]:
+        yield uri, f"its manifest says {weights} of the weights, the catalog {row['content_hash']}"
+    if sorted(s["adapter_id"] for s in manifest["sources"]) != sorted(row["adapter_ids"]):
+        yield uri, "its manifest names other sources than the catalog"
+    if row["n_sites"] not in (None, manifest.get("sites")):
+        yield uri, f"its manifest says {manifest.get('sites')} sites, the catalog {row['n_sites']}"
+    files: dict[str, bytes] = {}
+    for name, expected in sorted(manifest["files"].items()):
+        problem = _check_file(store, name, expected, files if deep else None)
+        if problem:
+            yield f"{uri}/{name}", problem
+    own = row["output_adapter_id"]
+    if own and len(files) == len(manifest["files"]) and weights_of(manifest) in files:
+        found = adapter_id_of(files.get(CONFIG_NAME), files[weights_of(manifest)])
+        if found != own:
+            yield uri, f"its adapter_id is {found[:12]}, the catalog says {own[:12]}"
+
+
+def _check_file(
+    store: Store, name: str, expected: Mapping[str, Any], read: dict[str, bytes] | None
+) -> str:
+    """What is wrong with one file, or nothing; its bytes are put with those read, if any are."""
+    try:
+        if read is None:
+            size = store.stat(name).size
+            wrong = size != expected["bytes"]
+            return f"it has {size} bytes, the manifest says {expected['bytes']}" if wrong else ""
+        data = store.read(name)
+    except StoreUnavailable:
+        raise
+    except StorageError as error:
+        return _said(error)
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected["sha256"]:
+        return f"its sha256 is {found}, the manifest says {expected['sha256']}"
+    read[name] = data
+    return ""
+
+
+def _said(error: LegoRayError) -> str:
+    return f"{type(error).__name__}: {error.problem}"

@@ -1,0 +1,128 @@
+"""Repairs a catalog, with what the outputs in the store say where its rows cannot decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from os import PathLike
+from typing import Any
+
+from lego_ray.arguments import checked
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.repair.faults import Diagnosis, Fault
+from lego_ray.catalog.repair.repairing import diagnose, repair
+from lego_ray.errors import MalformedAdapter, StorageError, StoreUnavailable
+from lego_ray.output.manifest import parse_manifest, read_bytes, weights_of
+from lego_ray.storage.open import open_store
+from lego_ray.storage.probe import probe_create_only
+
+
+@checked
+def repair_catalog(catalog: str | PathLike[str], *, apply: bool = False) -> dict[str, Any]:
+    """Puts a catalog right whose rows are doubled, wrong or lost; a dry run unless asked.
+
+    Of rows that are alike one is kept. Of those that differ: an adapter's that was scanned last; a
+    merge's with the highest version, or that its output agrees with; of details those that fit the
+    merge, or were written first. Merges of one name and version get versions of their own, in the order
+    they were made in. What is lost is taken from the table's history, as long as no vacuum removed it,
+    and rows of adapters from the manifests of merges.
+
+    Each table is changed in one commit, computed from one state of it, and left alone if nothing is
+    wrong with it. The former state stays in its history.
+
+    Args:
+        catalog: Which catalog.
+        apply: Whether to change anything; without it the answer says what would be done.
+
+    Returns:
+        `catalog`, `applied`, `ok` (whether nothing is wrong, or is left wrong), `tables` (a list of
+        `{table, removed, added, changed}`: numbers of rows, of the tables that are changed), `repairs`
+        (a list of `{table, key, merge_id, problem, repair}`), `left` (a list of `{table, key, merge_id,
+        problem}`: what cannot be put right from here).
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        CatalogVersionMismatch: If a table is of another schema version.
+        CatalogError: If a table cannot be read, or other writers were always faster.
+        StorageError: If a store could not be reached or refused access.
+    """
+    opened = open_catalog(catalog)
+    opened.required_tables()
+    if apply:
+        opened.check_writable()
+        probe_create_only(open_store(opened.uri))
+        found = repair(opened, Manifests())
+    else:
+        found = diagnose(opened, Manifests())
+    faults = [fault for each in found for fault in each.faults]
+    left = [fault for fault in faults if not fault.repair]
+    return {
+        "catalog": opened.uri,
+        "applied": apply,
+        "ok": not left if apply else not faults,
+        "tables": [_rows(each) for each in found if each.change is not None],
+        "repairs": [_told(fault) for fault in faults if fault.repair],
+        "left": [_told(fault, without="repair") for fault in left],
+    }
+
+
+def _rows(found: Diagnosis) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in ("table", "removed", "added", "changed")}
+
+
+def _told(fault: Fault, without: str = "") -> dict[str, Any]:
+    about = {**asdict(fault), "merge_id": fault.merge_id or None}
+    return {name: value for name, value in about.items() if name != without}
+
+
+class Manifests:
+    """What the manifests of outputs say; each is read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, dict[str, Any] | None] = {}
+
+    def agrees(self, merge: Mapping[str, Any]) -> bool | None:
+        """Whether the output that a row of `merges` names is that merge; None if it cannot be read."""
+        manifest = self._manifest(merge)
+        if manifest is None:
+            return None
+        weights = manifest["files"].get(weights_of(manifest), {}).get("sha256")
+        sources = sorted(source["adapter_id"] for source in manifest["sources"])
+        return bool(
+            manifest["merge_id"] == merge["merge_id"]
+            and manifest["name"] == merge["name"]
+            and weights == merge["content_hash"]
+            and sources == sorted(merge["adapter_ids"])
+            and merge.get("n_sites") in (None, manifest["sites"])
+        )
+
+    def adapters(self, merge: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Rows of `adapters` for what a merge's output says it was made of; none if not readable."""
+        manifest = self._manifest(merge)
+        if manifest is None or manifest["merge_id"] != merge["merge_id"]:
+            return []
+        return [
+            {
+                "adapter_id": source["adapter_id"],
+                "uri": source["uri"],
+                "revision": source.get("revision") or None,
+                "base_model": manifest.get("base_model"),
+                "rank_min": source.get("rank_min"),
+                "rank_max": source.get("rank_max"),
+                "license": source.get("license"),
+                "status": "ok",
+                "scanned_at": merge["created_at"],
+            }
+            for source in manifest["sources"]
+        ]
+
+    def _manifest(self, merge: Mapping[str, Any]) -> dict[str, Any] | None:
+        uri = merge["output_uri"]
+        if uri not in self._read:
+            try:
+                self._read[uri] = parse_manifest(read_bytes(open_store(uri)), uri)
+            except StoreUnavailable:
+                raise
+            except (StorageError, MalformedAdapter):
+                self._read[uri] = None
+        return self._read[uri]

@@ -1,0 +1,124 @@
+"""`lego-ray build`: a library of merges from a recipe file."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from lego_ray.amounts import size
+from lego_ray.cli import options
+from lego_ray.cli.command import command
+from lego_ray.cli.interrupts import resumable
+from lego_ray.cli.logs import shown
+from lego_ray.cli.param_types import NumberOrAuto, Place
+from lego_ray.cli.printing import (
+    count,
+    print_json,
+    print_refused,
+    print_set_aside,
+    print_table,
+    print_warnings,
+    ratio,
+)
+from lego_ray.cli.start_runner import starting
+
+
+@command()
+@click.argument("recipe", metavar="RECIPE.yaml", type=Place("file"))
+@click.option(
+    "--output", type=Place(), metavar="URI", help="Where the merges go, each below its name."
+)
+@options.catalog
+@click.option(
+    "--groups",
+    type=NumberOrAuto(),
+    metavar="N|auto",
+    help="How many groups the adapters of each merge with `groups` are put in.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only plan; reads headers and, where groups are to be found, adapters. Writes nothing.",
+)
+@options.library_checkpoints
+@options.run
+@options.memory_budget
+@options.log
+@options.as_json
+def build(as_json: bool, log: str, **given: Any) -> None:
+    """Build a library: every merge of a recipe file, each adapter read once for all of them.
+
+    Each merge is what `lego-ray merge` makes of the same adapters. Run again, what is published is
+    left as it is, and what was stopped goes on. A merge with `groups` becomes one merge a group of
+    adapters whose updates are alike, to find which reads its adapters once more, also again.
+
+    \b
+    Examples:
+      lego-ray build library.yaml --output ./library
+      lego-ray build library.yaml --groups auto --dry-run --json
+
+    \b
+    A recipe file:
+      sources: [s3://zoo/adapters]
+      catalog: s3://zoo/catalog
+      output: s3://zoo/library
+      defaults: {rank: 16}
+      merges:
+        - name: summarise
+          where: tags.task = 'summarise' and rank <= 16
+        - name: french
+          adapters: [customers/*-fr]
+          method: svd
+        - name: support
+          groups: auto
+    """
+    with resumable(None) as last, shown(log):
+        record = _build(given, last)
+    if as_json:
+        print_json(record)
+        return
+    print_warnings(record["merges"])
+    print_set_aside(record)
+    print_refused(record["refused"])
+    print_table(
+        ("merge", "adapters", "rank", "sites", "status", "output"),
+        (
+            (m["name"], len(m["adapters"]), m["rank"], m["sites"], m["status"], m["output"])
+            for m in record["merges"]
+        ),
+    )
+    for grouping in record["groups"]:
+        _print_grouping(grouping)
+    if record["dry_run"]:
+        click.echo("dry run: nothing was written")
+    click.echo(
+        f"{count(len(record['merges']), 'merge')} of {count(record['adapters'], 'adapter')}, "
+        f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
+    )
+    click.echo(f"catalog  {record['catalog'] or '(none; give --catalog)'}")
+
+
+def _print_grouping(grouping: dict[str, Any]) -> None:
+    groups, alone = grouping["groups"], grouping["alone"]
+    adapters = sum(len(group["adapters"]) for group in groups) + len(alone)
+    click.echo(
+        f"groups   {grouping['name']}: {len(groups)} of {count(adapters, 'adapter')}, "
+        f"{len(alone)} alone; silhouette {ratio(grouping['silhouette'])}"
+    )
+    for member in alone:
+        near = member["nearest_group"]
+        like = f", cosine {ratio(member['nearest_similarity'])} to {near}" if near else ""
+        click.echo(f"alone    {member['adapter']}{like}")
+
+
+def _build(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
+    runner = starting(given, last)
+    from lego_ray.api.build import build as call
+    from lego_ray.cli.progress import SiteProgress
+
+    with SiteProgress() as progress:
+        record = call(given.pop("recipe"), **given, runner=runner, progress=progress)
+    runner.close()
+    return record

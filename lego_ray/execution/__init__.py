@@ -1,1 +1,0 @@
-"""Runs plans: scanning sources, solving layer groups in process or on Ray, publishing, verifying."""

@@ -1,1 +1,0 @@
-"""What merges left behind and no catalog row refers to: found, and deleted."""

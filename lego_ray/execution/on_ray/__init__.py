@@ -1,1 +1,0 @@
-"""Runs tasks on Ray, a local one or a cluster; here alone Ray is imported."""

@@ -1,1 +1,0 @@
-"""Versions of a merge: adapters added and removed without the others being read."""

@@ -1,0 +1,217 @@
+"""Builds a library: many merges over one zoo, each adapter's bytes read once for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lego_ray.catalog.adapters import adapter_places, record_adapters
+from lego_ray.catalog.groups import record_groups
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure
+from lego_ray.errors import RecipeError, RunFailed, SourceChanged
+from lego_ray.library.entries import manifests_at_outputs, outputs_of, plan_entries
+from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
+from lego_ray.merging.many import Records, make_planned
+from lego_ray.merging.plan_run import (
+    Progress,
+    check_strict,
+)
+from lego_ray.merging.planned import Planned
+from lego_ray.merging.stages import Stages
+from lego_ray.output.catalog_rows import adapter_rows, catalogued
+from lego_ray.planning.grouped import Grouping
+from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.plan import set_aside
+from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
+from lego_ray.planning.source_changes import Attempt
+from lego_ray.runners.base import Runner
+from lego_ray.sources.headers import scan_sources
+from lego_ray.sources.identities import sightings_of
+from lego_ray.sources.rescan import rescanning
+from lego_ray.storage.bounded import read_at_most
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import normalise_uri
+
+
+def read_library(place: str) -> LibraryRecipe:
+    """Reads a recipe file at a path or URI; see `build` for what it may raise."""
+    uri = normalise_uri(place)
+    folder, _, key = uri.rpartition("/")
+    data = read_at_most(open_store(folder or "/"), key, 4 * MAX_CHARACTERS)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise RecipeError(place, (f"it is no text: {error}",)) from None
+    return parse_recipe_file(text, place)
+
+
+def run_build(
+    library: LibraryRecipe,
+    *,
+    output: str,
+    runner: Runner,
+    memory_budget: int,
+    strict: bool,
+    progress: Progress,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Builds a library; see `build` for the promise.
+
+    Args:
+        library: What to build.
+        output: Where the merges go, each below its name; empty if each says for itself.
+        runner: What runs the tasks.
+        memory_budget: Most bytes one worker may take.
+        strict: Whether an adapter that is refused fails the run.
+        progress: Called with each plan that is run (result None), and with each result.
+        dry_run: Whether only to plan.
+    """
+    started = time.perf_counter()
+    made: Records = {}
+
+    def attempted(attempt: Attempt) -> dict[str, Any]:
+        try:
+            return _build_once(
+                attempt,
+                library,
+                made,
+                output=output,
+                runner=runner,
+                memory_budget=memory_budget,
+                progress=progress,
+                dry_run=dry_run,
+                started=started,
+            )
+        except SourceChanged as error:
+            if made and any(entry.groups for entry in library.entries):
+                raise _half_made(error, made) from error
+            raise
+
+    return rescanning(attempted, strict=strict)
+
+
+def _half_made(error: SourceChanged, made: Records) -> RunFailed:
+    """The error of groups that some merges are of and that would be others now."""
+    return RunFailed(
+        error.where,
+        f"{error.problem}, when {len(made)} merges of the library were published; groups of what is "
+        "there now may be others than those they are of",
+        "Build the library again to another output.",
+    )
+
+
+def _build_once(
+    attempt: Attempt,
+    library: LibraryRecipe,
+    made: Records,
+    *,
+    output: str,
+    runner: Runner,
+    memory_budget: int,
+    progress: Progress,
+    dry_run: bool,
+    started: float,
+) -> dict[str, Any]:
+    """Builds a library of what is there now; see `run_build` and, of `made`, `make_planned`."""
+    catalog = open_catalog(library.catalog) if library.catalog else None
+    sources = library.sources or (adapter_places(catalog) if catalog else ())
+    outputs = [normalise_uri(place) for place in outputs_of(library, output)]
+    stages = Stages()
+    with stages.timed("scan"):
+        before = [s for m in manifests_at_outputs(library, output) for s in sightings_of(m)]
+        scan = scan_sources(
+            sources,
+            full_weights=library.full_weights,
+            checkpoints=library.checkpoints,
+            skip=outputs,
+            known=catalogued(catalog).and_of(before),
+            again=attempt.is_again,
+        )
+    stages.moved("scan", scan.bytes_read)
+    inventory = attempt.with_gone(scan.inventory)
+    check_strict(inventory, attempt.strict)
+    require_adapters(inventory, sources)
+    with stages.timed("start"):
+        runner.start()
+    if catalog and not dry_run and any(entry.groups for entry in library.entries):
+        catalog.check_writable()  # before it takes long to find groups
+    finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
+    bytes_read = scan.bytes_read
+    try:
+        with stages.timed("plan"):
+            planned, groupings = plan_entries(
+                library, inventory, output, memory_budget=memory_budget, find=finder.find
+            )
+        stages.moved("plan", finder.bytes_read)  # to find groups
+        if dry_run:
+            records = {each.recipe.name: _record_of_plan(each, catalog) for each in planned}
+        else:
+            records, read = make_planned(
+                planned,
+                catalog,
+                runner,
+                attempt=attempt,
+                memory_budget=memory_budget,
+                progress=progress,
+                started=started,
+                stages=stages,
+                made=made,
+            )
+            bytes_read += read
+            if catalog:
+                record_groupings(catalog, groupings, records)
+    except SourceChanged:
+        attempt.bytes_read += scan.bytes_read + finder.bytes_read
+        raise
+    runner.stop()
+    return {
+        "output": normalise_uri(output) if output else None,
+        "catalog": catalog.uri if catalog else None,
+        "adapters": len(inventory.adapters),
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
+        **set_aside(inventory.passed_over, inventory.adapters),
+        "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in planned],
+        "groups": [group_record(each, records) for each in groupings],
+        "dry_run": dry_run,
+        "seconds": round(time.perf_counter() - started, 3),
+        "bytes_read": bytes_read + finder.bytes_read + attempt.bytes_read,
+    }
+
+
+def record_groupings(
+    catalog: Catalog,
+    groupings: Sequence[Grouping],
+    records: Mapping[str, Mapping[str, Any]],
+    tenure: Tenure | None = None,
+) -> None:
+    """Writes down who was put with whom, and who stays alone, once all merges are there."""
+    now = datetime.now(UTC)
+    for each in groupings:
+        alone = tuple(member.adapter for member in each.alone)
+        record_adapters(catalog, adapter_rows(Inventory(alone, each.inventory.refused), now))
+        former = grouping_id(each, records, former=True)
+        record_groups(catalog, group_rows(each, records, now), tenure, former_id=former)
+
+
+def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]:
+    """What is known of a merge before it is made."""
+    plan = planned.plan
+    return {
+        "merge_id": None if plan.recipe.is_open else plan.digest,
+        "name": plan.recipe.name,
+        "status": "planned",
+        "output": planned.output,
+        "catalog": catalog.uri if catalog else None,
+        "adapters": [a.uri for a in plan.adapters],
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in plan.refused],
+        **set_aside(plan.passed_over, plan.adapters),
+        "sites": plan.n_sites,
+        "rank": plan.recipe.rank,
+        "method": plan.recipe.method,
+        "licenses": list(plan.licences),
+        "warnings": list(plan.warnings),
+    }

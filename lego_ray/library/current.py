@@ -1,0 +1,179 @@
+"""What a library has and lacks: its sources, the versions published, the rows of the catalog."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from lego_ray.catalog.adapters import (
+    adapter_places,
+    count_unrecorded,
+    has_new_marks,
+    seen_adapters,
+)
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import OutputExists
+from lego_ray.library.entries import Find, outputs_of, plan_entries
+from lego_ray.merging.plan_run import check_strict
+from lego_ray.merging.planned import Planned
+from lego_ray.output.catalog_rows import adapter_rows, sightings_in
+from lego_ray.output.write import manifest_at, published_merge
+from lego_ray.planning.grouped import Grouping
+from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.source_changes import Attempt
+from lego_ray.sources.headers import scan_sources
+from lego_ray.sources.identities import Known, sightings_of, unexplained
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import join, normalise_uri
+
+# Of a plan's digest, in a directory's name: as many as lego-ray shows elsewhere.
+DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look at the sources, the outputs and the catalog found. Nothing was written for it.
+
+    Attributes:
+        inventory: The zoo.
+        rows: Its rows of `adapters`.
+        n_new: How many of them the catalog does not have.
+        planned: Every merge, at the place of its version.
+        groupings: What some of them are from.
+        done: Manifests of those that are published and recorded, by name.
+        versions: Their versions in the catalog, by name, of those that are current.
+        bytes_read: Bytes fetched.
+        has_new_marks: Whether files were written again that hold what the catalog says they do.
+    """
+
+    inventory: Inventory
+    rows: list[dict[str, Any]]
+    n_new: int
+    planned: list[Planned]
+    groupings: list[Grouping]
+    done: Mapping[str, dict[str, Any]]
+    versions: Mapping[str, int]
+    bytes_read: int
+    has_new_marks: bool = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing is to be done."""
+        names = {each.recipe.name for each in self.planned}
+        return not self.n_new and names <= self.versions.keys()
+
+
+def look(
+    library: LibraryRecipe, catalog: Catalog, memory_budget: int, attempt: Attempt, find: Find
+) -> Found:
+    """Reads headers, manifests and the catalog; and what groups are found by."""
+    places = [normalise_uri(place) for place in outputs_of(library, library.output)]
+    sources: Sequence[str] = library.sources
+    if not sources:
+        # Someone may have scanned the library itself, to merge from it.
+        listed = adapter_places(catalog)
+        sources = [uri for uri in listed if not any(is_inside(uri, place) for place in places)]
+    merges: list[dict[str, Any]] = []
+    if catalog.exists("merges"):
+        columns = ["merge_id", "name", "version", "output_uri"]
+        merges = catalog.read("merges", columns).to_pylist()
+    known, bytes_read = _known(library, catalog, merges), 0
+    for _ in range(2):
+        scan = scan_sources(
+            sources,
+            full_weights=library.full_weights,
+            checkpoints=library.checkpoints,
+            known=known,
+            again=attempt.is_again,
+        )
+        bytes_read += scan.bytes_read
+        inventory = attempt.with_gone(scan.inventory)
+        check_strict(inventory, attempt.strict)
+        require_adapters(inventory, sources)
+        asked, groupings = plan_entries(
+            library, inventory, library.output, memory_budget=memory_budget, find=find
+        )
+        planned = [_versioned(each, merges) for each in asked]
+        # A refresh that was cut short may have published what the catalog knows nothing of.
+        there = [manifest_at(open_store(each.output)) for each in planned]
+        more = [m for m in there if m and unexplained(inventory.adapters, m)]
+        if not more:
+            break
+        known = known.and_of(s for manifest in more for s in sightings_of(manifest))
+    rows = adapter_rows(inventory, datetime.now(UTC))
+    done: dict[str, dict[str, Any]] = {}
+    versions: dict[str, int] = {}
+    for each in planned:
+        manifest = _published(each, each.output)
+        rows_of = {m["merge_id"]: m["version"] for m in merges if m["name"] == each.recipe.name}
+        if manifest is None or manifest["merge_id"] not in rows_of:
+            continue
+        done[each.recipe.name] = manifest
+        if rows_of[manifest["merge_id"]] == max(rows_of.values()):
+            versions[each.recipe.name] = rows_of[manifest["merge_id"]]
+    return Found(
+        inventory,
+        rows,
+        count_unrecorded(catalog, rows),
+        planned,
+        groupings,
+        done,
+        versions,
+        bytes_read,
+        has_new_marks(catalog, rows),
+    )
+
+
+def _known(library: LibraryRecipe, catalog: Catalog, merges: Sequence[Mapping[str, Any]]) -> Known:
+    """What the catalog says of adapters; where an earlier release wrote it, what manifests say too."""
+    seen = seen_adapters(catalog)
+    known = sightings_in(seen)
+    if all(row["mark"] for row in seen):
+        return known
+    last = {row["output_uri"] for row in _last_of_each(merges, library).values()}
+    return known.and_of(
+        s for place in sorted(last) for s in sightings_of(manifest_at(open_store(place)))
+    )
+
+
+def _last_of_each(
+    merges: Sequence[Mapping[str, Any]], library: LibraryRecipe
+) -> dict[str, Mapping[str, Any]]:
+    """The current merge of each name that a library's entries, or their groups, may have."""
+    names = tuple(entry.recipe.name for entry in library.entries)
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in sorted(merges, key=lambda row: row["version"]):
+        if row["name"].startswith(names):
+            found[row["name"]] = row
+    return found
+
+
+def _versioned(each: Planned, merges: Sequence[Mapping[str, Any]]) -> Planned:
+    """A merge at the place of its version; where it was made already, that is its place.
+
+    That may be by `build`, or by an earlier release, which named it after more.
+    """
+    mine = [row for row in merges if row["name"] == each.recipe.name]
+    last = max(mine, key=lambda row: row["version"], default=None)
+    place = join(each.output, each.plan.digest[:DIGITS])
+    others = [join(each.output, each.plan.former[:DIGITS])] if each.plan.former else []
+    if last is not None and is_inside(last["output_uri"], each.output):
+        others.append(last["output_uri"])
+    for other in (each.output, place, *others):
+        with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
+            if _published(each, other):
+                return replace(each, output=other)
+    return replace(each, output=place)
+
+
+def _published(each: Planned, place: str) -> dict[str, Any] | None:
+    return published_merge(open_store(place), each.plan)
+
+
+def is_inside(place: str, folder: str) -> bool:
+    """Whether a place is a folder or lies below it, both normalised."""
+    return place == folder or place.startswith(f"{folder.rstrip('/')}/")

@@ -1,0 +1,204 @@
+"""From a library's entries to its merges: which adapters each takes, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from lego_ray.catalog.choosing import choose
+from lego_ray.catalog.rows import conform
+from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound, OutputExists
+from lego_ray.merging.planned import Planned
+from lego_ray.output.catalog_rows import adapter_rows
+from lego_ray.output.write import manifest_at
+from lego_ray.planning.group_options import GroupOptions
+from lego_ray.planning.grouped import Grouping, recipe_of_group
+from lego_ray.planning.inventory import Inventory, agreed_format
+from lego_ray.planning.naming import agreed_names
+from lego_ray.planning.planner import make_plan, tally_sites
+from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
+from lego_ray.planning.scales import by_site
+from lego_ray.planning.selection import adapters_named, without
+from lego_ray.storage.links import lies_inside
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import join, normalise_uri
+
+Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
+
+
+def plan_entries(
+    library: LibraryRecipe,
+    inventory: Inventory,
+    output: str,
+    *,
+    memory_budget: int,
+    find: Find,
+) -> tuple[list[Planned], list[Grouping]]:
+    """Plans every merge of a library; what must be measured for that, last.
+
+    Args:
+        library: The library.
+        inventory: The zoo.
+        output: Where the merges go, each below its name, unless its entry says.
+        memory_budget: Most bytes one worker may take.
+        find: Finds the groups of an entry's adapters.
+
+    Returns:
+        The merges, in the entries' order, and the groupings that some of them are from.
+
+    Raises:
+        BadInput: If one cannot be made as asked; names it.
+    """
+    places = [_place(entry, output) for entry in library.entries]
+    _check_places(
+        (e.recipe.name, p) for e, p in zip(library.entries, places, strict=True) if not e.groups
+    )
+    taken = [adapters_of(entry, inventory) for entry in library.entries]
+    planned: dict[int, list[Planned]] = {}
+    groupings: list[Grouping] = []
+    # Groups last, because to find them takes long and an error is better had before.
+    for at, entry in sorted(enumerate(library.entries), key=lambda each: bool(each[1].groups)):
+        with _naming(entry.recipe.name):
+            # Of a group this checks names that may mean adapters and sites of other groups.
+            recipe = _with_site_ranks(entry.recipe, entry.site_ranks, taken[at])
+        if entry.groups is None:
+            planned[at] = [_planned(recipe, taken[at], places[at], memory_budget)]
+            continue
+        with _naming(entry.recipe.name):
+            grouping = find(entry.recipe, taken[at], entry.groups)
+        groupings.append(grouping)
+        planned[at] = []
+        for name in grouping.groups:
+            mine = grouping.inventory_of(name)
+            recipe = recipe_of_group(entry.recipe, name, mine)
+            recipe = _with_site_ranks(recipe, entry.site_ranks, mine, complete=False)
+            place = normalise_uri(join(places[at], name))
+            planned[at].append(_planned(recipe, mine, place, memory_budget))
+    merges = [each for at in sorted(planned) for each in planned[at]]
+    _check_places((each.recipe.name, each.output) for each in merges)
+    if output:
+        check_inside(output, (each.output for each in merges))
+    return merges, groupings
+
+
+def manifests_at_outputs(library: LibraryRecipe, output: str) -> Iterator[dict[str, Any]]:
+    """Manifests that earlier builds of a library left where its merges go.
+
+    Args:
+        library: The library.
+        output: Where the merges go, each below its name, unless its entry says.
+    """
+    for entry in library.entries:
+        place, name = _place(entry, output), entry.recipe.name
+        if entry.groups is None:
+            places = iter([place])
+        else:
+            places = (normalise_uri(join(place, f"{name}-{at}")) for at in count(1))
+        for each in places:
+            manifest = manifest_at(open_store(each))
+            if manifest is None:
+                break
+            yield manifest
+
+
+def outputs_of(library: LibraryRecipe, output: str) -> Iterator[str]:
+    """Where a library's merges go: its output, and those that entries have of their own."""
+    if output:
+        yield output
+    yield from (entry.output for entry in library.entries if entry.output)
+
+
+def _planned(recipe: Recipe, inventory: Inventory, place: str, memory_budget: int) -> Planned:
+    with _naming(recipe.name):
+        plan = make_plan(recipe, inventory, memory_budget=memory_budget)
+    return Planned(recipe, inventory, place, plan)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Names a merge in errors about its input."""
+    try:
+        yield
+    except BadInput as error:
+        raise type(error)(f"merge {name}, {error.where}", error.problem, error.hint) from error
+
+
+def _check_places(places: Iterable[tuple[str, str]]) -> None:
+    """Raises `InvalidOption` if two merges, each a name and a place, go to one place."""
+    taken: dict[str, str] = {}
+    for name, place in places:
+        other = taken.setdefault(place, name)
+        if other != name:
+            raise InvalidOption(f"merge {name}", f"it goes to {place}, and so does {other}")
+
+
+def check_inside(output: str, places: Iterable[str]) -> None:
+    """Passes places of merges that, where they are below a library's output, no link leads out of.
+
+    Raises:
+        OutputExists: Otherwise.
+    """
+    store = open_store(output)
+    for place in places:
+        inside = place.startswith(f"{store.uri}/")
+        if inside and not lies_inside(store, place[len(store.uri) + 1 :]):
+            raise OutputExists(
+                place,
+                "it is a link, or below one, to somewhere outside the library",
+                "Delete the link, or give the merge an `output:` of its own in the recipe file.",
+            )
+
+
+def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
+    """The adapters of a zoo that an entry takes, and the refused ones it names.
+
+    Raises:
+        NoAdaptersFound: If it takes none, or a name means none.
+        QueryError: If its condition cannot be decided.
+    """
+    name = entry.recipe.name
+    taken = without(adapters_named(inventory, entry.adapters, name), entry.recipe.exclude)
+    refused = inventory.refused if not entry.where else ()
+    if entry.where:
+        everything = Inventory(inventory.adapters, ())
+        rows = conform("adapters", adapter_rows(everything, datetime.now(UTC)))
+        chosen = {inventory.adapters[i].uri for i in choose(rows, entry.where)}
+        taken = [adapter for adapter in taken if adapter.uri in chosen]
+    if not taken:
+        asked = entry.where or ", ".join(entry.adapters) or "all adapters"
+        raise NoAdaptersFound(
+            f"merge {name}",
+            f"none of the {len(inventory.adapters)} adapters is meant by {asked}",
+            "`lego-ray scan` lists what there is.",
+        )
+    return replace(inventory, adapters=tuple(taken), refused=refused)
+
+
+def _with_site_ranks(
+    recipe: Recipe, site_ranks: Mapping[str, int], inventory: Inventory, *, complete: bool = True
+) -> Recipe:
+    if not site_ranks or recipe.rank is None:
+        return recipe
+    adapters = agreed_names(inventory.adapters, agreed_format(inventory.adapters))
+    sites = [tally.example.site for tally in tally_sites(adapters)]
+    own = by_site(sites, site_ranks, "sites", complete=complete)
+    ranks = {site: own.get(site, recipe.rank) for site in sites}
+    return replace(recipe, rank=max(ranks.values()), ranks=ranks)
+
+
+def _place(entry: MergeEntry, output: str) -> str:
+    """Where a merge goes, or what its groups' merges go below."""
+    if entry.output:
+        return normalise_uri(entry.output)
+    if not output:
+        raise InvalidOption(
+            "--output",
+            f"merge {entry.recipe.name} has no output, and neither has the library",
+            "Give --output, or `output:` in the recipe file.",
+        )
+    return normalise_uri(output if entry.groups else join(output, entry.recipe.name))

@@ -1,0 +1,324 @@
+"""Refreshes a library: what is new since the last time is scanned, merged and recorded, nothing else.
+
+<output>/<merge name>/<first 12 digits of the plan>/   one directory a version, never changed
+<output>/.lego-ray/refresh/                            a lease, while someone is at it
+
+The current version of a merge is its row of the highest `version` in the catalog.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from os import fspath
+from typing import TYPE_CHECKING, Any
+
+from lego_ray import journal
+from lego_ray.catalog.adapters import record_adapters
+from lego_ray.catalog.merges import make_current
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure, last_tenure
+from lego_ray.catalog.upkeep.durations import parse_duration
+from lego_ray.errors import InvalidOption, SourceChanged
+from lego_ray.library.build import (
+    record_groupings,
+)
+from lego_ray.library.current import Found, is_inside, look
+from lego_ray.library.entries import Find, outputs_of
+from lego_ray.library.find_groups import GroupFinder, group_record
+from lego_ray.merging.many import make_planned
+from lego_ray.merging.one import record_of_published
+from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.stages import Stages
+from lego_ray.output.checkpoints.run_folder import FOLDER
+from lego_ray.planning.arguments import Uri, output_place
+from lego_ray.planning.group_options import GroupOptions
+from lego_ray.planning.grouped import Grouping
+from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import set_aside
+from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.source_changes import Attempt
+from lego_ray.runners.base import Runner
+from lego_ray.sources.rescan import rescanning
+from lego_ray.storage.lease import BEAT, Lease, leased, told
+from lego_ray.storage.open import open_store
+from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.uri import normalise_uri
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
+    from lego_ray.tasks.values import GroupResult
+
+LEASE_FOLDER = f"{FOLDER}refresh/"
+# The lease's number is in the catalog under this and the library's place.
+TURN = "lego-ray.refresh"
+# Three beats may get lost before a holder is taken for dead.
+_SHORTEST = 4 * BEAT
+
+
+def run_refresh(
+    library: LibraryRecipe,
+    *,
+    opening: Callable[[], AbstractContextManager[Runner]],
+    memory_budget: int,
+    strict: bool,
+    stale_after: timedelta,
+    progress: Progress,
+    started: float,
+) -> dict[str, Any]:
+    """Brings a library up to date; see `api.refresh` for the promise.
+
+    Args:
+        library: The library, from `checked_library`.
+        opening: Opens what runs the tasks; not called while another is at the library.
+        memory_budget: Most bytes one worker may take.
+        strict: Whether an adapter that is refused fails the run.
+        stale_after: How long another must have given no sign of life to count as dead.
+        progress: Called with each plan that is run (result None), and with each result.
+        started: When the call began, by `time.perf_counter`.
+    """
+    opened = open_catalog(library.catalog)
+    turn, owner = f"{TURN}:{library.output}", _owner()
+
+    def lease() -> Lease:
+        """A lease for one try: each takes it again, under another number."""
+        return Lease(
+            open_store(library.output),
+            LEASE_FOLDER,
+            owner,
+            stale_after=stale_after,
+            above=lambda: last_tenure(opened, turn),
+        )
+
+    if holder := lease().holder():
+        return _busy(library, opened, holder, started)
+    with opening() as runner:
+
+        def attempted(attempt: Attempt) -> dict[str, Any]:
+            return _refresh_once(
+                attempt,
+                library,
+                opened,
+                lease(),
+                turn,
+                owner,
+                runner,
+                memory_budget,
+                progress,
+                started,
+            )
+
+        return rescanning(attempted, strict=strict)
+
+
+def _refresh_once(
+    attempt: Attempt,
+    library: LibraryRecipe,
+    opened: Catalog,
+    lease: Lease,
+    turn: str,
+    owner: Mapping[str, str],
+    runner: Runner,
+    memory_budget: int,
+    progress: Progress,
+    started: float,
+) -> dict[str, Any]:
+    """Brings a library up to date with what is there now; see `refresh`.
+
+    Raises:
+        SourceChanged: If a file of an adapter is not the one that was scanned.
+    """
+    finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
+    find = _once(finder.find)
+    looked = 0
+    try:
+        found = look(library, opened, memory_budget, attempt, find)
+        looked = found.bytes_read
+        if found.is_current:
+            lease.sweep()
+            found = replace(found, bytes_read=looked + finder.bytes_read + attempt.bytes_read)
+            if found.has_new_marks:  # or each refresh would read those files whole again
+                record_adapters(opened, found.rows)
+            return _record(
+                "unchanged", library, opened, found, _of_done(found, opened), 0, started, attempt
+            )
+        with leased(lease) as holder:
+            if holder is not None:
+                return _busy(library, opened, holder, started)
+            opened.check_writable()
+            probe_create_only(open_store(opened.uri))
+            # Before the look: whoever is taken over from must not bring what it found earlier.
+            tenure = Tenure(turn, lease.number, owner)
+            tenure.claim(opened, ("merges", "groups") if found.groupings else ("merges",))
+            # Once more: another may have finished since, and be ahead of what was found.
+            found = look(library, opened, memory_budget, attempt, find)
+            looked = found.bytes_read
+            if len(found.done) < len(found.planned):
+                runner.start()
+            tenure.check_now(opened)
+            new = record_adapters(opened, found.rows)
+
+            def watched(plan: Plan, result: GroupResult | None) -> None:
+                lease.check()
+                progress(plan, result)
+
+            records, bytes_read = make_planned(
+                found.planned,
+                opened,
+                runner,
+                attempt=attempt,
+                memory_budget=memory_budget,
+                progress=watched,
+                started=started,
+                stages=Stages(),
+                tenure=tenure,
+            )
+            tenure.check_now(opened)
+            record_groupings(opened, found.groupings, records, tenure)
+            for merge in records.values():
+                merge["version"] = make_current(opened, merge["merge_id"], tenure)
+    except SourceChanged:
+        attempt.bytes_read += looked + finder.bytes_read
+        raise
+    read = looked + finder.bytes_read + bytes_read + attempt.bytes_read
+    found = replace(found, bytes_read=read)
+    return _record("refreshed", library, opened, found, records, new, started, attempt)
+
+
+def _once(find: Find) -> Find:
+    """The same groups for the same adapters, without measuring them again."""
+    known: dict[object, Grouping] = {}
+
+    def found(recipe: Recipe, inventory: Inventory, how: GroupOptions) -> Grouping:
+        adapters = tuple(
+            (a.uri, a.adapter_id, a.version, a.config_version) for a in inventory.adapters
+        )
+        key = (recipe.name, adapters, inventory.refused)
+        if key not in known:
+            known[key] = find(recipe, inventory, how)
+        return known[key]
+
+    return found
+
+
+def checked_library(
+    library: LibraryRecipe, output: Uri | None, catalog: Uri | None
+) -> LibraryRecipe:
+    """The library with its places as they are to be, normalised."""
+    where = fspath(output) if output is not None else library.output
+    recorded = fspath(catalog) if catalog is not None else library.catalog
+    for option, value in (("--output", where), ("--catalog", recorded)):
+        if not value:
+            key = option.lstrip("-")
+            raise InvalidOption(
+                option,
+                "a library that is refreshed needs one",
+                f"Give {option}, or `{key}:` in the recipe file.",
+            )
+    library = replace(library, output=output_place(where), catalog=normalise_uri(recorded))
+    for place in outputs_of(library, library.output):
+        for source in library.sources:
+            if is_inside(normalise_uri(place), normalise_uri(source)):
+                raise InvalidOption(
+                    "--output",
+                    f"{place} lies in the source {source}, so each refresh would take what the one "
+                    "before it made for adapters of the zoo",
+                    "Choose an output beside the sources.",
+                )
+    return library
+
+
+def checked_silence(stale_after: str | timedelta) -> timedelta:
+    """How long another must be silent to count as dead.
+
+    Raises:
+        InvalidOption: If it is no duration, or too short for a beat to be late.
+    """
+    duration = parse_duration("--stale-after", stale_after)
+    if duration < _SHORTEST:
+        raise InvalidOption(
+            "--stale-after",
+            f"it is shorter than {_SHORTEST.total_seconds():.0f} s, so one that is at work may be "
+            "taken for dead",
+            "Give 1m or more.",
+        )
+    return duration
+
+
+def _of_done(found: Found, catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """Records of merges that are all current, by name."""
+    started = time.perf_counter()
+    return {
+        name: {
+            **record_of_published(found.done[name], each.output, catalog, 0, started),
+            "version": found.versions[name],
+        }
+        for each in found.planned
+        for name in [each.recipe.name]
+    }
+
+
+def _record(
+    status: str,
+    library: LibraryRecipe,
+    catalog: Catalog,
+    found: Found,
+    records: Mapping[str, dict[str, Any]],
+    new: int,
+    started: float,
+    attempt: Attempt,
+) -> dict[str, Any]:
+    return {
+        "status": status,
+        "holder": None,
+        "output": library.output,
+        "catalog": catalog.uri,
+        "adapters": len(found.inventory.adapters),
+        "new": new,
+        "refused": [{"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused],
+        **set_aside(found.inventory.passed_over, found.inventory.adapters),
+        "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in found.planned],
+        "groups": [group_record(each, records) for each in found.groupings],
+        "seconds": round(time.perf_counter() - started, 3),
+        "bytes_read": found.bytes_read,
+    }
+
+
+def _busy(
+    library: LibraryRecipe, catalog: Catalog, holder: dict[str, str], started: float
+) -> dict[str, Any]:
+    journal.note("busy", "", output=library.output, holder=told(holder))
+    return {
+        "status": "busy",
+        "holder": holder,
+        "output": library.output,
+        "catalog": catalog.uri,
+        "adapters": None,
+        "new": 0,
+        "refused": [],
+        "passed_over": [],
+        "notes": [],
+        "merges": [],
+        "groups": [],
+        "seconds": round(time.perf_counter() - started, 3),
+        "bytes_read": 0,
+    }
+
+
+def _owner() -> dict[str, str]:
+    """Who this process is, for people: its clock is compared with no other."""
+    owner = {"host": socket.gethostname(), "pid": str(os.getpid())}
+    # What Ray tells the entry point of a job about it.
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        about = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        owner["job"] = str(about["metadata"]["job_submission_id"])
+    return {**owner, "since": datetime.now(UTC).isoformat(timespec="seconds")}

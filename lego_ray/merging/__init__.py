@@ -1,0 +1,1 @@
+"""Planned merges to their end."""

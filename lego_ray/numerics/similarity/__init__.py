@@ -1,0 +1,1 @@
+"""How alike updates are, and what follows of that: groups, and places in a plane."""

@@ -1,0 +1,200 @@
+"""The README.md of a merged adapter: what it is, where it came from, how to load and check it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.output.card.figures import SiteFigures, figures_table
+from lego_ray.output.card.front_matter import front_matter
+from lego_ray.output.card.markdown import code, link
+from lego_ray.planning.licences import UNKNOWN
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.recipe import Recipe
+from lego_ray.storage.uri import HubUri, parse_uri
+
+# A card lists this many sources; the manifest has them all.
+LISTED = 200
+TAGS = ("lora", "merge", "lego-ray")
+HUB = "https://huggingface.co"
+# Digits of a commit that people read.
+SHORT = 8
+
+_PEFT = (
+    "from peft import PeftModel",
+    "",
+    "# `model` is the base model. The name is this directory's, or owner/name on the Hub.",
+    'model = PeftModel.from_pretrained(model, "...")',
+)
+
+
+def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, str]) -> bytes:
+    """A model card with provenance, the same for the same merge by the same software.
+
+    Names of adapters, sites and models may hold anything, and mean nothing as markup.
+
+    Args:
+        plan: The plan that was run.
+        sites: Figures of its sites, in any order.
+        versions: Versions of the software that ran it, by package.
+    """
+    recipe = plan.recipe
+    lines = [
+        front_matter(plan.base_model, _licences(plan), TAGS, _library(plan)),
+        "",
+        f"# {code(recipe.name)}",
+        "",
+        f"A LoRA adapter of rank {_merged_ranks(plan)}, merged from {len(plan.adapters)} adapters by "
+        f"lego-ray: method {code(recipe.method)}, {plan.n_sites} sites, {plan.n_msus} minimal semantic "
+        "units (MSUs).",
+        "",
+        "## Use",
+        "",
+        "```python",
+        *_use(plan),
+        "```",
+        "",
+        "Whether it is what was published, and how far it is from its sources:",
+        "",
+        "```",
+        "lego-ray verify THIS_PLACE --sources SOURCE...",
+        "```",
+        "",
+        "## Made by",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in _recipe_rows(plan, recipe)),
+        f"| software | {code(', '.join(f'{k} {v}' for k, v in sorted(versions.items())))} |",
+        "",
+        "## Sources",
+        "",
+        "| adapter | id | rank | weight | licence |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {_source(a)} | {code(a.adapter_id[:12])} | {_ranks(a.ranks)} | {weight:g} "
+            f"| {code(a.license)} |"
+            for a, weight in list(zip(plan.adapters, plan.weights, strict=True))[:LISTED]
+        ),
+        *_rest(len(plan.adapters)),
+    ]
+    if table := figures_table(sites):
+        lines += ["", "## Figures", "", table]
+    if plan.licence_conflicts:
+        lines += [
+            "",
+            "## Licences",
+            "",
+            "To check before this adapter is passed on; no legal advice.",
+        ]
+        lines += ["", *(f"- {code(_without_paths(p, plan))}" for p in plan.licence_conflicts)]
+    if plan.limits:
+        lines += [
+            "",
+            "## Limits",
+            "",
+            *(f"- {code(_without_paths(limit, plan))}" for limit in plan.limits),
+        ]
+    if plan.refused:
+        lines += ["", "## Left out", ""]
+        lines += [
+            f"- {code(_name(r.uri))}: {code(_without_paths(r.reason, plan))}"
+            for r in plan.refused[:LISTED]
+        ]
+        lines += _rest(len(plan.refused))
+    return "\n".join([*lines, ""]).encode()
+
+
+def _library(plan: Plan) -> str:
+    return "peft" if plan.format == "peft" else "diffusers"
+
+
+def _use(plan: Plan) -> Sequence[str]:
+    """How the adapter is put on its base model, in Python."""
+    if plan.format == "peft":
+        return _PEFT
+    name = f", weight_name={json.dumps(plan.weights_name)}" if plan.format == "kohya" else ""
+    return ("# `pipeline` is the base model's.", f'pipeline.load_lora_weights("..."{name})')
+
+
+def _licences(plan: Plan) -> list[str]:
+    """The sources' licences, all of them, so that a merge of this one knows them too."""
+    return [] if plan.licences == (UNKNOWN,) else list(plan.licences)
+
+
+def _recipe_rows(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
+    """What it was made by, as names and Markdown."""
+    return [
+        ("base model", code(plan.base_model)),
+        ("plan", code(plan.digest)),
+        ("method", code(recipe.method)),
+        *((("update of", code(recipe.parent)),) if recipe.parent else ()),
+        ("seed", str(recipe.seed)),
+        ("element type", plan.dtype),
+        *((k, code(str(v))) for k, v in sorted(recipe.options.items()) if v is not None),
+        *_scales(recipe),
+    ]
+
+
+def _scales(recipe: Recipe) -> list[tuple[str, str]]:
+    """The scales that were asked for, if any."""
+    found: list[tuple[str, str]] = []
+    if recipe.output_scale != 1:
+        found.append(("output scale", str(recipe.output_scale)))
+    sites = sorted(recipe.site_scales.items())
+    return found + [(f"scale of {code(name)}", f"{c:g}") for name, c in sites]
+
+
+def _merged_ranks(plan: Plan) -> str:
+    """The merged rank, and how it was chosen if it was."""
+    recipe = plan.recipe
+    ranks = _ranks(tuple(site.rank for group in plan.groups for site in group.sites))
+    if recipe.parent:  # chosen for an earlier version
+        return ranks
+    if recipe.rank_budget is not None:
+        return f"{ranks} (as many parameters as rank {recipe.rank_budget} has everywhere)"
+    if recipe.rank_error is not None:
+        near = f"the nearest adapter is within {recipe.rank_error:g} of the sum"
+        return f"{ranks} (the smallest at which {near})"
+    return ranks
+
+
+def _source(adapter: AdapterRecord) -> str:
+    """Where an adapter is; a link to the very commit if that is on the Hub; its name on a disk."""
+    if "://" not in adapter.uri:
+        return code(_name(adapter.uri))
+    parsed = parse_uri(adapter.uri)
+    if not isinstance(parsed, HubUri) or not adapter.revision:
+        return code(adapter.uri)
+    below = f"/{parsed.subfolder}" if parsed.subfolder else ""
+    page = f"{HUB}/{quote(parsed.repo_id)}/tree/{quote(adapter.revision)}{quote(below)}"
+    return link(f"{parsed.repo_id}@{adapter.revision[:SHORT]}{below}", page)
+
+
+def _name(uri: str) -> str:
+    """The last part of a local path, which is of use to no reader of the card; another URI as it is."""
+    return uri if "://" in uri else uri.rstrip("/").rpartition("/")[2]
+
+
+def _without_paths(text: str, plan: Plan) -> str:
+    """A sentence with the names of local adapters instead of their paths."""
+    uris = [*(a.uri for a in plan.adapters), *(r.uri for r in plan.refused)]
+    places = {uri for uri in uris if "://" not in uri}
+    above = {uri.rpartition("/")[0] + "/" for uri in places} - {"/"}
+    for uri in sorted(places, key=len, reverse=True):
+        text = text.replace(uri, _name(uri))
+    for folder in sorted(above, key=len, reverse=True):
+        text = text.replace(folder, "")
+    return text
+
+
+def _ranks(ranks: tuple[int, ...]) -> str:
+    low, high = min(ranks), max(ranks)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _rest(count: int) -> list[str]:
+    more = count - LISTED
+    return ["", f"... and {more} more, in `lego_ray_manifest.json`."] if more > 0 else []

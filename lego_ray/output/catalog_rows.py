@@ -1,0 +1,171 @@
+"""A plan and its results as rows of the catalog's tables."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lego_ray.catalog.adapters import seen_adapters
+from lego_ray.catalog.tables import Catalog
+from lego_ray.formats.identity import adapter_id_of
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.output.manifest import versions
+from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.recipe import canonical_json
+from lego_ray.sources.identities import NOTHING, Known, Sighting
+from lego_ray.tasks.values import SiteResult
+
+
+def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, Any]]:
+    """Rows of `adapters`: one an adapter, taken or not."""
+    rows: list[dict[str, Any]] = [
+        {
+            "adapter_id": a.adapter_id,
+            "uri": a.uri,
+            "revision": a.revision or None,
+            "base_model": a.base_model,
+            "format": a.format,
+            "rank_min": min(a.ranks),
+            "rank_max": max(a.ranks),
+            "n_sites": len(a.sites),
+            "n_params": a.n_params,
+            "n_bytes": a.n_bytes,
+            "dtype": a.dtype,
+            "license": a.license,
+            "tags": dict(a.tags),
+            "status": "ok",
+            "reason": None,
+            "scanned_at": scanned_at,
+            "mark": a.version or None,
+            "content_sha256": a.content or None,
+        }
+        for a in inventory.adapters
+    ]
+    rows += [
+        {
+            "adapter_id": r.adapter_id or None,
+            "uri": r.uri,
+            "status": r.status,
+            "reason": r.reason,
+            "scanned_at": scanned_at,
+            "mark": r.version or None,
+            "content_sha256": r.content or None,
+        }
+        for r in inventory.refused
+    ]
+    return rows
+
+
+def catalogued(catalog: Catalog | None) -> Known:
+    """What a catalog says of the adapters that earlier runs saw; nothing if there is none.
+
+    Raises:
+        StorageError: If the store could not be reached or refused access.
+    """
+    return NOTHING if catalog is None else sightings_in(seen_adapters(catalog))
+
+
+def sightings_in(rows: Iterable[Mapping[str, Any]]) -> Known:
+    """What rows of `adapters` say."""
+    return Known(
+        Sighting(row["adapter_id"], row["uri"], row["mark"] or "", row["content_sha256"] or "")
+        for row in rows
+    )
+
+
+def merge_row(
+    plan: Plan,
+    *,
+    output: str,
+    files: Mapping[str, bytes],
+    n_sites: int,
+    n_msus: int,
+    created_at: datetime,
+    seconds: float,
+    stages: Sequence[Mapping[str, Any]] = (),
+    drift: float | None = None,
+) -> dict[str, Any]:
+    """The row of `merges`; the catalog counts its version."""
+    weights = files[plan.weights_name]
+    return {
+        "merge_id": plan.digest,
+        "name": plan.recipe.name,
+        "parent_id": plan.recipe.parent or None,
+        "method": plan.recipe.method,
+        "rank": plan.rank,
+        "recipe": canonical_json(plan.recipe.as_json()),
+        "seed": plan.recipe.seed,
+        "adapter_ids": [a.adapter_id for a in plan.adapters],
+        "output_uri": output,
+        "content_hash": hashlib.sha256(weights).hexdigest(),
+        "status": "ok",
+        "created_at": created_at,
+        "seconds": seconds,
+        "versions": versions(),
+        "licenses": list(plan.licences),
+        "license_conflicts": list(plan.licence_conflicts),
+        "output_adapter_id": adapter_id_of(files.get(CONFIG_NAME), weights),
+        "n_sites": n_sites,
+        "n_msus": n_msus,
+        "stages": list(stages),
+        "drift": drift,
+    }
+
+
+def site_rows(merge_id: str, sites: Iterable[SiteResult]) -> list[dict[str, Any]]:
+    """Rows of `merge_sites`."""
+    return [
+        {
+            "merge_id": merge_id,
+            "site": s.plan.site,
+            "d_in": s.plan.d_in,
+            "d_out": s.plan.d_out,
+            "n_msus": s.plan.n_msus,
+            "rank": s.a.shape[0],
+            "inertia": s.inertia,
+            "iterations": s.iterations,
+            "relative_error": ratio_or_none(s.relative_error),
+            "norm_ratio": ratio_or_none(s.norm_ratio),
+        }
+        for s in sites
+    ]
+
+
+def ratio_or_none(value: float) -> float | None:
+    """A ratio, or None for one to a sum of zero, which is no number."""
+    return value if math.isfinite(value) else None
+
+
+def msu_table(merge_id: str, sites: Sequence[SiteResult], adapter_ids: Sequence[str]) -> pa.Table:
+    """Rows of `msus`, as columns: there are as many as ranks in the whole zoo.
+
+    None of a site whose method does not say where they went.
+    """
+    sites = [s for s in sites if s.clusters is not None]
+    counts = [len(s.adapters) for s in sites]
+    ids = pa.array(adapter_ids, pa.string())
+    columns: Mapping[str, pa.Array] = {
+        "merge_id": pa.array([merge_id] * sum(counts), pa.string()),
+        "site": pa.array(
+            np.repeat(np.array([s.plan.site for s in sites], object), counts), pa.string()
+        ),
+        "adapter_id": ids.take(pa.array(_joined([s.adapters for s in sites], np.int32))),
+        "rank_index": pa.array(_joined([s.ranks for s in sites], np.int32)),
+        "cluster": pa.array(_joined([s.clusters for s in sites], np.int32)),
+        "distance": pa.array(_joined([s.distances for s in sites], np.float64)),
+        "weight": pa.array(_joined([s.weights for s in sites], np.float64)),
+    }
+    return pa.table(columns)
+
+
+def _joined(parts: Sequence[NDArray[Any] | None], kind: type) -> NDArray[Any]:
+    """The parts one after another; of the right type where there are none."""
+    return np.concatenate([np.empty(0, kind), *(part for part in parts if part is not None)])

@@ -1,0 +1,1 @@
+"""Results of finished tasks, kept until the merge is published."""

@@ -1,0 +1,289 @@
+"""What a run keeps beside its output while it is under way, so that no task is done twice.
+
+Sites are the unit: a run that is started again takes the sites that are done, however that run's work
+was cut into tasks. Everything is deleted once the adapter is published.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from logging import WARNING
+from typing import TYPE_CHECKING, Any
+
+from lego_ray import journal
+from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
+from lego_ray.output.checkpoints.format import (
+    Checkpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+)
+from lego_ray.output.checkpoints.run_folder import (
+    CHECKPOINT_VERSION,
+    ENDING,
+    FOLDER,
+    MARKER,
+    UnreadableCheckpoint,
+    check_folder,
+    folder_uri,
+    read_marker,
+)
+from lego_ray.output.checkpoints.source_check import SourceCheck
+from lego_ray.storage.base import Store
+from lego_ray.storage.links import lies_inside
+from lego_ray.tasks.values import GroupResult
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
+
+# Small reads and deletes that wait for a store.
+THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What earlier runs of a plan have done.
+
+    Attributes:
+        results: Their results, each site in one of them only.
+        done: Names of the sites that need not be done again.
+        full_weights: Whether the weights passed through unmerged are among them.
+        bytes_read: Bytes of adapters read to see that they are still what the results are of.
+    """
+
+    results: tuple[GroupResult, ...]
+    done: frozenset[str]
+    full_weights: bool
+    bytes_read: int = 0
+
+
+class Checkpoints:
+    """A run's checkpoints. Any number of runs of one plan may share an output."""
+
+    def __init__(self, store: Store, plan: Plan, given_up: set[str] | None = None) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            store: The output.
+            plan: The plan as it was asked for.
+            given_up: Digests of plans that this run has made the output by before, and does not any
+                more because their sources changed: what is kept of them is in no one's way.
+        """
+        self._store = store
+        self._plan = plan
+        self._given_up = set[str]() if given_up is None else given_up
+        self._empty = True  # as far as this run has seen
+
+    def check(self) -> bool:
+        """Says whether an unfinished run of the same plan is there.
+
+        Raises:
+            OutputExists: If there is one of another plan, or its folder is a link to elsewhere.
+        """
+        check_folder(self._store)
+        marker = read_marker(self._store)
+        if marker and not _is_of(marker, self._plan):
+            if marker["plan"] in self._given_up:
+                self.clear()
+                return False
+            raise OutputExists(
+                self._store.uri,
+                f"an unfinished run of another plan, {marker['plan'][:12]}, is there "
+                f"({marker['name']}, {marker['method']} at rank {marker['rank']}, started "
+                f"{marker['started_at']}), and this one is {self._plan.digest[:12]}: the options "
+                f"or the adapters differ",
+                f"Finish that run, choose another --output, or delete {folder_uri(self._store)}.",
+            )
+        return marker is not None
+
+    @contextlib.contextmanager
+    def held(self, catalog: str | None) -> Iterator[None]:
+        """Marks the output as being made by this plan, for a block that saves what it does.
+
+        If the block fails before it saved anything, the output is let go of.
+
+        Args:
+            catalog: Where the merge will be recorded, for whoever looks at the marker.
+
+        Raises:
+            OutputExists: If another plan was faster.
+        """
+        try:
+            self._claim(catalog)
+            yield
+        except BaseException:
+            if self._empty:
+                self._release()
+            raise
+
+    def give_up(self, for_good: bool) -> None:
+        """Says that the plan's sources changed, so that what is kept may be of other bytes.
+
+        Args:
+            for_good: Whether the run ends: then it is deleted, since the same command is another plan
+                next time, which it would stand in the way of.
+        """
+        self._given_up.add(self._plan.digest)
+        if for_good:
+            with contextlib.suppress(StorageError, OutputExists):
+                marker = read_marker(self._store)
+                if marker and _is_of(marker, self._plan):
+                    self.clear()
+
+    def _claim(self, catalog: str | None) -> None:
+        plan = self._plan
+        marker = {
+            "checkpoint_version": CHECKPOINT_VERSION,
+            "plan": plan.digest,
+            "work": plan.work,
+            "name": plan.recipe.name,
+            "method": plan.recipe.method,
+            "rank": plan.recipe.rank_asked,
+            "adapters": len(plan.adapters),
+            "sites": plan.n_sites,
+            "tasks": len(plan.groups),
+            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "catalog": catalog,
+        }
+        for _ in range(2):  # another run of this plan may end in between, and take its marker along
+            try:
+                self._store.create(MARKER, (json.dumps(marker, indent=1) + "\n").encode())
+                return
+            except AlreadyExists:
+                if self.check():
+                    return
+        raise OutputExists(
+            self._store.uri,
+            f"its {MARKER} is no regular file",
+            f"Choose another --output, or delete {folder_uri(self._store)}.",
+        )
+
+    def load(self, plan: Plan) -> Kept:
+        """Reads what is done of a plan: the one asked for, or one made of it without bad adapters.
+
+        A file that cannot be read, or was made of other bytes than an adapter has now, is deleted, and
+        its sites are done again.
+
+        Raises:
+            SourceChanged: If an adapter that is read for that is not the one that was scanned.
+        """
+        sites = {site.site: site for group in plan.groups for site in group.sites}
+        keys = [
+            (digest, info.key)
+            for digest in _names(plan)
+            for info in self._store.list(f"{FOLDER}{digest}/")
+        ]
+        sources = SourceCheck(plan)
+
+        def read(at: tuple[str, str]) -> Checkpoint | None:
+            digest, key = at
+            try:
+                found = decode_checkpoint(self._store.read(key), digest, sites)
+                sources.check(found, named_after_marks=digest == plan.former)
+                return found
+            except ObjectNotFound:  # another run of this plan published, and tidied up
+                return None
+            except UnreadableCheckpoint as error:
+                self._drop("checkpoint unreadable", plan, key, error)
+                return None
+
+        with ThreadPoolExecutor(max_workers=THREADS) as threads:
+            found = list(threads.map(read, keys))
+        taken = [each for each in found if each is not None]
+        self._empty = self._empty and not taken
+        return replace(_each_site_once(taken, plan), bytes_read=sources.bytes_read)
+
+    def _drop(self, event: str, plan: Plan, key: str, why: object) -> None:
+        """Deletes a checkpoint that is of no use, and says so."""
+        where = f"{self._store.uri}/{key}"
+        journal.note(event, plan.digest, WARNING, file=where, why=why)
+        if lies_inside(self._store, key):
+            self._store.delete(key)
+
+    def save(self, plan: Plan, number: int, covers: Collection[str], result: GroupResult) -> None:
+        """Keeps a task's result.
+
+        Args:
+            plan: The plan it is of.
+            number: Which plan of the run that is, from 1.
+            covers: Names of the sites it was to solve.
+            result: What it returned.
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        read = {at: plan.adapters[at] for at in result.tensor_hashes}
+        sources = {at: (adapter.uri, adapter.version) for at, adapter in read.items()}
+        data = encode_checkpoint(
+            Checkpoint(
+                plan.digest, number, plan.n_sites, tuple(covers), result, now, sources, plan.work
+            )
+        )
+        # Named after its sites, because another run may have cut its tasks in another way.
+        name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
+        folder = _names(plan)[0]
+        key = f"{FOLDER}{folder}/{result.index:05d}-{name}{ENDING}"
+        if not lies_inside(self._store, key):
+            raise OutputExists(
+                self._store.uri,
+                f"{FOLDER}{folder[:12]}... in it is a link to somewhere else",
+                f"Delete the link in {folder_uri(self._store)}, or choose another --output.",
+            )
+        with contextlib.suppress(AlreadyExists):  # another run of this plan did the same
+            self._store.create(key, data)
+        self._empty = False
+
+    def clear(self) -> None:
+        """Deletes everything that was kept, as far as the store lets it; nothing links lead to."""
+        with contextlib.suppress(StorageError):
+            found = [info.key for info in self._store.list(FOLDER)]
+            keys = [key for key in found if lies_inside(self._store, key)]
+            with ThreadPoolExecutor(max_workers=THREADS) as threads:
+                list(threads.map(self._store.delete, (key for key in keys if key != MARKER)))
+            # Last, so that what is left of a plan is never left to another.
+            self._store.delete(MARKER)
+
+    def _release(self) -> None:
+        with contextlib.suppress(StorageError, OutputExists):
+            marker = read_marker(self._store)
+            mine = marker is not None and _is_of(marker, self._plan)
+            if mine and [info.key for info in self._store.list(FOLDER)] == [MARKER]:
+                self._store.delete(MARKER)
+
+
+def _names(plan: Plan) -> list[str]:
+    """The digests that files of a plan may lie under; new ones go under the first.
+
+    That of the work, so that a plan that only writes its sites in another way takes them on.
+    """
+    return [digest for digest in dict.fromkeys((plan.work, plan.digest, plan.former)) if digest]
+
+
+def _is_of(marker: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether an output is being made by this plan, or by one with the same work."""
+    named = {marker["plan"], marker.get("work")}
+    return not named.isdisjoint(_names(plan))
+
+
+def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
+    """The results of files that may overlap, where runs that cut their tasks differently met."""
+    wanted = {span.name for adapter in plan.adapters for span in adapter.full_weights}
+    if plan.recipe.is_open:  # what measures does not read them
+        wanted = set()
+    whole = {name for each in found for name in each.result.full_weights} >= wanted
+    done: set[str] = set()
+    again: set[str] = set()
+    if not whole and plan.n_sites == len({site for each in found for site in each.covers}):
+        # They travel with a run's first task, so there has to be one.
+        again = {site.site for site in plan.groups[0].sites}
+    results = []
+    for each in found:
+        taken = done | again
+        sites = tuple(s for s in each.result.sites if s.plan.site not in taken)
+        spectra = tuple(s for s in each.result.spectra if s.site not in taken)
+        done |= set(each.covers) - again
+        results.append(replace(each.result, sites=sites, spectra=spectra))
+    return Kept(tuple(results), frozenset(done), whole)

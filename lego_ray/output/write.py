@@ -1,0 +1,150 @@
+"""Writes a merged adapter where it was asked for: create-only, the file that makes it one last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lego_ray.errors import AlreadyExists, MalformedAdapter, ObjectNotFound, OutputExists
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.output.manifest import (
+    MANIFEST_KEY,
+    marker_of,
+    parse_manifest,
+    read_bytes,
+)
+from lego_ray.storage.base import Store
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
+
+
+def manifest_at(store: Store) -> dict[str, Any] | None:
+    """The manifest at an output, whichever merge it is of and whether it is complete or not.
+
+    Returns:
+        None if there is none that this release can read.
+    """
+    try:
+        return parse_manifest(read_bytes(store), store.uri)
+    except (ObjectNotFound, MalformedAdapter):
+        return None
+
+
+def is_merge_of(manifest: Mapping[str, Any], plan: Plan, requested: str = "") -> bool:
+    """Whether a manifest is of a plan's merge, made by this release or an earlier one.
+
+    Args:
+        manifest: The manifest.
+        plan: The plan, its adapters by the ids that tell their contents apart.
+        requested: Digest of the plan as it was asked for, if that was another.
+    """
+    named = {manifest["merge_id"], manifest.get("requested_plan")}
+    if named & {plan.digest, plan.former, requested} - {""}:
+        return True
+    # Earlier releases named a merge after the marks its sources had then as well.
+    marks = {s["uri"]: s["version"] for s in manifest["sources"] if "version" in s}
+    if not plan.former:
+        return False
+    from lego_ray.planning.planner import former_digest  # with torch, which `publish` goes without
+
+    return former_digest(plan, marks) in named
+
+
+def published_merge(store: Store, plan: Plan) -> dict[str, Any] | None:
+    """The manifest of a plan's merge that is already published, or None if the way is free.
+
+    Args:
+        store: The output.
+        plan: The plan as it was asked for.
+
+    Raises:
+        OutputExists: If something else is there.
+    """
+    return published_manifest(store, plan.digest, plan.marker, plan=plan)
+
+
+def published_manifest(
+    store: Store,
+    digest: str,
+    marker: str,
+    *,
+    option: str = "--output",
+    plan: Plan | None = None,
+) -> dict[str, Any] | None:
+    """The manifest of a merge that is already published, or None if the way is free.
+
+    Args:
+        store: The output.
+        digest: The merge's, or that of its plan as it was asked for.
+        marker: Name of the file that is written last.
+        option: What the output was given by, for errors.
+        plan: The plan, by whose former digests it counts as well.
+
+    Raises:
+        OutputExists: If something else is there.
+    """
+    keys = {info.key for info in store.list()}
+    if MANIFEST_KEY not in keys:
+        if marker in keys or CONFIG_NAME in keys:
+            raise OutputExists(
+                store.uri,
+                "it holds an adapter that lego-ray did not write",
+                f"Choose another {option}; outputs are never overwritten.",
+            )
+        return None
+    manifest = parse_manifest(read_bytes(store), store.uri)
+    named = (manifest["merge_id"], manifest.get("requested_plan"))
+    if digest not in named and not (plan and is_merge_of(manifest, plan)):
+        raise OutputExists(
+            store.uri,
+            f"it holds the merge of another plan, {manifest['merge_id'][:12]}, and this one is "
+            f"{digest[:12]}: the options or the adapters differ",
+            f"Choose another {option}, or delete that one first.",
+        )
+    return manifest if marker_of(manifest) in keys else None
+
+
+def publish(
+    store: Store, files: Mapping[str, bytes], marker: str, *, option: str = "--output"
+) -> bool:
+    """Writes an adapter's files, the one that makes it an adapter last.
+
+    The manifest comes first: from then on the output says whose it is, and which bytes belong to it.
+
+    A file that another run of the same plan wrote, before or at the same time, is taken as it is if
+    it has the same bytes.
+
+    Args:
+        store: The output.
+        files: Bytes by key.
+        marker: The one to write last.
+        option: What the output was given by, for errors.
+
+    Returns:
+        Whether this call wrote that one, which of any number of runs only one does.
+
+    Raises:
+        OutputExists: If a file is there with other bytes.
+    """
+    mine = False
+    for key in sorted(files, key=lambda k: (k == marker, k != MANIFEST_KEY, k)):
+        try:
+            store.create(key, files[key])
+            mine = key == marker
+        except AlreadyExists as error:
+            if _sha256(store, key) != hashlib.sha256(files[key]).hexdigest():
+                raise OutputExists(
+                    store.uri,
+                    f"{key} is there already, with other bytes",
+                    f"Choose another {option}, or delete that one first.",
+                ) from error
+    return mine
+
+
+def _sha256(store: Store, key: str) -> str:
+    try:
+        return hashlib.sha256(store.read(key)).hexdigest()
+    except ObjectNotFound:  # deleted since: say so rather than overwrite
+        return ""

@@ -1,0 +1,270 @@
+"""Gathers what is known of a merge, and writes it as a page."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from os import fspath
+from pathlib import Path
+from typing import Any
+
+from lego_ray.catalog.flow import flow
+from lego_ray.catalog.history import show
+from lego_ray.catalog.opening import has_merge, open_catalog
+from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
+from lego_ray.output.manifest import MANIFEST_KEY
+from lego_ray.output.read import read_manifest
+from lego_ray.planning.arguments import Uri, parse_bytes, places
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.source_changes import Attempt, warning
+from lego_ray.reporting.axis import natural
+from lego_ray.reporting.drawing import check_installed
+from lego_ray.reporting.facts import (
+    Alike,
+    Cluster,
+    Facts,
+    Kept,
+    Measured,
+    Reach,
+    Recorded,
+    SiteFacts,
+    is_shown,
+    short_names,
+)
+from lego_ray.reporting.write import START, page
+from lego_ray.sources.rescan import rescanning
+from lego_ray.storage.file_errors import disk_errors
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import FileUri, normalise_uri, parse_uri
+from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
+from lego_ray.verification.compare import Compared, Watch
+from lego_ray.verification.figures import ComparedSite, errors_of
+from lego_ray.verification.similarity import SKETCH_BYTES, Likeness
+
+
+def write_report(
+    merged: Uri,
+    *,
+    output: Uri,
+    catalog: Uri | None = None,
+    sources: Uri | Sequence[Uri] = (),
+    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
+) -> dict[str, Any]:
+    """Writes one HTML page about a merge, which needs no network and runs no script.
+
+    From the manifest: what went in and was refused, and by what it was made. From the catalog: clusters
+    by site, MSUs by adapter, error, inertia and norm ratio by site, time and bytes by stage. From the
+    sources, read once where they fit: a map of them by similarity, exact errors, norms before and after.
+    A section that lacks its data says which flag brings them. The same merge, catalog and sources give
+    the same bytes.
+
+    Args:
+        merged: Where the merged adapter is.
+        output: The page, a path; a page written before is replaced, any other file left as it is.
+        catalog: The catalog it was recorded in, or None.
+        sources: The adapters it was made from, as for `verify`.
+        memory_budget: As for `verify`.
+
+    Returns:
+        `merged`, `merge_id`, `output`, `bytes`, `sections` (of those that may lack their data: whether
+        it `has` them), `warnings`.
+
+    Raises:
+        MissingPackage: If matplotlib is not installed.
+        OutputExists: If the output is a file that is no such page.
+        InvalidOption: If the output is no local path, the catalog does not hold the merge, or the
+            budget is too small.
+        VerificationFailed: If sources are given and the merge or a source is not what the manifest says.
+        ObjectNotFound: If there is no merged adapter there.
+        MalformedAdapter: If its manifest is none of lego-ray's.
+    """
+    check_installed()
+    target = _target(output)
+    budget = parse_bytes(memory_budget)
+
+    def attempted(attempt: Attempt) -> tuple[Facts, list[str]]:
+        found = _gather(fspath(merged), catalog, places(sources), budget)
+        return found, [warning(error) for error in attempt.changes]
+
+    facts, warnings = rescanning(attempted)
+    data = page(facts)
+    _replace(target, data)
+    recorded = facts.recorded
+    has = {
+        "map": facts.measured is not None,
+        "clusters": recorded is not None and bool(recorded.clusters),
+        "flow": recorded is not None and bool(recorded.reaches),
+        "errors": bool(facts.sites),
+        "norms": bool(facts.sites),
+        "stages": recorded is not None and bool(recorded.merge["stages"]),
+    }
+    return {
+        "merged": facts.place,
+        "merge_id": facts.manifest["merge_id"],
+        "output": str(target),
+        "bytes": len(data),
+        "sections": has,
+        "warnings": warnings,
+    }
+
+
+def _target(output: Uri) -> Path:
+    """The page's path, which may be written to."""
+    parsed = parse_uri(output)
+    if not isinstance(parsed, FileUri):
+        raise InvalidOption(
+            "--output", f"{parsed} is no local path", "Give one, such as page.html."
+        )
+    target = Path(str(parsed))
+    with disk_errors(str(target)):
+        _check_target(target)
+    return target
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir():
+        raise InvalidOption("--output", f"{target} is a directory", f"Give {target / 'page.html'}.")
+    if target.exists() or target.is_symlink():
+        start = START.encode()
+        if not target.is_file() or target.is_symlink():
+            raise OutputExists(str(target), "it is no regular file", "Choose another --output.")
+        with target.open("rb") as file:
+            if file.read(len(start)) != start:
+                raise OutputExists(
+                    str(target), "it is no page of this command", "Choose another --output."
+                )
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Writes the page whole, in place of one before."""
+    with disk_errors(str(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A name nobody can guess, and nothing is ever there: a link left in its place is not followed.
+        beside = target.with_name(f".lego-ray-page-{secrets.token_hex(8)}")
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _gather(merged: str, catalog: Uri | None, sources: Sequence[str], memory_budget: int) -> Facts:
+    uri = normalise_uri(merged)
+    manifest, _ = read_manifest(open_store(uri))
+    if not is_shown(manifest):
+        raise MalformedAdapter(
+            f"{uri}/{MANIFEST_KEY}",
+            "some of its fields are of other types than lego-ray writes",
+            "Merge again to another output.",
+        )
+    named = short_names([source["uri"] for source in manifest["sources"]])
+    by_id: dict[str, str] = {}
+    for source, name in zip(manifest["sources"], named, strict=True):
+        by_id.setdefault(source["adapter_id"], name)
+    sites: dict[str, SiteFacts] = {}
+    recorded = None
+    if catalog is not None:
+        recorded, found = _recorded(catalog, manifest, by_id)
+        sites |= found
+    measured = None
+    if sources:
+        plan, compared, alike = _compared(uri, manifest, sources, memory_budget)
+        errors = errors_of(plan, compared.sites)
+        names = [by_id[adapter.adapter_id] for adapter in plan.adapters]
+        kept = [
+            Kept(name, s["norm"], s["share_kept"], s["cosine"])
+            for name, s in zip(names, errors["sources"], strict=True)
+        ]
+        measured = Measured(errors, kept, Alike(names, alike.cosines(), alike.exact))
+        for site, told in zip(compared.sites, errors["sites"], strict=True):
+            sites[site.site] = _measured(sites.get(site.site, SiteFacts(site.site)), site, told)
+    in_order = [sites[site] for site in sorted(sites, key=natural)]
+    return Facts(uri, manifest, named, in_order, recorded, measured)
+
+
+def _recorded(
+    catalog: Uri, manifest: dict[str, Any], names: dict[str, str]
+) -> tuple[Recorded, dict[str, SiteFacts]]:
+    opened = open_catalog(catalog)
+    merge_id = manifest["merge_id"]
+    if not has_merge(opened, merge_id):
+        raise InvalidOption(
+            "--catalog",
+            f"{opened.uri} does not hold the merge {merge_id[:12]}",
+            "Give the catalog it was recorded in, or none.",
+        )
+    detail = show(opened, merge_id)
+    sites = {
+        row["site"]: SiteFacts(
+            row["site"],
+            error=_finite(row["relative_error"]),
+            norm_ratio=_finite(row["norm_ratio"]),
+            n_msus=row["n_msus"],
+            rank=row["rank"],
+            inertia=_finite(row["inertia"]),
+        )
+        for row in detail.sites.to_pylist()
+    }
+    found = flow(opened, merge_id)
+    if found is None:
+        return Recorded(detail.merge, None, None), sites
+    clusters = [
+        Cluster(row["site"], row["place"], row["msus"], row["adapters"])
+        for row in found.clusters.to_pylist()
+    ]
+    places_of: dict[str, dict[int, int]] = {}
+    alone: dict[str, int] = {}
+    for row in found.adapters.to_pylist():
+        places_of.setdefault(row["adapter_id"], {})[row["place"]] = row["msus"]
+        alone[row["adapter_id"]] = alone.get(row["adapter_id"], 0) + row["alone"]
+    reaches = [
+        Reach(name, places_of[adapter_id], alone[adapter_id])
+        for adapter_id, name in names.items()
+        if adapter_id in places_of
+    ]
+    return Recorded(detail.merge, clusters, reaches), sites
+
+
+def _finite(value: float | None) -> float | None:
+    """A figure of a row; none for one that is no number, which cannot be drawn."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _compared(
+    uri: str, manifest: dict[str, Any], sources: Sequence[str], memory_budget: int
+) -> tuple[Plan, Compared, Likeness]:
+    """Reads the sources, for their errors and how alike they are together."""
+    adapter = reload_merged(uri, manifest)
+    budget = memory_budget - SKETCH_BYTES * len(manifest["sources"])
+    if budget < 1:
+        raise InvalidOption(
+            "--memory-budget",
+            "it does not hold what tells how alike the sources are, "
+            f"{SKETCH_BYTES // 1024} KiB for each of {len(manifest['sources'])}",
+            "Raise it, or leave out --sources.",
+        )
+    alike: list[Likeness] = []
+
+    def watching(plan: Plan) -> Watch:
+        alike.append(Likeness(plan))
+        return alike[0].take
+
+    return *compare_with_sources(manifest, sources, adapter, budget, watching), alike[0]
+
+
+def _measured(known: SiteFacts, site: ComparedSite, told: dict[str, Any]) -> SiteFacts:
+    """What is known of a site, and its exact figures."""
+    squares = [source.squared for source in site.sources.values()]
+    return SiteFacts(
+        site.site,
+        error=told["relative_error_to_sum"],
+        norm_ratio=told["norm_ratio"],
+        n_msus=known.n_msus,
+        rank=known.rank,
+        inertia=known.inertia,
+        source_norm=math.sqrt(math.fsum(squares) / len(squares)),
+        merged_norm=math.sqrt(max(site.to_sum.merged, 0.0)),
+    )

@@ -1,0 +1,44 @@
+"""What a runner is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+if TYPE_CHECKING:
+    from lego_ray.tasks.joint import SharedResult, SharedTask
+    from lego_ray.tasks.update import UpdateResult, UpdateTask
+    from lego_ray.tasks.values import GroupResult, GroupTask
+
+
+class Runner(Protocol):
+    """Runs tasks wherever it runs them; the results are the same bits in any of them."""
+
+    @property
+    def name(self) -> str:
+        """The name given on the command line."""
+
+    def start(self) -> None:
+        """Begins to get ready, without waiting for it. `run` does so by itself."""
+
+    @overload
+    def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]: ...
+
+    @overload
+    def run(self, tasks: Iterable[SharedTask]) -> Iterator[SharedResult]: ...
+
+    @overload
+    def run(self, tasks: Iterable[UpdateTask]) -> Iterator[UpdateResult]: ...
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yields each task's result as it is done, in any order. May be called again.
+
+        Raises:
+            LegoRayError: What a task raised; running tasks are cancelled.
+        """
+
+    def stop(self) -> None:
+        """Begins to let go of what it holds, without waiting for it; nothing may be run after."""
+
+    def close(self) -> None:
+        """Stops, and waits until everything it started has ended."""

@@ -1,0 +1,1 @@
+"""The runner on Ray; Ray is imported in this folder alone."""

@@ -1,0 +1,74 @@
+"""A run's counters on Ray, for whatever scrapes the cluster.
+
+Ray exports them from each node, under these names after `ray_`, if `ray[default]` is installed there;
+without it they go nowhere, at no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
+    from lego_ray.tasks.values import GroupResult
+
+_TAGS = ("plan", "merge")
+
+
+class RunMetrics:
+    """What a run has done, counted where its results arrive: in the driver, once Ray is connected.
+
+    Each value is tagged with the first 12 digits of the plan's digest, and the merge's name.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Counts from zero: what earlier runs have done is not done again.
+
+        Args:
+            plan: The plan being run.
+        """
+        from ray.util.metrics import Counter, Gauge
+
+        def made(kind: Any, name: str, description: str) -> Any:
+            metric = kind(f"lego_ray_{name}", description=description, tag_keys=_TAGS)
+            metric.set_default_tags({"plan": plan.digest[:12], "merge": plan.recipe.name})
+            return metric
+
+        self._adapters = made(Counter, "adapters_read", "Adapters that anything was read of.")
+        self._bytes = made(Counter, "bytes_read", "Bytes of tensors fetched by tasks.")
+        self._sites = made(Counter, "sites_done", "Sites solved.")
+        self._retries = made(Counter, "task_retries", "Tasks started again after a fault.")
+        self._inertia = made(Gauge, "inertia", "Sum of squared distances over the sites solved.")
+        self._seen: set[int] = set()
+        self._total = 0.0
+
+    def record(self, result: GroupResult) -> None:
+        """Counts a task's result."""
+        fresh = set(result.tensor_hashes) - self._seen
+        self._seen |= fresh
+        self._total += result.inertia or 0.0
+        for counter, amount in (
+            (self._adapters, len(fresh)),
+            (self._bytes, result.bytes_read),
+            (self._sites, len(result.sites)),
+            (self._retries, result.retries),
+        ):
+            if amount:  # Ray refuses to count nothing
+                counter.inc(amount)
+        self._inertia.set(self._total)
+
+
+def counting_retries(solve: Callable[..., Any]) -> Callable[..., Any]:
+    """The same task for a Ray worker, with how often Ray had to start it again in its result."""
+
+    def counted(*given: Any) -> Any:
+        from ray._private.worker import global_worker
+
+        # Ray tells neither the driver nor, through anything public, the task itself.
+        core = getattr(global_worker, "core_worker", None)
+        ask = getattr(core, "get_current_task_attempt_number", lambda: 0)
+        return replace(solve(*given), retries=int(ask()))
+
+    return counted

@@ -1,0 +1,1 @@
+"""Where adapters lie under a source, and what their headers say."""

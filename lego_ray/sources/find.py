@@ -1,0 +1,252 @@
+"""Where adapters lie under a source. Lists names; reads nothing.
+
+A directory with an `adapter_config.json` is one adapter, and its other files are that adapter's. In any
+other directory, each weights file stands alone: kohya's and diffusers' adapters are single files, any
+number of them side by side. Files of types that may hold a LoRA and are not read are listed too, so that
+they can be named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from lego_ray.errors import ObjectNotFound, UnsupportedAdapter, UnsupportedUri
+from lego_ray.formats import mlx
+from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
+from lego_ray.formats.record import Refused
+from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
+from lego_ray.sources.beside import SHARD, is_foreign
+from lego_ray.storage.base import ObjectInfo, Store
+from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import FileUri, HubUri, join, normalise_uri, parse_uri
+
+BIN_NAME = "adapter_model.bin"
+CARD_NAME = "README.md"
+# What the tools that write single files call them; a .bin of any other name is no one's adapter.
+LONE_BIN_NAME = "pytorch_lora_weights.bin"
+# What diffusers calls the one adapter in a directory.
+LONE_NAMES = ("pytorch_lora_weights.safetensors", LONE_BIN_NAME)
+SAFETENSORS = ".safetensors"
+# Files that PEFT means by a directory, whether it is complete or not.
+PEFT_NAMES = (WEIGHTS_NAME, BIN_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An adapter, or something that looks like one.
+
+    Attributes:
+        store: The source it is in.
+        folder: Key of its directory.
+        uri: The directory's URI, or the file's if it stands alone.
+        config: Its configuration, or None.
+        weights: Its weights file, or None if there is none beside its configuration.
+        card: The model card in its directory, or None.
+        folders: The files of every directory of the source, by its key and their names.
+        only: The name of the one file meant of its source, or empty.
+    """
+
+    store: Store
+    folder: str
+    uri: str
+    config: ObjectInfo | None
+    weights: ObjectInfo | None
+    card: ObjectInfo | None
+    folders: Mapping[str, Mapping[str, ObjectInfo]]
+    only: str = ""
+
+    @property
+    def root(self) -> str:
+        """The URI of the source, as those of its files begin."""
+        return _pinned(self.store)
+
+    @property
+    def beside(self) -> Mapping[str, ObjectInfo]:
+        """The files of its directory, by name."""
+        return self.folders[self.folder]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is one file of its directory, and not the directory."""
+        if self.weights is None:
+            return False
+        name = self.name_of(self.weights)
+        return is_numbered_mlx(name) or (self.config is None and name not in PEFT_NAMES)
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether files to resume training from lie in its directory or the one above."""
+        above = self.folder.rpartition("/")[0]
+        folders = (self.folder, above) if self.folder else (self.folder,)
+        return any(
+            is_training_file(name)
+            for folder in folders
+            for place in (folder, f"{folder}/{STATE_FOLDER}".lstrip("/"))
+            for name in self.folders.get(place, ())
+        )
+
+    def name_of(self, info: ObjectInfo) -> str:
+        """The name of a file of its directory."""
+        return info.key[len(self.folder) :].lstrip("/")
+
+    def uri_of(self, info: ObjectInfo) -> str:
+        """The URI of a file of its directory."""
+        return join(_pinned(self.store), info.key)
+
+    def is_meant(self, patterns: Sequence[str]) -> bool:
+        """Whether a glob pattern matches its name, its path below the source, or its URI.
+
+        A file goes by its own name and path and by its directory's.
+        """
+        names = [self.folder, self.folder.rpartition("/")[2], self.uri]
+        if self.weights is not None and (self.is_file or self.config is None):
+            key = self.weights.key
+            names += [key, key.rpartition("/")[2], key.rpartition("/")[2].rpartition(".")[0]]
+        return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+    def refusal(self) -> Refused | None:
+        """Its refusal, if its name cannot be written down or its path leads elsewhere."""
+        info = self.weights or self.config
+        key = info.key if info else ""
+        shown = self.uri.encode("utf-8", "backslashreplace").decode()
+        if shown != self.uri:
+            problem = "its name is not UTF-8"
+        elif any(part in ("", ".", "..") for part in key.split("/")):
+            shown = f"{_pinned(self.store)}/{key}"  # to the letter: it may look like another's URI
+            problem = "its path has a part that is empty, '.' or '..', which may lead elsewhere"
+        else:
+            return None
+        error = UnsupportedAdapter(shown, problem, "Rename it, or leave it out with --exclude.")
+        return Refused(shown, "refused", f"{type(error).__name__}: {error}")
+
+    def lies_at(self, uris: set[str]) -> bool:
+        """Whether one of some URIs is its own or its directory's."""
+        return self.uri in uris or join(_pinned(self.store), self.folder) in uris
+
+
+def open_source(source: str) -> tuple[Store, str]:
+    """The store of a source, and the name of the one file meant in it, or empty for all.
+
+    Args:
+        source: A directory, prefix or repository, or a weights file in one.
+    """
+    uri = normalise_uri(source)
+    if uri.endswith((SAFETENSORS, LONE_BIN_NAME)):
+        above, _, name = uri.rpartition("/")
+        with contextlib.suppress(ObjectNotFound, UnsupportedUri):
+            store = open_store(above or "/")
+            store.stat(name)
+            return store, name
+    return open_store(source), ""
+
+
+def find(store: Store, only: str = "") -> Iterator[Found]:
+    """Yields what lies under a source, in key order.
+
+    Args:
+        store: The source.
+        only: The name of the one file meant, or empty.
+
+    Raises:
+        ObjectNotFound: If there is nothing there.
+    """
+    folders: dict[str, dict[str, ObjectInfo]] = {}
+    for info in _listing(store, only):
+        folder, _, name = info.key.rpartition("/")
+        folders.setdefault(folder, {})[name] = info
+    if not folders and not _exists(store):
+        raise ObjectNotFound(store.uri, "there is nothing there", "Check the path.")
+    root = _pinned(store)
+    for folder in sorted(folders):
+        for each in _in_folder(store, root, folder, folders):
+            yield replace(each, only=only)
+
+
+def find_again(found: Found) -> Found | None:
+    """The same adapter as it lies there now, or None if it is gone.
+
+    Args:
+        found: The adapter as it was.
+    """
+    store, folder = found.store, found.folder
+    below = f"{folder}/" if folder else ""
+    files: dict[str, ObjectInfo] = {}
+    with contextlib.suppress(ObjectNotFound):
+        listing = _listing(store, found.only) if found.only else store.list(below)
+        files = {i.key[len(below) :]: i for i in listing if i.key.rpartition("/")[0] == folder}
+    for each in _in_folder(store, _pinned(store), folder, {**found.folders, folder: files}):
+        if each.uri == found.uri:
+            return replace(each, only=found.only)
+    return None
+
+
+def _in_folder(
+    store: Store, root: str, folder: str, folders: Mapping[str, Mapping[str, ObjectInfo]]
+) -> Iterator[Found]:
+    files = folders[folder]
+    card, config = files.get(CARD_NAME), files.get(CONFIG_NAME)
+
+    def found(uri: str, weights: ObjectInfo | None) -> Found:
+        return Found(store, folder, uri, config, weights, card, folders)
+
+    if config is not None:
+        names = (*PEFT_NAMES, mlx.WEIGHTS_NAME)
+        weights = next((files[name] for name in names if name in files), None)
+        numbered = sorted(filter(is_numbered_mlx, files)) if _may_be_mlx(weights) else []
+        if weights is not None or not numbered:
+            yield found(join(root, folder), weights)
+        for name in numbered:
+            yield found(join(root, files[name].key), files[name])
+        return
+    has_safetensors = any(name.endswith(SAFETENSORS) for name in files)
+    for name, info in sorted(files.items()):
+        if name in PEFT_NAMES:
+            # Of one that is incomplete, by the URI it will have when it is complete.
+            if name == WEIGHTS_NAME or WEIGHTS_NAME not in files:
+                yield found(join(root, folder), info)
+        elif name.endswith(SAFETENSORS):
+            if not _is_later_shard(name, files):
+                yield found(join(root, info.key), info)
+        elif name == LONE_BIN_NAME:
+            if not has_safetensors:
+                yield found(join(root, info.key), info)
+        elif is_foreign(name):
+            yield found(join(root, info.key), info)
+
+
+def _may_be_mlx(weights: ObjectInfo | None) -> bool:
+    return weights is None or weights.key.rpartition("/")[2] == mlx.WEIGHTS_NAME
+
+
+def _is_later_shard(name: str, files: Mapping[str, ObjectInfo]) -> bool:
+    """Whether a file is a part of one whose first part stands for all."""
+    shard = SHARD.fullmatch(name)
+    first = f"{shard[1]}-{1:05d}-of-{shard[3]}{SAFETENSORS}" if shard else name
+    return first != name and first in files
+
+
+def _listing(store: Store, only: str) -> Iterator[ObjectInfo]:
+    if not only:
+        yield from store.list()
+        return
+    for name in (only, CONFIG_NAME, CARD_NAME):
+        with contextlib.suppress(ObjectNotFound):
+            yield store.stat(name)
+
+
+def _exists(store: Store) -> bool:
+    """An empty directory is there; an empty prefix of a bucket is not told from a missing one."""
+    parsed = parse_uri(store.uri)
+    return not isinstance(parsed, FileUri) or Path(parsed.path).is_dir()
+
+
+def _pinned(store: Store) -> str:
+    """The store's root with a hub repository's revision replaced by the commit it means now."""
+    parsed = parse_uri(store.uri)
+    if isinstance(parsed, HubUri):
+        return str(replace(parsed, revision=store.revision))
+    return store.uri

@@ -1,0 +1,212 @@
+"""Reads a task's byte ranges and takes the adapters apart into MSUs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lego_ray.errors import AdapterRefused, LegoRayError, SourceChanged
+from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
+from lego_ray.numerics.msu import lengths, msu_rows
+from lego_ray.numerics.pool import Pool, PoolBuilder
+from lego_ray.planning.cutting import READ_AHEAD
+from lego_ray.sources.contents import tensor_hash
+from lego_ray.storage.base import ByteRange, Store
+from lego_ray.storage.open import open_store
+from lego_ray.tasks.values import GroupTask, SourceKey, SourceSlice
+
+# Rows of one adapter at a site and d_in, to the rows that are pooled.
+Prepare = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read of one source.
+
+    Attributes:
+        buffers: The bytes of each tensor, by its name.
+        hashes: Hex sha256 over each one's type, shape and bytes.
+        bytes_read: Bytes fetched.
+        requests: Requests made.
+    """
+
+    buffers: Mapping[str, memoryview]
+    hashes: Mapping[str, str]
+    bytes_read: int
+    requests: int
+
+
+@dataclass(slots=True)
+class Extraction:
+    """A task's MSUs by site, and what reading them showed.
+
+    Attributes:
+        pools: The pool of each site; empty if an adapter was quarantined.
+        quarantined: Adapters whose weights turned out bad: not finite, or without a scaling.
+        scalings: Scaling of each adapter at each site, if it was left out of the pools.
+        tensor_hashes: Name and hex sha256 of each tensor, by adapter.
+        full_weights: Tensors to pass through, raw, by name.
+        bytes_read: Bytes fetched.
+        requests: Requests made.
+        seconds: Wall time.
+    """
+
+    pools: dict[str, Pool] = field(default_factory=dict)
+    quarantined: dict[int, LegoRayError] = field(default_factory=dict)
+    scalings: dict[int, dict[str, float]] = field(default_factory=dict)
+    tensor_hashes: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    full_weights: dict[str, bytes] = field(default_factory=dict)
+    bytes_read: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+
+def extract(
+    task: GroupTask, prepare: Prepare = lambda rows, d_in: rows, *, as_stored: bool = False
+) -> Extraction:
+    """Reads a task's sources, one coalesced read an adapter, and pools their MSUs.
+
+    An adapter that turns out bad, such as not finite, is set aside; the others are read all the same, so
+    that one pass finds every such adapter of the group.
+
+    Args:
+        task: What to read; its sources may be a part of the group's.
+        prepare: What a method does to an adapter's MSUs before they are pooled.
+        as_stored: Leave scalings and weights out of the MSUs, which they would round to float32.
+    """
+    started = time.perf_counter()
+    found = Extraction()
+    builders = _builders(task)
+    for source, read in read_ahead(task.sources):
+        found.bytes_read += read.bytes_read
+        found.requests += read.requests
+        _take(found, builders, source, read, prepare, as_stored)
+    _build(found, builders)
+    found.seconds = time.perf_counter() - started
+    return found
+
+
+def pool_read(task: GroupTask, reads: Mapping[SourceKey, Read], prepare: Prepare) -> Extraction:
+    """What `extract` would find, of sources that were read before; it counts no reading.
+
+    Args:
+        task: What to pool.
+        reads: What was read of each of its sources, and maybe more, by `SourceSlice.key`.
+        prepare: As for `extract`.
+    """
+    found, builders = Extraction(), _builders(task)
+    for source in task.sources:
+        _take(found, builders, source, reads[source.key], prepare, as_stored=False)
+    _build(found, builders)
+    return found
+
+
+def _take(
+    found: Extraction,
+    builders: Mapping[str, PoolBuilder],
+    source: SourceSlice,
+    read: Read,
+    prepare: Prepare,
+    as_stored: bool,
+) -> None:
+    """Adds what was read of a source to an extraction."""
+    found.tensor_hashes[source.adapter] = tuple(
+        (span.name, read.hashes[span.name]) for span in source.spans()
+    )
+    found.full_weights.update(
+        (span.name, bytes(read.buffers[span.name])) for span in source.full_weights
+    )
+    try:
+        scalings: dict[str, float] | None = {} if as_stored else None
+        _add_rows(builders, source, read.buffers, prepare, scalings)
+        found.scalings[source.adapter] = scalings or {}
+    except AdapterRefused as error:
+        found.quarantined[source.adapter] = error
+
+
+def _build(found: Extraction, builders: Mapping[str, PoolBuilder]) -> None:
+    if not found.quarantined:
+        found.pools = {site: builder.build() for site, builder in builders.items()}
+
+
+def _builders(task: GroupTask) -> dict[str, PoolBuilder]:
+    """A pool to fill for each of a task's sites."""
+    rows = Counter[str]()
+    for source in task.sources:
+        rows.update({factors.site: factors.rank for factors in source.factors})
+    return {
+        site.site: PoolBuilder(rows[site.site], site.d_in, site.d_out) for site in task.group.sites
+    }
+
+
+def _add_rows(
+    builders: Mapping[str, PoolBuilder],
+    source: SourceSlice,
+    buffers: Mapping[str, memoryview],
+    prepare: Prepare,
+    scalings: dict[str, float] | None,
+) -> None:
+    """Adds an adapter's MSUs at every site, or at none if one of them is bad.
+
+    Args:
+        builders: The pools.
+        source: The adapter.
+        buffers: Its tensors' bytes.
+        prepare: What is done to its MSUs first.
+        scalings: Takes its scaling at each site, which is then left out of the MSUs, as its weight is;
+            None to fold both in.
+    """
+    mine = []
+    for factors in source.factors:
+        a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name])
+        scaling = factors.scaling
+        if factors.alpha is not None:
+            scaling = scaling_from(factors, buffers[factors.alpha.name], source.uri)
+        if scalings is not None:
+            scalings[factors.site] = scaling
+        rows = msu_rows(a, b, scaling * source.weight if scalings is None else 1.0)
+        long = lengths(rows)
+        if not bool(torch.isfinite(long).all()):  # seen without another pass over the rows
+            check_finite(a, source.uri, factors.a.name)
+            check_finite(b, source.uri, factors.b.name)
+            check_finite(rows, source.uri, f"{factors.site}, times its scaling and weight,")
+        pooled = prepare(rows, factors.d_in)
+        mine.append((factors.site, pooled, long if pooled is rows else lengths(pooled)))
+    for site, pooled, long in mine:
+        builders[site].add(source.adapter, pooled, long)
+
+
+def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:
+    store = open_store(source.folder)
+    ranges = [ByteRange(span.start, span.end) for span in source.spans()]
+    try:
+        return source, store, store.read_ranges(source.weights_key, ranges, source.version or None)
+    except SourceChanged as error:
+        raise SourceChanged(error.where, error.problem, error.hint, source.uri) from error
+
+
+def read_ahead(sources: Sequence[SourceSlice]) -> Iterator[tuple[SourceSlice, Read]]:
+    """Reads sources in order, a few ahead of the one being decoded."""
+    with ThreadPoolExecutor(max_workers=READ_AHEAD) as threads:
+        waiting: deque[Future[tuple[SourceSlice, Store, Sequence[memoryview]]]] = deque()
+        for source in sources:
+            if len(waiting) == READ_AHEAD:
+                yield _hashed(*waiting.popleft().result())
+            waiting.append(threads.submit(_fetch, source))
+        while waiting:
+            yield _hashed(*waiting.popleft().result())
+
+
+def _hashed(
+    source: SourceSlice, store: Store, buffers: Sequence[memoryview]
+) -> tuple[SourceSlice, Read]:
+    spans = list(source.spans())
+    by_name = {span.name: data for span, data in zip(spans, buffers, strict=True)}
+    hashes = {span.name: tensor_hash(span, by_name[span.name]) for span in spans}
+    return source, Read(by_name, hashes, store.bytes_read, store.requests)

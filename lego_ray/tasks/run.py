@@ -1,0 +1,52 @@
+"""One read, many merges: a shared task's bytes are fetched once, and each merge pools them its way."""
+
+from __future__ import annotations
+
+import time
+
+from lego_ray.tasks.device import device_of
+from lego_ray.tasks.joint import SharedResult, SharedTask
+from lego_ray.tasks.read import pool_read, read_ahead
+from lego_ray.tasks.solve import one_thread, solve_extracted, solve_group
+from lego_ray.tasks.update import UpdateResult, UpdateTask, update_sites
+from lego_ray.tasks.values import GroupResult, GroupTask
+
+
+def run_task(
+    task: GroupTask | SharedTask | UpdateTask, gpus: float = 0.0
+) -> GroupResult | SharedResult | UpdateResult:
+    """Does any task there is; those of updates always on the CPU."""
+    if isinstance(task, UpdateTask):
+        return update_sites(task)
+    return solve_shared(task, gpus) if isinstance(task, SharedTask) else solve_group(task, gpus)
+
+
+def solve_shared(task: SharedTask, gpus: float = 0.0) -> SharedResult:
+    """Reads a shared task's sources once and solves, or measures, each of its parts.
+
+    Args:
+        task: What to do.
+        gpus: Share of a GPU to do the arithmetic on; 0 for the CPU.
+
+    Returns:
+        The results its parts would have by themselves.
+
+    Raises:
+        SitesFailed: If a site cannot be solved; names it.
+        StorageError: If a source cannot be read.
+    """
+    started = time.perf_counter()
+    device = device_of(gpus)
+    with one_thread():
+        reads = {source.key: read for source, read in read_ahead(task.sources)}
+        parts = tuple(
+            solve_extracted(part, pool_read(part, reads, part.work().prepare), device)
+            for part in task.parts
+        )
+    return SharedResult(
+        index=task.index,
+        parts=parts,
+        bytes_read=sum(read.bytes_read for read in reads.values()),
+        requests=sum(read.requests for read in reads.values()),
+        seconds=time.perf_counter() - started,
+    )

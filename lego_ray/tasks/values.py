@@ -1,0 +1,247 @@
+"""What goes to a worker and what comes back: picklable values, no closures."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lego_ray.errors import LegoRayError
+from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.methods.base import PoolWork
+from lego_ray.methods.similarity import Likeness
+from lego_ray.numerics.similarity.parts import SimilarityPart, count_sites
+from lego_ray.planning.plan import GroupPlan, Plan, SitePlan
+from lego_ray.planning.ranks import Spectrum
+from lego_ray.planning.recipe import Recipe
+
+SourceKey = tuple[str, str, str]  # a URI, a weights file and its version
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSlice:
+    """What a task reads of one adapter.
+
+    Attributes:
+        adapter: The adapter's number in the plan.
+        uri: Its URI, for errors.
+        folder: The directory of its weights file.
+        weights_key: Its weights file.
+        factors: Its factor pairs at the task's sites.
+        full_weights: Tensors to pass through unmerged.
+        weight: Factor on its update.
+        version: The store's mark of the weights file that was scanned: that one is read, or nothing.
+    """
+
+    adapter: int
+    uri: str
+    folder: str
+    weights_key: str
+    factors: tuple[SiteFactors, ...]
+    full_weights: tuple[TensorSpan, ...] = ()
+    weight: float = 1.0
+    version: str = ""
+
+    @property
+    def key(self) -> SourceKey:
+        """What tells its adapter from others and from itself at another time, in any plan."""
+        return self.uri, self.weights_key, self.version
+
+    @classmethod
+    def of(
+        cls,
+        adapter: AdapterRecord,
+        number: int,
+        factors: tuple[SiteFactors, ...],
+        full_weights: tuple[TensorSpan, ...] = (),
+        weight: float = 1.0,
+    ) -> SourceSlice:
+        """A slice of an adapter as it was scanned.
+
+        Args:
+            adapter: The adapter.
+            number: Its number in the plan.
+            factors: As in the class, and so are the others.
+            full_weights: Likewise.
+            weight: Likewise.
+        """
+        return cls(
+            number,
+            adapter.uri,
+            adapter.folder,
+            adapter.weights_key,
+            factors,
+            full_weights,
+            weight,
+            adapter.version,
+        )
+
+    def spans(self) -> Iterator[TensorSpan]:
+        """Every tensor to read."""
+        for pair in self.factors:
+            yield from pair.spans()
+        yield from self.full_weights
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTask:
+    """One task: extract and solve a group of sites, or measure them while their ranks are open.
+
+    Attributes:
+        index: The group's number in the plan.
+        plan_digest: The run it belongs to.
+        recipe: The merge's method and options.
+        group: Its sites and estimates.
+        sources: What to read.
+        memory_budget: Most bytes its worker may take.
+        likeness: Measure how alike the adapters are, instead.
+    """
+
+    index: int
+    plan_digest: str
+    recipe: Recipe
+    group: GroupPlan
+    sources: tuple[SourceSlice, ...]
+    memory_budget: int
+    likeness: Likeness | None = None
+
+    def work(self) -> PoolWork:
+        """What is done to the sites' pools."""
+        return self.likeness or self.recipe.work()
+
+
+@dataclass(frozen=True, slots=True)
+class SiteResult:
+    """A solved site.
+
+    Attributes:
+        plan: The site.
+        a: A', shape (k', d_in), float32.
+        b: B', shape (d_out, k'), float32.
+        adapters: Source adapter of each MSU, shape (n,), int32; MSUs sorted by (adapter, rank).
+        ranks: Source rank of each MSU, shape (n,), int32.
+        clusters: Row of A' it went to, shape (n,), int32; None, as are the two after it, if the method
+            does not say.
+        distances: Its distance to its centroid, shape (n,), float64.
+        weights: Its share in its centroid, shape (n,), float64.
+        inertia: Sum of the squared distances; None, as is the next, if the method does not cluster.
+        iterations: Lloyd steps of the restart kept.
+        relative_error: Against the sum of the sources' updates.
+        norm_ratio: Likewise.
+        fit_sums: Of an updatable merge, as in `numerics.running.SiteFit`, as are the others.
+        fit_quanta: Likewise.
+        fit_alone: Likewise; None if there is none.
+        fit_totals: Likewise.
+        fit_norms: Of each MSU, as in `numerics.running.Members`, shape (n,), float64.
+        fit_squares: Likewise.
+    """
+
+    plan: SitePlan
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    adapters: NDArray[np.int32]
+    ranks: NDArray[np.int32]
+    clusters: NDArray[np.int32] | None
+    distances: NDArray[np.float64] | None
+    weights: NDArray[np.float64] | None
+    inertia: float | None
+    iterations: int | None
+    relative_error: float
+    norm_ratio: float
+    fit_sums: NDArray[np.float64] | None = None
+    fit_quanta: NDArray[np.float64] | None = None
+    fit_alone: NDArray[np.float32] | None = None
+    fit_totals: NDArray[np.float64] | None = None
+    fit_norms: NDArray[np.float64] | None = None
+    fit_squares: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """What a task returns.
+
+    Attributes:
+        index: The group's number in the plan.
+        sites: Solved sites; empty if an adapter was quarantined, because the plan then changes, or if
+            the ranks are open.
+        quarantined: What is wrong with the weights of which adapter.
+        tensor_hashes: For each adapter, name and hex sha256 of each tensor read.
+        full_weights: Raw bytes of tensors passed through, by name.
+        bytes_read: Bytes fetched, gaps of coalesced reads included.
+        requests: Read requests made.
+        seconds: Wall time in the worker.
+        retries: Times the task was started before and did not end, where the runner knows.
+        spectra: Measured sites, if the ranks are open.
+        similarities: What the sites say of how alike the adapters are, if that is the task.
+    """
+
+    index: int
+    sites: tuple[SiteResult, ...]
+    quarantined: Mapping[int, LegoRayError]
+    tensor_hashes: Mapping[int, tuple[tuple[str, str], ...]]
+    full_weights: Mapping[str, bytes]
+    bytes_read: int
+    requests: int
+    seconds: float
+    worker: str = field(default="")
+    retries: int = 0
+    spectra: tuple[Spectrum, ...] = ()
+    similarities: tuple[SimilarityPart, ...] = ()
+
+    @property
+    def n_sites(self) -> int:
+        """Sites that were solved, or measured."""
+        return len(self.sites) + len(self.spectra) + count_sites(self.similarities)
+
+    @property
+    def inertia(self) -> float | None:
+        """The sites' together; None if the method does not cluster, or there is none."""
+        known = [site.inertia for site in self.sites if site.inertia is not None]
+        return sum(known) if known else None
+
+
+def shard_tasks(task: GroupTask) -> list[GroupTask]:
+    """A spread task cut into one for each shard: the same site, each with its block of adapters.
+
+    Weights passed through unmerged are read with the first block of their adapter or, if it does not
+    have the site, with the first of all.
+    """
+    with_site = [source for source in task.sources if source.factors]
+    blocks, start = [], 0
+    for shard in task.group.shards:
+        blocks.append(tuple(with_site[start : start + shard.n_adapters]))
+        start += shard.n_adapters
+    without = tuple(source for source in task.sources if not source.factors)
+    blocks[0] = (*blocks[0], *without)
+    return [replace(task, sources=block) for block in blocks]
+
+
+def tasks_of(
+    plan: Plan, done: Collection[str] = frozenset(), *, full_weights: bool = True
+) -> Iterator[GroupTask]:
+    """The tasks that are left of a plan, in order, each under its group's number.
+
+    Args:
+        plan: The plan.
+        done: Names of sites to leave out; a task with none left is left out too.
+        full_weights: Whether the weights passed through unmerged are wanted. They travel with the
+            first task, unless it is one that measures.
+    """
+    full_weights = full_weights and not plan.recipe.is_open
+    for index, group in enumerate(plan.groups):
+        left = tuple(site for site in group.sites if site.site not in done)
+        if not left:
+            continue
+        wanted = {site.site for site in left}
+        sources = []
+        for number, (adapter, weight) in enumerate(zip(plan.adapters, plan.weights, strict=True)):
+            factors = tuple(f for f in adapter.sites if f.site in wanted)
+            kept = adapter.full_weights if full_weights else ()
+            if factors or kept:
+                sources.append(SourceSlice.of(adapter, number, factors, kept, weight))
+        full_weights = False
+        # The group's estimates stand, as estimates from above.
+        rest = replace(group, sites=left)
+        yield GroupTask(index, plan.digest, plan.recipe, rest, tuple(sources), plan.memory_budget)

@@ -1,0 +1,1 @@
+"""A merged adapter against its manifest and its sources, in numbers."""

@@ -1,0 +1,187 @@
+"""Pages as text: what they say, and that names mean nothing as markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from lego_ray.reporting.axis import OTHER, axis_of
+from lego_ray.reporting.facts import short_names
+from lego_ray.reporting.html import duration, number, percent
+from lego_ray.reporting.style import DARK, LIGHT, SERIES
+from lego_ray.reporting.write import page
+from tests.reporting.page_facts import facts
+
+EVIL = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</svg></style><b>&amp;",
+    "$\\frac{a}{0}$ and $x",
+    "\u202egnp.exe",
+    "naïve/日本語",
+)
+
+
+class Tags(HTMLParser):
+    """Tags, attributes and identifiers of a page."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.names: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.feed(data.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            self.names.append(name)
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "xlink:href", "action", "data"):
+                self.links.append(value or "")
+
+
+def test_names_mean_nothing_as_markup_and_are_shown_as_they_are() -> None:
+    names = [*EVIL, *(f"a{i}" for i in range(4))]
+    plain, hostile = Tags(page(facts(10))), Tags(data := page(facts(10, names=names)))
+    assert "script" not in hostile.tags
+    assert "img" not in hostile.tags
+    assert not any(name.startswith("on") for name in hostile.names)
+    assert hostile.tags.count("b") == 0
+    # But for ticks and labels that had no room, the page is built of the same parts.
+    for tag in ("table", "tr", "td", "svg", "title", "p"):
+        assert hostile.tags.count(tag) == plain.tags.count(tag)
+    text = data.decode()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "\u202e" not in text
+    assert "日本語" in text
+    assert "$\\frac{a}{0}$ and $x" in text
+
+
+def test_a_page_stands_alone_and_its_identifiers_are_its_own() -> None:
+    found = Tags(data := page(facts(12)))
+    assert len(found.ids) == len(set(found.ids))
+    for link in found.links:
+        assert link.startswith("data:image/png;base64,") or link[1:] in found.ids, link
+    assert b"default-src 'none'" in data
+    assert not re.search(rb"url\((?!#)|@import|<link|<script", data)
+    for name in re.findall(rb"url\(#([^)]+)\)", data):
+        assert name.decode() in found.ids
+
+
+def test_the_same_facts_give_the_same_bytes() -> None:
+    assert page(facts(12)) == page(facts(12))
+
+
+def test_sections_without_their_data_say_which_flag_brings_them() -> None:
+    whole = facts(12)
+    text = page(replace(whole, sites=(), recorded=None, measured=None)).decode()
+    assert text.count('class="missing"') == 6
+    assert "<svg" not in text
+    for name, flag in (
+        ("map", "--sources"),
+        ("clusters", "--catalog"),
+        ("flow", "--catalog"),
+        ("errors", "--catalog"),
+        ("norms", "--catalog or --sources"),
+        ("stages", "--catalog"),
+    ):
+        section = text.split(f'<section id="{name}"')[1].split("</section>")[0]
+        assert flag in section
+    assert "UnsupportedAdapter (1)" in text
+
+
+def test_a_method_that_does_not_cluster_says_so() -> None:
+    whole = facts(12)
+    assert whole.recorded is not None
+    sites = [replace(site, inertia=None) for site in whole.sites]
+    recorded = replace(whole.recorded, clusters=None, reaches=None)
+    text = page(replace(whole, sites=sites, recorded=recorded)).decode()
+    assert text.count("This method mixes MSUs") == 2
+    assert "This method does not cluster" in text
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_adapters_have_a_page_too(count: int) -> None:
+    text = page(facts(count)).decode()
+    assert "A map takes three adapters or more" in text
+    assert "nan" not in text.lower().replace("nano", "")
+
+
+def test_a_merge_recorded_before_stages_were_tells_its_time() -> None:
+    whole = facts(5)
+    assert whole.recorded is not None
+    merge = {**whole.recorded.merge, "stages": None}
+    text = page(replace(whole, recorded=replace(whole.recorded, merge=merge))).decode()
+    assert "The run took 90.0 s; it was recorded before stages were." in text
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, as WCAG 2.2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_text_and_marks_stand_out(theme: dict[str, str]) -> None:
+    for text in ("ink", "muted", "link"):
+        assert contrast(theme[text], theme["ground"]) >= 4.5
+        assert contrast(theme[text], theme["panel"]) >= 4.5
+    for mark in (*SERIES, "axis"):
+        assert contrast(theme[mark], theme["ground"]) >= 3
+
+
+def test_sites_go_by_layer_where_their_names_have_one_stack() -> None:
+    axis = axis_of(["model.layers.0.q_proj", "model.layers.0.v_proj", "model.layers.10.q_proj"])
+    assert (axis.label, list(axis.positions)) == ("layer", [0, 0, 10])
+    assert list(axis.names) == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(
+    "sites",
+    [
+        ["model.layers.0.q_proj", "lm_head"],
+        ["down_blocks.0.attn.to_q", "up_blocks.0.attn.to_q"],
+    ],
+)
+def test_other_sites_go_one_after_another(sites: list[str]) -> None:
+    axis = axis_of(sites)
+    assert not axis.by_layer
+    assert list(axis.positions) == [1, 2]
+
+
+def test_no_more_kinds_than_shapes() -> None:
+    axis = axis_of([f"layers.{layer}.m{kind}" for layer in range(2) for kind in range(12)])
+    assert len(axis.names) == 7
+    assert axis.names[-1] == OTHER
+
+
+def test_names_are_what_tells_adapters_apart() -> None:
+    assert short_names(["s3://z/a/x", "s3://z/b/x"]) == ["a/x", "b/x"]
+    assert short_names(["/zoo/only"]) == ["only"]
+    assert short_names(["/zoo/a", "/zoo/a/b"]) == ["a", "a/b"]
+    assert short_names(["/zoo/a", "/zoo/a"]) == ["a", "a (2)"]
+    assert short_names([]) == []
+
+
+def test_numbers_are_for_people() -> None:
+    assert [number(v) for v in (None, 1234, 0.0, 0.00012, 12.345, 4321.5)] == [
+        *("-", "1,234", "0", "1.20e-04", "12.3", "4,322"),
+    ]
+    assert [percent(v) for v in (0, 0.004, 0.5, 0.996, 1)] == [
+        *("0 %", "0.4 %", "50 %", "99.6 %", "100 %"),
+    ]
+    assert [duration(v) for v in (0.0, 12.34, 125, 7500)] == [
+        *("0.00 s", "12.3 s", "2 min 5 s", "2 h 5 min"),
+    ]

@@ -1,0 +1,283 @@
+"""`lego-ray report`: a real merge as a page, opened in a real browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import util
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import lego_ray
+from lego_ray.catalog import show
+from lego_ray.cli.main import cli
+from lego_ray.errors import (
+    InvalidOption,
+    MalformedAdapter,
+    MissingPackage,
+    OutputExists,
+    VerificationFailed,
+)
+from lego_ray.reporting.gather import write_report
+from lego_ray.verification import similarity
+from tests.browser import Browser
+from tests.reporting.page_facts import facts, manifest
+from tests.zoo import CONFIG, update_of, write_adapter, write_zoo
+
+EVIL = "<script>document.title='taken'<"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merge of eight adapters, one refused, one with a name that is markup."""
+
+    root: Path
+
+    def places(self, *names: str) -> dict[str, Any]:
+        return {name: self.root / name for name in names}
+
+    @property
+    def merged(self) -> Path:
+        return self.root / "merged"
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Merged:
+    root = tmp_path_factory.mktemp("report")
+    write_zoo(root / "sources", 7)
+    write_adapter(root / "sources" / EVIL, seed=9, rank=6)
+    write_adapter(root / "sources" / "dora", use_dora=True)
+    lego_ray.merge(
+        root / "sources", rank=4, output=root / "merged", catalog=root / "catalog", runner="inline"
+    )
+    return Merged(root)
+
+
+@pytest.fixture(scope="module")
+def whole(merged: Merged) -> Path:
+    output = merged.root / "page.html"
+    write_report(merged.merged, output=output, **merged.places("catalog", "sources"))
+    return output
+
+
+@pytest.fixture
+def quiet(browser: Browser) -> Iterator[Browser]:
+    """The browser; the test fails if a page complained or asked for anything."""
+    yield browser
+    assert browser.complaints() == []
+    assert [url for url in browser.requests() if not url.startswith("file:")] == []
+
+
+SHOWN = "return [...document.querySelectorAll('%s')].filter(e => e.checkVisibility()).length"
+WIDE = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: Browser) -> None:
+    quiet.open(whole)
+    text = quiet.run("return document.body.innerText")
+    assert quiet.run("return document.title") == "merged: how this adapter was merged"
+    assert "merged from 8 adapters by the method lego" in text
+    assert "1 adapter stayed out: UnsupportedAdapter (1)." in text
+    assert quiet.run(SHOWN % ".missing") == 0
+    assert quiet.run(SHOWN % "figure svg") == 8
+    assert quiet.run(SHOWN % "#map svg use:has(title)") == 8
+    titles = quiet.run(
+        "return [...document.querySelectorAll('#map use title')].map(e => e.textContent)"
+    )
+    assert any(EVIL in title for title in titles)
+    assert quiet.run(SHOWN % "#errors-figure use:has(title)") == 4
+    words = quiet.run("return document.querySelector('#stages-figure').textContent")
+    assert "read and merge" in words
+    for part in quiet.run(
+        "return [...document.querySelectorAll('[aria-labelledby]')].map(e => "
+        "document.getElementById(e.getAttribute('aria-labelledby')).innerText)"
+    ):
+        assert part.strip()
+    levels = quiet.run("return [...document.querySelectorAll('h1,h2,h3')].map(e => e.tagName)")
+    assert levels == ["H1"] + ["H2"] * 8
+
+
+def test_the_tables_open_and_hold_what_the_catalog_has(
+    merged: Merged, whole: Path, quiet: Browser
+) -> None:
+    quiet.open(whole)
+    assert quiet.run(SHOWN % "table") == 0
+    for summary in quiet.driver.find_elements("css selector", "summary"):
+        summary.click()
+    assert quiet.run(SHOWN % "table") == quiet.run(
+        "return document.querySelectorAll('table').length"
+    )
+    rows = quiet.run(
+        "return [...document.querySelectorAll('#errors-figure + details tbody tr')].map(r => "
+        "[...r.cells].map(c => c.innerText))"
+    )
+    known = show(merged.root / "catalog", "merged").sites.to_pylist()
+    assert [row[0] for row in rows] == [site["site"] for site in known]
+    for row, site in zip(rows, known, strict=True):
+        assert float(row[1]) == pytest.approx(site["relative_error"], rel=0.01)
+        assert int(row[2]) == site["n_msus"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_it_fits_a_telephone_and_a_desk_by_day_and_by_night(
+    whole: Path, quiet: Browser, width: int, dark: bool
+) -> None:
+    quiet.open(whole, width=width, dark=dark)
+    assert quiet.run(WIDE) <= 0
+    colours = quiet.run(
+        "return [document.documentElement, document.querySelector('#map svg text')].map(e => "
+        "[getComputedStyle(e).backgroundColor, getComputedStyle(e).fill])"
+    )
+    ground, ink = colours[0][0], colours[1][1]
+    bright = [sum(map(int, c[4:-1].split(", "))) / 765 for c in (ground, ink)]
+    assert bright[0] < 0.2 < 0.8 < bright[1] if dark else bright[1] < 0.2 < 0.8 < bright[0]
+
+
+@pytest.mark.parametrize("count", [50, 1000])
+def test_it_stays_a_page_with_many_adapters(count: int, tmp_path: Path, quiet: Browser) -> None:
+    from lego_ray.reporting.write import page
+
+    file = tmp_path / "page.html"
+    file.write_bytes(page(facts(count)))
+    assert file.stat().st_size < 2**21
+    quiet.open(file)
+    assert quiet.run(WIDE) <= 0
+    assert quiet.run(SHOWN % "#map svg use:has(title)") == count
+    assert quiet.run("return document.documentElement.scrollHeight") < 9000
+    labels = quiet.run(
+        "return [...document.querySelectorAll('#flow-figure text')].map(e => "
+        "[e.getBoundingClientRect().top, e.getBoundingClientRect().bottom, e.textContent])"
+        ".filter(e => e[2].startsWith('team-')).sort((a, b) => a[0] - b[0])"
+    )
+    assert min(count, 50) <= len(labels) <= 60
+    for (_, bottom, _), (top, _, _) in pairwise(labels):
+        assert top >= bottom - 2, "names cover each other"
+    quiet.run("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert quiet.run("return document.querySelectorAll('#flow tbody tr').length") == count
+    assert quiet.run(WIDE) <= 0
+
+
+def test_the_map_has_the_cosines_of_the_updates(merged: Merged, whole: Path) -> None:
+    names = sorted(p.name for p in (merged.root / "sources").iterdir() if p.name != "dora")
+    updates = [update_of(merged.root / "sources" / name) for name in names]
+    flat = np.stack([np.concatenate([u[s].ravel() for s in sorted(u)]) for u in updates])
+    unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -2)
+    rows = whole.read_text().split('id="map-figure"')[1].split("<tbody>")[1].split("</tbody>")[0]
+    for row in rows.split("</tr>")[:-1]:
+        cells = [
+            cell.rsplit(">", 1)[1] for cell in row.replace("</th>", "</td>").split("</td>")[:-1]
+        ]
+        name = cells[0].replace("&lt;", "<").replace("&gt;", ">").replace("&#x27;", "'")
+        best = cosines[names.index(name)]
+        assert (
+            cells[2].replace("&lt;", "<").replace("&gt;", ">").replace("&#x27;", "'")
+            == (names[int(best.argmax())])
+        )
+        assert float(cells[3]) == pytest.approx(best.max(), rel=0.01)
+
+
+def test_sketched_cosines_are_near_and_said_to_be_estimates(
+    merged: Merged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "EXACT", 0)
+    write_report(merged.merged, output=tmp_path / "p.html", **merged.places("sources"))
+    assert "estimated from sketches" in (tmp_path / "p.html").read_text()
+
+
+def test_the_same_merge_has_the_same_page_and_replaces_it(merged: Merged, whole: Path) -> None:
+    before = whole.read_bytes()
+    write_report(merged.merged, output=whole, **merged.places("catalog", "sources"))
+    assert whole.read_bytes() == before
+    assert [p.name for p in whole.parent.iterdir() if p.name.startswith(".lego-ray-page")] == []
+
+
+def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> None:
+    output = tmp_path / "page.html"
+    found = CliRunner().invoke(cli, ["report", str(merged.merged), "--output", str(output)])
+    assert found.exit_code == 0, found.output
+    assert str(output) in found.output
+    assert "more with --catalog and --sources" in found.output
+    words = ["report", str(merged.merged), "--output", str(output), "--json"]
+    catalog = ["--catalog", str(merged.root / "catalog")]
+    record = json.loads(CliRunner().invoke(cli, [*words, *catalog]).stdout)
+    assert record["bytes"] == output.stat().st_size
+    assert record["sections"] == {
+        "map": False,
+        **dict.fromkeys(("clusters", "flow", "errors", "norms", "stages"), True),
+    }
+
+
+def test_other_files_and_places_are_left_alone(merged: Merged, tmp_path: Path) -> None:
+    other = tmp_path / "notes.html"
+    other.write_text("<!doctype html>mine")
+    with pytest.raises(OutputExists):
+        write_report(merged.merged, output=other)
+    assert other.read_text() == "<!doctype html>mine"
+    with pytest.raises(InvalidOption, match="directory"):
+        write_report(merged.merged, output=tmp_path)
+    with pytest.raises(InvalidOption, match="local path"):
+        write_report(merged.merged, output="s3://bucket/page.html")
+
+
+def test_what_does_not_belong_to_the_merge_is_refused(merged: Merged, tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 2)
+    lego_ray.merge(zoo, rank=2, output=tmp_path / "m", catalog=tmp_path / "c", runner="inline")
+    page = tmp_path / "page.html"
+    with pytest.raises(InvalidOption, match="does not hold the merge"):
+        write_report(merged.merged, output=page, catalog=tmp_path / "c")
+    with pytest.raises(VerificationFailed, match="not among --sources"):
+        write_report(merged.merged, output=page, sources=zoo)
+    (tmp_path / "m" / CONFIG).write_text("{}")
+    with pytest.raises(VerificationFailed):
+        write_report(tmp_path / "m", output=page, sources=zoo)
+    with pytest.raises(InvalidOption, match="--memory-budget"):
+        write_report(merged.merged, output=page, memory_budget=1, **merged.places("sources"))
+    assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sites": "<b>"},
+        {"refused": [["x"]]},
+        {"refused": [{"adapter": "x"}]},
+        {"versions": ["1"]},
+        {"base_model": 3},
+        {"recipe": {"method": "lego", "ranks": {"q": "8"}}},
+        {"sources": [{"adapter_id": "a", "uri": "/a", "rank_min": "<b>"}]},
+        {"sources": [{"adapter_id": "a", "uri": "/a", "weight": None}]},
+    ],
+)
+def test_a_manifest_of_another_making_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    made = manifest(["a"], sites=1, rank=4) | {"manifest_version": 1} | change
+    (tmp_path / "lego_ray_manifest.json").write_text(json.dumps(made))
+    with pytest.raises(MalformedAdapter, match="other types"):
+        write_report(tmp_path, output=tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_manifest_alone_makes_a_page(tmp_path: Path) -> None:
+    made = manifest(["a", "b"], sites=1, rank=4) | {"manifest_version": 1}
+    (tmp_path / "lego_ray_manifest.json").write_text(json.dumps(made))
+    record = write_report(tmp_path, output=tmp_path / "page.html")
+    assert not any(record["sections"].values())
+
+
+def test_without_matplotlib_it_says_which_extra_has_it(
+    merged: Merged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda n: None if n == "matplotlib" else real(n))
+    with pytest.raises(MissingPackage) as caught:
+        write_report(merged.merged, output=tmp_path / "page.html")
+    assert "pip install 'lego-ray[report]'" in str(caught.value)
+    assert caught.value.exit_code == 2

@@ -1,0 +1,65 @@
+"""Merges on a cluster of three nodes and takes one away, with all it runs, in the middle of the work.
+
+Run as `python -m tests.runners.lose_node ZOO OUTPUT BUDGET TITLE N_INIT`: the node goes when one of
+its workers shows the title. A process of its own, because a process can be in one Ray only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from typing import Any
+
+import lego_ray
+from tests.runners.killing import POLL_SECONDS, titled
+
+MIB = 2**20
+
+
+def main(zoo: str, output: str, budget: str, title: str, n_init: str) -> None:
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 96 * MIB}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    # Each node has the memory for the whole job: what is left must be able to end it.
+    nodes = [cluster.add_node(num_cpus=1, memory=8 * 2**30, **small) for _ in range(2)]
+    lost: list[int] = []
+    done = threading.Event()
+
+    def take_away() -> None:
+        while not done.wait(POLL_SECONDS):
+            for node in nodes:
+                raylet = _pid(node)
+                if titled(title, below=raylet):
+                    lost.append(raylet)
+                    cluster.remove_node(node, allow_graceful=False)
+                    return
+
+    hunter = threading.Thread(target=take_away)
+    hunter.start()
+    try:
+        record = lego_ray.merge(
+            zoo,
+            rank=4,
+            output=output,
+            n_init=int(n_init),
+            tol=0.0,
+            runner="ray",
+            address=cluster.address,
+            memory_budget=int(budget),
+        )
+        done.set()
+        hunter.join()
+        print(json.dumps({"status": record["status"], "lost": len(lost)}))
+    finally:
+        done.set()
+        cluster.shutdown()
+
+
+def _pid(node: Any) -> int:
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,209 @@
+"""Ray's part: errors come back typed, lost workers are replaced, a Ray that is up is left alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import lego_ray
+from lego_ray.errors import BadInput, NonFiniteWeights, RunFailed, SourceChanged
+from lego_ray.planning.plan import Plan
+from lego_ray.runners.ray import runner as ray_runner
+from lego_ray.runners.ray.runner import RayRunner
+from lego_ray.tasks import run, solve
+from lego_ray.tasks.values import GroupResult, GroupTask, tasks_of
+from tests.zoo import Site, files_of, weights_of, write_zoo
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_zoo(tmp_path_factory.mktemp("ray") / "zoo", 4)
+
+
+def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
+    options = {"rank": 4, "runner": "ray", "n_init": 2, **options}
+    return lego_ray.merge(zoo, output=output, **options)
+
+
+def many_tasks(tmp_path: Path, count: int) -> Plan:
+    """A plan of a task a site."""
+    sites = tuple(Site(f"layers.{i}.q_proj", (12,), 10) for i in range(count))
+    zoo = write_zoo(tmp_path / "many", 2, sites=sites)
+    whole = lego_ray.plan(zoo, rank=2)
+    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    plan = lego_ray.plan(zoo, rank=2, memory_budget=budget)
+    assert len(plan.groups) == count
+    return plan
+
+
+def solves_with(monkeypatch: pytest.MonkeyPatch, task: Callable[[GroupTask], GroupResult]) -> None:
+    """Runs `task` on the workers in the place of run_task."""
+    monkeypatch.setattr(run, "run_task", lambda given, gpus: task(given))
+
+
+def on_the_worker(task: GroupTask) -> GroupResult:
+    """solve_group as the worker has it, which nothing was put in the place of."""
+    return solve.solve_group(task)
+
+
+def test_a_ray_that_is_up_is_used_and_left_running(zoo: Path, tmp_path: Path) -> None:
+    session = ray.get_runtime_context().get_node_id()
+    merge(zoo, tmp_path / "m", address="127.0.0.1:1")
+    assert ray.is_initialized()
+    assert ray.get_runtime_context().get_node_id() == session
+
+
+@pytest.mark.parametrize("runner", ["ray", "inline"])
+def test_a_source_deleted_after_planning_is_named(runner: str, tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 2)
+
+    def delete(plan: Plan, result: GroupResult | None) -> None:
+        if result is None:
+            shutil.rmtree(zoo / "a1")
+
+    flags = {"runner": runner, "progress": delete, "catalog": tmp_path / "catalog"}
+    with pytest.raises(SourceChanged, match="a1") as caught:
+        merge(zoo, tmp_path / "m", strict=True, **flags)
+    assert caught.value.exit_code == 1
+    assert files_of(tmp_path / "m") == {}
+    assert files_of(tmp_path / "catalog") == {}
+
+
+def test_an_error_of_ours_keeps_its_type_and_words(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(task: GroupTask) -> GroupResult:
+        raise NonFiniteWeights("/zoo/a", "it holds NaN", "Leave it out.")
+
+    solves_with(monkeypatch, refuses)
+    with pytest.raises(NonFiniteWeights) as caught:
+        merge(zoo, tmp_path / "m")
+    assert (caught.value.where, caught.value.hint) == ("/zoo/a", "Leave it out.")
+    assert "in refuses" in str(caught.value.__cause__), "the worker's trace, for --debug"
+
+
+def test_an_error_not_foreseen_is_a_failed_run_that_names_the_task(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(task: GroupTask) -> GroupResult:
+        raise ZeroDivisionError("by nothing")
+
+    solves_with(monkeypatch, breaks)
+    with pytest.raises(RunFailed, match=r"task layers\.0.*ZeroDivisionError: by nothing") as caught:
+        merge(zoo, tmp_path / "m")
+    assert caught.value.exit_code == 1
+    assert files_of(tmp_path / "m") == {}
+
+
+def test_a_worker_killed_once_changes_no_bit(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "killed"
+
+    def dies_once(task: GroupTask) -> GroupResult:
+        if not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return on_the_worker(task)
+
+    with monkeypatch.context() as patch:
+        solves_with(patch, dies_once)
+        merge(zoo, tmp_path / "m")
+    assert killed.exists()
+    merge(zoo, tmp_path / "inline", runner="inline")
+    assert weights_of(tmp_path / "m") == weights_of(tmp_path / "inline")
+
+
+def test_a_worker_killed_each_time_fails_the_run(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(task: GroupTask) -> GroupResult:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return on_the_worker(task)
+
+    solves_with(monkeypatch, dies)
+    monkeypatch.setattr(ray_runner, "TASK_RETRIES", 1)
+    with pytest.raises(RunFailed, match="worker was lost 2 times"):
+        merge(zoo, tmp_path / "m")
+    assert files_of(tmp_path / "m") == {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_tasks_are_taken_than_workers_can_run(workers: int, tmp_path: Path) -> None:
+    plan = many_tasks(tmp_path, 6)
+    taken = 0
+
+    def counted() -> Iterator[GroupTask]:
+        nonlocal taken
+        for task in tasks_of(plan):
+            taken += 1
+            yield task
+
+    runner = RayRunner(address="local", workers=workers)
+    for done, result in enumerate(runner.run(counted())):
+        assert taken <= done + workers
+        assert result.sites
+    assert done == 5
+
+
+def test_results_are_those_of_the_inline_runner(tmp_path: Path) -> None:
+    plan = many_tasks(tmp_path, 4)
+    runner = RayRunner(address="local", workers=2)
+    got = {result.index: result for result in runner.run(tasks_of(plan))}
+    for task in tasks_of(plan):
+        wanted, result = solve.solve_group(task), got[task.index]
+        assert result.tensor_hashes == wanted.tensor_hashes
+        assert result.bytes_read == wanted.bytes_read
+        for left, right in zip(result.sites, wanted.sites, strict=True):
+            assert left.a.tobytes() == right.a.tobytes()
+            assert left.b.tobytes() == right.b.tobytes()
+            assert left.clusters.tolist() == right.clusters.tolist()
+            assert left.inertia == right.inertia
+
+
+@pytest.mark.timeout(60)
+def test_a_task_that_outgrows_every_node_runs_alone(tmp_path: Path) -> None:
+    """A plan estimates from above; Ray would wait for ever for a node of that size."""
+    plan = many_tasks(tmp_path, 2)
+    larger = 2 * int(ray.cluster_resources()["memory"])
+    tasks = [replace(t, group=replace(t.group, peak_bytes=larger)) for t in tasks_of(plan)]
+    assert len(list(RayRunner(address="local", workers=2).run(tasks))) == 2
+
+
+def test_tasks_that_do_not_fit_a_node_together_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = many_tasks(tmp_path, 3)
+    share = int(0.6 * ray.cluster_resources()["memory"])
+    tasks = [replace(t, group=replace(t.group, peak_bytes=share)) for t in tasks_of(plan)]
+    log = tmp_path / "log"
+
+    def logged(task: GroupTask) -> GroupResult:
+        with log.open("a") as file:
+            file.write("start ")
+            file.flush()
+            time.sleep(0.3)
+            result = on_the_worker(task)
+            file.write("end ")
+        return result
+
+    solves_with(monkeypatch, logged)
+    assert len(list(RayRunner(address="local", workers=2).run(tasks))) == 3
+    assert log.read_text().split() == ["start", "end"] * 3
+
+
+def test_workers_below_one_are_bad_input(zoo: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="--workers"):
+        merge(zoo, tmp_path / "m", workers=0)
+    assert not (tmp_path / "m").exists()
