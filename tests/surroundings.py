@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
@@ -39,4 +41,15 @@ def shut_out(environ: MutableMapping[str, str]) -> Callable[[], None]:
     # What C programs print, and dates; UTF-8 by Python in any case.
     environ["LC_ALL"] = "C.UTF-8"
     os.umask(UMASK)
+    _hear_signals()
     return lambda: shutil.rmtree(home, ignore_errors=True)
+
+
+def _hear_signals() -> None:
+    """Lets processes that tests start be interrupted, where a shell made its background jobs deaf."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            heard = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, heard)

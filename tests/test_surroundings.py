@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.surroundings import shut_out
@@ -36,3 +38,18 @@ def test_this_run_has_a_home_of_its_own(tmp_path: Path) -> None:
     assert Path.home().name.startswith("lego-home-")
     (tmp_path / "file").touch()
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_a_suite_in_the_background_can_interrupt_what_it_starts() -> None:
+    # A shell without job control has its background jobs ignore these, and theirs inherit that.
+    deaf = 'trap \'\' INT HUP QUIT; exec "$0" -c "$1"'
+    program = (
+        "import os, signal, subprocess\n"
+        "from tests.surroundings import shut_out\n"
+        "shut_out({})()\n"
+        "print(*(signal.getsignal(s) != signal.SIG_IGN for s in (1, 2, 3)))\n"
+    )
+    said = subprocess.run(
+        ["sh", "-c", deaf, sys.executable, program], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["True"] * 3

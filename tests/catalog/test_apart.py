@@ -96,15 +96,18 @@ def test_an_unexpected_error_is_named() -> None:
 def test_a_query_ends_with_the_command_that_asked(catalog: Catalog, how: signal.Signals) -> None:
     endless = "SELECT count(*) FROM range(1000000000000) a, range(1000) b"
     words = [sys.executable, "-m", "lego_ray", "catalog", "sql", endless, "--time-limit", "1h"]
-    asked = subprocess.Popen(
+    with subprocess.Popen(
         [*words, "--catalog", catalog.uri],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-    )
-    child = _first_child(asked)
-    asked.send_signal(how)
-    out, err = asked.communicate(timeout=60)
+    ) as asked:
+        try:
+            child = _first_child(asked)
+            asked.send_signal(how)
+            out, err = asked.communicate(timeout=60)
+        finally:
+            asked.kill()
     while Path(f"/proc/{child}").exists() and _state(child) != "Z":
         time.sleep(0.05)
     assert out == b""
