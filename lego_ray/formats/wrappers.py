@@ -46,6 +46,9 @@ _FLAT = re.compile(rf"(?<=_)(?:{'|'.join(name for name in WRAPPERS if name != '_
 # In a pattern of a configuration, where a dot may be escaped.
 _IN_PATTERN = re.compile(rf"(?<![\w])(?:{'|'.join(WRAPPERS)})\\?\.|\\?\.(?:{'|'.join(WRAPPERS)})$")
 
+# PEFT's own prefix in one: there of a model that was made a PEFT model twice.
+_PEFT_IN_PATTERN = re.compile(r"^(\^?)(?:base_model\\?\.model\\?\.)+")
+
 
 def unwrapped(key: str) -> str:
     """A tensor key, or a module's path, without the names of wrappers.
@@ -67,7 +70,9 @@ def unwrapped(key: str) -> str:
 
 def unwrapped_pattern(key: str) -> str:
     """A key of `rank_pattern` or `alpha_pattern` without the names of wrappers."""
-    return _IN_PATTERN.sub("", key) if "_mod" in key else key
+    if "_mod" in key:
+        key = _IN_PATTERN.sub("", key)
+    return _PEFT_IN_PATTERN.sub(r"\1", key)
 
 
 def by_plain_key(spans: Iterable[TensorSpan], where: str) -> dict[str, TensorSpan]:

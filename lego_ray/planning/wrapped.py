@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.wrappers import IN_DOUBT, without_doubt
 
 # A path up to a place, its numbers left out.
@@ -24,11 +25,24 @@ def without_wrappers(adapters: Sequence[Sequence[str]]) -> dict[str, str]:
     """
     names = {site for sites in adapters for site in sites}
     asked = {site for site in names if IN_DOUBT in site.split(".")}
-    if not asked:
-        return {}
-    wrappers = _wrappers(adapters, asked, names)
-    renames = {site: _drop(site, wrappers) for site in asked}
+    wrappers = _wrappers(adapters, asked, names) if asked else set()
+    renames = {site: _drop(site, wrappers) for site in asked} | _flat(adapters, names)
     return {site: new for site, new in renames.items() if new != site}
+
+
+def _flat(adapters: Sequence[Sequence[str]], names: set[str]) -> dict[str, str]:
+    """New names of sites whose dots are underscores and whose path begins with `module`.
+
+    There the path shows no more than whether another name is the same without it.
+    """
+    renames: dict[str, str] = {}
+    for site in names:
+        name = parse_name(site)
+        plain = name.prefix + name.path.removeprefix(f"{IN_DOUBT}_")
+        if name.is_flat and plain != site and plain in names:
+            renames[site] = plain
+    two = {s for mine in map(set, adapters) for s, plain in renames.items() if {s, plain} <= mine}
+    return {site: plain for site, plain in renames.items() if site not in two}
 
 
 def still_in_doubt(sites: Iterable[str]) -> str:

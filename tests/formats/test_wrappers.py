@@ -95,6 +95,9 @@ def test_what_was_left_out_is_noted() -> None:
         "layers.0._fsdp_wrapped_module.q_proj",
         "layers.0.q_proj._checkpoint_wrapped_module",
         "_orig_mod.model.layers.0.q_proj",
+        "base_model.model.model.layers.0.q_proj",
+        r"^base_model\.model\.base_model\.model\.model\.layers\.0\.q_proj",
+        r"base_model.model._orig_mod.model\.layers\.0\..*",
     ],
 )
 def test_patterns_mean_the_site_without_wrappers(pattern: str) -> None:

@@ -123,3 +123,12 @@ def test_names_of_a_merge_that_is_there() -> None:
     assert [f.site for f in named[0].sites] == ["lora_te1_x_0", "lora_unet_y_0", "lora_unet_z_0"]
     wrapped = named_as([peft("a", "m.module.q")], ["m.q"], "peft")
     assert [f.site for f in wrapped[0].sites] == ["m.q"]
+
+
+def test_a_wrapper_in_a_flattened_name_is_dropped() -> None:
+    clean, wrapped = of("a", "lora_unet_blocks_0_x"), of("b", "lora_unet_module_blocks_0_x")
+    assert sites(plan(clean, wrapped)) == ["lora_unet_blocks_0_x"]
+    alone = of("c", "lora_unet_module_blocks_1_x")  # which may be its name
+    assert sites(plan(clean, alone)) == ["lora_unet_blocks_0_x", "lora_unet_module_blocks_1_x"]
+    both = of("d", "lora_unet_blocks_0_x", "lora_unet_module_blocks_0_x")
+    assert sites(plan(both)) == ["lora_unet_blocks_0_x", "lora_unet_module_blocks_0_x"]
