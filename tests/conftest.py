@@ -7,6 +7,8 @@ from tests.surroundings import shut_out
 
 # Before anything is imported that reads them.
 _clean_up = shut_out(os.environ)
+# Ray gives its workers the least of a processor that others want; here the others are tests.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 pytest_plugins = ["tests.s3_server", "tests.browser", "tests.local_ray"]
 

@@ -90,9 +90,9 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
     assert said["Version"] == lego_ray.__version__
     assert said["License-Expression"] == "Apache-2.0"
     assert "# lego-ray" in str(said.get_payload())
-    assert {"hub", "gpu", "report", "metrics"} <= set(said.get_all("Provides-Extra", []))
+    assert {"hub", "report", "metrics"} <= set(said.get_all("Provides-Extra", []))
     needs = said.get_all("Requires-Dist", [])
-    for extra in ("hub", "gpu", "report", "metrics"):
+    for extra in ("hub", "report", "metrics"):
         assert len([need for need in needs if f'extra == "{extra}"' in need]) <= 1
     base = [need for need in needs if "extra ==" not in need]
     assert not any(name in need for need in base for name in ("matplotlib", "pytest", "peft"))

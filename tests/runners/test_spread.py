@@ -42,6 +42,15 @@ def whole(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="module")
+def of_one_site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A zoo of one site, and its merge in one worker."""
+    root = tmp_path_factory.mktemp("one-site")
+    zoo = write_wide_zoo(root / "zoo", sites=SITES[:1])
+    merge(zoo, root / "m")
+    return zoo, root / "m"
+
+
 def test_blocks_cover_the_adapters_once_in_order(zoo: Path) -> None:
     plan = lego_ray.plan(zoo, rank=4, memory_budget=budget_for(zoo, 3))
     assert max(shards_of(plan).values()) >= 3
@@ -82,7 +91,38 @@ def test_the_catalog_says_the_same_of_both(zoo: Path, whole: Path, tmp_path: Pat
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
+def test_each_shard_reads_only_its_own_bytes(zoo: Path) -> None:
+    plan = lego_ray.plan(zoo, rank=4, memory_budget=budget_for(zoo, 3))
+    for result in RayRunner(workers=2).run(tasks_of(plan)):
+        assert result.bytes_read == plan.groups[result.index].read_bytes
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_nothing_is_left_on_the_cluster(zoo: Path, tmp_path: Path) -> None:
+    from ray.util import placement_group_table
+
+    merge(zoo, tmp_path / "m", runner="ray", memory_budget=budget_for(zoo, 3))
+    states = {group["state"] for group in placement_group_table().values()}
+    assert states <= {"REMOVED"}
+    memory = ray.cluster_resources()["memory"]
+    # Actors end a moment after they are told to.
+    until(lambda: ray.available_resources().get("memory") == memory)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
 class TestOnRay:
+    """Of one site, so of one team: each process of another takes seconds to start."""
+
+    @pytest.fixture
+    def zoo(self, of_one_site: tuple[Path, Path]) -> Path:
+        return of_one_site[0]
+
+    @pytest.fixture
+    def whole(self, of_one_site: tuple[Path, Path]) -> Path:
+        return of_one_site[1]
+
     @pytest.mark.parametrize("workers", [1, 2, 4])
     def test_actors_give_the_same_bytes(
         self, zoo: Path, whole: Path, tmp_path: Path, workers: int
@@ -101,21 +141,6 @@ class TestOnRay:
         merge(zoo, tmp_path / "m", runner="ray", memory_budget=budget, **options)
         assert weights_of(tmp_path / "m") == weights_of(tmp_path / "whole")
 
-    def test_each_shard_reads_only_its_own_bytes(self, zoo: Path) -> None:
-        plan = lego_ray.plan(zoo, rank=4, memory_budget=budget_for(zoo, 3))
-        for result in RayRunner(workers=2).run(tasks_of(plan)):
-            assert result.bytes_read == plan.groups[result.index].read_bytes
-
-    def test_nothing_is_left_on_the_cluster(self, zoo: Path, tmp_path: Path) -> None:
-        from ray.util import placement_group_table
-
-        merge(zoo, tmp_path / "m", runner="ray", memory_budget=budget_for(zoo, 3))
-        states = {group["state"] for group in placement_group_table().values()}
-        assert states <= {"REMOVED"}
-        memory = ray.cluster_resources()["memory"]
-        # Actors end a moment after they are told to.
-        until(lambda: ray.available_resources().get("memory") == memory)
-
     @pytest.mark.parametrize(("actor", "times"), [("ShardActor", 2), ("SiteActor", 1)])
     def test_a_lost_actor_changes_no_bit(
         self, zoo: Path, tmp_path: Path, actor: str, times: int
@@ -129,9 +154,8 @@ class TestOnRay:
         assert weights_of(tmp_path / "m") == weights_of(tmp_path / "whole")
 
     def test_a_shard_lost_each_time_fails_the_run(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        zoo = write_wide_zoo(tmp_path / "zoo", sites=SITES[:1])  # one team, so few processes start
         monkeypatch.setattr("lego_ray.runners.ray.runner.TASK_RETRIES", 1)
         with (
             killing("ray::ShardActor", times=1000),
@@ -144,14 +168,14 @@ class TestOnRay:
         budget = budget_for(zoo, 3)
         plan = lego_ray.plan(zoo, rank=4, memory_budget=budget)
         room = int(ray.cluster_resources()["memory"])
-        [task] = [t for t in tasks_of(plan) if len(t.group.shards) >= 3][:1]
+        [task] = tasks_of(plan)
         shards = tuple(replace(s, peak_bytes=room // 2 + 1) for s in task.group.shards)
         large = replace(task, group=replace(task.group, shards=shards))
         with pytest.raises(RunFailed, match=r"needs 3 workers of up to .* GiB at once"):
             list(RayRunner(workers=2).run([large]))
 
     def test_a_source_that_is_gone_is_named(self, tmp_path: Path) -> None:
-        zoo = write_wide_zoo(tmp_path / "zoo")
+        zoo = write_wide_zoo(tmp_path / "zoo", sites=SITES[:1])
         budget = budget_for(zoo, 3)
 
         def delete(plan: Plan, result: GroupResult | None) -> None:
@@ -169,7 +193,8 @@ def test_weights_that_are_not_finite_are_set_aside_in_shards_too(
 ) -> None:
     if runner == "ray":
         request.getfixturevalue("local_ray")
-    zoo = write_wide_zoo(tmp_path / "zoo", 13)
+    sites = SITES[:1] if runner == "ray" else SITES
+    zoo = write_wide_zoo(tmp_path / "zoo", 13, sites)
     budget = budget_for(zoo, 3)
     weights = zoo / "a12" / WEIGHTS
     tensors = load_file(weights)
@@ -178,7 +203,7 @@ def test_weights_that_are_not_finite_are_set_aside_in_shards_too(
     save_file(tensors, weights, {"format": "pt"})
     record = merge(zoo, tmp_path / "m", runner=runner, memory_budget=budget)
     assert [r["adapter"] for r in record["refused"]] == [str(zoo / "a12")]
-    merge(write_wide_zoo(tmp_path / "others"), tmp_path / "wanted")
+    merge(write_wide_zoo(tmp_path / "others", sites=sites), tmp_path / "wanted")
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "wanted")
 
 
