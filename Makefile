@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-cluster check lint format bench fixtures clean
+.PHONY: demo quick test test-cluster check lint format bench fixtures clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/python -m jobs.demo
+
+# What a change most often breaks, while you work on it.
+quick: $(VENV)/.dev-ready
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/planning tests/numerics tests/methods tests/formats tests/cli/test_help.py
 
 # Three at a time, a file each: much of the suite waits for processes to start, be killed or time out.
 test: $(VENV)/.dev-ready
