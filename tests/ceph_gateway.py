@@ -105,6 +105,13 @@ class S3Server:
         _client(self).create_bucket(Bucket=name)
         return name
 
+    def upload(self, folder: Path, bucket: str, below: str = "") -> None:
+        """Puts the files of a directory into a bucket, as its owner."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                key = f"{below}{path.relative_to(folder)}"
+                _client(self).put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+
 
 @functools.cache
 def _client(server: S3Server) -> Any:

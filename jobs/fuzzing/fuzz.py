@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-CORPUS = Path(__file__).parent.parent / "tests" / "hostile" / "corpus"
+CORPUS = Path(__file__).parents[2] / "tests" / "hostile" / "corpus"
 # Rooms whose branches guide the search; instrumented as they are imported.
 ROOMS = ("lego_ray", "jobs.fuzzing")
 SLOWEST_SECONDS = 20

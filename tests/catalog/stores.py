@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,3 +34,17 @@ def fresh_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
         return Catalog(str(tmp_path / "catalog"))
     bucket: str = request.getfixturevalue("s3_bucket")
     return Catalog(f"s3://{bucket}/team/catalog", s3_options(request.getfixturevalue("s3_server")))
+
+
+def copied_catalog(made: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    """A copy, on the store that is the fixture's parameter, of a catalog that was made on disk.
+
+    A table is the same files on either, and to copy them takes a tenth of the time of making them.
+    """
+    catalog = fresh_catalog(request, tmp_path)
+    if request.param == "file":
+        shutil.copytree(made, catalog.uri)
+    else:
+        server: S3Server = request.getfixturevalue("s3_server")
+        server.upload(made, request.getfixturevalue("s3_bucket"), "team/catalog/")
+    return catalog

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from lego_ray.catalog.repair.repairing import diagnose, repair
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from tests.catalog.sample import NOW, adapter, details, group, merge, msu, refused, site
-from tests.catalog.stores import STORES, fresh_catalog
+from tests.catalog.stores import STORES, copied_catalog
 
 M, N = "m" * 64, "n" * 64
 LATER = NOW + timedelta(hours=1)
@@ -44,16 +45,20 @@ class Outputs:
 
 
 @pytest.fixture(params=STORES)
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
-    return filled(fresh_catalog(request, tmp_path))
+def anywhere(made: Path, request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    return copied_catalog(made, request, tmp_path)
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    return filled(Catalog(str(tmp_path / "catalog")))
+def catalog(made: Path, tmp_path: Path) -> Catalog:
+    return Catalog(str(shutil.copytree(made, tmp_path / "catalog")))
 
 
-def filled(catalog: Catalog) -> Catalog:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three adapters, one of them refused, two merges, and groups of both."""
+    place = tmp_path_factory.mktemp("made") / "catalog"
+    catalog = Catalog(str(place))
     record_adapters(
         catalog, [adapter(), adapter(adapter_id="b" * 64, uri="/zoo/b", tags=None), refused()]
     )
@@ -69,7 +74,7 @@ def filled(catalog: Catalog) -> Catalog:
             group(adapter_id="c" * 64, uri="/zoo/c", status="alone"),
         ],
     )
-    return catalog
+    return place
 
 
 def rows(catalog: Catalog) -> dict[str, list[str]]:
@@ -120,6 +125,14 @@ def mended(catalog: Catalog, before: dict[str, list[str]], outputs: Outputs | No
     assert faults(diagnose(catalog, outputs)) == []
 
 
+def on_stores(tables: Iterable[str]) -> list[Any]:
+    """Each table on disk, and one of them on S3: a fault is found in the rows, wherever they are."""
+    return [
+        *(pytest.param("file", table) for table in tables),
+        pytest.param("s3", "merges", marks=pytest.mark.s3),
+    ]
+
+
 def test_a_right_catalog_is_left_alone(anywhere: Catalog) -> None:
     before, at = rows(anywhere), versions(anywhere)
     assert faults(diagnose(anywhere, Outputs())) == []
@@ -127,7 +140,7 @@ def test_a_right_catalog_is_left_alone(anywhere: Catalog) -> None:
     assert (rows(anywhere), versions(anywhere)) == (before, at)
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(("anywhere", "table"), on_stores(TABLES), indirect=["anywhere"])
 def test_rows_that_are_there_twice(anywhere: Catalog, table: str) -> None:
     before = rows(anywhere)
     write(anywhere, table, whole(anywhere, table), "append")
@@ -344,7 +357,7 @@ def test_columns_that_a_user_added_are_kept(catalog: Catalog) -> None:
         assert set(data["owner"].to_pylist()) == {"team a"}, table
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(("anywhere", "table"), on_stores(TABLES), indirect=["anywhere"])
 def test_two_repairs_at_once_make_one(anywhere: Catalog, table: str) -> None:
     before = rows(anywhere)
     write(anywhere, table, whole(anywhere, table), "append")
@@ -372,7 +385,11 @@ def beside(table: str, catalog: Catalog) -> Callable[[], None]:
     return lambda: [append_merge(catalog, row, sites, msus)].clear()
 
 
-@pytest.mark.parametrize("table", ["merges", "adapters", "merge_sites", "msus"])
+@pytest.mark.parametrize(
+    ("anywhere", "table"),
+    on_stores(["merges", "adapters", "merge_sites", "msus"]),
+    indirect=["anywhere"],
+)
 def test_a_merge_beside_a_repair_loses_nothing(
     anywhere: Catalog, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.s3
 
-N_PROCESSES = 8
-N_APPENDS = 50
-N_SPOILT = 5
+N_PROCESSES = 4
+N_APPENDS = 12
+N_SPOILT = 2
 
 
 @pytest.fixture

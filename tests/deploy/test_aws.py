@@ -140,26 +140,13 @@ def restricted(s3_env: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
     return s3_bucket
 
 
-def upload(server: S3Server, bucket: str, folder: Path) -> None:
-    """Puts a directory into a bucket as its owner."""
-    owner = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint_url,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-    )
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            owner.upload_file(str(path), bucket, str(path.relative_to(folder)))
-
-
 @pytest.mark.s3
 def test_a_nightly_refresh_needs_no_more_than_the_policy(
     restricted: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
     write_zoo(tmp_path / "adapters", 2)
     (tmp_path / "library.yaml").write_text(RECIPE.format(bucket=restricted))
-    upload(s3_server, restricted, tmp_path)
+    s3_server.upload(tmp_path, restricted)
     places = {
         "output": f"s3://{restricted}/library",
         "catalog": f"s3://{restricted}/catalog",
@@ -169,7 +156,7 @@ def test_a_nightly_refresh_needs_no_more_than_the_policy(
     assert lego_ray.refresh(recipe, **places)["status"] == "refreshed"
     assert lego_ray.refresh(recipe, **places)["status"] == "unchanged"
     write_adapter(tmp_path / "adapters/newcomer", seed=77)
-    upload(s3_server, restricted, tmp_path)
+    s3_server.upload(tmp_path, restricted)
     record = lego_ray.refresh(recipe, **places)
     assert [m["version"] for m in record["merges"]] == [2]
     lego_ray.catalog.compact(places["catalog"])
@@ -180,7 +167,7 @@ def test_a_nightly_refresh_needs_no_more_than_the_policy(
             open_store(f"s3://{restricted}").create(key, b"x")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/key").write_text("x")
-    upload(s3_server, restricted, tmp_path)
+    s3_server.upload(tmp_path, restricted)
     with pytest.raises(AccessDenied):
         open_store(f"s3://{restricted}").read("secrets/key")
     assert os.environ["AWS_ACCESS_KEY_ID"] != s3_server.access_key

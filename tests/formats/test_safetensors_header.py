@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -141,6 +141,8 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
+# A table takes far longer to make up than to parse.
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(max_size=4), ENTRY | JSON, max_size=4), st.integers(0, 60))
 def test_any_table_parses_or_is_malformed(header: dict[str, object], n_data: int) -> None:
     data = file_of(header, n_data)

@@ -66,7 +66,7 @@ def test_they_may_end_while_all_of_them_are_read() -> None:
     thread.start()
     try:
         seen: set[int] = set()
-        while len(seen) < 60:
+        while len(seen) < 24:
             for pid in processes.tree(os.getpid()):
                 processes.title(pid)
                 processes.memory(pid)

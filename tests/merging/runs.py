@@ -21,6 +21,7 @@ from tests.zoo import Site, write_zoo
 
 # Makes a site of theirs take a tenth of a second or so.
 N_INIT = 30
+RANK = 8
 FOLDER = ".lego-ray"
 # To start Ray takes 5 s, and several times that on a machine with other work.
 SECONDS = 120
@@ -29,16 +30,16 @@ SECONDS = 120
 def many_sites(root: Path, count: int = 40) -> tuple[Path, int]:
     """A zoo, and the memory budget that makes each of its sites a task."""
     sites = tuple(Site(f"layers.{i}.q_proj", (96,), 64) for i in range(count))
-    zoo = write_zoo(root / "zoo", 6, sites=sites, rank=8)
-    whole = lego_ray.plan(zoo, rank=8, n_init=N_INIT)
+    zoo = write_zoo(root / "zoo", 6, sites=sites, rank=RANK)
+    whole = lego_ray.plan(zoo, rank=RANK, n_init=N_INIT)
     budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
-    assert len(lego_ray.plan(zoo, rank=8, n_init=N_INIT, memory_budget=budget).groups) == count
+    assert len(lego_ray.plan(zoo, rank=RANK, n_init=N_INIT, memory_budget=budget).groups) == count
     return zoo, budget
 
 
 def words(zoo: Path | str, output: Path | str, budget: int, *more: object) -> list[str]:
     """The command that merges such a zoo, slowly."""
-    flags = ("--rank", 8, "--name", "m", "--n-init", N_INIT, "--memory-budget", budget, "--json")
+    flags = ("--rank", RANK, "--name", "m", "--n-init", N_INIT, "--memory-budget", budget, "--json")
     return [*map(str, ("merge", zoo, "--output", output, *flags, *more))]
 
 
@@ -81,6 +82,19 @@ def finish(command: list[str], **environ: str) -> dict[str, Any]:
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err[-3000:]
     return dict(json.loads(out))
+
+
+def merged(zoo: Path | str, output: Path | str, budget: int) -> dict[str, Any]:
+    """What `words` merges, by a call in this process."""
+    return lego_ray.merge(
+        zoo,
+        rank=RANK,
+        output=output,
+        name="m",
+        n_init=N_INIT,
+        memory_budget=budget,
+        runner="inline",
+    )
 
 
 def fails_after(survived: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import lego_ray
 from lego_ray.errors import StoreUnavailable
 from lego_ray.storage.open import open_store
-from tests.merging.runs import SECONDS, finish, many_sites, started, until, words
+from tests.merging.runs import SECONDS, many_sites, merged, started, until, words
 from tests.s3_server import S3Server
 from tests.storage.fault_proxy import fault_proxy
 from tests.zoo import CONFIG, WEIGHTS, weights_of, write_zoo
@@ -63,12 +64,37 @@ def test_a_store_that_fails_now_and_then_changes_no_byte(
     assert lego_ray.catalog.list_merges(tmp_path / "catalog").num_rows == 1
 
 
+@dataclass(frozen=True)
+class Many:
+    """A zoo, the memory budget that makes each of its sites a task, and the weights it merges to."""
+
+    zoo: Path
+    budget: int
+    weights: bytes
+
+
+def many_merged(root: Path, count: int) -> Many:
+    zoo, budget = many_sites(root, count)
+    merged(zoo, root / "m", budget)
+    return Many(zoo, budget, weights_of(root / "m"))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Many:
+    return many_merged(tmp_path_factory.mktemp("many"), 24)
+
+
+@pytest.fixture(scope="module")
+def dozen(tmp_path_factory: pytest.TempPathFactory) -> Many:
+    return many_merged(tmp_path_factory.mktemp("dozen"), 12)
+
+
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", ["reset", "slow_down", "lose_answer"])
 def test_a_store_that_fails_for_good_is_one_error_and_nothing_is_lost(
-    fault: str, s3_env: S3Server, s3_bucket: str, tmp_path: Path
+    fault: str, many: Many, s3_env: S3Server, s3_bucket: str
 ) -> None:
-    zoo, budget = many_sites(tmp_path)
+    zoo, budget = many.zoo, many.budget
     root = f"s3://{s3_bucket}"
     upload(zoo, f"{root}/zoo")
 
@@ -90,10 +116,9 @@ def test_a_store_that_fails_for_good_is_one_error_and_nothing_is_lost(
     assert line.startswith(f"StoreUnavailable: {root}/")
     done = kept()
     assert not [key for key in keys(f"{root}/m") if not key.startswith(".lego-ray/")]
-    record = finish(command)
+    record = merged(f"{root}/zoo", f"{root}/m", budget)
     assert (record["status"], record["resumed_sites"]) == ("published", len(done))
-    finish(words(zoo, tmp_path / "m", budget, "--runner", "inline"))
-    assert open_store(f"{root}/m").read(WEIGHTS) == weights_of(tmp_path / "m")
+    assert open_store(f"{root}/m").read(WEIGHTS) == many.weights
 
 
 def unshare() -> list[str]:
@@ -120,8 +145,10 @@ mount -o remount,size=64m "$DISK" || exit 99
 
 @pytest.mark.skipif(not unshare(), reason="needs mounts of its own")
 @pytest.mark.parametrize("small", ["64k", "208k"], ids=["as it runs", "as it publishes"])
-def test_a_disk_that_is_full_is_one_error_and_nothing_is_lost(small: str, tmp_path: Path) -> None:
-    zoo, budget = many_sites(tmp_path, 12)
+def test_a_disk_that_is_full_is_one_error_and_nothing_is_lost(
+    small: str, dozen: Many, tmp_path: Path
+) -> None:
+    zoo, budget = dozen.zoo, dozen.budget
     for name in ("disk", "kept"):
         (tmp_path / name).mkdir()
     command = words(zoo, tmp_path / "disk" / "m", budget, "--runner", "inline")
@@ -145,6 +172,5 @@ def test_a_disk_that_is_full_is_one_error_and_nothing_is_lost(small: str, tmp_pa
     assert status == f"status {StoreUnavailable.exit_code}"
     assert str(tmp_path / "disk" / "m" / CONFIG) not in left
     assert '"status": "published"' in after
-    finish(words(zoo, tmp_path / "m", budget, "--runner", "inline"))
-    assert weights_of(tmp_path / "kept") == weights_of(tmp_path / "m")
+    assert weights_of(tmp_path / "kept") == dozen.weights
     assert (tmp_path / "kept" / CONFIG).is_file()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.merging.runs import FOLDER, SECONDS, finish, kept, many_sites, started, until, words
+from tests.merging.runs import FOLDER, SECONDS, kept, many_sites, merged, started, until, words
 from tests.zoo import CONFIG, weights_of
 
 RUNNERS = [
@@ -62,7 +62,7 @@ def test_a_signal_stops_a_run_that_can_go_on(
     ]
     assert not (tmp_path / "m" / CONFIG).exists()
     until(lambda: not processes_with(mark))
-    record = finish(words(zoo, tmp_path / "m", budget, "--runner", "inline"))
+    record = merged(zoo, tmp_path / "m", budget)
     assert (record["status"], record["resumed_sites"]) == ("published", done)
 
 
@@ -81,7 +81,7 @@ def test_a_signal_before_anything_is_done_says_so(
     assert process.returncode == 128 + number
     assert re.fullmatch(r"interrupted; nothing was published and nothing is kept; .*\n", err)
     assert not (tmp_path / "m" / CONFIG).exists()
-    finish(words(zoo, tmp_path / "m", budget, "--runner", "inline"))
+    merged(zoo, tmp_path / "m", budget)
     assert weights_of(tmp_path / "m")
 
 
