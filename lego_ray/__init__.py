@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from lego_ray.audit.check import check_catalog
     from lego_ray.audit.collect import collect_garbage
     from lego_ray.audit.repair import repair_catalog
+    from lego_ray.merging.record import MergeRecord, UpdateRecord
 
 __all__ = [
+    "MergeRecord",
+    "UpdateRecord",
     "build",
     "catalog",
     "check_catalog",
@@ -44,6 +47,8 @@ __version__ = "0.1.0"
 
 # Each from a module of its own: some of these need no torch.
 _HOMES = {
+    "MergeRecord": "lego_ray.merging.record",
+    "UpdateRecord": "lego_ray.merging.record",
     "build": "lego_ray.api.build",
     "check_catalog": "lego_ray.audit.check",
     "collect_garbage": "lego_ray.audit.collect",

@@ -19,7 +19,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,9 @@ def compare(folder: Path, adapters: int, updates: int, **shape: int) -> dict[str
     }
 
 
-def _timed(call: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, float]]:
+def _timed(
+    call: Callable[[], Mapping[str, Any]],
+) -> tuple[Mapping[str, Any], dict[str, float]]:
     started, busy = time.perf_counter(), time.process_time()
     record = call()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - busy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def zoo(root: Path, name: str = "zoo", adapters: int = 3, seed: int = 0) -> Path
     return place
 
 
-def merged(root: Path, name: str = "merged", **flags: Any) -> dict[str, Any]:
+def merged(root: Path, name: str = "merged", **flags: Any) -> Mapping[str, Any]:
     """Merges the zoo to a directory of this name, with a catalog."""
     asked = {"rank": RANK, "name": "merged", **flags}
     return merge(

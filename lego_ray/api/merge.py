@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import fspath
-from typing import Any
 
 from lego_ray.arguments import checked
-from lego_ray.merging.one import run_merge
+from lego_ray.merging.merge import run_merge
 from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.record import MergeRecord
 from lego_ray.planning.arguments import Uri, output_place, parse_bytes, places, recipe_of
 from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.runners.base import Runner
@@ -46,7 +46,7 @@ def merge(
     strict: bool = False,
     progress: Progress | None = None,
     **options: object,
-) -> dict[str, Any]:
+) -> MergeRecord:
     """Merges the adapters under some sources into one, and records it in a catalog.
 
     The output is a directory in the layout the sources came in (PEFT's for mlx-lm's), complete or not
@@ -110,14 +110,7 @@ def merge(
         **options: The method's options, such as `n_init` of `methods.lego.Lego`.
 
     Returns:
-        `merge_id`, `name`, `status` (`published` or `already published`), `output`, `catalog`,
-        `adapters` (URIs merged), `refused` (a list of `{adapter, reason}`), `passed_over` (a list of
-        `{adapter, why, checkpoints}`, one per training run), `notes` (a list of `{adapter, note}` on
-        what was set aside, such as a value head beside an adapter), `sites`, `rank` (the
-        largest), `ranks` (by site, if there was a budget), `nearest_error` (relative error of the
-        nearest adapter of these ranks, where they were chosen by it), `method`, `seconds`,
-        `bytes_read` (by this call, to choose ranks too), `resumed_sites` (taken from an earlier,
-        unfinished run), `licenses` (of the sources, each once), `warnings`.
+        The record of the merge; see `MergeRecord`, which is read like a dictionary too.
 
     Raises:
         BadInput: If it cannot be made as asked; nothing was written.

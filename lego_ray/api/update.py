@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from os import fspath
-from typing import Any
 
 from lego_ray.arguments import checked
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
-from lego_ray.merging.one import record_of_published
 from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.record import UpdateRecord, record_of_published, with_version
 from lego_ray.merging.updates.changes import (
     named_sources,
 )
@@ -44,7 +43,7 @@ def update(
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     strict: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> UpdateRecord:
     """Makes the next version of a merge, with adapters added or removed, reading only these.
 
     The merge must have been made `updatable`. New MSUs go to the nearest centroid of the last full
@@ -125,19 +124,19 @@ def update(
         )
 
 
-def _nothing_to_do(before: MergedBefore, catalog: Catalog | None, started: float) -> dict[str, Any]:
-    place, read = before.store.uri, before.store.bytes_read
-    record = record_of_published(dict(before.manifest), place, catalog, read, started)
-    return {
-        **record,
-        "status": "nothing to do",
-        "parent": before.manifest.get("parent", {}).get("merge_id"),
-        "version": before.version,
-        "added": [],
-        "removed": [],
-        "skipped_sites": [],
-        "drift": before.manifest.get("drift"),
-        "refit_above": REFIT_ABOVE,
-        "refit_advised": False,
-        "site_drift": [],
-    }
+def _nothing_to_do(before: MergedBefore, catalog: Catalog | None, started: float) -> UpdateRecord:
+    record = record_of_published(
+        before.manifest,
+        output=before.store.uri,
+        catalog=catalog.uri if catalog else None,
+        started=started,
+        bytes_read=before.store.bytes_read,
+    )
+    return with_version(
+        record,
+        status="nothing to do",
+        parent=before.manifest.get("parent", {}).get("merge_id"),
+        version=before.version,
+        drift=before.manifest.get("drift"),
+        refit_above=REFIT_ABOVE,
+    )

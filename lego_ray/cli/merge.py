@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -72,7 +73,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
     )
 
 
-def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
+def _merge(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:
     from lego_ray.planning.rank_options import asked_rank
 
     asked_rank(given["rank"], given["rank_error"], given["rank_budget"])  # before Ray is started
@@ -87,6 +88,6 @@ def _merge(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
     return record
 
 
-def _merged_rank(record: dict[str, Any]) -> str:
+def _merged_rank(record: Mapping[str, Any]) -> str:
     ranks = record["ranks"].values() if record["ranks"] else [record["rank"]]
     return rank_range(min(ranks), max(ranks)) + nearest(record["nearest_error"])

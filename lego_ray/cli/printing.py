@@ -12,7 +12,7 @@ import click
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object on stdout."""
-    click.echo(json.dumps(value, default=_plain, allow_nan=False, sort_keys=False))
+    click.echo(json.dumps(dict(value), default=_plain, allow_nan=False, sort_keys=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -114,7 +114,7 @@ def _drift(record: Mapping[str, Any]) -> str:
     return f"drift    {ratio(record['drift'])}{f', {advice}' if record['refit_advised'] else ''}"
 
 
-def _update(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
+def _update(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:
     runner = starting(given, last) if given["add"] or given["remove"] or given["refit"] else None
     from lego_ray.api.update import update as call
 

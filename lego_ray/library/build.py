@@ -15,12 +15,12 @@ from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import RecipeError, RunFailed, SourceChanged
 from lego_ray.library.entries import manifests_at_outputs, outputs_of, plan_entries
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
-from lego_ray.merging.many import Records, make_planned
 from lego_ray.merging.plan_run import (
     Progress,
     check_strict,
 )
-from lego_ray.merging.planned import Planned
+from lego_ray.merging.record import PLANNED, record_of
+from lego_ray.merging.run import Records, make_planned
 from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
 from lego_ray.planning.grouped import Grouping
@@ -148,7 +148,16 @@ def _build_once(
             )
         stages.moved("plan", finder.bytes_read)  # to find groups
         if dry_run:
-            records = {each.recipe.name: _record_of_plan(each, catalog) for each in planned}
+            records = {
+                each.recipe.name: record_of(
+                    each.plan,
+                    status=PLANNED,
+                    output=each.output,
+                    catalog=catalog.uri if catalog else None,
+                    started=started,
+                )
+                for each in planned
+            }
         else:
             records, read = make_planned(
                 planned,
@@ -174,7 +183,7 @@ def _build_once(
         "adapters": len(inventory.adapters),
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
         **set_aside(inventory.passed_over, inventory.adapters),
-        "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in planned],
+        "merges": [records[each.recipe.name].warned(attempt).as_json() for each in planned],
         "groups": [group_record(each, records) for each in groupings],
         "dry_run": dry_run,
         "seconds": round(time.perf_counter() - started, 3),
@@ -195,23 +204,3 @@ def record_groupings(
         record_adapters(catalog, adapter_rows(Inventory(alone, each.inventory.refused), now))
         former = grouping_id(each, records, former=True)
         record_groups(catalog, group_rows(each, records, now), tenure, former_id=former)
-
-
-def _record_of_plan(planned: Planned, catalog: Catalog | None) -> dict[str, Any]:
-    """What is known of a merge before it is made."""
-    plan = planned.plan
-    return {
-        "merge_id": None if plan.recipe.is_open else plan.digest,
-        "name": plan.recipe.name,
-        "status": "planned",
-        "output": planned.output,
-        "catalog": catalog.uri if catalog else None,
-        "adapters": [a.uri for a in plan.adapters],
-        "refused": [{"adapter": r.uri, "reason": r.reason} for r in plan.refused],
-        **set_aside(plan.passed_over, plan.adapters),
-        "sites": plan.n_sites,
-        "rank": plan.recipe.rank,
-        "method": plan.recipe.method,
-        "licenses": list(plan.licences),
-        "warnings": list(plan.warnings),
-    }

@@ -34,9 +34,9 @@ from lego_ray.library.build import (
 from lego_ray.library.current import Found, is_inside, look
 from lego_ray.library.entries import Find, outputs_of
 from lego_ray.library.find_groups import GroupFinder, group_record
-from lego_ray.merging.many import make_planned
-from lego_ray.merging.one import record_of_published
 from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.record import record_of_published
+from lego_ray.merging.run import Records, make_planned
 from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.run_folder import FOLDER
 from lego_ray.planning.arguments import Uri, output_place
@@ -149,7 +149,15 @@ def _refresh_once(
             if found.has_new_marks:  # or each refresh would read those files whole again
                 record_adapters(opened, found.rows)
             return _record(
-                "unchanged", library, opened, found, _of_done(found, opened), 0, started, attempt
+                "unchanged",
+                library,
+                opened,
+                found,
+                _of_done(found, opened, started),
+                found.versions,
+                0,
+                started,
+                attempt,
             )
         with leased(lease) as holder:
             if holder is not None:
@@ -184,14 +192,16 @@ def _refresh_once(
             )
             tenure.check_now(opened)
             record_groupings(opened, found.groupings, records, tenure)
-            for merge in records.values():
-                merge["version"] = make_current(opened, merge["merge_id"], tenure)
+            versions = {
+                name: make_current(opened, str(merge.merge_id), tenure)
+                for name, merge in records.items()
+            }
     except SourceChanged:
         attempt.bytes_read += looked + finder.bytes_read
         raise
     read = looked + finder.bytes_read + bytes_read + attempt.bytes_read
     found = replace(found, bytes_read=read)
-    return _record("refreshed", library, opened, found, records, new, started, attempt)
+    return _record("refreshed", library, opened, found, records, versions, new, started, attempt)
 
 
 def _once(find: Find) -> Find:
@@ -254,16 +264,16 @@ def checked_silence(stale_after: str | timedelta) -> timedelta:
     return duration
 
 
-def _of_done(found: Found, catalog: Catalog) -> dict[str, dict[str, Any]]:
+def _of_done(found: Found, catalog: Catalog, started: float) -> Records:
     """Records of merges that are all current, by name."""
-    started = time.perf_counter()
     return {
-        name: {
-            **record_of_published(found.done[name], each.output, catalog, 0, started),
-            "version": found.versions[name],
-        }
+        each.recipe.name: record_of_published(
+            found.done[each.recipe.name],
+            output=each.output,
+            catalog=catalog.uri,
+            started=started,
+        )
         for each in found.planned
-        for name in [each.recipe.name]
     }
 
 
@@ -272,7 +282,8 @@ def _record(
     library: LibraryRecipe,
     catalog: Catalog,
     found: Found,
-    records: Mapping[str, dict[str, Any]],
+    records: Records,
+    versions: Mapping[str, int],
     new: int,
     started: float,
     attempt: Attempt,
@@ -286,7 +297,10 @@ def _record(
         "new": new,
         "refused": [{"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused],
         **set_aside(found.inventory.passed_over, found.inventory.adapters),
-        "merges": [attempt.warn_of_merge(records[each.recipe.name]) for each in found.planned],
+        "merges": [
+            {**records[name].warned(attempt).as_json(), "version": versions[name]}
+            for name in (each.recipe.name for each in found.planned)
+        ],
         "groups": [group_record(each, records) for each in found.groupings],
         "seconds": round(time.perf_counter() - started, 3),
         "bytes_read": found.bytes_read,

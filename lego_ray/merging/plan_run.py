@@ -19,7 +19,6 @@ from lego_ray import journal
 from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.formats.merged import check_storable
 from lego_ray.merging.ranks import note_ranks, ranked_plan, spectra_of
-from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.checkpoints import Checkpoints, Kept
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
@@ -195,21 +194,6 @@ class PlanRun:
             raise
         note_planned(self.plan)
         return None
-
-
-def solve_plan(run: PlanRun, runner: Runner, stages: Stages) -> Solved:
-    """Runs a plan, and those it turns into, to the end; raises what `PlanRun.end` does."""
-    while True:
-        stage = run.stage
-        with stages.timed(stage):
-            run.begin()
-            with closing_results(runner, run.tasks()) as results:
-                for result in results:
-                    run.take(result, runner)
-                    stages.moved(stage, result.bytes_read)
-            solved = run.end()
-        if solved:
-            return solved
 
 
 @overload

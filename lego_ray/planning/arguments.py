@@ -34,7 +34,12 @@ def parse_bytes(text: int | str) -> int:
 
 
 def name_of(name: str | None, output: str | None) -> str:
-    """The name given, or the last part of the output."""
+    """The name given, or the last part of the output.
+
+    Args:
+        name: The name, or None.
+        output: Where the merge goes, or None.
+    """
     if name is not None:
         return name
     return output.rstrip("/").rsplit("/", 1)[-1] if output else "merge"
@@ -79,7 +84,21 @@ def recipe_of(
     output_scale: float | str | None,
     **given: Any,
 ) -> Recipe:
-    """The recipe of a call that makes one merge; what is `given` is a recipe's as it stands.
+    """The recipe of a call that makes one merge.
+
+    Args:
+        output: Where the merge goes, or None.
+        name: Its name, or None for the last part of the output.
+        rank: The rank, `auto`, or None.
+        rank_error: The error that `auto` stays within, or None.
+        rank_budget: The rank whose parameters are spread over the sites, or None.
+        exclude: Glob patterns of adapters to leave out.
+        weights: Factors on the adapters' updates, or None.
+        preset: The preset, or None.
+        method: The method, or None for the preset's.
+        options: The method's options.
+        output_scale: Factor on the merged update, a rule, or None for the preset's.
+        given: Fields of the recipe as they stand.
 
     Raises:
         InvalidOption: If a value is out of its range, or two contradict each other.

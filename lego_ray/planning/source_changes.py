@@ -120,16 +120,6 @@ class Attempt:
         refused = Inventory.of((), (*inventory.refused, *gone)).refused
         return replace(inventory, refused=refused)
 
-    def warn_of_merge(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record of one merge of several, with the warnings about its adapters.
-
-        Args:
-            record: With `warnings`, `adapters` and `refused`.
-        """
-        mine = {*record["adapters"], *(refused["adapter"] for refused in record["refused"])}
-        about = [warning(error) for error in self.changes if error.adapter in mine]
-        return {**record, "warnings": [*record["warnings"], *about]} if about else record
-
     def warn(self, record: dict[str, Any]) -> dict[str, Any]:
         """A run's record, with the warnings and the bytes of the tries before.
 

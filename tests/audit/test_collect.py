@@ -15,7 +15,7 @@ import pytest
 import lego_ray
 from lego_ray.audit import collect as collecting
 from lego_ray.errors import CatalogNotFound, InvalidOption, ObjectNotFound
-from lego_ray.merging import one
+from lego_ray.merging import finish
 from tests.merging.merged_place import FILES, MANIFEST, STORES, Place, fresh_place, under
 from tests.zoo import write_adapter
 
@@ -57,7 +57,7 @@ def test_unreferenced_outputs_and_leftovers_go_and_all_else_stays(
     place.merge("cut-short", recorded=False, seed=2)
     place.store.delete("cut-short/adapter_config.json")
     with monkeypatch.context() as patch:
-        patch.setattr(one, "publish", crash)
+        patch.setattr(finish, "publish", crash)
         with pytest.raises(KeyboardInterrupt):
             place.merge("given-up", seed=3)
     place.marked("recorded")  # of a run that ended between publishing and tidying up
@@ -110,14 +110,14 @@ def test_a_merge_under_way_is_left_to_finish(
     on_disk.merge("first")
     seen = []
     for step in ("publish", "record_adapters", "append_merge"):
-        real = getattr(one, step)
+        real = getattr(finish, step)
 
         def between(*args: Any, real: Any = real, step: str = step, **kwargs: Any) -> Any:
             record = collect(on_disk, delete=True, older_than="1d")
             seen.append((step, record["outputs"], record["rows_deleted"]))
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(one, step, between)
+        monkeypatch.setattr(finish, step, between)
     assert on_disk.merge("second", seed=1)["status"] == "published"
     assert [(outputs, rows) for _, outputs, rows in seen] == [([], 0)] * 3
     assert lego_ray.check_catalog(on_disk.catalog, deep=True)["ok"]

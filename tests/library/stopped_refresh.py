@@ -13,7 +13,7 @@ from typing import Any
 import lego_ray
 from lego_ray.catalog import changes, tenure
 from lego_ray.errors import LegoRayError
-from lego_ray.merging import one
+from lego_ray.merging import finish
 
 POINTS = ("claimed", "planned", "task", "publish", "published", "commit", "renumber")
 
@@ -51,7 +51,7 @@ def main(recipe: str, point: str) -> None:
     if point == "claimed":
         stopping(tenure.Tenure, "claim", after=True)
     elif point in ("publish", "published"):
-        stopping(one, "publish", after=point == "published")
+        stopping(finish, "publish", after=point == "published")
     elif point == "commit":
         stopping(changes.Rows, "apply", when=records_a_merge)
     elif point == "renumber":

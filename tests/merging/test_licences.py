@@ -35,7 +35,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, licence in enumerate(("mit", "cc-by-nc-4.0", None), 1):
         licensed(here / "zoo" / f"a{seed}", licence, seed)
     record = merge(here / "zoo", here / "m", catalog=here / "catalog")
-    (here / "record.json").write_text(json.dumps(record))
+    (here / "record.json").write_text(json.dumps(record.as_json()))
     return here
 
 

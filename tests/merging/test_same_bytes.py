@@ -228,7 +228,7 @@ def test_a_cut_short_refresh_is_not_taken_for_one_of_other_bytes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lego_ray.merging.one._catalogue", killed)
+        patch.setattr("lego_ray.merging.finish._record", killed)
         with pytest.raises(KeyboardInterrupt):
             refreshed(recipe)
     change_middle(weights_in(zoo))
@@ -445,7 +445,7 @@ def test_an_unfinished_run_of_the_release_before_goes_on(
 
     with monkeypatch.context() as patch:
         as_before(patch)
-        patch.setattr("lego_ray.merging.one.publish_solved", killed)
+        patch.setattr("lego_ray.merging.run.publish_solved", killed)
         patch.setattr(Checkpoints, "clear", killed)
         with pytest.raises(KeyboardInterrupt):
             merged(zoo, tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 
 import lego_ray
 from lego_ray.errors import BadInput, OutputExists, StorageError, StoreUnavailable
-from lego_ray.merging import one
+from lego_ray.merging import finish
 from tests.merging.runs import fails_after
 from tests.zoo import CONFIG, WEIGHTS, files_of, write_adapter, write_zoo
 
@@ -186,7 +186,7 @@ def test_a_crash_between_publishing_and_the_catalog_is_made_good(
     def crash(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(one, step, crash)
+    monkeypatch.setattr(finish, step, crash)
     with pytest.raises(KeyboardInterrupt):
         merge(zoo, tmp_path / "m", catalog=tmp_path / "catalog")
     monkeypatch.undo()

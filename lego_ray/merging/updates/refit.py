@@ -8,8 +8,9 @@ from typing import Any
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
-from lego_ray.merging.one import run_merge
+from lego_ray.merging.merge import run_merge
 from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.record import UpdateRecord, with_version
 from lego_ray.merging.updates.changes import place_of
 from lego_ray.merging.updates.drift import REFIT_ABOVE
 from lego_ray.merging.updates.parent import MergedBefore
@@ -31,7 +32,7 @@ def refit_merge(
     strict: bool,
     checkpoints: str,
     progress: Progress,
-) -> dict[str, Any]:
+) -> UpdateRecord:
     """Merges what a merge was made of anew, with the changes; see `update`.
 
     Args:
@@ -64,19 +65,16 @@ def refit_merge(
         known=sightings_of(before.manifest),
     )
     known = {s["uri"] for s in (*before.manifest["sources"], *staying)}
-    return {
-        **record,
-        "bytes_read": record["bytes_read"] + before.store.bytes_read,
-        "parent": before.manifest["merge_id"],
-        "version": before.version + 1,
-        "added": [uri for uri in record["adapters"] if uri not in known],
-        "removed": [s["uri"] for s in going],
-        "skipped_sites": [],
-        "drift": 0.0,
-        "refit_above": REFIT_ABOVE,
-        "refit_advised": False,
-        "site_drift": [],
-    }
+    return with_version(
+        record,
+        bytes_read=record.bytes_read + before.store.bytes_read,
+        parent=before.manifest["merge_id"],
+        version=before.version + 1,
+        added=tuple(uri for uri in record.adapters if uri not in known),
+        removed=tuple(s["uri"] for s in going),
+        drift=0.0,
+        refit_above=REFIT_ABOVE,
+    )
 
 
 def _recipe(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from lego_ray import journal
-from lego_ray.catalog.adapters import record_adapters
-from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import has_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError, SourceChanged, VerificationFailed
-from lego_ray.merging.one import record_of_published
+from lego_ray.merging.finish import Merged, finish
 from lego_ray.merging.plan_run import check_strict, closing_results
+from lego_ray.merging.record import UpdateRecord, record_of, record_of_published, with_version
 from lego_ray.merging.stages import Stages
 from lego_ray.merging.updates.changes import (
     check_fits,
@@ -34,31 +31,19 @@ from lego_ray.merging.updates.version import (
     next_version,
 )
 from lego_ray.merging.updates.version_plan import grouped, plan_of
-from lego_ray.output.adapter_files import adapter_files
-from lego_ray.output.card.figures import SiteFigures
-from lego_ray.output.card.model_card import model_card
 from lego_ray.output.catalog_rows import (
-    adapter_rows,
     catalogued,
-    merge_row,
-    msu_table,
-    site_rows,
 )
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.manifest import (
-    MANIFEST_KEY,
-    encode_manifest,
-    manifest_of,
     source_of,
-    versions,
 )
 from lego_ray.output.nothing import zero_warnings
-from lego_ray.output.readable import check_made, with_warnings
-from lego_ray.output.running_sums import STATE_KEY, State, encode_state
-from lego_ray.output.write import manifest_at, publish, published_manifest
+from lego_ray.output.running_sums import State
+from lego_ray.output.write import manifest_at, published_manifest
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.noise_halves import noise_warnings
-from lego_ray.planning.plan import Plan, set_aside
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.planning.trainer_runs import PassedOver
 from lego_ray.runners.base import Runner
@@ -100,6 +85,7 @@ class _Made:
     plan: Plan
     state: State
     sites: tuple[SiteResult, ...]
+    zeros: tuple[str, ...]
 
 
 class UpdateRun:
@@ -125,19 +111,19 @@ class UpdateRun:
         self._passed_over: tuple[PassedOver, ...] = ()
         self._warnings: list[str] = []
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> UpdateRecord:
         """Makes the version and publishes it; see `updating.update` for the record and the errors.
 
         Raises:
             SourceChanged: If a file of an adapter that comes or goes is not the one that was scanned.
         """
         try:
-            return self._attempt.warn(self._run())
+            return self._run().after(self._attempt)
         except SourceChanged:
             self._attempt.bytes_read += self._bytes_read
             raise
 
-    def _run(self) -> dict[str, Any]:
+    def _run(self) -> UpdateRecord:
         before, asked = self._before, self._asked
         manifest, where = before.manifest, before.store.uri
         state = before.state()
@@ -286,111 +272,77 @@ class UpdateRun:
             for number, change in enumerate(version.changes)
             if change.sign > 0
         }
-        final = with_warnings(final, zero_warnings(sites, version.sources, tensors))
-        return _Made(version, final, state, sites)
+        zeros = tuple(zero_warnings(sites, version.sources, tensors))
+        return _Made(version, final, state, sites, zeros)
 
-    def _publish(self, made: _Made, removed: list[str]) -> dict[str, Any]:
-        plan, before, asked = made.plan, self._before, self._asked
+    def _publish(self, made: _Made, removed: list[str]) -> UpdateRecord:
+        before = self._before
         drift, site_drift = drift_of(made.state, made.sites)
-        more = {
-            **before.told(),
-            "drift": drift,
-            "skipped_sites": made.version.skipped_sites(),
-        }
-        with self._stages.timed("publish"):
-            files = adapter_files(plan, made.sites, {})
-            plan = with_warnings(plan, check_made(plan, files))
-            figures = [
-                SiteFigures(
-                    s.plan.site, s.plan.n_msus, s.a.shape[0], s.relative_error, s.norm_ratio
-                )
-                for s in made.sites
-            ]
-            files["README.md"] = model_card(plan, figures, versions())
-            files[STATE_KEY] = encode_state(made.state)
-            hashes = [source["tensors_sha256"] for source in made.state.sources()]
-            files[MANIFEST_KEY] = encode_manifest(
-                manifest_of(plan, plan.digest, hashes, files, more)
-            )
-            store = open_store(asked.output)
-            status = "published" if publish(store, files, plan.marker) else "already published"
-        if status == "published":
-            self._stages.moved("publish", sum(map(len, files.values())))
-        if self._catalog:
-            self._record(self._catalog, made, files, drift)
-        record = {
-            "merge_id": plan.digest,
-            "name": plan.recipe.name,
-            "status": status,
-            "output": store.uri,
-            "catalog": self._catalog.uri if self._catalog else None,
-            "adapters": [a.uri for a in plan.adapters],
-            "refused": [{"adapter": r.uri, "reason": r.reason} for r in plan.refused],
-            "sites": plan.n_sites,
-            "rank": plan.rank,
-            "ranks": dict(plan.recipe.ranks) or None,
-            "nearest_error": None,
-            "method": plan.recipe.method,
-            "seconds": round(time.perf_counter() - self._started, 3),
-            "bytes_read": self._bytes_read + before.store.bytes_read,
-            "resumed_sites": 0,
-            "licenses": list(plan.licences),
-            "warnings": [*self._warnings, *plan.warnings],
-            **set_aside((), plan.adapters),
-            **self._told(made.version, removed, drift),
-            "site_drift": site_drift,
-        }
+        contents = {s["adapter_id"]: s["tensors_sha256"] for s in made.state.sources()}
+        coming = tuple(
+            replace(record, content=contents[record.adapter_id])
+            for record, change in zip(made.version.sources, made.version.changes, strict=True)
+            if change.sign > 0
+        )
+        merged = Merged(
+            plan=made.plan,
+            requested=made.plan.digest,
+            sites=made.sites,
+            hashes=[source["tensors_sha256"] for source in made.state.sources()],
+            rows=Inventory(coming, made.plan.refused),
+            numbered=[s["adapter_id"] for s in made.state.everyone],
+            zeros=made.zeros,
+            state=made.state,
+            more={
+                **before.told(),
+                "drift": drift,
+                "skipped_sites": made.version.skipped_sites(),
+            },
+            drift=drift,
+        )
+        store = open_store(self._asked.output)
+        plan, status = finish(
+            merged, store, self._catalog, started=self._started, stages=self._stages
+        )
+        record = record_of(
+            plan,
+            status=status,
+            output=store.uri,
+            catalog=self._catalog.uri if self._catalog else None,
+            started=self._started,
+            bytes_read=self._bytes_read + before.store.bytes_read,
+        )
         journal.note(status, plan.digest, output=store.uri, drift=drift)
-        return record
+        return with_version(
+            record,
+            **self._told(made.version, removed, drift),
+            nearest_error=None,
+            warnings=(*self._warnings, *plan.warnings),
+            site_drift=tuple(site_drift),
+        )
 
     def _told(self, version: Version, removed: list[str], drift: float | None) -> dict[str, Any]:
         coming = zip(version.sources, version.changes, strict=True)
         return {
             "parent": self._before.manifest["merge_id"],
             "version": self._before.version + 1,
-            "added": [record.uri for record, change in coming if change.sign > 0],
-            "removed": removed,
-            "passed_over": [each.as_json() for each in self._passed_over],
-            "skipped_sites": version.skipped_sites(),
+            "added": tuple(record.uri for record, change in coming if change.sign > 0),
+            "removed": tuple(removed),
+            "passed_over": tuple(each.as_json() for each in self._passed_over),
+            "skipped_sites": tuple(version.skipped_sites()),
             "drift": drift,
             "refit_above": REFIT_ABOVE,
             "refit_advised": is_large(drift),
         }
 
-    def _published(self, done: dict[str, Any], version: Version) -> dict[str, Any]:
+    def _published(self, done: dict[str, Any], version: Version) -> UpdateRecord:
         record = record_of_published(
             done,
-            self._asked.output,
-            self._catalog,
-            self._bytes_read + self._before.store.bytes_read,
-            self._started,
+            output=self._asked.output,
+            catalog=self._catalog.uri if self._catalog else None,
+            started=self._started,
+            bytes_read=self._bytes_read + self._before.store.bytes_read,
         )
         going = zip(version.sources, version.changes, strict=True)
         removed = [r.uri for r, change in going if change.sign < 0]
-        return {**record, **self._told(version, removed, done["drift"]), "site_drift": []}
-
-    def _record(
-        self, catalog: Catalog, made: _Made, files: dict[str, bytes], drift: float | None
-    ) -> None:
-        plan, now = made.plan, datetime.now(UTC)
-        contents = {s["adapter_id"]: s["tensors_sha256"] for s in made.state.sources()}
-        coming = [
-            replace(record, content=contents[record.adapter_id])
-            for record, change in zip(made.version.sources, made.version.changes, strict=True)
-            if change.sign > 0
-        ]
-        record_adapters(catalog, adapter_rows(Inventory(tuple(coming), plan.refused), now))
-        sites = site_rows(plan.digest, made.sites)
-        msus = msu_table(plan.digest, made.sites, [s["adapter_id"] for s in made.state.everyone])
-        row = merge_row(
-            plan,
-            output=self._asked.output,
-            files=files,
-            n_sites=len(sites),
-            n_msus=msus.num_rows,
-            created_at=now,
-            seconds=time.perf_counter() - self._started,
-            stages=self._stages.rows(),
-            drift=drift,
-        )
-        append_merge(catalog, row, sites, msus)
+        return with_version(record, **self._told(version, removed, done["drift"]))

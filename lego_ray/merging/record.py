@@ -1,0 +1,261 @@
+"""The record of a merge: what a call returns, and what `--json` prints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from html import escape
+from typing import Any, Self
+
+from lego_ray.planning.plan import Plan, set_aside
+from lego_ray.planning.source_changes import Attempt, warning
+
+Entry = Mapping[str, Any]
+
+PUBLISHED, ALREADY, PLANNED = "published", "already published", "planned"
+# What is known only once a merge was made.
+_OF_A_RUN = ("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class MergeRecord(Mapping[str, Any]):
+    """What became of one merge. Keys are its attributes: `record["status"]` is `record.status`.
+
+    Attributes:
+        merge_id: The digest of its plan, hex; None of one whose ranks are not chosen yet.
+        name: Its name.
+        status: `published`, `already published`, or `planned` of a dry run.
+        output: URI of the merged adapter.
+        catalog: URI of the catalog, or None.
+        adapters: URIs of the adapters that are merged, in the plan's order.
+        refused: Each with `adapter` (URI) and `reason`.
+        passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
+        notes: Each with `adapter` and `note`, on what was set aside.
+        sites: How many sites the merge has.
+        rank: The largest rank; None while it is to be chosen.
+        ranks: Rank by site, if they were chosen by a budget.
+        nearest_error: Relative error of the nearest adapter of these ranks to the sum of the updates,
+            where the ranks were chosen by it.
+        method: Name of the method.
+        seconds: How long the call took.
+        bytes_read: Bytes that the call read.
+        resumed_sites: Sites taken from an earlier, unfinished run.
+        licenses: Of the adapters, each once.
+        warnings: What the user should know.
+    """
+
+    merge_id: str | None
+    name: str
+    status: str
+    output: str
+    catalog: str | None
+    adapters: tuple[str, ...]
+    refused: tuple[Entry, ...]
+    passed_over: tuple[Entry, ...]
+    notes: tuple[Entry, ...]
+    sites: int
+    rank: int | None
+    ranks: Mapping[str, int] | None = None
+    nearest_error: float | None = None
+    method: str
+    seconds: float = 0.0
+    bytes_read: int = 0
+    resumed_sites: int = 0
+    licenses: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as `--json` prints it: of plain lists and dictionaries."""
+        left_out = _OF_A_RUN if self.status == PLANNED else ()
+        return {
+            f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in left_out
+        }
+
+    def __getitem__(self, key: str) -> Any:
+        return self.as_json()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.as_json())
+
+    def __len__(self) -> int:
+        return len(self.as_json())
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.name}: {self.status}, {len(self.adapters)} adapters, "
+            f"{self.sites} sites, rank {self.rank}, {self.output}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        shown = {
+            "output": self.output,
+            "adapters": len(self.adapters),
+            "refused": len(self.refused),
+            "sites": self.sites,
+            "rank": self.rank,
+            "method": self.method,
+            "warnings": "; ".join(self.warnings) or "none",
+        }
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in shown.items()
+        )
+        return f"<table><caption>{escape(f'{self.name}: {self.status}')}</caption>{rows}</table>"
+
+    def warned(self, attempt: Attempt) -> Self:
+        """The record of one merge of several, with the warnings about its own adapters."""
+        mine = {*self.adapters, *(refused["adapter"] for refused in self.refused)}
+        about = (warning(error) for error in attempt.changes if error.adapter in mine)
+        return replace(self, warnings=(*self.warnings, *about))
+
+    def after(self, attempt: Attempt) -> Self:
+        """The record of a run's last attempt, with the warnings and the bytes of those before."""
+        return replace(
+            self,
+            warnings=(*self.warnings, *map(warning, attempt.changes)),
+            bytes_read=self.bytes_read + (attempt.bytes_read if attempt.changes else 0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class UpdateRecord(MergeRecord):
+    """What became of an update: its new version.
+
+    Attributes:
+        parent: The merge_id of the version before; None of a merge that follows none.
+        version: Number of this one.
+        added: URIs of the adapters that were added.
+        removed: URIs of those that were removed.
+        skipped_sites: Sites of added adapters that the merge does not have.
+        drift: How far the version is from a full merge of its adapters; None if that is not known.
+        refit_above: The drift from which a refit is advised.
+        refit_advised: Whether it is.
+        site_drift: The drift of each site.
+    """
+
+    parent: str | None
+    version: int
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    skipped_sites: tuple[str, ...] = ()
+    drift: float | None
+    refit_above: float
+    refit_advised: bool = False
+    site_drift: tuple[Entry, ...] = ()
+
+
+def record_of(
+    plan: Plan,
+    *,
+    status: str,
+    output: str,
+    catalog: str | None,
+    started: float,
+    bytes_read: int = 0,
+    resumed_sites: int = 0,
+) -> MergeRecord:
+    """The record of a plan that was carried out now, or only made.
+
+    Args:
+        plan: The plan.
+        status: What became of it.
+        output: URI of the merged adapter.
+        catalog: URI of the catalog, or None.
+        started: When the call began, by `time.perf_counter`.
+        bytes_read: Bytes that the call read.
+        resumed_sites: Sites taken from an earlier run.
+    """
+    is_planned = status == PLANNED
+    return MergeRecord(
+        merge_id=None if is_planned and plan.recipe.is_open else plan.digest,
+        name=plan.recipe.name,
+        status=status,
+        output=output,
+        catalog=catalog,
+        adapters=tuple(adapter.uri for adapter in plan.adapters),
+        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in plan.refused),
+        **_set_aside(plan),
+        sites=plan.n_sites,
+        rank=plan.recipe.rank if is_planned else plan.rank,
+        ranks=dict(plan.recipe.ranks) or None,
+        nearest_error=plan.nearest_error,
+        method=plan.recipe.method,
+        seconds=_seconds(started),
+        bytes_read=bytes_read,
+        resumed_sites=resumed_sites,
+        licenses=tuple(plan.licences),
+        warnings=tuple(plan.warnings),
+    )
+
+
+def record_of_published(
+    manifest: Mapping[str, Any],
+    *,
+    output: str,
+    catalog: str | None,
+    started: float,
+    bytes_read: int = 0,
+    plan: Plan | None = None,
+) -> MergeRecord:
+    """The record of a merge that was published before: nothing was done.
+
+    Args:
+        manifest: Its manifest.
+        output: URI of the merged adapter.
+        catalog: URI of the catalog, or None.
+        started: When the call began, by `time.perf_counter`.
+        bytes_read: Bytes that the call read.
+        plan: The plan that was made for it now, if one was: it says what was set aside.
+    """
+    sources = manifest["sources"]
+    notes = [{"adapter": s["uri"], "note": note} for s in sources for note in s.get("notes", ())]
+    aside = _set_aside(plan) if plan else {"passed_over": (), "notes": tuple(notes)}
+    recipe = manifest["recipe"]
+    return MergeRecord(
+        merge_id=manifest["merge_id"],
+        name=manifest["name"],
+        status=ALREADY,
+        output=output,
+        catalog=catalog,
+        adapters=tuple(source["uri"] for source in sources),
+        refused=tuple(
+            {"adapter": r["adapter"], "reason": r["reason"]} for r in manifest["refused"]
+        ),
+        **aside,
+        sites=manifest["sites"],
+        rank=recipe["rank"],
+        ranks=recipe.get("ranks") or None,
+        nearest_error=manifest.get("nearest_error"),
+        method=recipe["method"],
+        seconds=_seconds(started),
+        bytes_read=bytes_read,
+        licenses=tuple(manifest.get("licenses", ())),
+        warnings=(
+            *manifest.get("license_conflicts", ()),
+            *manifest.get("warnings", manifest.get("limits", ())),
+        ),
+    )
+
+
+def with_version(record: MergeRecord, **told: Any) -> UpdateRecord:
+    """The record of an update: that of the merge, and what `UpdateRecord` has besides."""
+    mine = {f.name: getattr(record, f.name) for f in fields(MergeRecord)}
+    return UpdateRecord(**{**mine, **told})
+
+
+def _set_aside(plan: Plan) -> dict[str, Any]:
+    return {k: tuple(v) for k, v in set_aside(plan.passed_over, plan.adapters).items()}
+
+
+def _seconds(started: float) -> float:
+    return round(time.perf_counter() - started, 3)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return value
