@@ -16,6 +16,8 @@ import re
 _SECRETS = (
     # user:password@ of a URI
     re.compile(r"(?<=://)[^/\s\"'<>]*(?=@)"),
+    # the same where the URI was taken for a path, in which two slashes are one
+    re.compile(r"(?<=:/)(?!/)[^/\s\"'<>:]*:[^/\s\"'<>]*(?=@)"),
     # what signs a request, in its query or as S3 repeats it in an error
     re.compile(
         r"(?i)(?<=[?&])(X-Amz-\w+|X-Amz-Security-Token|AWSAccessKeyId|Signature|sig|token)=[^&\s\"'<>]+"
