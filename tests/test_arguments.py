@@ -21,7 +21,8 @@ from tests.zoo import write_zoo
 
 
 def _public() -> dict[str, Callable[..., Any]]:
-    calls = {name: getattr(lego_ray, name) for name in lego_ray.__all__ if name != "catalog"}
+    exported = {name: getattr(lego_ray, name) for name in lego_ray.__all__}
+    calls = {name: call for name, call in exported.items() if inspect.isfunction(call)}
     more = {n: f for n, f in vars(catalog).items() if inspect.isfunction(f) and n[0] != "_"}
     own = {n: f for n, f in more.items() if f.__module__ == catalog.__name__}
     return {**calls, **{f"catalog.{name}": call for name, call in own.items()}}

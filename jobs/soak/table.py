@@ -1,4 +1,4 @@
-"""What a soak came to, as the README's table."""
+"""What a soak came to, as the table of docs/benchmarks.md."""
 
 from __future__ import annotations
 
