@@ -38,6 +38,7 @@ from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.record import record_of_published
 from lego_ray.merging.run import Records, make_planned
 from lego_ray.merging.stages import Stages
+from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.checkpoints.run_folder import FOLDER
 from lego_ray.planning.arguments import Uri, output_place
 from lego_ray.planning.group_options import GroupOptions
@@ -145,6 +146,8 @@ def _refresh_once(
         looked = found.bytes_read
         if found.is_current:
             lease.sweep()
+            for each in found.planned:  # of a refresh that was killed when all was recorded
+                Checkpoints(open_store(each.output), each.plan).clear()
             found = replace(found, bytes_read=looked + finder.bytes_read + attempt.bytes_read)
             if found.has_new_marks:  # or each refresh would read those files whole again
                 record_adapters(opened, found.rows)

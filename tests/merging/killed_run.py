@@ -17,7 +17,7 @@ from lego_ray.storage import file_write, probe
 from lego_ray.storage.file import FileStore
 from lego_ray.storage.lease import Lease
 
-POINTS = ("probe", "temporary", "lease", "look", "checkpoint", "publish")
+POINTS = ("probe", "temporary", "lease", "look", "checkpoint", "publish", "clear")
 
 
 def killed(*given: Any, **named: Any) -> Any:
@@ -48,6 +48,8 @@ def main(point: str, call: str, arguments: str) -> None:
         before(FileStore, "create", lambda store, key, data: key.endswith(".checkpoint"))
     elif point == "publish":
         before(FileStore, "create", lambda store, key, data: key == "adapter_config.json")
+    elif point == "clear":
+        before(FileStore, "delete", lambda store, key: key.endswith(".checkpoint"))
     getattr(lego_ray, call)(**json.loads(arguments))
 
 

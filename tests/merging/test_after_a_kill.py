@@ -156,6 +156,16 @@ def test_a_refresh_that_has_nothing_to_do_sweeps_too(place: Place, point: str) -
     assert ours(f"{place.root}/library") == []
 
 
+def test_a_refresh_that_has_nothing_to_do_clears_what_its_merges_kept(place: Place) -> None:
+    recipe = library(place)
+    run_killed("clear", "refresh", recipe=str(recipe), runner="inline")
+    age(f"{place.root}/library/{LEASES}")
+    kept = [key for key in ours(f"{place.root}/library") if key.endswith("run.json")]
+    assert kept, "it was killed when all was recorded, before it deleted its finished tasks"
+    assert lego_ray.refresh(recipe, runner="inline")["status"] == "unchanged"
+    assert ours(f"{place.root}/library") == []
+
+
 def test_gc_takes_a_dead_lease_whole_and_leaves_a_living_one(place: Place) -> None:
     recipe = library(place)
     lego_ray.refresh(recipe, runner="inline")

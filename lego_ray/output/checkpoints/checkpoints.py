@@ -244,7 +244,8 @@ class Checkpoints:
             with ThreadPoolExecutor(max_workers=THREADS) as threads:
                 list(threads.map(self._store.delete, (key for key in keys if key != MARKER)))
             # Last, so that what is left of a plan is never left to another.
-            self._store.delete(MARKER)
+            if MARKER in keys:
+                self._store.delete(MARKER)
 
     def _release(self) -> None:
         with contextlib.suppress(StorageError, OutputExists):
