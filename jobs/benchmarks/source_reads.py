@@ -64,7 +64,7 @@ def through_store(source: SourceSlice) -> Fetched:
 def timed_reads(
     tasks: Iterable[GroupTask], read: Callable[[SourceSlice], Fetched] = through_store
 ) -> Reads:
-    """Reads the sources of one task after another, a few at once as `execution.extract` does.
+    """Reads the sources of one task after another, a few at once as `tasks.read` does.
 
     Args:
         tasks: What to read.

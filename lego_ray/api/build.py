@@ -69,7 +69,7 @@ def build(
         `passed_over` and `notes` (as `merge` returns them, of all sources), `merges` (what `merge`
         returns of each, in order, without the bytes that were read for several; of a dry run, with the
         status `planned`, what is known of that), `groups` (a list, an entry with
-        `groups` each; see `grouping.group_record`), `dry_run`, `seconds`, `bytes_read`.
+        `groups` each; see `find_groups.group_record`), `dry_run`, `seconds`, `bytes_read`.
 
     Raises:
         RecipeError: If the file is not as it must be; every fault is named.

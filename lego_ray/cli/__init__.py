@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. Everything it does is a call in `execution.api`."""
+"""The command line: parse, call, print. Everything it does is a call in `lego_ray.api`."""

@@ -187,7 +187,7 @@ class AdapterRecord:
         license: Licence named by the model card, or empty.
         tags: Free key/value pairs from the adapter's model card.
         notes: What was set aside in reading it, in words; empty for most.
-        content: Hex sha256 over its tensors (see `execution.contents`), or empty if they were never
+        content: Hex sha256 over its tensors (see `sources.contents`), or empty if they were never
             read whole.
         config_version: What the store says of the configuration's version, as of the weights'; empty
             if there is none. Configuration and weights are one unit.

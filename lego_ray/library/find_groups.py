@@ -47,7 +47,7 @@ class GroupFinder:
     def find(self, recipe: Recipe, inventory: Inventory, how: GroupOptions) -> Grouping:
         """Groups some adapters.
 
-        Inner products of updates are exact at sites of at most `likeness.MOST_EXACT` MSUs that fit a
+        Inner products of updates are exact at sites of at most `similarity.MOST_EXACT` MSUs that fit a
         worker; others are sketched.
 
         Args:

@@ -58,7 +58,7 @@ from lego_ray.tasks.values import SiteResult
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an update is to do; see `updating.update`.
+    """What an update is to do; see `api.update`.
 
     Attributes:
         add: Sources of adapters to add.
@@ -112,7 +112,7 @@ class UpdateRun:
         self._warnings: list[str] = []
 
     def run(self) -> UpdateRecord:
-        """Makes the version and publishes it; see `updating.update` for the record and the errors.
+        """Makes the version and publishes it; see `api.update` for the record and the errors.
 
         Raises:
             SourceChanged: If a file of an adapter that comes or goes is not the one that was scanned.

@@ -116,7 +116,7 @@ class SiteActor:
         actors: Sequence[ActorHandle[ShardActor]],
         shards: Sequence[ShardAt],
     ) -> GroupResult:
-        """Loads the shards and solves the site; see `solve.solve_spread`."""
+        """Loads the shards and solves the site; see `tasks.solve.solve_spread`."""
         spread = RayShards(actors, shards)
         return solve_spread(task, spread, spread.load())
 
