@@ -19,9 +19,8 @@ _SECRETS = (
     # the same where the URI was taken for a path, in which two slashes are one
     re.compile(r"(?<=:/)(?!/)[^/\s\"'<>:]*:[^/\s\"'<>]*(?=@)"),
     # what signs a request, in its query or as S3 repeats it in an error
-    re.compile(
-        r"(?i)(?<=[?&])(X-Amz-\w+|X-Amz-Security-Token|AWSAccessKeyId|Signature|sig|token)=[^&\s\"'<>]+"
-    ),
+    re.compile(r"(?i)(X-Amz-[\w-]+|AWSAccessKeyId)=[^&\s\"'<>]+"),
+    re.compile(r"(?i)(?<=[?&])(Signature|sig|token)=[^&\s\"'<>]+"),
     re.compile(r"(?<=<AWSAccessKeyId>)[^<]*"),
     # keys and tokens by their form
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bhf_[A-Za-z0-9]{20,}\b"),

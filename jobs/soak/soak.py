@@ -4,8 +4,8 @@
 First in quiet, in one process. Then by `lego-ray merge --runner ray` through a proxy that spoils 8
 % of the requests (`jobs.soak.fault_proxy`), while a Ray worker is killed every few seconds and the
 driver once, half way, and started again. Fails unless the two end in the same bytes, with the
-catalog whole and nothing left over. Figures go to `<out>/soak.json`, and as the table of docs/benchmarks.md to
-`<out>/soak.md`.
+catalog whole and nothing left over. Figures go to `<out>/soak.json`, and as the table of
+docs/benchmarks.md to `<out>/soak.md`.
 """
 
 from __future__ import annotations

