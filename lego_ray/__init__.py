@@ -45,7 +45,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Each from a module of its own: some of these need no torch.
+# Each call has a separate module, since some of them do not need torch.
 _HOMES = {
     "MergeRecord": "lego_ray.merging.record",
     "UpdateRecord": "lego_ray.merging.record",

@@ -56,12 +56,12 @@ def build(
         groups: How many groups, or `auto`; in place of what the file's entries with `groups` say.
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
         dry_run: Only plan, which reads what groups are found by; write nothing.
-        runner: As for `merge`, as are the others.
-        address: Likewise.
-        workers: Likewise.
-        gpus: Likewise.
-        memory_budget: Likewise.
-        strict: Likewise.
+        runner: As for `merge`.
+        address: As for `merge`.
+        workers: As for `merge`.
+        gpus: As for `merge`.
+        memory_budget: As for `merge`.
+        strict: As for `merge`.
         progress: Called with each merge's plan, and with each result of it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The Python calls: the same verbs as the command line, the same records back."""
+"""Merges adapters into one."""
 
 from __future__ import annotations
 

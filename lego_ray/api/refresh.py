@@ -58,12 +58,12 @@ def refresh(
         output: Where the library is; in place of the file's `output`.
         catalog: Where it is recorded; in place of the file's `catalog`.
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
-        runner: As for `build`, as are the others. Nothing is started if nothing is to be merged.
-        address: Likewise.
-        workers: Likewise.
-        gpus: Likewise.
-        memory_budget: Likewise.
-        strict: Likewise.
+        runner: As for `build`. Nothing is started if nothing is to be merged.
+        address: As for `build`.
+        workers: As for `build`.
+        gpus: As for `build`.
+        memory_budget: As for `build`.
+        strict: As for `build`.
         stale_after: How long another must have given no sign of life to count as dead, measured by the
             store's own clock: a duration, or text such as `5m`; at least a minute.
         progress: Called with each merge's plan, and with each result of it.
@@ -73,7 +73,7 @@ def refresh(
         `job`, `since`), `output`, `catalog`, `adapters` (how many there are; None if busy), `new` (rows
         of adapters written), `refused` (a list of `{adapter, reason}`), `passed_over` and `notes` (as
         `build` returns them), `merges` (what `build` returns
-        of each, and its `version`), `groups` (likewise), `seconds`, `bytes_read`.
+        of each, and its `version`), `groups` (as `build` returns them), `seconds`, `bytes_read`.
 
     Raises:
         RecipeError: If the file is not as it must be; every fault is named.

@@ -66,13 +66,13 @@ def update(
         checkpoints: As for `merge`; of the adapters to add.
         output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.
         catalog: Where it is recorded. None for no catalog.
-        runner: As for `merge`, and so are the others.
-        address: Likewise.
-        workers: Likewise.
-        gpus: Likewise; of a refit only, since an update's arithmetic is too small for one.
-        memory_budget: Likewise. Of an update, the running sums are in memory besides.
-        strict: Likewise.
-        progress: Of a refit, likewise.
+        runner: As for `merge`.
+        address: As for `merge`.
+        workers: As for `merge`.
+        gpus: As for `merge`; of a refit only, since an update's arithmetic is too small for one.
+        memory_budget: As for `merge`. Of an update, the running sums are in memory besides.
+        strict: As for `merge`.
+        progress: Of a refit, as for `merge`.
 
     Returns:
         What `merge` returns, with `parent` (its merge_id), `version`, `added` and `removed` (URIs),

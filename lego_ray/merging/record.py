@@ -67,19 +67,23 @@ class MergeRecord(Mapping[str, Any]):
 
     def as_json(self) -> dict[str, Any]:
         """The record as `--json` prints it: of plain lists and dictionaries."""
-        left_out = _OF_A_RUN if self.status == PLANNED else ()
-        return {
-            f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in left_out
-        }
+        return dict(self)
 
     def __getitem__(self, key: str) -> Any:
-        return self.as_json()[key]
+        if key not in self._known():
+            raise KeyError(key)
+        return _plain(getattr(self, key))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.as_json())
+        return iter(self._known())
 
     def __len__(self) -> int:
-        return len(self.as_json())
+        return len(self._known())
+
+    def _known(self) -> list[str]:
+        """Names of the attributes that this record has a value for."""
+        left_out = _OF_A_RUN if self.status == PLANNED else ()
+        return [field.name for field in fields(self) if field.name not in left_out]
 
     def __repr__(self) -> str:
         return (

@@ -130,11 +130,11 @@ class SiteResult:
         iterations: Lloyd steps of the restart kept.
         relative_error: Against the sum of the sources' updates.
         norm_ratio: Likewise.
-        fit_sums: Of an updatable merge, as in `numerics.running.SiteFit`, as are the others.
+        fit_sums: Of an updatable merge, as in `numerics.kmeans.running_sums.SiteFit`, as are the others.
         fit_quanta: Likewise.
         fit_alone: Likewise; None if there is none.
         fit_totals: Likewise.
-        fit_norms: Of each MSU, as in `numerics.running.Members`, shape (n,), float64.
+        fit_norms: Of each MSU, as in `numerics.kmeans.running_sums.Members`, shape (n,), float64.
         fit_squares: Likewise.
     """
 
