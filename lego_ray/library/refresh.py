@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from os import fspath
 from typing import TYPE_CHECKING, Any
 
@@ -145,9 +146,7 @@ def _refresh_once(
         found = look(library, opened, memory_budget, attempt, find)
         looked = found.bytes_read
         if found.is_current:
-            lease.sweep()
-            for each in found.planned:  # of a refresh that was killed when all was recorded
-                Checkpoints(open_store(each.output), each.plan).clear()
+            lease.sweep(also=partial(_clear_checkpoints, found))
             found = replace(found, bytes_read=looked + finder.bytes_read + attempt.bytes_read)
             if found.has_new_marks:  # or each refresh would read those files whole again
                 record_adapters(opened, found.rows)
@@ -265,6 +264,12 @@ def checked_silence(stale_after: str | timedelta) -> timedelta:
             "Give 1m or more.",
         )
     return duration
+
+
+def _clear_checkpoints(found: Found) -> None:
+    """Deletes finished tasks that a refresh kept which was killed after it had recorded all merges."""
+    for each in found.planned:
+        Checkpoints(open_store(each.output), each.plan).clear()
 
 
 def _of_done(found: Found, catalog: Catalog, started: float) -> Records:

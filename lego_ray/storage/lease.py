@@ -138,15 +138,19 @@ class Lease:
         others = self._look()
         return self._owner_of(others.number) if others.number else {"owner": "unknown"}
 
-    def sweep(self) -> None:
-        """Removes what holders that are dead left, if there is any and nobody is at it.
+    def sweep(self, also: Callable[[], None]) -> None:
+        """Removes what dead holders left, if there is any and the lease is free.
 
-        For who finds that there is nothing to do; whoever takes the lease sweeps anyway.
+        For a caller that finds nothing to do; taking the lease for work sweeps too.
+
+        Args:
+            also: Called while the lease is held, to remove what they left elsewhere.
         """
         seen = self._look()
         if seen.leases or seen.others:
-            with leased(self):
-                pass
+            with leased(self) as holder:
+                if holder is None:
+                    also()
 
     def check(self) -> None:
         """Raises RunFailed if another has taken it over."""
