@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from html import escape
 from typing import Any, Self
 
 from lego_ray.planning.plan import Plan, set_aside
 from lego_ray.planning.source_changes import Attempt, warning
+from lego_ray.records import Record
 
 Entry = Mapping[str, Any]
 
@@ -19,7 +19,7 @@ _OF_A_RUN = ("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class MergeRecord(Mapping[str, Any]):
+class MergeRecord(Record):
     """What became of one merge. Keys are its attributes: `record["status"]` is `record.status`.
 
     Attributes:
@@ -65,25 +65,10 @@ class MergeRecord(Mapping[str, Any]):
     licenses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """The record as `--json` prints it: of plain lists and dictionaries."""
-        return dict(self)
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self._known():
-            raise KeyError(key)
-        return _plain(getattr(self, key))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known())
-
-    def __len__(self) -> int:
-        return len(self._known())
-
     def _known(self) -> list[str]:
         """Names of the attributes that this record has a value for."""
         left_out = _OF_A_RUN if self.status == PLANNED else ()
-        return [field.name for field in fields(self) if field.name not in left_out]
+        return [name for name in super()._known() if name not in left_out]
 
     def __repr__(self) -> str:
         return (
@@ -91,9 +76,8 @@ class MergeRecord(Mapping[str, Any]):
             f"{self.sites} sites, rank {self.rank}, {self.output}>"
         )
 
-    def _repr_html_(self) -> str:
-        """A table, for notebooks."""
-        shown = {
+    def _shown(self) -> tuple[str, Mapping[str, Any]]:
+        return f"{self.name}: {self.status}", {
             "output": self.output,
             "adapters": len(self.adapters),
             "refused": len(self.refused),
@@ -102,11 +86,6 @@ class MergeRecord(Mapping[str, Any]):
             "method": self.method,
             "warnings": "; ".join(self.warnings) or "none",
         }
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
-            for name, value in shown.items()
-        )
-        return f"<table><caption>{escape(f'{self.name}: {self.status}')}</caption>{rows}</table>"
 
     def warned(self, attempt: Attempt) -> Self:
         """The record of one merge of several, with the warnings about its own adapters."""
@@ -255,11 +234,3 @@ def _set_aside(plan: Plan) -> dict[str, Any]:
 
 def _seconds(started: float) -> float:
     return round(time.perf_counter() - started, 3)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(each) for each in value]
-    return value

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
+import pickle
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,27 @@ def test_keys_are_attributes(record: MergeRecord) -> None:
         record["nothing"]
     with pytest.raises(FrozenInstanceError):
         record.status = "other"  # type: ignore[misc]
+
+
+def test_it_is_a_dictionary_that_does_not_change(record: MergeRecord) -> None:
+    assert json.loads(json.dumps({"record": record})) == {"record": record}
+    copied = dict(record)
+    copied["status"] = "mine"
+    assert record.copy() == pickle.loads(pickle.dumps(record)) == deepcopy(record) == record
+    assert type(deepcopy(record)) is MergeRecord
+    for change in (
+        lambda: operator.setitem(record, "status", "mine"),
+        lambda: operator.delitem(record, "status"),
+        lambda: operator.ior(record, copied),
+        lambda: record.update(copied),
+        lambda: record.pop("status"),
+        record.popitem,
+        record.clear,
+        lambda: record.setdefault("mine", 1),
+    ):
+        with pytest.raises(TypeError, match=r"MergeRecord does not change; .* dict\(record\)"):
+            change()
+    assert record["status"] == "published"
 
 
 def test_it_is_what_the_command_prints(place: Path, record: MergeRecord) -> None:
