@@ -15,20 +15,35 @@ if TYPE_CHECKING:
     from lego_ray.api.build import build
     from lego_ray.api.merge import merge
     from lego_ray.api.plan import plan
-    from lego_ray.api.publish import publish
+    from lego_ray.api.publish import PublishRecord, publish
     from lego_ray.api.refresh import refresh
-    from lego_ray.api.scan import scan
-    from lego_ray.api.status import status
+    from lego_ray.api.scan import ScanRecord, scan
+    from lego_ray.api.status import StatusRecord, status
     from lego_ray.api.update import update
     from lego_ray.api.verify import verify
     from lego_ray.audit.check import check_catalog
     from lego_ray.audit.collect import collect_garbage
+    from lego_ray.audit.record import CatalogCheck, CatalogRepair, Garbage
     from lego_ray.audit.repair import repair_catalog
+    from lego_ray.library.record import LibraryRecord, RefreshRecord, VersionRecord
     from lego_ray.merging.record import MergeRecord, UpdateRecord
+    from lego_ray.planning.plan import Plan
+    from lego_ray.verification.record import Verification
 
 __all__ = [
+    "CatalogCheck",
+    "CatalogRepair",
+    "Garbage",
+    "LibraryRecord",
     "MergeRecord",
+    "Plan",
+    "PublishRecord",
+    "RefreshRecord",
+    "ScanRecord",
+    "StatusRecord",
     "UpdateRecord",
+    "Verification",
+    "VersionRecord",
     "build",
     "catalog",
     "check_catalog",
@@ -47,6 +62,17 @@ __version__ = "0.1.0"
 
 # Each call has a separate module, since some of them do not need torch.
 _HOMES = {
+    "VersionRecord": "lego_ray.library.record",
+    "Verification": "lego_ray.verification.record",
+    "StatusRecord": "lego_ray.api.status",
+    "ScanRecord": "lego_ray.api.scan",
+    "RefreshRecord": "lego_ray.library.record",
+    "PublishRecord": "lego_ray.api.publish",
+    "Plan": "lego_ray.planning.plan",
+    "LibraryRecord": "lego_ray.library.record",
+    "Garbage": "lego_ray.audit.record",
+    "CatalogRepair": "lego_ray.audit.record",
+    "CatalogCheck": "lego_ray.audit.record",
     "MergeRecord": "lego_ray.merging.record",
     "UpdateRecord": "lego_ray.merging.record",
     "build": "lego_ray.api.build",

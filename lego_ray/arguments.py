@@ -11,13 +11,16 @@ import inspect
 import math
 import operator
 import reprlib
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import wraps
 from os import PathLike, fspath
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lego_ray.errors import InvalidOption
+from lego_ray.options import Keyword, keywords_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,25 +41,72 @@ def checked(call: Callable[P, R]) -> Callable[P, R]:
     Raises:
         TypeError: If it has another annotation: then there is a check to add.
     """
+    return _checked(call, {})
+
+
+def checked_with(home: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """As `checked`, of a call whose `**options` are those of a home.
+
+    `help` of the call lists them, with their defaults. One that is not given is not filled in.
+
+    Args:
+        home: As for `options.keywords_of`.
+    """
+    return lambda call: _checked(call, keywords_of(home))
+
+
+def _checked(call: Callable[P, R], known: Mapping[str, Keyword]) -> Callable[P, R]:
     signature = inspect.signature(call)
-    for parameter in signature.parameters.values():
+    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    if len(named) < len(signature.parameters) and not known:
+        raise TypeError(f"{call.__name__}: its options have no home")
+    more = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=each.option.default,
+            annotation=each.annotation,
+        )
+        for each in known.values()
+    ]
+    whole = signature.replace(parameters=[*named, *more])
+    for parameter in whole.parameters.values():
         if str(parameter.annotation) not in CHECKS:
             raise TypeError(f"{call.__name__}: no check for {parameter}")
 
     @wraps(call)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = signature.bind(*args, **kwargs)  # of an unknown name, Python's own TypeError
+        if known:
+            _check_known(kwargs, whole.parameters)
+        bound = whole.bind(*args, **kwargs)  # of an unknown name, Python's own TypeError
         for name, value in bound.arguments.items():
-            parameter = signature.parameters[name]
-            if parameter.kind is not parameter.VAR_KEYWORD:
-                is_required = parameter.default is parameter.empty
-                annotation = str(parameter.annotation)
-                bound.arguments[name] = checked_value(
-                    name, annotation, value, is_required=is_required, hint=_HINT
-                )
+            parameter = whole.parameters[name]
+            is_required = parameter.default is parameter.empty
+            annotation = str(parameter.annotation)
+            bound.arguments[name] = checked_value(
+                name, annotation, value, is_required=is_required, hint=_HINT
+            )
         return call(*bound.args, **bound.kwargs)
 
+    checking.__signature__ = whole  # type: ignore[attr-defined]
+    if known and checking.__doc__:
+        checking.__doc__ += "\n\n    Options:\n" + "".join(map(_listed, known.values()))
     return checking
+
+
+def _check_known(given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, list(known), n=1)
+            hint = f"Did you mean {near[0]}?" if near else _HINT
+            raise InvalidOption(name, "there is no such option", hint)
+
+
+def _listed(keyword: Keyword) -> str:
+    """An option as a docstring lists it."""
+    default = keyword.option.default_said or repr(keyword.option.default)
+    text = f"{keyword.name}: {keyword.option.help} Default: {default}."
+    return textwrap.fill(text, 100, initial_indent=" " * 8, subsequent_indent=" " * 12) + "\n"
 
 
 def checked_value(
@@ -236,5 +286,4 @@ CHECKS: Mapping[str, tuple[Check, str]] = {
         _or_none(_instance(str, datetime)),
         "a datetime, or text such as 2026-11-24T10:00Z" + _NONE,
     ),
-    "object": (lambda value: value, "anything"),
 }

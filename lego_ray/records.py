@@ -22,7 +22,7 @@ class Record(dict[str, Any]):
 
     def as_json(self) -> dict[str, Any]:
         """The record as `--json` prints it: of plain lists and dictionaries."""
-        return {key: plain(value) for key, value in self.items()}
+        return {key: _json(value) for key, value in self.items()}
 
     def _known(self) -> list[str]:
         """Names of the attributes that this record has a value for, in order."""
@@ -30,12 +30,7 @@ class Record(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
-        caption, shown = self._shown()
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
-            for name, value in shown.items()
-        )
-        return f"<table><caption>{escape(caption)}</caption>{rows}</table>"
+        return table(*self._shown())
 
     def _shown(self) -> tuple[str, Mapping[str, Any]]:
         """A caption and the rows of the table in a notebook: counts in place of lists."""
@@ -66,6 +61,15 @@ class Record(dict[str, Any]):
     update = _fixed
 
 
+def table(caption: str, shown: Mapping[str, Any]) -> str:
+    """An HTML table of names and values, for notebooks."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in shown.items()
+    )
+    return f"<table><caption>{escape(caption)}</caption>{rows}</table>"
+
+
 def plain(value: Any) -> Any:
     """A value as JSON knows it; a record stays one."""
     if isinstance(value, Record):
@@ -74,6 +78,14 @@ def plain(value: Any) -> Any:
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(each) for each in value]
+    return value
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_json(each) for each in value]
     return value
 
 

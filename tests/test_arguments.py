@@ -16,7 +16,8 @@ import lego_ray
 from lego_ray import catalog
 from lego_ray.arguments import CHECKS, checked
 from lego_ray.errors import BadInput, InvalidOption, LegoRayError
-from lego_ray.methods.registry import METHODS, method_of
+from lego_ray.methods.names import METHODS, keyword
+from lego_ray.methods.registry import method_of
 from tests.zoo import write_zoo
 
 
@@ -113,7 +114,6 @@ FITS: dict[str, tuple[str, ...]] = {
     "str | timedelta": (*_TEXTS, "duration"),
     "str | timedelta | None": (*_TEXTS, "duration", "none"),
     "Moment": (*_TEXTS, "none"),
-    "object": tuple(ANY),
 }
 
 
@@ -168,21 +168,36 @@ def test_a_wrong_value_is_named(call_name: str, argument: str, where: Path) -> N
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_of_methods_are_checked_too(method: str) -> None:
-    for option in inspect.signature(METHODS[method]).parameters.values():
+    for option in METHODS[method].options:
         for kind, value in ANY.items():
             try:
-                method_of(method, {option.name: value})
+                method_of(method, {option: value})
             except InvalidOption:
                 continue
-            annotation = str(option.annotation)
-            assert kind in FITS.get(annotation, ("text", "none")), (option.name, kind)
+            assert kind in FITS[keyword(option).annotation], (option, kind)
 
 
 def test_a_call_with_an_option_of_a_wrong_type(where: Path) -> None:
     with pytest.raises(
-        InvalidOption, match="--n-init: 'many' is of type str; expected a whole number"
+        InvalidOption, match="n_init: 'many' is of type str; expected a whole number"
     ):
         lego_ray.merge(where / "zoo", rank=2, output=where / "m", n_init="many")
+
+
+@pytest.mark.parametrize("call", [lego_ray.merge, lego_ray.plan, lego_ray.scan, lego_ray.build])
+def test_of_an_unknown_option_the_nearest_is_named(call: Callable[..., Any], where: Path) -> None:
+    name = "checkpoint" if call in (lego_ray.scan, lego_ray.build) else "n_inti"
+    near = "checkpoints" if call in (lego_ray.scan, lego_ray.build) else "n_init"
+    with pytest.raises(
+        InvalidOption, match=f"{name}: there is no such option. Did you mean {near}"
+    ):
+        call(where / "zoo", **{name: 3})
+
+
+def test_help_lists_the_options_with_their_defaults() -> None:
+    text = inspect.getdoc(lego_ray.merge) or ""
+    assert "n_init: Restarts of k-means; the one of least inertia is kept. Default: 10." in text
+    assert inspect.signature(lego_ray.merge).parameters["seed"].default == 0
 
 
 def test_the_message_says_all(where: Path) -> None:
@@ -216,9 +231,9 @@ def test_numbers_of_numpy_count_as_python_s(where: Path) -> None:
     assert same["merge_id"] == plain["merge_id"]
 
 
-def test_an_unknown_keyword_is_python_s_own_error(where: Path) -> None:
+def test_an_unknown_keyword_of_a_call_without_options_is_python_s_own_error(where: Path) -> None:
     with pytest.raises(TypeError, match="sourcs"):
-        lego_ray.scan(where, sourcs=where)  # type: ignore[call-arg]
+        lego_ray.verify(where, sourcs=where)  # type: ignore[call-arg]
 
 
 def test_a_call_with_another_annotation_is_found_at_import() -> None:

@@ -12,7 +12,7 @@ import lego_ray
 from jobs.soak.table import table
 from lego_ray.catalog.schema import describe
 from lego_ray.cli.main import cli
-from lego_ray.cli.options import METHODS
+from lego_ray.methods.names import METHODS
 from tests.docs.pages import PAGES, blocks_of, parse, text_of, words_of
 from tests.docs.pages import commands as command_lines
 

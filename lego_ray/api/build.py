@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from os import fspath
-from typing import Any
+from typing import Unpack
 
-from lego_ray.arguments import checked
+from lego_ray.arguments import checked_with
 from lego_ray.errors import InvalidOption
 from lego_ray.library.build import read_library, run_build
+from lego_ray.library.record import LibraryRecord
 from lego_ray.merging.plan_run import (
     Progress,
 )
-from lego_ray.planning.arguments import Uri, parse_bytes
+from lego_ray.options import picked
+from lego_ray.planning.arguments import Uri, checked_checkpoints, parse_bytes
 from lego_ray.planning.group_options import FLAG, group_count
-from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.options import RunOptions
 from lego_ray.planning.recipe_file import LibraryRecipe
-from lego_ray.planning.trainer_runs import checked_checkpoints
 from lego_ray.runners.base import Runner
-from lego_ray.runners.open import running
+from lego_ray.runners.open import open_runner
 
 
-@checked
+@checked_with(RunOptions)
 def build(
     recipe: Uri,
     *,
@@ -31,13 +32,9 @@ def build(
     checkpoints: str | None = None,
     dry_run: bool = False,
     runner: str | Runner = "ray",
-    address: str = "local",
-    workers: int | None = None,
-    gpus: float = 0.0,
-    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
-    strict: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+    **options: Unpack[RunOptions],
+) -> LibraryRecord:
     """Builds a library: every merge of a recipe file, each adapter's bytes read once for all.
 
     Each merge is the one that `merge` makes of the same adapters, to the same bytes. Finished tasks
@@ -57,19 +54,11 @@ def build(
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
         dry_run: Only plan, which reads what groups are found by; write nothing.
         runner: As for `merge`.
-        address: As for `merge`.
-        workers: As for `merge`.
-        gpus: As for `merge`.
-        memory_budget: As for `merge`.
-        strict: As for `merge`.
         progress: Called with each merge's plan, and with each result of it.
+        **options: See `RunOptions`.
 
     Returns:
-        `output`, `catalog`, `adapters` (how many there are), `refused` (a list of `{adapter, reason}`),
-        `passed_over` and `notes` (as `merge` returns them, of all sources), `merges` (what `merge`
-        returns of each, in order, without the bytes that were read for several; of a dry run, with the
-        status `planned`, what is known of that), `groups` (a list, an entry with
-        `groups` each; see `find_groups.group_record`), `dry_run`, `seconds`, `bytes_read`.
+        What was built; see `LibraryRecord`, which is read like a dictionary too.
 
     Raises:
         RecipeError: If the file is not as it must be; every fault is named.
@@ -77,6 +66,7 @@ def build(
         StorageError: If a store cannot be read or written.
         RunFailed: If the run did not finish.
     """
+    run = picked(RunOptions, options)
     library = read_library(fspath(recipe))
     if catalog is not None:
         library = replace(library, catalog=fspath(catalog))
@@ -84,14 +74,14 @@ def build(
         library = _with_groups(library, group_count(groups), fspath(recipe))
     if checkpoints is not None:
         library = replace(library, checkpoints=checked_checkpoints(checkpoints))
-    budget = parse_bytes(memory_budget)
-    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+    budget = parse_bytes(run["memory_budget"])
+    with open_runner(runner, options) as mine:
         return run_build(
             library,
             output=fspath(output) if output is not None else library.output,
             runner=mine,
             memory_budget=budget,
-            strict=strict,
+            strict=run["strict"],
             progress=progress or (lambda plan, result: None),
             dry_run=dry_run,
         )

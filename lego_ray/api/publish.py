@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from os import PathLike
 from typing import Any
 
@@ -14,16 +15,65 @@ from lego_ray.output.checkpoints.run_folder import folder_uri, read_marker
 from lego_ray.output.hub_push import push
 from lego_ray.output.leaving import for_elsewhere
 from lego_ray.output.manifest import MANIFEST_KEY, marker_of, read_bytes
-from lego_ray.output.outcome import Outcome
+from lego_ray.output.outcome import CARD, Outcome
 from lego_ray.output.read import checked_files, read_manifest
 from lego_ray.output.readable import check_published
 from lego_ray.output.write import publish as write_files
 from lego_ray.output.write import published_manifest
+from lego_ray.records import Record
 from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class PublishRecord(Record):
+    """What was copied, or would be.
+
+    Attributes:
+        merged: URI of the merge.
+        merge_id: Its id, hex.
+        name: Its name.
+        dry_run: Whether nothing was written.
+        to: URI of the copy.
+        status: `published`, `already published` or, of a dry run, `would publish`.
+        deleted: Paths of files that were deleted there.
+        warnings: What the user should know.
+        url: Page of the repository; this and the next six are of the Hub, and None elsewhere.
+        private: Whether only its owners see it.
+        creates: Whether the repository was made.
+        branch: Its branch.
+        replaces: Id of the merge that was there.
+        commit: Hash of the commit.
+        commit_message: What it says.
+        files: Each with `path`, `bytes`, `sha256` and `action`: `add`, `replace` or `same`.
+        bytes: Bytes that were written.
+        model_card: Text of the model card, or None.
+    """
+
+    merged: str
+    merge_id: str
+    name: str
+    dry_run: bool
+    to: str
+    status: str
+    deleted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    url: str | None = None
+    private: bool | None = None
+    creates: bool | None = None
+    branch: str | None = None
+    replaces: str | None = None
+    commit: str | None = None
+    commit_message: str | None = None
+    files: tuple[Mapping[str, Any], ...]
+    bytes: int
+    model_card: str | None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.status}, {self.bytes} bytes, {self.to}>"
 
 
 @checked
@@ -35,7 +85,7 @@ def publish(
     revision: str = "",
     update: bool = False,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> PublishRecord:
     """Copies a published merge, after holding its files against its manifest.
 
     To a directory or S3 it is create-only, in the order that `merge` writes it. To the
@@ -55,12 +105,7 @@ def publish(
         dry_run: Say what would be done, and send no request that writes.
 
     Returns:
-        `merged`, `merge_id`, `name`, `to`, `status` (`published`, `already published` or, of a dry
-        run, `would publish`), `dry_run`, `files` (a list of `{path, bytes, sha256, action}`, the
-        action being `add`, `replace` or `same`), `deleted` (paths), `bytes` (to write), `model_card`
-        (its text), `warnings`; and of the Hub `url`, `private`, `creates` (whether the repository
-        is made), `branch`, `replaces` (a merge's id), `commit` (its hash) and `commit_message`, which
-        are None elsewhere.
+        What was done; see `PublishRecord`, which is read like a dictionary too.
 
     Raises:
         VerificationFailed: If a file of the merge is not what its manifest says.
@@ -98,15 +143,40 @@ def publish(
         else:
             outcome = _to_store(open_store(str(target)), manifest, files, dry_run=dry_run)
         outcome = replace(outcome, warnings=(*outcome.warnings, *limits))
-        told = outcome.record(files, marker_of(manifest))
-        journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=told["bytes"])
-    return {
-        "merged": store.uri,
-        "merge_id": manifest["merge_id"],
-        "name": manifest["name"],
-        "dry_run": dry_run,
+        record = _record(outcome, manifest, files, merged=store.uri, dry_run=dry_run)
+        journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=record.bytes)
+    return record
+
+
+def _record(
+    outcome: Outcome,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    *,
+    merged: str,
+    dry_run: bool,
+) -> PublishRecord:
+    told = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name != "actions"}
+    marker = marker_of(manifest)  # the file that is written last
+    listed = tuple(
+        {
+            "path": key,
+            "bytes": len(files[key]),
+            "sha256": sha256(files[key]).hexdigest(),
+            "action": outcome.actions[key],
+        }
+        for key in sorted(files, key=lambda k: (k == marker, k))
+    )
+    return PublishRecord(
+        merged=merged,
+        merge_id=manifest["merge_id"],
+        name=manifest["name"],
+        dry_run=dry_run,
         **told,
-    }
+        files=listed,
+        bytes=sum(len(files[key]) for key, done in outcome.actions.items() if done != "same"),
+        model_card=files[CARD].decode(errors="replace") if CARD in files else None,
+    )
 
 
 def _holds(target: S3Uri | HubUri, manifest: bytes) -> bool:

@@ -6,23 +6,22 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from os import fspath
-from typing import Any
+from typing import Unpack
 
-from lego_ray.arguments import checked
-from lego_ray.library.build import (
-    read_library,
-)
+from lego_ray.arguments import checked_with
+from lego_ray.library.build import read_library
+from lego_ray.library.record import RefreshRecord
 from lego_ray.library.refresh import checked_library, checked_silence, run_refresh
 from lego_ray.merging.plan_run import Progress
-from lego_ray.planning.arguments import Uri, parse_bytes
-from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
-from lego_ray.planning.trainer_runs import checked_checkpoints
+from lego_ray.options import picked
+from lego_ray.planning.arguments import Uri, checked_checkpoints, parse_bytes
+from lego_ray.planning.options import RunOptions
 from lego_ray.runners.base import Runner
-from lego_ray.runners.open import running
+from lego_ray.runners.open import open_runner
 from lego_ray.storage.lease import STALE_AFTER
 
 
-@checked
+@checked_with(RunOptions)
 def refresh(
     recipe: Uri,
     *,
@@ -30,14 +29,10 @@ def refresh(
     catalog: Uri | None = None,
     checkpoints: str | None = None,
     runner: str | Runner = "ray",
-    address: str = "local",
-    workers: int | None = None,
-    gpus: float = 0.0,
-    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
-    strict: bool = False,
     stale_after: str | timedelta = STALE_AFTER,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+    **options: Unpack[RunOptions],
+) -> RefreshRecord:
     """Brings a library up to date; made to be called on a schedule.
 
     Scans the sources into the catalog, and makes those merges of the recipe file whose plan (adapters
@@ -59,21 +54,13 @@ def refresh(
         catalog: Where it is recorded; in place of the file's `catalog`.
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
         runner: As for `build`. Nothing is started if nothing is to be merged.
-        address: As for `build`.
-        workers: As for `build`.
-        gpus: As for `build`.
-        memory_budget: As for `build`.
-        strict: As for `build`.
         stale_after: How long another must have given no sign of life to count as dead, measured by the
             store's own clock: a duration, or text such as `5m`; at least a minute.
         progress: Called with each merge's plan, and with each result of it.
+        **options: See `RunOptions`.
 
     Returns:
-        `status` (`refreshed`, `unchanged` or `busy`), `holder` (who is at it, if busy: `host`, `pid`,
-        `job`, `since`), `output`, `catalog`, `adapters` (how many there are; None if busy), `new` (rows
-        of adapters written), `refused` (a list of `{adapter, reason}`), `passed_over` and `notes` (as
-        `build` returns them), `merges` (what `build` returns
-        of each, and its `version`), `groups` (as `build` returns them), `seconds`, `bytes_read`.
+        What was done; see `RefreshRecord`, which is read like a dictionary too.
 
     Raises:
         RecipeError: If the file is not as it must be; every fault is named.
@@ -84,16 +71,17 @@ def refresh(
             until another took over: then nothing of it becomes current.
     """
     started = time.perf_counter()
+    run = picked(RunOptions, options)
     library = checked_library(read_library(fspath(recipe)), output, catalog)
     if checkpoints is not None:
         library = replace(library, checkpoints=checked_checkpoints(checkpoints))
-    budget = parse_bytes(memory_budget)
+    budget = parse_bytes(run["memory_budget"])
     silence = checked_silence(stale_after)
     return run_refresh(
         library,
-        opening=lambda: running(runner, address=address, workers=workers, gpus=gpus),
+        opening=lambda: open_runner(runner, options),
         memory_budget=budget,
-        strict=strict,
+        strict=run["strict"],
         stale_after=silence,
         progress=progress or (lambda plan, result: None),
         started=started,

@@ -3,36 +3,77 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Unpack
 
-from lego_ray.arguments import checked
+from lego_ray.arguments import checked_with
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.merging.plan_run import check_strict
+from lego_ray.merging.record import entries_set_aside, seconds_since
+from lego_ray.options import picked
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
-from lego_ray.planning.arguments import Uri, places
+from lego_ray.planning.arguments import Uri, checkpoints_of, places
 from lego_ray.planning.noise_halves import noise_warnings
-from lego_ray.planning.plan import set_aside
+from lego_ray.planning.options import ScanOptions
 from lego_ray.planning.recipe import Recipe
+from lego_ray.records import Record
 from lego_ray.sources.headers import Counted, scan_sources, untold
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalise_uri
 
+# Columns of the catalog that the record has.
+_SHOWN = (
+    *("adapter_id", "uri", "revision", "base_model", "format", "rank_min", "rank_max"),
+    *("n_sites", "n_params", "n_bytes", "dtype", "license", "tags"),
+)
 
-@checked
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class ScanRecord(Record):
+    """What a scan found.
+
+    Attributes:
+        adapters: Each with `adapter_id`, `uri`, `revision`, `base_model`, `format`, `rank_min`,
+            `rank_max`, `n_sites`, `n_params`, `n_bytes`, `dtype`, `license` and `tags`.
+        refused: Each with `adapter` (URI) and `reason`.
+        passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
+        notes: Each with `adapter` and `note`, on what was set aside.
+        catalog: URI of the catalog, or None.
+        new: Rows of adapters that were written to it.
+        bytes_read: Bytes that the call read.
+        seconds: How long the call took.
+        warnings: What the user should know.
+    """
+
+    adapters: tuple[Mapping[str, Any], ...]
+    refused: tuple[Mapping[str, Any], ...]
+    passed_over: tuple[Mapping[str, Any], ...]
+    notes: tuple[Mapping[str, Any], ...]
+    catalog: str | None
+    new: int
+    bytes_read: int
+    seconds: float
+    warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {len(self.adapters)} adapters, {len(self.refused)} refused, "
+            f"{self.new} new>"
+        )
+
+
+@checked_with(ScanOptions)
 def scan(
     sources: Uri | Sequence[Uri],
     *,
     catalog: Uri | None = None,
-    exclude: Sequence[str] = (),
-    full_weights: str = "refuse",
-    checkpoints: str = "last",
-    strict: bool = False,
     progress: Counted = untold,
-) -> dict[str, Any]:
+    **options: Unpack[ScanOptions],
+) -> ScanRecord:
     """Indexes adapters from their headers, and records them in a catalog if one is given.
 
     Scanning again writes nothing where nothing changed.
@@ -40,49 +81,46 @@ def scan(
     Args:
         sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
         catalog: Where the catalog is; made if there is none.
-        exclude: Glob patterns of adapters to leave out, by name, path or URI.
-        full_weights: `refuse` adapters that carry weights that are not low-rank, or `drop` these.
-        checkpoints: As for `merge`.
-        strict: Raise if an adapter is refused.
         progress: Called with the number of adapters read, and of those there are to read.
+        **options: See `ScanOptions`.
 
     Returns:
-        `adapters` (a list of records), `refused` (a list of `{adapter, reason}`), `passed_over` and
-        `notes` (as `merge` returns them), `catalog`, `new` (rows written), `bytes_read`, `seconds`,
-        `warnings`.
+        What was found; see `ScanRecord`, which is read like a dictionary too.
 
     Raises:
         StrictRefusal: If strict and an adapter was refused.
         StorageError: If a source cannot be read.
     """
     started = time.perf_counter()
-    Recipe(name="scan", rank=1, full_weights=full_weights)
+    asked = picked(ScanOptions, options)
+    Recipe(name="scan", rank=1, full_weights=asked["full_weights"])
     place = None if catalog is None else normalise_uri(catalog)
     opened = None if place is None else open_catalog(place)
     found = scan_sources(
         places(sources),
-        exclude=exclude,
-        full_weights=full_weights,
-        checkpoints=checkpoints,
+        exclude=asked["exclude"],
+        full_weights=asked["full_weights"],
+        checkpoints=checkpoints_of(options),
         progress=progress,
         known=catalogued(opened),
     )
     inventory = found.inventory
-    check_strict(inventory, strict)
+    check_strict(inventory, asked["strict"])
     rows = adapter_rows(inventory, datetime.now(UTC))
     written = 0
     if opened is not None and place is not None:
         probe_create_only(open_store(place))
         written = record_adapters(opened, rows)
-    keep = ("adapter_id", "uri", "revision", "base_model", "format", "rank_min", "rank_max")
-    more = ("n_sites", "n_params", "n_bytes", "dtype", "license", "tags")
-    return {
-        "adapters": [{k: r[k] for k in (*keep, *more)} for r in rows if r["status"] == "ok"],
-        "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
-        **set_aside(inventory.passed_over, inventory.adapters),
-        "catalog": place,
-        "new": written,
-        "bytes_read": found.bytes_read,
-        "seconds": round(time.perf_counter() - started, 3),
-        "warnings": [*inventory.about(inventory.adapters)[1], *noise_warnings(inventory.adapters)],
-    }
+    return ScanRecord(
+        adapters=tuple({k: row[k] for k in _SHOWN} for row in rows if row["status"] == "ok"),
+        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in inventory.refused),
+        **entries_set_aside(inventory),
+        catalog=place,
+        new=written,
+        bytes_read=found.bytes_read,
+        seconds=seconds_since(started),
+        warnings=(
+            *inventory.about(inventory.adapters)[1],
+            *noise_warnings(inventory.adapters),
+        ),
+    )

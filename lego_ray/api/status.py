@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -24,6 +25,7 @@ from lego_ray.output.manifest import (
     parse_manifest,
     read_bytes,
 )
+from lego_ray.records import Record
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import normalise_uri
@@ -34,21 +36,66 @@ THREADS = 16
 FIRST_READ = 64 << 10
 
 
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class StatusRecord(Record):
+    """How far a merge is.
+
+    Attributes:
+        state: `published` or `unfinished`.
+        output: URI of its output.
+        merge_id: The plan that is run, or was, hex.
+        name: Its name.
+        method: Name of the method.
+        rank: The rank; as it was asked for until it is published.
+        adapters: How many there are.
+        sites: How many sites it has.
+        sites_done: How many of them are merged.
+        sites_measured: How many are measured; None unless ranks are chosen by measuring.
+        quarantined: Adapters that turned out bad so far, each with `adapter` and `reason`.
+        tasks_saved: Finished tasks that are kept; this and the rest are None once it is published.
+        bytes_read: Bytes read for them.
+        inertia: Sum over their sites; None too of a method that does not cluster.
+        started_at: When the run began, ISO 8601.
+        saved_at: When the newest of its tasks was saved.
+        catalog: URI of the catalog it is to be recorded in.
+        kept_in: Where the finished tasks are.
+    """
+
+    state: str
+    output: str
+    merge_id: str
+    name: str
+    method: str
+    rank: int | str
+    adapters: int
+    sites: int
+    sites_done: int
+    sites_measured: int | None
+    quarantined: tuple[Mapping[str, Any], ...]
+    tasks_saved: int | None = None
+    bytes_read: int | None = None
+    inertia: float | None = None
+    started_at: str | None = None
+    saved_at: str | None = None
+    catalog: str | None = None
+    kept_in: str | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.name}: {self.state}, {self.sites_done} of {self.sites} "
+            f"sites, {self.output}>"
+        )
+
+
 @checked
-def status(run: str | PathLike[str]) -> dict[str, Any]:
+def status(run: str | PathLike[str]) -> StatusRecord:
     """Says how far a merge is. Reads only, and may be asked while it runs.
 
     Args:
         run: The output of the merge.
 
     Returns:
-        `state` (`published` or `unfinished`), `output`, `merge_id` (the plan being run), `name`,
-        `method`, `rank` (as it was asked for until it is published), `adapters` (how many), `sites`,
-        `sites_done`, `sites_measured` (None unless ranks are chosen by measuring), `quarantined` (a
-        list of `{adapter, reason}` found so far); and of an unfinished run `tasks_saved`,
-        `bytes_read` and `inertia` so far, `started_at`, `saved_at` (when the newest of its tasks
-        was saved), `catalog`, and `kept_in`, where it is kept. These are None once it is published,
-        and `inertia` of a method that does not cluster.
+        How far it is; see `StatusRecord`, which is read like a dictionary too.
 
     Raises:
         ObjectNotFound: If there is neither a merge nor an unfinished run of one.
@@ -74,36 +121,29 @@ def status(run: str | PathLike[str]) -> dict[str, Any]:
     return _unfinished(store, marker, [each for each in read if each is not None])
 
 
-def _published(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "state": "published",
-        "output": store.uri,
-        "merge_id": manifest["merge_id"],
-        "name": manifest["name"],
-        "method": manifest["recipe"]["method"],
-        "rank": manifest["recipe"]["rank"],
-        "adapters": len(manifest["sources"]),
-        "sites": manifest["sites"],
-        "sites_done": manifest["sites"],
-        "sites_measured": None if manifest.get("nearest_error") is None else manifest["sites"],
-        "quarantined": [
+def _published(store: Store, manifest: dict[str, Any]) -> StatusRecord:
+    return StatusRecord(
+        state="published",
+        output=store.uri,
+        merge_id=manifest["merge_id"],
+        name=manifest["name"],
+        method=manifest["recipe"]["method"],
+        rank=manifest["recipe"]["rank"],
+        adapters=len(manifest["sources"]),
+        sites=manifest["sites"],
+        sites_done=manifest["sites"],
+        sites_measured=None if manifest.get("nearest_error") is None else manifest["sites"],
+        quarantined=tuple(
             {"adapter": r["adapter"], "reason": r["reason"]}
             for r in manifest["refused"]
             if r["status"] == "quarantined"
-        ],
-        "tasks_saved": None,
-        "bytes_read": None,
-        "inertia": None,
-        "started_at": None,
-        "saved_at": None,
-        "catalog": None,
-        "kept_in": None,
-    }
+        ),
+    )
 
 
 def _unfinished(
     store: Store, marker: dict[str, Any], tasks: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+) -> StatusRecord:
     # Plans that were given up, for adapters that turned out bad, are read and not done.
     number = max((task["number"] for task in tasks), default=1)
     now = [task for task in tasks if task["number"] == number]
@@ -119,26 +159,26 @@ def _unfinished(
         for task in tasks
         for kind, where, problem, _ in task["quarantined"].values()
     }
-    return {
-        "state": "unfinished",
-        "output": store.uri,
-        "merge_id": now[0]["plan"] if now else marker["plan"],
-        "name": marker["name"],
-        "method": marker["method"],
-        "rank": marker["rank"],
-        "adapters": marker["adapters"] - (len(bad) if number > 1 else 0),
-        "sites": now[0]["of_sites"] if now else marker["sites"],
-        "sites_done": len(sites),
-        "sites_measured": len(measured) if isinstance(marker["rank"], str) else None,
-        "quarantined": [{"adapter": uri, "reason": bad[uri]} for uri in sorted(bad)],
-        "tasks_saved": len(tasks),
-        "bytes_read": sum(task["result"]["bytes_read"] for task in tasks),
-        "inertia": sum(inertias) if inertias else None,
-        "started_at": marker["started_at"],
-        "saved_at": max((task["saved_at"] for task in tasks), default=None),
-        "catalog": marker["catalog"],
-        "kept_in": folder_uri(store),
-    }
+    return StatusRecord(
+        state="unfinished",
+        output=store.uri,
+        merge_id=now[0]["plan"] if now else marker["plan"],
+        name=marker["name"],
+        method=marker["method"],
+        rank=marker["rank"],
+        adapters=marker["adapters"] - (len(bad) if number > 1 else 0),
+        sites=now[0]["of_sites"] if now else marker["sites"],
+        sites_done=len(sites),
+        sites_measured=len(measured) if isinstance(marker["rank"], str) else None,
+        quarantined=tuple({"adapter": uri, "reason": bad[uri]} for uri in sorted(bad)),
+        tasks_saved=len(tasks),
+        bytes_read=sum(task["result"]["bytes_read"] for task in tasks),
+        inertia=sum(inertias) if inertias else None,
+        started_at=marker["started_at"],
+        saved_at=max((task["saved_at"] for task in tasks), default=None),
+        catalog=marker["catalog"],
+        kept_in=folder_uri(store),
+    )
 
 
 def _summary(store: Store, info: ObjectInfo) -> dict[str, Any] | None:

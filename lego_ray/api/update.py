@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from os import fspath
+from typing import Unpack
 
-from lego_ray.arguments import checked
+from lego_ray.arguments import checked_with
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.merging.plan_run import Progress
-from lego_ray.merging.record import UpdateRecord, record_of_published, with_version
+from lego_ray.merging.record import UpdateRecord, record_of_published, with_more
 from lego_ray.merging.updates.changes import (
     named_sources,
 )
@@ -18,15 +19,15 @@ from lego_ray.merging.updates.drift import REFIT_ABOVE
 from lego_ray.merging.updates.parent import MergedBefore, find_merged
 from lego_ray.merging.updates.refit import refit_merge
 from lego_ray.merging.updates.run import Asked, UpdateRun
-from lego_ray.planning.arguments import Uri, output_place, parse_bytes, places
-from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
-from lego_ray.planning.trainer_runs import checked_checkpoints
+from lego_ray.options import picked
+from lego_ray.planning.arguments import Uri, checked_checkpoints, output_place, parse_bytes, places
+from lego_ray.planning.options import RunOptions
 from lego_ray.runners.base import Runner
-from lego_ray.runners.open import running
+from lego_ray.runners.open import open_runner
 from lego_ray.sources.rescan import rescanning
 
 
-@checked
+@checked_with(RunOptions)
 def update(
     merge: Uri,
     *,
@@ -37,12 +38,8 @@ def update(
     output: Uri | None = None,
     catalog: Uri | None = None,
     runner: str | Runner = "ray",
-    address: str = "local",
-    workers: int | None = None,
-    gpus: float = 0.0,
-    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
-    strict: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[RunOptions],
 ) -> UpdateRecord:
     """Makes the next version of a merge, with adapters added or removed, reading only these.
 
@@ -67,12 +64,8 @@ def update(
         output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.
         catalog: Where it is recorded. None for no catalog.
         runner: As for `merge`.
-        address: As for `merge`.
-        workers: As for `merge`.
-        gpus: As for `merge`; of a refit only, since an update's arithmetic is too small for one.
-        memory_budget: As for `merge`. Of an update, the running sums are in memory besides.
-        strict: As for `merge`.
         progress: Of a refit, as for `merge`.
+        **options: See `RunOptions`.
 
     Returns:
         What `merge` returns, with `parent` (its merge_id), `version`, `added` and `removed` (URIs),
@@ -91,19 +84,20 @@ def update(
         RunFailed: If the run did not finish; nothing was published.
     """
     started = time.perf_counter()
+    run = picked(RunOptions, options)
     opened = None if catalog is None else open_catalog(fspath(catalog))
     before = find_merged(fspath(merge), opened)
     asked = Asked(
         add=tuple(places(add)),
         remove=(remove,) if isinstance(remove, str) else tuple(remove),
         output=output_place(before.next_place() if output is None else output),
-        memory_budget=parse_bytes(memory_budget),
-        strict=strict,
+        memory_budget=parse_bytes(run["memory_budget"]),
+        strict=run["strict"],
         checkpoints=checked_checkpoints(checkpoints),
     )
     if not (asked.add or asked.remove or refit):
         return _nothing_to_do(before, opened, started)
-    with running(runner, address=address, workers=workers, gpus=gpus) as mine:
+    with open_runner(runner, options) as mine:
         if refit:
             going = named_sources(before.manifest["sources"], asked.remove, before.store.uri)
             return refit_merge(
@@ -114,13 +108,13 @@ def update(
                 catalog=opened,
                 runner=mine,
                 memory_budget=asked.memory_budget,
-                strict=strict,
+                strict=run["strict"],
                 checkpoints=asked.checkpoints,
                 progress=progress or (lambda plan, result: None),
             )
         return rescanning(
             lambda attempt: UpdateRun(before, asked, opened, mine, started, attempt).run(),
-            strict=strict,
+            strict=run["strict"],
         )
 
 
@@ -132,8 +126,9 @@ def _nothing_to_do(before: MergedBefore, catalog: Catalog | None, started: float
         started=started,
         bytes_read=before.store.bytes_read,
     )
-    return with_version(
+    return with_more(
         record,
+        UpdateRecord,
         status="nothing to do",
         parent=before.manifest.get("parent", {}).get("merge_id"),
         version=before.version,

@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any
 
 from lego_ray.arguments import checked
+from lego_ray.audit.record import CatalogCheck
 from lego_ray.audit.repair import Manifests
 from lego_ray.catalog.damage import damaged_files
 from lego_ray.catalog.history import list_merges
@@ -32,7 +33,7 @@ THREADS = 16
 
 
 @checked
-def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[str, Any]:
+def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> CatalogCheck:
     """Checks that a catalog's rows are whole, each there once, and the outputs it records in the store.
 
     Reads the tables, and of each output the manifest and the sizes of its files; all their bytes if
@@ -44,12 +45,7 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> dict[s
         deep: Whether to read every output whole and compare hashes.
 
     Returns:
-        `catalog`, `ok`, `merges` (how many were checked), `deep`, `problems` (a list of `{merge_id,
-        name, version, where, problem, table, key, repair}`), and `unpublished`: how many merges have
-        details in the tables and no row, which is no problem: they are of runs that were cut short, or
-        publish now. Of a problem with rows, `table` and `key` say which, and `repair` what
-        `repair_catalog` does about it; null if it can do nothing. `merge_id`, `name` and `version` are
-        null for rows that belong to no merge that is recorded.
+        What was found; see `CatalogCheck`, which is read like a dictionary too.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
@@ -90,15 +86,15 @@ def _record(
     unpublished: int = 0,
     *,
     deep: bool,
-) -> dict[str, Any]:
-    return {
-        "catalog": catalog.uri,
-        "ok": not problems,
-        "merges": merges,
-        "deep": deep,
-        "problems": list(problems),
-        "unpublished": unpublished,
-    }
+) -> CatalogCheck:
+    return CatalogCheck(
+        catalog=catalog.uri,
+        ok=not problems,
+        merges=merges,
+        deep=deep,
+        problems=tuple(problems),
+        unpublished=unpublished,
+    )
 
 
 def _problem(

@@ -19,6 +19,7 @@ from lego_ray.audit.leftovers import (
     places_of,
     references_of,
 )
+from lego_ray.audit.record import Garbage
 from lego_ray.audit.remains import Remains, find_remains, remove_remains
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.upkeep.durations import KEPT, check_long_enough, parse_duration
@@ -41,7 +42,7 @@ def collect_garbage(
     older_than: str | timedelta = KEPT,
     delete: bool = False,
     force: bool = False,
-) -> dict[str, Any]:
+) -> Garbage:
     """Finds what merges left below a root that no row of a catalog refers to, and deletes it if asked.
 
     That is: published outputs that are neither recorded nor the source of a recorded merge; what
@@ -62,11 +63,7 @@ def collect_garbage(
         force: Whether an age below a day is meant.
 
     Returns:
-        `catalog`, `root`, `deleted` (whether it was), `outputs` (a list of `{output, kind, name,
-        merge_id, files, bytes, modified_at}`; merge_id is None of what is of no merge), `kept` (a list
-        of `{output, reason}`: no row refers to it, and it stays), `details` (a list of `{table,
-        merge_id, rows}`), `rows_deleted`, `unseen` (sentences on what could not be looked at), `files`
-        and `bytes` in all.
+        What was found; see `Garbage`, which is read like a dictionary too.
 
     Raises:
         CatalogNotFound: If nothing was ever merged into this catalog: then all would be garbage.
@@ -104,20 +101,20 @@ def collect_garbage(
         remains = [(where, each) for where, each in remains if each.infos]
     outputs = [_told(store, waste) for waste in found]
     outputs += [_told_of(where, each) for where, each in remains]
-    return {
-        "catalog": opened.uri,
-        "root": store.uri,
-        "deleted": delete,
-        "outputs": outputs,
-        "kept": [{"output": join(store.uri, k.place.folder), "reason": k.reason} for k in kept],
-        "details": [
+    return Garbage(
+        catalog=opened.uri,
+        root=store.uri,
+        deleted=delete,
+        outputs=tuple(outputs),
+        kept=tuple({"output": join(store.uri, k.place.folder), "reason": k.reason} for k in kept),
+        details=tuple(
             {"table": each.table, "merge_id": each.merge_id, "rows": each.rows} for each in details
-        ],
-        "rows_deleted": rows_deleted,
-        "unseen": unseen,
-        "files": sum(each["files"] for each in outputs),
-        "bytes": sum(each["bytes"] for each in outputs),
-    }
+        ),
+        rows_deleted=rows_deleted,
+        unseen=tuple(unseen),
+        files=sum(each["files"] for each in outputs),
+        bytes=sum(each["bytes"] for each in outputs),
+    )
 
 
 def _find_remains(

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any
 
 from lego_ray.arguments import checked
+from lego_ray.audit.record import CatalogRepair
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.repair.faults import Diagnosis, Fault
 from lego_ray.catalog.repair.repairing import diagnose, repair
@@ -18,7 +19,7 @@ from lego_ray.storage.probe import probe_create_only
 
 
 @checked
-def repair_catalog(catalog: str | PathLike[str], *, apply: bool = False) -> dict[str, Any]:
+def repair_catalog(catalog: str | PathLike[str], *, apply: bool = False) -> CatalogRepair:
     """Puts a catalog right whose rows are doubled, wrong or lost; a dry run unless asked.
 
     Of rows that are alike one is kept. Of those that differ: an adapter's that was scanned last; a
@@ -35,10 +36,7 @@ def repair_catalog(catalog: str | PathLike[str], *, apply: bool = False) -> dict
         apply: Whether to change anything; without it the answer says what would be done.
 
     Returns:
-        `catalog`, `applied`, `ok` (whether nothing is wrong, or is left wrong), `tables` (a list of
-        `{table, removed, added, changed}`: numbers of rows, of the tables that are changed), `repairs`
-        (a list of `{table, key, merge_id, problem, repair}`), `left` (a list of `{table, key, merge_id,
-        problem}`: what cannot be put right from here).
+        What was done; see `CatalogRepair`, which is read like a dictionary too.
 
     Raises:
         CatalogNotFound: If the catalog has no table yet.
@@ -56,14 +54,14 @@ def repair_catalog(catalog: str | PathLike[str], *, apply: bool = False) -> dict
         found = diagnose(opened, Manifests())
     faults = [fault for each in found for fault in each.faults]
     left = [fault for fault in faults if not fault.repair]
-    return {
-        "catalog": opened.uri,
-        "applied": apply,
-        "ok": not left if apply else not faults,
-        "tables": [_rows(each) for each in found if each.change is not None],
-        "repairs": [_told(fault) for fault in faults if fault.repair],
-        "left": [_told(fault, without="repair") for fault in left],
-    }
+    return CatalogRepair(
+        catalog=opened.uri,
+        applied=apply,
+        ok=not left if apply else not faults,
+        tables=tuple(_rows(each) for each in found if each.change is not None),
+        repairs=tuple(_told(fault) for fault in faults if fault.repair),
+        left=tuple(_told(fault, without="repair") for fault in left),
+    )
 
 
 def _rows(found: Diagnosis) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,9 @@ from lego_ray.cli.printing import (
     ratio,
 )
 from lego_ray.cli.start_runner import starting
+
+if TYPE_CHECKING:
+    from lego_ray.library.record import LibraryRecord
 
 
 @command()
@@ -113,7 +116,8 @@ def _print_grouping(grouping: dict[str, Any]) -> None:
         click.echo(f"alone    {member['adapter']}{like}")
 
 
-def _build(given: dict[str, Any], last: ExitStack) -> dict[str, Any]:
+def _build(given: dict[str, Any], last: ExitStack) -> LibraryRecord:
+    given = options.given_of(given)
     runner = starting(given, last)
     from lego_ray.api.build import build as call
     from lego_ray.cli.progress import SiteProgress

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from lego_ray.cli.method_options import METHOD_OPTIONS
+from lego_ray.methods.names import MethodOptions
+from lego_ray.options import keywords_of
 
 # Options by the section of `--help` they stand in; any other stands in the last, Options.
 SECTIONS = {
@@ -23,7 +24,7 @@ SECTIONS = {
         "site_scales",
     ),
     "Where it goes": ("output", "name", "catalog", "dtype", "compact", "updatable"),
-    "Options of methods": METHOD_OPTIONS,
+    "Options of methods": tuple(keywords_of(MethodOptions)),
     "Where it runs": ("runner", "address", "workers", "gpus", "memory_budget"),
 }
 _PLACED = frozenset(name for names in SECTIONS.values() for name in names)

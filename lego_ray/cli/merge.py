@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lego_ray.amounts import size
-from lego_ray.cli import method_options, options
+from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
@@ -37,7 +37,7 @@ from lego_ray.cli.start_runner import starting
 @options.recipe
 @options.catalog
 @options.run
-@method_options.method
+@options.method
 @options.log
 @options.as_json
 def merge(as_json: bool, log: str, **given: Any) -> None:
@@ -74,16 +74,18 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
 
 
 def _merge(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:
+    given = options.given_of(given)
     from lego_ray.planning.rank_options import asked_rank
 
-    asked_rank(given["rank"], given["rank_error"], given["rank_budget"])  # before Ray is started
+    asked_rank(
+        *(given.get(name) for name in ("rank", "rank_error", "rank_budget"))
+    )  # before Ray is started
     runner = starting(given, last)
     from lego_ray.api.merge import merge as call
     from lego_ray.cli.progress import SiteProgress
 
-    method = method_options.taken(given)
     with SiteProgress() as progress:
-        record = call(**given, **method, runner=runner, progress=progress)
+        record = call(**given, runner=runner, progress=progress)
     runner.close()
     return record
 

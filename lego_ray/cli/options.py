@@ -1,39 +1,24 @@
-"""Flags that several commands share, declared once."""
+"""Flags of the commands, made from the homes of the options; and those that only commands have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
-from lego_ray.cli.param_types import NumberOrAuto, OneOf, Place
+from lego_ray.cli.param_types import NumberOr, NumberOrAuto, OneOf, Place
+from lego_ray.methods.names import METHODS, MethodOptions, takers
+from lego_ray.options import Keyword, keywords_of
+from lego_ray.planning.options import (
+    RUNNERS,
+    ResultOptions,
+    RunOptions,
+    SourceOptions,
+    StrictOption,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-# Written out here, and held equal to where they are defined by a test, because those modules import
-# torch or thread pools, which takes longer than all the rest of `lego-ray --help`.
-METHODS = (
-    "lego",
-    "concat",
-    "linear",
-    "svd",
-    "ties",
-    "dare_linear",
-    "dare_ties",
-    "magnitude_prune",
-    "tsv",
-    "iso",
-    "core_space",
-    "knots",
-    "ctm",
-)
-PRESETS = ("paper", "core-space", "iso", "rank-one")
-DTYPES = ("majority", "F32", "BF16", "F16")
-SCALE_RULES = ("source-norm", "sum-fit")
-RUNNERS = ("ray", "inline")
-CHECKPOINTS = ("last", "all")
 
 
 def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -45,6 +30,122 @@ def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
         return command
 
     return decorate
+
+
+def flags(
+    home: type, names: Iterable[str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The flags of the options that a home has. One that is not given has the value None.
+
+    Args:
+        home: As for `options.keywords_of`.
+        names: Those that are wanted; None for all.
+    """
+    known = keywords_of(home)
+    wanted = known if names is None else names
+    return all_of(*(_flag(known[name]) for name in wanted))
+
+
+def given_of(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a command without the options that were not given."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    option, name = keyword.option, keyword.name
+    told = _help(keyword)
+    if keyword.annotation == "bool":
+        both = option.default is False and takers(name)
+        spelled = f"{keyword.flag}/--no-{keyword.flag.removeprefix('--')}" if both else keyword.flag
+        return click.option(spelled, name, is_flag=True, default=None, help=told)
+    more: dict[str, Any] = {"metavar": option.metavar or None}
+    if keyword.annotation.startswith("Mapping"):
+        more |= {"multiple": True, "callback": _numbers}
+    elif keyword.annotation.startswith("Sequence"):
+        more |= {"multiple": True, "callback": _several}
+    elif option.choices:
+        more |= {"type": OneOf(option.choices)}
+    elif keyword.annotation == "int | str | None":
+        more |= {"type": NumberOrAuto()}
+    elif option.words:
+        more |= {"type": NumberOr(*option.words)}
+    elif keyword.annotation == "float | str | None":
+        more |= {"callback": _scale}
+    elif keyword.annotation.startswith("int") and "str" not in keyword.annotation:
+        more |= {"type": int}
+    elif keyword.annotation.startswith("float"):
+        more |= {"type": float}
+    return click.option(keyword.flag, name, default=None, help=told, **more)
+
+
+def _help(keyword: Keyword) -> str:
+    """What it does, the methods that have it, and its default."""
+    option = keyword.option
+    of = takers(keyword.name)
+    methods = "" if not of or of == ("lego",) else f"{', '.join(of)}: "
+    text = f"{methods}{option.help}"
+    if keyword.annotation.startswith(("Mapping", "Sequence")):
+        text += " Repeatable."
+    said = default_of(keyword)
+    return f"{text} [default: {said}]" if said else text
+
+
+def default_of(keyword: Keyword) -> str:
+    """What holds where an option is not given, in words; empty for nothing."""
+    option = keyword.option
+    if option.default_said:
+        return option.default_said
+    others: dict[str, list[str]] = {}
+    for name in takers(keyword.name):
+        value = METHODS[name].options[keyword.name]
+        if value is not None and value != option.default:
+            others.setdefault(_said(value), []).append(name)
+    told = [f"{value} for {', '.join(names)}" for value, names in others.items()]
+    if told:
+        return f"{'; '.join(told)}; else {_said(option.default)}"
+    return _said(option.default)
+
+
+def _said(value: object) -> str:
+    if value is None or value == () or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "" if value is False else "yes"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _several(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    return given or None
+
+
+def _numbers(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, float] | None:
+    """NAME=NUMBER pairs as a mapping."""
+    found: dict[str, float] = {}
+    for text in given or ():
+        name, _, number = text.rpartition("=")
+        try:
+            value: float | None = float(number)
+        except ValueError:
+            value = None
+        if not name or value is None:
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER", ctx, param)
+        if found.setdefault(name, value) != value:
+            raise click.BadParameter(f"{name} is given {found[name]:g} and {value:g}", ctx, param)
+    return found or None
+
+
+def _scale(ctx: click.Context, param: click.Parameter, given: str | None) -> str | float | None:
+    """A number, or the words of a rule, which the recipe knows."""
+    if given is None:
+        return None
+    try:
+        return float(given)
+    except ValueError:
+        return given
 
 
 sources = click.argument(
@@ -63,45 +164,17 @@ log = click.option(
     help="Say on stderr what happens, as text or one JSON object a line.",
 )
 
-strict = click.option("--strict", is_flag=True, help="Fail if any adapter is refused.")
-
-full_weights = click.option(
-    "--full-weights",
-    default="refuse",
-    show_default=True,
-    metavar="[refuse|drop|keep:NAME]",
-    help="For adapters with modules_to_save or biases: refuse them, drop those weights, or keep "
-    "the ones of the adapter called NAME.",
-)
-
-exclude = click.option(
-    "--exclude",
-    multiple=True,
-    metavar="GLOB",
-    help="Leave out adapters whose name, path below its source or URI matches. Repeatable.",
-)
-
-checkpoints = click.option(
-    "--checkpoints",
-    type=OneOf(CHECKPOINTS),
-    default="last",
-    show_default=True,
-    help="Of a training run, take the final adapter or else the last checkpoint; or take every "
-    "checkpoint as an adapter.",
-)
+selection = flags(SourceOptions)
+strict = flags(StrictOption)
+checkpoints = flags(SourceOptions, ["checkpoints"])
+memory_budget = flags(RunOptions, ["memory_budget"])
+recipe = all_of(flags(ResultOptions), flags(SourceOptions), flags(RunOptions, ["memory_budget"]))
+method = flags(MethodOptions)
 
 library_checkpoints = click.option(
     "--checkpoints",
-    type=OneOf(CHECKPOINTS),
+    type=OneOf(keywords_of(SourceOptions)["checkpoints"].option.choices),
     help="In place of the file's `checkpoints`: of a training run, take the last adapter or all.",
-)
-
-memory_budget = click.option(
-    "--memory-budget",
-    default="4GiB",
-    show_default=True,
-    metavar="SIZE",
-    help="Most memory one worker may take.",
 )
 
 
@@ -124,134 +197,7 @@ catalog = click.option(
 )
 
 
-def _numbers(
-    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
-) -> dict[str, float]:
-    """NAME=NUMBER pairs as a mapping."""
-    found: dict[str, float] = {}
-    for text in given:
-        name, _, number = text.rpartition("=")
-        try:
-            value: float | None = float(number)
-        except ValueError:
-            value = None
-        if not name or value is None:
-            raise click.BadParameter(f"{text!r} is not NAME=NUMBER", ctx, param)
-        if found.setdefault(name, value) != value:
-            raise click.BadParameter(f"{name} is given {found[name]:g} and {value:g}", ctx, param)
-    return found
-
-
-def _scale(ctx: click.Context, param: click.Parameter, given: str | None) -> str | float | None:
-    """A number, or the words of a rule, which the recipe knows."""
-    if given is None:
-        return None
-    try:
-        return float(given)
-    except ValueError:
-        return given
-
-
-recipe = all_of(
-    click.option(
-        "--rank",
-        type=NumberOrAuto(),
-        metavar="K|auto",
-        help="Rank of the merged adapter; auto for the smallest at which the nearest adapter to the "
-        "sum of the updates, over all sites, is within --rank-error. Reads the adapters twice.",
-    ),
-    click.option(
-        "--rank-error",
-        type=float,
-        metavar="E",
-        help="For --rank auto: largest sqrt(sum_{i>K} s_i^2 / sum_i s_i^2), s the singular values of "
-        "the sums of updates at all sites. [default: 0.3]",
-    ),
-    click.option(
-        "--rank-budget",
-        type=int,
-        metavar="K",
-        help="Instead of --rank: as many parameters as rank K at every site, each rank at the site "
-        "where it lowers that error most. Implies --compact. Reads the adapters twice.",
-    ),
-    click.option("--name", metavar="N", help="Its name; by default the last part of the output."),
-    click.option(
-        "--preset",
-        type=OneOf(PRESETS),
-        help="Settles method, options and output scale. paper: LoRA-LEGO as published, the default. "
-        "iso, core-space: what kept most of real tasks. rank-one: the most of it that tells where each "
-        "rank went.",
-    ),
-    click.option(
-        "--method",
-        type=OneOf(METHODS),
-        metavar="METHOD",
-        help=f"How to merge: {', '.join(METHODS)}. [default: lego]",
-    ),
-    click.option(
-        "--seed",
-        type=int,
-        default=0,
-        show_default=True,
-        metavar="S",
-        help="Fixes everything random.",
-    ),
-    click.option(
-        "--dtype",
-        type=OneOf(DTYPES),
-        default="majority",
-        show_default=True,
-        help="Element type to write.",
-    ),
-    click.option(
-        "--base-model",
-        default="",
-        metavar="NAME",
-        help="Name of the base model, where the sources disagree on it.",
-    ),
-    full_weights,
-    exclude,
-    checkpoints,
-    click.option(
-        "--weight",
-        "weights",
-        multiple=True,
-        callback=_numbers,
-        metavar="NAME=W",
-        help="Factor on the update of adapters, by name, glob or URI; 0 leaves out. Repeatable.",
-    ),
-    click.option(
-        "--output-scale",
-        callback=_scale,
-        metavar=f"[C|{'|'.join(SCALE_RULES)}]",
-        help="Factor on the merged update, whatever the method. source-norm: each module as long as "
-        "its sources' updates, in root mean square. sum-fit: as near to their sum as a factor brings "
-        "it. Either may be multiplied: sum-fit*0.5. "
-        "[default: 1]",
-    ),
-    click.option(
-        "--site-scale",
-        "site_scales",
-        multiple=True,
-        callback=_numbers,
-        metavar="GLOB=C",
-        help="Factor besides on modules, by name, last parts of it or glob. Repeatable.",
-    ),
-    click.option(
-        "--compact",
-        is_flag=True,
-        help="Write true ranks with rank_pattern instead of padding to rank K.",
-    ),
-    click.option(
-        "--updatable",
-        is_flag=True,
-        help="Keep running sums beside the adapter, from which lego-ray update makes later versions.",
-    ),
-    memory_budget,
-)
-
-
-def _run(runner: str, help: str) -> Callable[[Command], Command]:
+def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return all_of(
         click.option(
             "--runner",
@@ -260,23 +206,7 @@ def _run(runner: str, help: str) -> Callable[[Command], Command]:
             show_default=True,
             help=help,
         ),
-        click.option(
-            "--address",
-            default="local",
-            show_default=True,
-            metavar="ADDRESS",
-            help="Where Ray is: local starts one, auto joins the running cluster, ray://...",
-        ),
-        click.option(
-            "--workers", type=int, metavar="N", help="Most tasks at once. [default: CPUs]"
-        ),
-        click.option(
-            "--gpus",
-            type=float,
-            default=0.0,
-            metavar="G",
-            help="Share of a GPU each task takes, such as 0.5. [default: 0]",
-        ),
+        flags(RunOptions, ["address", "workers", "gpus"]),
         strict,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from lego_ray.planning.rank_options import AUTO
+from lego_ray.planning.options import AUTO
 
 
 class OneOf(click.Choice[str]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lego_ray.amounts import size
-from lego_ray.cli import method_options, options
+from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @options.catalog
 @options.plan_run
-@method_options.method
+@options.method
 @options.as_json
 def plan(as_json: bool, **given: Any) -> None:
     """Show what a merge would do, without doing it.
@@ -54,10 +54,9 @@ def plan(as_json: bool, **given: Any) -> None:
     from lego_ray.api.plan import plan as call
     from lego_ray.cli.progress import SiteProgress
 
-    method = method_options.taken(given)
     given.pop("catalog")  # where it is recorded changes nothing that is planned
     with SiteProgress() as progress:
-        made = call(**given, **method, progress=progress)
+        made = call(**options.given_of(given), progress=progress)
     if as_json:
         print_json(made.as_json())
     else:

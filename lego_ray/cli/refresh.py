@@ -56,7 +56,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
         from lego_ray.storage.lease import told
 
         with SiteProgress() as progress:
-            record = call(given.pop("recipe"), **given, progress=progress)
+            record = call(given.pop("recipe"), **options.given_of(given), progress=progress)
     if as_json:
         print_json(record)
         return

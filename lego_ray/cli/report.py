@@ -55,7 +55,7 @@ def report(
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
-    record = write_report(**given, sources=(*sources, *more_sources))
+    record = write_report(**options.given_of(given), sources=(*sources, *more_sources))
     if as_json:
         print_json(record)
         return

@@ -23,9 +23,7 @@ from lego_ray.cli.printing import (
 @command()
 @options.sources
 @options.catalog
-@options.exclude
-@options.full_weights
-@options.checkpoints
+@options.selection
 @options.strict
 @options.as_json
 def scan(as_json: bool, **given: Any) -> None:
@@ -40,7 +38,7 @@ def scan(as_json: bool, **given: Any) -> None:
     from lego_ray.cli.progress import CountProgress
 
     with CountProgress("scan", "adapter") as progress:
-        record = call(**given, progress=progress)
+        record = call(**options.given_of(given), progress=progress)
     if as_json:
         print_json(record)
         return

@@ -21,7 +21,7 @@ def starting(given: dict[str, Any], last: ExitStack) -> Runner:
     """
     from lego_ray.runners.open import make_runner
 
-    where = {key: given.pop(key) for key in ("address", "workers", "gpus")}
+    where = {k: given.pop(k) for k in ("address", "workers", "gpus") if k in given}
     runner = make_runner(given.pop("runner"), **where)
     runner.start()
     last.callback(runner.close)

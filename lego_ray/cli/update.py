@@ -115,12 +115,13 @@ def _drift(record: Mapping[str, Any]) -> str:
 
 
 def _update(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:
+    given = options.given_of(given)
     runner = starting(given, last) if given["add"] or given["remove"] or given["refit"] else None
     from lego_ray.api.update import update as call
 
     if runner is None:
         for name in ("runner", "address", "workers", "gpus"):
-            given.pop(name)
+            given.pop(name, None)
         return call(given.pop("merge"), **given, runner="inline")
     from lego_ray.cli.progress import SiteProgress
 

@@ -44,7 +44,9 @@ def verify(
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
     with CountProgress("verify", "site") as progress:
-        record = call(**given, sources=(*sources, *more_sources), progress=progress)
+        record = call(
+            **options.given_of(given), sources=(*sources, *more_sources), progress=progress
+        )
     if as_json:
         print_json(record)
         return

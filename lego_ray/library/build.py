@@ -15,17 +15,17 @@ from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import RecipeError, RunFailed, SourceChanged
 from lego_ray.library.entries import manifests_at_outputs, outputs_of, plan_entries
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
+from lego_ray.library.record import LibraryRecord
 from lego_ray.merging.plan_run import (
     Progress,
     check_strict,
 )
-from lego_ray.merging.record import PLANNED, record_of
+from lego_ray.merging.record import PLANNED, entries_set_aside, record_of, seconds_since
 from lego_ray.merging.run import Records, make_planned
 from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
-from lego_ray.planning.plan import set_aside
 from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
@@ -58,7 +58,7 @@ def run_build(
     strict: bool,
     progress: Progress,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> LibraryRecord:
     """Builds a library; see `build` for the promise.
 
     Args:
@@ -73,7 +73,7 @@ def run_build(
     started = time.perf_counter()
     made: Records = {}
 
-    def attempted(attempt: Attempt) -> dict[str, Any]:
+    def attempted(attempt: Attempt) -> LibraryRecord:
         try:
             return _build_once(
                 attempt,
@@ -115,7 +115,7 @@ def _build_once(
     progress: Progress,
     dry_run: bool,
     started: float,
-) -> dict[str, Any]:
+) -> LibraryRecord:
     """Builds a library of what is there now; see `run_build` and, of `made`, `make_planned`."""
     catalog = open_catalog(library.catalog) if library.catalog else None
     sources = library.sources or (adapter_places(catalog) if catalog else ())
@@ -177,18 +177,18 @@ def _build_once(
         attempt.bytes_read += scan.bytes_read + finder.bytes_read
         raise
     runner.stop()
-    return {
-        "output": normalise_uri(output) if output else None,
-        "catalog": catalog.uri if catalog else None,
-        "adapters": len(inventory.adapters),
-        "refused": [{"adapter": r.uri, "reason": r.reason} for r in inventory.refused],
-        **set_aside(inventory.passed_over, inventory.adapters),
-        "merges": [records[each.recipe.name].warned(attempt).as_json() for each in planned],
-        "groups": [group_record(each, records) for each in groupings],
-        "dry_run": dry_run,
-        "seconds": round(time.perf_counter() - started, 3),
-        "bytes_read": bytes_read + finder.bytes_read + attempt.bytes_read,
-    }
+    return LibraryRecord(
+        output=normalise_uri(output) if output else None,
+        catalog=catalog.uri if catalog else None,
+        adapters=len(inventory.adapters),
+        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in inventory.refused),
+        **entries_set_aside(inventory),
+        merges=tuple(records[each.recipe.name].warned(attempt) for each in planned),
+        groups=tuple(group_record(each, records) for each in groupings),
+        dry_run=dry_run,
+        seconds=seconds_since(started),
+        bytes_read=bytes_read + finder.bytes_read + attempt.bytes_read,
+    )
 
 
 def record_groupings(

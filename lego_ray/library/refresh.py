@@ -12,14 +12,13 @@ import contextlib
 import json
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from os import fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lego_ray import journal
 from lego_ray.catalog.adapters import record_adapters
@@ -35,8 +34,14 @@ from lego_ray.library.build import (
 from lego_ray.library.current import Found, is_inside, look
 from lego_ray.library.entries import Find, outputs_of
 from lego_ray.library.find_groups import GroupFinder, group_record
+from lego_ray.library.record import RefreshRecord, VersionRecord
 from lego_ray.merging.plan_run import Progress
-from lego_ray.merging.record import record_of_published
+from lego_ray.merging.record import (
+    entries_set_aside,
+    record_of_published,
+    seconds_since,
+    with_more,
+)
 from lego_ray.merging.run import Records, make_planned
 from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
@@ -45,7 +50,6 @@ from lego_ray.planning.arguments import Uri, output_place
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.plan import set_aside
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
@@ -76,7 +80,7 @@ def run_refresh(
     stale_after: timedelta,
     progress: Progress,
     started: float,
-) -> dict[str, Any]:
+) -> RefreshRecord:
     """Brings a library up to date; see `api.refresh` for the promise.
 
     Args:
@@ -105,7 +109,7 @@ def run_refresh(
         return _busy(library, opened, holder, started)
     with opening() as runner:
 
-        def attempted(attempt: Attempt) -> dict[str, Any]:
+        def attempted(attempt: Attempt) -> RefreshRecord:
             return _refresh_once(
                 attempt,
                 library,
@@ -133,7 +137,7 @@ def _refresh_once(
     memory_budget: int,
     progress: Progress,
     started: float,
-) -> dict[str, Any]:
+) -> RefreshRecord:
     """Brings a library up to date with what is there now; see `refresh`.
 
     Raises:
@@ -295,45 +299,37 @@ def _record(
     new: int,
     started: float,
     attempt: Attempt,
-) -> dict[str, Any]:
-    return {
-        "status": status,
-        "holder": None,
-        "output": library.output,
-        "catalog": catalog.uri,
-        "adapters": len(found.inventory.adapters),
-        "new": new,
-        "refused": [{"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused],
-        **set_aside(found.inventory.passed_over, found.inventory.adapters),
-        "merges": [
-            {**records[name].warned(attempt).as_json(), "version": versions[name]}
-            for name in (each.recipe.name for each in found.planned)
-        ],
-        "groups": [group_record(each, records) for each in found.groupings],
-        "seconds": round(time.perf_counter() - started, 3),
-        "bytes_read": found.bytes_read,
-    }
+) -> RefreshRecord:
+    names = [each.recipe.name for each in found.planned]
+    return RefreshRecord(
+        status=status,
+        output=library.output,
+        catalog=catalog.uri,
+        adapters=len(found.inventory.adapters),
+        new=new,
+        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused),
+        **entries_set_aside(found.inventory),
+        merges=tuple(
+            with_more(records[name].warned(attempt), VersionRecord, version=versions[name])
+            for name in names
+        ),
+        groups=tuple(group_record(each, records) for each in found.groupings),
+        seconds=seconds_since(started),
+        bytes_read=found.bytes_read,
+    )
 
 
 def _busy(
     library: LibraryRecipe, catalog: Catalog, holder: dict[str, str], started: float
-) -> dict[str, Any]:
+) -> RefreshRecord:
     journal.note("busy", "", output=library.output, holder=told(holder))
-    return {
-        "status": "busy",
-        "holder": holder,
-        "output": library.output,
-        "catalog": catalog.uri,
-        "adapters": None,
-        "new": 0,
-        "refused": [],
-        "passed_over": [],
-        "notes": [],
-        "merges": [],
-        "groups": [],
-        "seconds": round(time.perf_counter() - started, 3),
-        "bytes_read": 0,
-    }
+    return RefreshRecord(
+        status="busy",
+        holder=holder,
+        output=library.output,
+        catalog=catalog.uri,
+        seconds=seconds_since(started),
+    )
 
 
 def _owner() -> dict[str, str]:

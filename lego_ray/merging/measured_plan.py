@@ -8,9 +8,9 @@ from dataclasses import replace
 from lego_ray.merging.plan_run import Progress, bad_adapters, without_bad
 from lego_ray.merging.ranks import ranked_plan, spectra_of
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
-from lego_ray.planning.rank_options import DEFAULT_ERROR
 from lego_ray.planning.ranks import error_table
 from lego_ray.planning.recipe import Recipe
 from lego_ray.runners.base import Runner

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, TypedDict, TypeVar
 
+from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan, set_aside
 from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.records import Record
 
 Entry = Mapping[str, Any]
+More = TypeVar("More", bound="MergeRecord")
 
 PUBLISHED, ALREADY, PLANNED = "published", "already published", "planned"
 # What is known only once a merge was made.
@@ -159,13 +161,13 @@ def record_of(
         catalog=catalog,
         adapters=tuple(adapter.uri for adapter in plan.adapters),
         refused=tuple({"adapter": r.uri, "reason": r.reason} for r in plan.refused),
-        **_set_aside(plan),
+        **entries_set_aside(plan),
         sites=plan.n_sites,
         rank=plan.recipe.rank if is_planned else plan.rank,
         ranks=dict(plan.recipe.ranks) or None,
         nearest_error=plan.nearest_error,
         method=plan.recipe.method,
-        seconds=_seconds(started),
+        seconds=seconds_since(started),
         bytes_read=bytes_read,
         resumed_sites=resumed_sites,
         licenses=tuple(plan.licences),
@@ -194,7 +196,7 @@ def record_of_published(
     """
     sources = manifest["sources"]
     notes = [{"adapter": s["uri"], "note": note} for s in sources for note in s.get("notes", ())]
-    aside = _set_aside(plan) if plan else {"passed_over": (), "notes": tuple(notes)}
+    aside: Aside = entries_set_aside(plan) if plan else {"passed_over": (), "notes": tuple(notes)}
     recipe = manifest["recipe"]
     return MergeRecord(
         merge_id=manifest["merge_id"],
@@ -212,7 +214,7 @@ def record_of_published(
         ranks=recipe.get("ranks") or None,
         nearest_error=manifest.get("nearest_error"),
         method=recipe["method"],
-        seconds=_seconds(started),
+        seconds=seconds_since(started),
         bytes_read=bytes_read,
         licenses=tuple(manifest.get("licenses", ())),
         warnings=(
@@ -222,15 +224,25 @@ def record_of_published(
     )
 
 
-def with_version(record: MergeRecord, **told: Any) -> UpdateRecord:
-    """The record of an update: that of the merge, and what `UpdateRecord` has besides."""
+def with_more(record: MergeRecord, kind: type[More], **told: Any) -> More:
+    """A record of a kind that has more: that of the merge, and what the kind has besides."""
     mine = {f.name: getattr(record, f.name) for f in fields(MergeRecord)}
-    return UpdateRecord(**{**mine, **told})
+    return kind(**{**mine, **told})
 
 
-def _set_aside(plan: Plan) -> dict[str, Any]:
-    return {k: tuple(v) for k, v in set_aside(plan.passed_over, plan.adapters).items()}
+class Aside(TypedDict):
+    """What a record says of what was not merged, though it lies in a source."""
+
+    passed_over: tuple[Entry, ...]
+    notes: tuple[Entry, ...]
 
 
-def _seconds(started: float) -> float:
+def entries_set_aside(taken: Plan | Inventory) -> Aside:
+    """`passed_over` and `notes` of a record."""
+    found = set_aside(taken.passed_over, taken.adapters)
+    return {"passed_over": tuple(found["passed_over"]), "notes": tuple(found["notes"])}
+
+
+def seconds_since(started: float) -> float:
+    """Seconds since a reading of `time.perf_counter`, to the millisecond."""
     return round(time.perf_counter() - started, 3)

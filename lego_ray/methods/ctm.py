@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lego_ray.methods.density import check_share
 from lego_ray.methods.in_bases import InBases
+from lego_ray.methods.names import METHODS
 from lego_ray.methods.whole import members_of
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.decompositions.core_space import pool_bases
@@ -16,6 +16,8 @@ from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
 from lego_ray.numerics.decompositions.tucker import tucker, tucker_costs
 from lego_ray.numerics.elect import Tensors
 from lego_ray.numerics.pool import Pool
+
+_DEFAULTS = METHODS["ctm"].options
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,7 @@ class Ctm(InBases):
         beta: How far an adapter's norm counts when U and V are chosen: 1, as it is; 0, all alike.
     """
 
-    beta: float = 0.0
-
-    def __post_init__(self) -> None:
-        InBases.__post_init__(self)
-        check_share(self.beta, "--beta", "at least 0")
+    beta: float = _DEFAULTS["beta"]
 
     @property
     def name(self) -> str:

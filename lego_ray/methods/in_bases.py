@@ -8,14 +8,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import SiteSolution
-from lego_ray.methods.density import check_density, check_election, check_share, draw_of
+from lego_ray.methods.density import draw_of
+from lego_ray.methods.names import METHODS, check_options, keyword
 from lego_ray.methods.whole import Whole
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
 from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
@@ -27,11 +28,13 @@ from lego_ray.numerics.stacks import Election
 Inner = Literal["sum", "ties", "dare_ties"]
 
 # The options that each has, with their defaults: TIES' own, and for DARE what those who use both drop.
-DEFAULTS: Mapping[Inner, Mapping[str, float | str]] = {
-    "sum": {},
-    "ties": {"density": 0.2, "election": "total"},
-    "dare_ties": {"density": 0.2, "election": "total", "dare_density": 0.95},
+_TAKEN = {"sum": (), "ties": ("density", "election")}
+_TAKEN["dare_ties"] = (*_TAKEN["ties"], "dare_density")
+DEFAULTS: Mapping[str, Mapping[str, float | str]] = {
+    inner: {name: keyword(name).option.default for name in names} for inner, names in _TAKEN.items()
 }
+
+_DEFAULTS = METHODS["core_space"].options
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,13 @@ class InBases(Whole):
         dare_density: `dare_ties`: share of the entries that the random draw leaves.
     """
 
-    inner: Inner = "ties"
+    inner: Inner = _DEFAULTS["inner"]
     density: float | None = None
     election: Election | None = None
     dare_density: float | None = None
 
     def __post_init__(self) -> None:
-        if self.inner not in get_args(Inner):
-            raise InvalidOption(
-                "--inner", f"{self.inner!r} is not one of {', '.join(get_args(Inner))}"
-            )
+        check_options(self)
         defaults = DEFAULTS[self.inner]
         for option in ("density", "election", "dare_density"):
             given = getattr(self, option)
@@ -68,12 +68,6 @@ class InBases(Whole):
                     f"Take --inner {' or '.join(takers)}, or leave it out.",
                 )
             object.__setattr__(self, option, defaults.get(option) if given is None else given)
-        if self.density is not None:
-            check_density(self.density)
-        if self.election is not None:
-            check_election(self.election)
-        if self.dare_density is not None:
-            check_share(self.dare_density, "--dare-density")
 
     @abstractmethod
     def bases(self, pool: Pool, rank: int) -> tuple[Tensors, Callable[[Tensor], UpdateSvd]]:

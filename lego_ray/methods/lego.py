@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
+from lego_ray.methods.names import METHODS, check_options
 from lego_ray.numerics.costs import (
     gram_costs,
     msu_costs,
@@ -56,6 +56,8 @@ from lego_ray.numerics.shards.spread import SpreadPool
 Distance = Literal["euclidean", "rank-one"]
 Basis = Literal["raw", "svd"]
 
+_DEFAULTS = METHODS["lego"].options
+
 
 @dataclass(frozen=True, slots=True)
 class Lego:
@@ -77,36 +79,19 @@ class Lego:
         output_reweight: `source-rank`, `pool`, `none`, or a factor on the update.
     """
 
-    n_init: int = 10
-    max_iter: int = 300
-    tol: float = 1e-6
-    distance: Distance = "euclidean"
-    normalise: bool = False
-    basis: Basis = "raw"
-    balance: bool = False
-    align_signs: bool = False
-    parameter_reweight: ParameterNorm = "inf"
-    output_reweight: str | float = "source-rank"
+    n_init: int = _DEFAULTS["n_init"]
+    max_iter: int = _DEFAULTS["max_iter"]
+    tol: float = _DEFAULTS["tol"]
+    distance: Distance = _DEFAULTS["distance"]
+    normalise: bool = _DEFAULTS["normalise"]
+    basis: Basis = _DEFAULTS["basis"]
+    balance: bool = _DEFAULTS["balance"]
+    align_signs: bool = _DEFAULTS["align_signs"]
+    parameter_reweight: ParameterNorm = _DEFAULTS["parameter_reweight"]
+    output_reweight: str | float = _DEFAULTS["output_reweight"]
 
     def __post_init__(self) -> None:
-        for option, least in (("n_init", 1), ("max_iter", 1)):
-            if getattr(self, option) < least:
-                raise InvalidOption(
-                    f"--{option.replace('_', '-')}",
-                    f"{getattr(self, option)} is below {least}",
-                )
-        if not 0 <= self.tol < 1:
-            raise InvalidOption("--tol", f"{self.tol} is not in [0, 1)")
-        for option, choices in (
-            ("distance", get_args(Distance)),
-            ("basis", get_args(Basis)),
-            ("parameter_reweight", get_args(ParameterNorm)),
-        ):
-            if getattr(self, option) not in choices:
-                raise InvalidOption(
-                    f"--{option.replace('_', '-')}",
-                    f"{getattr(self, option)!r} is not one of {', '.join(choices)}",
-                )
+        check_options(self)
         output_scale(self.output_reweight, source_rank=1.0, n_pool=1, n_clusters=1)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lego_ray.errors import InvalidOption
+from lego_ray.methods.names import DEFAULT_METHOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,6 @@ PRESETS: Mapping[str, Preset] = {
     # The most that a method keeps which gives a lone adapter back and tells where each MSU went.
     "rank-one": Preset("lego", {"distance": "rank-one", "basis": "svd"}, "source-norm"),
 }
-DEFAULT_METHOD = "lego"
 
 
 def how_to_merge(

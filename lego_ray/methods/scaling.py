@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import SiteSolution, scaled_rows
+from lego_ray.methods.names import SCALE_RULES
 from lego_ray.numerics.msu import squared_norms
 from lego_ray.numerics.norms import squared_norm_of_sum
 from lego_ray.numerics.pool import Pool
@@ -24,8 +25,8 @@ from lego_ray.numerics.similarity.per_source import (
 )
 
 FLAG = "--output-scale"
-SOURCE_NORM, SUM_FIT = "source-norm", "sum-fit"
-RULES = (SOURCE_NORM, SUM_FIT)
+SOURCE_NORM, SUM_FIT = SCALE_RULES
+RULES = SCALE_RULES
 # A merged update below this share of what it is the sum of is what float32 leaves of parts that cancel.
 SMALLEST = 2.0**-20
 

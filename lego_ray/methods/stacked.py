@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.density import check_density, check_election
+from lego_ray.methods.names import METHODS, check_options
 from lego_ray.methods.parted import Parted
 from lego_ray.numerics.stacks import Election
+
+_DEFAULTS = METHODS["dare_ties"].options
 
 
 class Stacked(Parted):
@@ -42,10 +44,10 @@ class Sparse(Stacked):
         density: Share of the entries of each A and each B that stay.
     """
 
-    density: float = 0.5
+    density: float = _DEFAULTS["density"]
 
     def __post_init__(self) -> None:
-        check_density(self.density)
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,4 @@ class Elected(Sparse):
             `frequency` of each sign.
     """
 
-    election: Election = "total"
-
-    def __post_init__(self) -> None:
-        Sparse.__post_init__(self)
-        check_election(self.election)
+    election: Election = _DEFAULTS["election"]

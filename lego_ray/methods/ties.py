@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lego_ray.methods.names import METHODS
 from lego_ray.methods.stacked import Elected
 from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.sparsify import Sparsity
 from lego_ray.numerics.stacks import mean_of_prevailing
+
+_DEFAULTS = METHODS["ties"].options
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Ties(Elected):
     everywhere as functions of the scaled rows.
     """
 
-    density: float = 0.2
+    density: float = _DEFAULTS["density"]
 
     @property
     def name(self) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 CARD = "README.md"
 
@@ -41,26 +40,3 @@ class Outcome:
     replaces: str | None = None
     commit: str | None = None
     commit_message: str | None = None
-
-    def record(self, files: Mapping[str, bytes], marker: str) -> dict[str, Any]:
-        """All of it as JSON values, with the files and the model card.
-
-        Args:
-            files: Bytes by key.
-            marker: The one that is written last.
-        """
-        told = asdict(self)
-        actions = told.pop("actions")
-        told["files"] = [
-            {
-                "path": key,
-                "bytes": len(files[key]),
-                "sha256": sha256(files[key]).hexdigest(),
-                "action": actions[key],
-            }
-            for key in sorted(files, key=lambda k: (k == marker, k))
-        ]
-        told["bytes"] = sum(f["bytes"] for f in told["files"] if f["action"] != "same")
-        told["deleted"], told["warnings"] = list(self.deleted), list(self.warnings)
-        told["model_card"] = files[CARD].decode(errors="replace") if CARD in files else None
-        return told

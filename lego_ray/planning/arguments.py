@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
 from lego_ray.errors import InvalidOption, ReadOnlyStore
+from lego_ray.methods.names import MethodOptions
 from lego_ray.methods.presets import how_to_merge
+from lego_ray.options import keywords_of, picked
+from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
 from lego_ray.storage.uri import HubUri, parse_uri
@@ -69,45 +72,52 @@ def places(given: Uri | Sequence[Uri]) -> list[str]:
     return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]
 
 
-def recipe_of(
-    output: str | None,
-    *,
-    name: str | None,
-    rank: int | str | None,
-    rank_error: float | None,
-    rank_budget: int | None,
-    exclude: Sequence[str],
-    weights: Mapping[str, float] | None,
-    preset: str | None,
-    method: str | None,
-    options: Mapping[str, Any],
-    output_scale: float | str | None,
-    **given: Any,
-) -> Recipe:
+def checkpoints_of(options: SourceOptions) -> str:
+    """Which checkpoints of a training run are taken: `last` or `all`.
+
+    Args:
+        options: What was given.
+
+    Raises:
+        InvalidOption: If it is neither.
+    """
+    return checked_checkpoints(picked(SourceOptions, options)["checkpoints"])
+
+
+def checked_checkpoints(value: str) -> str:
+    """Passes `last` or `all`.
+
+    Raises:
+        InvalidOption: If it is neither.
+    """
+    keywords_of(SourceOptions)["checkpoints"].check(value)
+    return value
+
+
+def recipe_of(output: str | None, options: RecipeOptions) -> Recipe:
     """The recipe of a call that makes one merge.
 
     Args:
         output: Where the merge goes, or None.
-        name: Its name, or None for the last part of the output.
-        rank: The rank, `auto`, or None.
-        rank_error: The error that `auto` stays within, or None.
-        rank_budget: The rank whose parameters are spread over the sites, or None.
-        exclude: Glob patterns of adapters to leave out.
-        weights: Factors on the adapters' updates, or None.
-        preset: The preset, or None.
-        method: The method, or None for the preset's.
-        options: The method's options.
-        output_scale: Factor on the merged update, a rule, or None for the preset's.
-        given: Fields of the recipe as they stand.
+        options: What was given of it; others too, which are none of the recipe's.
 
     Raises:
         InvalidOption: If a value is out of its range, or two contradict each other.
     """
+    asked = picked(ResultOptions, options)
+    sources = picked(SourceOptions, options)
+    ranks = asked_rank(*(asked.pop(name) for name in ("rank", "rank_error", "rank_budget")))
+    how = how_to_merge(
+        asked.pop("preset"),
+        asked.pop("method"),
+        {name: value for name, value in options.items() if name in keywords_of(MethodOptions)},
+        asked.pop("output_scale"),
+    )
+    mappings: dict[str, Any] = {n: asked.pop(n) or {} for n in ("weights", "site_scales")}
     return Recipe(
-        name=name_of(name, output),
-        **asked_rank(rank, rank_error, rank_budget),
-        exclude=tuple(exclude),
-        weights={} if weights is None else weights,
-        **how_to_merge(preset, method, options, output_scale),
-        **given,
+        **{**asked, **mappings, "name": name_of(asked["name"], output)},
+        **ranks,
+        **how,
+        exclude=tuple(sources["exclude"]),
+        full_weights=sources["full_weights"],
     )

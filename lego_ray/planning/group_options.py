@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lego_ray.errors import InvalidOption
-from lego_ray.planning.rank_options import AUTO
+from lego_ray.planning.options import AUTO
 
 FLAG = "--groups"
 

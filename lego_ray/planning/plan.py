@@ -12,6 +12,7 @@ from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
 from lego_ray.planning.licences import licence_conflicts, licences_of
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.trainer_runs import PassedOver
+from lego_ray.records import table
 
 # Changes whenever the same recipe and adapters would give other bits.
 PLAN_VERSION = 2
@@ -138,7 +139,7 @@ class RankError:
     worst_error: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """A merge, ready to run; of ranks that are open, its measuring.
 
@@ -236,6 +237,28 @@ class Plan:
     def licence_conflicts(self) -> tuple[str, ...]:
         """What to check about them, which is among the warnings too."""
         return licence_conflicts(self.adapters)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.recipe.name}: {self.recipe.method}, "
+            f"{len(self.adapters)} adapters, {self.n_sites} sites, rank {self.recipe.rank_asked}, "
+            f"{self.digest[:12]}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        shown = {
+            "method": self.recipe.method,
+            "adapters": len(self.adapters),
+            "refused": len(self.refused),
+            "sites": self.n_sites,
+            "rank": self.recipe.rank_asked,
+            "base model": self.base_model or "(none named)",
+            "bytes to read": self.read_bytes,
+            "bytes a worker": self.peak_bytes,
+            "warnings": "; ".join(self.warnings) or "none",
+        }
+        return table(f"{self.recipe.name}: a plan", shown)
 
     def as_json(self) -> dict[str, Any]:
         """The plan for people and scripts, without the sources' byte ranges."""

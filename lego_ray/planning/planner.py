@@ -28,15 +28,13 @@ from lego_ray.planning.scales import site_scales_of
 from lego_ray.planning.trees import check_one_tree, names_in, warnings_of_trees
 from lego_ray.planning.weights import weights_of, without_zeros
 
-DEFAULT_MEMORY_BUDGET = 4 * 2**30
-
 
 def make_plan(
     recipe: Recipe,
     inventory: Inventory,
     *,
     sources: Sequence[str] = (),
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    memory_budget: int = 4 << 30,
     work: PoolCosts | None = None,
 ) -> Plan:
     """Plans a merge; while the recipe's ranks are open, the measuring they are chosen by.

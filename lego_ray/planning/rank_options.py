@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lego_ray.errors import InvalidOption
-
-AUTO = "auto"
-# Largest relative error of `--rank auto` unless another is given: nine tenths of the sum's squared
-# norm are kept.
-DEFAULT_ERROR = 0.3
+from lego_ray.planning.options import AUTO, DEFAULT_ERROR
 
 
 def asked_rank(

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.plan import RankError
-from lego_ray.planning.rank_options import DEFAULT_ERROR
 from lego_ray.planning.recipe import Recipe
 
 # Errors nearer to a bound than this share of it keep it, so that rounding never chooses a rank.

@@ -11,15 +11,15 @@ from typing import Any
 from lego_ray.errors import BadInput, InvalidOption, MalformedAdapter, redacted
 from lego_ray.methods.base import MergeMethod, PoolWork
 from lego_ray.methods.measure import Measure
+from lego_ray.methods.names import DEFAULT_METHOD
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import checked_output_scale
 from lego_ray.methods.updatable import check_updatable
-from lego_ray.planning.rank_options import AUTO, check_rank
+from lego_ray.options import keywords_of
+from lego_ray.planning.options import AUTO, ResultOptions
+from lego_ray.planning.rank_options import check_rank
 from lego_ray.planning.scales import checked_site_scales
 from lego_ray.planning.weights import checked_weights
-
-DTYPES = ("majority", "F32", "BF16", "F16")
-LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Recipe:
         rank_error: Largest relative error of the nearest adapter of rank k to the sum of the updates,
             by which k is or was chosen; None if by nothing of the kind.
         rank_budget: Rank that has, at every site, as many parameters as the ranks that are or were
-            chosen site by site; None likewise. It implies `compact`.
+            chosen site by site; None if they are not. It implies `compact`.
         ranks: Merged rank of each site, where that was chosen; `rank` at those not named.
         updatable: Keep running sums beside the merge, from which `update` makes later versions. They
             change no byte of the adapter.
@@ -59,7 +59,7 @@ class Recipe:
 
     name: str
     rank: int | None
-    method: str = "lego"
+    method: str = DEFAULT_METHOD
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     dtype: str = "majority"
@@ -82,13 +82,11 @@ class Recipe:
         if not self.name or "/" in self.name or not self.name.isprintable():
             problem = f"{self.name!r} is empty, or holds a slash or what cannot be printed"
             raise InvalidOption("--name", problem)
-        if not isinstance(self.seed, int) or not 0 <= self.seed <= LARGEST_SEED:
-            raise InvalidOption("--seed", f"{self.seed!r} is not a whole number from 0 to 2^63-1")
+        for option in ("seed", "dtype"):
+            keywords_of(ResultOptions)[option].check(getattr(self, option))
         if redacted(self.base_model) != self.base_model:
             problem = f"{self.base_model} has credentials in it, which would be published"
             raise InvalidOption("--base-model", problem, "Give the name alone.")
-        if self.dtype not in DTYPES:
-            raise InvalidOption("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
         mode, _, kept = self.full_weights.partition(":")
         if not (self.full_weights in ("refuse", "drop") or (mode == "keep" and kept)):
             raise InvalidOption(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -14,10 +14,13 @@ from pydantic import (
     Field,
     ValidationError,
     WrapValidator,
+    create_model,
 )
 
 from lego_ray.errors import InvalidOption, RecipeError
+from lego_ray.options import keywords_of
 from lego_ray.planning.group_options import group_count
+from lego_ray.planning.options import ResultOptions, SourceOptions
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -84,24 +87,44 @@ def _groups(value: object, handler: Callable[[object], GroupsForm]) -> GroupsFor
     return handler(value)
 
 
-class SettingsForm(_Model):
-    """What a merge is asked for; left out, the library's `defaults`, then those of `merge`."""
+class _Settings(_Model):
+    """What a merge is asked for; left out, the library's `defaults`, then those of `merge`.
 
-    rank: Rank | None = None
-    rank_error: float | None = None
-    rank_budget: int | None = None
-    preset: Text | None = None
-    method: Text | None = None
-    options: Mapping[str, Any] | None = None
-    seed: int | None = None
-    dtype: Text | None = None
-    base_model: str | None = None
-    exclude: Sequence[Text] | None = None
-    compact: bool | None = None
-    updatable: bool | None = None
-    weights: Mapping[str, float] | None = None
-    output_scale: Scale | None = None
-    sites: Mapping[str, SiteOverride] | None = None
+    Its other fields are the options of a recipe, made from their home.
+    """
+
+    if TYPE_CHECKING:
+        options: Mapping[str, Any] | None = None
+        sites: Mapping[str, SiteOverride] | None = None
+
+
+def _field(name: str) -> Any:
+    """The type of an option in a recipe file, where it may be left out."""
+    if name in _FORMS:
+        return _FORMS[name] | None
+    if keywords_of(_Options)[name].option.choices:
+        return Text | None
+    return get_type_hints(_Options)[name] | None
+
+
+class _Options(SourceOptions, ResultOptions, total=False):
+    pass
+
+
+_FORMS: Mapping[str, Any] = {"rank": Rank, "output_scale": Scale, "exclude": Sequence[Text]}
+# What a library has once, or writes in another way.
+_ELSEWHERE = {"name", "full_weights", "checkpoints", "site_scales"}
+SETTINGS = tuple(name for name in keywords_of(_Options) if name not in _ELSEWHERE)
+if TYPE_CHECKING:
+    SettingsForm = _Settings
+else:
+    SettingsForm = create_model(
+        "SettingsForm",
+        __base__=_Settings,
+        **{name: (_field(name), None) for name in SETTINGS},
+        options=(Mapping[str, Any] | None, None),
+        sites=(Mapping[str, SiteOverride] | None, None),
+    )
 
 
 class MergeForm(SettingsForm):

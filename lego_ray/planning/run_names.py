@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 SAFETENSORS = ".safetensors"
 FLAG = "--checkpoints"
-CHOICES = ("last", "all")
 
 # Order of what lies in one run; the highest is its adapter. Numbers count within a level.
 BEST, STATE, NUMBERED, LAST, FINAL, ROOT = range(6)

@@ -7,7 +7,6 @@ of the try before only those go into it that are shown to be of the same bytes. 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from lego_ray.errors import SourceChanged
 from lego_ray.formats.record import Refused
@@ -119,17 +118,3 @@ class Attempt:
             return inventory
         refused = Inventory.of((), (*inventory.refused, *gone)).refused
         return replace(inventory, refused=refused)
-
-    def warn(self, record: dict[str, Any]) -> dict[str, Any]:
-        """A run's record, with the warnings and the bytes of the tries before.
-
-        Args:
-            record: With `warnings`, and with `bytes_read` if it has one.
-        """
-        if not self.changes:
-            return record
-        about = [warning(error) for error in self.changes]
-        told = {**record, "warnings": [*record.get("warnings", ()), *about]}
-        if "bytes_read" in record:
-            told["bytes_read"] = record["bytes_read"] + self.bytes_read
-        return told

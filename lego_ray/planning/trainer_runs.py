@@ -12,10 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import AdapterRecord, Refused
 from lego_ray.planning.run_names import (
-    CHOICES,
     FINAL,
     FLAG,
     LAST,
@@ -110,17 +108,6 @@ class Settled:
     refused: tuple[Refused, ...]
     passed_over: tuple[PassedOver, ...]
     doubts: tuple[Doubt, ...]
-
-
-def checked_checkpoints(value: object) -> str:
-    """Passes `last` or `all`.
-
-    Raises:
-        InvalidOption: If it is neither.
-    """
-    if isinstance(value, str) and value in CHOICES:
-        return value
-    raise InvalidOption(FLAG, f"{value!r} is not one of {', '.join(CHOICES)}")
 
 
 def settle(candidates: Sequence[Candidate], checkpoints: str) -> Settled:

@@ -16,8 +16,8 @@ from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
 from lego_ray.output.manifest import MANIFEST_KEY
 from lego_ray.output.read import read_manifest
 from lego_ray.planning.arguments import Uri, parse_bytes, places
+from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.plan import Plan
-from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.reporting.axis import natural
 from lego_ray.reporting.drawing import check_installed

@@ -8,30 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import InvalidOption
+from lego_ray.options import keywords_of
+from lego_ray.planning.options import RUNNERS, RunOptions
 from lego_ray.runners.base import Runner
 from lego_ray.runners.inline import InlineRunner
 
-if TYPE_CHECKING:
-    pass
-
-RUNNERS = ("ray", "inline")
-
 
 @contextmanager
-def running(given: str | Runner, **where: Any) -> Iterator[Runner]:
+def open_runner(given: str | Runner, options: RunOptions) -> Iterator[Runner]:
     """The runner given; or one made by that name for the block, and closed after it.
 
     Args:
         given: A runner, or the name of one.
-        where: As for `make_runner`.
+        options: What was asked for; `address`, `workers` and `gpus` are for `make_runner`.
     """
     if not isinstance(given, str):
         yield given
         return
-    mine = make_runner(given, **where)
+    where = {n: v for n, v in options.items() if n in ("address", "workers", "gpus")}
+    mine = make_runner(given, **where)  # type: ignore[arg-type]
     try:
         yield mine
     finally:
@@ -52,8 +49,7 @@ def make_runner(
     Raises:
         InvalidOption: If there is no such runner, workers is below 1, or Ray cannot give that share.
     """
-    if workers is not None and workers < 1:
-        raise InvalidOption("--workers", f"{workers} is below 1")
+    keywords_of(RunOptions)["workers"].check(workers)
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise InvalidOption("--gpus", f"{gpus:g} is neither a share from 0 to 1 nor a whole number")
     if name == "inline":

@@ -34,9 +34,10 @@ from lego_ray.formats.record import (
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.torch_bin import read_spans
+from lego_ray.planning.arguments import checked_checkpoints
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.run_names import run_name, says_its_number, step_of
-from lego_ray.planning.trainer_runs import Candidate, checked_checkpoints, settle
+from lego_ray.planning.trainer_runs import Candidate, settle
 from lego_ray.sources.beside import (
     HINTS,
     SHARD,

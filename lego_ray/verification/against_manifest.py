@@ -16,6 +16,7 @@ from lego_ray.planning.inventory import Inventory, keep_full_weights_of
 from lego_ray.planning.naming import named_as
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import recipe_from
+from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.sources.confirm import confirm
 from lego_ray.sources.contents import content_hash
 from lego_ray.sources.headers import Counted, scan_sources, untold
@@ -27,22 +28,27 @@ from lego_ray.storage.versions import changed
 from lego_ray.verification.compare import Compared, Watch, compare
 from lego_ray.verification.figures import errors_of
 from lego_ray.verification.plan import Comparison, plan_comparison
+from lego_ray.verification.record import Verification
 
 
 def run_verify(
     merged: str, sources: Sequence[str] | None, memory_budget: int, progress: Counted = untold
-) -> dict[str, Any]:
+) -> Verification:
     """Verifies a merged adapter; see `api.verify` for the promise."""
     return rescanning(
-        lambda attempt: attempt.warn(
-            _verify_once(normalise_uri(merged), sources, memory_budget, progress)
+        lambda attempt: _verify_once(
+            attempt, normalise_uri(merged), sources, memory_budget, progress
         )
     )
 
 
 def _verify_once(
-    uri: str, sources: Sequence[str] | None, memory_budget: int, progress: Counted
-) -> dict[str, Any]:
+    attempt: Attempt,
+    uri: str,
+    sources: Sequence[str] | None,
+    memory_budget: int,
+    progress: Counted,
+) -> Verification:
     """Verifies a merged adapter as it is now.
 
     Raises:
@@ -56,23 +62,22 @@ def _verify_once(
     adapter = reload_merged(uri, manifest)
     if marks.get(adapter.weights_key) != adapter.version:
         raise changed(f"{uri}/{adapter.weights_key}")
-    report: dict[str, Any] = {
-        "merged": uri,
-        "merge_id": manifest["merge_id"],
-        "ok": True,
-        "files": sorted(manifest["files"]),
-        "rank": adapter.ranks[0] if len(set(adapter.ranks)) == 1 else max(adapter.ranks),
-        "sites": len(adapter.sites),
-        "sources": len(manifest["sources"]),
-        "errors": None,
-        "warnings": [],
-    }
+    errors = None
     if sources:
         plan, compared = compare_with_sources(
             manifest, sources, adapter, memory_budget, progress=progress
         )
-        report["errors"] = errors_of(plan, compared.sites)
-    return report
+        errors = errors_of(plan, compared.sites)
+    return Verification(
+        merged=uri,
+        merge_id=manifest["merge_id"],
+        files=tuple(sorted(manifest["files"])),
+        rank=max(adapter.ranks),
+        sites=len(adapter.sites),
+        sources=len(manifest["sources"]),
+        errors=errors,
+        warnings=tuple(map(warning, attempt.changes)),
+    )
 
 
 def compare_with_sources(

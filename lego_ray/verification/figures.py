@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lego_ray.numerics.norms import UpdateComparison
 from lego_ray.numerics.similarity.per_source import SourceComparison
 from lego_ray.planning.plan import Plan
+from lego_ray.verification.record import Errors, SiteFigures, SourceFigures
 
 NO_MEAN = "a weight is negative, and a weighted mean has none that are"
 
@@ -24,7 +24,7 @@ class ComparedSite:
         sources: Against each source that has the site, by its number in the plan, unweighted.
         sum_error: `||W - S||_F^2`.
         mean_share: `1 / sum_t w_t`; None where a weight is negative.
-        mean_error: `||W - mean_share S||_F^2`; likewise.
+        mean_error: `||W - mean_share S||_F^2`; None where a weight is negative.
     """
 
     site: str
@@ -35,7 +35,7 @@ class ComparedSite:
     mean_error: float | None
 
 
-def errors_of(plan: Plan, sites: Sequence[ComparedSite]) -> dict[str, Any]:
+def errors_of(plan: Plan, sites: Sequence[ComparedSite]) -> Errors:
     """The figures, as `api.verify` describes them.
 
     With W the merged update and `w_t dW_t` the weighted ones of the sources that have a site, the sum is
@@ -46,16 +46,16 @@ def errors_of(plan: Plan, sites: Sequence[ComparedSite]) -> dict[str, Any]:
         plan: The sources and their weights.
         sites: All sites.
     """
-    return {
+    return Errors(
         **_figures(sites),
-        "mean_reason": NO_MEAN if None in [site.mean_share for site in sites] else None,
-        "norm": _root(_merged(sites)),
-        "sources": [_source(plan, number, sites) for number in range(len(plan.adapters))],
-        "sites": [_site(plan, site) for site in sites],
-    }
+        mean_reason=NO_MEAN if None in [site.mean_share for site in sites] else None,
+        norm=_root(_merged(sites)),
+        sources=tuple(_source(plan, number, sites) for number in range(len(plan.adapters))),
+        sites=tuple(_site(plan, site) for site in sites),
+    )
 
 
-def _figures(sites: Sequence[ComparedSite]) -> dict[str, Any]:
+def _figures(sites: Sequence[ComparedSite]) -> dict[str, float | None]:
     """The figures over some sites together."""
     found = sum((site.to_sum for site in sites), UpdateComparison(0.0, 0.0, 0.0))
     mean = None
@@ -72,29 +72,31 @@ def _figures(sites: Sequence[ComparedSite]) -> dict[str, Any]:
     }
 
 
-def _source(plan: Plan, number: int, sites: Sequence[ComparedSite]) -> dict[str, Any]:
+def _source(plan: Plan, number: int, sites: Sequence[ComparedSite]) -> SourceFigures:
     own = [site.sources[number] for site in sites if number in site.sources]
     found = sum(own, SourceComparison(0.0, 0.0))
     adapter = plan.adapters[number]
-    return {
-        "adapter": adapter.uri,
-        "adapter_id": adapter.adapter_id,
-        "weight": plan.weights[number],
-        "sites": len(own),
-        "norm": _root(found.squared),
-        "share_kept": found.share_kept,
-        "cosine": found.cosine(_merged(sites)),
-    }
+    return SourceFigures(
+        adapter=adapter.uri,
+        adapter_id=adapter.adapter_id,
+        weight=plan.weights[number],
+        sites=len(own),
+        norm=_root(found.squared),
+        share_kept=found.share_kept,
+        cosine=found.cosine(_merged(sites)),
+    )
 
 
-def _site(plan: Plan, site: ComparedSite) -> dict[str, Any]:
+def _site(plan: Plan, site: ComparedSite) -> SiteFigures:
     each = [site.sources.get(number) for number in range(len(plan.adapters))]
-    return {
-        "site": site.site,
+    return SiteFigures(
+        site=site.site,
         **_figures([site]),
-        "share_kept": [source and source.share_kept for source in each],
-        "cosine": [source and source.cosine(site.to_sum.merged) for source in each],
-    }
+        share_kept=tuple(None if source is None else source.share_kept for source in each),
+        cosine=tuple(
+            None if source is None else source.cosine(site.to_sum.merged) for source in each
+        ),
+    )
 
 
 def _merged(sites: Sequence[ComparedSite]) -> float:

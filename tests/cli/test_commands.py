@@ -7,26 +7,16 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 import lego_ray
-from lego_ray.cli import method_options, options
 from lego_ray.cli.main import cli, main
-from lego_ray.methods.in_bases import Inner
-from lego_ray.methods.lego import Basis, Distance
-from lego_ray.methods.presets import PRESETS
-from lego_ray.methods.registry import METHODS
-from lego_ray.methods.scaling import RULES
-from lego_ray.numerics.kmeans.reweight import ParameterNorm
-from lego_ray.numerics.stacks import Election
-from lego_ray.planning.recipe import DTYPES
-from lego_ray.runners.open import RUNNERS
 from tests.zoo import Site, write_adapter, write_zoo
 
 
@@ -56,21 +46,6 @@ def started(*words: object) -> Done:
     command = [sys.executable, "-m", "lego_ray", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
-
-
-def test_the_choices_written_out_are_those_of_their_rooms() -> None:
-    assert tuple(METHODS) == options.METHODS
-    assert tuple(PRESETS) == options.PRESETS
-    assert DTYPES == options.DTYPES
-    assert RULES == options.SCALE_RULES
-    assert RUNNERS == options.RUNNERS
-    assert get_args(Distance) == method_options.DISTANCES
-    assert get_args(Basis) == method_options.BASES
-    assert get_args(ParameterNorm) == method_options.PARAMETER_NORMS
-    assert get_args(Election) == method_options.ELECTIONS
-    assert get_args(Inner) == method_options.INNERS
-    known = {f.name for method in METHODS.values() for f in fields(method)}
-    assert known == set(method_options.METHOD_OPTIONS)
 
 
 def test_merge_prints_one_json_object_with_its_keys_and_plan_has_its_id(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 import lego_ray
 from lego_ray.cli.main import cli
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.registry import METHODS
+from lego_ray.methods.names import METHODS
 from lego_ray.planning.plan import WORKER_BYTES
 from tests.formats.tiny_peft import TinyModel, save, train
 from tests.runners.spread import shards_of, write_wide_zoo

@@ -123,4 +123,4 @@ def test_a_plan_of_a_library_says_what_is_known_before(place: Path) -> None:
     [merge] = planned["merges"]
     assert merge["status"] == "planned"
     assert not {"seconds", "bytes_read", "resumed_sites"} & set(merge)
-    json.dumps(planned)
+    assert json.loads(json.dumps(planned)) == planned.as_json() == planned

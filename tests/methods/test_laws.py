@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.registry import METHODS, method_of
+from lego_ray.methods.names import METHODS
+from lego_ray.methods.registry import method_of
 from tests.methods.solving import Adapters, in_shards, solve
 from tests.numerics.factors import D_IN, D_OUT, total, update, zoo
 

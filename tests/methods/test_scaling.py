@@ -10,7 +10,8 @@ import torch
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.base import SiteSolution
-from lego_ray.methods.registry import METHODS, method_of
+from lego_ray.methods.names import METHODS
+from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import RULES, checked_output_scale, scaled
 from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests.methods.solving import Adapters, pools

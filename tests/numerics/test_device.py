@@ -9,7 +9,8 @@ import torch
 from lego_ray.errors import RunFailed
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.lego import Lego
-from lego_ray.methods.registry import METHODS, method_of
+from lego_ray.methods.names import METHODS
+from lego_ray.methods.registry import method_of
 from lego_ray.numerics.kmeans.partial_sums import column_quanta
 from lego_ray.numerics.msu import lengths
 from lego_ray.numerics.pool import Pool

@@ -10,7 +10,8 @@ import pytest
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.lego import Lego
-from lego_ray.planning.recipe import LARGEST_SEED, Recipe
+from lego_ray.planning.options import LARGEST_SEED
+from lego_ray.planning.recipe import Recipe
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
 from lego_ray.merging.merge import run_merge
 from lego_ray.merging.plan_run import Progress
-from lego_ray.merging.record import UpdateRecord, with_version
+from lego_ray.merging.record import UpdateRecord, with_more
 from lego_ray.merging.updates.changes import place_of
 from lego_ray.merging.updates.drift import REFIT_ABOVE
 from lego_ray.merging.updates.parent import MergedBefore
@@ -65,8 +65,9 @@ def refit_merge(
         known=sightings_of(before.manifest),
     )
     known = {s["uri"] for s in (*before.manifest["sources"], *staying)}
-    return with_version(
+    return with_more(
         record,
+        UpdateRecord,
         bytes_read=record.bytes_read + before.store.bytes_read,
         parent=before.manifest["merge_id"],
         version=before.version + 1,

@@ -12,7 +12,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError, SourceChanged, VerificationFailed
 from lego_ray.merging.finish import Merged, finish
 from lego_ray.merging.plan_run import check_strict, closing_results
-from lego_ray.merging.record import UpdateRecord, record_of, record_of_published, with_version
+from lego_ray.merging.record import UpdateRecord, record_of, record_of_published, with_more
 from lego_ray.merging.stages import Stages
 from lego_ray.merging.updates.changes import (
     check_fits,
@@ -313,8 +313,9 @@ class UpdateRun:
             bytes_read=self._bytes_read + before.store.bytes_read,
         )
         journal.note(status, plan.digest, output=store.uri, drift=drift)
-        return with_version(
+        return with_more(
             record,
+            UpdateRecord,
             **self._told(made.version, removed, drift),
             nearest_error=None,
             warnings=(*self._warnings, *plan.warnings),
@@ -345,4 +346,4 @@ class UpdateRun:
         )
         going = zip(version.sources, version.changes, strict=True)
         removed = [r.uri for r, change in going if change.sign < 0]
-        return with_version(record, **self._told(version, removed, done["drift"]))
+        return with_more(record, UpdateRecord, **self._told(version, removed, done["drift"]))

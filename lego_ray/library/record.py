@@ -1,0 +1,104 @@
+"""The records of `build` and `refresh`: what became of a library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lego_ray.merging.record import MergeRecord
+from lego_ray.records import Record
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class LibraryRecord(Record):
+    """What became of a library that was built, or would.
+
+    Attributes:
+        output: URI that the merges are below; None if each has its own.
+        catalog: URI of the catalog, or None.
+        adapters: How many the zoo has.
+        refused: Each with `adapter` (URI) and `reason`.
+        passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
+        notes: Each with `adapter` and `note`, on what was set aside.
+        merges: The record of each merge, in the recipe's order.
+        groups: What was found for each entry that asks for groups: `name`, `count` and `alone_below` as
+            asked, `silhouette`; `groups`, a list of `{name, merge_id, adapters}`; and `alone`, a list
+            of adapters: each `{adapter, adapter_id, similarity, nearest_group, nearest_similarity}`.
+        dry_run: Whether it was only planned.
+        seconds: How long the call took.
+        bytes_read: Bytes that the call read.
+    """
+
+    output: str | None
+    catalog: str | None
+    adapters: int
+    refused: tuple[Entry, ...]
+    passed_over: tuple[Entry, ...]
+    notes: tuple[Entry, ...]
+    merges: tuple[MergeRecord, ...]
+    groups: tuple[Entry, ...]
+    dry_run: bool
+    seconds: float
+    bytes_read: int
+
+    def __repr__(self) -> str:
+        kind = "planned" if self.dry_run else "built"
+        return (
+            f"<{type(self).__name__} {kind}: {len(self.merges)} merges of {self.adapters} adapters, "
+            f"{self.output}>"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class VersionRecord(MergeRecord):
+    """What became of one merge of a library that is refreshed.
+
+    Attributes:
+        version: Number of the version that is current now.
+    """
+
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class RefreshRecord(Record):
+    """What became of a refresh.
+
+    Attributes:
+        status: `refreshed`, `unchanged` or `busy`.
+        holder: Who is at the library, if busy: `host`, `pid`, `job` and `since`; else None.
+        output: URI of the library.
+        catalog: URI of its catalog.
+        adapters: How many the zoo has; None if busy.
+        new: Rows of adapters that were written.
+        refused: Each with `adapter` (URI) and `reason`.
+        passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
+        notes: Each with `adapter` and `note`, on what was set aside.
+        merges: The record of each merge, in the recipe's order.
+        groups: As in `LibraryRecord`.
+        seconds: How long the call took.
+        bytes_read: Bytes that the call read.
+    """
+
+    status: str
+    holder: Mapping[str, str] | None = None
+    output: str
+    catalog: str
+    adapters: int | None = None
+    new: int = 0
+    refused: tuple[Entry, ...] = ()
+    passed_over: tuple[Entry, ...] = ()
+    notes: tuple[Entry, ...] = ()
+    merges: tuple[VersionRecord, ...] = ()
+    groups: tuple[Entry, ...] = ()
+    seconds: float
+    bytes_read: int = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.status}: {len(self.merges)} merges of "
+            f"{self.adapters} adapters, {self.new} new, {self.output}>"
+        )

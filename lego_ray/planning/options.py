@@ -1,0 +1,230 @@
+"""The options of a recipe and of a run: types, bounds, help and defaults, each in this one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypedDict
+
+from lego_ray.methods.names import DEFAULT_METHOD, METHODS, SCALE_RULES, MethodOptions
+from lego_ray.methods.presets import PRESETS
+from lego_ray.options import Option
+
+AUTO = "auto"
+# Largest relative error of `--rank auto` unless another is given: nine tenths of the sum's squared
+# norm are kept.
+DEFAULT_ERROR = 0.3
+DTYPES = ("majority", "F32", "BF16", "F16")
+CHECKPOINTS = ("last", "all")
+RUNNERS = ("ray", "inline")
+LARGEST_SEED = 2**63 - 1
+DEFAULT_MEMORY_BUDGET = "4GiB"
+
+
+class SourceOptions(TypedDict, total=False):
+    """Which adapters of the sources are taken."""
+
+    exclude: Annotated[
+        Sequence[str],
+        Option(
+            "Leave out adapters whose name, path below its source or URI matches a glob pattern.",
+            default=(),
+            metavar="GLOB",
+        ),
+    ]
+    full_weights: Annotated[
+        str,
+        Option(
+            "For adapters with weights that are not low-rank, such as modules_to_save and biases: "
+            "refuse them, drop those weights, or keep those of the adapter called NAME.",
+            default="refuse",
+            metavar="[refuse|drop|keep:NAME]",
+        ),
+    ]
+    checkpoints: Annotated[
+        str,
+        Option(
+            "Of a training run, take the last: the final adapter, or the last checkpoint if there is "
+            "none; or take all checkpoints as adapters. An adapter that is a source by itself is "
+            "always taken.",
+            default="last",
+            choices=CHECKPOINTS,
+        ),
+    ]
+
+
+class ResultOptions(TypedDict, total=False):
+    """What is made of the adapters."""
+
+    rank: Annotated[
+        int | str | None,
+        Option(
+            "Rank k of the merged adapter; or auto, the smallest rank at which the nearest adapter to "
+            "the sum of the updates, over all sites, is within --rank-error of it. auto reads the "
+            "adapters twice.",
+            metavar="K|auto",
+            words=(AUTO,),
+            at_least=1,
+        ),
+    ]
+    rank_error: Annotated[
+        float | None,
+        Option(
+            "For --rank auto: the largest relative error sqrt(sum_{i>k} s_i^2 / sum_i s_i^2), s the "
+            "singular values of the sums of updates at all sites. The nearest adapter is what svd "
+            "makes; other methods are farther.",
+            default_said=str(DEFAULT_ERROR),
+            metavar="E",
+            above=0,
+            below=1,
+        ),
+    ]
+    rank_budget: Annotated[
+        int | None,
+        Option(
+            "Instead of --rank: as many parameters as this rank has at every site, each rank given to "
+            "the site where it lowers that error most, one to each at least. Implies --compact. Reads "
+            "the adapters twice.",
+            metavar="K",
+            at_least=1,
+        ),
+    ]
+    name: Annotated[
+        str | None,
+        Option(
+            "Name of the merge in the catalog and the model card.",
+            default_said="the last part of the output",
+            metavar="N",
+        ),
+    ]
+    preset: Annotated[
+        str | None,
+        Option(
+            "Settles method, options and output scale. paper: LoRA-LEGO as published, the default. "
+            "iso, core-space: what kept most of real tasks. rank-one: the most of it that tells where "
+            "each rank went.",
+            choices=tuple(PRESETS),
+        ),
+    ]
+    method: Annotated[
+        str | None,
+        Option(
+            f"How to merge: {', '.join(METHODS)}.",
+            default_said=DEFAULT_METHOD,
+            metavar="METHOD",
+            choices=tuple(METHODS),
+        ),
+    ]
+    seed: Annotated[
+        int,
+        Option(
+            "Fixes everything random.", default=0, metavar="S", at_least=0, at_most=LARGEST_SEED
+        ),
+    ]
+    dtype: Annotated[
+        str,
+        Option(
+            "Element type to write; majority is what most parameters of the adapters have.",
+            default="majority",
+            choices=DTYPES,
+        ),
+    ]
+    base_model: Annotated[
+        str,
+        Option(
+            "Name of the base model, where the adapters disagree on it.", default="", metavar="NAME"
+        ),
+    ]
+    weights: Annotated[
+        Mapping[str, float] | None,
+        Option(
+            "Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant, "
+            "and 0 leaves an adapter out.",
+            flag="--weight",
+            metavar="NAME=W",
+        ),
+    ]
+    output_scale: Annotated[
+        float | str | None,
+        Option(
+            "Factor on the merged update, whatever the method. source-norm: the norm of each module is "
+            "the root mean square of its adapters' norms. sum-fit: each is as near to the sum of its "
+            "adapters as a factor brings it. Either may be multiplied: sum-fit*0.5.",
+            default_said="the preset's, else 1",
+            metavar=f"[C|{'|'.join(SCALE_RULES)}]",
+        ),
+    ]
+    site_scales: Annotated[
+        Mapping[str, float] | None,
+        Option(
+            "Another factor on the merged update of modules, by name, last parts of it or glob "
+            "pattern: q_proj=0.5, layers.0.*=2.",
+            flag="--site-scale",
+            metavar="GLOB=C",
+        ),
+    ]
+    compact: Annotated[
+        bool,
+        Option("Write true ranks with rank_pattern instead of padding to rank k.", default=False),
+    ]
+    updatable: Annotated[
+        bool,
+        Option(
+            "Keep running sums beside the adapter, from which lego-ray update makes later versions: "
+            "about 8 bytes a parameter of it, and 36 an MSU. For the lego method.",
+            default=False,
+        ),
+    ]
+
+
+class StrictOption(TypedDict, total=False):
+    """What happens when an adapter cannot be taken."""
+
+    strict: Annotated[
+        bool, Option("Fail if any adapter is refused, or changes while it is read.", default=False)
+    ]
+
+
+class RunOptions(StrictOption, total=False):
+    """How the work is done. The runner itself is an argument of each call."""
+
+    address: Annotated[
+        str,
+        Option(
+            "Where Ray is: local starts one, auto joins the running cluster, ray://... another.",
+            default="local",
+            metavar="ADDRESS",
+        ),
+    ]
+    workers: Annotated[
+        int | None,
+        Option("Most tasks at once.", default_said="one a CPU", metavar="N", at_least=1),
+    ]
+    gpus: Annotated[
+        float,
+        Option(
+            "Share of a GPU each task takes, such as 0.5 or 1, as Ray counts them; 0 for none.",
+            default=0.0,
+            metavar="G",
+            at_least=0,
+        ),
+    ]
+    memory_budget: Annotated[
+        int | str,
+        Option(
+            "Most memory one worker may take. A module whose MSUs need more is spread over several.",
+            default=DEFAULT_MEMORY_BUDGET,
+            metavar="SIZE",
+        ),
+    ]
+
+
+class RecipeOptions(SourceOptions, ResultOptions, MethodOptions, total=False):
+    """All that one merge may be asked for."""
+
+
+class MergeOptions(RecipeOptions, RunOptions, total=False):
+    """All that `merge` and `plan` take besides places and a runner."""
+
+
+class ScanOptions(SourceOptions, StrictOption, total=False):
+    """All that `scan` takes besides places."""

@@ -1,0 +1,164 @@
+"""What calls return is read by attributes and by keys, and is what `--json` prints."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import lego_ray
+from lego_ray.cli.main import cli
+from lego_ray.records import Record
+from tests.zoo import write_adapter, write_zoo
+
+# What two calls of the same need not agree about.
+CLOCK = {"seconds", "bytes_read", "status", "new", "started_at", "saved_at"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("records")
+    write_zoo(root / "zoo", 3)
+    write_adapter(root / "zoo" / "broken <b>", seed=9)
+    (root / "zoo" / "broken <b>" / "adapter_config.json").write_text("{")
+    recipe = {
+        "sources": [str(root / "zoo")],
+        "merges": [{"name": "all", "rank": 2}],
+        "output": str(root / "library"),
+        "catalog": str(root / "catalog"),
+    }
+    (root / "library.yaml").write_text(yaml.safe_dump(recipe))
+    lego_ray.refresh(root / "library.yaml", runner="inline")
+    lego_ray.merge(
+        root / "zoo", rank=2, output=root / "m", catalog=root / "catalog", runner="inline"
+    )
+    return root
+
+
+Call = tuple[type[Record], Callable[[Path], Any], Callable[[Path], list[str]]]
+
+CALLS: dict[str, Call] = {
+    "scan": (
+        lego_ray.ScanRecord,
+        lambda at: lego_ray.scan(at / "zoo"),
+        lambda at: ["scan", str(at / "zoo")],
+    ),
+    "build": (
+        lego_ray.LibraryRecord,
+        lambda at: lego_ray.build(at / "library.yaml", runner="inline", dry_run=True),
+        lambda at: ["build", str(at / "library.yaml"), "--runner", "inline", "--dry-run"],
+    ),
+    "refresh": (
+        lego_ray.RefreshRecord,
+        lambda at: lego_ray.refresh(at / "library.yaml", runner="inline"),
+        lambda at: ["refresh", str(at / "library.yaml"), "--runner", "inline"],
+    ),
+    "status": (
+        lego_ray.StatusRecord,
+        lambda at: lego_ray.status(at / "m"),
+        lambda at: ["status", str(at / "m")],
+    ),
+    "verify": (
+        lego_ray.Verification,
+        lambda at: lego_ray.verify(at / "m", sources=at / "zoo"),
+        lambda at: ["verify", str(at / "m"), "--sources", str(at / "zoo")],
+    ),
+    "publish": (
+        lego_ray.PublishRecord,
+        lambda at: lego_ray.publish(at / "m", to=at / "copy", dry_run=True),
+        lambda at: ["publish", str(at / "m"), "--to", str(at / "copy"), "--dry-run"],
+    ),
+    "check": (
+        lego_ray.CatalogCheck,
+        lambda at: lego_ray.check_catalog(at / "catalog"),
+        lambda at: ["catalog", "check", "--catalog", str(at / "catalog")],
+    ),
+    "repair": (
+        lego_ray.CatalogRepair,
+        lambda at: lego_ray.repair_catalog(at / "catalog"),
+        lambda at: ["catalog", "repair", "--catalog", str(at / "catalog")],
+    ),
+    "gc": (
+        lego_ray.Garbage,
+        lambda at: lego_ray.collect_garbage(at / "catalog", at / "zoo"),
+        lambda at: ["catalog", "gc", "--catalog", str(at / "catalog"), "--root", str(at / "zoo")],
+    ),
+}
+
+
+def without_clock(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: without_clock(v) for k, v in value.items() if k not in CLOCK}
+    if isinstance(value, list):
+        return [without_clock(each) for each in value]
+    return value
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_a_call_returns_what_its_command_prints(place: Path, verb: str) -> None:
+    kind, call, words = CALLS[verb]
+    record = call(place)
+    assert type(record) is kind
+    assert list(record) == [field.name for field in fields(kind)]
+    for name, value in record.items():
+        found = getattr(record, name)
+        assert value == (list(found) if isinstance(found, tuple) else found)
+    told = record.as_json()
+    assert json.loads(json.dumps(record)) == json.loads(json.dumps(told)) == told == record
+    assert not any(isinstance(each, Record) for each in values_in(told))
+    done = CliRunner().invoke(cli, [*words(place), "--json"])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert list(printed) == list(told)
+    assert without_clock(printed) == without_clock(told)
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_a_record_is_short_and_a_table_in_a_notebook(place: Path, verb: str) -> None:
+    kind, call, _ = CALLS[verb]
+    record = call(place)
+    assert repr(record).startswith(f"<{kind.__name__} ")
+    assert len(repr(record)) < 200 + len(str(place))
+    page = record._repr_html_()
+    assert page.count("<tr>") == page.count("</tr>") >= 5
+    assert "<b>" not in page
+    assert type(deepcopy(record)) is kind
+    assert pickle.loads(pickle.dumps(record)) == record
+
+
+def test_a_plan_is_short_and_a_table_in_a_notebook(place: Path) -> None:
+    plan = lego_ray.plan(place / "zoo", rank=2)
+    assert type(plan) is lego_ray.Plan
+    assert repr(plan) == f"<Plan merge: lego, 3 adapters, 4 sites, rank 2, {plan.digest[:12]}>"
+    assert "<th>adapters</th><td>3</td>" in plan._repr_html_()
+
+
+def test_records_inside_records_have_attributes(place: Path) -> None:
+    found = lego_ray.verify(place / "m", sources=place / "zoo")
+    assert found.errors is not None
+    assert found.errors.sites[0].site == found["errors"]["sites"][0]["site"]
+    assert found.errors.sources[0].norm == found["errors"]["sources"][0]["norm"] > 0
+    again = lego_ray.refresh(place / "library.yaml", runner="inline")
+    assert again.merges[0].version == again["merges"][0]["version"] == 1
+    assert isinstance(again.merges[0], lego_ray.MergeRecord)
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for name in set(lego_ray.__all__) - {"catalog"}:
+        assert getattr(lego_ray, name).__doc__.strip(), name
+
+
+def values_in(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [value, *(inner for each in value.values() for inner in values_in(each))]
+    if isinstance(value, list):
+        return [value, *(inner for each in value for inner in values_in(each))]
+    return [value]
