@@ -19,7 +19,8 @@ from jobs.benchmarks.cores import at_once
 from jobs.benchmarks.source_reads import timed_reads
 from lego_ray.numerics.kmeans import assign, gram
 from lego_ray.numerics.kmeans.lloyd import CENTROIDS_AT_ONCE
-from lego_ray.tasks.values import GroupTask, tasks_of
+from lego_ray.tasks.cut import tasks_of
+from lego_ray.tasks.values import GroupTask
 
 ROUNDS = 5
 # Seconds of products a round: a hundred of them and more.

@@ -27,7 +27,7 @@ from jobs.benchmarks.synthetic_zoo import build
 from jobs.benchmarks.whole_merge import whole_merge
 from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.storage.open import open_store
-from lego_ray.tasks.values import tasks_of
+from lego_ray.tasks.cut import tasks_of
 from tests.ceph_gateway import one_server
 
 WORTH_A_CHANGE = 1.5

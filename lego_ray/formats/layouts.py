@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.diffusers_keys import COMPONENTS
+from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.formats.wrappers import unwrapped
 
 
@@ -24,19 +27,39 @@ class Layout:
         key: Matches, from the start, a tensor key that only this layout has.
         written_as: The layout a merge of such adapters is written in; empty for one that is not read.
         hint: What to do with one that is not read.
+        has_config: Whether `adapter_config.json` stands beside the weights; or else each file is an
+            adapter.
+        weights_names: What the weights beside a configuration may be called.
+        has_full_weights: Whether its adapters may carry tensors that are not low-rank, so that its
+            reader is told what to do with them.
     """
 
     name: str
     key: re.Pattern[str]
     written_as: str = ""
     hint: str = ""
+    has_config: bool = False
+    weights_names: tuple[str, ...] = ()
+    has_full_weights: bool = False
+
+    @property
+    def module(self) -> ModuleType:
+        """The module that reads it, whose `read_adapter` takes headers."""
+        return import_module(f"lego_ray.formats.{self.name}")
 
 
 _THROUGH_DIFFUSERS = "Load it with diffusers (load_lora_weights) and save it (save_lora_weights)."
 
 # The first that matches any key wins.
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("peft", re.compile(r"base_model\.model\."), "peft"),
+    Layout(
+        "peft",
+        re.compile(r"base_model\.model\."),
+        "peft",
+        has_config=True,
+        weights_names=(WEIGHTS_NAME, "adapter_model.bin"),
+        has_full_weights=True,
+    ),
     Layout(
         "kohya",
         re.compile(r"(lora|lycoris|oft)_(?![AB]\.)\w+\.|.+\.lora_(down|up)\.weight$"),
@@ -52,12 +75,23 @@ LAYOUTS: tuple[Layout, ...] = (
         ),
         "diffusers",
     ),
-    Layout("mlx", re.compile(r".+\.lora_[ab]$"), "peft"),
+    Layout(
+        "mlx",
+        re.compile(r".+\.lora_[ab]$"),
+        "peft",
+        has_config=True,
+        weights_names=("adapters.safetensors",),
+    ),
 )
 
 WRITTEN_AS: Mapping[str, str] = {
     layout.name: layout.written_as for layout in LAYOUTS if layout.written_as
 }
+
+
+def layout_named(name: str) -> Layout:
+    """The layout of that name, which is one of `LAYOUTS`."""
+    return next(layout for layout in LAYOUTS if layout.name == name)
 
 
 def recognise(keys: Iterable[str]) -> Layout | None:
@@ -134,4 +168,4 @@ def _beside_config(name: str, found: Layout | None, keys: list[str], where: str)
     if found is None and keys:
         problem = f"its keys are of no layout known here (such as {keys[0]})"
         raise MalformedAdapter(where, problem, "Save it again from the program that made it.")
-    return next(layout for layout in LAYOUTS if layout.name == name)
+    return layout_named(name)

@@ -19,8 +19,6 @@ from lego_ray.formats.refusals import REFUSED_FIELDS, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key
 
-WEIGHTS_NAME = "adapters.safetensors"
-
 # No alpha or rank is as large; a whole number in JSON may have any number of digits.
 _LARGEST = 1e30
 

@@ -1,8 +1,114 @@
-"""The configuration of a merged adapter in PEFT's layout: known before a tensor is."""
+"""Merges in PEFT's layout; their configuration is known before a tensor is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, agreed, shapes_of
+from lego_ray.formats.peft_carried import Carried, carried_over
+from lego_ray.formats.peft_config import WEIGHTS_NAME
+from lego_ray.formats.peft_keys import factor_key
+from lego_ray.formats.peft_patterns import exact_key
+from lego_ray.formats.readers import peft, servers
+from lego_ray.formats.readers.outgoing import Outgoing
+from lego_ray.formats.record import AdapterRecord
+
+if TYPE_CHECKING:
+    from lego_ray.formats.merged import MergedSite
+
+
+class PeftOutput(OutputLayout):
+    """Weights and a configuration, which is what makes them an adapter."""
+
+    name = "peft"
+    library = "peft"
+    has_config = True
+    is_pipeline = False
+    rules = (peft.findings, servers.findings)
+
+    def weights_name(self, merge: str) -> str:
+        """PEFT's own."""
+        return WEIGHTS_NAME
+
+    def foreseen(
+        self,
+        where: str,
+        base_model: str,
+        adapters: Sequence[AdapterRecord],
+        sites: Sequence[PlannedSite],
+        ranks: Mapping[str, int],
+    ) -> tuple[tuple[str, ...], Outgoing | None]:
+        """With the configuration, and what is carried over from the sources' own."""
+        rank = max(ranks.values())
+        carried = _carried_of(adapters, ranks)
+        shapes = shapes_of(sites, ranks, _keys)
+        for adapter in adapters:
+            shapes |= {carried.keys[span.name]: span.shape for span in adapter.full_weights}
+        config = config_of(
+            sorted(ranks),
+            rank=rank,
+            patterns={exact_key(s, ranks): r for s, r in ranks.items() if r != rank},
+            base_model=base_model,
+            task_type=carried.task_type,
+            fan_in_fan_out=bool(agreed(adapters, "fan_in_fan_out")),
+            modules_to_save=carried.modules_to_save,
+            bias=carried.bias,
+        )
+        return carried.notes, Outgoing(self.name, where, shapes, config)
+
+    def files(
+        self, sites: Sequence[MergedSite], asked: Asked, full_weights: Mapping[str, bytes]
+    ) -> dict[str, bytes]:
+        """Two files; the configuration is last."""
+        from lego_ray.formats.decode import as_stored
+        from lego_ray.formats.peft_writer import encode
+
+        spans = {span.name: span for adapter in asked.adapters for span in adapter.full_weights}
+        carried = _carried_of(asked.adapters, [site.site for site in sites])
+        return encode(
+            sites,
+            rank=asked.rank,
+            dtype=asked.dtype,
+            base_model=asked.base_model,
+            compact=asked.compact,
+            task_type=carried.task_type,
+            fan_in_fan_out=bool(agreed(asked.adapters, "fan_in_fan_out")),
+            full_weights={
+                carried.keys[name]: as_stored(spans[name], raw)
+                for name, raw in full_weights.items()
+            },
+            modules_to_save=carried.modules_to_save,
+            bias=carried.bias,
+        )
+
+    def usage(self, weights_name: str) -> Sequence[str]:
+        """Of a directory or a repository."""
+        return (
+            "from peft import PeftModel",
+            "",
+            "# `model` is the base model. The name is this directory's, or owner/name on the Hub.",
+            'model = PeftModel.from_pretrained(model, "...")',
+        )
+
+
+def _keys(site: PlannedSite) -> tuple[str, str]:
+    is_embedding = site.kind == "embedding"
+    return (
+        factor_key(site.site, "A", is_embedding=is_embedding),
+        factor_key(site.site, "B", is_embedding=is_embedding),
+    )
+
+
+def _carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carried:
+    """What a merge takes over of its sources' configurations."""
+    keeper = next((a for a in adapters if a.full_weights), None)
+    return carried_over(
+        agreed(adapters, "task_type"),
+        keeper.config if keeper else {},
+        [span.name for span in keeper.full_weights] if keeper else [],
+        set(sites),
+    )
 
 
 def config_of(
@@ -23,10 +129,10 @@ def config_of(
         rank: The adapter's rank.
         patterns: Ranks of sites that have another, by pattern; alpha is the rank everywhere.
         base_model: Copied to `base_model_name_or_path`.
-        task_type: Copied, as are the others.
-        fan_in_fan_out: Likewise.
-        modules_to_save: Likewise.
-        bias: Likewise.
+        task_type: Copied.
+        fan_in_fan_out: Copied.
+        modules_to_save: Copied.
+        bias: Copied.
     """
     return {
         "alpha_pattern": dict(patterns),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from lego_ray.errors import UnsupportedAdapter
-from lego_ray.formats import diffusers, kohya, mlx, peft
 from lego_ray.formats.layouts import check_layout, recognise
 from lego_ray.formats.peft import FullWeights
 from lego_ray.formats.peft_config import CONFIG_NAME
@@ -15,12 +14,6 @@ from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import check_in_doubt, wrappers_in
-
-_READERS: Mapping[str, Callable[[AdapterHeaders], AdapterRecord]] = {
-    "kohya": kohya.read_adapter,
-    "diffusers": diffusers.read_adapter,
-    "mlx": mlx.read_adapter,
-}
 
 _LORA = re.compile("lora", re.IGNORECASE)
 
@@ -41,10 +34,10 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     else:
         where = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
         layout = check_layout(parse_object(headers.config, where), (), where)
-    if layout.name == "peft":
-        record = peft.read_adapter(headers, full_weights)
-    else:
-        record = _READERS[layout.name](headers)
+    read = layout.module.read_adapter
+    record: AdapterRecord = (
+        read(headers, full_weights) if layout.has_full_weights else read(headers)
+    )
     check_in_doubt((factors.site for factors in record.sites), headers.weights)
     note = wrappers_in(headers.spans)
     return replace(record, notes=(*record.notes, note)) if note else record

@@ -10,9 +10,6 @@ from lego_ray.errors import redacted
 
 SiteKind = Literal["linear", "embedding", "conv"]
 
-# Layouts in which one file is an adapter, known by the file's URI; in the others it is a directory.
-FILE_FORMATS = ("kohya", "diffusers")
-
 # Bytes an element, for the dtypes an adapter may be stored in (safetensors' names).
 DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
 
@@ -168,7 +165,8 @@ class AdapterRecord:
     """One adapter as its headers describe it.
 
     Attributes:
-        uri: Where the adapter is: its directory, or its file if its format is of `FILE_FORMATS`.
+        uri: Where the adapter is: its directory, or its file, in layouts
+            without a configuration.
         weights_key: Name of the weights file.
         adapter_id: Hex sha256 that identifies the content (see `formats.identity`).
         version: What the store says of the weights file's version (an ETag, a blob hash, size and

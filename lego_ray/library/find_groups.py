@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -19,8 +19,10 @@ from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.runners.base import Runner
+from lego_ray.tasks.cut import tasks_of
+from lego_ray.tasks.passes import Comparing
 from lego_ray.tasks.solve import one_thread
-from lego_ray.tasks.values import GroupResult, GroupTask, tasks_of
+from lego_ray.tasks.values import GroupResult
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ class GroupFinder:
         # Spread sites last, which is when runners do them: few results have to wait for their turn.
         turns = deque(sorted(range(len(plan.groups)), key=lambda at: bool(plan.groups[at].shards)))
         waiting: dict[int, GroupResult] = {}
-        with closing_results(self.runner, _tasks(plan, work)) as results:
+        with closing_results(self.runner, tasks_of(plan, work=Comparing(work))) as results:
             for result in results:
                 self.bytes_read += result.bytes_read
                 if result.quarantined:
@@ -105,11 +107,6 @@ class GroupFinder:
                     for part in waiting.pop(turns.popleft()).similarities:
                         sums.add(part)
         return sums, bad
-
-
-def _tasks(plan: Plan, work: Likeness) -> Iterator[GroupTask]:
-    for task in tasks_of(plan, full_weights=False):
-        yield replace(task, likeness=work)
 
 
 def _shown(plan: Plan) -> str:

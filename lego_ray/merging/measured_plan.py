@@ -6,7 +6,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from lego_ray.merging.plan_run import Progress, bad_adapters, without_bad
-from lego_ray.merging.ranks import ranked_plan, spectra_of
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.plan import Plan
@@ -15,7 +14,9 @@ from lego_ray.planning.ranks import error_table
 from lego_ray.planning.recipe import Recipe
 from lego_ray.runners.base import Runner
 from lego_ray.sources.confirm import confirm
-from lego_ray.tasks.values import GroupResult, tasks_of
+from lego_ray.tasks.cut import tasks_of
+from lego_ray.tasks.passes import Measuring, spectra_of
+from lego_ray.tasks.values import GroupResult
 
 
 def plan_with_errors(
@@ -61,9 +62,8 @@ def plan_with_errors(
             break
         inventory = without_bad(plan, inventory, bad, strict)
         plan = make_plan(opened, inventory, sources=sorted(bad), memory_budget=memory_budget)
-    spectra = spectra_of(plan, results)
-    made = ranked_plan(recipe, inventory, spectra, memory_budget)
-    return replace(made, errors=error_table(spectra, [made.rank]))
+    made = Measuring().then(recipe, plan, results).plan(inventory, memory_budget)
+    return replace(made, errors=error_table(spectra_of(plan, results), [made.rank]))
 
 
 def _run(plan: Plan, runner: Runner, progress: Progress) -> list[GroupResult]:

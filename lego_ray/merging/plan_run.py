@@ -18,7 +18,7 @@ import numpy as np
 from lego_ray import journal
 from lego_ray.errors import BadInput, LegoRayError, SitesFailed, StrictRefusal
 from lego_ray.formats.merged import check_storable
-from lego_ray.merging.ranks import note_ranks, ranked_plan, spectra_of
+from lego_ray.merging.ranks import note_ranks
 from lego_ray.output.checkpoints.checkpoints import Checkpoints, Kept
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
@@ -27,9 +27,11 @@ from lego_ray.runners.base import Runner
 from lego_ray.runners.ray.metrics import RunMetrics
 from lego_ray.sources.confirm import confirm
 from lego_ray.sources.contents import content_hash
+from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.joint import SharedResult, SharedTask
+from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.update import UpdateResult, UpdateTask
-from lego_ray.tasks.values import GroupResult, GroupTask, SiteResult, tasks_of
+from lego_ray.tasks.values import GroupResult, GroupTask, SiteResult
 
 Progress = Callable[[Plan, GroupResult | None], None]
 
@@ -98,7 +100,7 @@ class PlanRun:
     @property
     def stage(self) -> str:
         """What the plan is for: `measure` while its ranks are open, then `solve`."""
-        return "measure" if self.plan.recipe.is_open else "solve"
+        return first_pass(self.plan.recipe).stage
 
     def begin(self) -> None:
         """Takes what earlier runs of the plan have done; next, what `tasks` gives is to be run.
@@ -165,7 +167,8 @@ class PlanRun:
         plan = self.plan
         results = (*self._kept.results, *sorted(self._fresh, key=lambda r: r.index))
         bad = bad_adapters(plan, results)
-        if not bad and not plan.recipe.is_open:
+        following = None if bad else first_pass(plan.recipe).then(self._asked, plan, results)
+        if not bad and following is None:
             confirm(plan.adapters)
             return Solved(
                 plan=plan,
@@ -175,7 +178,7 @@ class PlanRun:
                 resumed_sites=sum(len(result.sites) for result in self._kept.results),
             )
         try:
-            if bad:
+            if following is None:
                 contents = contents_of(plan, results)
                 self._inventory = without_bad(plan, self._inventory, bad, self._strict, contents)
                 self.plan = make_plan(
@@ -185,8 +188,7 @@ class PlanRun:
                     memory_budget=self._memory_budget,
                 )
             else:
-                spectra = spectra_of(plan, results)
-                self.plan = ranked_plan(self._asked, self._inventory, spectra, self._memory_budget)
+                self.plan = following.plan(self._inventory, self._memory_budget)
                 note_ranks(plan, self.plan)
         except (BadInput, StrictRefusal):
             # The way out is another plan, which what is kept would stand in the way of.
@@ -331,7 +333,7 @@ def _note_resumed(plan: Plan, kept: Kept) -> None:
 def _note_done(plan: Plan, result: GroupResult) -> None:
     told: dict[str, Any] = {} if result.inertia is None else {"inertia": result.inertia}
     journal.note(
-        "task measured" if plan.recipe.is_open else "task done",
+        first_pass(plan.recipe).done,
         plan.digest,
         name=plan.groups[result.index].name,
         sites=result.n_sites,

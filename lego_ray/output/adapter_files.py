@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lego_ray.formats import diffusers_writer, kohya, kohya_writer, peft_writer
-from lego_ray.formats.decode import as_stored
+from lego_ray.formats import kohya
 from lego_ray.formats.merged import MergedSite
-from lego_ray.planning.loading import agreed, peft_carried_of
+from lego_ray.formats.output_layout import Asked, agreed
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.values import SiteResult
 
@@ -42,41 +41,23 @@ def adapter_files(
         )
         for result in sites
     ]
-    common: dict[str, Any] = {
-        "rank": plan.rank,
-        "dtype": plan.dtype,
-        "base_model": plan.base_model,
-        "compact": plan.recipe.compact,
-    }
-    if plan.format == "kohya":
-        carried = _agreed(plan, kohya.CARRIED_FIELDS)
-        return {plan.weights_name: kohya_writer.encode(merged, **common, carried=carried)}
-    if plan.format == "diffusers":
-        return {plan.weights_name: diffusers_writer.encode(merged, **common)}
-    spans = {span.name: span for adapter in plan.adapters for span in adapter.full_weights}
-    peft = peft_carried_of(plan.adapters, [site.site for site in merged])
-    return peft_writer.encode(
-        merged,
-        **common,
-        task_type=peft.task_type,
-        fan_in_fan_out=bool(agreed(plan.adapters, "fan_in_fan_out")),
-        full_weights={
-            peft.keys[name]: as_stored(spans[name], raw) for name, raw in full_weights.items()
-        },
-        modules_to_save=peft.modules_to_save,
-        bias=peft.bias,
+    asked = Asked(
+        name=plan.recipe.name,
+        base_model=plan.base_model,
+        adapters=plan.adapters,
+        rank=plan.rank,
+        dtype=plan.dtype,
+        compact=plan.recipe.compact,
     )
+    return plan.layout.files(merged, asked, full_weights)
 
 
 def carried_of(plan: Plan) -> dict[str, Any]:
     """What a merged adapter takes over of its sources' configurations; None where they differ."""
-    return _agreed(plan, ("task_type", "fan_in_fan_out", *kohya.CARRIED_FIELDS))
+    fields = ("task_type", "fan_in_fan_out", *kohya.CARRIED_FIELDS)
+    return {field: agreed(plan.adapters, field) for field in fields}
 
 
 def _tensor(values: NDArray[np.float32]) -> Tensor:
     """A copy: arrays that come from Ray's object store are shared memory and cannot be written."""
     return torch.from_numpy(values.copy())
-
-
-def _agreed(plan: Plan, fields: Sequence[str]) -> dict[str, Any]:
-    return {field: agreed(plan.adapters, field) for field in fields}

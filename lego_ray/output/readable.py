@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.readers.check import check_readers
 from lego_ray.formats.readers.outgoing import outgoing_of
@@ -63,5 +64,5 @@ def check_published(
 
 
 def _limits(layout: str, where: str, weights: bytes, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    config = files.get(CONFIG_NAME) if layout == "peft" else None
+    config = files.get(CONFIG_NAME) if output_layout(layout, where).has_config else None
     return check_readers(outgoing_of(layout, where, weights, config))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
+from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.wrapped import without_wrappers
@@ -38,7 +39,7 @@ def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[Adapte
         LayoutMismatch: If a name could mean either of two modules.
     """
     adapters = _renamed(adapters, without_wrappers(list(_counted(adapters))))
-    if layout == "peft":
+    if not output_layout(layout).is_pipeline:
         return tuple(adapters)
     return tuple(_renamed(adapters, _Spellings(_counted(adapters), layout).renames()))
 
@@ -54,7 +55,7 @@ def named_as(
         layout: What the merge is written in.
     """
     known = set(known)
-    module: Callable[[str], object] = _plain if layout == "peft" else _module
+    module: Callable[[str], object] = _module if output_layout(layout).is_pipeline else _plain
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
         called[module(site)].add(site)
@@ -220,7 +221,7 @@ def _parsed(sites: Iterable[str], layout: str) -> dict[str, ModuleName]:
     diffusers' own prefixes are the components of its pipelines.
     """
     names = {site: parse_name(site) for site in sites}
-    if layout == "diffusers":
+    if output_layout(layout).has_components:
         return {site: replace(name, component=name.prefix) for site, name in names.items()}
     bare = {name.module for name in names.values() if not name.prefix}
     if bare and not any(name.module in bare for name in names.values() if name.prefix):

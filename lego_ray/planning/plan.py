@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lego_ray.formats import diffusers_keys
-from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
+from lego_ray.formats.output_layout import OutputLayout
+from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
 from lego_ray.planning.licences import licence_conflicts, licences_of
 from lego_ray.planning.recipe import Recipe
@@ -194,19 +194,19 @@ class Plan:
         return self.recipe.rank or 0
 
     @property
+    def layout(self) -> OutputLayout:
+        """The layout it is written in."""
+        return output_layout(self.format)
+
+    @property
     def weights_name(self) -> str:
-        """Name of the merged adapter's weights file; kohya's is the adapter's own."""
-        if self.format == "kohya":
-            return f"{self.recipe.name}.safetensors"
-        return diffusers_keys.WEIGHTS_NAME if self.format == "diffusers" else WEIGHTS_NAME
+        """Name of the merged adapter's weights file."""
+        return self.layout.weights_name(self.recipe.name)
 
     @property
     def marker(self) -> str:
-        """Name of the file that makes the output an adapter, and so is written last.
-
-        It is the one that readers look for first: PEFT's configuration, or else the weights.
-        """
-        return CONFIG_NAME if self.format == "peft" else self.weights_name
+        """Name of the file that makes the output an adapter, and so is written last."""
+        return self.layout.marker(self.recipe.name)
 
     @property
     def n_sites(self) -> int:

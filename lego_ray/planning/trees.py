@@ -15,6 +15,7 @@ from itertools import combinations
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.module_names import parse_name
+from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.wrapped import still_in_doubt
 
@@ -102,7 +103,7 @@ def check_one_tree(adapters: Sequence[Names], layout: str) -> None:
         LayoutMismatch: Naming both namings and an adapter of each.
     """
     _check_leads(adapters)
-    _check_patterns(adapters, is_pipeline=layout != "peft")
+    _check_patterns(adapters, is_pipeline=output_layout(layout).is_pipeline)
 
 
 def warnings_of_trees(adapters: Sequence[Names]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lego_ray.errors import ObjectNotFound, UnsupportedAdapter, UnsupportedUri
-from lego_ray.formats import mlx
+from lego_ray.formats.layouts import LAYOUTS, layout_named
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import Refused
 from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
@@ -24,7 +24,6 @@ from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.uri import FileUri, HubUri, join, normalise_uri, parse_uri
 
-BIN_NAME = "adapter_model.bin"
 CARD_NAME = "README.md"
 # What the tools that write single files call them; a .bin of any other name is no one's adapter.
 LONE_BIN_NAME = "pytorch_lora_weights.bin"
@@ -32,7 +31,7 @@ LONE_BIN_NAME = "pytorch_lora_weights.bin"
 LONE_NAMES = ("pytorch_lora_weights.safetensors", LONE_BIN_NAME)
 SAFETENSORS = ".safetensors"
 # Files that PEFT means by a directory, whether it is complete or not.
-PEFT_NAMES = (WEIGHTS_NAME, BIN_NAME)
+PEFT_NAMES = layout_named("peft").weights_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,7 @@ def _in_folder(
         return Found(store, folder, uri, config, weights, card, folders)
 
     if config is not None:
-        names = (*PEFT_NAMES, mlx.WEIGHTS_NAME)
+        names = [name for layout in LAYOUTS for name in layout.weights_names]
         weights = next((files[name] for name in names if name in files), None)
         numbered = sorted(filter(is_numbered_mlx, files)) if _may_be_mlx(weights) else []
         if weights is not None or not numbered:
@@ -219,7 +218,7 @@ def _in_folder(
 
 
 def _may_be_mlx(weights: ObjectInfo | None) -> bool:
-    return weights is None or weights.key.rpartition("/")[2] == mlx.WEIGHTS_NAME
+    return weights is None or weights.key.rpartition("/")[2] in layout_named("mlx").weights_names
 
 
 def _is_later_shard(name: str, files: Mapping[str, ObjectInfo]) -> bool:

@@ -17,15 +17,13 @@ from lego_ray.errors import (
     SourceChanged,
     UnsupportedAdapter,
 )
-from lego_ray.formats import mlx, refusals
 from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows, stand_in
-from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.layouts import check_layout, layout_named
 from lego_ray.formats.model_card import ModelCard, parse_card
 from lego_ray.formats.peft import FullWeights
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.reading import is_adapter, read_adapter
 from lego_ray.formats.record import (
-    FILE_FORMATS,
     AdapterHeaders,
     AdapterRecord,
     Refused,
@@ -283,7 +281,7 @@ def _read_once(
             config_version=found.config.version if found.config else "",
         )
         record = read_adapter(headers, mode)
-        if record.format in FILE_FORMATS:
+        if not layout_named(record.format).has_config:
             record = replace(record, uri=headers.weights)
         return record, table.metadata
     except AdapterRefused as error:
@@ -311,8 +309,7 @@ def _incomplete(found: Found, config: bytes) -> AdapterRefused:
     where = join(found.uri, CONFIG_NAME)
     fields = parse_object(config, where)
     layout = check_layout(fields, (), where)
-    (mlx if layout.name == "mlx" else refusals).check_config(fields, where)
-    names = (mlx.WEIGHTS_NAME,) if layout.name == "mlx" else PEFT_NAMES
+    layout.module.check_config(fields, where)
     for name in sorted(found.beside):
         if shard := SHARD.fullmatch(name):
             return sharded(shard[1], shard[3], found.uri)
@@ -322,7 +319,7 @@ def _incomplete(found: Found, config: bytes) -> AdapterRefused:
             return UnsupportedAdapter(found.uri, problem, HINTS[ending])
     return MalformedAdapter(
         found.uri,
-        f"there is no {' or '.join(names)} beside its configuration",
+        f"there is no {' or '.join(layout.weights_names)} beside its configuration",
         "Finish copying the adapter, or leave it out with --exclude.",
     )
 

@@ -40,7 +40,7 @@ def solve_shared(task: SharedTask, gpus: float = 0.0) -> SharedResult:
     with one_thread():
         reads = {source.key: read for source, read in read_ahead(task.sources)}
         parts = tuple(
-            solve_extracted(part, pool_read(part, reads, part.work().prepare), device)
+            solve_extracted(part, pool_read(part, reads, part.work.work.prepare), device)
             for part in task.parts
         )
     return SharedResult(

@@ -18,6 +18,7 @@ from lego_ray.numerics.msu import split_rows
 from lego_ray.numerics.pool import Pool
 from lego_ray.planning.plan import GroupPlan, SitePlan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.tasks.passes import Merging
 from lego_ray.tasks.read import extract
 from lego_ray.tasks.solve import named, one_thread
 from lego_ray.tasks.values import GroupTask, SiteResult, SourceSlice
@@ -111,10 +112,10 @@ def update_sites(task: UpdateTask) -> UpdateResult:
     reading = GroupTask(
         task.index,
         "",
-        task.recipe,
         replace(task.group, sites=sites),
         task.sources,
         task.memory_budget,
+        Merging(task.recipe),
     )
     found: list[SiteResult] = []
     running: list[RunningSite] = []

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
-from lego_ray.methods.base import PoolWork
-from lego_ray.methods.similarity import Likeness
 from lego_ray.numerics.similarity.parts import SimilarityPart, count_sites
-from lego_ray.planning.plan import GroupPlan, Plan, SitePlan
+from lego_ray.planning.plan import GroupPlan, SitePlan
 from lego_ray.planning.ranks import Spectrum
-from lego_ray.planning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lego_ray.tasks.passes import Pass
 
 SourceKey = tuple[str, str, str]  # a URI, a weights file and its version
 
@@ -87,29 +88,23 @@ class SourceSlice:
 
 @dataclass(frozen=True, slots=True)
 class GroupTask:
-    """One task: extract and solve a group of sites, or measure them while their ranks are open.
+    """One task: extract some sites, and do at each what the pass says.
 
     Attributes:
         index: The group's number in the plan.
         plan_digest: The run it belongs to.
-        recipe: The merge's method and options.
         group: Its sites and estimates.
         sources: What to read.
         memory_budget: Most bytes its worker may take.
-        likeness: Measure how alike the adapters are, instead.
+        work: What is done at its sites.
     """
 
     index: int
     plan_digest: str
-    recipe: Recipe
     group: GroupPlan
     sources: tuple[SourceSlice, ...]
     memory_budget: int
-    likeness: Likeness | None = None
-
-    def work(self) -> PoolWork:
-        """What is done to the sites' pools."""
-        return self.likeness or self.recipe.work()
+    work: Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,48 +195,3 @@ class GroupResult:
         """The sites' together; None if the method does not cluster, or there is none."""
         known = [site.inertia for site in self.sites if site.inertia is not None]
         return sum(known) if known else None
-
-
-def shard_tasks(task: GroupTask) -> list[GroupTask]:
-    """A spread task cut into one for each shard: the same site, each with its block of adapters.
-
-    Weights passed through unmerged are read with the first block of their adapter or, if it does not
-    have the site, with the first of all.
-    """
-    with_site = [source for source in task.sources if source.factors]
-    blocks, start = [], 0
-    for shard in task.group.shards:
-        blocks.append(tuple(with_site[start : start + shard.n_adapters]))
-        start += shard.n_adapters
-    without = tuple(source for source in task.sources if not source.factors)
-    blocks[0] = (*blocks[0], *without)
-    return [replace(task, sources=block) for block in blocks]
-
-
-def tasks_of(
-    plan: Plan, done: Collection[str] = frozenset(), *, full_weights: bool = True
-) -> Iterator[GroupTask]:
-    """The tasks that are left of a plan, in order, each under its group's number.
-
-    Args:
-        plan: The plan.
-        done: Names of sites to leave out; a task with none left is left out too.
-        full_weights: Whether the weights passed through unmerged are wanted. They travel with the
-            first task, unless it is one that measures.
-    """
-    full_weights = full_weights and not plan.recipe.is_open
-    for index, group in enumerate(plan.groups):
-        left = tuple(site for site in group.sites if site.site not in done)
-        if not left:
-            continue
-        wanted = {site.site for site in left}
-        sources = []
-        for number, (adapter, weight) in enumerate(zip(plan.adapters, plan.weights, strict=True)):
-            factors = tuple(f for f in adapter.sites if f.site in wanted)
-            kept = adapter.full_weights if full_weights else ()
-            if factors or kept:
-                sources.append(SourceSlice.of(adapter, number, factors, kept, weight))
-        full_weights = False
-        # The group's estimates stand, as estimates from above.
-        rest = replace(group, sites=left)
-        yield GroupTask(index, plan.digest, plan.recipe, rest, tuple(sources), plan.memory_budget)

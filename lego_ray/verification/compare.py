@@ -26,9 +26,10 @@ from lego_ray.numerics.similarity.per_source import (
 )
 from lego_ray.planning.plan import Plan, SitePlan
 from lego_ray.sources.headers import Counted, untold
+from lego_ray.tasks.cut import shard_tasks, tasks_of
 from lego_ray.tasks.read import Extraction, extract
 from lego_ray.tasks.solve import one_thread
-from lego_ray.tasks.values import GroupTask, SourceSlice, shard_tasks, tasks_of
+from lego_ray.tasks.values import GroupTask, SourceSlice
 from lego_ray.verification.figures import ComparedSite
 from lego_ray.verification.plan import Comparison
 

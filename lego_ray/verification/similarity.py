@@ -16,7 +16,7 @@ from lego_ray.numerics.similarity.inner_products import (
     update_sketches,
 )
 from lego_ray.planning.plan import Plan, SitePlan
-from lego_ray.tasks.solve import seeded
+from lego_ray.tasks.passes import seeded
 
 # Multiplications that all pairs of MSUs may take, over all sites; beyond, updates are sketched.
 EXACT = 2e11

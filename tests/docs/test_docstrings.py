@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import lego_ray
+from lego_ray.formats.output_layout import OutputLayout
 from lego_ray.methods.base import MergeMethod
 from lego_ray.methods.in_bases import InBases
 from lego_ray.methods.of_sum import OfSum
@@ -26,7 +27,9 @@ PACKAGE = ROOT / "lego_ray"
 ROOMS = ("numerics", "methods", "formats", "storage", "planning", "catalog")
 # Who writes down first what a method of theirs promises: protocols, then the bases that add to them.
 PROTOCOLS = [
-    each for each in (*MergeMethod.__mro__, Store) if each.__module__.startswith("lego_ray")
+    each
+    for each in (*MergeMethod.__mro__, Store, OutputLayout)
+    if each.__module__.startswith("lego_ray")
 ]
 BASES = [*PROTOCOLS, Whole, Parted, OfSum, InBases]
 # Errors that Python's own protocols ask for, such as that of a closed file.

@@ -18,10 +18,9 @@ from lego_ray.numerics.similarity.parts import cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import plan_likeness
 from lego_ray.planning.plan import WORKER_BYTES
-from lego_ray.planning.planner import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import Recipe
 from lego_ray.runners.inline import InlineRunner
-from lego_ray.runners.open import make_runner, running
+from lego_ray.runners.open import make_runner, open_runner
 from lego_ray.sources.headers import scan_sources
 from tests.families import FAMILIES, STRANGER, write_family_zoo
 from tests.merging.runs import fails_after
@@ -303,10 +302,10 @@ def test_cut_short_before_the_groups_are_recorded_the_next_build_does_it(
 def test_ray_finds_the_same_groups_to_the_bit(tmp_path: Path, local_ray: None) -> None:
     zoo = write_wide_zoo(tmp_path / "wide", 6)
     inventory = scan_sources([str(zoo)]).inventory
-    for budget in (DEFAULT_MEMORY_BUDGET, spread_budget(zoo)):
+    for budget in (4 << 30, spread_budget(zoo)):
         found = []
         for name in ("inline", "ray"):
-            with running(name) as runner:
+            with open_runner(name, {}) as runner:
                 finder = GroupFinder(runner, budget, False, lambda plan, result: None)
                 found.append(finder.find(Recipe(name="fit", rank=1), inventory, GroupOptions(2)))
         assert found[0] == found[1]
@@ -323,7 +322,7 @@ def test_the_order_that_tasks_end_in_changes_no_bit(tmp_path: Path) -> None:
     sites = tuple(Site(f"layers.{layer}.q_proj", (96,), 64) for layer in range(8))
     inventory = scan_sources([str(write_zoo(tmp_path / "zoo", 4, sites=sites))]).inventory
     recipe, work = Recipe(name="fit", rank=1), Likeness(4, 4)
-    whole, _ = plan_likeness(recipe, inventory, memory_budget=DEFAULT_MEMORY_BUDGET)
+    whole, _ = plan_likeness(recipe, inventory, memory_budget=4 << 30)
     budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
     plan, _ = plan_likeness(recipe, inventory, memory_budget=budget)
     assert len(plan.groups) == len(sites)

@@ -20,8 +20,9 @@ from lego_ray.output.checkpoints.format import (
     encode_checkpoint,
 )
 from lego_ray.planning.plan import Plan, SitePlan
+from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.solve import solve_group
-from lego_ray.tasks.values import GroupResult, SiteResult, tasks_of
+from lego_ray.tasks.values import GroupResult, SiteResult
 from tests.zoo import Site, write_zoo
 
 

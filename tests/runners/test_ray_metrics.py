@@ -18,8 +18,9 @@ import pytest
 
 import lego_ray
 from lego_ray.runners.ray.metrics import RunMetrics, counting_retries
+from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.solve import solve_group
-from lego_ray.tasks.values import GroupResult, GroupTask, tasks_of
+from lego_ray.tasks.values import GroupResult, GroupTask
 from tests.zoo import Site, write_zoo
 
 pytestmark = pytest.mark.ray

@@ -20,7 +20,8 @@ from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray import runner as ray_runner
 from lego_ray.runners.ray.runner import RayRunner
 from lego_ray.tasks import run, solve
-from lego_ray.tasks.values import GroupResult, GroupTask, tasks_of
+from lego_ray.tasks.cut import tasks_of
+from lego_ray.tasks.values import GroupResult, GroupTask
 from tests.zoo import Site, files_of, weights_of, write_zoo
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]

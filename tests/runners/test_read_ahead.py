@@ -14,7 +14,8 @@ from lego_ray.planning.plan import WORKER_BYTES
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.runners.ray import runner as on_ray
 from lego_ray.tasks import solve
-from lego_ray.tasks.values import GroupResult, GroupTask, tasks_of
+from lego_ray.tasks.cut import tasks_of
+from lego_ray.tasks.values import GroupResult, GroupTask
 from tests.zoo import Site, write_zoo
 
 # Far longer than a tiny read takes, and waited for only where the test fails.

@@ -15,7 +15,8 @@ import lego_ray
 from lego_ray.errors import NoAdaptersFound, RunFailed, SourceChanged
 from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray.runner import RayRunner
-from lego_ray.tasks.values import GroupResult, shard_tasks, tasks_of
+from lego_ray.tasks.cut import shard_tasks, tasks_of
+from lego_ray.tasks.values import GroupResult
 from tests.merging.runs import until
 from tests.runners.killing import killing
 from tests.runners.spread import SITES, budget_for, shards_of, write_wide_zoo

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 import lego_ray
 from lego_ray.numerics.pool import Pool
 from lego_ray.planning.plan import Plan
+from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.read import extract
-from lego_ray.tasks.values import tasks_of
 from lego_ray.verification import similarity
 from lego_ray.verification.similarity import Likeness
 from tests.zoo import mixed_zoo, update_of

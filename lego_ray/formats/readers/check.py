@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-
-from lego_ray.errors import MalformedAdapter, UnreadableOutput
-from lego_ray.formats.readers import diffusers, kohya, peft, servers
-from lego_ray.formats.readers.outgoing import Finding, Outgoing
-
-Rules = Callable[[Outgoing], Iterator[Finding]]
-
-_RULES: Mapping[str, tuple[Rules, ...]] = {
-    "peft": (peft.findings, servers.findings),
-    "kohya": (kohya.findings,),
-    "diffusers": (diffusers.findings,),
-}
+from lego_ray.errors import UnreadableOutput
+from lego_ray.formats.output_layouts import output_layout
+from lego_ray.formats.readers.outgoing import Outgoing
 
 
 def check_readers(outgoing: Outgoing) -> tuple[str, ...]:
@@ -31,11 +21,8 @@ def check_readers(outgoing: Outgoing) -> tuple[str, ...]:
         UnreadableOutput: If that reader would raise, or drop or misread a part of it.
         MalformedAdapter: If it is in no layout of this release.
     """
-    if outgoing.layout not in _RULES:
-        problem = f"its layout is {outgoing.layout[:80]!r}, expected one of {', '.join(_RULES)}"
-        raise MalformedAdapter(outgoing.where, problem)
     limits: dict[str, None] = {}
-    for rules in _RULES[outgoing.layout]:
+    for rules in output_layout(outgoing.layout, outgoing.where).rules:
         for finding in rules(outgoing):
             if finding.is_fatal:
                 raise UnreadableOutput(outgoing.where, finding.text, finding.hint)

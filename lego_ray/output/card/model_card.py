@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
@@ -22,13 +21,6 @@ HUB = "https://huggingface.co"
 # Digits of a commit that people read.
 SHORT = 8
 
-_PEFT = (
-    "from peft import PeftModel",
-    "",
-    "# `model` is the base model. The name is this directory's, or owner/name on the Hub.",
-    'model = PeftModel.from_pretrained(model, "...")',
-)
-
 
 def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, str]) -> bytes:
     """A model card with provenance, the same for the same merge by the same software.
@@ -42,7 +34,7 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
     """
     recipe = plan.recipe
     lines = [
-        front_matter(plan.base_model, _licences(plan), TAGS, _library(plan)),
+        front_matter(plan.base_model, _licences(plan), TAGS, plan.layout.library),
         "",
         f"# {code(recipe.name)}",
         "",
@@ -53,7 +45,7 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
         "## Use",
         "",
         "```python",
-        *_use(plan),
+        *plan.layout.usage(plan.weights_name),
         "```",
         "",
         "Whether it is what was published, and how far it is from its sources:",
@@ -105,18 +97,6 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
         ]
         lines += _rest(len(plan.refused))
     return "\n".join([*lines, ""]).encode()
-
-
-def _library(plan: Plan) -> str:
-    return "peft" if plan.format == "peft" else "diffusers"
-
-
-def _use(plan: Plan) -> Sequence[str]:
-    """How the adapter is put on its base model, in Python."""
-    if plan.format == "peft":
-        return _PEFT
-    name = f", weight_name={json.dumps(plan.weights_name)}" if plan.format == "kohya" else ""
-    return ("# `pipeline` is the base model's.", f'pipeline.load_lora_weights("..."{name})')
 
 
 def _licences(plan: Plan) -> list[str]:

@@ -145,7 +145,7 @@ class _Team:
         import ray
 
         from lego_ray.runners.ray.actors import ShardAt
-        from lego_ray.tasks.values import shard_tasks
+        from lego_ray.tasks.cut import shard_tasks
 
         shards = [
             ShardAt(f"{task.group.name} shard {number}", [ray.put(part)])

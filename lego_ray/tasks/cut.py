@@ -1,0 +1,61 @@
+"""Cuts a plan into tasks, and a task of a spread site into one for each shard."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from lego_ray.planning.plan import Plan
+from lego_ray.tasks.passes import Pass, first_pass
+from lego_ray.tasks.values import GroupTask, SourceSlice
+
+
+def shard_tasks(task: GroupTask) -> list[GroupTask]:
+    """A spread task cut into one for each shard: the same site, each with its block of adapters.
+
+    Weights passed through unmerged are read with the first block of their adapter or, if it does not
+    have the site, with the first of all.
+    """
+    with_site = [source for source in task.sources if source.factors]
+    blocks, start = [], 0
+    for shard in task.group.shards:
+        blocks.append(tuple(with_site[start : start + shard.n_adapters]))
+        start += shard.n_adapters
+    without = tuple(source for source in task.sources if not source.factors)
+    blocks[0] = (*blocks[0], *without)
+    return [replace(task, sources=block) for block in blocks]
+
+
+def tasks_of(
+    plan: Plan,
+    done: Collection[str] = frozenset(),
+    *,
+    full_weights: bool = True,
+    work: Pass | None = None,
+) -> Iterator[GroupTask]:
+    """The tasks that are left of a plan, in order, each under its group's number.
+
+    Args:
+        plan: The plan.
+        done: Names of sites to leave out; a task with none left is left out too.
+        full_weights: Whether the weights passed through unmerged are wanted. They travel with the
+            first task, if the pass merges.
+        work: The pass; None for the one that the plan's recipe begins with.
+    """
+    work = work or first_pass(plan.recipe)
+    full_weights = full_weights and work.is_merge
+    for index, group in enumerate(plan.groups):
+        left = tuple(site for site in group.sites if site.site not in done)
+        if not left:
+            continue
+        wanted = {site.site for site in left}
+        sources = []
+        for number, (adapter, weight) in enumerate(zip(plan.adapters, plan.weights, strict=True)):
+            factors = tuple(f for f in adapter.sites if f.site in wanted)
+            kept = adapter.full_weights if full_weights else ()
+            if factors or kept:
+                sources.append(SourceSlice.of(adapter, number, factors, kept, weight))
+        full_weights = False
+        # The group's estimates stand, as estimates from above.
+        rest = replace(group, sites=left)
+        yield GroupTask(index, plan.digest, rest, tuple(sources), plan.memory_budget, work)
