@@ -293,7 +293,7 @@ class SourceChanged(RunFailed):
     Args:
         where: The file.
         problem: As of any error.
-        hint: Likewise.
+        hint: What to do, as of any error.
         adapter: URI of the adapter it belongs to, where that is known.
     """
 

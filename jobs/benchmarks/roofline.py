@@ -20,7 +20,7 @@ from jobs.benchmarks.source_reads import timed_reads
 from lego_ray.numerics.kmeans import assign, gram
 from lego_ray.numerics.kmeans.lloyd import CENTROIDS_AT_ONCE
 from lego_ray.tasks.cut import tasks_of
-from lego_ray.tasks.values import GroupTask
+from lego_ray.tasks.values import SolveTask
 
 ROUNDS = 5
 # Seconds of products a round: a hundred of them and more.
@@ -138,7 +138,7 @@ def measure_speeds(zoo: Path, site: SiteWork, workers: int) -> Speeds:
     )
 
 
-def read_speed(tasks: list[GroupTask]) -> float:
+def read_speed(tasks: list[SolveTask]) -> float:
     """Tensor bytes a second of some tasks' reads, the median of some rounds."""
     return statistics.median(timed_reads(tasks).speed for _ in range(ROUNDS))
 

@@ -50,7 +50,7 @@ def main() -> None:
         plan = lego_ray.plan(zoo, rank=given.rank)
         print(
             f"{given.adapters} adapters of rank {given.rank}, {plan.n_sites} sites, "
-            f"{plan.read_bytes / 1e6:.0f} MB of tensors in {len(plan.groups)} tasks, on S3",
+            f"{plan.read_bytes / 1e6:.0f} MB of tensors in {len(plan.tasks)} tasks, on S3",
             flush=True,
         )
         reads = _compare_reads(list(tasks_of(plan)), given.runs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.open import open_store
-from lego_ray.tasks.values import GroupTask, SourceSlice
+from lego_ray.tasks.values import SolveTask, SourceSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def through_store(source: SourceSlice) -> Fetched:
 
 
 def timed_reads(
-    tasks: Iterable[GroupTask], read: Callable[[SourceSlice], Fetched] = through_store
+    tasks: Iterable[SolveTask], read: Callable[[SourceSlice], Fetched] = through_store
 ) -> Reads:
     """Reads the sources of one task after another, a few at once as `tasks.read` does.
 
@@ -74,7 +74,7 @@ def timed_reads(
     tensor_bytes = 0
     started = time.perf_counter()
     for task in tasks:
-        tensor_bytes += task.group.read_bytes
+        tensor_bytes += task.plan.read_bytes
         with ThreadPoolExecutor(max_workers=READ_AHEAD) as threads:
             waiting: deque[Future[Fetched]] = deque()
             for source in task.sources:

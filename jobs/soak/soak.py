@@ -135,7 +135,7 @@ def _cut(zoo: Path, shards: int) -> Plan:
     recipe = Recipe(name="soaked", rank=RANK)
     whole = make_plan(recipe, inventory)
     if not shards:
-        peak = max(site.peak_bytes for group in whole.groups for site in group.sites)
+        peak = max(site.peak_bytes for task in whole.tasks for site in task.sites)
         return make_plan(recipe, inventory, memory_budget=peak)
 
     def is_cut(budget: int) -> bool:
@@ -143,7 +143,7 @@ def _cut(zoo: Path, shards: int) -> Plan:
             plan = make_plan(recipe, inventory, memory_budget=budget)
         except InvalidOption:  # too little for any shard
             return True
-        return all(len(group.shards) >= shards for group in plan.groups)
+        return all(len(task.shards) >= shards for task in plan.tasks)
 
     low, high = WORKER_BYTES, whole.peak_bytes
     while high - low > 1024:
@@ -195,7 +195,7 @@ def _catalog(catalog: str, plan: Plan) -> list[str]:
         "adapters": len(plan.adapters),
         "merges": 1,
         "merge_sites": plan.n_sites,
-        "msus": sum(site.n_msus for group in plan.groups for site in group.sites),
+        "msus": sum(site.n_msus for task in plan.tasks for site in task.sites),
     }
     for table, rows in wanted.items():
         [found] = lego_ray.catalog.sql(catalog, f"SELECT count(*) AS n FROM {table}").to_pylist()
@@ -210,8 +210,8 @@ def _asked(given: argparse.Namespace, plan: Plan, n_bytes: int) -> dict[str, Any
         "adapters": len(plan.adapters),
         "sites": plan.n_sites,
         "bytes": n_bytes,
-        "tasks": len(plan.groups),
-        "shards": sum(len(group.shards) for group in plan.groups),
+        "tasks": len(plan.tasks),
+        "shards": sum(len(task.shards) for task in plan.tasks),
         "memory_budget": plan.memory_budget,
         "workers": given.workers,
         "kill_every": given.kill_every,

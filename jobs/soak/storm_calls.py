@@ -88,7 +88,7 @@ def _compact(call: Call) -> Done:
 
 
 def _scan(call: Call) -> Done:
-    """Scans directories of its own, whose cards name another licence each time."""
+    """Scans directories of its own, whose cards name another license each time."""
     import lego_ray
 
     found: list[tuple[str, str]] = []

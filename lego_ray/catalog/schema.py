@@ -86,7 +86,7 @@ _ADAPTERS = TableSpec(
         Column("n_params", _LONG, "Number of LoRA parameters.", True),
         Column("n_bytes", _LONG, "Size of its weights file, in bytes.", True),
         Column("dtype", _STRING, "Element type of most parameters, such as `BF16`.", True),
-        Column("license", _STRING, "Licence its model card names.", True),
+        Column("license", _STRING, "License its model card names.", True),
         Column("tags", _MAP, "Key/value pairs from its model card.", True),
         Column(
             "status",
@@ -142,7 +142,7 @@ _MERGES = TableSpec(
         Column(
             "licenses",
             _STRINGS,
-            "Licences of the sources, each once; `unknown` for those whose card names none.",
+            "Licenses of the sources, each once; `unknown` for those whose card names none.",
             True,
             since=2,
         ),

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from lego_ray.catalog.changes import Change, Transactions
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.failures import read_through
-from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import RunFailed
 
@@ -103,7 +102,7 @@ class Tenure:
         def change(handle: DeltaTable, again: bool) -> Change | None:
             last = handle.transaction_version(self.name) or 0
             if last < self.number:
-                return _Claim(self, table)
+                return _Claim(self)
             mine = again and last == self.number
             if mine and _claimant(handle, self.name).get("token") == self.token:
                 return None  # a try whose answer got lost
@@ -128,16 +127,17 @@ class _Claim:
     """A commit without rows that begins a turn."""
 
     tenure: Tenure
-    table: str
 
     def apply(self, handle: DeltaTable) -> None:
         """Commits it."""
+        import pyarrow as pa
         from deltalake import CommitProperties, Transaction, write_deltalake
 
         about = {"owner": dict(self.tenure.owner), "token": self.tenure.token}
         write_deltalake(
             handle,
-            TABLES[self.table].schema.empty_table(),
+            # The table's own, whose descriptions may be those of another release.
+            pa.schema(handle.schema().to_arrow()).empty_table(),
             mode="append",
             commit_properties=CommitProperties(
                 max_commit_retries=_LIBRARY_RETRIES,

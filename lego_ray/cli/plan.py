@@ -89,7 +89,7 @@ def _print(made: Plan) -> None:
                 size(g.read_bytes),
                 size(g.peak_bytes),
             )
-            for g in made.groups
+            for g in made.tasks
         ),
     )
     if made.errors:
@@ -101,7 +101,7 @@ def _print(made: Plan) -> None:
     click.echo(
         f"\n{count(len(made.adapters), 'adapter')} taken, {len(made.refused)} left out; "
         f"{count(made.n_sites, 'site')}, {count(made.n_msus, 'MSU')}, "
-        f"{count(len(made.groups), 'task')}; {size(made.read_bytes)} to read"
+        f"{count(len(made.tasks), 'task')}; {size(made.read_bytes)} to read"
         f"{' to measure and again to merge' if made.recipe.is_open else ''}, at most "
         f"{size(made.peak_bytes)} of memory a worker\n"
         f"rank {_rank_of(made)} {made.dtype}, base model {made.base_model or '(none named)'}\n"
@@ -113,5 +113,5 @@ def _rank_of(plan: Plan) -> str:
     """The rank; or the smallest and largest, or how they are to be chosen."""
     if plan.recipe.is_open:
         return f"{plan.recipe.rank_asked} (chosen by measuring; --errors does it now)"
-    ranks = [site.rank for group in plan.groups for site in group.sites]
+    ranks = [site.rank for task in plan.tasks for site in task.sites]
     return rank_range(min(ranks), max(ranks)) + nearest(plan.nearest_error)

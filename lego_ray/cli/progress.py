@@ -12,7 +12,7 @@ from lego_ray.amounts import size
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
-    from lego_ray.tasks.values import GroupResult
+    from lego_ray.tasks.values import TaskResult
 
 # Of a name; the rest of the line is needed for the rate and the time left, which come last.
 NAME_COLUMNS = 20
@@ -59,7 +59,7 @@ class SiteProgress(_Shown):
     def __enter__(self) -> SiteProgress:
         return self
 
-    def __call__(self, plan: Plan, result: GroupResult | None) -> None:
+    def __call__(self, plan: Plan, result: TaskResult | None) -> None:
         """Takes a plan that starts (no result) or a task's result."""
         if result is None:
             # Perhaps after another plan: without a bad adapter, or of ranks now chosen.

@@ -1,4 +1,4 @@
-"""Licence, tags and base model of an adapter, from the front matter of its README.md."""
+"""License, tags and base model of an adapter, from the front matter of its README.md."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def parse_card(data: bytes) -> ModelCard:
     if isinstance(base_models, list) and len(base_models) == 1:
         base_models = base_models[0]
     return ModelCard(
-        license=_licence(fields.get("license"), fields.get("license_name")),
+        license=_license(fields.get("license"), fields.get("license_name")),
         tags=_tags(fields.get("tags")),
         base_model=base_models.strip() if isinstance(base_models, str) else "",
     )
 
 
-def _licence(value: object, other: object) -> str:
+def _license(value: object, other: object) -> str:
     named = value if isinstance(value, list) else [value]
     found = [name.strip() for name in named[:MAX_TAGS] if isinstance(name, str) and name.strip()]
-    # The Hub has `other` stand for a licence that it does not know, with its name beside it.
+    # The Hub has `other` stand for a license that it does not know, with its name beside it.
     if isinstance(other, str) and other.strip():
         found = [other.strip() if name == "other" else name for name in found]
     return ", ".join(dict.fromkeys(found))

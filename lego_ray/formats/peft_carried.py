@@ -30,8 +30,8 @@ class Carried:
 
     Attributes:
         task_type: As PEFT's configuration has it, or None.
-        modules_to_save: Likewise; empty for none.
-        bias: Likewise.
+        modules_to_save: As PEFT's configuration has it; empty for none.
+        bias: As PEFT's configuration has it.
         keys: Key in the output of each full weight, by its key in the file it comes from.
         notes: What was changed, and why; one sentence each, without its full stop.
     """

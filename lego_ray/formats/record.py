@@ -182,7 +182,7 @@ class AdapterRecord:
         config: The parts of the adapter's configuration that a merged adapter takes over, as JSON
             values: of PEFT's `task_type`, `fan_in_fan_out`, `modules_to_save` and `bias`; of the
             others see their modules.
-        license: Licence named by the model card, or empty.
+        license: License named by the model card, or empty.
         tags: Free key/value pairs from the adapter's model card.
         notes: What was set aside in reading it, in words; empty for most.
         content: Hex sha256 over its tensors (see `sources.contents`), or empty if they were never

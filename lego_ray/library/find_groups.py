@@ -11,10 +11,10 @@ from typing import Any
 from lego_ray import journal
 from lego_ray.errors import InvalidOption
 from lego_ray.merging.plan_run import Progress, bad_adapters, closing_results, without_bad
-from lego_ray.methods.similarity import Likeness
+from lego_ray.methods.similarity import Similarity
 from lego_ray.numerics.similarity.parts import SimilaritySums, cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
-from lego_ray.planning.grouped import Grouping, grouping_of, plan_likeness
+from lego_ray.planning.grouped import Grouping, grouping_of, plan_similarity
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe, digest_of
@@ -22,7 +22,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Comparing
 from lego_ray.tasks.solve import one_thread
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class GroupFinder:
                 "Raise the budget, or choose fewer adapters for the entry.",
             )
         while True:
-            plan, work = plan_likeness(recipe, inventory, memory_budget=self.memory_budget)
+            plan, work = plan_similarity(recipe, inventory, memory_budget=self.memory_budget)
             sums, bad = self._measure(plan, work)
             if not bad:
                 break
@@ -89,13 +89,13 @@ class GroupFinder:
         )
         return found
 
-    def _measure(self, plan: Plan, work: Likeness) -> tuple[SimilaritySums, list[GroupResult]]:
+    def _measure(self, plan: Plan, work: Similarity) -> tuple[SimilaritySums, list[TaskResult]]:
         """What all sites say, added in the plan's order; and results with adapters that are bad."""
         self.progress(replace(plan, recipe=replace(plan.recipe, name=_shown(plan))), None)
         sums, bad = SimilaritySums(len(plan.adapters)), []
         # Spread sites last, which is when runners do them: few results have to wait for their turn.
-        turns = deque(sorted(range(len(plan.groups)), key=lambda at: bool(plan.groups[at].shards)))
-        waiting: dict[int, GroupResult] = {}
+        turns = deque(sorted(range(len(plan.tasks)), key=lambda at: bool(plan.tasks[at].shards)))
+        waiting: dict[int, TaskResult] = {}
         with closing_results(self.runner, tasks_of(plan, work=Comparing(work))) as results:
             for result in results:
                 self.bytes_read += result.bytes_read

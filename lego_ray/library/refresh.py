@@ -62,7 +62,7 @@ from lego_ray.storage.uri import normalise_uri
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
-    from lego_ray.tasks.values import GroupResult
+    from lego_ray.tasks.values import TaskResult
 
 LEASE_FOLDER = f"{FOLDER}refresh/"
 # The lease's number is in the catalog under this and the library's place.
@@ -181,7 +181,7 @@ def _refresh_once(
             tenure.check_now(opened)
             new = record_adapters(opened, found.rows)
 
-            def watched(plan: Plan, result: GroupResult | None) -> None:
+            def watched(plan: Plan, result: TaskResult | None) -> None:
                 lease.check()
                 progress(plan, result)
 

@@ -16,7 +16,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.sources.confirm import confirm
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Measuring, spectra_of
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 
 
 def plan_with_errors(
@@ -66,7 +66,7 @@ def plan_with_errors(
     return replace(made, errors=error_table(spectra_of(plan, results), [made.rank]))
 
 
-def _run(plan: Plan, runner: Runner, progress: Progress) -> list[GroupResult]:
+def _run(plan: Plan, runner: Runner, progress: Progress) -> list[TaskResult]:
     progress(plan, None)
     confirm(plan.adapters, weights=False)
     found = []

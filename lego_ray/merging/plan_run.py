@@ -28,12 +28,12 @@ from lego_ray.runners.ray.metrics import RunMetrics
 from lego_ray.sources.confirm import confirm
 from lego_ray.sources.contents import content_hash
 from lego_ray.tasks.cut import tasks_of
-from lego_ray.tasks.joint import SharedResult, SharedTask
+from lego_ray.tasks.joint import JointResult, JointTask
 from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.update import UpdateResult, UpdateTask
-from lego_ray.tasks.values import GroupResult, GroupTask, SiteResult
+from lego_ray.tasks.values import SiteResult, SolveTask, TaskResult
 
-Progress = Callable[[Plan, GroupResult | None], None]
+Progress = Callable[[Plan, TaskResult | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Solved:
 
     plan: Plan
     sites: tuple[SiteResult, ...]
-    results: tuple[GroupResult, ...]
+    results: tuple[TaskResult, ...]
     bytes_read: int
     resumed_sites: int
 
@@ -110,7 +110,7 @@ class PlanRun:
             InvalidOption: If what is kept does not fit the element type to store.
         """
         self._number += 1
-        self._fresh: list[GroupResult] = []
+        self._fresh: list[TaskResult] = []
         self._metrics: RunMetrics | None = None
         self._progress(self.plan, None)
         self._kept = self._checkpoints.load(self.plan)
@@ -123,13 +123,13 @@ class PlanRun:
             _check_storable(self.plan, result)
             self._progress(self.plan, replace(result, bytes_read=0, requests=0, seconds=0.0))
 
-    def tasks(self) -> Iterator[GroupTask]:
+    def tasks(self) -> Iterator[SolveTask]:
         """What is left of the plan."""
         if len(self._kept.done) < self.plan.n_sites:
             full_weights = not self._kept.full_weights
             yield from tasks_of(self.plan, self._kept.done, full_weights=full_weights)
 
-    def take(self, result: GroupResult, runner: Runner) -> None:
+    def take(self, result: TaskResult, runner: Runner) -> None:
         """Keeps the result of one of the tasks.
 
         Args:
@@ -144,7 +144,7 @@ class PlanRun:
             self._metrics.record(result)
         covers = [
             site.site
-            for site in self.plan.groups[result.index].sites
+            for site in self.plan.tasks[result.index].sites
             if site.site not in self._kept.done
         ]
         self._checkpoints.save(self.plan, self._number, covers, result)
@@ -200,14 +200,14 @@ class PlanRun:
 
 @overload
 def closing_results(
-    runner: Runner, tasks: Iterable[GroupTask]
-) -> AbstractContextManager[Iterator[GroupResult]]: ...
+    runner: Runner, tasks: Iterable[SolveTask]
+) -> AbstractContextManager[Iterator[TaskResult]]: ...
 
 
 @overload
 def closing_results(
-    runner: Runner, tasks: Iterable[SharedTask]
-) -> AbstractContextManager[Iterator[SharedResult]]: ...
+    runner: Runner, tasks: Iterable[JointTask]
+) -> AbstractContextManager[Iterator[JointResult]]: ...
 
 
 @overload
@@ -232,7 +232,7 @@ def closing_results(runner: Runner, tasks: Iterable[Any]) -> Iterator[Iterator[A
             results.close()
 
 
-def contents_of(plan: Plan, results: Sequence[GroupResult]) -> dict[str, str]:
+def contents_of(plan: Plan, results: Sequence[TaskResult]) -> dict[str, str]:
     """Hex sha256 over the tensors that were read of each adapter, by URI.
 
     Args:
@@ -243,7 +243,7 @@ def contents_of(plan: Plan, results: Sequence[GroupResult]) -> dict[str, str]:
     return {a.uri: content_hash(found[number]) for number, a in enumerate(plan.adapters)}
 
 
-def tensors_of(plan: Plan, results: Sequence[GroupResult]) -> dict[int, set[tuple[str, str]]]:
+def tensors_of(plan: Plan, results: Sequence[TaskResult]) -> dict[int, set[tuple[str, str]]]:
     """Name and hex sha256 of the tensors that were read of each adapter, by its number in the plan.
 
     Args:
@@ -294,7 +294,7 @@ def note_planned(plan: Plan) -> None:
         adapters=len(plan.adapters),
         refused=len(plan.refused),
         sites=plan.n_sites,
-        tasks=len(plan.groups),
+        tasks=len(plan.tasks),
         bytes=plan.read_bytes,
     )
 
@@ -311,7 +311,7 @@ def check_strict(inventory: Inventory, strict: bool) -> None:
         )
 
 
-def _check_storable(plan: Plan, result: GroupResult) -> None:
+def _check_storable(plan: Plan, result: TaskResult) -> None:
     """Passes a result that the plan's element type can hold: known at the first task, not after all."""
     for site in result.sites:
         for half, values in (("A", site.a), ("B", site.b)):
@@ -330,12 +330,12 @@ def _note_resumed(plan: Plan, kept: Kept) -> None:
     )
 
 
-def _note_done(plan: Plan, result: GroupResult) -> None:
+def _note_done(plan: Plan, result: TaskResult) -> None:
     told: dict[str, Any] = {} if result.inertia is None else {"inertia": result.inertia}
     journal.note(
         first_pass(plan.recipe).done,
         plan.digest,
-        name=plan.groups[result.index].name,
+        name=plan.tasks[result.index].name,
         sites=result.n_sites,
         bytes=result.bytes_read,
         requests=result.requests,
@@ -345,7 +345,7 @@ def _note_done(plan: Plan, result: GroupResult) -> None:
     )
 
 
-def bad_adapters(plan: Plan, results: Sequence[GroupResult]) -> dict[str, LegoRayError]:
+def bad_adapters(plan: Plan, results: Sequence[TaskResult]) -> dict[str, LegoRayError]:
     """URI of each adapter that turned out bad, with the reason that does not hang on who was first."""
     bad: dict[str, LegoRayError] = {}
     for result in results:
@@ -355,12 +355,12 @@ def bad_adapters(plan: Plan, results: Sequence[GroupResult]) -> dict[str, LegoRa
     return bad
 
 
-def _in_order(plan: Plan, results: Sequence[GroupResult]) -> tuple[SiteResult, ...]:
+def _in_order(plan: Plan, results: Sequence[TaskResult]) -> tuple[SiteResult, ...]:
     found = {site.plan.site: site for result in results for site in result.sites}
-    missing = [s.site for g in plan.groups for s in g.sites if s.site not in found]
+    missing = [s.site for g in plan.tasks for s in g.sites if s.site not in found]
     if missing:
         raise SitesFailed(
             plan.digest[:12],
             f"{len(missing)} of {plan.n_sites} were not solved, {missing[0]} first",
         )
-    return tuple(found[s.site] for g in plan.groups for s in g.sites)
+    return tuple(found[s.site] for g in plan.tasks for s in g.sites)

@@ -8,7 +8,7 @@ from lego_ray.planning.plan import Plan
 
 def note_ranks(measured: Plan, plan: Plan) -> None:
     """Logs what was chosen."""
-    ranks = [site.rank for group in plan.groups for site in group.sites]
+    ranks = [site.rank for task in plan.tasks for site in task.sites]
     journal.note(
         "ranks chosen",
         plan.digest,

@@ -170,7 +170,7 @@ def record_of(
         seconds=seconds_since(started),
         bytes_read=bytes_read,
         resumed_sites=resumed_sites,
-        licenses=tuple(plan.licences),
+        licenses=tuple(plan.licenses),
         warnings=tuple(plan.warnings),
     )
 

@@ -28,14 +28,14 @@ from lego_ray.merging.solved import publish_solved
 from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.write import published_merge
-from lego_ray.planning.joint import JointGroup, cut_jointly
+from lego_ray.planning.joint import JointPlan, cut_jointly
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.tasks.joint import SharedTask, share
-from lego_ray.tasks.values import GroupResult, GroupTask
+from lego_ray.tasks.joint import JointTask, joint_task
+from lego_ray.tasks.values import SolveTask, TaskResult
 
 Records = dict[str, MergeRecord]
 
@@ -54,12 +54,12 @@ class _Merge:
         """Whether it takes an adapter."""
         return any(adapter.uri == uri for adapter in self.planned.plan.adapters)
 
-    def take(self, result: GroupResult, runner: Runner) -> None:
+    def take(self, result: TaskResult, runner: Runner) -> None:
         """Keeps the result of one of its tasks."""
         self.stages.moved(self.run.stage, result.bytes_read)
         self.run.take(result, runner)
 
-    def take_all(self, tasks: Iterable[GroupTask], runner: Runner) -> None:
+    def take_all(self, tasks: Iterable[SolveTask], runner: Runner) -> None:
         """Runs tasks of its own, and keeps their results as they come."""
         with closing_results(runner, tasks) as results:
             for result in results:
@@ -194,7 +194,7 @@ def _solve(
     """
     left, bytes_read = list(merges), 0
     while left:
-        joint: Sequence[JointGroup] = ()
+        joint: Sequence[JointPlan] = ()
         if len(left) > 1:
             plans, joint = cut_jointly([merge.run.plan for merge in left], memory_budget)
             for merge, plan in zip(left, plans, strict=True):
@@ -232,17 +232,17 @@ def _solve(
             bytes_read = 0
 
 
-def _run_together(merges: Sequence[_Merge], joint: Sequence[JointGroup], runner: Runner) -> int:
+def _run_together(merges: Sequence[_Merge], joint: Sequence[JointPlan], runner: Runner) -> int:
     """Runs what is left of some plans, reads in common first; returns the bytes of these."""
     waiting = [{task.index: task for task in merge.run.tasks()} for merge in merges]
     owners: list[list[int]] = []
-    shared: list[SharedTask] = []
-    for group in joint:
-        parts = [(n, waiting[n].pop(index)) for n, index in group.parts if index in waiting[n]]
+    shared: list[JointTask] = []
+    for each in joint:
+        parts = [(n, waiting[n].pop(index)) for n, index in each.parts if index in waiting[n]]
         if parts:
             owners.append([n for n, _ in parts])
             tasks = [task for _, task in parts]
-            shared.append(share(len(shared), group.name, group.peak_bytes, tasks))
+            shared.append(joint_task(len(shared), each.name, each.peak_bytes, tasks))
     bytes_read = 0
     with closing_results(runner, shared) as together:
         for several in together:

@@ -27,7 +27,7 @@ MOST_EXACT = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Similarity:
     """Measures inner products of updates, or sketches that have them in expectation; see `PoolWork`.
 
     Which of the two hangs on the number of MSUs alone, but for a pool in shards, which is always

@@ -71,8 +71,8 @@ def manifest_of(
         "format": plan.format,
         "weights": plan.weights_name,
         "marker": plan.marker,
-        "licenses": list(plan.licences),
-        "license_conflicts": list(plan.licence_conflicts),
+        "licenses": list(plan.licenses),
+        "license_conflicts": list(plan.license_conflicts),
         "limits": list(plan.limits),
         "warnings": _by_name(plan),
         "sites": plan.n_sites,
@@ -98,8 +98,8 @@ def _refused(adapter: Refused) -> dict[str, Any]:
 
 
 def _by_name(plan: Plan) -> list[str]:
-    """The plan's warnings, licences apart, with adapters by name instead of by place."""
-    found = [warning for warning in plan.warnings if warning not in plan.licence_conflicts]
+    """The plan's warnings, licenses apart, with adapters by name instead of by place."""
+    found = [warning for warning in plan.warnings if warning not in plan.license_conflicts]
     for uri in sorted((a.uri for a in plan.adapters), key=len, reverse=True) if found else ():
         name = uri.rstrip("/").rpartition("/")[2]
         found = [warning.replace(uri, name) for warning in found]

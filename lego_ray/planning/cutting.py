@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import SiteFactors
 from lego_ray.methods.base import PoolCosts
-from lego_ray.planning.plan import WORKER_BYTES, GroupPlan, ShardPlan, SitePlan
+from lego_ray.planning.plan import WORKER_BYTES, ShardPlan, SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe, site_seed
 
 # A Ray task costs about a millisecond to start and a result to fetch; layers are joined until one is
@@ -45,7 +45,7 @@ class Tally:
 
 def cut_into_tasks(
     tallies: Sequence[Tally], recipe: Recipe, memory_budget: int, work: PoolCosts | None = None
-) -> Iterator[GroupPlan]:
+) -> Iterator[TaskPlan]:
     """Cuts sites, in layer order, into tasks that fit the budget and are worth starting.
 
     Args:
@@ -121,9 +121,9 @@ def layers_of(sites: Sequence[SitePlan]) -> str:
     return layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
 
 
-def _group(batch: Sequence[tuple[Tally, SitePlan]]) -> GroupPlan:
+def _group(batch: Sequence[tuple[Tally, SitePlan]]) -> TaskPlan:
     sites = tuple(site for _, site in batch)
-    return GroupPlan(
+    return TaskPlan(
         name=layers_of(sites),
         sites=sites,
         read_bytes=sum(sum(tally.read_bytes) for tally, _ in batch),
@@ -141,7 +141,7 @@ def _peak(batch: Iterable[tuple[Tally, SitePlan]]) -> int:
     return WORKER_BYTES + held + workspace
 
 
-def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -> GroupPlan:
+def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -> TaskPlan:
     """The site in as few shards as fit the budget, cut between adapters and about equal."""
     costs = work.spread(site.n_msus, site.d_in, site.d_out, site.rank)
     if costs is None:
@@ -174,7 +174,7 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
             )
         )
     peak = max(shard.peak_bytes for shard in shards)
-    return GroupPlan(
+    return TaskPlan(
         name=site.site,
         sites=(replace(site, route="spread", peak_bytes=peak),),
         read_bytes=sum(tally.read_bytes),

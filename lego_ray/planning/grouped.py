@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.methods.similarity import Likeness
+from lego_ray.methods.similarity import Similarity
 from lego_ray.numerics.similarity.grouping import group
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.inventory import Inventory
@@ -96,9 +96,9 @@ class Grouping:
         return replace(self.inventory, adapters=tuple(members))
 
 
-def plan_likeness(
+def plan_similarity(
     recipe: Recipe, inventory: Inventory, *, memory_budget: int
-) -> tuple[Plan, Likeness]:
+) -> tuple[Plan, Similarity]:
     """Plans to measure how alike the updates of an entry's adapters are, as they are weighted.
 
     Adapters of weight 0 are left out. Method and rank have no say in it.
@@ -116,7 +116,7 @@ def plan_likeness(
     """
     ranks = [t.ranks for t in tally_sites(inventory.adapters)]
     least = min((min(each) for each in ranks), default=1)
-    work = Likeness(len(inventory.adapters), least)
+    work = Similarity(len(inventory.adapters), least)
     neutral = replace(
         recipe,
         rank=1,

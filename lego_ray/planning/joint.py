@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.planning.cutting import TASK_SECONDS, Tally, layer_of, layers_of
-from lego_ray.planning.plan import WORKER_BYTES, GroupPlan, Plan, SitePlan
+from lego_ray.planning.plan import WORKER_BYTES, Plan, SitePlan, TaskPlan
 from lego_ray.planning.planner import tally_sites
 
 
 @dataclass(frozen=True, slots=True)
-class JointGroup:
+class JointPlan:
     """A task of several merges.
 
     Attributes:
         name: The layers in it, in words.
-        parts: For each merge that has some of its sites: the merge's number, and its group's.
+        parts: For each merge that has some of its sites: the merge's number, and its task's.
         peak_bytes: Most memory one worker takes for it: every tensor once, and one merge's pools.
     """
 
@@ -48,7 +48,7 @@ class _Site:
 
 def cut_jointly(
     plans: Sequence[Plan], memory_budget: int
-) -> tuple[tuple[Plan, ...], tuple[JointGroup, ...]]:
+) -> tuple[tuple[Plan, ...], tuple[JointPlan, ...]]:
     """Cuts merges alike, so that one read of a task's sites serves all of them.
 
     A site that does not fit a worker so, or is spread over workers in some merge, is left to each
@@ -59,29 +59,29 @@ def cut_jointly(
         memory_budget: Most bytes one worker may take.
 
     Returns:
-        The same merges cut into other groups; and the tasks, each of one group of some of them.
-        Groups that are in no task are left to their merge.
+        The same merges cut into other tasks; and the joint tasks, each of one task of some of them.
+        Tasks that are in none are left to their merge.
     """
     sites = _sites(plans)
-    groups: list[list[GroupPlan]] = [[] for _ in plans]
-    joint: list[JointGroup] = []
+    tasks: list[list[TaskPlan]] = [[] for _ in plans]
+    joint: list[JointPlan] = []
     reads = [_read_bytes(plan) for plan in plans]
     for batch in _batches(sites, memory_budget):
         parts = []
         for number in sorted({number for site in batch for number in site.plans}):
             mine = tuple(site.plans[number] for site in batch if number in site.plans)
             read = sum(reads[number][site.site] for site in mine)
-            parts.append((number, len(groups[number])))
-            groups[number].append(GroupPlan(layers_of(mine), mine, read, _peak(batch)))
-        name = groups[parts[0][0]][-1].name
-        joint.append(JointGroup(name, tuple(parts), _peak(batch)))
+            parts.append((number, len(tasks[number])))
+            tasks[number].append(TaskPlan(layers_of(mine), mine, read, _peak(batch)))
+        name = tasks[parts[0][0]][-1].name
+        joint.append(JointPlan(name, tuple(parts), _peak(batch)))
     together = {site.name for site in sites if _fits([site], memory_budget)}
     for number, plan in enumerate(plans):
-        for group in plan.groups:
-            alone = tuple(s for s in group.sites if s.site not in together)
+        for task in plan.tasks:
+            alone = tuple(s for s in task.sites if s.site not in together)
             if alone:
-                groups[number].append(replace(group, sites=alone))
-    cut = tuple(replace(plan, groups=tuple(mine)) for plan, mine in zip(plans, groups, strict=True))
+                tasks[number].append(replace(task, sites=alone))
+    cut = tuple(replace(plan, tasks=tuple(mine)) for plan, mine in zip(plans, tasks, strict=True))
     return cut, tuple(joint)
 
 
@@ -90,8 +90,8 @@ def _sites(plans: Sequence[Plan]) -> list[_Site]:
     adapters = {adapter.uri: adapter for plan in plans for adapter in plan.adapters}
     by_name: dict[str, dict[int, SitePlan]] = {}
     for number, plan in enumerate(plans):
-        for group in plan.groups:
-            for site in group.sites:
+        for task in plan.tasks:
+            for site in task.sites:
                 by_name.setdefault(site.site, {})[number] = site
     tallies = tally_sites(adapters.values())
     return [_Site(tally, by_name[tally.example.site]) for tally in tallies]

@@ -9,7 +9,7 @@ from typing import Any
 from lego_ray.formats.output_layout import OutputLayout
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
-from lego_ray.planning.licences import licence_conflicts, licences_of
+from lego_ray.planning.licenses import license_conflicts, licenses_of
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.trainer_runs import PassedOver
 from lego_ray.records import table
@@ -96,7 +96,7 @@ class ShardPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupPlan:
+class TaskPlan:
     """The sites one task extracts and solves; or one site that no worker holds, and its shards.
 
     Attributes:
@@ -151,7 +151,7 @@ class Plan:
         adapters: Sources, in plan order; a task names them by their number here.
         weights: Factor on the update of each of them.
         refused: Adapters left out, and why.
-        groups: Tasks.
+        tasks: How the work is cut.
         memory_budget: Most bytes one worker may take.
         warnings: What a user should know before running it.
         digest: Hex sha256 over what determines the merged bytes: recipe, adapters (content id and
@@ -177,7 +177,7 @@ class Plan:
     adapters: tuple[AdapterRecord, ...]
     weights: tuple[float, ...]
     refused: tuple[Refused, ...]
-    groups: tuple[GroupPlan, ...]
+    tasks: tuple[TaskPlan, ...]
     memory_budget: int
     warnings: tuple[str, ...]
     digest: str
@@ -209,34 +209,39 @@ class Plan:
         return self.layout.marker(self.recipe.name)
 
     @property
+    def groups(self) -> tuple[TaskPlan, ...]:
+        """The tasks, by the name that earlier releases had for them."""
+        return self.tasks
+
+    @property
     def n_sites(self) -> int:
         """Number of sites."""
-        return sum(len(group.sites) for group in self.groups)
+        return sum(len(task.sites) for task in self.tasks)
 
     @property
     def n_msus(self) -> int:
         """MSUs over all sites."""
-        return sum(site.n_msus for group in self.groups for site in group.sites)
+        return sum(site.n_msus for task in self.tasks for site in task.sites)
 
     @property
     def read_bytes(self) -> int:
         """Tensor bytes to read."""
-        return sum(group.read_bytes for group in self.groups)
+        return sum(task.read_bytes for task in self.tasks)
 
     @property
     def peak_bytes(self) -> int:
         """Most memory one task takes."""
-        return max((group.peak_bytes for group in self.groups), default=0)
+        return max((task.peak_bytes for task in self.tasks), default=0)
 
     @property
-    def licences(self) -> tuple[str, ...]:
-        """Licences of the sources; see `licences.licences_of`."""
-        return licences_of(self.adapters)
+    def licenses(self) -> tuple[str, ...]:
+        """Licenses of the sources; see `licenses.licenses_of`."""
+        return licenses_of(self.adapters)
 
     @property
-    def licence_conflicts(self) -> tuple[str, ...]:
+    def license_conflicts(self) -> tuple[str, ...]:
         """What to check about them, which is among the warnings too."""
-        return licence_conflicts(self.adapters)
+        return license_conflicts(self.adapters)
 
     def __repr__(self) -> str:
         return (
@@ -299,11 +304,11 @@ class Plan:
                     "route": g.routes,
                     "shards": len(g.shards),
                 }
-                for g in self.groups
+                for g in self.tasks
             ],
             "bytes": self.read_bytes,
             "memory_per_worker": self.peak_bytes,
-            "licenses": list(self.licences),
-            "license_conflicts": list(self.licence_conflicts),
+            "licenses": list(self.licenses),
+            "license_conflicts": list(self.license_conflicts),
             "warnings": list(self.warnings),
         }

@@ -18,11 +18,11 @@ from lego_ray.planning.inventory import (
     keep_full_weights_of,
     require_adapters,
 )
-from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.licenses import license_conflicts
 from lego_ray.planning.loading import reader_warnings
 from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_names
 from lego_ray.planning.noise_halves import noise_warnings
-from lego_ray.planning.plan import PLAN_VERSION, GroupPlan, Plan
+from lego_ray.planning.plan import PLAN_VERSION, Plan, TaskPlan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
 from lego_ray.planning.trees import check_one_tree, names_in, warnings_of_trees
@@ -77,14 +77,14 @@ def make_plan(
         recipe.site_scales,
         complete=not any(r.status == "quarantined" for r in inventory.refused),
     )
-    groups = [_scaled(g, scales) for g in cut_into_tasks(tallies, recipe, memory_budget, work)]
+    tasks = [_scaled(task, scales) for task in cut_into_tasks(tallies, recipe, memory_budget, work)]
     passed_over, doubts = inventory.about(adapters)
     limits = reader_warnings(
         written_as,
         recipe.name,
         base_model,
         adapters,
-        [site for group in groups for site in group.sites],
+        [site for task in tasks for site in task.sites],
         rank=recipe.rank or 0,
         compact=recipe.compact,
     )
@@ -96,7 +96,7 @@ def make_plan(
         adapters=adapters,
         weights=weights,
         refused=inventory.refused,
-        groups=tuple(groups),
+        tasks=tuple(tasks),
         memory_budget=memory_budget,
         warnings=(
             *_warnings(adapters, unused),
@@ -104,7 +104,7 @@ def make_plan(
             *warnings_of_trees(names),
             *doubts,
             *noise_warnings(adapters),
-            *licence_conflicts(adapters),
+            *license_conflicts(adapters),
             *limits,
         ),
         limits=limits,
@@ -122,7 +122,7 @@ def former_digest(plan: Plan, marks: Mapping[str, str]) -> str:
         plan: The plan.
         marks: The mark of each adapter then, by URI; the present one counts for those not in it.
     """
-    sites = [site.site for group in plan.groups for site in group.sites]
+    sites = [site.site for task in plan.tasks for site in task.sites]
     scales = site_scales_of(sites, plan.recipe.site_scales, complete=False)
     all_marks = {a.uri: marks.get(a.uri, a.version) for a in plan.adapters}
     return _digest(plan.recipe, plan.adapters, plan.weights, scales, all_marks)
@@ -145,9 +145,9 @@ def _check_ranks(recipe: Recipe, tallies: Sequence[Tally]) -> None:
         ) from error
 
 
-def _scaled(group: GroupPlan, scales: Mapping[str, float]) -> GroupPlan:
-    sites = tuple(replace(site, scale=scales.get(site.site, 1.0)) for site in group.sites)
-    return replace(group, sites=sites)
+def _scaled(task: TaskPlan, scales: Mapping[str, float]) -> TaskPlan:
+    sites = tuple(replace(site, scale=scales.get(site.site, 1.0)) for site in task.sites)
+    return replace(task, sites=sites)
 
 
 def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:

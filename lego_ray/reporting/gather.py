@@ -41,7 +41,7 @@ from lego_ray.storage.uri import FileUri, normalise_uri, parse_uri
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
 from lego_ray.verification.compare import Compared, Watch
 from lego_ray.verification.figures import ComparedSite, errors_of
-from lego_ray.verification.similarity import SKETCH_BYTES, Likeness
+from lego_ray.verification.similarity import SKETCH_BYTES, SimilarityWatch
 
 
 def write_report(
@@ -235,7 +235,7 @@ def _finite(value: float | None) -> float | None:
 
 def _compared(
     uri: str, manifest: dict[str, Any], sources: Sequence[str], memory_budget: int
-) -> tuple[Plan, Compared, Likeness]:
+) -> tuple[Plan, Compared, SimilarityWatch]:
     """Reads the sources, for their errors and how alike they are together."""
     adapter = reload_merged(uri, manifest)
     budget = memory_budget - SKETCH_BYTES * len(manifest["sources"])
@@ -246,10 +246,10 @@ def _compared(
             f"{SKETCH_BYTES // 1024} KiB for each of {len(manifest['sources'])}",
             "Raise it, or leave out --sources.",
         )
-    alike: list[Likeness] = []
+    alike: list[SimilarityWatch] = []
 
     def watching(plan: Plan) -> Watch:
-        alike.append(Likeness(plan))
+        alike.append(SimilarityWatch(plan))
         return alike[0].take
 
     return *compare_with_sources(manifest, sources, adapter, budget, watching), alike[0]

@@ -17,12 +17,12 @@ def inputs(facts: Facts) -> str:
     by_rank = Counter(_ranks(source) for source in sources)
     ranks = ", ".join(f"{n:,} of rank {rank}" for rank, n in sorted(by_rank.items(), key=_rank_key))
     weighted = sum(source.get("weight", 1) != 1 for source in sources)
-    licences = Counter(source.get("license") or "none named" for source in sources)
+    licenses = Counter(source.get("license") or "none named" for source in sources)
     said = [f"{count(len(sources), 'adapter')} went in: {ranks}."]
     if weighted:
         said.append(f"{count(weighted, 'adapter')} had a weight other than 1.")
-    named = ", ".join(f"{name} ({n:,})" for name, n in licences.most_common())
-    said.append(f"Licences: {named}.")
+    named = ", ".join(f"{name} ({n:,})" for name, n in licenses.most_common())
+    said.append(f"Licenses: {named}.")
     content = [paragraph(*said)]
     warnings = facts.manifest.get("warnings", [])
     if warnings:
@@ -37,7 +37,7 @@ def inputs(facts: Facts) -> str:
         (name, _ranks(s), s.get("weight", 1.0), s.get("license") or "-", s["uri"], s["adapter_id"])
         for name, s in zip(facts.names, sources, strict=True)
     )
-    heads = ("adapter", "rank", "weight", "licence", "where it was read", "adapter_id")
+    heads = ("adapter", "rank", "weight", "license", "where it was read", "adapter_id")
     whole = table("Adapters that were merged", heads, rows)
     content.append(folded(f"All {count(len(sources), 'adapter')}", whole))
     content += _refused(refused)

@@ -36,7 +36,7 @@ _LETTER, _LINE = 0.0085, 0.032
 _TITLE = "How alike the adapters are"
 
 
-def likeness(facts: Facts) -> str:
+def similarity_section(facts: Facts) -> str:
     """The section with the map."""
     if facts.measured is None:
         return section(

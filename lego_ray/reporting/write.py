@@ -9,7 +9,7 @@ from lego_ray.reporting.facts import Facts
 from lego_ray.reporting.html import count, duration, number, text
 from lego_ray.reporting.inputs import inputs
 from lego_ray.reporting.layers import errors, norms
-from lego_ray.reporting.similarity import likeness
+from lego_ray.reporting.similarity import similarity_section
 from lego_ray.reporting.style import style
 
 # What a page starts with, by which one written before is known from other files.
@@ -59,7 +59,7 @@ def page(facts: Facts) -> bytes:
         f'<p class="lead">{text(_lead(facts))}</p>{_at_a_glance(facts)}',
         f'<nav aria-label="Sections"><ul>{links}</ul></nav></header><main id="content">',
         inputs(facts),
-        likeness(facts),
+        similarity_section(facts),
         occupancy(facts),
         flow(facts),
         errors(facts),

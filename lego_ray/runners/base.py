@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 if TYPE_CHECKING:
-    from lego_ray.tasks.joint import SharedResult, SharedTask
+    from lego_ray.tasks.joint import JointResult, JointTask
     from lego_ray.tasks.update import UpdateResult, UpdateTask
-    from lego_ray.tasks.values import GroupResult, GroupTask
+    from lego_ray.tasks.values import SolveTask, TaskResult
 
 
 class Runner(Protocol):
@@ -22,10 +22,10 @@ class Runner(Protocol):
         """Begins to get ready, without waiting for it. `run` does so by itself."""
 
     @overload
-    def run(self, tasks: Iterable[GroupTask]) -> Iterator[GroupResult]: ...
+    def run(self, tasks: Iterable[SolveTask]) -> Iterator[TaskResult]: ...
 
     @overload
-    def run(self, tasks: Iterable[SharedTask]) -> Iterator[SharedResult]: ...
+    def run(self, tasks: Iterable[JointTask]) -> Iterator[JointResult]: ...
 
     @overload
     def run(self, tasks: Iterable[UpdateTask]) -> Iterator[UpdateResult]: ...

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lego_ray.tasks.read import Extraction
-    from lego_ray.tasks.values import GroupTask
+    from lego_ray.tasks.values import SolveTask
 
 
 class InlineRunner:
@@ -33,11 +33,11 @@ class InlineRunner:
         from lego_ray.tasks.device import device_of
         from lego_ray.tasks.run import run_task
         from lego_ray.tasks.solve import (
-            extract_group,
+            extract_task,
             one_thread,
             solve_extracted,
         )
-        from lego_ray.tasks.values import GroupTask
+        from lego_ray.tasks.values import SolveTask
 
         device = device_of(self._gpus)
         reader = ThreadPoolExecutor(
@@ -49,13 +49,13 @@ class InlineRunner:
         with one_thread(), reader:
             ahead: Future[Extraction] | None = None
             for task, following in _with_next(tasks):
-                if task.group.shards or not isinstance(task, GroupTask):
+                if task.plan.shards or not isinstance(task, SolveTask):
                     yield run_task(task, self._gpus)
                     continue
-                extraction = ahead.result() if ahead else extract_group(task)
+                extraction = ahead.result() if ahead else extract_task(task)
                 ahead = None
                 if following and _fit_together(task, following):
-                    ahead = reader.submit(extract_group, following)
+                    ahead = reader.submit(extract_task, following)
                 yield solve_extracted(task, extraction, device)
 
     def stop(self) -> None:
@@ -65,12 +65,12 @@ class InlineRunner:
         """Holds nothing."""
 
 
-def _fit_together(task: GroupTask, following: GroupTask) -> bool:
+def _fit_together(task: SolveTask, following: SolveTask) -> bool:
     """Whether one task's work and the next one's reads are within the memory budget."""
     from lego_ray.planning.plan import WORKER_BYTES
 
-    both = task.group.peak_bytes + following.group.peak_bytes - WORKER_BYTES
-    return not following.group.shards and both <= task.memory_budget
+    both = task.plan.peak_bytes + following.plan.peak_bytes - WORKER_BYTES
+    return not following.plan.shards and both <= task.memory_budget
 
 
 def _with_next(tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.passes import Pass, first_pass
-from lego_ray.tasks.values import GroupTask, SourceSlice
+from lego_ray.tasks.values import SolveTask, SourceSlice
 
 
-def shard_tasks(task: GroupTask) -> list[GroupTask]:
+def shard_tasks(task: SolveTask) -> list[SolveTask]:
     """A spread task cut into one for each shard: the same site, each with its block of adapters.
 
     Weights passed through unmerged are read with the first block of their adapter or, if it does not
@@ -18,7 +18,7 @@ def shard_tasks(task: GroupTask) -> list[GroupTask]:
     """
     with_site = [source for source in task.sources if source.factors]
     blocks, start = [], 0
-    for shard in task.group.shards:
+    for shard in task.plan.shards:
         blocks.append(tuple(with_site[start : start + shard.n_adapters]))
         start += shard.n_adapters
     without = tuple(source for source in task.sources if not source.factors)
@@ -32,8 +32,8 @@ def tasks_of(
     *,
     full_weights: bool = True,
     work: Pass | None = None,
-) -> Iterator[GroupTask]:
-    """The tasks that are left of a plan, in order, each under its group's number.
+) -> Iterator[SolveTask]:
+    """The tasks that are left of a plan, in order, each under its number there.
 
     Args:
         plan: The plan.
@@ -44,8 +44,8 @@ def tasks_of(
     """
     work = work or first_pass(plan.recipe)
     full_weights = full_weights and work.is_merge
-    for index, group in enumerate(plan.groups):
-        left = tuple(site for site in group.sites if site.site not in done)
+    for index, task in enumerate(plan.tasks):
+        left = tuple(site for site in task.sites if site.site not in done)
         if not left:
             continue
         wanted = {site.site for site in left}
@@ -56,6 +56,6 @@ def tasks_of(
             if factors or kept:
                 sources.append(SourceSlice.of(adapter, number, factors, kept, weight))
         full_weights = False
-        # The group's estimates stand, as estimates from above.
-        rest = replace(group, sites=left)
-        yield GroupTask(index, plan.digest, rest, tuple(sources), plan.memory_budget, work)
+        # The task's estimates stand, as estimates from above.
+        rest = replace(task, sites=left)
+        yield SolveTask(index, plan.digest, rest, tuple(sources), plan.memory_budget, work)

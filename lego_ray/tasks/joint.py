@@ -5,51 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lego_ray.planning.plan import GroupPlan
-from lego_ray.tasks.values import GroupResult, GroupTask, SourceKey, SourceSlice
+from lego_ray.planning.plan import TaskPlan
+from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice, TaskResult
 
 
 @dataclass(frozen=True, slots=True)
-class SharedTask:
+class JointTask:
     """Tasks of several merges that need the same bytes, which are read once for all of them.
 
     Attributes:
         index: Its number among the shared tasks.
-        group: Its name and estimates; the sites are its parts'.
+        plan: Its name and estimates; the sites are its parts'.
         sources: Every tensor its parts need, once; numbered for this task alone, weights left open.
         parts: A task of each merge.
         memory_budget: Most bytes its worker may take.
     """
 
     index: int
-    group: GroupPlan
+    plan: TaskPlan
     sources: tuple[SourceSlice, ...]
-    parts: tuple[GroupTask, ...]
+    parts: tuple[SolveTask, ...]
     memory_budget: int
 
 
 @dataclass(frozen=True, slots=True)
-class SharedResult:
+class JointResult:
     """What a shared task returns.
 
     Attributes:
         index: The task's number.
         parts: The results of its parts, in order; none of them counts what was read.
-        bytes_read: As in `GroupResult`, as are the others.
-        requests: Likewise.
-        seconds: Likewise.
-        retries: Likewise.
+        bytes_read: As in `TaskResult`.
+        requests: As in `TaskResult`.
+        seconds: As in `TaskResult`.
+        retries: As in `TaskResult`.
     """
 
     index: int
-    parts: tuple[GroupResult, ...]
+    parts: tuple[TaskResult, ...]
     bytes_read: int
     requests: int
     seconds: float
     retries: int = 0
 
 
-def share(index: int, name: str, peak_bytes: int, parts: Sequence[GroupTask]) -> SharedTask:
+def joint_task(index: int, name: str, peak_bytes: int, parts: Sequence[SolveTask]) -> JointTask:
     """One task of several merges' tasks.
 
     Args:
@@ -69,9 +69,9 @@ def share(index: int, name: str, peak_bytes: int, parts: Sequence[GroupTask]) ->
             )
     spans = {(key, span) for key, source in sources.items() for span in source.spans()}
     read_bytes = sum(span.end - span.start for _, span in spans)
-    return SharedTask(
+    return JointTask(
         index=index,
-        group=GroupPlan(name=name, sites=(), read_bytes=read_bytes, peak_bytes=peak_bytes),
+        plan=TaskPlan(name=name, sites=(), read_bytes=read_bytes, peak_bytes=peak_bytes),
         sources=tuple(sources.values()),
         parts=tuple(parts),
         memory_budget=parts[0].memory_budget,

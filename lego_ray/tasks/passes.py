@@ -21,7 +21,7 @@ from lego_ray.methods.base import PoolWork, SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.measure import Measure
 from lego_ray.methods.scaling import scaled
-from lego_ray.methods.similarity import Likeness
+from lego_ray.methods.similarity import Similarity
 from lego_ray.methods.updatable import site_fit
 from lego_ray.numerics.kmeans.running_sums import SiteFit
 from lego_ray.numerics.msu import split_rows
@@ -33,7 +33,7 @@ from lego_ray.planning.plan import Plan, SitePlan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.ranks import Spectrum, nearest_error, with_ranks
 from lego_ray.planning.recipe import Recipe
-from lego_ray.tasks.values import GroupResult, SiteResult
+from lego_ray.tasks.values import SiteResult, TaskResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Pass(ABC):
         """
 
     @abstractmethod
-    def with_found(self, result: GroupResult, found: Any) -> GroupResult:
+    def with_found(self, result: TaskResult, found: Any) -> TaskResult:
         """A task's result with what one more of its sites gave.
 
         Args:
@@ -107,7 +107,7 @@ class Pass(ABC):
             found: From `at` or `at_spread`.
         """
 
-    def then(self, asked: Recipe, plan: Plan, results: Sequence[GroupResult]) -> Following | None:
+    def then(self, asked: Recipe, plan: Plan, results: Sequence[TaskResult]) -> Following | None:
         """What comes after all sites are done; None after the last pass.
 
         Args:
@@ -151,7 +151,7 @@ class Merging(Pass):
         solution = self.recipe.merge_method().solve_spread(pool, site.rank, seeded(site))
         return self._result(site, pool, solution)
 
-    def with_found(self, result: GroupResult, found: Any) -> GroupResult:
+    def with_found(self, result: TaskResult, found: Any) -> TaskResult:
         """Among `sites`."""
         return replace(result, sites=(*result.sites, found))
 
@@ -186,11 +186,11 @@ class Measuring(Pass):
         """Its spectrum."""
         return _spectrum(site, self.work.measured_spread(SpreadPool(shards)))
 
-    def with_found(self, result: GroupResult, found: Any) -> GroupResult:
+    def with_found(self, result: TaskResult, found: Any) -> TaskResult:
         """Among `spectra`."""
         return replace(result, spectra=(*result.spectra, found))
 
-    def then(self, asked: Recipe, plan: Plan, results: Sequence[GroupResult]) -> Following:
+    def then(self, asked: Recipe, plan: Plan, results: Sequence[TaskResult]) -> Following:
         """The merge, at ranks chosen by what was measured, or at its own if it has them."""
         spectra = spectra_of(plan, results)
         recipe = with_ranks(asked, spectra) if asked.is_open else asked
@@ -205,7 +205,7 @@ class Comparing(Pass):
         work: How.
     """
 
-    work: Likeness
+    work: Similarity
 
     stage = "compare"
     done = "task done"
@@ -218,7 +218,7 @@ class Comparing(Pass):
         """The site's part of the similarities."""
         return self.work.measured_spread(shards, site.seed)
 
-    def with_found(self, result: GroupResult, found: Any) -> GroupResult:
+    def with_found(self, result: TaskResult, found: Any) -> TaskResult:
         """Added to `similarities`."""
         return replace(result, similarities=added([*result.similarities, found]))
 
@@ -232,7 +232,7 @@ def first_pass(recipe: Recipe) -> Pass:
     return Measuring() if recipe.is_open else Merging(recipe)
 
 
-def spectra_of(plan: Plan, results: Sequence[GroupResult]) -> list[Spectrum]:
+def spectra_of(plan: Plan, results: Sequence[TaskResult]) -> list[Spectrum]:
     """What was measured of a plan, in its order.
 
     Args:
@@ -243,13 +243,13 @@ def spectra_of(plan: Plan, results: Sequence[GroupResult]) -> list[Spectrum]:
         SitesFailed: If a site is missing from them.
     """
     found = {spectrum.site: spectrum for result in results for spectrum in result.spectra}
-    missing = [s.site for g in plan.groups for s in g.sites if s.site not in found]
+    missing = [s.site for g in plan.tasks for s in g.sites if s.site not in found]
     if missing:
         raise SitesFailed(
             plan.digest[:12],
             f"{len(missing)} of {plan.n_sites} were not measured, {missing[0]} first",
         )
-    return [found[s.site] for g in plan.groups for s in g.sites]
+    return [found[s.site] for g in plan.tasks for s in g.sites]
 
 
 def seeded(site: SitePlan) -> torch.Generator:

@@ -19,7 +19,7 @@ from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.sources.contents import tensor_hash
 from lego_ray.storage.base import ByteRange, Store
 from lego_ray.storage.open import open_store
-from lego_ray.tasks.values import GroupTask, SourceKey, SourceSlice
+from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice
 
 # Rows of one adapter at a site and d_in, to the rows that are pooled.
 Prepare = Callable[[Tensor, int], Tensor]
@@ -68,15 +68,15 @@ class Extraction:
 
 
 def extract(
-    task: GroupTask, prepare: Prepare = lambda rows, d_in: rows, *, as_stored: bool = False
+    task: SolveTask, prepare: Prepare = lambda rows, d_in: rows, *, as_stored: bool = False
 ) -> Extraction:
     """Reads a task's sources, one coalesced read an adapter, and pools their MSUs.
 
     An adapter that turns out bad, such as not finite, is set aside; the others are read all the same, so
-    that one pass finds every such adapter of the group.
+    that one pass finds every such adapter of the task.
 
     Args:
-        task: What to read; its sources may be a part of the group's.
+        task: What to read; its sources may be a part of the plan's.
         prepare: What a method does to an adapter's MSUs before they are pooled.
         as_stored: Leave scalings and weights out of the MSUs, which they would round to float32.
     """
@@ -92,7 +92,7 @@ def extract(
     return found
 
 
-def pool_read(task: GroupTask, reads: Mapping[SourceKey, Read], prepare: Prepare) -> Extraction:
+def pool_read(task: SolveTask, reads: Mapping[SourceKey, Read], prepare: Prepare) -> Extraction:
     """What `extract` would find, of sources that were read before; it counts no reading.
 
     Args:
@@ -135,13 +135,13 @@ def _build(found: Extraction, builders: Mapping[str, PoolBuilder]) -> None:
         found.pools = {site: builder.build() for site, builder in builders.items()}
 
 
-def _builders(task: GroupTask) -> dict[str, PoolBuilder]:
+def _builders(task: SolveTask) -> dict[str, PoolBuilder]:
     """A pool to fill for each of a task's sites."""
     rows = Counter[str]()
     for source in task.sources:
         rows.update({factors.site: factors.rank for factors in source.factors})
     return {
-        site.site: PoolBuilder(rows[site.site], site.d_in, site.d_out) for site in task.group.sites
+        site.site: PoolBuilder(rows[site.site], site.d_in, site.d_out) for site in task.plan.sites
     }
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 
 from lego_ray.tasks.device import device_of
-from lego_ray.tasks.joint import SharedResult, SharedTask
+from lego_ray.tasks.joint import JointResult, JointTask
 from lego_ray.tasks.read import pool_read, read_ahead
-from lego_ray.tasks.solve import one_thread, solve_extracted, solve_group
+from lego_ray.tasks.solve import one_thread, solve_extracted, solve_task
 from lego_ray.tasks.update import UpdateResult, UpdateTask, update_sites
-from lego_ray.tasks.values import GroupResult, GroupTask
+from lego_ray.tasks.values import SolveTask, TaskResult
 
 
 def run_task(
-    task: GroupTask | SharedTask | UpdateTask, gpus: float = 0.0
-) -> GroupResult | SharedResult | UpdateResult:
+    task: SolveTask | JointTask | UpdateTask, gpus: float = 0.0
+) -> TaskResult | JointResult | UpdateResult:
     """Does any task there is; those of updates always on the CPU."""
     if isinstance(task, UpdateTask):
         return update_sites(task)
-    return solve_shared(task, gpus) if isinstance(task, SharedTask) else solve_group(task, gpus)
+    return solve_joint(task, gpus) if isinstance(task, JointTask) else solve_task(task, gpus)
 
 
-def solve_shared(task: SharedTask, gpus: float = 0.0) -> SharedResult:
+def solve_joint(task: JointTask, gpus: float = 0.0) -> JointResult:
     """Reads a shared task's sources once and solves, or measures, each of its parts.
 
     Args:
@@ -43,7 +43,7 @@ def solve_shared(task: SharedTask, gpus: float = 0.0) -> SharedResult:
             solve_extracted(part, pool_read(part, reads, part.work.work.prepare), device)
             for part in task.parts
         )
-    return SharedResult(
+    return JointResult(
         index=task.index,
         parts=parts,
         bytes_read=sum(read.bytes_read for read in reads.values()),

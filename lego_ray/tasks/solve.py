@@ -19,10 +19,10 @@ from lego_ray.planning.plan import SitePlan
 from lego_ray.tasks.cut import shard_tasks
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.read import Extraction, extract
-from lego_ray.tasks.values import GroupResult, GroupTask
+from lego_ray.tasks.values import SolveTask, TaskResult
 
 
-def solve_group(task: GroupTask, gpus: float = 0.0) -> GroupResult:
+def solve_task(task: SolveTask, gpus: float = 0.0) -> TaskResult:
     """Extracts a task's sites, and does at each what the pass says.
 
     All on one thread, a spread site's shards one after another.
@@ -37,35 +37,35 @@ def solve_group(task: GroupTask, gpus: float = 0.0) -> GroupResult:
     """
     device = device_of(gpus)
     with one_thread():
-        if not task.group.shards:
-            return solve_extracted(task, extract_group(task), device)
+        if not task.plan.shards:
+            return solve_extracted(task, extract_task(task), device)
         loaded = [load_shard(part, device) for part in shard_tasks(task)]
         shards = [shard for shard, _ in loaded if shard is not None]
         return solve_spread(task, LocalShards(shards), [report for _, report in loaded])
 
 
-def extract_group(task: GroupTask) -> Extraction:
-    """The first half of `solve_group`, which may run ahead of the second half of another task.
+def extract_task(task: SolveTask) -> Extraction:
+    """The first half of `solve_task`, which may run ahead of the second half of another task.
 
     The caller sees to it that torch has one thread.
     """
     return extract(task, task.work.work.prepare)
 
 
-def solve_extracted(task: GroupTask, extraction: Extraction, device: str = "cpu") -> GroupResult:
-    """The second half of `solve_group`, for a task without shards. Uses the extraction up."""
+def solve_extracted(task: SolveTask, extraction: Extraction, device: str = "cpu") -> TaskResult:
+    """The second half of `solve_task`, for a task without shards. Uses the extraction up."""
     started = time.perf_counter()
     found: list[Any] = []
     if not extraction.quarantined:
         with one_thread():
-            for site in task.group.sites:
+            for site in task.plan.sites:
                 pool = extraction.pools.pop(site.site).to(device)
                 with named(site):
                     found.append(task.work.at(site, pool))
     return reduce(task.work.with_found, found, _report(task, extraction, started))
 
 
-def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, GroupResult]:
+def load_shard(task: SolveTask, device: str = "cpu") -> tuple[Shard | None, TaskResult]:
     """Extracts a shard's part of a pool.
 
     Args:
@@ -77,17 +77,17 @@ def load_shard(task: GroupTask, device: str = "cpu") -> tuple[Shard | None, Grou
         what was read.
     """
     with one_thread():
-        extraction = extract_group(task)
+        extraction = extract_task(task)
         started = time.perf_counter()
         shard = None
         if not extraction.quarantined:
-            [site] = task.group.sites
+            [site] = task.plan.sites
             pool = extraction.pools.pop(site.site).to(device)
             shard = task.work.work.shard(pool)
     return shard, _report(task, extraction, started)
 
 
-def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]) -> GroupResult:
+def solve_spread(task: SolveTask, shards: Shards, reports: Sequence[TaskResult]) -> TaskResult:
     """Does at a site in shards, wherever they are, what the pass says.
 
     Args:
@@ -102,7 +102,7 @@ def solve_spread(task: GroupTask, shards: Shards, reports: Sequence[GroupResult]
     joined = _join(reports)
     if joined.quarantined:
         return joined
-    [site] = task.group.sites
+    [site] = task.plan.sites
     with one_thread(), named(site):
         joined = task.work.with_found(joined, task.work.at_spread(site, shards))
     return replace(joined, seconds=joined.seconds + time.perf_counter() - started)
@@ -136,8 +136,8 @@ def named(plan: SitePlan) -> Iterator[None]:
         ) from error
 
 
-def _report(task: GroupTask, extraction: Extraction, started: float) -> GroupResult:
-    return GroupResult(
+def _report(task: SolveTask, extraction: Extraction, started: float) -> TaskResult:
+    return TaskResult(
         index=task.index,
         sites=(),
         quarantined=extraction.quarantined,
@@ -149,7 +149,7 @@ def _report(task: GroupTask, extraction: Extraction, started: float) -> GroupRes
     )
 
 
-def _join(reports: Iterable[GroupResult]) -> GroupResult:
+def _join(reports: Iterable[TaskResult]) -> TaskResult:
     """What loading the shards of one site showed, together."""
     first, *others = reports
     for report in others:

@@ -16,12 +16,12 @@ from lego_ray.methods.updatable import derived
 from lego_ray.numerics.kmeans.running_sums import Members, Moved, RunningSite, moved, placed
 from lego_ray.numerics.msu import split_rows
 from lego_ray.numerics.pool import Pool
-from lego_ray.planning.plan import GroupPlan, SitePlan
+from lego_ray.planning.plan import SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.tasks.passes import Merging
 from lego_ray.tasks.read import extract
 from lego_ray.tasks.solve import named, one_thread
-from lego_ray.tasks.values import GroupTask, SiteResult, SourceSlice
+from lego_ray.tasks.values import SiteResult, SolveTask, SourceSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class UpdateTask:
     Attributes:
         index: Its number.
         recipe: The merge's method and options.
-        group: The sites, as they are to be; n_msus is 0 at one that no adapter has any more.
+        plan: The sites, as they are to be; n_msus is 0 at one that no adapter has any more.
         running: Their sums before.
         sources: What to read of the adapters that change.
         changes: What becomes of each of them.
@@ -59,7 +59,7 @@ class UpdateTask:
 
     index: int
     recipe: Recipe
-    group: GroupPlan
+    plan: TaskPlan
     running: tuple[RunningSite, ...]
     sources: tuple[SourceSlice, ...]
     changes: tuple[Change, ...]
@@ -82,7 +82,7 @@ class UpdateResult:
         bytes_read: Bytes fetched.
         requests: Read requests made.
         seconds: Wall time in the worker.
-        retries: As in `GroupResult`.
+        retries: As in `TaskResult`.
     """
 
     index: int
@@ -108,11 +108,11 @@ def update_sites(task: UpdateTask) -> UpdateResult:
     method = task.recipe.merge_method()
     assert isinstance(method, Lego)  # as `check_updatable` has it
     touched = {f.site for source in task.sources for f in source.factors}
-    sites = tuple(site for site in task.group.sites if site.site in touched)
-    reading = GroupTask(
+    sites = tuple(site for site in task.plan.sites if site.site in touched)
+    reading = SolveTask(
         task.index,
         "",
-        replace(task.group, sites=sites),
+        replace(task.plan, sites=sites),
         task.sources,
         task.memory_budget,
         Merging(task.recipe),
@@ -121,7 +121,7 @@ def update_sites(task: UpdateTask) -> UpdateResult:
     running: list[RunningSite] = []
     with one_thread():
         extraction = extract(reading, method.prepare)
-        for plan, site in zip(task.group.sites, task.running, strict=True):
+        for plan, site in zip(task.plan.sites, task.running, strict=True):
             if extraction.quarantined:
                 break
             with named(plan):

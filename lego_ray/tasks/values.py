@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.numerics.similarity.parts import SimilarityPart, count_sites
-from lego_ray.planning.plan import GroupPlan, SitePlan
+from lego_ray.planning.plan import SitePlan, TaskPlan
 from lego_ray.planning.ranks import Spectrum
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class SourceSlice:
         Args:
             adapter: The adapter.
             number: Its number in the plan.
-            factors: As in the class, and so are the others.
-            full_weights: Likewise.
-            weight: Likewise.
+            factors: As in the class.
+            full_weights: As in the class.
+            weight: As in the class.
         """
         return cls(
             number,
@@ -87,13 +87,13 @@ class SourceSlice:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupTask:
+class SolveTask:
     """One task: extract some sites, and do at each what the pass says.
 
     Attributes:
-        index: The group's number in the plan.
+        index: The task's number in the plan.
         plan_digest: The run it belongs to.
-        group: Its sites and estimates.
+        plan: Its sites and estimates.
         sources: What to read.
         memory_budget: Most bytes its worker may take.
         work: What is done at its sites.
@@ -101,7 +101,7 @@ class GroupTask:
 
     index: int
     plan_digest: str
-    group: GroupPlan
+    plan: TaskPlan
     sources: tuple[SourceSlice, ...]
     memory_budget: int
     work: Pass
@@ -124,13 +124,13 @@ class SiteResult:
         inertia: Sum of the squared distances; None, as is the next, if the method does not cluster.
         iterations: Lloyd steps of the restart kept.
         relative_error: Against the sum of the sources' updates.
-        norm_ratio: Likewise.
-        fit_sums: Of an updatable merge, as in `numerics.kmeans.running_sums.SiteFit`, as are the others.
-        fit_quanta: Likewise.
-        fit_alone: Likewise; None if there is none.
-        fit_totals: Likewise.
-        fit_norms: Of each MSU, as in `numerics.kmeans.running_sums.Members`, shape (n,), float64.
-        fit_squares: Likewise.
+        norm_ratio: Its norm over that of the sum.
+        fit_sums: Of an updatable merge; see `sums` of `numerics.kmeans.running_sums.SiteFit`.
+        fit_quanta: Its `quanta`.
+        fit_alone: Its `alone`; None if there is none.
+        fit_totals: Its `totals`.
+        fit_norms: `norms` of `numerics.kmeans.running_sums.Members`, shape (n,), float64.
+        fit_squares: Its `squares`, shape (n,), float64.
     """
 
     plan: SitePlan
@@ -154,11 +154,11 @@ class SiteResult:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupResult:
+class TaskResult:
     """What a task returns.
 
     Attributes:
-        index: The group's number in the plan.
+        index: The task's number in the plan.
         sites: Solved sites; empty if an adapter was quarantined, because the plan then changes, or if
             the ranks are open.
         quarantined: What is wrong with the weights of which adapter.

@@ -29,7 +29,7 @@ from lego_ray.sources.headers import Counted, untold
 from lego_ray.tasks.cut import shard_tasks, tasks_of
 from lego_ray.tasks.read import Extraction, extract
 from lego_ray.tasks.solve import one_thread
-from lego_ray.tasks.values import GroupTask, SourceSlice
+from lego_ray.tasks.values import SolveTask, SourceSlice
 from lego_ray.verification.figures import ComparedSite
 from lego_ray.verification.plan import Comparison
 
@@ -82,7 +82,7 @@ class _Site:
     weights: Mapping[int, float]
 
     @classmethod
-    def of(cls, site: SitePlan, task: GroupTask, merged: AdapterRecord, plan: Plan) -> _Site:
+    def of(cls, site: SitePlan, task: SolveTask, merged: AdapterRecord, plan: Plan) -> _Site:
         """A site of a task, the merged adapter read."""
         having = [s.adapter for s in task.sources for f in s.factors if f.site == site.site]
         return cls(site, _merged_rows(site, task, merged), {t: plan.weights[t] for t in having})
@@ -155,7 +155,7 @@ def compare(
     found = Compared()
     with one_thread():
         for task in tasks_of(plan):
-            if task.group.shards:
+            if task.plan.shards:
                 found.sites.append(_in_blocks(task, merged, work, plan, found, watch))
             else:
                 found.sites += _at_once(task, merged, plan, found, watch)
@@ -163,11 +163,11 @@ def compare(
     return found
 
 
-def _merged_rows(site: SitePlan, task: GroupTask, merged: AdapterRecord) -> Pool:
+def _merged_rows(site: SitePlan, task: SolveTask, merged: AdapterRecord) -> Pool:
     """The merged adapter at one site."""
     factors = tuple(f for f in merged.sites if f.site == site.site)
     itself = SourceSlice.of(merged, 0, factors)
-    alone = replace(task, sources=(itself,), group=replace(task.group, sites=(site,)))
+    alone = replace(task, sources=(itself,), plan=replace(task.plan, sites=(site,)))
     extraction = extract(alone)  # its scaling is 1, which rounds nothing
     for error in extraction.quarantined.values():
         raise _changed(merged.uri, error.problem)
@@ -175,11 +175,11 @@ def _merged_rows(site: SitePlan, task: GroupTask, merged: AdapterRecord) -> Pool
 
 
 def _at_once(
-    task: GroupTask, merged: AdapterRecord, plan: Plan, found: Compared, watch: Watch | None
+    task: SolveTask, merged: AdapterRecord, plan: Plan, found: Compared, watch: Watch | None
 ) -> Iterator[ComparedSite]:
     """Sites whose pools fit together."""
     extraction = _extracted(task, plan, found)
-    for each in task.group.sites:
+    for each in task.plan.sites:
         site, part = _Site.of(each, task, merged, plan), _Part.of(each.site, extraction)
         if watch:
             watch(each, part.pool, part.scalings)
@@ -196,7 +196,7 @@ def _at_once(
 
 
 def _in_blocks(
-    task: GroupTask,
+    task: SolveTask,
     merged: AdapterRecord,
     work: Comparison,
     plan: Plan,
@@ -204,7 +204,7 @@ def _in_blocks(
     watch: Watch | None,
 ) -> ComparedSite:
     """A site whose pool does not fit: its sources in blocks, once for each band of rows of the sum."""
-    site = _Site.of(task.group.sites[0], task, merged, plan)
+    site = _Site.of(task.plan.sites[0], task, merged, plan)
     d_in, scales = site.plan.d_in, site.scales
     sources: dict[int, SourceComparison] = {}
     squares = []
@@ -229,14 +229,14 @@ def _in_blocks(
     return site.compared(*site.compare(norm, sources), errors)
 
 
-def _blocks(task: GroupTask, plan: Plan, found: Compared) -> Iterator[_Part]:
+def _blocks(task: SolveTask, plan: Plan, found: Compared) -> Iterator[_Part]:
     """The parts of a site's pool, one at a time."""
-    [site] = task.group.sites
+    [site] = task.plan.sites
     for shard in shard_tasks(task):
         yield _Part.of(site.site, _extracted(shard, plan, found))
 
 
-def _extracted(task: GroupTask, plan: Plan, found: Compared) -> Extraction:
+def _extracted(task: SolveTask, plan: Plan, found: Compared) -> Extraction:
     """What a task reads, and its hashes noted."""
     extraction = extract(task, as_stored=True)
     for number, error in extraction.quarantined.items():

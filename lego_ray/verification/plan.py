@@ -130,7 +130,7 @@ def plan_comparison(
         adapters=adapters,
         weights=tuple(weights),
         refused=(),
-        groups=groups,
+        tasks=groups,
         memory_budget=memory_budget,
         warnings=(),
         digest=merge_id,

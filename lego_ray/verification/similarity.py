@@ -24,7 +24,7 @@ EXACT = 2e11
 SKETCH_BYTES = 2 * 8 * WIDTH * WIDTH
 
 
-class Likeness:
+class SimilarityWatch:
     """Cosines of the sources' own updates, over all sites: exact, or by sketches where pairs are many.
 
     Attributes:
@@ -37,9 +37,9 @@ class Likeness:
         Args:
             plan: Sources, sites and tasks; of sites cut into shards no two sources may be at hand.
         """
-        sites = [site for group in plan.groups for site in group.sites]
+        sites = [site for task in plan.tasks for site in task.sites]
         pairs = sum(float(s.n_msus) ** 2 * (s.d_in + s.d_out) for s in sites)
-        self.exact = pairs <= EXACT and not any(group.shards for group in plan.groups)
+        self.exact = pairs <= EXACT and not any(task.shards for task in plan.tasks)
         self._n = len(plan.adapters)
         width = self._n if self.exact else WIDTH * WIDTH
         self._sum = torch.zeros(self._n, width, dtype=torch.float64)

@@ -6,11 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import pyarrow as pa
 import pytest
 
-from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.merges import append_merge, make_current
 from lego_ray.catalog.query import sql
+from lego_ray.catalog.schema import Column
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.tenure import Tenure
+from lego_ray.catalog.upkeep.compact import compact
 from lego_ray.errors import CatalogError
 from tests.catalog.sample import details, merge, msu, site
 
@@ -112,3 +116,26 @@ def test_details_that_do_not_fit_write_nothing(
     with pytest.raises(CatalogError, match=where):
         append_merge(catalog, merge(), sites, msus)
     assert catalog.tables() == ()
+
+
+def test_a_table_described_in_other_words_is_written_as_any(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words of a release are in the tables that it made."""
+    sites, msus = details()
+    with monkeypatch.context() as former:
+        former.setattr("lego_ray.catalog.schema.Column.field", property(_in_other_words))
+        append_merge(catalog, merge(), sites, msus)
+    assert catalog.open("merges").schema().fields[0].metadata["doc"] == "Something."
+    turn = Tenure("turn", 1, {})
+    turn.claim(catalog, ("merges", "merge_sites"))
+    sites, msus = details("n" * 64)
+    assert append_merge(catalog, merge(merge_id="n" * 64, name="other"), sites, msus, tenure=turn)
+    assert make_current(catalog, merge()["merge_id"], turn) == 1
+    assert compact(catalog, "merges").files_after == 1
+    assert counts(catalog) == {"merges": 2, "merge_sites": 4, "msus": 10}
+
+
+def _in_other_words(column: Column) -> pa.Field:
+    about = {"doc": "Something.", "comment": "Something."}
+    return pa.field(column.name, column.type, column.nullable, about)

@@ -214,14 +214,14 @@ def test_an_old_catalog_is_refused_before_any_work_and_migrated(tmp_path: Path, 
     assert lego_ray.catalog.list_merges(catalog).num_rows == 2
 
 
-def test_plan_and_merge_warn_of_licences(tmp_path: Path, ask: Ask) -> None:
+def test_plan_and_merge_warn_of_licenses(tmp_path: Path, ask: Ask) -> None:
     zoo = write_zoo(tmp_path / "zoo", 2)
-    for name, licence in (("a0", "mit"), ("a1", "cc-by-nd-4.0")):
-        (zoo / name / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    for name, license in (("a0", "mit"), ("a1", "cc-by-nd-4.0")):
+        (zoo / name / "README.md").write_text(f"---\nlicense: {license}\n---\n")
     for words in (("plan",), ("merge", "--output", tmp_path / "out", "--runner", "inline")):
         status, out, _ = ask(words[0], zoo, "--rank", 4, *words[1:])
         assert status == 0
-        assert f"warning   licence cc-by-nd-4.0 of {zoo / 'a1'} lets nothing derived" in out
+        assert f"warning   license cc-by-nd-4.0 of {zoo / 'a1'} lets nothing derived" in out
 
 
 def test_repair_shows_first_and_does_it_when_told(own: Path, ask: Ask) -> None:

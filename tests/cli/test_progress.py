@@ -21,7 +21,7 @@ import lego_ray
 from lego_ray.cli.main import cli, main
 from lego_ray.cli.progress import NAME_COLUMNS, SiteProgress
 from lego_ray.planning.plan import Plan
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 from tests.zoo import Site, write_zoo
 
 SITES = tuple(Site(f"layers.{i}.q_proj", (64,), 16) for i in range(4))
@@ -126,7 +126,7 @@ def test_where_there_is_no_terminal_nothing_is_shown(zoo: Path, tmp_path: Path) 
 def test_what_an_earlier_run_did_says_nothing_of_the_rate(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results: list[tuple[Plan, GroupResult | None]] = []
+    results: list[tuple[Plan, TaskResult | None]] = []
     lego_ray.merge(
         zoo,
         rank=2,

@@ -16,7 +16,7 @@ from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.main import cli
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.rank_options import DEFAULT_ERROR
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 from tests.zoo import files_of, write_adapter, write_zoo
 
 
@@ -80,7 +80,7 @@ def test_a_plan_with_errors_names_the_merge(zoo: Path, tmp_path: Path) -> None:
 def test_a_merge_told_to_stop_after_measuring_says_what_is_kept(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(plan: Plan, result: GroupResult | None) -> None:
+    def stop(plan: Plan, result: TaskResult | None) -> None:
         if result is not None:
             signal.raise_signal(signal.SIGINT)
 

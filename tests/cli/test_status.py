@@ -17,7 +17,7 @@ import lego_ray
 from lego_ray.cli.main import cli
 from lego_ray.errors import ObjectNotFound
 from lego_ray.planning.plan import Plan
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 from tests.zoo import WEIGHTS, Site, files_of, write_zoo
 
 # So wide that a task takes one site whether there are five adapters or four.
@@ -49,14 +49,14 @@ def zoo(tmp_path: Path) -> Path:
     return write_zoo(tmp_path / "zoo", sites=SITES)
 
 
-def merge(zoo: Path, output: Path, stop_after: int = -1, **method: Any) -> list[GroupResult]:
+def merge(zoo: Path, output: Path, stop_after: int = -1, **method: Any) -> list[TaskResult]:
     """Merges, up to some number of results."""
     method = method or {"n_init": 2}
     whole = lego_ray.plan(zoo, rank=4, **method)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
-    results: list[GroupResult] = []
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
+    results: list[TaskResult] = []
 
-    def follow(plan: Plan, result: GroupResult | None) -> None:
+    def follow(plan: Plan, result: TaskResult | None) -> None:
         results.extend([result] if result else [])
         if len(results) == stop_after:
             raise Stop
@@ -135,7 +135,7 @@ def test_adapters_found_to_be_bad_are_named(
 def test_a_run_that_has_saved_nothing_yet_has_done_nothing(zoo: Path, tmp_path: Path) -> None:
     found = []
 
-    def look(plan: Plan, result: GroupResult | None) -> None:
+    def look(plan: Plan, result: TaskResult | None) -> None:
         found.append(lego_ray.status(tmp_path / "m"))
 
     lego_ray.merge(zoo, rank=4, output=tmp_path / "m", runner="inline", n_init=2, progress=look)

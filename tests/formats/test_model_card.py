@@ -22,7 +22,7 @@ license: mit
 """
 
 
-def test_licence_and_tags() -> None:
+def test_license_and_tags() -> None:
     card = parse_card(CARD.encode())
     assert card.license == "apache-2.0"
     assert card.tags == {
@@ -33,7 +33,7 @@ def test_licence_and_tags() -> None:
     }
 
 
-def test_several_licences_are_all_read() -> None:
+def test_several_licenses_are_all_read() -> None:
     card = parse_card(b"---\nlicense:\n- mit\n- cc-by-4.0\n- mit\n---\n")
     assert card.license == "mit, cc-by-4.0"
 
@@ -53,7 +53,7 @@ def test_the_base_model_is_the_one_named(text: str, base_model: str) -> None:
     assert parse_card(f"---\nbase_model: {text}\n---\n".encode()).base_model == base_model
 
 
-def test_a_licence_the_hub_does_not_know_goes_by_its_name() -> None:
+def test_a_license_the_hub_does_not_know_goes_by_its_name() -> None:
     named = b"---\nlicense: [mit, other]\nlicense_name: our-own\n---\n"
     assert parse_card(named).license == "mit, our-own"
     assert parse_card(b"---\nlicense: other\n---\n").license == "other"

@@ -135,14 +135,14 @@ def test_what_does_not_fit_together_is_made_apart_to_the_same_bytes(
 ) -> None:
     text = RECIPE[: RECIPE.index("  - name: sum")]
     build(tmp_path, text)
-    sites = [s for g in lego_ray.plan(zoo, rank=4, n_init=2).groups for s in g.sites]
+    sites = [s for g in lego_ray.plan(zoo, rank=4, n_init=2).tasks for s in g.sites]
     largest = max(sites, key=lambda site: site.peak_bytes)
     budget = largest.peak_bytes
     plan = lego_ray.plan(zoo, rank=4, n_init=2, memory_budget=budget)
     cut, joint = cut_jointly([plan, plan], budget)
-    together = {s.site for group in joint for n, at in group.parts for s in cut[n].groups[at].sites}
+    together = {s.site for group in joint for n, at in group.parts for s in cut[n].tasks[at].sites}
     assert largest.site not in together  # with the tensors it is more than its merge alone takes
-    assert {s.site for g in cut[0].groups for s in g.sites} == {site.site for site in sites}
+    assert {s.site for g in cut[0].tasks for s in g.sites} == {site.site for site in sites}
     small = {"output": tmp_path / "small", "catalog": tmp_path / "other"}
     record = build(tmp_path, text, memory_budget=budget, **small)
     assert record["bytes_read"] > lego_ray.scan(zoo)["bytes_read"] + plan.read_bytes

@@ -13,10 +13,10 @@ import pytest
 import lego_ray
 from lego_ray.errors import InvalidOption, StoreUnavailable, StrictRefusal
 from lego_ray.library.find_groups import GroupFinder
-from lego_ray.methods.similarity import Likeness
+from lego_ray.methods.similarity import Similarity
 from lego_ray.numerics.similarity.parts import cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
-from lego_ray.planning.grouped import plan_likeness
+from lego_ray.planning.grouped import plan_similarity
 from lego_ray.planning.plan import WORKER_BYTES
 from lego_ray.planning.recipe import Recipe
 from lego_ray.runners.inline import InlineRunner
@@ -321,11 +321,11 @@ class Backwards(InlineRunner):
 def test_the_order_that_tasks_end_in_changes_no_bit(tmp_path: Path) -> None:
     sites = tuple(Site(f"layers.{layer}.q_proj", (96,), 64) for layer in range(8))
     inventory = scan_sources([str(write_zoo(tmp_path / "zoo", 4, sites=sites))]).inventory
-    recipe, work = Recipe(name="fit", rank=1), Likeness(4, 4)
-    whole, _ = plan_likeness(recipe, inventory, memory_budget=4 << 30)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
-    plan, _ = plan_likeness(recipe, inventory, memory_budget=budget)
-    assert len(plan.groups) == len(sites)
+    recipe, work = Recipe(name="fit", rank=1), Similarity(4, 4)
+    whole, _ = plan_similarity(recipe, inventory, memory_budget=4 << 30)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
+    plan, _ = plan_similarity(recipe, inventory, memory_budget=budget)
+    assert len(plan.tasks) == len(sites)
     found = []
     for runner in (InlineRunner(), Backwards()):
         finder = GroupFinder(runner, budget, False, lambda plan, result: None)
@@ -341,8 +341,8 @@ def spread_budget(zoo: Path) -> int:
     inventory = scan_sources([str(zoo)]).inventory
     for spare in range(4000, 0, -50):
         budget = WORKER_BYTES + spare * 1024
-        plan, _ = plan_likeness(Recipe(name="m", rank=1), inventory, memory_budget=budget)
-        if any(len(group.shards) > 1 for group in plan.groups):
+        plan, _ = plan_similarity(Recipe(name="m", rank=1), inventory, memory_budget=budget)
+        if any(len(task.shards) > 1 for task in plan.tasks):
             return budget
     raise AssertionError("no budget spreads it")
 

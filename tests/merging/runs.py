@@ -32,8 +32,8 @@ def many_sites(root: Path, count: int = 40) -> tuple[Path, int]:
     sites = tuple(Site(f"layers.{i}.q_proj", (96,), 64) for i in range(count))
     zoo = write_zoo(root / "zoo", 6, sites=sites, rank=RANK)
     whole = lego_ray.plan(zoo, rank=RANK, n_init=N_INIT)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
-    assert len(lego_ray.plan(zoo, rank=RANK, n_init=N_INIT, memory_budget=budget).groups) == count
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
+    assert len(lego_ray.plan(zoo, rank=RANK, n_init=N_INIT, memory_budget=budget).tasks) == count
     return zoo, budget
 
 

@@ -18,7 +18,7 @@ import lego_ray
 from lego_ray.errors import InvalidOption, NoAdaptersFound, OutputExists
 from lego_ray.planning.plan import WORKER_BYTES, Plan
 from lego_ray.planning.recipe import Recipe
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 from tests.runners.spread import budget_of, write_wide_zoo
 from tests.zoo import (
     CONFIG,
@@ -203,11 +203,11 @@ def test_actors_measure_the_same(wide: Path, in_shards: int) -> None:
     assert spread.errors == whole.errors
 
 
-def followed(zoo: Path, output: Path, stop: int = -1, **options: Any) -> list[GroupResult]:
+def followed(zoo: Path, output: Path, stop: int = -1, **options: Any) -> list[TaskResult]:
     """The results of a merge, up to some number of them."""
-    seen: list[GroupResult] = []
+    seen: list[TaskResult] = []
 
-    def follow(plan: Plan, result: GroupResult | None) -> None:
+    def follow(plan: Plan, result: TaskResult | None) -> None:
         seen.extend([result] if result else [])
         if len(seen) == stop:
             raise Stop
@@ -227,7 +227,7 @@ def test_a_run_that_was_stopped_measures_and_merges_only_what_is_left(
 ) -> None:
     zoo = write_zoo(tmp_path / "zoo", rank=5, sites=MANY)
     plan = lego_ray.plan(zoo, method="svd", rank=4)
-    tight = max(site.peak_bytes for group in plan.groups for site in group.sites)
+    tight = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     options = {**asked, "memory_budget": tight, "name": "m"}
     every = followed(zoo, tmp_path / "whole", **options)
     measured = sum(bool(result.spectra) for result in every)
@@ -282,9 +282,9 @@ def test_full_weights_are_read_once_and_kept(tmp_path: Path) -> None:
     write_zoo(tmp_path / "k", 1, full_weights=head, modules_to_save=["head"], seed=5)
     (tmp_path / "k" / "a0").rename(zoo / "keeper")
     options: dict[str, Any] = {"rank": "auto", "full_weights": "keep:keeper"}
-    results: list[GroupResult] = []
+    results: list[TaskResult] = []
 
-    def follow(plan: Plan, result: GroupResult | None) -> None:
+    def follow(plan: Plan, result: TaskResult | None) -> None:
         results.extend([result] if result else [])
 
     merge(zoo, tmp_path / "m", progress=follow, **options)

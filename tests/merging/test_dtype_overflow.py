@@ -22,7 +22,7 @@ def zoo(tmp_path: Path) -> tuple[Path, int]:
     """A zoo whose third site overflows, and the budget that makes a task of each site."""
     place = write_zoo(tmp_path / "zoo", 3, sites=SITES, alpha_pattern=HUGE)
     whole = lego_ray.plan(place, rank=12, method="concat")
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
     return place, budget
 
 

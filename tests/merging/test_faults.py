@@ -41,7 +41,7 @@ def test_a_store_that_fails_now_and_then_changes_no_byte(
     upload(zoo, f"{root}/zoo")
     plain: dict[str, Any] = {"rank": 4, "runner": "inline", "n_init": 2, "name": "m"}
     plan = lego_ray.plan(zoo, rank=4, n_init=2)
-    budget = max(site.peak_bytes for group in plan.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     lego_ray.merge(zoo, output=tmp_path / "m", **plain)
     with fault_proxy(s3_env.endpoint_url) as proxy, monkeypatch.context() as patch:
         # A connection breaks off, often within a body, each time it has carried this much.

@@ -72,7 +72,7 @@ def test_kept_or_dropped_the_low_rank_part_is_the_same(zoo: Path, tmp_path: Path
 
 def test_kept_in_any_cut_into_tasks(zoo: Path, tmp_path: Path) -> None:
     plan = lego_ray.plan(zoo, rank=4, full_weights="keep:red")
-    budget = max(site.peak_bytes for group in plan.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     merge(zoo, tmp_path / "whole", full_weights="keep:red")
     merge(zoo, tmp_path / "cut", full_weights="keep:red", memory_budget=budget)
     assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import lego_ray
 from lego_ray.errors import OutputExists
 from lego_ray.planning.plan import Plan
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 from tests.zoo import WEIGHTS, Site, write_zoo
 
 # So wide that a task takes one site whether there are five adapters or four.
@@ -39,7 +39,7 @@ def all_levels(caplog: pytest.LogCaptureFixture) -> None:
 
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
     whole = lego_ray.plan(zoo, rank=4, n_init=2)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
     given: dict[str, Any] = {"rank": 4, "runner": "inline", "n_init": 2, "name": "m"}
     return lego_ray.merge(zoo, output=output, memory_budget=budget, **{**given, **options})
 
@@ -81,7 +81,7 @@ def test_a_run_that_fails_and_goes_on_says_both(
 ) -> None:
     left = 2
 
-    def stop(plan: Plan, result: GroupResult | None) -> None:
+    def stop(plan: Plan, result: TaskResult | None) -> None:
         nonlocal left
         left -= result is not None
         if not left:

@@ -85,8 +85,8 @@ def test_sources_one_by_one_change_no_bit(zoo: Path, merged: bytes, tmp_path: Pa
 
 def test_another_cut_into_tasks_changes_no_bit(zoo: Path, merged: bytes, tmp_path: Path) -> None:
     plan = lego_ray.plan(zoo, rank=6)
-    budget = max(site.peak_bytes for group in plan.groups for site in group.sites)
-    assert len(lego_ray.plan(zoo, rank=6, memory_budget=budget).groups) > len(plan.groups)
+    budget = max(site.peak_bytes for task in plan.tasks for site in task.sites)
+    assert len(lego_ray.plan(zoo, rank=6, memory_budget=budget).tasks) > len(plan.tasks)
     merge(zoo, tmp_path / "m", memory_budget=budget)
     assert weights_of(tmp_path / "m") == merged
 
@@ -98,7 +98,7 @@ def test_ray_gives_the_bytes_of_its_serial_twin(
     zoo: Path, merged: bytes, tmp_path: Path, workers: int
 ) -> None:
     plan = lego_ray.plan(zoo, rank=6)
-    budget = max(site.peak_bytes for group in plan.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     record = merge(zoo, tmp_path / "m", runner="ray", workers=workers, memory_budget=budget)
     assert weights_of(tmp_path / "m") == merged
     inline = merge(zoo, tmp_path / "inline", memory_budget=budget, name="m")

@@ -146,7 +146,7 @@ def test_another_cut_into_tasks_changes_no_bit(method: str, tmp_path: Path) -> N
     zoo = mixed_zoo(tmp_path / "zoo")
     merge(zoo, tmp_path / "m", rank=6, method=method)
     plan = lego_ray.plan(zoo, rank=6, method=method)
-    budget = max(site.peak_bytes for group in plan.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     merge(zoo, tmp_path / "cut", rank=6, method=method, memory_budget=budget)
     assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "m")
 
@@ -163,7 +163,7 @@ def test_a_rank_too_low_is_refused_before_anything_is_read(tmp_path: Path) -> No
 def test_a_run_cut_short_goes_on(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", 3)
     whole = lego_ray.plan(zoo, rank=4, method="ties")
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
     options = {"rank": 4, "method": "ties", "memory_budget": budget}
 
     def stop(plan: Any, result: Any) -> None:

@@ -18,7 +18,7 @@ from lego_ray.output.checkpoints import format
 from lego_ray.planning.plan import Plan
 from lego_ray.runners import open as runners
 from lego_ray.tasks import solve
-from lego_ray.tasks.values import GroupResult, GroupTask
+from lego_ray.tasks.values import SolveTask, TaskResult
 from tests.merging.runs import FOLDER, finish, kept, many_sites, started, until, words
 from tests.runners.killing import killing
 from tests.zoo import CONFIG, WEIGHTS, Site, files_of, weights_of, write_adapter, write_zoo
@@ -95,7 +95,7 @@ def stopped_after(count: int, zoo: Path, output: Path, **options: Any) -> None:
     """A merge that ends when it has this many results."""
     left = count
 
-    def stop(plan: Plan, result: GroupResult | None) -> None:
+    def stop(plan: Plan, result: TaskResult | None) -> None:
         nonlocal left
         left -= result is not None
         if not left:
@@ -108,7 +108,7 @@ def stopped_after(count: int, zoo: Path, output: Path, **options: Any) -> None:
 def a_task_a_site(zoo: Path, **options: Any) -> int:
     """The memory budget that makes each site a task."""
     plan = lego_ray.plan(zoo, rank=4, n_init=2, **options)
-    return max(site.peak_bytes for group in plan.groups for site in group.sites)
+    return max(site.peak_bytes for task in plan.tasks for site in task.sites)
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = solve.solve_extracted
 
-    def noted(task: GroupTask, *given: Any) -> GroupResult:
-        names.extend(site.site for site in task.group.sites)
+    def noted(task: SolveTask, *given: Any) -> TaskResult:
+        names.extend(site.site for site in task.plan.sites)
         return real(task, *given)
 
     monkeypatch.setattr(solve, "solve_extracted", noted)
@@ -159,7 +159,7 @@ def test_the_work_may_be_cut_otherwise_the_second_time(
     coarse = next(
         budget
         for budget in range(fine, 2 * fine, 4096)
-        if len(lego_ray.plan(zoo, rank=4, n_init=2, memory_budget=budget).groups) <= 6
+        if len(lego_ray.plan(zoo, rank=4, n_init=2, memory_budget=budget).tasks) <= 6
     )
     merge(zoo, tmp_path / "wanted")
     solved.clear()
@@ -184,7 +184,7 @@ def test_weights_passed_through_are_read_once_and_not_lost(
     reads = []
     real = solve.solve_extracted
 
-    def noted(task: GroupTask, *given: Any) -> GroupResult:
+    def noted(task: SolveTask, *given: Any) -> TaskResult:
         reads.extend(span.name for source in task.sources for span in source.full_weights)
         return real(task, *given)
 
@@ -291,7 +291,7 @@ def test_a_marker_of_another_release_is_refused(marker: bytes, zoo: Path, tmp_pa
 
 
 def test_a_run_that_kept_nothing_stands_in_no_ones_way(zoo: Path, tmp_path: Path) -> None:
-    def stop(plan: Plan, result: GroupResult | None) -> None:
+    def stop(plan: Plan, result: TaskResult | None) -> None:
         raise Stop
 
     with pytest.raises(Stop):
@@ -363,7 +363,7 @@ def test_a_keyboard_interrupt_leaves_what_is_done(
     budget = a_task_a_site(zoo)
     real = runners.InlineRunner.run
 
-    def interrupted(self: runners.InlineRunner, tasks: Any) -> Iterator[GroupResult]:
+    def interrupted(self: runners.InlineRunner, tasks: Any) -> Iterator[TaskResult]:
         results = real(self, tasks)
         yield next(results)
         raise KeyboardInterrupt

@@ -245,7 +245,7 @@ def test_finished_tasks_count_for_the_same_bytes_only(change: Any, tmp_path: Pat
     for seed in (1, 2):
         write_adapter(zoo / f"a{seed}", seed=seed, sites=sites, rank=8)
     whole = lego_ray.plan(zoo, rank=2, n_init=1)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
 
     class Stopped(InlineRunner):
         def run(self, tasks: Any) -> Any:

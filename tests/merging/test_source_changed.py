@@ -51,7 +51,7 @@ def bytes_of(output: Path) -> dict[str, bytes]:
 def small(zoo: Path) -> int:
     """A memory budget under which each site is a task."""
     whole = lego_ray.plan(zoo, rank=4, n_init=2)
-    return max(site.peak_bytes for group in whole.groups for site in group.sites)
+    return max(site.peak_bytes for task in whole.tasks for site in task.sites)
 
 
 @pytest.mark.parametrize("change", CHANGES)

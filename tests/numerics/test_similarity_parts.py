@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lego_ray.methods.similarity import MOST_EXACT, Likeness
+from lego_ray.methods.similarity import MOST_EXACT, Similarity
 from lego_ray.numerics.msu import msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
 from lego_ray.numerics.shards.spread import LocalShards
@@ -80,7 +80,7 @@ def test_a_pool_in_shards_is_sketched_to_the_same_bits(cut: list[int]) -> None:
         at = torch.isin(pool.adapters, numbers)
         fields = ("rows", "adapters", "ranks", "lengths")
         shards.append(replace(pool, **{name: getattr(pool, name)[at] for name in fields}))
-    work = Likeness(6, 5)
+    work = Similarity(6, 5)
     spread = work.measured_spread(LocalShards([work.shard(shard) for shard in shards]), seed=3)
     whole = work.measured(pool, "sketches", seed=3)
     assert np.array_equal(spread.members, whole.members)
@@ -89,7 +89,7 @@ def test_a_pool_in_shards_is_sketched_to_the_same_bits(cut: list[int]) -> None:
 
 
 def test_the_number_of_msus_says_which_way() -> None:
-    work = Likeness(1000, 4)
+    work = Similarity(1000, 4)
     assert [r.name for r in work.routes(MOST_EXACT, 64, 64, 1)] == ["products"]
     [sketches] = work.routes(MOST_EXACT + 1, 64, 64, 1)
     assert sketches.name == "sketches"

@@ -21,8 +21,8 @@ from lego_ray.output.checkpoints.format import (
 )
 from lego_ray.planning.plan import Plan, SitePlan
 from lego_ray.tasks.cut import tasks_of
-from lego_ray.tasks.solve import solve_group
-from lego_ray.tasks.values import GroupResult, SiteResult
+from lego_ray.tasks.solve import solve_task
+from lego_ray.tasks.values import SiteResult, TaskResult
 from tests.zoo import Site, write_zoo
 
 
@@ -33,15 +33,15 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def result(plan: Plan) -> GroupResult:
-    return solve_group(next(tasks_of(plan)))
+def result(plan: Plan) -> TaskResult:
+    return solve_task(next(tasks_of(plan)))
 
 
 def sites_of(plan: Plan) -> dict[str, SitePlan]:
-    return {site.site: site for group in plan.groups for site in group.sites}
+    return {site.site: site for task in plan.tasks for site in task.sites}
 
 
-def there_and_back(plan: Plan, result: GroupResult) -> Checkpoint:
+def there_and_back(plan: Plan, result: TaskResult) -> Checkpoint:
     covers = tuple(sites_of(plan))
     data = encode_checkpoint(Checkpoint(plan.digest, 1, plan.n_sites, covers, result))
     found = decode_checkpoint(data, plan.digest, sites_of(plan))
@@ -63,19 +63,19 @@ def assert_same_site(got: SiteResult, wanted: SiteResult) -> None:
             assert type(left) is type(right)
 
 
-def test_every_value_comes_back_as_it_was(plan: Plan, result: GroupResult) -> None:
+def test_every_value_comes_back_as_it_was(plan: Plan, result: TaskResult) -> None:
     found = there_and_back(plan, result).result
     assert len(found.sites) == len(result.sites) == 4
     for got, wanted in zip(found.sites, result.sites, strict=True):
         assert_same_site(got, wanted)
         assert got.plan is sites_of(plan)[got.plan.site]
-    plain = [f.name for f in fields(GroupResult) if f.name != "sites"]
+    plain = [f.name for f in fields(TaskResult) if f.name != "sites"]
     assert {n: getattr(found, n) for n in plain} == {n: getattr(result, n) for n in plain}
 
 
 def test_so_does_what_was_measured(tmp_path: Path) -> None:
     plan = lego_ray.plan(write_zoo(tmp_path / "zoo", 3), rank="auto")
-    result = solve_group(next(tasks_of(plan)))
+    result = solve_task(next(tasks_of(plan)))
     found = there_and_back(plan, result).result
     assert [s.site for s in found.spectra] == list(sites_of(plan))
     for got, wanted in zip(found.spectra, result.spectra, strict=True):
@@ -84,14 +84,14 @@ def test_so_does_what_was_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 5e-324, -0.0, 0.1 + 0.2])
-def test_any_number_comes_back(value: float, plan: Plan, result: GroupResult) -> None:
+def test_any_number_comes_back(value: float, plan: Plan, result: TaskResult) -> None:
     odd = replace(result.sites[0], inertia=value, relative_error=value)
     [got] = there_and_back(plan, replace(result, sites=(odd,))).result.sites
     assert_same_site(got, odd)
     assert math.copysign(1, got.inertia) == math.copysign(1, value)
 
 
-def test_empty_and_transposed_arrays_come_back(plan: Plan, result: GroupResult) -> None:
+def test_empty_and_transposed_arrays_come_back(plan: Plan, result: TaskResult) -> None:
     first = result.sites[0]
     odd = replace(first, clusters=first.clusters[:0], b=np.asfortranarray(first.b))
     [got] = there_and_back(plan, replace(result, sites=(odd,))).result.sites
@@ -99,7 +99,7 @@ def test_empty_and_transposed_arrays_come_back(plan: Plan, result: GroupResult) 
 
 
 def test_bad_adapters_keep_their_error_and_passed_weights_their_bytes(plan: Plan) -> None:
-    result = GroupResult(
+    result = TaskResult(
         index=0,
         sites=(),
         quarantined={2: NonFiniteWeights("/zoo/ä", "it holds NaN", "Leave it out."), 0: BAD},
@@ -122,13 +122,13 @@ def test_bad_adapters_keep_their_error_and_passed_weights_their_bytes(plan: Plan
 BAD = MalformedAdapter("/zoo/b", "it is cut short")
 
 
-def test_the_file_is_in_the_safetensors_format(plan: Plan, result: GroupResult) -> None:
+def test_the_file_is_in_the_safetensors_format(plan: Plan, result: TaskResult) -> None:
     data = encode_checkpoint(Checkpoint(plan.digest, 1, 4, tuple(sites_of(plan)), result))
     assert load(data)["0.a"].shape == (4, 12)
 
 
 @pytest.mark.parametrize("place", range(0, 100, 7))
-def test_a_changed_byte_anywhere_is_seen(place: int, plan: Plan, result: GroupResult) -> None:
+def test_a_changed_byte_anywhere_is_seen(place: int, plan: Plan, result: TaskResult) -> None:
     data = bytearray(
         encode_checkpoint(Checkpoint(plan.digest, 1, 4, tuple(sites_of(plan)), result))
     )
@@ -137,7 +137,7 @@ def test_a_changed_byte_anywhere_is_seen(place: int, plan: Plan, result: GroupRe
         decode_checkpoint(bytes(data), plan.digest, sites_of(plan))
 
 
-def test_another_plan_or_sites_it_has_not_are_seen(plan: Plan, result: GroupResult) -> None:
+def test_another_plan_or_sites_it_has_not_are_seen(plan: Plan, result: TaskResult) -> None:
     data = encode_checkpoint(Checkpoint(plan.digest, 1, 4, tuple(sites_of(plan)), result))
     with pytest.raises(UnreadableCheckpoint, match="another plan"):
         decode_checkpoint(data, "0" * 64, sites_of(plan))
@@ -145,7 +145,7 @@ def test_another_plan_or_sites_it_has_not_are_seen(plan: Plan, result: GroupResu
         decode_checkpoint(data, plan.digest, {})
 
 
-def test_an_error_that_is_none_of_ours_is_not_made(plan: Plan, result: GroupResult) -> None:
+def test_an_error_that_is_none_of_ours_is_not_made(plan: Plan, result: TaskResult) -> None:
     class Foreign(MalformedAdapter):
         pass
 
@@ -160,13 +160,13 @@ def test_the_tasks_left_are_those_of_sites_not_done(tmp_path: Path) -> None:
     sites = tuple(Site(f"layers.{i}.q_proj", (12,), 10) for i in range(4))
     zoo = write_zoo(tmp_path / "zoo", 2, sites=sites)
     whole = lego_ray.plan(zoo, rank=2)
-    plan = lego_ray.plan(zoo, rank=2, memory_budget=whole.groups[0].sites[0].peak_bytes)
+    plan = lego_ray.plan(zoo, rank=2, memory_budget=whole.tasks[0].sites[0].peak_bytes)
     names = [site.name for site in sites]
     left = list(tasks_of(plan, {names[0], names[2]}))
     assert [task.index for task in left] == [1, 3]
-    assert [[s.site for s in task.group.sites] for task in left] == [[names[1]], [names[3]]]
+    assert [[s.site for s in task.plan.sites] for task in left] == [[names[1]], [names[3]]]
     [part] = tasks_of(whole, {names[0], names[2]})
-    assert [s.site for s in part.group.sites] == [names[1], names[3]]
+    assert [s.site for s in part.plan.sites] == [names[1], names[3]]
     assert {f.site for source in part.sources for f in source.factors} == {names[1], names[3]}
     assert list(tasks_of(plan, set(names))) == []
 
@@ -175,7 +175,7 @@ def test_the_marker_says_what_is_being_made(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", 2)
     seen = []
 
-    def look(plan: Plan, result: GroupResult | None) -> None:
+    def look(plan: Plan, result: TaskResult | None) -> None:
         seen.append(json.loads((tmp_path / "m" / ".lego-ray" / "run.json").read_text()))
 
     record = lego_ray.merge(

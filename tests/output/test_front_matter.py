@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lego_ray.formats.model_card import parse_card
-from lego_ray.output.card.front_matter import front_matter, is_model_id, licence_fields
+from lego_ray.output.card.front_matter import front_matter, is_model_id, license_fields
 from tests.storage.fake_hub_writes import card_errors
 
 
@@ -64,7 +64,7 @@ def test_a_base_model_the_hub_would_not_take_is_left_out(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("licences", "wanted"),
+    ("licenses", "wanted"),
     [
         ([], {}),
         (["mit"], {"license": "mit"}),
@@ -76,10 +76,10 @@ def test_a_base_model_the_hub_would_not_take_is_left_out(name: str) -> None:
         (["mit", "own one"], {"license": ["mit", "other"], "license_name": "own-one"}),
     ],
 )
-def test_licences_are_named_as_the_hub_names_them(
-    licences: list[str], wanted: dict[str, object]
+def test_licenses_are_named_as_the_hub_names_them(
+    licenses: list[str], wanted: dict[str, object]
 ) -> None:
-    assert licence_fields(licences) == wanted
+    assert license_fields(licenses) == wanted
 
 
 @given(st.text(max_size=30), st.lists(st.text(max_size=20), max_size=2))

@@ -82,7 +82,7 @@ def test_names_that_mean_harm_are_shown_and_mean_nothing(plan: Plan) -> None:
     tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(body)
     assert [t.type for t in tokens if t.type == "html_block"] == []
     titles = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
-    assert titles[1:] == ["Use", "Made by", "Sources", "Figures", "Licences", "Left out"]
+    assert titles[1:] == ["Use", "Made by", "Sources", "Figures", "Licenses", "Left out"]
     inline = [child for t in tokens for child in t.children or ()]
     assert not [t for t in inline if t.type in ("link_open", "image")]
     assert {t.content for t in inline if t.type == "html_inline"} <= {"<code>", "</code>"}
@@ -93,16 +93,16 @@ def test_names_that_mean_harm_are_shown_and_mean_nothing(plan: Plan) -> None:
     assert card_errors(card) == []
 
 
-def test_licences_are_named_as_the_plan_has_them(plan: Plan) -> None:
-    def card(*licences: str) -> str:
-        adapters = zip(plan.adapters, licences, strict=True)
-        named = tuple(replace(a, license=licence) for a, licence in adapters)
+def test_licenses_are_named_as_the_plan_has_them(plan: Plan) -> None:
+    def card(*licenses: str) -> str:
+        adapters = zip(plan.adapters, licenses, strict=True)
+        named = tuple(replace(a, license=license) for a, license in adapters)
         return model_card(replace(plan, adapters=named), [], {}).decode()
 
     assert '\nlicense: "mit"\n' in card("mit", "mit", "mit")
     assert '\nlicense: ["gpl-3.0", "mit", "unknown"]\n' in card("mit", "", "gpl-3.0")
     assert '\nlicense: "other"\nlicense_name: "our-own"\n' in card(*["our own"] * 3)
-    assert "## Licences" in card("mit", "", "gpl-3.0")
+    assert "## Licenses" in card("mit", "", "gpl-3.0")
     assert "\nlicense" not in card("", "", "").partition("\n# ")[0]
 
 

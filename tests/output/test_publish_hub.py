@@ -262,7 +262,7 @@ def test_a_merge_is_not_written_to_the_hub_itself(hub: FakeHub, place: Path) -> 
     assert hub.requests == []
 
 
-def test_a_base_model_that_is_a_path_and_an_odd_licence_are_published(
+def test_a_base_model_that_is_a_path_and_an_odd_license_are_published(
     hub: FakeHub, tmp_path: Path
 ) -> None:
     adapter = write_adapter(tmp_path / "zoo" / "a", base_model="/models/llama")

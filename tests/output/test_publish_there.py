@@ -118,7 +118,7 @@ def test_an_adapter_of_others_is_never_replaced(
 
 
 def test_a_repository_made_by_hand_is_filled(hub: FakeHub, place: Path) -> None:
-    """Such as on the website, with a card for its licence."""
+    """Such as on the website, with a card for its license."""
     repo = hub.repos["acme/qa"] = FakeRepo(private=True)
     repo.commit({".gitattributes": b"", "LICENSE": b"ours", "README.md": b"soon"})
     with pytest.raises(OutputExists, match=r"README\.md is there already"):

@@ -80,7 +80,7 @@ def test_the_card_gives_weights_and_scale(zoo: Path, tmp_path: Path) -> None:
     merge(zoo, tmp_path / "m", weights={"a1": 0.1, "a2": -2.0}, output_scale=1.25)
     card = (tmp_path / "m" / "README.md").read_text()
     assert "| output scale | 1.25 |" in card
-    assert "| adapter | id | rank | weight | licence |" in card
+    assert "| adapter | id | rank | weight | license |" in card
     assert str(zoo) not in card
     rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| `a")]
     weights = {row[0].removeprefix("| ").strip("`"): row[3] for row in rows}

@@ -96,11 +96,11 @@ def test_the_memory_budget_changes_tasks_and_not_the_digest() -> None:
     found = inventory(*(adapter(f"a{i}", [factors(s) for s in layers(6)]) for i in range(3)))
     recipe = Recipe(name="m", rank=4)
     whole = make_plan(recipe, found)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
     cut = make_plan(recipe, found, memory_budget=budget)
-    assert len(cut.groups) > len(whole.groups)
+    assert len(cut.tasks) > len(whole.tasks)
     assert cut.digest == whole.digest
-    assert [s for g in cut.groups for s in g.sites] == [s for g in whole.groups for s in g.sites]
+    assert [s for g in cut.tasks for s in g.sites] == [s for g in whole.tasks for s in g.sites]
 
 
 def test_a_plan_is_the_same_value_each_time() -> None:
@@ -116,7 +116,7 @@ def test_a_site_is_seeded_by_the_seed_and_its_name_alone() -> None:
     assert site_seed(0, "model.layers.0.self_attn.q_proj") == 8488992066850000162
     few = make_plan(Recipe(name="m", rank=4, seed=5), zoo(1))
     many = make_plan(Recipe(name="x", rank=9, seed=5), zoo(7))
-    for left, right in zip(few.groups[0].sites, many.groups[0].sites, strict=True):
+    for left, right in zip(few.tasks[0].sites, many.tasks[0].sites, strict=True):
         assert left.seed == right.seed == site_seed(5, left.site)
 
 

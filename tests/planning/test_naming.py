@@ -24,7 +24,7 @@ def plan(*adapters: AdapterRecord) -> Plan:
 
 
 def sites(made: Plan) -> list[str]:
-    return sorted(site.site for group in made.groups for site in group.sites)
+    return sorted(site.site for task in made.tasks for site in task.sites)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_two_spellings_are_one_site(first: str, second: str, written: int) -> No
     for a, b in ((first, second), (second, first)):
         made = plan(of("a", a), of("b", b))
         assert sites(made) == [expected]
-        site = made.groups[0].sites[0]
+        site = made.tasks[0].sites[0]
         assert (site.n_adapters, site.n_msus) == (2, 8)
         assert site.seed == site_seed(0, expected)
     assert any("is spelled" in w or "are spelled" in w for w in made.warnings)

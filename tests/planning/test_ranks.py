@@ -150,7 +150,7 @@ def test_chosen_ranks_are_part_of_the_recipe_and_name_the_plan() -> None:
     assert budget.ranks == ranks_for_budget(spectra, 2)
     assert (budget.rank, budget.compact) == (4, True)
     made = make_plan(budget, found)
-    assert {s.site: s.rank for g in made.groups for s in g.sites} == budget.ranks
+    assert {s.site: s.rank for g in made.tasks for s in g.sites} == budget.ranks
     other = {**budget.ranks, spectra[1].site: 3}
     digests = {
         make_plan(recipe, found).digest
@@ -211,4 +211,4 @@ def test_a_merge_that_fits_at_no_rank_is_refused_before_it_is_measured() -> None
     with pytest.raises(InvalidOption, match="rank-one"):
         make_plan(opened, many, memory_budget=2**29)
     measured = make_plan(Recipe(name="m", rank=None, rank_error=0.1), many, memory_budget=2**29)
-    assert [s.route for g in measured.groups for s in g.sites] == ["spectrum"]
+    assert [s.route for g in measured.tasks for s in g.sites] == ["spectrum"]

@@ -217,12 +217,12 @@ def test_faults_of_groups() -> None:
           - {name: e, groups: true}
         """
     ) == [
-        "merges[0].groups: 0; expected auto or a whole number of at least 1",
-        "merges[1].groups: 'many'; expected auto or a whole number of at least 1",
-        "merges[2].groups.count: 1.5; expected auto or a whole number of at least 1",
-        "merges[2].groups.alone_below: 2; expected less than or equal to 1",
-        "merges[3].groups.alone_blow: no such key. Did you mean alone_below?",
-        "merges[4].groups: True; expected auto or a whole number of at least 1",
+        "merges[0].tasks: 0; expected auto or a whole number of at least 1",
+        "merges[1].tasks: 'many'; expected auto or a whole number of at least 1",
+        "merges[2].tasks.count: 1.5; expected auto or a whole number of at least 1",
+        "merges[2].tasks.alone_below: 2; expected less than or equal to 1",
+        "merges[3].tasks.alone_blow: no such key. Did you mean alone_below?",
+        "merges[4].tasks: True; expected auto or a whole number of at least 1",
     ]
 
 

@@ -22,7 +22,7 @@ def plan_of(scales: Any, **recipe: Any) -> Any:
 
 
 def scales_in(plan: Any) -> dict[str, float]:
-    return {s.site: s.scale for g in plan.groups for s in g.sites if s.scale != 1}
+    return {s.site: s.scale for g in plan.tasks for s in g.sites if s.scale != 1}
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ def planned(*adapters: object, rank: int = 4, **options: object) -> Plan:
 
 
 def names(plan: Plan) -> list[str]:
-    return [site.site for group in plan.groups for site in group.sites]
+    return [site.site for task in plan.tasks for site in task.sites]
 
 
 def test_every_site_is_planned_once_with_all_its_ranks() -> None:
     one = adapter("one", [factors("layers.0.q", 4), factors("layers.0.v", 4)])
     two = adapter("two", [factors("layers.0.q", 6)])
     plan = planned(one, two)
-    sites = {site.site: site for group in plan.groups for site in group.sites}
+    sites = {site.site: site for task in plan.tasks for site in task.sites}
     assert {name: (s.n_msus, s.n_adapters) for name, s in sites.items()} == {
         "layers.0.q": (10, 2),
         "layers.0.v": (4, 1),
@@ -45,14 +45,14 @@ def test_layers_are_in_the_order_of_their_numbers() -> None:
 
 
 def test_light_layers_share_one_task() -> None:
-    assert len(planned(adapter("a", [factors(s) for s in layers(40)])).groups) == 1
+    assert len(planned(adapter("a", [factors(s) for s in layers(40)])).tasks) == 1
 
 
 def test_heavy_layers_are_a_task_each_and_never_cut_apart() -> None:
     many = [adapter(f"a{i}", [factors(s, 64, HEAVY) for s in layers(3)]) for i in range(16)]
     plan = planned(*many, memory_budget=2**40)
-    assert [g.name for g in plan.groups] == [f"model.layers.{i}" for i in range(3)]
-    assert [len(g.sites) for g in plan.groups] == [2, 2, 2]
+    assert [g.name for g in plan.tasks] == [f"model.layers.{i}" for i in range(3)]
+    assert [len(g.sites) for g in plan.tasks] == [2, 2, 2]
 
 
 def test_a_small_budget_cuts_tasks_that_each_fit_it() -> None:
@@ -60,16 +60,16 @@ def test_a_small_budget_cuts_tasks_that_each_fit_it() -> None:
     whole = planned(found)
     budget = WORKER_BYTES + (whole.peak_bytes - WORKER_BYTES) * 3 // 4
     cut = planned(found, memory_budget=budget)
-    assert len(whole.groups) == 1
-    assert len(cut.groups) > 1
-    assert all(group.peak_bytes <= budget for group in cut.groups)
+    assert len(whole.tasks) == 1
+    assert len(cut.tasks) > 1
+    assert all(task.peak_bytes <= budget for task in cut.tasks)
     assert names(cut) == names(whole)
 
 
 def test_a_group_needs_all_its_pools_and_one_solution() -> None:
-    [q] = planned(adapter("a", [factors("l.0.q", 4)])).groups
-    [v] = planned(adapter("a", [factors("l.0.v", 8)])).groups
-    [both] = planned(adapter("a", [factors("l.0.q", 4), factors("l.0.v", 8)])).groups
+    [q] = planned(adapter("a", [factors("l.0.q", 4)])).tasks
+    [v] = planned(adapter("a", [factors("l.0.v", 8)])).tasks
+    [both] = planned(adapter("a", [factors("l.0.q", 4), factors("l.0.v", 8)])).tasks
     assert q.sites[0].pool_bytes == 4 * 4 * sum(SHAPE)
     assert max(q.peak_bytes, v.peak_bytes) < both.peak_bytes
     assert both.peak_bytes < q.peak_bytes + v.peak_bytes - WORKER_BYTES
@@ -88,14 +88,14 @@ def spread(count: int, share: float) -> Plan:
 
 
 def test_a_site_that_fits_is_not_spread_and_takes_its_fastest_route() -> None:
-    [group] = planned(*wide(40), memory_budget=2**50).groups
+    [group] = planned(*wide(40), memory_budget=2**50).tasks
     assert group.shards == ()
     assert group.sites[0].route in ("gram", "msu")
 
 
 def test_a_site_that_fits_no_worker_is_spread_over_shards_that_do() -> None:
     plan = spread(200, 0.45)
-    [group] = plan.groups
+    [group] = plan.tasks
     [site] = group.sites
     assert site.route == "spread"
     assert group.name == "l.0.q"
@@ -108,7 +108,7 @@ def test_a_site_that_fits_no_worker_is_spread_over_shards_that_do() -> None:
 
 
 def test_shards_are_about_equal_and_smaller_budgets_make_more() -> None:
-    few, many = spread(200, 0.45).groups[0], spread(200, 0.3).groups[0]
+    few, many = spread(200, 0.45).tasks[0], spread(200, 0.3).tasks[0]
     assert len(many.shards) > len(few.shards)
     for group in (few, many):
         sizes = [shard.n_msus for shard in group.shards]
@@ -116,7 +116,7 @@ def test_shards_are_about_equal_and_smaller_budgets_make_more() -> None:
 
 
 def test_an_owner_takes_memory_that_does_not_grow_with_the_width_of_the_pool() -> None:
-    few, many = spread(200, 0.45).groups[0], spread(400, 0.3).groups[0]
+    few, many = spread(200, 0.45).tasks[0], spread(400, 0.3).tasks[0]
     assert many.owner_bytes - few.owner_bytes < 200 * 16 * 1000  # under 1 kB a row; a row is 128 kB
 
 
@@ -126,8 +126,8 @@ def test_spreading_changes_no_digest() -> None:
 
 def test_a_budget_may_rule_out_the_faster_route() -> None:
     adapters = [adapter(f"a{i:03}", [factors("l.0.q", 16, (2048, 2048))]) for i in range(100)]
-    fast = planned(*adapters, memory_budget=2**50).groups[0]
-    lean = planned(*adapters, memory_budget=fast.peak_bytes - 1).groups[0]
+    fast = planned(*adapters, memory_budget=2**50).tasks[0]
+    lean = planned(*adapters, memory_budget=fast.peak_bytes - 1).tasks[0]
     assert (fast.routes, lean.routes) == ("gram", "msu")
     assert lean.peak_bytes < fast.peak_bytes
     assert lean.shards == ()
@@ -149,18 +149,18 @@ def test_reads_are_the_bytes_of_the_tensors() -> None:
     half = adapter("half", [factors("l.0.q", 4, dtype="BF16")])
     plan = planned(full, half)
     assert plan.read_bytes == (4 + 4 + 2) * 4 * sum(SHAPE)
-    assert plan.read_bytes == sum(group.read_bytes for group in plan.groups)
+    assert plan.read_bytes == sum(task.read_bytes for task in plan.tasks)
 
 
 def test_estimates_grow_with_the_pool() -> None:
     small, large = planned(*zoo(2).adapters), planned(*zoo(40).adapters)
     assert large.peak_bytes > small.peak_bytes
-    assert large.groups[0].sites[0].seconds > small.groups[0].sites[0].seconds
+    assert large.tasks[0].sites[0].seconds > small.tasks[0].sites[0].seconds
 
 
 def test_a_convolution_keeps_the_shape_it_is_stored_in() -> None:
     conv = factors("conv", 4, (18, 5), kind="conv", tail=(3, 3, 2))
-    [site] = planned(adapter("a", [conv])).groups[0].sites
+    [site] = planned(adapter("a", [conv])).tasks[0].sites
     assert (site.kind, site.d_in, site.d_out, site.a_tail, site.b_dims) == (
         "conv",
         18,

@@ -48,4 +48,4 @@ def budget_of(recipe: Recipe, zoo: Path, shards: int) -> int:
 
 def shards_of(plan: Plan) -> dict[str, int]:
     """Number of shards by site; 0 for one that fits a worker."""
-    return {site.site: len(group.shards) for group in plan.groups for site in group.sites}
+    return {site.site: len(task.shards) for task in plan.tasks for site in task.sites}

@@ -42,7 +42,7 @@ def test_tasks_of_a_lost_node_are_done_by_another(tmp_path: Path) -> None:
     sites = tuple(Site(f"layers.{i}.q_proj", (256,), 256) for i in range(12))
     zoo = write_zoo(tmp_path / "zoo", 12, sites=sites, rank=32)
     whole = lego_ray.plan(zoo, rank=4)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
     n_init = 40
     merge_and_lose(zoo, tmp_path / "m", budget, "ray::solve", n_init)
     lego_ray.merge(zoo, rank=4, output=tmp_path / "whole", n_init=n_init, tol=0.0, runner="inline")

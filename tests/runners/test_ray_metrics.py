@@ -19,8 +19,8 @@ import pytest
 import lego_ray
 from lego_ray.runners.ray.metrics import RunMetrics, counting_retries
 from lego_ray.tasks.cut import tasks_of
-from lego_ray.tasks.solve import solve_group
-from lego_ray.tasks.values import GroupResult, GroupTask
+from lego_ray.tasks.solve import solve_task
+from lego_ray.tasks.values import SolveTask, TaskResult
 from tests.zoo import Site, write_zoo
 
 pytestmark = pytest.mark.ray
@@ -59,9 +59,9 @@ def test_results_are_counted_under_their_plan_and_name(
     monkeypatch.setattr(ray.util.metrics, "Counter", Fake)
     monkeypatch.setattr(ray.util.metrics, "Gauge", Fake)
     whole = lego_ray.plan(zoo, rank=4, n_init=2, name="mine")
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
     plan = lego_ray.plan(zoo, rank=4, n_init=2, name="mine", memory_budget=budget)
-    results = [solve_group(task) for task in tasks_of(plan)]
+    results = [solve_task(task) for task in tasks_of(plan)]
     assert len(results) == 4
     metrics = RunMetrics(plan)
     for result in results:
@@ -81,22 +81,22 @@ def test_a_task_started_again_says_so(zoo: Path, tmp_path: Path) -> None:
 
     killed = tmp_path / "killed"
 
-    def dies_once(task: GroupTask) -> GroupResult:
+    def dies_once(task: SolveTask) -> TaskResult:
         if not killed.exists():
             killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return solve_group(task)
+        return solve_task(task)
 
     [task] = tasks_of(lego_ray.plan(zoo, rank=4, n_init=2))
     remote = ray.remote(counting_retries(dies_once)).options(max_retries=3)
     assert ray.get(remote.remote(task)).retries == 1
-    remote = ray.remote(counting_retries(solve_group))
+    remote = ray.remote(counting_retries(solve_task))
     assert ray.get(remote.remote(task)).retries == 0
 
 
 def test_outside_of_ray_nothing_was_started_again(zoo: Path) -> None:
     [task] = tasks_of(lego_ray.plan(zoo, rank=4, n_init=2))
-    assert counting_retries(solve_group)(task).retries == 0
+    assert counting_retries(solve_task)(task).retries == 0
 
 
 # Merges on a Ray with a metrics endpoint, and prints what that endpoint has of the merge.

@@ -21,7 +21,7 @@ from lego_ray.runners.ray import runner as ray_runner
 from lego_ray.runners.ray.runner import RayRunner
 from lego_ray.tasks import run, solve
 from lego_ray.tasks.cut import tasks_of
-from lego_ray.tasks.values import GroupResult, GroupTask
+from lego_ray.tasks.values import SolveTask, TaskResult
 from tests.zoo import Site, files_of, weights_of, write_zoo
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -42,20 +42,20 @@ def many_tasks(tmp_path: Path, count: int) -> Plan:
     sites = tuple(Site(f"layers.{i}.q_proj", (12,), 10) for i in range(count))
     zoo = write_zoo(tmp_path / "many", 2, sites=sites)
     whole = lego_ray.plan(zoo, rank=2)
-    budget = max(site.peak_bytes for group in whole.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
     plan = lego_ray.plan(zoo, rank=2, memory_budget=budget)
-    assert len(plan.groups) == count
+    assert len(plan.tasks) == count
     return plan
 
 
-def solves_with(monkeypatch: pytest.MonkeyPatch, task: Callable[[GroupTask], GroupResult]) -> None:
+def solves_with(monkeypatch: pytest.MonkeyPatch, task: Callable[[SolveTask], TaskResult]) -> None:
     """Runs `task` on the workers in the place of run_task."""
     monkeypatch.setattr(run, "run_task", lambda given, gpus: task(given))
 
 
-def on_the_worker(task: GroupTask) -> GroupResult:
-    """solve_group as the worker has it, which nothing was put in the place of."""
-    return solve.solve_group(task)
+def on_the_worker(task: SolveTask) -> TaskResult:
+    """solve_task as the worker has it, which nothing was put in the place of."""
+    return solve.solve_task(task)
 
 
 def test_a_ray_that_is_up_is_used_and_left_running(zoo: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_ray_that_is_up_is_used_and_left_running(zoo: Path, tmp_path: Path) ->
 def test_a_source_deleted_after_planning_is_named(runner: str, tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", 2)
 
-    def delete(plan: Plan, result: GroupResult | None) -> None:
+    def delete(plan: Plan, result: TaskResult | None) -> None:
         if result is None:
             shutil.rmtree(zoo / "a1")
 
@@ -84,7 +84,7 @@ def test_a_source_deleted_after_planning_is_named(runner: str, tmp_path: Path) -
 def test_an_error_of_ours_keeps_its_type_and_words(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuses(task: GroupTask) -> GroupResult:
+    def refuses(task: SolveTask) -> TaskResult:
         raise NonFiniteWeights("/zoo/a", "it holds NaN", "Leave it out.")
 
     solves_with(monkeypatch, refuses)
@@ -97,7 +97,7 @@ def test_an_error_of_ours_keeps_its_type_and_words(
 def test_an_error_not_foreseen_is_a_failed_run_that_names_the_task(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(task: GroupTask) -> GroupResult:
+    def breaks(task: SolveTask) -> TaskResult:
         raise ZeroDivisionError("by nothing")
 
     solves_with(monkeypatch, breaks)
@@ -112,7 +112,7 @@ def test_a_worker_killed_once_changes_no_bit(
 ) -> None:
     killed = tmp_path / "killed"
 
-    def dies_once(task: GroupTask) -> GroupResult:
+    def dies_once(task: SolveTask) -> TaskResult:
         if not killed.exists():
             killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -129,7 +129,7 @@ def test_a_worker_killed_once_changes_no_bit(
 def test_a_worker_killed_each_time_fails_the_run(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(task: GroupTask) -> GroupResult:
+    def dies(task: SolveTask) -> TaskResult:
         os.kill(os.getpid(), signal.SIGKILL)
         return on_the_worker(task)
 
@@ -145,7 +145,7 @@ def test_no_more_tasks_are_taken_than_workers_can_run(workers: int, tmp_path: Pa
     plan = many_tasks(tmp_path, 6)
     taken = 0
 
-    def counted() -> Iterator[GroupTask]:
+    def counted() -> Iterator[SolveTask]:
         nonlocal taken
         for task in tasks_of(plan):
             taken += 1
@@ -163,7 +163,7 @@ def test_results_are_those_of_the_inline_runner(tmp_path: Path) -> None:
     runner = RayRunner(address="local", workers=2)
     got = {result.index: result for result in runner.run(tasks_of(plan))}
     for task in tasks_of(plan):
-        wanted, result = solve.solve_group(task), got[task.index]
+        wanted, result = solve.solve_task(task), got[task.index]
         assert result.tensor_hashes == wanted.tensor_hashes
         assert result.bytes_read == wanted.bytes_read
         for left, right in zip(result.sites, wanted.sites, strict=True):
@@ -178,7 +178,7 @@ def test_a_task_that_outgrows_every_node_runs_alone(tmp_path: Path) -> None:
     """A plan estimates from above; Ray would wait for ever for a node of that size."""
     plan = many_tasks(tmp_path, 2)
     larger = 2 * int(ray.cluster_resources()["memory"])
-    tasks = [replace(t, group=replace(t.group, peak_bytes=larger)) for t in tasks_of(plan)]
+    tasks = [replace(t, plan=replace(t.plan, peak_bytes=larger)) for t in tasks_of(plan)]
     assert len(list(RayRunner(address="local", workers=2).run(tasks))) == 2
 
 
@@ -187,10 +187,10 @@ def test_tasks_that_do_not_fit_a_node_together_run_one_after_another(
 ) -> None:
     plan = many_tasks(tmp_path, 3)
     share = int(0.6 * ray.cluster_resources()["memory"])
-    tasks = [replace(t, group=replace(t.group, peak_bytes=share)) for t in tasks_of(plan)]
+    tasks = [replace(t, plan=replace(t.plan, peak_bytes=share)) for t in tasks_of(plan)]
     log = tmp_path / "log"
 
-    def logged(task: GroupTask) -> GroupResult:
+    def logged(task: SolveTask) -> TaskResult:
         with log.open("a") as file:
             file.write("start ")
             file.flush()

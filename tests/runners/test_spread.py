@@ -16,7 +16,7 @@ from lego_ray.errors import NoAdaptersFound, RunFailed, SourceChanged
 from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray.runner import RayRunner
 from lego_ray.tasks.cut import shard_tasks, tasks_of
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 from tests.merging.runs import until
 from tests.runners.killing import killing
 from tests.runners.spread import SITES, budget_for, shards_of, write_wide_zoo
@@ -56,11 +56,11 @@ def test_blocks_cover_the_adapters_once_in_order(zoo: Path) -> None:
     plan = lego_ray.plan(zoo, rank=4, memory_budget=budget_for(zoo, 3))
     assert max(shards_of(plan).values()) >= 3
     for task in tasks_of(plan):
-        if task.group.shards:
+        if task.plan.shards:
             parts = shard_tasks(task)
             assert [s for part in parts for s in part.sources] == list(task.sources)
             rows = [sum(f.rank for s in part.sources for f in s.factors) for part in parts]
-            assert rows == [shard.n_msus for shard in task.group.shards]
+            assert rows == [shard.n_msus for shard in task.plan.shards]
 
 
 @pytest.mark.parametrize("shards", [2, 3])
@@ -95,7 +95,7 @@ def test_the_catalog_says_the_same_of_both(zoo: Path, whole: Path, tmp_path: Pat
 def test_each_shard_reads_only_its_own_bytes(zoo: Path) -> None:
     plan = lego_ray.plan(zoo, rank=4, memory_budget=budget_for(zoo, 3))
     for result in RayRunner(workers=2).run(tasks_of(plan)):
-        assert result.bytes_read == plan.groups[result.index].read_bytes
+        assert result.bytes_read == plan.tasks[result.index].read_bytes
 
 
 @pytest.mark.ray
@@ -170,8 +170,8 @@ class TestOnRay:
         plan = lego_ray.plan(zoo, rank=4, memory_budget=budget)
         room = int(ray.cluster_resources()["memory"])
         [task] = tasks_of(plan)
-        shards = tuple(replace(s, peak_bytes=room // 2 + 1) for s in task.group.shards)
-        large = replace(task, group=replace(task.group, shards=shards))
+        shards = tuple(replace(s, peak_bytes=room // 2 + 1) for s in task.plan.shards)
+        large = replace(task, plan=replace(task.plan, shards=shards))
         with pytest.raises(RunFailed, match=r"needs 3 workers of up to .* GiB at once"):
             list(RayRunner(workers=2).run([large]))
 
@@ -179,7 +179,7 @@ class TestOnRay:
         zoo = write_wide_zoo(tmp_path / "zoo", sites=SITES[:1])
         budget = budget_for(zoo, 3)
 
-        def delete(plan: Plan, result: GroupResult | None) -> None:
+        def delete(plan: Plan, result: TaskResult | None) -> None:
             if result is None:
                 (zoo / "a01" / WEIGHTS).unlink()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIGNATURE = "X-Amz-Signature=1234"
 # Some of the identifiers the Hub knows; it turns down a card that names another.
-LICENCES = {
+LICENSES = {
     "apache-2.0",
     "mit",
     "cc-by-nc-4.0",
@@ -233,7 +233,7 @@ def card_errors(card: str) -> list[str]:
     if fields.get("base_model_relation", "adapter") not in RELATIONS:
         errors.append('"base_model_relation" is not one of the known ones')
     named = fields.get("license", [])
-    if not set(named if isinstance(named, list) else [named]) <= LICENCES:
+    if not set(named if isinstance(named, list) else [named]) <= LICENSES:
         errors.append('"license" must be one of the known ones')
     if not all(isinstance(tag, str) for tag in fields.get("tags", [])):
         errors.append('"tags" must be texts')

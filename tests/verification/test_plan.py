@@ -36,16 +36,16 @@ def planned(count: int, megabytes: float, rank: int = 16) -> Any:
 def test_pools_that_fit_are_compared_at_once() -> None:
     plan, _ = planned(4, 200)
     assert plan.n_sites == 4
-    assert not any(group.shards for group in plan.groups)
+    assert not any(task.shards for task in plan.tasks)
     assert plan.peak_bytes <= plan.memory_budget
 
 
 @pytest.mark.parametrize("megabytes", [20, 40])
 def test_pools_that_do_not_fit_are_cut_into_blocks_within_the_budget(megabytes: float) -> None:
     plan, work = planned(200, megabytes)  # 52 MB a site
-    for group in plan.groups:
-        assert sum(shard.n_adapters for shard in group.shards) == 200
-        assert max(shard.peak_bytes for shard in group.shards) <= plan.memory_budget
+    for task in plan.tasks:
+        assert sum(shard.n_adapters for shard in task.shards) == 200
+        assert max(shard.peak_bytes for shard in task.shards) <= plan.memory_budget
     bands = work.bands(SIDE, SIDE)
     assert [start for start, _ in bands[1:]] == [end for _, end in bands[:-1]]
     assert (bands[0][0], bands[-1][1]) == (0, SIDE)

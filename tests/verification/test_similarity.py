@@ -14,7 +14,7 @@ from lego_ray.planning.plan import Plan
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.read import extract
 from lego_ray.verification import similarity
-from lego_ray.verification.similarity import Likeness
+from lego_ray.verification.similarity import SimilarityWatch
 from tests.zoo import mixed_zoo, update_of
 
 
@@ -37,12 +37,12 @@ def true_cosines(plan: Plan) -> NDArray[np.float64]:
     return unit @ unit.T
 
 
-def taken(plan: Plan, blocks: int) -> Likeness:
+def taken(plan: Plan, blocks: int) -> SimilarityWatch:
     """What is found of pools cut into so many blocks of adapters."""
-    found = Likeness(plan)
+    found = SimilarityWatch(plan)
     for task in tasks_of(plan):
         read = extract(task, as_stored=True)
-        for site in task.group.sites:
+        for site in task.plan.sites:
             pool = read.pools[site.site]
             scalings = {t: own[site.site] for t, own in read.scalings.items() if site.site in own}
             for block in range(blocks):

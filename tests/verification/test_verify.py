@@ -250,15 +250,15 @@ def test_a_pool_that_does_not_fit_is_compared_in_blocks_and_bands(
         compare, "_blocks", lambda task, *rest: seen.append(task) or blocks(task, *rest)
     )
     tight = lego_ray.verify(merged, sources=zoo, memory_budget=least)
-    sites = Counter(task.group.name for task in seen)
+    sites = Counter(task.plan.name for task in seen)
     assert sites["layers.0.q_proj"] > 8  # bands of a few rows of the sum's 64
-    assert min(len(task.group.shards) for task in seen) > 1
+    assert min(len(task.plan.shards) for task in seen) > 1
     assert_close(tight, whole)
     seen.clear()
     wide = Comparison(8, 50 * 8 * 96).bands
     monkeypatch.setattr(Comparison, "bands", lambda work, d_in, d_out: wide(d_in, d_out))
     assert_close(lego_ray.verify(merged, sources=zoo, memory_budget=least), whole)
-    assert Counter(task.group.name for task in seen) == {"layers.0.q_proj": 2}
+    assert Counter(task.plan.name for task in seen) == {"layers.0.q_proj": 2}
     monkeypatch.undo()
     with pytest.raises(InvalidOption, match=r"layers.*needs at least .* even in parts"):
         lego_ray.verify(merged, sources=zoo, memory_budget=least - 2000)
@@ -350,7 +350,7 @@ def test_other_outputs_verify_too(options: dict[str, Any], zoo: Path, tmp_path: 
 def test_a_small_memory_budget_gives_the_same_errors(zoo: Path, tmp_path: Path) -> None:
     merged = merge(zoo, tmp_path / "m")
     plan = lego_ray.plan(zoo, rank=5)
-    budget = max(site.peak_bytes for group in plan.groups for site in group.sites)
+    budget = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     whole = lego_ray.verify(merged, sources=zoo)
     assert lego_ray.verify(merged, sources=zoo, memory_budget=budget) == whole
 

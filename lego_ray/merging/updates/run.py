@@ -262,7 +262,7 @@ class UpdateRun:
             version,
             self._before.manifest,
             state.sources(),
-            plan.groups,
+            plan.tasks,
             plan.refused,
             plan.memory_budget,
         )

@@ -11,7 +11,7 @@ import torch
 from lego_ray.errors import VerificationFailed
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.running_sums import State
-from lego_ray.planning.plan import GroupPlan, SitePlan
+from lego_ray.planning.plan import SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.sources.contents import content_hash
 from lego_ray.tasks.update import Change, UpdateResult, UpdateTask
@@ -42,7 +42,7 @@ class Version:
         weights: Factors on their updates.
         changes: What becomes of each.
         kept: As in `UpdateTask`.
-        present: Likewise.
+        present: As in `UpdateTask`.
         added: Adapters outside the fit that are in from now on: entries of a manifest, or those to
             come, whose hashes are known when they are read.
     """
@@ -82,22 +82,22 @@ class Version:
             )
         return found
 
-    def tasks(self, groups: Sequence[GroupPlan], memory_budget: int) -> list[UpdateTask]:
-        """The tasks, one a group."""
+    def tasks(self, plans: Sequence[TaskPlan], memory_budget: int) -> list[UpdateTask]:
+        """The tasks, one of each plan."""
         sites = {site.plan.site: site for site in self.before.sites}
         return [
             UpdateTask(
                 index=index,
                 recipe=self.recipe,
-                group=group,
-                running=tuple(sites[plan.site].running for plan in group.sites),
-                sources=tuple(_slices(self, {plan.site for plan in group.sites})),
+                plan=task,
+                running=tuple(sites[plan.site].running for plan in task.sites),
+                sources=tuple(_slices(self, {plan.site for plan in task.sites})),
                 changes=self.changes,
                 kept=self.kept,
                 present=self.present,
                 memory_budget=memory_budget,
             )
-            for index, group in enumerate(groups)
+            for index, task in enumerate(plans)
         ]
 
     def skipped_sites(self) -> list[str]:

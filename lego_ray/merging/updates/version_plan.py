@@ -9,9 +9,9 @@ from typing import Any
 from lego_ray.formats.record import AdapterRecord, Refused
 from lego_ray.merging.updates.version import Version
 from lego_ray.output.running_sums import State, StateSite
-from lego_ray.planning.licences import licence_conflicts
+from lego_ray.planning.licenses import license_conflicts
 from lego_ray.planning.loading import reader_warnings
-from lego_ray.planning.plan import PLAN_VERSION, WORKER_BYTES, GroupPlan, Plan, SitePlan
+from lego_ray.planning.plan import PLAN_VERSION, WORKER_BYTES, Plan, SitePlan, TaskPlan
 from lego_ray.planning.recipe import digest_of
 
 # Changes whenever the same update would give other bits.
@@ -53,7 +53,7 @@ def plan_of(
     version: Version,
     manifest: Mapping[str, Any],
     sources: Sequence[Mapping[str, Any]],
-    groups: Sequence[GroupPlan],
+    groups: Sequence[TaskPlan],
     refused: Sequence[Refused],
     memory_budget: int,
 ) -> Plan:
@@ -74,7 +74,7 @@ def plan_of(
         version.recipe.name,
         manifest["base_model"],
         adapters,
-        [site for group in merged for site in group.sites],
+        [site for task in merged for site in task.sites],
         rank=version.recipe.rank or 0,
         compact=version.recipe.compact,
     )
@@ -86,9 +86,9 @@ def plan_of(
         adapters=adapters,
         weights=tuple(source["weight"] for source in sources),
         refused=tuple(refused),
-        groups=tuple(merged),
+        tasks=tuple(merged),
         memory_budget=memory_budget,
-        warnings=(*licence_conflicts(adapters), *limits),
+        warnings=(*license_conflicts(adapters), *limits),
         limits=limits,
         digest=digest_of_version(version),
         nearest_error=None,
@@ -114,7 +114,7 @@ def _known(source: Mapping[str, Any], manifest: Mapping[str, Any], state: State)
     )
 
 
-def grouped(plans: Sequence[SitePlan], sites: Sequence[StateSite]) -> list[GroupPlan]:
+def grouped(plans: Sequence[SitePlan], sites: Sequence[StateSite]) -> list[TaskPlan]:
     """Cuts the sites into tasks, each of sums that fit `TASK_BYTES` together."""
     groups: list[list[SitePlan]] = []
     room = 0
@@ -129,7 +129,7 @@ def grouped(plans: Sequence[SitePlan], sites: Sequence[StateSite]) -> list[Group
         sizes[-1] += size
         room -= size
     return [
-        GroupPlan(
+        TaskPlan(
             name=f"update {number + 1} of {len(groups)}",
             sites=tuple(group),
             read_bytes=0,

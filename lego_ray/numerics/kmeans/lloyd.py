@@ -201,7 +201,7 @@ def cluster_sums(pool: SpreadPool, labels: Tensor, which: Which, quanta: Tensor)
     Args:
         pool: The pool.
         labels: As for `cluster_means`.
-        which: Likewise.
+        which: As for `cluster_means`.
         quanta: The grid, shape (d,), float64.
     """
     own = [(torch.full_like(part, -1), part) for part in pool.split(labels)]

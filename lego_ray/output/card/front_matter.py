@@ -12,8 +12,8 @@ from collections.abc import Sequence
 _MODEL_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _NOT_IN_IDS = ("--", "..")
 
-# Identifiers of licences that the Hub takes; another goes as `other`, with its name beside it.
-HUB_LICENCES = frozenset(
+# Identifiers of licenses that the Hub takes; another goes as `other`, with its name beside it.
+HUB_LICENSES = frozenset(
     """
     afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m
     bigscience-bloom-rail-1.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear
@@ -30,13 +30,13 @@ HUB_LICENCES = frozenset(
 
 
 def front_matter(
-    base_model: str, licences: Sequence[str], tags: Sequence[str], library: str = "peft"
+    base_model: str, licenses: Sequence[str], tags: Sequence[str], library: str = "peft"
 ) -> str:
     """Writes the front matter of an adapter's card.
 
     Args:
         base_model: Its name; left out where it is none that a model on the Hub may have.
-        licences: Those of the adapter; none where they are not to be named.
+        licenses: Those of the adapter; none where they are not to be named.
         tags: Tags.
         library: The library that loads it.
 
@@ -46,7 +46,7 @@ def front_matter(
     fields: dict[str, object] = {}
     if is_model_id(base_model):
         fields |= {"base_model": base_model, "base_model_relation": "adapter"}
-    fields |= {"library_name": library, "tags": list(tags), **licence_fields(licences)}
+    fields |= {"library_name": library, "tags": list(tags), **license_fields(licenses)}
     # JSON is YAML, and quotes what YAML would take for something else.
     lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
     return "\n".join(["---", *lines, "---"])
@@ -57,21 +57,21 @@ def is_model_id(name: str) -> bool:
     return bool(_MODEL_ID.fullmatch(name)) and not any(part in name for part in _NOT_IN_IDS)
 
 
-def licence_fields(licences: Sequence[str]) -> dict[str, object]:
-    """The fields that name some licences.
+def license_fields(licenses: Sequence[str]) -> dict[str, object]:
+    """The fields that name some licenses.
 
     Args:
-        licences: Identifiers or names of them.
+        licenses: Identifiers or names of them.
 
     Returns:
         Nothing for none; `license`, a list where there are several; and `license_name` where one is
         not of those that the Hub knows.
     """
-    known = [name.strip().lower() for name in licences]
-    ids = list(dict.fromkeys(name if name in HUB_LICENCES else "other" for name in known))
+    known = [name.strip().lower() for name in licenses]
+    ids = list(dict.fromkeys(name if name in HUB_LICENSES else "other" for name in known))
     if not ids:
         return {}
     others = [re.sub(r"[^a-z0-9.+-]+", "-", name).strip("-") for name in known]
-    named = "-and-".join(name for name in others if name and name not in HUB_LICENCES)
+    named = "-and-".join(name for name in others if name and name not in HUB_LICENSES)
     found: dict[str, object] = {"license": ids[0] if len(ids) == 1 else ids}
     return {**found, "license_name": named[:128]} if named else found

@@ -9,7 +9,7 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.card.figures import SiteFigures, figures_table
 from lego_ray.output.card.front_matter import front_matter
 from lego_ray.output.card.markdown import code, link
-from lego_ray.planning.licences import UNKNOWN
+from lego_ray.planning.licenses import UNKNOWN
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.storage.uri import HubUri, parse_uri
@@ -34,7 +34,7 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
     """
     recipe = plan.recipe
     lines = [
-        front_matter(plan.base_model, _licences(plan), TAGS, plan.layout.library),
+        front_matter(plan.base_model, _licenses(plan), TAGS, plan.layout.library),
         "",
         f"# {code(recipe.name)}",
         "",
@@ -63,7 +63,7 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
         "",
         "## Sources",
         "",
-        "| adapter | id | rank | weight | licence |",
+        "| adapter | id | rank | weight | license |",
         "|---|---|---|---|---|",
         *(
             f"| {_source(a)} | {code(a.adapter_id[:12])} | {_ranks(a.ranks)} | {weight:g} "
@@ -74,14 +74,14 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
     ]
     if table := figures_table(sites):
         lines += ["", "## Figures", "", table]
-    if plan.licence_conflicts:
+    if plan.license_conflicts:
         lines += [
             "",
-            "## Licences",
+            "## Licenses",
             "",
             "To check before this adapter is passed on; no legal advice.",
         ]
-        lines += ["", *(f"- {code(_without_paths(p, plan))}" for p in plan.licence_conflicts)]
+        lines += ["", *(f"- {code(_without_paths(p, plan))}" for p in plan.license_conflicts)]
     if plan.limits:
         lines += [
             "",
@@ -99,9 +99,9 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
     return "\n".join([*lines, ""]).encode()
 
 
-def _licences(plan: Plan) -> list[str]:
-    """The sources' licences, all of them, so that a merge of this one knows them too."""
-    return [] if plan.licences == (UNKNOWN,) else list(plan.licences)
+def _licenses(plan: Plan) -> list[str]:
+    """The sources' licenses, all of them, so that a merge of this one knows them too."""
+    return [] if plan.licenses == (UNKNOWN,) else list(plan.licenses)
 
 
 def _recipe_rows(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
@@ -130,7 +130,7 @@ def _scales(recipe: Recipe) -> list[tuple[str, str]]:
 def _merged_ranks(plan: Plan) -> str:
     """The merged rank, and how it was chosen if it was."""
     recipe = plan.recipe
-    ranks = _ranks(tuple(site.rank for group in plan.groups for site in group.sites))
+    ranks = _ranks(tuple(site.rank for task in plan.tasks for site in task.sites))
     if recipe.parent:  # chosen for an earlier version
         return ranks
     if recipe.rank_budget is not None:

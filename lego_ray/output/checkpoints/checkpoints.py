@@ -36,7 +36,7 @@ from lego_ray.output.checkpoints.run_folder import (
 from lego_ray.output.checkpoints.source_check import SourceCheck
 from lego_ray.storage.base import Store
 from lego_ray.storage.links import lies_inside
-from lego_ray.tasks.values import GroupResult
+from lego_ray.tasks.values import TaskResult
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -56,7 +56,7 @@ class Kept:
         bytes_read: Bytes of adapters read to see that they are still what the results are of.
     """
 
-    results: tuple[GroupResult, ...]
+    results: tuple[TaskResult, ...]
     done: frozenset[str]
     full_weights: bool
     bytes_read: int = 0
@@ -146,7 +146,7 @@ class Checkpoints:
             "rank": plan.recipe.rank_asked,
             "adapters": len(plan.adapters),
             "sites": plan.n_sites,
-            "tasks": len(plan.groups),
+            "tasks": len(plan.tasks),
             "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "catalog": catalog,
         }
@@ -172,7 +172,7 @@ class Checkpoints:
         Raises:
             SourceChanged: If an adapter that is read for that is not the one that was scanned.
         """
-        sites = {site.site: site for group in plan.groups for site in group.sites}
+        sites = {site.site: site for task in plan.tasks for site in task.sites}
         keys = [
             (digest, info.key)
             for digest in _names(plan)
@@ -205,7 +205,7 @@ class Checkpoints:
         if lies_inside(self._store, key):
             self._store.delete(key)
 
-    def save(self, plan: Plan, number: int, covers: Collection[str], result: GroupResult) -> None:
+    def save(self, plan: Plan, number: int, covers: Collection[str], result: TaskResult) -> None:
         """Keeps a task's result.
 
         Args:
@@ -279,7 +279,7 @@ def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
     again: set[str] = set()
     if not whole and plan.n_sites == len({site for each in found for site in each.covers}):
         # They travel with a run's first task, so there has to be one.
-        again = {site.site for site in plan.groups[0].sites}
+        again = {site.site for site in plan.tasks[0].sites}
     results = []
     for each in found:
         taken = done | again

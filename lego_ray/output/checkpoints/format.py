@@ -27,7 +27,7 @@ from lego_ray.output.checkpoints.run_folder import (
     parse_text,
 )
 from lego_ray.planning.ranks import Spectrum
-from lego_ray.tasks.values import GroupResult, SiteResult
+from lego_ray.tasks.values import SiteResult, TaskResult
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import SitePlan
@@ -61,7 +61,7 @@ class Checkpoint:
     number: int
     of_sites: int
     covers: tuple[str, ...]
-    result: GroupResult
+    result: TaskResult
     saved_at: str = ""
     sources: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     work: str = ""
@@ -110,7 +110,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             },
             "full_weights": list(result.full_weights),
             "result": {
-                f.name: getattr(result, f.name) for f in fields(GroupResult) if f.name not in _APART
+                f.name: getattr(result, f.name) for f in fields(TaskResult) if f.name not in _APART
             },
         }
     )
@@ -167,7 +167,7 @@ def _checkpoint(
         for number, (site, width) in enumerate(about["spectra"])
     ]
     hashes = json.loads(arrays[_HASHES].tobytes())
-    result = GroupResult(
+    result = TaskResult(
         sites=tuple(solved),
         spectra=tuple(spectra),
         quarantined={int(k): _error(*said) for k, said in about["quarantined"].items()},

@@ -114,7 +114,7 @@ def _is_summary(about: Mapping[str, Any]) -> bool:
     Raises:
         KeyError: If it is not there.
         TypeError: If it is of another type.
-        ValueError: Likewise.
+        ValueError: If it is out of range.
     """
     sites, said = about["sites"], about["quarantined"]
     return (

@@ -19,7 +19,7 @@ from lego_ray.numerics.shards.shard import Shard
 from lego_ray.runners.ray.answers import get
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.solve import load_shard, one_thread, solve_spread
-from lego_ray.tasks.values import GroupResult, GroupTask
+from lego_ray.tasks.values import SolveTask, TaskResult
 
 T = TypeVar("T")
 
@@ -36,16 +36,16 @@ class ShardActor:
         self._retries = retries
         self._holds = ""
         self._shard: Shard | None = None
-        self._report: GroupResult | None = None
+        self._report: TaskResult | None = None
 
-    def load(self, at: ShardAt) -> GroupResult:
+    def load(self, at: ShardAt) -> TaskResult:
         """Reads a shard, unless it is the one held; says what that showed."""
         if self._holds != at.name or self._report is None:
             self._holds, self._shard, self._report = at.name, None, None  # before the next is read
             self._shard, self._report = self._read(ray.get(at.task[0]))
         return self._report
 
-    def _read(self, task: GroupTask) -> tuple[Shard | None, GroupResult]:
+    def _read(self, task: SolveTask) -> tuple[Shard | None, TaskResult]:
         """Reads a shard; again if the store fails in a way that may pass."""
         for _ in range(self._retries):
             with suppress(StoreUnavailable):  # which has tried several times itself
@@ -78,7 +78,7 @@ class ShardAt:
     """
 
     name: str
-    task: list[ray.ObjectRef[GroupTask]]
+    task: list[ray.ObjectRef[SolveTask]]
 
 
 class RayShards:
@@ -89,7 +89,7 @@ class RayShards:
     ) -> None:
         self._actors = list(zip(actors, shards, strict=True))
 
-    def load(self) -> list[GroupResult]:
+    def load(self) -> list[TaskResult]:
         """Reads all shards at once; see `ShardActor.load`."""
         loading = [actor.load.remote(at) for actor, at in self._actors]
         return [get(each, "a shard") for each in loading]
@@ -112,10 +112,10 @@ class SiteActor:
 
     def solve(
         self,
-        task: GroupTask,
+        task: SolveTask,
         actors: Sequence[ActorHandle[ShardActor]],
         shards: Sequence[ShardAt],
-    ) -> GroupResult:
+    ) -> TaskResult:
         """Loads the shards and solves the site; see `tasks.solve.solve_spread`."""
         spread = RayShards(actors, shards)
         return solve_spread(task, spread, spread.load())

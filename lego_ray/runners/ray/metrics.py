@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
-    from lego_ray.tasks.values import GroupResult
+    from lego_ray.tasks.values import TaskResult
 
 _TAGS = ("plan", "merge")
 
@@ -44,7 +44,7 @@ class RunMetrics:
         self._seen: set[int] = set()
         self._total = 0.0
 
-    def record(self, result: GroupResult) -> None:
+    def record(self, result: TaskResult) -> None:
         """Counts a task's result."""
         fresh = set(result.tensor_hashes) - self._seen
         self._seen |= fresh

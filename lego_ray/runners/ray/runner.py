@@ -12,8 +12,8 @@ from lego_ray.runners.ray.session import RaySession
 from lego_ray.runners.ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
 
 if TYPE_CHECKING:
-    from lego_ray.tasks.joint import SharedTask
-    from lego_ray.tasks.values import GroupTask
+    from lego_ray.tasks.joint import JointTask
+    from lego_ray.tasks.values import SolveTask
 
 # A worker that dies (out of memory, a lost node) gives its task to another this many times.
 TASK_RETRIES = 3
@@ -57,11 +57,11 @@ class RayRunner:
                 often, or cannot be placed.
         """
         self._session.wait()
-        spread: list[GroupTask] = []
+        spread: list[SolveTask] = []
 
-        def whole() -> Iterator[GroupTask | SharedTask]:
+        def whole() -> Iterator[SolveTask | JointTask]:
             for task in tasks:
-                if task.group.shards:
+                if task.plan.shards:
                     spread.append(task)
                 else:
                     yield task
@@ -85,7 +85,7 @@ class RayRunner:
 
         return self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def _in_flight(self, tasks: Iterator[GroupTask | SharedTask]) -> Iterator[Any]:
+    def _in_flight(self, tasks: Iterator[SolveTask | JointTask]) -> Iterator[Any]:
         """Launches tasks, no more than may run at once, and yields results as they are done."""
         import ray
 
@@ -102,7 +102,7 @@ class RayRunner:
                 done, _ = ray.wait(answers, num_returns=1, timeout=LOOK_AGAIN_SECONDS)
                 if done:
                     finished = running.pop(answers.index(done[0]))
-                    what = f"task {finished.task.group.name}"
+                    what = f"task {finished.task.plan.name}"
                     yield get(finished.answer, what, f"{TASK_RETRIES + 1} times")
                 for each in running if not done else ():
                     each.check_room()
@@ -114,7 +114,7 @@ class RayRunner:
 class _Launched:
     """A task on its way to one worker; `answer` is what Ray is asked about it."""
 
-    def __init__(self, task: GroupTask | SharedTask, gpus: float) -> None:
+    def __init__(self, task: SolveTask | JointTask, gpus: float) -> None:
         import ray
 
         from lego_ray.tasks.run import run_task
@@ -126,14 +126,14 @@ class _Launched:
 
     def _submit(self) -> None:
         # A plan estimates from above; for more than its largest node has, Ray would wait for ever.
-        self._memory = min(self.task.group.peak_bytes, _largest_node())
+        self._memory = min(self.task.plan.peak_bytes, _largest_node())
         self.answer = self._remote.options(
             num_cpus=1 / tasks_a_core(self.task),
             num_gpus=self._gpus,
             memory=self._memory,
             max_retries=TASK_RETRIES,
             retry_exceptions=[StoreUnavailable],
-            name=f"solve {self.task.group.name}",
+            name=f"solve {self.task.plan.name}",
         ).remote(self.task, self._gpus)
 
     def check_room(self) -> None:
@@ -149,7 +149,7 @@ class _Launched:
         ray.cancel(self.answer, force=True)
 
 
-def tasks_a_core(task: GroupTask | SharedTask) -> int:
+def tasks_a_core(task: SolveTask | JointTask) -> int:
     """Tasks a core has at once: local reads are work of its own, remote ones are waiting."""
     return READS_BESIDE if any("://" in source.uri for source in task.sources) else 1
 

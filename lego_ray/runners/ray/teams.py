@@ -11,7 +11,7 @@ from lego_ray.errors import RunFailed
 from lego_ray.runners.ray.answers import get
 
 if TYPE_CHECKING:
-    from lego_ray.tasks.values import GroupResult, GroupTask
+    from lego_ray.tasks.values import SolveTask, TaskResult
 
 # Sites on the cluster at once, memory allowing: one is read, or waits for its slowest shard, while
 # the other computes.
@@ -23,8 +23,8 @@ Bundle = dict[str, float]
 
 
 def solve_on_teams(
-    tasks: Sequence[GroupTask], *, slots: int, gpus: float, retries: int
-) -> Iterator[GroupResult]:
+    tasks: Sequence[SolveTask], *, slots: int, gpus: float, retries: int
+) -> Iterator[TaskResult]:
     """Solves spread sites, each on a team of actors, and yields results as they are done.
 
     Args:
@@ -42,11 +42,11 @@ def solve_on_teams(
     if not tasks:
         return
     bundles = bundles_for(tasks, slots, gpus)
-    check_room(bundles, tasks[0].group.name)
+    check_room(bundles, tasks[0].plan.name)
     count = TEAMS if len(tasks) > 1 and has_room(bundles * TEAMS) else 1
     teams = [_Team(bundles, tasks, gpus, retries) for _ in range(count)]
     waiting = list(tasks)
-    running: dict[Any, tuple[_Team, GroupTask]] = {}
+    running: dict[Any, tuple[_Team, SolveTask]] = {}
     try:
         while waiting or running:
             for team in teams:
@@ -56,9 +56,9 @@ def solve_on_teams(
             done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_AGAIN_SECONDS)
             if done:
                 _, task = running.pop(done[0])
-                yield get(done[0], f"task {task.group.name}")
+                yield get(done[0], f"task {task.plan.name}")
             elif not has_room(bundles * len(teams)):
-                check_room(bundles, tasks[0].group.name)  # without the second team at least
+                check_room(bundles, tasks[0].plan.name)  # without the second team at least
                 for answer, (team, task) in list(running.items()):
                     if team is teams[-1] and len(teams) > 1:
                         del running[answer]
@@ -69,7 +69,7 @@ def solve_on_teams(
             team.close()
 
 
-def bundles_for(tasks: Sequence[GroupTask], slots: int, gpus: float) -> list[Bundle]:
+def bundles_for(tasks: Sequence[SolveTask], slots: int, gpus: float) -> list[Bundle]:
     """What each actor of a team reserves: enough for its shard of every site."""
     peaks = [max(each) for each in zip_longest(*map(_peaks, tasks), fillvalue=0)]
     # A shard's share of a core, so that all teams' shards fill the slots and no more, and a node
@@ -117,7 +117,7 @@ class _Team:
     """As many shard actors as the largest site needs, placed together or not at all; one owner."""
 
     def __init__(
-        self, bundles: Sequence[Bundle], tasks: Sequence[GroupTask], gpus: float, retries: int
+        self, bundles: Sequence[Bundle], tasks: Sequence[SolveTask], gpus: float, retries: int
     ) -> None:
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -137,10 +137,10 @@ class _Team:
             ).remote(gpus, retries)
             for number, bundle in enumerate(bundles)
         ]
-        memory = max(task.group.owner_bytes for task in tasks)
+        memory = max(task.plan.owner_bytes for task in tasks)
         self._owner = resilient(SiteActor, restarts, memory=memory).remote()
 
-    def solve(self, task: GroupTask) -> Any:
+    def solve(self, task: SolveTask) -> Any:
         """Begins a site; what Ray is asked about it."""
         import ray
 
@@ -148,7 +148,7 @@ class _Team:
         from lego_ray.tasks.cut import shard_tasks
 
         shards = [
-            ShardAt(f"{task.group.name} shard {number}", [ray.put(part)])
+            ShardAt(f"{task.plan.name} shard {number}", [ray.put(part)])
             for number, part in enumerate(shard_tasks(task))
         ]
         # The shards have the sources; the owner needs none.
@@ -165,5 +165,5 @@ class _Team:
         remove_placement_group(self._group)
 
 
-def _peaks(task: GroupTask) -> list[int]:
-    return sorted((shard.peak_bytes for shard in task.group.shards), reverse=True)
+def _peaks(task: SolveTask) -> list[int]:
+    return sorted((shard.peak_bytes for shard in task.plan.shards), reverse=True)

@@ -1,4 +1,4 @@
-"""Licences of the sources are in all a merge leaves behind, and in what is merged of it later."""
+"""Licenses of the sources are in all a merge leaves behind, and in what is merged of it later."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.zoo import write_adapter
 MANIFEST = "lego_ray_manifest.json"
 
 
-def licensed(path: Path, licence: str | None, seed: int) -> Path:
+def licensed(path: Path, license: str | None, seed: int) -> Path:
     write_adapter(path, seed=seed)
-    if licence:
-        (path / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    if license:
+        (path / "README.md").write_text(f"---\nlicense: {license}\n---\n")
     return path
 
 
@@ -31,9 +31,9 @@ def merge(sources: Any, output: Path, **options: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the merge `m` of two licensed adapters and one that names none."""
-    here = tmp_path_factory.mktemp("licences")
-    for seed, licence in enumerate(("mit", "cc-by-nc-4.0", None), 1):
-        licensed(here / "zoo" / f"a{seed}", licence, seed)
+    here = tmp_path_factory.mktemp("licenses")
+    for seed, license in enumerate(("mit", "cc-by-nc-4.0", None), 1):
+        licensed(here / "zoo" / f"a{seed}", license, seed)
     record = merge(here / "zoo", here / "m", catalog=here / "catalog")
     (here / "record.json").write_text(json.dumps(record.as_json()))
     return here
@@ -44,12 +44,12 @@ def test_plan_merge_manifest_card_and_catalog_say_the_same(merged: Path) -> None
     record = json.loads((merged / "record.json").read_text())
     manifest = json.loads((merged / "m" / MANIFEST).read_text())
     [row] = lego_ray.catalog.list_merges(merged / "catalog").to_pylist()
-    licences = ["cc-by-nc-4.0", "mit", "unknown"]
+    licenses = ["cc-by-nc-4.0", "mit", "unknown"]
     for told in (planned.as_json(), record, manifest, row):
-        assert told["licenses"] == licences
-    conflicts = list(planned.licence_conflicts)
+        assert told["licenses"] == licenses
+    conflicts = list(planned.license_conflicts)
     assert [
-        any(word in text for text in conflicts) for word in ("no commercial", "no licence")
+        any(word in text for text in conflicts) for word in ("no commercial", "no license")
     ] == [
         True,
         True,
@@ -57,7 +57,7 @@ def test_plan_merge_manifest_card_and_catalog_say_the_same(merged: Path) -> None
     assert record["warnings"] == conflicts
     assert manifest["license_conflicts"] == row["license_conflicts"] == conflicts
     card = (merged / "m" / "README.md").read_bytes()
-    assert parse_card(card).license == ", ".join(licences)
+    assert parse_card(card).license == ", ".join(licenses)
     named = [text.replace(f"{merged / 'zoo'}/", "") for text in conflicts]
     assert all(text in card.decode() for text in named)
 
@@ -70,20 +70,20 @@ def test_the_same_merge_again_warns_again(merged: Path) -> None:
     assert again["licenses"] == record["licenses"]
 
 
-def test_a_merge_of_the_merged_adapter_carries_its_licences(merged: Path, tmp_path: Path) -> None:
+def test_a_merge_of_the_merged_adapter_carries_its_licenses(merged: Path, tmp_path: Path) -> None:
     other = licensed(tmp_path / "other", "apache-2.0", 9)
     record = merge([merged / "m", other], tmp_path / "m2")
     assert record["licenses"] == ["apache-2.0", "cc-by-nc-4.0", "mit", "unknown"]
 
 
-def test_one_licence_is_carried_as_it_is(tmp_path: Path) -> None:
+def test_one_license_is_carried_as_it_is(tmp_path: Path) -> None:
     for seed in (1, 2):
         licensed(tmp_path / "zoo" / f"a{seed}", "cc-by-nc-4.0", seed)
     record = merge(tmp_path / "zoo", tmp_path / "m")
     assert record["warnings"] == []
     card = (tmp_path / "m" / "README.md").read_bytes()
     assert parse_card(card).license == "cc-by-nc-4.0"
-    assert b"## Licences" not in card
+    assert b"## Licenses" not in card
 
 
 def test_the_catalog_knows_the_merged_adapter_by_the_id_a_scan_gives_it(merged: Path) -> None:

@@ -1,0 +1,85 @@
+"""What the release before left is read, resumed and updated as it was.
+
+`tests/fixtures/former` was written by it, of `write_zoo(zoo, 3)` at rank 4: `begun`, a run that was
+killed after two of its four tasks; `merged`, an updatable merge; and `merged-v2`, its next version with
+`write_adapter(new, seed=7)`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import lego_ray
+from lego_ray import MergeRecord
+from tests.docs.pages import ROOT
+from tests.zoo import WEIGHTS, weights_of, write_adapter, write_zoo
+
+FORMER = ROOT / "tests" / "fixtures" / "former"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    shutil.copytree(FORMER, tmp_path / "former")
+    write_zoo(tmp_path / "zoo", 3)
+    write_adapter(tmp_path / "new", seed=7)
+    # A plan of that release had the files' times in it.
+    manifest = json.loads((FORMER / "merged" / "lego_ray_manifest.json").read_text())
+    for source in manifest["sources"]:
+        weights = tmp_path / "zoo" / Path(source["uri"]).name / WEIGHTS
+        size, _, time = source["version"].partition("-")
+        assert weights.stat().st_size == int(size)
+        os.utime(weights, ns=(int(time), int(time)))
+    return tmp_path
+
+
+def merge(place: Path, output: Path, *, updatable: bool = False) -> MergeRecord:
+    return lego_ray.merge(
+        place / "zoo",
+        rank=4,
+        output=output,
+        name=None if updatable else "m",
+        n_init=2,
+        runner="inline",
+        updatable=updatable,
+    )
+
+
+def test_a_run_that_it_began_goes_on_to_the_same_bytes(place: Path) -> None:
+    begun = place / "former" / "begun"
+    assert lego_ray.status(begun).sites_done == 2
+    record = merge(place, begun)
+    assert (record.status, record.resumed_sites) == ("published", 2)
+    merge(place, place / "whole")
+    assert weights_of(begun) == weights_of(place / "whole")
+    assert not (begun / ".lego-ray").exists()
+
+
+def test_its_merge_is_known_and_has_the_bytes_of_now(place: Path) -> None:
+    merged = place / "former" / "merged"
+    assert merge(place, merged, updatable=True).status == "already published"
+    assert lego_ray.verify(merged, sources=place / "zoo").ok
+    merge(place, place / "merged", updatable=True)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (place / "merged" / name).read_bytes() == (merged / name).read_bytes()
+
+
+def test_its_merge_is_updated_to_the_version_it_made(place: Path) -> None:
+    made = place / "former" / "merged-v2"
+    lego_ray.update(
+        place / "former" / "merged", add=place / "new", output=place / "v2", runner="inline"
+    )
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (place / "v2" / name).read_bytes() == (made / name).read_bytes()
+    ours, theirs = (
+        json.loads((at / "lego_ray_manifest.json").read_text())["merge_id"]
+        for at in (place / "v2", made)
+    )
+    assert ours == theirs
+    back = lego_ray.update(made, remove="new", output=place / "v3", runner="inline")
+    assert back.version == 3
+    assert weights_of(place / "v3") == weights_of(place / "former" / "merged")
