@@ -23,7 +23,7 @@ FROM msus JOIN adapters a USING (adapter_id) GROUP BY 1 ORDER BY merged_ranks DE
 
 def main() -> None:
     """Merges, verifies, asks the catalog, and says where everything is."""
-    shutil.rmtree(HERE, ignore_errors=True)  # outputs are create-only; each demo starts anew
+    shutil.rmtree(HERE, ignore_errors=True)  # outputs are create-only; each demo starts again
     merged, catalog = HERE / "merged", HERE / "catalog"
     print(f"Merging the adapters in {ZOO} at rank {RANK} on a local Ray ...", flush=True)
     with SiteProgress() as progress:

@@ -20,7 +20,7 @@ from os import PathLike, fspath
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from lego_ray.errors import InvalidOption
-from lego_ray.options import Keyword, keywords_of
+from lego_ray.options import Keyword, keywords_of, renamed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,9 +76,11 @@ def _checked(call: Callable[P, R], known: Mapping[str, Keyword]) -> Callable[P, 
 
     @wraps(call)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        given: dict[str, Any] = kwargs
         if known:
-            _check_known(kwargs, whole.parameters)
-        bound = whole.bind(*args, **kwargs)  # of an unknown name, Python's own TypeError
+            given = renamed(known, kwargs)
+            _check_known(given, whole.parameters)
+        bound = whole.bind(*args, **given)  # of an unknown name, Python's own TypeError
         for name, value in bound.arguments.items():
             parameter = whole.parameters[name]
             is_required = parameter.default is parameter.empty

@@ -237,7 +237,7 @@ class UnsafeStore(StorageError):
 
     exit_code = 2
     advice = (
-        "Write to a store that honours If-None-Match, such as AWS S3, Ceph, MinIO or a local disk."
+        "Write to a store that honors If-None-Match, such as AWS S3, Ceph, MinIO or a local disk."
     )
 
 
@@ -307,7 +307,7 @@ class SourceChanged(RunFailed):
 class StrictRefusal(RunFailed):
     """`--strict` was given and an adapter was refused."""
 
-    advice = "Mend or exclude the adapter, or leave --strict out."
+    advice = "Fix or exclude the adapter, or leave --strict out."
 
 
 class VerificationFailed(RunFailed):

@@ -41,7 +41,7 @@ def failures(
 
     Args:
         plan: Digest of the plan it is about.
-        goes_on: Whether the run goes on after an error, which is no failure then.
+        goes_on: Whether the run goes on after an error, which is not a failure then.
     """
     try:
         yield

@@ -31,6 +31,7 @@ class Option:
         above: A bound that it is above.
         at_most: Its largest value.
         below: A bound that it is below.
+        former: The keyword that earlier releases had for it, which is still accepted.
     """
 
     help: str
@@ -44,6 +45,7 @@ class Option:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    former: str = ""
 
     def flag_of(self, name: str) -> str:
         """Its flag, of its keyword."""
@@ -136,6 +138,25 @@ def keywords_of(home: type) -> Mapping[str, Keyword]:
         kind, option = get_args(hint)
         found[name] = Keyword(name, _spelled(kind), option)
     return found
+
+
+def renamed(known: Mapping[str, Keyword], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, each under the option's keyword of now.
+
+    Args:
+        known: The options, by keyword.
+        given: What was given, by keyword; others are left as they are.
+
+    Raises:
+        InvalidOption: If one is given under both of its keywords.
+    """
+    now = {each.option.former: name for name, each in known.items() if each.option.former}
+    for former, name in now.items():
+        if former in given and name in given:
+            raise InvalidOption(
+                former, f"it is the former name of {name}, which is given too", "Give one."
+            )
+    return {now.get(name, name): value for name, value in given.items()}
 
 
 def picked(home: type, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """LoRA-LEGO at one site, in float64 and plain loops, for the fast code to be held against.
 
-Written from the paper's equations and the laws of the design, not from the package: no torch but for
+Written from the paper's equations and the laws of the design, not from the package: no torch except for
 the random draws, which must be the same, and no vectorised step that could share a mistake.
 """
 
@@ -52,7 +52,7 @@ def squared_distance(x: Sequence[float], y: Sequence[float]) -> float:
     return total
 
 
-def normalised(half: Row) -> Row:
+def normalized(half: Row) -> Row:
     """The half at length 1, as the float32 numbers that points are."""
     inverse = np.float32(1 / math.sqrt(dot(half, half)))
     return [float(np.float32(np.float32(x) * inverse)) for x in half]
@@ -114,7 +114,7 @@ def merge(
     *,
     seed: int = 0,
     n_init: int = 3,
-    normalise: bool = False,
+    normalize: bool = False,
     parameter_reweight: str = "inf",
     output_reweight: str | float = "source-rank",
 ) -> ReferenceMerge:
@@ -122,8 +122,8 @@ def merge(
     msus = pool(adapters)
     members = [a + b for a, b in msus]
     points = members
-    if normalise:
-        points = [normalised(a) + normalised(b) for a, b in msus]
+    if normalize:
+        points = [normalized(a) + normalized(b) for a, b in msus]
     if k >= len(members):
         labels, inertia = list(range(len(members))), 0.0
     else:

@@ -123,7 +123,7 @@ def measure_speeds(zoo: Path, site: SiteWork, workers: int) -> Speeds:
     """Measures disk and torch with as many processes as a merge has workers, all at once.
 
     Args:
-        zoo: What to read; as a merge does, but for the decoding.
+        zoo: What to read; as a merge does, except for the decoding.
         site: Gives the products their shapes.
         workers: Processes.
     """

@@ -3,7 +3,7 @@
 `python -m jobs.fuzzing.fuzz [--seconds N] TARGET` starts from the corpus in
 tests/hostile/corpus/TARGET, and leaves each input there that gives an error of no family of ours,
 or takes too long or too much memory. A test runs the whole corpus, so a finding fails it until it
-is mended. Prints executions and findings. Needs `pip install 'lego-ray[fuzz]'`; atheris has no
+is fixed. Prints executions and findings. Needs `pip install 'lego-ray[fuzz]'`; atheris has no
 wheels for macOS.
 """
 

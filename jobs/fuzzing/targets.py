@@ -38,7 +38,7 @@ from lego_ray.reporting.facts import Facts, is_shown, short_names
 from lego_ray.reporting.write import page
 from lego_ray.storage.base import ObjectInfo
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.uri import join, normalise_uri
+from lego_ray.storage.uri import join, normalize_uri
 
 RANK = 2
 WIDTHS = (3, 5)
@@ -126,8 +126,8 @@ def uri(data: bytes) -> None:
 
     text = data.decode("utf-8", "surrogateescape")
     first, _, key = text.partition("\n")
-    place = normalise_uri(first)
-    assert normalise_uri(place) == place
+    place = normalize_uri(first)
+    assert normalize_uri(place) == place
     check_key(place, key)
     assert join(place, key).startswith(place)
     if place.startswith("/"):

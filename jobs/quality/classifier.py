@@ -1,4 +1,4 @@
-"""MiniLM under its tasks' heads: which rows are labelled right."""
+"""MiniLM under its tasks' heads: which rows are labeled right."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Classifier:
         self._base.take(adapter, scale)
 
     def values(self, task: str, split: str, rows: int) -> list[float]:
-        """1 for a row labelled right and 0 for another, over the first rows of a split."""
+        """1 for a row labeled right and 0 for another, over the first rows of a split."""
         if (task, split) not in self._splits:
             loaded = load_task(task, self._cache)
             self._splits |= {(task, name): getattr(loaded, name) for name in SPLITS}

@@ -78,7 +78,7 @@ def markdown(results: Results) -> str:
         ]
     if results.get("language_as_they_come"):
         parts += [
-            "## SmolLM2-135M, as they come; the scale is that of the rule, in units of the sources",
+            "## SmolLM2-135M, with default settings; scale is that of the rule, in units of the sources",
             _language(results["language_as_they_come"]),
         ]
     parts += [

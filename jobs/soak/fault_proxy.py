@@ -165,7 +165,7 @@ class FaultProxy:
 
 
 class _Server:
-    """The connection to the server that belongs to a client's; made anew where it has ended."""
+    """The connection to the server that belongs to a client's; made again where it has ended."""
 
     def __init__(self, at: tuple[str, int]) -> None:
         self._at = at

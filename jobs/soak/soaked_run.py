@@ -150,7 +150,7 @@ def _soaking(driver: _Driver, killer: Killer, every: float, peaks: Peaks) -> Ite
 
 
 def _wait_for_end(pids: set[int]) -> None:
-    """Waits until processes are gone that a driver left when it was killed, but for Ray's agents.
+    """Waits until processes are gone that a driver left when it was killed, except for Ray's agents.
 
     Those have nothing of the run, and take a minute to find that their node's servers are gone.
     """

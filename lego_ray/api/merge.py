@@ -49,9 +49,9 @@ def merge(
         sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`, each an adapter or
             a tree of them; or single weights files in one.
         output: Where to write it: a directory or `s3://bucket/prefix`.
-        catalog: Where its catalog is; made if there is none. None for no catalog.
+        catalog: Where its catalog is; created if missing. None for no catalog.
         runner: `ray`, or `inline` for this process; or a runner, which is stopped when its work is
-            done. A GPU gives the same labels but for near ties, and centroids to float32 rounding.
+            done. A GPU gives the same labels except for near ties, and centroids to float32 rounding.
         progress: Called with the plan, and with each task's result; first with those kept from an
             earlier run, for which nothing was read now.
         **options: See `MergeOptions`; those of `MethodOptions` go with the methods that have them.

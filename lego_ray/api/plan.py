@@ -43,7 +43,7 @@ def plan(
 
     Args:
         sources: As for `merge`.
-        output: Where the merged adapter would go; gives the name, and is no source itself.
+        output: Where the merged adapter would go; gives the name, and is not a source itself.
         errors: Read the adapters and measure what a rank can give. The plan then has `.errors`, which
             tells for k = 1, 2, 4, ... how far the nearest adapter of rank k is from the sum of the
             updates, and ranks that are open are chosen by it.

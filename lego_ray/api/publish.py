@@ -25,7 +25,7 @@ from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
+from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalize_uri, parse_uri
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -99,7 +99,7 @@ def publish(
         merged: Where the merge is: a directory, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
         to: Where to copy it: a directory, `s3://bucket/prefix`, or `hf://owner/name[@branch][/folder]`.
         public: Let anyone see it; for the Hub.
-        revision: Branch of the repository, made if there is none; for the Hub.
+        revision: Branch of the repository, created if missing; for the Hub.
         update: Replace an earlier version, which is a merge of the same name, by a commit of its own;
             for the Hub.
         dry_run: Say what would be done, and send no request that writes.
@@ -130,7 +130,7 @@ def publish(
             f"it is for the Hub, and {target} is not on it",
             "Outputs elsewhere are never overwritten: leave it out, or give another --to.",
         )
-    store = open_store(normalise_uri(merged))
+    store = open_store(normalize_uri(merged))
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
     limits = check_published(manifest, files, store.uri)

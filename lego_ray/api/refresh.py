@@ -41,7 +41,7 @@ def refresh(
     current version of a merge is the row of the highest `version` of its name; where the sources went
     back to what they were, the merge of then gets the highest version, and nothing is merged.
 
-    Groups are found anew each time, which reads every adapter of an entry with `groups`.
+    Groups are found again each time, which reads every adapter of an entry with `groups`.
 
     If nothing is new, no file is written and no table is committed to, except that `adapters` gets the
     store's new marks of files that were copied or touched since; each of these is read once. If someone

@@ -23,7 +23,7 @@ from lego_ray.records import Record
 from lego_ray.sources.headers import Counted, scan_sources, untold
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import normalise_uri
+from lego_ray.storage.uri import normalize_uri
 
 # Columns of the catalog that the record has.
 _SHOWN = (
@@ -80,7 +80,7 @@ def scan(
 
     Args:
         sources: Directories, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
-        catalog: Where the catalog is; made if there is none.
+        catalog: Where the catalog is; created if missing.
         progress: Called with the number of adapters read, and of those there are to read.
         **options: See `ScanOptions`.
 
@@ -94,7 +94,7 @@ def scan(
     started = time.perf_counter()
     asked = picked(ScanOptions, options)
     Recipe(name="scan", rank=1, full_weights=asked["full_weights"])
-    place = None if catalog is None else normalise_uri(catalog)
+    place = None if catalog is None else normalize_uri(catalog)
     opened = None if place is None else open_catalog(place)
     found = scan_sources(
         places(sources),

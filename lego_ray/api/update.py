@@ -1,4 +1,4 @@
-"""The next version of a merge: adapters added and removed, only these read; or everything anew."""
+"""The next version of a merge: adapters added and removed, only these read; or everything again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def update(
         add: Adapters to add, as `merge` takes sources. None may be in the merge already.
         remove: Adapters to remove, by name, URI or first digits of the adapter_id. Each must still be
             there, as it was merged.
-        refit: Merge all of them anew with the same recipe instead, as `merge` would; the result is
+        refit: Merge all of them again with the same recipe instead, as `merge` would; the result is
             updatable where the recipe can be. Adapters are taken as they are now.
         checkpoints: As for `merge`; of the adapters to add.
         output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.

@@ -24,8 +24,8 @@ class CatalogCheck(Record):
             `repair`. Of a problem with rows, `table` and `key` say which, and `repair` what
             `repair_catalog` does about it, None if it can do nothing. `merge_id`, `name` and `version`
             are None of rows that belong to no merge that is recorded.
-        unpublished: How many merges have details in the tables and no row. That is no problem: they are
-            of runs that were cut short, or that publish now.
+        unpublished: How many merges have details in the tables and no row. They are of
+            runs that were cut short, or that publish now, which is not a problem.
     """
 
     catalog: str

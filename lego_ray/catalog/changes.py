@@ -42,7 +42,7 @@ class Rows:
     Attributes:
         data: Rows that fit the table; none for a commit that only stores its transactions.
         transactions: (name, version) pairs stored with the commit. Of two racing commits that share
-            a name only one succeeds; the other looks at the table anew.
+            a name only one succeeds; the other looks at the table again.
         mode: `overwrite` puts the rows in place of all there are in the state it is applied to.
     """
 
@@ -97,7 +97,7 @@ class Renumbering:
     transactions: Transactions
 
     def apply(self, handle: DeltaTable) -> None:
-        """Writes its row anew; the former stays in the table's history."""
+        """Writes its row again; the former stays in the table's history."""
         actions = rewrite(handle, pc.field("merge_id") == self.merge_id, self._renumbered)
         _commit_files(handle, actions, self.transactions, "renumber")
 

@@ -38,7 +38,7 @@ def decide(adapters: pa.Table, where: str) -> list[int]:
 
     Beside the catalog's columns there are `name`, the last part of `uri`, and `rank`, another name of
     `rank_max`. `tags` is a struct with a field for each key that any of the adapters has, so that
-    `tags.task = 'summarise'` reads as it is meant.
+    `tags.task = 'summarize'` reads as it is meant.
 
     Args:
         adapters: With the catalog's schema.

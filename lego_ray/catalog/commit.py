@@ -16,7 +16,7 @@ from lego_ray.errors import CatalogError, StoreUnavailable
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-# We look at the table anew this often. A compare-and-swap loses a whole round to each other writer.
+# We look at the table again this often. A compare-and-swap loses a whole round to each other writer.
 _CONFLICT_ATTEMPTS = 60
 _FAILURE_ATTEMPTS = 3
 _LONGEST_WAIT = 1.0

@@ -49,7 +49,7 @@ def damaged_files(catalog: Catalog) -> list[Damage]:
     A file that lego-ray wrote is held against the sha256 in its name. One by an earlier release or
     another program has none: it is held against the size and the number of rows that the log has of it,
     and its pages against their checksums where they have any, so a changed value in it may pass. Of a
-    log that cannot be read, the files that are no log are named.
+    log that cannot be read, the files that are not log are named.
 
     Args:
         catalog: Which catalog; one with no tables has no damage.

@@ -43,8 +43,8 @@ _DAMAGED = re.compile(
 DAMAGE_HINT = "`lego-ray catalog check --deep --catalog URI` lists the damaged files."
 # What the library quotes of a file can be as long as the file.
 LONGEST = 2000
-# The library colours the arrows between an error and its cause.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# The library colors the arrows between an error and its cause.
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 # With one request in a hundred broken off, a reading of fifty fails in two of five; ten of ten in a row
 # once in ten thousand.
 READINGS = 10
@@ -131,7 +131,7 @@ def translate(uri: str, error: Exception) -> LegoRayError:
         uri: The table's, for the error.
         error: What the library raised.
     """
-    text = " ".join(_COLOUR.sub("", str(error)).split()).rstrip(".")
+    text = " ".join(_COLOR.sub("", str(error)).split()).rstrip(".")
     if isinstance(error, PermissionError) or _DENIED.search(text):
         return AccessDenied(uri, text, "Check the credentials and the bucket's policy.")
     if _NO_BUCKET.search(text):

@@ -13,7 +13,7 @@ from lego_ray.catalog.ancestry import known_uris, outputs, shares
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
-from lego_ray.storage.uri import normalise_uri
+from lego_ray.storage.uri import normalize_uri
 
 # Fewer digits of an adapter_id are taken for a name.
 _MIN_PREFIX = 6
@@ -96,7 +96,7 @@ def _resolve(
             places.setdefault(merge["output_uri"], set()).add(merge["output_adapter_id"])
     if not adapter:
         raise InvalidOption("--adapter", "it is empty")
-    whole = normalise_uri(adapter)
+    whole = normalize_uri(adapter)
     # A hub repository is recorded with the commit it meant.
     here = [uri for uri in places if uri == whole or uri.startswith(f"{whole}@")]
     if here:

@@ -28,7 +28,7 @@ def parse_moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise InvalidOption(
-            "--at", f"{text!r} is no time", "Write it as 2026-11-24T10:00Z."
+            "--at", f"{text!r} is not a valid time", "Write it as 2026-11-24T10:00Z."
         ) from error
     return past(moment)
 

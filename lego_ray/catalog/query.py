@@ -31,7 +31,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
-    # Otherwise a name that is no table is looked up among Python's variables.
+    # Otherwise a name that is not a table is looked up among Python's variables.
     "python_enable_replacements": "false",
     # A query too large for memory fails, rather than spill into the working directory.
     "temp_directory": "",

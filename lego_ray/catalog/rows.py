@@ -90,7 +90,7 @@ def check_whole(table: str, rows: pa.Table) -> None:
 
 
 def _same(stored: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether types are one but for names and nullability of what is within them, and for sizes."""
+    """Whether types are one except for names and nullability of what is within them, and for sizes."""
     if pa.types.is_map(wanted) or pa.types.is_list(wanted) or pa.types.is_struct(wanted):
         return bool(stored.id == wanted.id)
     if pa.types.is_string(wanted):

@@ -99,8 +99,8 @@ _ADAPTERS = TableSpec(
             "mark",
             _STRING,
             "The store's mark of the weights file when it was last looked at: an ETag, a blob hash, or "
-            "size and time on disk. Where it changed, the file is looked at again; it is no part of the "
-            "identity. Null if unknown.",
+            "size and time on disk. Where it changed, the file is looked at again; it is not part of "
+            "the identity. Null if unknown.",
             True,
             since=4,
         ),

@@ -69,8 +69,8 @@ def build(as_json: bool, log: str, **given: Any) -> None:
       output: s3://zoo/library
       defaults: {rank: 16}
       merges:
-        - name: summarise
-          where: tags.task = 'summarise' and rank <= 16
+        - name: summarize
+          where: tags.task = 'summarize' and rank <= 16
         - name: french
           adapters: [customers/*-fr]
           method: svd

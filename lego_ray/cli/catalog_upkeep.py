@@ -198,11 +198,11 @@ def check(catalog: str, deep: bool, as_json: bool) -> None:
                 "`lego-ray catalog gc` takes old ones away"
             )
     if problems:
-        mended = sum(each["repair"] is not None for each in problems)
+        fixed = sum(each["repair"] is not None for each in problems)
         repair = f"`lego-ray catalog repair --catalog {record['catalog']}`"
         advice = (
-            f"{repair} shows how it puts {mended} of them right."
-            if mended
+            f"{repair} shows how it puts {fixed} of them right."
+            if fixed
             else "A merge whose output is damaged can be made again elsewhere."
         )
         error = VerificationFailed(

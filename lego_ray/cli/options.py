@@ -56,8 +56,10 @@ def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]
     told = _help(keyword)
     if keyword.annotation == "bool":
         both = option.default is False and takers(name)
-        spelled = f"{keyword.flag}/--no-{keyword.flag.removeprefix('--')}" if both else keyword.flag
-        return click.option(spelled, name, is_flag=True, default=None, help=told)
+        names = (name, option.former) if option.former else (name,)
+        stems = [each.replace("_", "-") for each in names]
+        spelled = [f"--{stem}/--no-{stem}" if both else f"--{stem}" for stem in stems]
+        return click.option(*spelled, name, is_flag=True, default=None, help=told)
     more: dict[str, Any] = {"metavar": option.metavar or None}
     if keyword.annotation.startswith("Mapping"):
         more |= {"multiple": True, "callback": _numbers}
@@ -193,7 +195,7 @@ catalog = click.option(
     "--catalog",
     type=Place(),
     metavar="URI",
-    help="Record it in the catalog there; made if there is none.",
+    help="Record it in the catalog there; created if missing.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Progress on a terminal, with its rate and the time left; silence where stderr is no terminal."""
+"""Progress on a terminal, with its rate and the time left; silence where stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Shown:
             self._bar.close()
         if len(name) > NAME_COLUMNS:
             name = f"{name[: NAME_COLUMNS - 3]}..."
-        # disable=None: none where the file is no terminal.
+        # disable=None: none where the file is not a terminal.
         bar = tqdm(
             total=total, unit=unit, desc=name, file=sys.stderr, disable=None, dynamic_ncols=True
         )

@@ -25,7 +25,7 @@ from lego_ray.cli.printing import print_json, print_table
 )
 @click.option("--public", is_flag=True, help="Hub: let anyone see it. Private without this flag.")
 @click.option(
-    "--revision", default="", metavar="BRANCH", help="Hub: the branch; made if there is none."
+    "--revision", default="", metavar="BRANCH", help="Hub: the branch; created if missing."
 )
 @click.option(
     "--update", is_flag=True, help="Hub: replace a merge of the same name, by the next commit."

@@ -49,7 +49,7 @@ class _Several(Command):
     help="Adapters to remove, by name, URI or first digits of the id. They are read too.",
 )
 @click.option(
-    "--refit", is_flag=True, help="Read all adapters and merge them anew, with the same recipe."
+    "--refit", is_flag=True, help="Read all adapters and merge them again, with the same recipe."
 )
 @click.option(
     "--output",

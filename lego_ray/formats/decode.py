@@ -18,7 +18,7 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BF16": torch.bfloat16,
 }
 
-# What a single number may be stored as besides: tools write alpha as whatever they have at hand.
+# What a single number may be stored as besides: tools write alpha as whatever they have available.
 _NUMBERS: Mapping[str, torch.dtype] = {
     **DTYPES,
     "F64": torch.float64,
@@ -93,7 +93,7 @@ def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapt
         MalformedAdapter: If alpha is 0: some readers take the rank instead, so what was trained is
             unknown.
         NonFiniteWeights: If it is NaN or infinite.
-        UnsupportedAdapter: If it is no single number of a known type.
+        UnsupportedAdapter: If it is not a single number of a known type.
     """
     span = site.alpha
     if span is None:

@@ -39,7 +39,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         headers: The adapter's.
 
     Raises:
-        UnsupportedAdapter: If it is no plain LoRA, or names no component of a pipeline.
+        UnsupportedAdapter: If it is not a plain LoRA, or names no component of a pipeline.
         RankMismatch: If a site's rank is not the one configured.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """

@@ -11,7 +11,7 @@ from lego_ray.formats.diffusers import METADATA
 from lego_ray.formats.diffusers_keys import component_of, factor_key, module_of
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.peft_patterns import exact_key
-from lego_ray.formats.safetensors_writer import serialise
+from lego_ray.formats.safetensors_writer import serialize
 
 
 def encode(
@@ -59,7 +59,7 @@ def encode(
         }
         settings.update({f"{component}.{name}": value for name, value in fields.items()})
     metadata = {"format": "pt", METADATA: json.dumps(settings, indent=2, sort_keys=True)}
-    return serialise(tensors, metadata)
+    return serialize(tensors, metadata)
 
 
 def _target(site: str) -> str:

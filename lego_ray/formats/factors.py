@@ -171,7 +171,7 @@ def refuse_unknown(names: Iterable[str], where: str) -> None:
     """
     unknown = list(names)
     if unknown:
-        problem = f"it holds tensors that are no part of a LoRA: {some(unknown)}"
+        problem = f"it holds tensors that are not part of a LoRA: {some(unknown)}"
         raise UnsupportedAdapter(where, problem, RESAVE)
 
 

@@ -51,7 +51,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         headers: The adapter's.
 
     Raises:
-        UnsupportedAdapter: If it is no plain LoRA (LoHa, LoKr, DoRA, ...).
+        UnsupportedAdapter: If it is not a plain LoRA (LoHa, LoKr, DoRA, ...).
         RankMismatch: If the ranks of a site's factors differ.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """

@@ -11,7 +11,7 @@ from lego_ray.formats.base_model import FIELDS
 from lego_ray.formats.kohya import ALPHA, CARRIED_FIELDS
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.readers.kohya import wants_alphas
-from lego_ray.formats.safetensors_writer import serialise
+from lego_ray.formats.safetensors_writer import serialize
 
 
 def encode(
@@ -57,4 +57,4 @@ def encode(
     size = str(*sizes) if len(sizes) == 1 else "Dynamic"  # kohya's own word for several
     metadata |= {"ss_network_module": "networks.lora", "ss_network_dim": size}
     metadata |= {"ss_network_alpha": size, "format": "pt"}
-    return serialise(tensors, metadata)
+    return serialize(tensors, metadata)

@@ -1,6 +1,6 @@
 """Which layout an adapter is in, by its configuration and tensor keys.
 
-Each layout that is read has a module of its own name in this room; the others are recognised so that
+Each layout that is read has a module of its own name in this room; the others are recognized so that
 the refusal can name them.
 """
 
@@ -94,7 +94,7 @@ def layout_named(name: str) -> Layout:
     return next(layout for layout in LAYOUTS if layout.name == name)
 
 
-def recognise(keys: Iterable[str]) -> Layout | None:
+def recognize(keys: Iterable[str]) -> Layout | None:
     """The layout these tensor keys are in, or None."""
     keys = [unwrapped(key) for key in keys]
     return next((layout for layout in LAYOUTS if any(map(layout.key.match, keys))), None)
@@ -113,10 +113,10 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
 
     Raises:
         UnsupportedAdapter: If the layout is another one; named, with what to do.
-        MalformedAdapter: If it is no layout known, or lacks a part of it.
+        MalformedAdapter: If it is not a layout known, or lacks a part of it.
     """
     keys = [unwrapped(key) for key in keys]
-    found = recognise(keys)
+    found = recognize(keys)
     if config is None:
         return _without_config(found, keys, where)
     if "peft_type" in config:

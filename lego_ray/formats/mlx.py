@@ -43,7 +43,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         headers: The adapter's; with its configuration.
 
     Raises:
-        UnsupportedAdapter: If it is no plain LoRA (DoRA, full weights, experts packed in one tensor).
+        UnsupportedAdapter: If it is not a plain LoRA (DoRA, full weights, experts packed in one tensor).
         RankMismatch: If the ranks of a site's factors differ.
         MalformedAdapter: If a file is damaged, incomplete, or contradicts itself.
     """

@@ -23,7 +23,7 @@ def output_layout(name: str, where: str = "") -> OutputLayout:
         where: The merge, for the error.
 
     Raises:
-        MalformedAdapter: If it is no layout of this release.
+        MalformedAdapter: If it is not a layout of this release.
     """
     if name not in OUTPUTS:
         problem = f"its layout is {name[:80]!r}, expected one of {', '.join(OUTPUTS)}"

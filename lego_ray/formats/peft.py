@@ -41,7 +41,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
             the adapter, drop them with a note, or keep them in the record.
 
     Raises:
-        UnsupportedAdapter: If it is no plain LoRA, or carries full weights and these are refused.
+        UnsupportedAdapter: If it is not a plain LoRA, or carries full weights and these are refused.
         RankMismatch: If a site's rank is not the one configured.
         MalformedAdapter: If a file is damaged, incomplete, or contradicts itself; a full weight of size
             0 among it, unless full weights are dropped.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lego_ray.errors import UnsupportedAdapter
-from lego_ray.formats.layouts import check_layout, recognise
+from lego_ray.formats.layouts import check_layout, recognize
 from lego_ray.formats.peft import FullWeights
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
@@ -57,7 +57,7 @@ def is_adapter(names: Iterable[str], where: str) -> bool:
         UnsupportedAdapter: If it is an adapter of a kind or layout that cannot be named otherwise.
     """
     names = list(names)
-    if recognise(names) is not None:
+    if recognize(names) is not None:
         return True
     check_tensors(names, where)
     found = next(filter(_LORA.search, names), None)

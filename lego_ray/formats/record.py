@@ -171,7 +171,7 @@ class AdapterRecord:
         adapter_id: Hex sha256 that identifies the content (see `formats.identity`).
         version: What the store says of the weights file's version (an ETag, a blob hash, size and
             time on disk): changes whenever the file is written again. It says when to look again, and
-            is no part of the adapter's identity.
+            is not part of the adapter's identity.
         revision: Commit of a hub repository, or empty.
         format: Name of the layout read, such as `peft`.
         base_model: The base model's name, as the adapter has it, or empty.

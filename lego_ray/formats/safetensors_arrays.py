@@ -1,4 +1,4 @@
-"""The arrays of a safetensors file that is at hand whole, such as lego-ray's own of its state."""
+"""The arrays of a safetensors file that is available whole, such as lego-ray's own of its state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int3
 
 
 def arrays_of(data: bytes, spans: Iterable[TensorSpan]) -> dict[str, NDArray[Any]]:
-    """Arrays by name, views of the file's bytes but for those without elements.
+    """Arrays by name, views of the file's bytes except for those without elements.
 
     Args:
         data: The file.

@@ -67,7 +67,7 @@ def header_length(prefix: bytes, n_bytes: int, where: str) -> int:
             `MAX_HEADER_BYTES`.
     """
     if len(prefix) < LENGTH_BYTES or n_bytes < LENGTH_BYTES + 2:
-        raise MalformedAdapter(where, f"{n_bytes} bytes are no safetensors file", _TRUNCATED)
+        raise MalformedAdapter(where, f"{n_bytes} bytes are not a safetensors file", _TRUNCATED)
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         problem = f"its header claims {length} bytes, the limit is {MAX_HEADER_BYTES}"

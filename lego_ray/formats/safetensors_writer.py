@@ -14,7 +14,7 @@ from lego_ray.formats.safetensors_header import LENGTH_BYTES
 _ALIGNMENT = 8
 
 
-def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Writes what `safetensors.torch.save` does, with the metadata in sorted order.
 
     The reference implementation keeps metadata in a hash map, so two or more entries come out in

@@ -69,7 +69,7 @@ class _StrictLoader(yaml.SafeLoader):
         value = super().construct_scalar(node)
         if isinstance(value, str) and not _is_text(value):
             raise yaml.MarkedYAMLError(
-                problem="half a surrogate pair is no text", problem_mark=node.start_mark
+                problem="half a surrogate pair is not text", problem_mark=node.start_mark
             )
         return value
 

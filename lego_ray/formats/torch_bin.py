@@ -143,7 +143,9 @@ def _check_globals(description: bytes, where: str) -> None:
             if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")
         }
     except Exception as error:  # genops raises whatever a bad opcode provokes
-        raise MalformedAdapter(where, f"its description is no pickle ({error})", _RESAVE) from None
+        raise MalformedAdapter(
+            where, f"its description is not a pickle ({error})", _RESAVE
+        ) from None
     strange = sorted(used - _GLOBALS)
     if strange:
         problem = f"its pickle asks for {strange[0].replace(' ', '.')}, which no plain tensor needs"

@@ -34,18 +34,18 @@ from lego_ray.sources.identities import sightings_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalise_uri
+from lego_ray.storage.uri import normalize_uri
 
 
 def read_library(place: str) -> LibraryRecipe:
     """Reads a recipe file at a path or URI; see `build` for what it may raise."""
-    uri = normalise_uri(place)
+    uri = normalize_uri(place)
     folder, _, key = uri.rpartition("/")
     data = read_at_most(open_store(folder or "/"), key, 4 * MAX_CHARACTERS)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise RecipeError(place, (f"it is no text: {error}",)) from None
+        raise RecipeError(place, (f"it is not text: {error}",)) from None
     return parse_recipe_file(text, place)
 
 
@@ -119,7 +119,7 @@ def _build_once(
     """Builds a library of what is there now; see `run_build` and, of `made`, `make_planned`."""
     catalog = open_catalog(library.catalog) if library.catalog else None
     sources = library.sources or (adapter_places(catalog) if catalog else ())
-    outputs = [normalise_uri(place) for place in outputs_of(library, output)]
+    outputs = [normalize_uri(place) for place in outputs_of(library, output)]
     stages = Stages()
     with stages.timed("scan"):
         before = [s for m in manifests_at_outputs(library, output) for s in sightings_of(m)]
@@ -178,7 +178,7 @@ def _build_once(
         raise
     runner.stop()
     return LibraryRecord(
-        output=normalise_uri(output) if output else None,
+        output=normalize_uri(output) if output else None,
         catalog=catalog.uri if catalog else None,
         adapters=len(inventory.adapters),
         refused=tuple({"adapter": r.uri, "reason": r.reason} for r in inventory.refused),

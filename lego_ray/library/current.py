@@ -28,7 +28,7 @@ from lego_ray.planning.source_changes import Attempt
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Known, sightings_of, unexplained
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import join, normalise_uri
+from lego_ray.storage.uri import join, normalize_uri
 
 # Of a plan's digest, in a directory's name: as many as lego-ray shows elsewhere.
 DIGITS = 12
@@ -71,7 +71,7 @@ def look(
     library: LibraryRecipe, catalog: Catalog, memory_budget: int, attempt: Attempt, find: Find
 ) -> Found:
     """Reads headers, manifests and the catalog; and what groups are found by."""
-    places = [normalise_uri(place) for place in outputs_of(library, library.output)]
+    places = [normalize_uri(place) for place in outputs_of(library, library.output)]
     sources: Sequence[str] = library.sources
     if not sources:
         # Someone may have scanned the library itself, to merge from it.
@@ -175,5 +175,5 @@ def _published(each: Planned, place: str) -> dict[str, Any] | None:
 
 
 def is_inside(place: str, folder: str) -> bool:
-    """Whether a place is a folder or lies below it, both normalised."""
+    """Whether a place is a folder or lies below it, both normalized."""
     return place == folder or place.startswith(f"{folder.rstrip('/')}/")

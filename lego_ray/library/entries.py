@@ -26,7 +26,7 @@ from lego_ray.planning.scales import by_site
 from lego_ray.planning.selection import adapters_named, without
 from lego_ray.storage.links import lies_inside
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import join, normalise_uri
+from lego_ray.storage.uri import join, normalize_uri
 
 Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
 
@@ -77,7 +77,7 @@ def plan_entries(
             mine = grouping.inventory_of(name)
             recipe = recipe_of_group(entry.recipe, name, mine)
             recipe = _with_site_ranks(recipe, entry.site_ranks, mine, complete=False)
-            place = normalise_uri(join(places[at], name))
+            place = normalize_uri(join(places[at], name))
             planned[at].append(_planned(recipe, mine, place, memory_budget))
     merges = [each for at in sorted(planned) for each in planned[at]]
     _check_places((each.recipe.name, each.output) for each in merges)
@@ -98,7 +98,7 @@ def manifests_at_outputs(library: LibraryRecipe, output: str) -> Iterator[dict[s
         if entry.groups is None:
             places = iter([place])
         else:
-            places = (normalise_uri(join(place, f"{name}-{at}")) for at in count(1))
+            places = (normalize_uri(join(place, f"{name}-{at}")) for at in count(1))
         for each in places:
             manifest = manifest_at(open_store(each))
             if manifest is None:
@@ -194,11 +194,11 @@ def _with_site_ranks(
 def _place(entry: MergeEntry, output: str) -> str:
     """Where a merge goes, or what its groups' merges go below."""
     if entry.output:
-        return normalise_uri(entry.output)
+        return normalize_uri(entry.output)
     if not output:
         raise InvalidOption(
             "--output",
             f"merge {entry.recipe.name} has no output, and neither has the library",
             "Give --output, or `output:` in the recipe file.",
         )
-    return normalise_uri(output if entry.groups else join(output, entry.recipe.name))
+    return normalize_uri(output if entry.groups else join(output, entry.recipe.name))

@@ -58,7 +58,7 @@ from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.lease import BEAT, Lease, leased, told
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import normalise_uri
+from lego_ray.storage.uri import normalize_uri
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -229,7 +229,7 @@ def _once(find: Find) -> Find:
 def checked_library(
     library: LibraryRecipe, output: Uri | None, catalog: Uri | None
 ) -> LibraryRecipe:
-    """The library with its places as they are to be, normalised."""
+    """The library with its places as they are to be, normalized."""
     where = fspath(output) if output is not None else library.output
     recorded = fspath(catalog) if catalog is not None else library.catalog
     for option, value in (("--output", where), ("--catalog", recorded)):
@@ -240,10 +240,10 @@ def checked_library(
                 "a library that is refreshed needs one",
                 f"Give {option}, or `{key}:` in the recipe file.",
             )
-    library = replace(library, output=output_place(where), catalog=normalise_uri(recorded))
+    library = replace(library, output=output_place(where), catalog=normalize_uri(recorded))
     for place in outputs_of(library, library.output):
         for source in library.sources:
-            if is_inside(normalise_uri(place), normalise_uri(source)):
+            if is_inside(normalize_uri(place), normalize_uri(source)):
                 raise InvalidOption(
                     "--output",
                     f"{place} lies in the source {source}, so each refresh would take what the one "
@@ -257,7 +257,7 @@ def checked_silence(stale_after: str | timedelta) -> timedelta:
     """How long another must be silent to count as dead.
 
     Raises:
-        InvalidOption: If it is no duration, or too short for a beat to be late.
+        InvalidOption: If it is not a duration, or too short for a beat to be late.
     """
     duration = parse_duration("--stale-after", stale_after)
     if duration < _SHORTEST:

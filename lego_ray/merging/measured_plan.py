@@ -51,7 +51,7 @@ def plan_with_errors(
     opened = recipe
     if not recipe.is_open:
         make_plan(recipe, inventory, sources=sources, memory_budget=memory_budget)  # or an error
-        # By a method that takes every rank and any memory: what is measured hangs on none.
+        # By a method that takes every rank and any memory: what is measured depends on none.
         opened = replace(recipe, rank=None, rank_error=DEFAULT_ERROR, method="lego", options={})
     plan = make_plan(opened, inventory, sources=sources, memory_budget=memory_budget)
     while True:

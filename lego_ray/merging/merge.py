@@ -24,7 +24,7 @@ from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Sighting, sightings_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalise_uri
+from lego_ray.storage.uri import normalize_uri
 
 
 def run_merge(
@@ -57,7 +57,7 @@ def run_merge(
         known: What the merge it follows says of adapters.
     """
     started = time.perf_counter()
-    output = normalise_uri(output)
+    output = normalize_uri(output)
 
     def attempted(attempt: Attempt) -> MergeRecord:
         return _merge_once(

@@ -307,7 +307,7 @@ def check_strict(inventory: Inventory, strict: bool) -> None:
             first.uri,
             f"{len(inventory.refused)} adapters were refused and --strict was given; this one "
             f"because {first.reason.rstrip('.')}",
-            "Mend or --exclude them, or run without --strict.",
+            "Fix or --exclude them, or run without --strict.",
         )
 
 
@@ -346,7 +346,7 @@ def _note_done(plan: Plan, result: TaskResult) -> None:
 
 
 def bad_adapters(plan: Plan, results: Sequence[TaskResult]) -> dict[str, LegoRayError]:
-    """URI of each adapter that turned out bad, with the reason that does not hang on who was first."""
+    """URI of each adapter that turned out bad, with the reason that does not depend on who was first."""
     bad: dict[str, LegoRayError] = {}
     for result in results:
         for number, error in result.quarantined.items():

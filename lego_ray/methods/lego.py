@@ -70,7 +70,7 @@ class Lego:
         distance: What k-means compares: `euclidean`, the MSUs as vectors; `rank-one`, the balanced
             updates `b a^T` themselves, with the top singular triplet of a cluster's mean update as its
             representative.
-        normalise: Cluster `[a/|a| ; b/|b|]` instead of `[a ; b]`; the centroid stays the mean of the
+        normalize: Cluster `[a/|a| ; b/|b|]` instead of `[a ; b]`; the centroid stays the mean of the
             raw members.
         basis: `raw`, the ranks as trained, or `svd`, each adapter in the singular basis of its update.
         balance: Rescale each MSU so that its halves are equally long.
@@ -83,7 +83,7 @@ class Lego:
     max_iter: int = _DEFAULTS["max_iter"]
     tol: float = _DEFAULTS["tol"]
     distance: Distance = _DEFAULTS["distance"]
-    normalise: bool = _DEFAULTS["normalise"]
+    normalize: bool = _DEFAULTS["normalize"]
     basis: Basis = _DEFAULTS["basis"]
     balance: bool = _DEFAULTS["balance"]
     align_signs: bool = _DEFAULTS["align_signs"]
@@ -117,7 +117,7 @@ class Lego:
         if self.distance == "rank-one":  # distances between updates are known by products alone
             return [gram]
         msu = Route("msu", msu_costs(n, d_in, d_out, k, self.n_init))
-        if self.normalise:  # the points are another matrix
+        if self.normalize:  # the points are another matrix
             points = 4 * n * (d_in + d_out)
             msu = Route(
                 "msu", replace(msu.costs, workspace_bytes=msu.costs.workspace_bytes + points)
@@ -130,11 +130,11 @@ class Lego:
             return None
         k, d = min(rank, n), d_in + d_out
         fixed = spread_fixed_bytes(d, k, self.n_init)
-        row = 4 * d * (2 if self.normalise else 1) + spread_row_bytes(k, self.n_init)
+        row = 4 * d * (2 if self.normalize else 1) + spread_row_bytes(k, self.n_init)
         return SpreadCosts(row, fixed, fixed + n * spread_row_bytes(k, self.n_init))
 
     def shard(self, pool: Pool) -> Shard:
-        """A shard whose points are its MSUs, or those normalised."""
+        """A shard whose points are its MSUs, or those normalized."""
         return Shard.of(pool, self._points(pool.rows, pool.d_in))
 
     def solve(
@@ -196,7 +196,7 @@ class Lego:
 
     def _products(self, pool: Pool, halves: GramHalves) -> Tensor:
         """Inner products of what is clustered."""
-        if self.normalise:  # of the same float32 points as in MSU space
+        if self.normalize:  # of the same float32 points as in MSU space
             halves = gram_halves(self._points(pool.rows, pool.d_in), pool.d_in)
         return halves.rank_one() if self.distance == "rank-one" else halves.euclidean()
 
@@ -211,7 +211,7 @@ class Lego:
         )
 
     def _points(self, rows: Tensor, d_in: int) -> Tensor:
-        return gauge.normalise_halves(rows, d_in) if self.normalise else rows
+        return gauge.normalize_halves(rows, d_in) if self.normalize else rows
 
     def _reweight(
         self, centroids: Tensor, norms: Tensor, labels: Tensor, mean_rank: float, d_in: int

@@ -88,7 +88,10 @@ class MethodOptions(TypedDict, total=False):
             below=1,
         ),
     ]
-    normalise: Annotated[bool, Option("Cluster [a/|a| ; b/|b|] instead of [a ; b].", default=False)]
+    normalize: Annotated[
+        bool,
+        Option("Cluster [a/|a| ; b/|b|] instead of [a ; b].", default=False, former="normalise"),
+    ]
     parameter_reweight: Annotated[
         str,
         Option(
@@ -152,7 +155,7 @@ METHODS: Mapping[str, MethodName] = {
             "max_iter": 300,
             "tol": 1e-6,
             "distance": "euclidean",
-            "normalise": False,
+            "normalize": False,
             "basis": "raw",
             "balance": False,
             "align_signs": False,
@@ -227,6 +230,16 @@ DEFAULT_METHOD = "lego"
 def takers(option: str) -> tuple[str, ...]:
     """Names of the methods that have an option."""
     return tuple(name for name, method in METHODS.items() if option in method.options)
+
+
+def as_recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options under the names that recipes are recorded with, which never change.
+
+    Args:
+        options: A method's options by keyword.
+    """
+    known = keywords_of(MethodOptions)
+    return {known[name].option.former or name: value for name, value in options.items()}
 
 
 def check_options(made: DataclassInstance) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.names import DEFAULT_METHOD
+from lego_ray.methods.names import DEFAULT_METHOD, MethodOptions
+from lego_ray.options import keywords_of, renamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ PRESETS: Mapping[str, Preset] = {
         "lego",
         {
             "distance": "euclidean",
-            "normalise": False,
+            "normalize": False,
             "basis": "raw",
             "balance": False,
             "align_signs": False,
@@ -71,6 +72,7 @@ def how_to_merge(
     Raises:
         InvalidOption: If there is no such preset, or it settles what was given otherwise.
     """
+    options = renamed(keywords_of(MethodOptions), options)
     if preset is None:
         return {
             "method": method or DEFAULT_METHOD,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.arguments import checked_value
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.names import METHODS, keyword
+from lego_ray.methods.names import METHODS, MethodOptions, keyword
+from lego_ray.options import keywords_of, renamed
 
 if TYPE_CHECKING:
     from lego_ray.methods.base import MergeMethod
@@ -46,7 +47,7 @@ def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
     make: Callable[..., MergeMethod] = class_of(name)
     known = list(METHODS[name].options)
     given = {}
-    for option, value in options.items():
+    for option, value in renamed(keywords_of(MethodOptions), options).items():
         if option not in known:
             near = get_close_matches(option, known, n=1)
             hint = f"It has {', '.join(known)}." if known else "It has none."

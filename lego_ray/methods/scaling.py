@@ -60,7 +60,7 @@ def parts(scale: str | float) -> tuple[str, float]:
         if rule not in RULES:
             raise InvalidOption(
                 FLAG,
-                f"{scale!r} is no number and not one of {', '.join(RULES)}",
+                f"{scale!r} is neither a number nor one of {', '.join(RULES)}",
                 "A rule may be followed by a factor: source-norm*1.5.",
             )
     if (
@@ -154,7 +154,7 @@ def _to_sum(solution: SiteSolution, pool: Pool | SpreadPool) -> float:
 
 
 def _squared_norm(rows: Tensor, d_in: int) -> float:
-    """`||W||_F^2`; 0 where its terms cancel but for rounding."""
+    """`||W||_F^2`; 0 where its terms cancel except for rounding."""
     terms = squared_norms(rows[:, :d_in]) * squared_norms(rows[:, d_in:])
     found = squared_norm_of_sum(rows, d_in)
     return found if found > SMALLEST**2 * float(terms.sum()) else 0.0

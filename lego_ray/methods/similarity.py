@@ -30,7 +30,7 @@ MOST_EXACT = 2048
 class Similarity:
     """Measures inner products of updates, or sketches that have them in expectation; see `PoolWork`.
 
-    Which of the two hangs on the number of MSUs alone, but for a pool in shards, which is always
+    Which of the two depends on the number of MSUs alone, except for a pool in shards, which is always
     sketched.
 
     Attributes:
@@ -71,7 +71,7 @@ class Similarity:
         return Shard.of(pool)
 
     def measured(self, pool: Pool, route: str, seed: int) -> SimilarityPart:
-        """What a pool at hand says.
+        """What a pool available says.
 
         Args:
             pool: The site's MSUs, in any order.
@@ -81,7 +81,7 @@ class Similarity:
         return part_of(pool, exact=route == "products", seed=seed)
 
     def measured_spread(self, shards: Shards, seed: int) -> SimilarityPart:
-        """The same of a pool in shards: sketches, to the bits of a pool at hand.
+        """The same of a pool in shards: sketches, to the bits of a pool available.
 
         Args:
             shards: The pool's, each with all ranks of its adapters.

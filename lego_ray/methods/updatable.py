@@ -42,14 +42,14 @@ def check_updatable(method: MergeMethod, output_scale: str | float, full_weights
         problem = f"the {method.name} method needs every adapter at once"
     elif method.distance != "euclidean":
         problem = f"--distance {method.distance} needs every MSU of a cluster at once"
-    elif method.normalise:
-        problem = "--normalise clusters other points than it averages, which no sums are kept of"
+    elif method.normalize:
+        problem = "--normalize clusters other points than it averages, which no sums are kept of"
     elif parts(output_scale)[0] == SUM_FIT:
         problem = f"--output-scale {output_scale} measures every adapter against the merged one"
     elif full_weights.startswith("keep"):
-        problem = "weights that are kept unmerged hang on their adapter"
+        problem = "weights that are kept unmerged depend on their adapter"
     if problem:
-        raise InvalidOption(FLAG, problem, "Leave it out, and merge anew when adapters change.")
+        raise InvalidOption(FLAG, problem, "Leave it out, and merge again when adapters change.")
 
 
 def site_fit(
@@ -66,7 +66,7 @@ def site_fit(
         method: The method that solved it, on vectors as they are.
         pool: What it solved.
         solution: The result; its MSUs in canonical order.
-        output_scale: The merge's, which may hang on the sources' norms.
+        output_scale: The merge's, which may depend on the sources' norms.
     """
     squares = torch.zeros(len(solution.adapters), dtype=torch.float64)
     if parts(output_scale)[0] == SOURCE_NORM:

@@ -50,8 +50,8 @@ def prevailing(tensors: Tensors, density: float, election: Election) -> Tensor:
 def thinned(tensors: Tensors, density: float, draw: int) -> Tensors:
     """Drops entries at random and divides the rest by the density (DARE, arXiv 2311.03099).
 
-    What an adapter loses hangs on its place by norm, largest first: not on its factors, nor on the
-    order of the adapters, but for those of one norm.
+    What an adapter loses depends on its place by norm, largest first: not on its factors, nor on the
+    order of the adapters, except for those of one norm.
 
     Args:
         tensors: Makes the tensors.

@@ -83,7 +83,7 @@ def keep_largest(values: Tensor, density: float, at_least: int = 0) -> Tensor:
 def _drawn(rows: Tensor, sparsity: Sparsity) -> Tensor:
     """Which entries stay, shape (r, d), bool: drawn for each row from the row's own bytes.
 
-    So the choice does not hang on the number or order of adapters, ranks or shards.
+    So the choice does not depend on the number or order of adapters, ranks or shards.
     """
     out = torch.empty(rows.shape, dtype=torch.bool)
     for mine, digest in zip(out, digests(rows), strict=True):

@@ -140,7 +140,7 @@ def site_rows(merge_id: str, sites: Iterable[SiteResult]) -> list[dict[str, Any]
 
 
 def ratio_or_none(value: float) -> float | None:
-    """A ratio, or None for one to a sum of zero, which is no number."""
+    """A ratio, or None for one to a sum of zero, which is not a number."""
     return value if math.isfinite(value) else None
 
 

@@ -19,7 +19,7 @@ PLACE = "place_sha256"
 
 
 def is_local(uri: str) -> bool:
-    """Whether a normalised URI is a path on this machine."""
+    """Whether a normalized URI is a path on this machine."""
     return uri.startswith("/")
 
 

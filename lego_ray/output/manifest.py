@@ -88,7 +88,7 @@ def manifest_of(
 
 
 def _refused(adapter: Refused) -> dict[str, Any]:
-    """An adapter that was left out; one whose weights were read with what tells it from a mended one."""
+    """An adapter that was left out; one whose weights were read with what tells it from a fixed one."""
     told = {"adapter": adapter.uri, "status": adapter.status, "reason": adapter.reason}
     if adapter.adapter_id:
         told["adapter_id"] = adapter.adapter_id
@@ -265,7 +265,7 @@ def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
     if not (known and complete):
         raise MalformedAdapter(
             f"{uri}/{MANIFEST_KEY}",
-            f"this is no lego-ray manifest of version {MANIFEST_VERSION}",
+            f"this is not a lego-ray manifest of version {MANIFEST_VERSION}",
             "Merge again to another output.",
         )
     sources: Any = manifest["sources"]

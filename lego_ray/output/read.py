@@ -32,7 +32,7 @@ def read_manifest(store: Store) -> tuple[dict[str, Any], bytes]:
     except ObjectNotFound as error:
         raise ObjectNotFound(
             store.uri,
-            f"there is no {MANIFEST_KEY}, so this is no adapter that lego-ray published",
+            f"there is no {MANIFEST_KEY}, so this is not an adapter that lego-ray published",
             "Give the directory that merge wrote.",
         ) from error
     return parse_manifest(data, store.uri), data

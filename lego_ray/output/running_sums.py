@@ -160,7 +160,7 @@ def with_about(data: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) 
 
     Args:
         data: The file.
-        change: Gives the description anew.
+        change: Gives the description again.
     """
     from safetensors.numpy import save
 
@@ -218,8 +218,8 @@ def decode_state(data: bytes, uri: str) -> State:
     ) as error:
         raise MalformedAdapter(
             uri,
-            f"these are no running sums of version {STATE_VERSION}: {error}",
-            "Merge anew with --refit.",
+            f"these are not running sums of version {STATE_VERSION}: {error}",
+            "Merge again with --refit.",
         ) from error
 
 

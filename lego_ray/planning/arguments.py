@@ -31,7 +31,7 @@ def parse_bytes(text: int | str) -> int:
     amount = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if amount < 1:
         raise InvalidOption(
-            "--memory-budget", f"{text!r} is no amount of memory", "Write it as 4GiB or 512MiB."
+            "--memory-budget", f"{text!r} is not a valid memory size", "Write it as 4GiB or 512MiB."
         )
     return amount
 
@@ -49,7 +49,7 @@ def name_of(name: str | None, output: str | None) -> str:
 
 
 def output_place(output: Uri) -> str:
-    """Where a merge is to be written, normalised.
+    """Where a merge is to be written, normalized.
 
     Raises:
         ReadOnlyStore: If it is on the Hub, where a run could keep nothing beside it.

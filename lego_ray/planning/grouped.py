@@ -46,7 +46,7 @@ class Member:
     nearest_similarity: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """What is told of it, but for its group."""
+        """What is told of it, except for its group."""
         return {
             "adapter": self.adapter.uri,
             "adapter_id": self.adapter.adapter_id,

@@ -1,4 +1,4 @@
-"""The adapters at hand, taken and refused, and whether they belong together."""
+"""The adapters available, taken and refused, and whether they belong together."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class Plan:
         nearest_error: Relative error, over all sites, of the nearest adapter of the plan's ranks to the
             sum of the updates; None if nothing was measured.
         former: The digest that earlier releases gave it, which had the store's marks in it; what they
-            made is recognised by it. Empty for the next version of a merge, whose digest never had.
+            made is recognized by it. Empty for the next version of a merge, whose digest never had.
         work: Hex sha256 over what determines the solved sites: the digest without how they are written,
             such as their element type. Finished tasks are kept under it. Empty for the next version of a
             merge.

@@ -211,7 +211,7 @@ def _digest(
 ) -> str:
     """Weights and scales count as adapters and sites have them, not by the names they were given by.
 
-    A name may come to mean another adapter, and then the merge is another. A weight of 1 is no weight.
+    A name may come to mean another adapter, and then the merge is another. A weight of 1 is none.
     With the adapters' marks by URI it is the digest of the releases that had them in it. The digest of
     the work leaves out what only says how the solved sites are written.
     """

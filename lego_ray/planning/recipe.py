@@ -11,7 +11,7 @@ from typing import Any
 from lego_ray.errors import BadInput, InvalidOption, MalformedAdapter, redacted
 from lego_ray.methods.base import MergeMethod, PoolWork
 from lego_ray.methods.measure import Measure
-from lego_ray.methods.names import DEFAULT_METHOD
+from lego_ray.methods.names import DEFAULT_METHOD, as_recorded
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import checked_output_scale
 from lego_ray.methods.updatable import check_updatable
@@ -30,7 +30,8 @@ class Recipe:
         name: What the merged adapter is called in the catalog and its model card.
         rank: k, the rank of the merged adapter, the largest if sites differ; None while it is open.
         method: Name of the merge method.
-        options: The method's options; those left out take its defaults, and are recorded.
+        options: The method's options, as `names.as_recorded` has them; those left out take its
+            defaults, and are recorded.
         seed: Fixes everything random.
         dtype: Element type written: `F32`, `BF16`, `F16`, or `majority` for what most parameters of
             the sources have. Arithmetic is float32 and wider whatever it is.
@@ -96,7 +97,7 @@ class Recipe:
         object.__setattr__(self, "output_scale", checked_output_scale(self.output_scale))
         object.__setattr__(self, "site_scales", checked_site_scales(self.site_scales))
         made = self.merge_method()
-        object.__setattr__(self, "options", asdict(made))  # type: ignore[call-overload]
+        object.__setattr__(self, "options", as_recorded(asdict(made)))  # type: ignore[call-overload]
         if self.updatable:
             check_updatable(made, self.output_scale, self.full_weights)
 
@@ -142,11 +143,11 @@ def recipe_from(fields: Mapping[str, Any], where: str) -> Recipe:
     try:
         excluded = fields.get("exclude", ())
         if not isinstance(excluded, list | tuple) or not all(isinstance(e, str) for e in excluded):
-            raise TypeError("exclude is no list of patterns")
+            raise TypeError("exclude is not a list of patterns")
         return Recipe(**{**fields, "exclude": tuple(excluded)})
     except (BadInput, AttributeError, LookupError, TypeError, ValueError) as error:
         raise MalformedAdapter(
-            where, f"its recipe is none of this release's: {str(error)[:200]}", "Merge it anew."
+            where, f"its recipe is none of this release's: {str(error)[:200]}", "Merge it again."
         ) from error
 
 

@@ -5,8 +5,8 @@ catalog: s3://zoo/catalog
 output: s3://zoo/library
 defaults: {rank: 16}
 merges:
-  - name: summarise
-    where: tags.task = 'summarise' and rank <= 16
+  - name: summarize
+    where: tags.task = 'summarize' and rank <= 16
   - name: french
     adapters: [customers/*-fr]
     options: {n_init: 20}
@@ -98,7 +98,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
     except YamlFault as error:
         raise RecipeError(where, (str(error),)) from None
     if not isinstance(content, dict):
-        raise RecipeError(where, ("it is no mapping; expected keys such as sources and merges",))
+        raise RecipeError(where, ("it is not a mapping; expected keys such as sources and merges",))
     file = read_form(content, where)
     entries: list[MergeEntry] = []
     faults: list[str] = []

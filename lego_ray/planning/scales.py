@@ -22,17 +22,17 @@ def checked_site_scales(scales: Mapping[str, float]) -> dict[str, float]:
         scales: Factor on a site's merged update, by the site's name or a glob pattern.
 
     Raises:
-        InvalidOption: If it is no mapping of names to finite numbers other than 0.
+        InvalidOption: If it is not a mapping of names to finite numbers other than 0.
     """
     if not isinstance(scales, Mapping):
-        raise InvalidOption(FLAG, f"{scales!r} is no mapping of names to numbers")
+        raise InvalidOption(FLAG, f"{scales!r} is not a mapping of names to numbers")
     for name, scale in scales.items():
         if not isinstance(name, str) or not name:
-            raise InvalidOption(FLAG, f"{name!r} is no name of a site")
+            raise InvalidOption(FLAG, f"{name!r} is not a name of a site")
         number = isinstance(scale, int | float) and not isinstance(scale, bool)
         if not number or not math.isfinite(scale) or scale == 0:
             raise InvalidOption(
-                FLAG, f"{name} has {scale!r}, which is no finite number other than 0"
+                FLAG, f"{name} has {scale!r}, which is not a finite number other than 0"
             )
     return {name: float(scale) for name, scale in scales.items()}
 

@@ -170,7 +170,7 @@ def _check_leads(adapters: Sequence[Names]) -> None:
             if frozenset((first, second)) not in together and _are_one(first, second):
                 one, two = mine_[first], mine_[second]
                 problem = (
-                    f"the adapters name modules alike but for what comes first ({tail}): "
+                    f"the adapters name modules alike except for what comes first ({tail}): "
                     f"{one.site} in {one.uri}; {two.site} in {two.uri}"
                 )
                 raise LayoutMismatch(two.uri, problem, _HINT)

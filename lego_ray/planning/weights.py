@@ -24,16 +24,16 @@ def checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
         weights: Factor on an adapter's update, by the adapter's name, a glob pattern or its URI.
 
     Raises:
-        InvalidOption: If it is no mapping of names to finite numbers.
+        InvalidOption: If it is not a mapping of names to finite numbers.
     """
     if not isinstance(weights, Mapping):
-        raise InvalidOption(FLAG, f"{weights!r} is no mapping of names to numbers")
+        raise InvalidOption(FLAG, f"{weights!r} is not a mapping of names to numbers")
     for name, weight in weights.items():
         if not isinstance(name, str) or not name:
-            raise InvalidOption(FLAG, f"{name!r} is no name of an adapter")
+            raise InvalidOption(FLAG, f"{name!r} is not a name of an adapter")
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not number or not math.isfinite(weight):
-            raise InvalidOption(FLAG, f"{name} has {weight!r}, which is no finite number")
+            raise InvalidOption(FLAG, f"{name} has {weight!r}, which is not a finite number")
     return {name: float(weight) for name, weight in weights.items()}
 
 

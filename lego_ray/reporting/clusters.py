@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.reporting.axis import natural
-from lego_ray.reporting.drawing import COLOURS, PANEL, canvas, clip
+from lego_ray.reporting.drawing import COLORS, PANEL, canvas, clip
 from lego_ray.reporting.facts import Cluster, Facts, Reach
 from lego_ray.reporting.html import (
     count,
@@ -174,7 +174,7 @@ def _heat_map(
     n, wide = values.shape
     step = -(-n // NAMED)
     height = 1.1 + min(max(0.19 * n, 0.8), 8.5)
-    # From a blue that stands out from the panel, lighter to darker: safe for the colour-blind.
+    # From a blue that stands out from the panel, lighter to darker: safe for the color-blind.
     shades = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1.0, 256)))
     with canvas(name, height) as (axes, svg):
         axes.set_facecolor(PANEL)
@@ -193,10 +193,10 @@ def _heat_map(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
         for spine in axes.spines.values():
             spine.set_visible(True)
-            spine.set_color(COLOURS["axis"])
+            spine.set_color(COLORS["axis"])
         bar = axes.figure.colorbar(shown, ax=axes, location="top", aspect=70, pad=0.01)
         bar.set_label(unit)
         if bar.solids is not None:
             bar.solids.set_rasterized(True)
-        bar.outline.set_edgecolor(COLOURS["axis"])
+        bar.outline.set_edgecolor(COLORS["axis"])
         return svg()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lego_ray.amounts import size
-from lego_ray.reporting.drawing import COLOURS, canvas
+from lego_ray.reporting.drawing import COLORS, canvas
 from lego_ray.reporting.facts import Facts
 from lego_ray.reporting.html import (
     Cell,
@@ -69,7 +69,7 @@ def _words(stage: dict[str, Any]) -> str:
 def _bars(found: list[dict[str, Any]]) -> str:
     with canvas("stages-figure", 0.8 + 0.38 * len(found)) as (axes, svg):
         seconds = [s["seconds"] for s in found]
-        bars = axes.barh([_words(s) for s in found], seconds, color=COLOURS["c0"], height=0.62)
+        bars = axes.barh([_words(s) for s in found], seconds, color=COLORS["c0"], height=0.62)
         labels = [
             duration(s["seconds"]) + (f", {size(s['bytes'])}" if s["bytes"] else "") for s in found
         ]

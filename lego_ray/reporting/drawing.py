@@ -1,4 +1,4 @@
-"""Figures as SVG for a page: drawn by matplotlib, coloured by the page's style, text as text."""
+"""Figures as SVG for a page: drawn by matplotlib, colored by the page's style, text as text."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Stand-ins that matplotlib draws with, which become the page's colours of these names.
-COLOURS: Mapping[str, str] = {name: f"#0123{n:02x}" for n, name in enumerate(sorted(LIGHT))}
-# A shape for each series, so that colour is not all that tells them apart.
+# Stand-ins that matplotlib draws with, which become the page's colors of these names.
+COLORS: Mapping[str, str] = {name: f"#0123{n:02x}" for n, name in enumerate(sorted(LIGHT))}
+# A shape for each series, so that color is not all that tells them apart.
 MARKERS = "os^DvPX"
 # Characters of a name that a figure has room for; tables have the rest.
 ROOM = 34
-# Heat maps have a panel of their own, the same by day and by night: their colours mean numbers.
+# Heat maps have a panel of their own, the same by day and by night: their colors mean numbers.
 PANEL = "#ffffff"
 _WIDTH = 9.0
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
@@ -35,16 +35,16 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": COLOURS["axis"],
-    "axes.labelcolor": COLOURS["ink"],
+    "axes.edgecolor": COLORS["axis"],
+    "axes.labelcolor": COLORS["ink"],
     "axes.facecolor": "none",
     "figure.facecolor": "none",
-    "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["axis"],
-    "ytick.color": COLOURS["axis"],
-    "xtick.labelcolor": COLOURS["ink"],
-    "ytick.labelcolor": COLOURS["ink"],
-    "grid.color": COLOURS["line"],
+    "text.color": COLORS["ink"],
+    "xtick.color": COLORS["axis"],
+    "ytick.color": COLORS["axis"],
+    "xtick.labelcolor": COLORS["ink"],
+    "ytick.labelcolor": COLORS["ink"],
+    "grid.color": COLORS["line"],
     "legend.frameon": False,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
@@ -108,8 +108,8 @@ def legend_below(axes: Axes, columns: int = 4) -> None:
 
 
 def series(number: int) -> tuple[str, str]:
-    """Colour and marker of a series."""
-    return COLOURS[SERIES[number % len(SERIES)]], MARKERS[number % len(MARKERS)]
+    """Color and marker of a series."""
+    return COLORS[SERIES[number % len(SERIES)]], MARKERS[number % len(MARKERS)]
 
 
 def _svg(name: str, figure: Figure) -> str:
@@ -143,7 +143,7 @@ def _set_titles(group: ElementTree.Element, titles: Sequence[str]) -> None:
 
 
 def _adapt(element: ElementTree.Element, name: str) -> None:
-    """Colours by the page's names, identifiers that are the figure's own, the page's letters."""
+    """Colors by the page's names, identifiers that are the figure's own, the page's letters."""
     for key, value in list(element.attrib.items()):
         if key == "id":
             element.set(key, f"{name}-{value}")
@@ -152,8 +152,8 @@ def _adapt(element: ElementTree.Element, name: str) -> None:
             element.set("href", f"#{name}-{value[1:]}" if value.startswith("#") else value)
         else:
             value = value.replace("url(#", f"url(#{name}-")
-            for colour, stand_in in COLOURS.items():
-                value = value.replace(stand_in, f"var(--{colour})")
+            for color, stand_in in COLORS.items():
+                value = value.replace(stand_in, f"var(--{color})")
             if element.tag == f"{_SVG}text" and key == "style":
                 value = re.sub(r"font: (?:\w+ )*?([\d.]+)px [^;]*", r"font-size: \1px", value)
             element.set(key, value)

@@ -37,7 +37,7 @@ from lego_ray.reporting.write import START, page
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.file_errors import disk_errors
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import FileUri, normalise_uri, parse_uri
+from lego_ray.storage.uri import FileUri, normalize_uri, parse_uri
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
 from lego_ray.verification.compare import Compared, Watch
 from lego_ray.verification.figures import ComparedSite, errors_of
@@ -74,7 +74,7 @@ def write_report(
     Raises:
         MissingPackage: If matplotlib is not installed.
         OutputExists: If the output is a file that is no such page.
-        InvalidOption: If the output is no local path, the catalog does not hold the merge, or the
+        InvalidOption: If the output is not a local path, the catalog does not hold the merge, or the
             budget is too small.
         VerificationFailed: If sources are given and the merge or a source is not what the manifest says.
         ObjectNotFound: If there is no merged adapter there.
@@ -115,7 +115,7 @@ def _target(output: Uri) -> Path:
     parsed = parse_uri(output)
     if not isinstance(parsed, FileUri):
         raise InvalidOption(
-            "--output", f"{parsed} is no local path", "Give one, such as page.html."
+            "--output", f"{parsed} is not a local path", "Give one, such as page.html."
         )
     target = Path(str(parsed))
     with disk_errors(str(target)):
@@ -129,11 +129,11 @@ def _check_target(target: Path) -> None:
     if target.exists() or target.is_symlink():
         start = START.encode()
         if not target.is_file() or target.is_symlink():
-            raise OutputExists(str(target), "it is no regular file", "Choose another --output.")
+            raise OutputExists(str(target), "it is not a regular file", "Choose another --output.")
         with target.open("rb") as file:
             if file.read(len(start)) != start:
                 raise OutputExists(
-                    str(target), "it is no page of this command", "Choose another --output."
+                    str(target), "it is not a page of this command", "Choose another --output."
                 )
 
 
@@ -152,7 +152,7 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 def _gather(merged: str, catalog: Uri | None, sources: Sequence[str], memory_budget: int) -> Facts:
-    uri = normalise_uri(merged)
+    uri = normalize_uri(merged)
     manifest, _ = read_manifest(open_store(uri))
     if not is_shown(manifest):
         raise MalformedAdapter(
@@ -229,7 +229,7 @@ def _recorded(
 
 
 def _finite(value: float | None) -> float | None:
-    """A figure of a row; none for one that is no number, which cannot be drawn."""
+    """A figure of a row; none for one that is not a number, which cannot be drawn."""
     return value if value is not None and math.isfinite(value) else None
 
 

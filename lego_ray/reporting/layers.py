@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lego_ray.reporting.axis import Axis, axis_of
-from lego_ray.reporting.drawing import COLOURS, canvas, legend_below, series, titled
+from lego_ray.reporting.drawing import COLORS, canvas, legend_below, series, titled
 from lego_ray.reporting.facts import Facts, SiteFacts
 from lego_ray.reporting.html import (
     count,
@@ -124,13 +124,13 @@ def _before_after(facts: Facts) -> str:
     after = np.array([s.merged_norm for s in known], dtype=float)
     with canvas("norms-figure", 4.6) as (axes, svg):
         low, high = 0.9 * min(before.min(), after.min()), 1.1 * max(before.max(), after.max())
-        axes.plot([low, high], [low, high], color=COLOURS["axis"], linewidth=1, linestyle="--")
+        axes.plot([low, high], [low, high], color=COLORS["axis"], linewidth=1, linestyle="--")
         for n, name in enumerate(axis.names):
             here = [i for i, kind in enumerate(axis.kinds) if kind == name]
-            colour, marker = series(n)
+            color, marker = series(n)
             gid = f"norms-{n}"
             axes.scatter(
-                before[here], after[here], s=30, c=colour, marker=marker, label=name, gid=gid
+                before[here], after[here], s=30, c=color, marker=marker, label=name, gid=gid
             )
             titled(axes, gid, [known[i].site for i in here])
         if high / low > WIDE:
@@ -146,7 +146,7 @@ def _before_after(facts: Facts) -> str:
     caption = (
         "Each mark is a site: the length of a source's update there, as the root mean square over the "
         "sources, and of the merged one. On the dashed line nothing changed; the merged update is "
-        f"longer, above the line, at {longer:,} of {count(len(known), 'site')}. Shape and colour tell "
+        f"longer, above the line, at {longer:,} of {count(len(known), 'site')}. Shape and color tell "
         "kinds of modules."
     )
     heads = ("site", "before", "after", "after over before")
@@ -183,7 +183,7 @@ def _over(site: SiteFacts) -> float:
 
 def _by(axis: Axis, values: Sequence[float]) -> str:
     """The end of a caption: what marks are along, and where the other axis starts."""
-    kinds = "; shape and colour tell kinds of modules" if len(axis.names) > 1 else ""
+    kinds = "; shape and color tell kinds of modules" if len(axis.names) > 1 else ""
     scale = _scale(values)
     note = {
         "logarithmic": " The scale is logarithmic.",
@@ -214,12 +214,12 @@ def _lines(
     with canvas(name, 3.9) as (axes, svg):
         for n, kind in enumerate(axis.names):
             here = [i for i, found in enumerate(axis.kinds) if found == kind]
-            colour, marker = series(n)
+            color, marker = series(n)
             x, y = [axis.positions[i] for i in here], [values[i] for i in here]
             if axis.by_layer and len(set(x)) == len(x):
-                axes.plot(x, y, color=colour, linewidth=1.1, alpha=0.8)
+                axes.plot(x, y, color=color, linewidth=1.1, alpha=0.8)
             gid = f"{name}-{n}"
-            axes.scatter(x, y, s=26, c=colour, marker=marker, label=kind, gid=gid, zorder=3)
+            axes.scatter(x, y, s=26, c=color, marker=marker, label=kind, gid=gid, zorder=3)
             titled(axes, gid, [f"{sites[i].site}: {number(values[i])}" for i in here])
         scale = _scale(values)
         if scale == "logarithmic":

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lego_ray.numerics.similarity.grouping import group
 from lego_ray.numerics.similarity.plane import plane
 from lego_ray.reporting.drawing import (
-    COLOURS,
+    COLORS,
     MARKERS,
     canvas,
     clip,
@@ -70,7 +70,7 @@ def similarity_section(facts: Facts) -> str:
         "directions."
     )
     if groups > 1:
-        caption += " Shape and colour tell groups apart."
+        caption += " Shape and color tell groups apart."
     rows = (
         (
             alike.names[i],
@@ -96,7 +96,7 @@ def _map(alike: Alike, points: NDArray[np.float64], labels: NDArray[np.int64]) -
     with canvas("map-figure", 5.6) as (axes, svg):
         for kind in range(int(kinds.max()) + 1):
             here = np.flatnonzero(kinds == kind)
-            colour, marker = series(kind)
+            color, marker = series(kind)
             rest = kind == len(MARKERS) - 1 and groups > len(MARKERS)
             name = "further groups" if rest else f"group {kind + 1}"
             gid = f"points-{kind}"
@@ -104,10 +104,10 @@ def _map(alike: Alike, points: NDArray[np.float64], labels: NDArray[np.int64]) -
                 points[here, 0],
                 points[here, 1],
                 s=46 if n <= 100 else 22,
-                c=colour,
+                c=color,
                 marker=marker,
                 linewidths=0.6,
-                edgecolors=COLOURS["ground"],
+                edgecolors=COLORS["ground"],
                 label=f"{name} ({len(here):,})",
                 gid=gid,
             )

@@ -1,11 +1,11 @@
-"""Colours and type of a page, light and dark, on a screen and on paper."""
+"""Colors and type of a page, light and dark, on a screen and on paper."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-# Each theme's colours by name. Text has a contrast of 4.5 at least against its background, and marks
-# of 3; a test measures them. `c0` to `c6` tell series apart for the colour-blind too, by lightness as
+# Each theme's colors by name. Text has a contrast of 4.5 at least against its background, and marks
+# of 3; a test measures them. `c0` to `c6` tell series apart for the color-blind too, by lightness as
 # well as hue, and each has a shape of its own besides.
 LIGHT = {
     "ground": "#ffffff",

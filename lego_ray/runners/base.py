@@ -34,7 +34,7 @@ class Runner(Protocol):
         """Yields each task's result as it is done, in any order. May be called again.
 
         Raises:
-            LegoRayError: What a task raised; running tasks are cancelled.
+            LegoRayError: What a task raised; running tasks are canceled.
         """
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
 """Files beside adapters: what was trained with one and is not merged, and LoRAs in files not read.
 
-By name alone, but for files that may be a LoRA: their first bytes say whether they are.
+By name alone, except for files that may be a LoRA: their first bytes say whether they are.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_traini
 from lego_ray.sources.beside import SHARD, is_foreign
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import FileUri, HubUri, join, normalise_uri, parse_uri
+from lego_ray.storage.uri import FileUri, HubUri, join, normalize_uri, parse_uri
 
 CARD_NAME = "README.md"
 # What the tools that write single files call them; a .bin of any other name is no one's adapter.
@@ -133,7 +133,7 @@ def open_source(source: str) -> tuple[Store, str]:
     Args:
         source: A directory, prefix or repository, or a weights file in one.
     """
-    uri = normalise_uri(source)
+    uri = normalize_uri(source)
     if uri.endswith((SAFETENSORS, LONE_BIN_NAME)):
         above, _, name = uri.rpartition("/")
         with contextlib.suppress(ObjectNotFound, UnsupportedUri):

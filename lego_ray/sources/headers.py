@@ -57,7 +57,7 @@ from lego_ray.sources.find import (
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.ranged_file import RangedFile
-from lego_ray.storage.uri import join, normalise_uri
+from lego_ray.storage.uri import join, normalize_uri
 
 # One request brings the header of most adapters and the first sample with it.
 FIRST_READ = 2 * SAMPLE_BYTES
@@ -134,7 +134,7 @@ def scan_sources(
     """
     checkpoints = checked_checkpoints(checkpoints)
     mode = cast(FullWeights, full_weights.partition(":")[0])
-    skipped = {normalise_uri(uri) for uri in skip}
+    skipped = {normalize_uri(uri) for uri in skip}
     stores: list[Store] = []
     found: list[tuple[Found, bool]] = []
     refused: list[Refused] = []

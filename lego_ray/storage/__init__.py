@@ -8,7 +8,7 @@ from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.ranged_file import RangedFile
 from lego_ray.storage.s3 import S3Store
-from lego_ray.storage.uri import join, normalise_uri
+from lego_ray.storage.uri import join, normalize_uri
 
 __all__ = [
     "ByteRange",
@@ -20,7 +20,7 @@ __all__ = [
     "Store",
     "delta_storage_options",
     "join",
-    "normalise_uri",
+    "normalize_uri",
     "open_store",
     "probe_create_only",
 ]

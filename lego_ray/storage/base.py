@@ -20,7 +20,7 @@ class ObjectInfo:
             nor inode, because one file has others on each node that mounts it, nor the time of the
             last status change, which links and copies of the tree set and some mounts make up.
         modified_at: When it was last written, in UTC, by the store's clock, or None where the store
-            does not say. A listing may say it to the second or finer, so it is no part of equality.
+            does not say. A listing may say it to the second or finer, so it is not part of equality.
     """
 
     key: str

@@ -22,7 +22,8 @@ def check_ranges(where: str, ranges: Sequence[ByteRange]) -> None:
     for wanted in ranges:
         if not 0 <= wanted.start <= wanted.end:
             raise StorageError(
-                where, f"bytes {wanted.start} to {wanted.end} were asked for, which is no range"
+                where,
+                f"bytes {wanted.start} to {wanted.end} were asked for, which is not a valid range",
             )
 
 

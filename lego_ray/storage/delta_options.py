@@ -45,7 +45,7 @@ def delta_storage_options(uri: str | os.PathLike[str]) -> dict[str, str]:
     options = {
         "AWS_ACCESS_KEY_ID": keys.access_key or "",
         "AWS_SECRET_ACCESS_KEY": keys.secret_key or "",
-        # boto3's name for "none was set", which is no region to sign for.
+        # boto3's name for "none was set", which is not a region to sign for.
         "AWS_REGION": "us-east-1" if region in ("", "aws-global") else region,
         # Commits are PUT with If-None-Match, so that no two writers win the same one.
         "aws_conditional_put": "etag",

@@ -42,7 +42,7 @@ class FileStore:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         parsed = parse_uri(root)
         if not isinstance(parsed, FileUri):
-            raise UnsupportedUri(str(parsed), "this is no local path", "Use open_store.")
+            raise UnsupportedUri(str(parsed), "this is not a local path", "Use open_store.")
         self._root = parsed.path
         self._meter = Meter()
 
@@ -79,7 +79,7 @@ class FileStore:
         """Yields every file whose key starts with `prefix`, in key order.
 
         Links are followed, but never back into a directory they lie in. Files being written, and
-        anything that is no regular file, are left out.
+        anything that is not a regular file, are left out.
         """
         with disk_errors(self._root):
             try:
@@ -88,7 +88,7 @@ class FileStore:
                 return
         if not stat.S_ISDIR(root.st_mode):
             raise ObjectNotFound(
-                self._root, "this is no directory", "Give the directory that holds the file."
+                self._root, "this is not a directory", "Give the directory that holds the file."
             )
         yield from walk(self._root, prefix)
 
@@ -98,7 +98,7 @@ class FileStore:
         with disk_errors(str(path)):
             found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise ObjectNotFound(str(path), "this is no regular file")
+            raise ObjectNotFound(str(path), "this is not a regular file")
         return described(key, found)
 
     def read(self, key: str, version: str | None = None) -> bytes:
@@ -208,5 +208,5 @@ def _opened(path: Path) -> io.FileIO:
     file = io.FileIO(handle, "rb")
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         file.close()
-        raise ObjectNotFound(str(path), "this is no regular file")
+        raise ObjectNotFound(str(path), "this is not a regular file")
     return file

@@ -17,7 +17,7 @@ def disk_errors(where: str) -> Iterator[None]:
     """Turns an `OSError` of the block into the error that says what it means.
 
     Args:
-        where: The path at hand.
+        where: The path available.
 
     Raises:
         ObjectNotFound: If there is no such file, or it is a directory.

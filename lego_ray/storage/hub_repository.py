@@ -82,8 +82,8 @@ class HubRepository:
         if _NO_BRANCH.fullmatch(self.branch):
             raise InvalidOption(
                 self.uri,
-                f"{self.branch} is no branch, and only branches can be written to",
-                "Name a branch; it is made if there is none.",
+                f"{self.branch} is not a branch, and only branches can be written to",
+                "Name a branch; it is created if missing.",
             )
 
     def check_token(self) -> None:
@@ -121,7 +121,7 @@ class HubRepository:
             raise InvalidOption(
                 self.uri,
                 f"{self.branch} is a tag, and only branches can be written to",
-                "Name a branch; it is made if there is none.",
+                "Name a branch; it is created if missing.",
             )
         start = heads.get(DEFAULT_BRANCH) or info.sha or ""
         head = heads.get(self.branch, start)
@@ -204,7 +204,7 @@ class HubRepository:
             check_key(self.uri, key)
 
         def once() -> str:
-            # Made anew for each try, as it marks them while it works.
+            # Made again for each try, as it marks them while it works.
             added = [CommitOperationAdd(below + key, data) for key, data in files.items()]
             gone = [CommitOperationDelete(below + key, is_folder=False) for key in delete]
             made = hub_api().create_commit(

@@ -44,7 +44,7 @@ def probe_create_only(store: Store) -> None:
         store.uri,
         "the store took a create-only write over an object that was there, so two writers could "
         "each believe they had won and commits would be lost without an error",
-        "Write to a store that honours If-None-Match on PUT: AWS S3, Ceph RGW, MinIO, or a disk.",
+        "Write to a store that honors If-None-Match on PUT: AWS S3, Ceph RGW, MinIO, or a disk.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a storage URI means. Pure, but for the working and home directory of a local path."""
+"""What a storage URI means. Pure, except for the working and home directory of a local path."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def parse_uri(uri: str | os.PathLike[str]) -> FileUri | S3Uri | HubUri:
         uri: A path, `file:///path`, `s3://bucket/prefix`, or `hf://owner/name[@revision][/folder]`.
 
     Returns:
-        Its parts. Equal places give equal values, but for links and default branches.
+        Its parts. Equal places give equal values, except for links and default branches.
 
     Raises:
         UnsupportedUri: If the scheme or the form is another.
@@ -150,7 +150,7 @@ def _parse_hub(text: str, rest: str) -> HubUri:
     return HubUri(repo_id, revision, subfolder.strip("/"))
 
 
-def normalise_uri(uri: str | os.PathLike[str]) -> str:
+def normalize_uri(uri: str | os.PathLike[str]) -> str:
     """Writes a URI the one way lego-ray records it: no trailing slash, local paths absolute.
 
     Args:
@@ -173,11 +173,11 @@ def join(uri: str | os.PathLike[str], key: str) -> str:
         key: Path below it, with `/` between parts; empty for the place itself.
 
     Returns:
-        A normalised URI.
+        A normalized URI.
 
     Raises:
         UnsupportedUri: If the scheme or the form of `uri` is another.
     """
-    base = normalise_uri(uri)
+    base = normalize_uri(uri)
     key = key.strip("/")
     return f"{base.rstrip('/')}/{key}" if key else base

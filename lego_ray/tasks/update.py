@@ -74,7 +74,7 @@ class UpdateResult:
 
     Attributes:
         index: The task's number.
-        sites: Its sites that have adapters, derived anew; their adapters are numbered as in
+        sites: Its sites that have adapters, derived again; their adapters are numbered as in
             `State.everyone`. Empty, as is the next, if an adapter was quarantined.
         running: The sums of all its sites.
         quarantined: What is wrong with the weights of which source.
@@ -97,7 +97,7 @@ class UpdateResult:
 
 
 def update_sites(task: UpdateTask) -> UpdateResult:
-    """Reads what changes at a task's sites and derives them anew, on one thread.
+    """Reads what changes at a task's sites and derives them again, on one thread.
 
     Raises:
         UpdateImpossible: If a value is too large for the sums.
@@ -171,7 +171,7 @@ def _moved(task: UpdateTask, method: Lego, site: RunningSite, pool: Pool | None)
             raise VerificationFailed(
                 task.sources[number].uri,
                 f"it has {len(mine)} ranks at a site where the merge took {members.n}",
-                "The adapter was changed since; merge anew with --refit.",
+                "The adapter was changed since; merge again with --refit.",
             )
         rows.append(Moved(mine, members.clusters, change.sign))
     present = torch.tensor(task.present, dtype=torch.bool)
@@ -187,7 +187,7 @@ def _in_order(parts: Sequence[Members]) -> Members:
 
 
 def _derived(task: UpdateTask, method: Lego, plan: SitePlan, site: RunningSite) -> SiteResult:
-    """A site as it is published; what it would take all adapters to know is no number."""
+    """A site as it is published; what it would take all adapters to know is not a number."""
     present = torch.tensor(task.present, dtype=torch.bool)
     rows, clusters = derived(method, site, present, plan.d_in)
     squares = clusters.source_squares()

@@ -23,7 +23,7 @@ from lego_ray.sources.headers import Counted, scan_sources, untold
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalise_uri, parse_uri
+from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalize_uri, parse_uri
 from lego_ray.storage.versions import changed
 from lego_ray.verification.compare import Compared, Watch, compare
 from lego_ray.verification.figures import errors_of
@@ -37,7 +37,7 @@ def run_verify(
     """Verifies a merged adapter; see `api.verify` for the promise."""
     return rescanning(
         lambda attempt: _verify_once(
-            attempt, normalise_uri(merged), sources, memory_budget, progress
+            attempt, normalize_uri(merged), sources, memory_budget, progress
         )
     )
 
@@ -95,7 +95,7 @@ def compare_with_sources(
         sources: Where they are now.
         merged: The merged adapter, read back.
         memory_budget: Most bytes to take.
-        watching: Makes what looks at the sources too, while they are at hand.
+        watching: Makes what looks at the sources too, while they are available.
         progress: Called with the number of sites compared, and of those there are.
 
     Returns:
@@ -151,7 +151,7 @@ def _at_any_revision(uri: str) -> FileUri | S3Uri | HubUri:
 def _plan_of(
     manifest: dict[str, Any], sources: Sequence[str], merged: AdapterRecord, memory_budget: int
 ) -> tuple[Plan, Comparison]:
-    """How to compare the merge with the sources at hand, each of which must be there."""
+    """How to compare the merge with the sources available, each of which must be there."""
     recipe = recipe_from(manifest["recipe"], f"merge {manifest['merge_id'][:12]}")
     # Whatever was merged is looked for, by what it is and not by where it lies.
     found = scan_sources(sources, full_weights=recipe.full_weights, checkpoints="all").inventory

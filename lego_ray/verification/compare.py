@@ -146,7 +146,7 @@ def compare(
         plan: Sources and tasks; see `plan_comparison`.
         work: How sites are compared that do not fit.
         merged: The merged adapter.
-        watch: Looks at the sources too, while they are at hand.
+        watch: Looks at the sources too, while they are available.
         progress: Called with the number of sites compared, and of those there are.
 
     Raises:

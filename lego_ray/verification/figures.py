@@ -116,5 +116,5 @@ def _root(squared: float) -> float:
 
 
 def _finite(value: float) -> float | None:
-    """A ratio, or None for one to a sum of zero, which is no number."""
+    """A ratio, or None for one to a sum of zero, which is not a number."""
     return value if math.isfinite(value) else None

@@ -35,7 +35,7 @@ class SimilarityWatch:
         """Decides how, by the plan alone.
 
         Args:
-            plan: Sources, sites and tasks; of sites cut into shards no two sources may be at hand.
+            plan: Sources, sites and tasks; of sites cut into shards no two sources may be available.
         """
         sites = [site for task in plan.tasks for site in task.sites]
         pairs = sum(float(s.n_msus) ** 2 * (s.d_in + s.d_out) for s in sites)

@@ -26,9 +26,9 @@ def adapters(*rows: dict[str, Any]) -> pa.Table:
 
 
 ZOO = adapters(
-    {"uri": "/zoo/fr-1", "rank_max": 8, "tags": {"task": "summarise", "Language": "fr"}},
-    {"uri": "/zoo/fr-2", "rank_max": 16, "tags": {"task": "summarise"}},
-    {"uri": "s3://b/de-1", "rank_max": 32, "tags": {"task": "summarise", "language": "de"}},
+    {"uri": "/zoo/fr-1", "rank_max": 8, "tags": {"task": "summarize", "Language": "fr"}},
+    {"uri": "/zoo/fr-2", "rank_max": 16, "tags": {"task": "summarize"}},
+    {"uri": "s3://b/de-1", "rank_max": 32, "tags": {"task": "summarize", "language": "de"}},
     {"uri": "/zoo/none", "rank_max": 4, "license": "mit"},
 )
 
@@ -36,7 +36,7 @@ ZOO = adapters(
 @pytest.mark.parametrize(
     ("where", "chosen"),
     [
-        ("tags.task = 'summarise' and rank <= 16", [0, 1]),
+        ("tags.task = 'summarize' and rank <= 16", [0, 1]),
         ("tags.language = 'de' OR license = 'mit'", [2, 3]),
         ("tags.language = 'fr'", [0]),
         ("name LIKE 'fr-%'", [0, 1]),

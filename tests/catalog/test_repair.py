@@ -108,7 +108,7 @@ def faults(found: list[Diagnosis]) -> list[Fault]:
     return [fault for each in found for fault in each.faults]
 
 
-def mended(catalog: Catalog, before: dict[str, list[str]], outputs: Outputs | None = None) -> None:
+def fixed(catalog: Catalog, before: dict[str, list[str]], outputs: Outputs | None = None) -> None:
     """What a look finds, a repair puts right, to the rows of before; and then there is nothing more."""
     outputs = outputs or Outputs()
     damaged, at = rows(catalog), versions(catalog)
@@ -144,14 +144,14 @@ def test_a_right_catalog_is_left_alone(anywhere: Catalog) -> None:
 def test_rows_that_are_there_twice(anywhere: Catalog, table: str) -> None:
     before = rows(anywhere)
     write(anywhere, table, whole(anywhere, table), "append")
-    mended(anywhere, before)
+    fixed(anywhere, before)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_rows_doubled_within_one_file_and_some_of_them_only(catalog: Catalog, table: str) -> None:
     before, data = rows(catalog), whole(catalog, table)
     write(catalog, table, pa.concat_tables([data, data.slice(0, 1), data.slice(0, 1)]), "overwrite")
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -161,7 +161,7 @@ def test_rows_that_an_optimize_doubled(catalog: Catalog, table: str) -> None:
     write(catalog, table, data.slice(0, 0), "append")
     write(catalog, table, data.slice(0, 1), "append")
     catalog.open(table).optimize.compact()
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 @pytest.mark.parametrize("table", ["merge_sites", "msus", "groups"])
@@ -173,15 +173,15 @@ def test_rows_that_were_lost_come_back_from_history(
         return  # a grouping of which nothing is left is not missed
     before = rows(catalog)
     write(catalog, table, whole(catalog, table).slice(0, left), "overwrite")
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 def test_merges_and_adapters_that_were_lost_come_back_from_history(catalog: Catalog) -> None:
     before = rows(catalog)
     catalog.open("merges").delete(f"merge_id = '{N}'")
-    mended(catalog, before)
+    fixed(catalog, before)
     catalog.open("adapters").delete("uri = '/zoo/b'")
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 def test_after_a_vacuum_what_is_lost_is_named_and_left(catalog: Catalog) -> None:
@@ -216,7 +216,7 @@ def test_an_adapters_replaced_row_that_came_back_goes_again(anywhere: Catalog) -
     record_adapters(anywhere, [adapter(license="apache-2.0", scanned_at=LATER)])
     before = rows(anywhere)
     write(anywhere, "adapters", old.filter(pc.equal(old["uri"], "/zoo/a")), "append")
-    mended(anywhere, before)
+    fixed(anywhere, before)
 
 
 def test_rows_that_differ_and_were_scanned_at_one_time_go_by_the_order_of_their_commits(
@@ -241,7 +241,7 @@ def test_a_refusal_that_was_ended_goes(catalog: Catalog) -> None:
     before = rows(catalog)
     back = before_refusal.filter(pc.equal(before_refusal["status"], "refused"))
     write(catalog, "adapters", back, "append")
-    mended(catalog, before)
+    fixed(catalog, before)
     # One that came later is the state of things.
     record_adapters(catalog, [refused(scanned_at=LATER + timedelta(hours=1))])
     assert faults(diagnose(catalog, Outputs())) == []
@@ -252,7 +252,7 @@ def test_the_lower_version_of_a_merge_that_came_back_goes(catalog: Catalog) -> N
     merges_module.make_current(catalog, M)
     before = rows(catalog)
     write(catalog, "merges", old.filter(pc.equal(old["merge_id"], M)), "append")
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 def test_of_rows_of_a_merge_that_differ_the_output_decides(catalog: Catalog) -> None:
@@ -263,7 +263,7 @@ def test_of_rows_of_a_merge_that_differ_the_output_decides(catalog: Catalog) -> 
     at = versions(catalog)
     [fault] = faults(repair(catalog, Outputs(content_hash="0" * 64)))
     assert (fault.repair, versions(catalog)) == ("", at), "neither is right as far as can be known"
-    mended(catalog, before, Outputs(content_hash="c" * 64))
+    fixed(catalog, before, Outputs(content_hash="c" * 64))
 
 
 def test_merges_of_one_version_get_versions_of_their_own_in_their_order(catalog: Catalog) -> None:
@@ -299,13 +299,13 @@ def test_details_that_others_wrote_beside_the_right_ones_go(
 ) -> None:
     before = rows(catalog)
     write(catalog, table, changed(whole(catalog, table).slice(0, 2), **values), "append")
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 def test_details_that_were_changed_come_back_from_history(catalog: Catalog) -> None:
     before = rows(catalog)
     catalog.open("msus").update(updates={"cluster": "55"}, predicate=f"merge_id = '{N}'")
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 def test_an_adapter_at_two_places_is_in_a_merge_twice(catalog: Catalog) -> None:
@@ -320,7 +320,7 @@ def test_an_adapter_at_two_places_is_in_a_merge_twice(catalog: Catalog) -> None:
     assert faults(diagnose(catalog, Outputs())) == []
     before = rows(catalog)
     write(catalog, "msus", whole(catalog, "msus"), "append")
-    mended(catalog, before)
+    fixed(catalog, before)
 
 
 def test_groups_of_merges_that_are_not_there_are_named(catalog: Catalog) -> None:
@@ -364,12 +364,12 @@ def test_two_repairs_at_once_make_one(anywhere: Catalog, table: str) -> None:
     at = versions(anywhere)[table]
     barrier = threading.Barrier(2)
 
-    def mend(_: int) -> None:
+    def fix(_: int) -> None:
         barrier.wait()
         repair(anywhere, Outputs())
 
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(mend, range(2)))
+        list(threads.map(fix, range(2)))
     assert rows(anywhere) == before
     assert versions(anywhere)[table] == at + 1
 

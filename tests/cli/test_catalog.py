@@ -117,7 +117,7 @@ def test_lineage_goes_down_to_a_source_rank_and_up_to_the_merges(shared: Path, a
         (("lineage", "m", "--site", "nowhere"), "no site nowhere"),
         (("lineage", "--adapter", "nobody"), "knows no adapter"),
         (("show", "m", "--version", "9"), "no version 9"),
-        (("list", "--at", "lately"), "is no time"),
+        (("list", "--at", "lately"), "is not a valid time"),
         (("list", "--at", "9999-01-01"), "to come"),
         (("list", "--at", "2001-01-01"), "no such table"),
         (("vacuum", "--retention", "1h"), "--retention"),

@@ -10,7 +10,7 @@ from tests.docs.pages import ROOT
 
 def test_the_page_has_the_tables_that_are_made() -> None:
     page = (ROOT / PAGE).read_text()
-    assert written(page) == page, "python -m jobs.fixtures.reference_tables writes them anew"
+    assert written(page) == page, "python -m jobs.fixtures.reference_tables writes them"
 
 
 def test_a_page_without_a_place_for_a_table_is_told() -> None:

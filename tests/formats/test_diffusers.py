@@ -122,7 +122,7 @@ def test_alpha_may_be_a_tensor(tmp_path: Path) -> None:
         ({}, {"unet.gone.alpha": torch.ones(())}, MalformedAdapter, "of no site"),
         ({}, {"unet.x.lora_magnitude_vector": torch.ones(8)}, UnsupportedAdapter, "DoRA"),
         ({}, {"unet.x.lora_B.bias": torch.ones(8)}, UnsupportedAdapter, "bias beside"),
-        ({}, {"x.lora_A.weight": torch.ones(4, 8)}, UnsupportedAdapter, "no part of a LoRA"),
+        ({}, {"x.lora_A.weight": torch.ones(4, 8)}, UnsupportedAdapter, "not part of a LoRA"),
         (
             {},
             {f"unet.{BLOCK}.attn1.processor.to_q_lora.up.weight": torch.ones(8, 4)},

@@ -125,7 +125,7 @@ def test_other_methods_are_refused_by_name(key: str, why: str, tmp_path: Path) -
         ({f"{CONV}.lora_up.weight": torch.ones(8, 4, 3, 3)}, UnsupportedAdapter, "1x1 kernel"),
         ({f"{TO_Q}.lora_up.weight": torch.ones(8, 4).int()}, UnsupportedAdapter, "is I32"),
         ({"lora_unet_gone.alpha": torch.ones(())}, MalformedAdapter, "of no site"),
-        ({"emb_params": torch.ones(2, 8)}, UnsupportedAdapter, "no part of a LoRA: emb_params"),
+        ({"emb_params": torch.ones(2, 8)}, UnsupportedAdapter, "not part of a LoRA: emb_params"),
         (
             {f"lora_unet_input_blocks_1.lora_{h}.weight": torch.ones(4, 4) for h in ("up", "down")},
             MalformedAdapter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
-from lego_ray.formats.layouts import check_layout, recognise
+from lego_ray.formats.layouts import check_layout, recognize
 from lego_ray.formats.reading import is_adapter
 
 KEYS = {
@@ -34,8 +34,8 @@ PEFT = {"peft_type": "LORA"}
 
 
 @pytest.mark.parametrize(("key", "name"), KEYS.items())
-def test_layouts_are_recognised_by_their_keys(key: str, name: str) -> None:
-    found = recognise([key])
+def test_layouts_are_recognized_by_their_keys(key: str, name: str) -> None:
+    found = recognize([key])
     assert found is not None
     assert found.name == name
 
@@ -95,7 +95,7 @@ def test_weights_whose_scaling_is_beside_them_are_refused_alone(key: str) -> Non
     ],
 )
 def test_models_and_textual_inversions_are_no_layout(key: str) -> None:
-    assert recognise([key]) is None
+    assert recognize([key]) is None
     assert not is_adapter([key], "w")
 
 

@@ -93,7 +93,7 @@ def test_configurations_that_give_no_scale_are_named(
         ({f"{Q}.m": torch.ones(10)}, UnsupportedAdapter, "DoRA"),
         ({f"{Q}.lora_b": torch.ones(5, 10)}, RankMismatch, "rank 4 in A"),
         ({"x.lora_a": torch.ones(12, 4)}, MalformedAdapter, "no pair"),
-        ({f"{Q}.lora_a_scales": torch.ones(4, 4)}, UnsupportedAdapter, "no part of a LoRA"),
+        ({f"{Q}.lora_a_scales": torch.ones(4, 4)}, UnsupportedAdapter, "not part of a LoRA"),
         (
             {"x.lora_a": torch.ones(8, 4, 12), "x.lora_b": torch.ones(8, 10, 4)},
             UnsupportedAdapter,

@@ -164,7 +164,7 @@ REFUSED = {
         repacked(saved(tensors())).replace(b"data/1", b"data/x"),
         "not in the file",
     ),
-    "no pickle": (replaced(saved(tensors()), "data.pkl", b"\x80\x02nothing"), "no pickle"),
+    "no pickle": (replaced(saved(tensors()), "data.pkl", b"\x80\x02nothing"), "not a pickle"),
     "an empty pickle": (replaced(saved(tensors()), "data.pkl", b""), "pickle"),
     "another zip": (
         replaced(saved(tensors()), "data.pkl", b"").replace(b"data.pkl", b"data.pkk"),

@@ -44,7 +44,7 @@ def sparse(path: Path, head: bytes, size: int) -> Path:
 
 
 def terabytes(path: Path) -> None:
-    """A sound adapter but for its size: one site of a terabyte, the bytes there as the header says."""
+    """A sound adapter except for its size: one site of a terabyte, its bytes as the header says."""
     write_adapter(path)
     half = TEBI // 2
     spans = {

@@ -98,7 +98,7 @@ def merged(zoo: Path | str, output: Path | str, budget: int) -> dict[str, Any]:
 
 
 def fails_after(survived: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Makes the disk fail after so many files were written; returns their keys as they come."""
+    """Makes the disk fail after so many files were written; returns their keys with default settings."""
     real, written = FileStore.create, list[str]()
 
     def fails(store: FileStore, key: str, data: bytes) -> None:

@@ -160,7 +160,7 @@ def test_names_that_cannot_be_written_down_are_refused_by_name(tmp_path: Path) -
     write_kohya(tmp_path / "good.safetensors")
     data = (tmp_path / "good.safetensors").read_bytes()
     strange = bytes(tmp_path / "x").removesuffix(b"x") + b"caf\xe9.safetensors"
-    with open(strange, "wb") as file:  # noqa: PTH123 - a name that is no text
+    with open(strange, "wb") as file:  # noqa: PTH123 - a name that is not text
         file.write(data)
     record = lego_ray.scan(tmp_path, catalog=tmp_path / "catalog")
     assert names(record) == ["good.safetensors"]

@@ -102,7 +102,7 @@ def test_ray_gives_the_bytes_of_its_serial_twin(
     record = merge(zoo, tmp_path / "m", runner="ray", workers=workers, memory_budget=budget)
     assert weights_of(tmp_path / "m") == merged
     inline = merge(zoo, tmp_path / "inline", memory_budget=budget, name="m")
-    # All of the output, manifest and card included, and the record but for time and place.
+    # All of the output, manifest and card included, and the record except for time and place.
     assert record["merge_id"] == inline["merge_id"]
     for file in (CONFIG, "lego_ray_manifest.json", "README.md"):
         assert (tmp_path / "m" / file).read_bytes() == (tmp_path / "inline" / file).read_bytes()

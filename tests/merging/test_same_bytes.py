@@ -375,8 +375,8 @@ def test_a_quarantined_adapter_that_is_mended_in_the_middle_is_merged(tmp_path: 
     weights_in(zoo).write_bytes(good)
     with pytest.raises(OutputExists, match="the merge of another plan"):
         merged(zoo, tmp_path / "out")
-    mended = merged(zoo, tmp_path / "mended", catalog=catalog)
-    assert mended["refused"] == []
+    fixed = merged(zoo, tmp_path / "fixed", catalog=catalog)
+    assert fixed["refused"] == []
     assert {row["status"] for row in rows(catalog)} == {"ok"}
 
 
@@ -410,7 +410,7 @@ def without_marks(catalog: Path) -> None:
 
 
 @pytest.mark.parametrize("touched", [False, True], ids=["as it was", "touched"])
-def test_what_the_release_before_merged_is_recognised(
+def test_what_the_release_before_merged_is_recognized(
     touched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zoo, catalog = wide_zoo(tmp_path / "zoo"), tmp_path / "catalog"

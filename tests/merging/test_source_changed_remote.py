@@ -23,7 +23,7 @@ def merge(zoo: Any, output: Any, **options: Any) -> dict[str, Any]:
 
 
 def upload(adapter: Path, uri: str) -> None:
-    """Writes an adapter's files anew where they differ."""
+    """Writes an adapter's files again where they differ."""
     store = open_store(uri)
     there = {info.key: store.read(info.key) for info in store.list()}
     for name in (CONFIG, WEIGHTS):

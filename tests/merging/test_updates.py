@@ -409,8 +409,8 @@ def test_sites_the_merge_has_not_are_told(merged: Path, tmp_path: Path) -> None:
     record = update(merged, add=tmp_path / "more")
     assert record["skipped_sites"] == ["layers.2.q_proj"]
     assert record["sites"] == 4
-    anew = update(merged, add=tmp_path / "more", refit=True, output=tmp_path / "anew")
-    assert anew["sites"] == 5
+    again = update(merged, add=tmp_path / "more", refit=True, output=tmp_path / "again")
+    assert again["sites"] == 5
 
 
 def test_a_site_that_no_adapter_has_any_more_goes_and_comes_back(tmp_path: Path) -> None:
@@ -498,7 +498,7 @@ def test_what_is_no_merge(zoo: Path, tmp_path: Path, new: Path) -> None:
     [
         ({"method": "svd"}, "the svd method"),
         ({"distance": "rank-one"}, "rank-one"),
-        ({"normalise": True}, "--normalise"),
+        ({"normalize": True}, "--normalize"),
         ({"output_scale": "sum-fit"}, "sum-fit"),
         ({"full_weights": "keep:plain"}, "kept unmerged"),
     ],

@@ -26,9 +26,9 @@ SVD_ROUNDING = 2.0**-19
 ROUTES = ("gram", "msu")
 GEOMETRIES = [
     {},
-    {"normalise": True},
+    {"normalize": True},
     {"distance": "rank-one"},
-    {"distance": "rank-one", "normalise": True},
+    {"distance": "rank-one", "normalize": True},
     {"basis": "svd"},
     {"balance": True},
     {"align_signs": True},
@@ -67,7 +67,7 @@ def loops(adapters: list, k: int, **options: object) -> reference.ReferenceMerge
 
 
 @pytest.mark.parametrize(
-    ("parameter", "output", "normalise"),
+    ("parameter", "output", "normalize"),
     list(
         itertools.product(
             ["inf", "l2", "none"], ["source-rank", "pool", "none", 0.7], [False, True]
@@ -75,14 +75,14 @@ def loops(adapters: list, k: int, **options: object) -> reference.ReferenceMerge
     ),
 )
 def test_equals_the_plain_loop_reference(
-    parameter: str, output: str | float, normalise: bool
+    parameter: str, output: str | float, normalize: bool
 ) -> None:
     adapters = zoo([4, 7, 2, 5], [2.0, 1.0, 0.5, 16 / 5**0.5])
     options = {
         "n_init": 3,
         "parameter_reweight": parameter,
         "output_reweight": output,
-        "normalise": normalise,
+        "normalize": normalize,
     }
     for k in (1, 3, 6):
         got = solve(adapters, k, seed=11, tol=0.0, **options)
@@ -243,16 +243,16 @@ def test_untrained_ranks_do_no_harm(options: dict) -> None:
 HARD = [(500, 200, 16, 0), (300, 64, 8, 8), (800, 40, 24, 12), (200, 300, 4, 0), (256, 96, 32, 200)]
 
 
-@pytest.mark.parametrize(("n", "d", "k", "centres"), HARD)
+@pytest.mark.parametrize(("n", "d", "k", "centers"), HARD)
 @pytest.mark.parametrize("n_init", [1, 10])
 def test_inertia_is_never_worse_than_scikit_learn_by_a_hundredth(
-    n: int, d: int, k: int, centres: int, n_init: int
+    n: int, d: int, k: int, centers: int, n_init: int
 ) -> None:
     generator = torch.Generator().manual_seed(n + d)
     points = torch.randn(n, d, generator=generator)
-    if centres:
-        where = 2 * torch.randn(centres, d, generator=generator)
-        points += where[torch.arange(n) % centres]
+    if centers:
+        where = 2 * torch.randn(centers, d, generator=generator)
+        points += where[torch.arange(n) % centers]
     rows = torch.arange(n)
     pool = Pool(points, d // 2, rows, torch.zeros(n, dtype=torch.int64), lengths(points))
     theirs = KMeans(k, n_init=n_init, random_state=0).fit(points.numpy()).inertia_

@@ -14,10 +14,12 @@ from lego_ray.methods import names
 from lego_ray.methods.in_bases import Inner
 from lego_ray.methods.lego import Basis, Distance
 from lego_ray.methods.names import METHODS, MethodOptions, keyword, takers
+from lego_ray.methods.presets import how_to_merge
 from lego_ray.methods.registry import class_of, method_of
 from lego_ray.numerics.kmeans.reweight import ParameterNorm
 from lego_ray.numerics.stacks import Election
-from lego_ray.options import keywords_of
+from lego_ray.options import keywords_of, renamed
+from lego_ray.planning.recipe import Recipe, recipe_from
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -68,3 +70,18 @@ def test_neither_names_nor_options_load_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_an_option_that_was_renamed_is_accepted_and_recorded_as_it_was() -> None:
+    now, former = (
+        Recipe(name="m", rank=2, options={name: True}) for name in ("normalize", "normalise")
+    )
+    assert now == former
+    assert now.as_json()["options"]["normalise"] is True
+    assert "normalize" not in now.as_json()["options"]
+    assert recipe_from(now.as_json(), "m") == now
+    assert renamed(keywords_of(MethodOptions), {"normalise": True}) == {"normalize": True}
+    with pytest.raises(InvalidOption, match="normalize"):
+        method_of("lego", {"normalize": True, "normalise": True})
+    with pytest.raises(InvalidOption, match="--normalize: True is not what --preset paper"):
+        how_to_merge("paper", None, {"normalise": True}, None)

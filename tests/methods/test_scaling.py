@@ -56,7 +56,7 @@ def root_mean_square(adapters: Adapters) -> float:
 
 
 def rank_of(name: str) -> int:
-    """A rank at which the method loses something, so that a scale has something to mend."""
+    """A rank at which the method loses something, so that a scale has something to fix."""
     return {"concat": K, "svd": 5, "lego": 5, "iso": 5}.get(name, 43)
 
 
@@ -107,7 +107,7 @@ def test_shards_and_the_order_of_adapters_change_no_bit(name: str, rule: str) ->
         assert torch.equal(merged(again, name, rule, k=rank_of(name)).rows, wanted)
 
 
-@pytest.mark.parametrize("options", [{}, {"normalise": True}, {"basis": "svd"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"normalize": True}, {"basis": "svd"}], ids=str)
 @pytest.mark.parametrize("rule", RULES)
 def test_the_routes_of_lego_scale_alike(options: dict[str, Any], rule: str) -> None:
     adapters = zoo([4, 7, 2, 5])

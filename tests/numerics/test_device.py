@@ -32,7 +32,7 @@ DEVICES = [
 ]
 OPTIONS: list[dict[str, object]] = [
     {},
-    {"normalise": True},
+    {"normalize": True},
     {"basis": "svd", "align_signs": True},
     {"distance": "rank-one"},
 ]

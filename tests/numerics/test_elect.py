@@ -1,4 +1,4 @@
-"""Random drops from tensors that are made anew for every pass."""
+"""Random drops from tensors that are made again for every pass."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ def test_a_zero_half_balances_to_zero_and_not_to_nan() -> None:
     balanced = gauge.balance(rows, D_IN)
     assert not bool(torch.isnan(balanced).any())
     assert not bool(balanced[2:4].any())
-    normalised = gauge.normalise_halves(rows, D_IN)
-    assert not bool(torch.isnan(normalised).any())
-    assert not bool(normalised[3].any())
+    normalized = gauge.normalize_halves(rows, D_IN)
+    assert not bool(torch.isnan(normalized).any())
+    assert not bool(normalized[3].any())
 
 
 def test_sign_flips_disappear() -> None:

@@ -24,12 +24,12 @@ from lego_ray.numerics.shards.shard import Shard
 GRID = 2.0**-40
 
 
-def cloud(n: int, d: int, seed: int = 0, centres: int = 0) -> torch.Tensor:
+def cloud(n: int, d: int, seed: int = 0, centers: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(n, d, generator=generator)
-    if centres:
-        where = 4 * torch.randn(centres, d, generator=generator)
-        points += where[torch.randint(centres, (n,), generator=generator)]
+    if centers:
+        where = 4 * torch.randn(centers, d, generator=generator)
+        points += where[torch.randint(centers, (n,), generator=generator)]
     return points
 
 
@@ -83,9 +83,9 @@ def test_sums_follow_moved_rows_to_the_bits_of_summing_anew() -> None:
         after = torch.where(torch.tensor(rng.random(900) < 0.1), labels.roll(7), labels)
         sums.add_(moved_sums(points, labels, after, 5, quanta))
         labels = after
-        anew = partial_sums(points, labels, 5, quanta)
-        assert torch.equal(sums.sums, anew.sums)
-        assert torch.equal(sums.counts, anew.counts)
+        again = partial_sums(points, labels, 5, quanta)
+        assert torch.equal(sums.sums, again.sums)
+        assert torch.equal(sums.counts, again.counts)
 
 
 def test_partial_sums_refuse_what_does_not_fit() -> None:
@@ -129,10 +129,10 @@ def test_ties_go_to_the_lowest_index() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "d", "k", "centres"), [(300, 60, 8, 8), (400, 30, 13, 0), (90, 400, 5, 0)]
+    ("n", "d", "k", "centers"), [(300, 60, 8, 8), (400, 30, 13, 0), (90, 400, 5, 0)]
 )
-def test_gram_and_msu_space_take_the_same_steps(n: int, d: int, k: int, centres: int) -> None:
-    points = in_order(cloud(n, d, centres=centres))
+def test_gram_and_msu_space_take_the_same_steps(n: int, d: int, k: int, centers: int) -> None:
+    points = in_order(cloud(n, d, centers=centers))
     seeds = seeds_of(points, k)
     by_gram = gram_kmeans(gram(points), seeds, 300, 1e-9)
     by_rows = lloyd(points, seeds, 300, 1e-9)
@@ -184,7 +184,7 @@ def test_a_row_alone_in_its_cluster_is_not_taken_from_it() -> None:
 @pytest.mark.parametrize("route", ["gram", "rows"])
 def test_lloyd_never_leaves_a_cluster_empty(route: str) -> None:
     # Seeds in one corner of three tight heaps: the first assignment leaves most of them without rows.
-    points = in_order(cloud(60, 4, centres=3))
+    points = in_order(cloud(60, 4, centers=3))
     worst = torch.stack([torch.argsort(points[:, 0])[:8]])
     run = (
         gram_kmeans(gram(points), worst, 50, 0.0)
@@ -196,7 +196,7 @@ def test_lloyd_never_leaves_a_cluster_empty(route: str) -> None:
 
 def test_more_rows_than_a_chunk() -> None:
     n = 2 * ROWS["cpu"] + 17
-    points = cloud(n, 6, centres=4)
+    points = cloud(n, 6, centers=4)
     run = lloyd(points, seeds_of(points[:500], 4), 50, 1e-6)
     assert run.labels.shape == (n,)
     assert run.k == 4

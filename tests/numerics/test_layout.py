@@ -27,8 +27,8 @@ def test_what_lies_in_a_plane_keeps_its_distances() -> None:
 
 def test_families_lie_apart_and_the_share_is_that_of_two_axes() -> None:
     rng = np.random.default_rng(1)
-    centres = rng.normal(size=(2, 40))
-    vectors = np.repeat(centres, 5, axis=0) + 0.3 * rng.normal(size=(10, 40))
+    centers = rng.normal(size=(2, 40))
+    vectors = np.repeat(centers, 5, axis=0) + 0.3 * rng.normal(size=(10, 40))
     found = plane(cosines_of(vectors))
     apart = distances(found.points)
     assert apart[:5, :5].max() < apart[:5, 5:].min()

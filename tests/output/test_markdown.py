@@ -53,7 +53,7 @@ def check(text: str, markdown: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_in_a_name_is_markup(text: str) -> None:
     check(text, code(text))
-    code(text).encode()  # a name of a file that is no text has no code in UTF-8
+    code(text).encode()  # a name of a file that is not text has no code in UTF-8
 
 
 @given(st.text(max_size=40) | st.text("`|\\<>[]()!*_&#; ab\n", max_size=25))

@@ -241,9 +241,9 @@ def test_the_token_is_in_no_record_log_file_or_error(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"to": f"{TO}@{'0' * 40}"}, "no branch"),
+        ({"to": f"{TO}@{'0' * 40}"}, "not a branch"),
         ({"to": f"{TO}@one", "revision": "two"}, "--revision"),
-        ({"revision": "refs/pr/3"}, "no branch"),
+        ({"revision": "refs/pr/3"}, "not a branch"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_unasked(

@@ -52,7 +52,7 @@ def test_where_adapters_lie_changes_nothing() -> None:
         {"site_scales": {"q_proj": 2.0}},
         {"options": {"n_init": 9}},
         {"options": {"tol": 1e-5}},
-        {"options": {"normalise": True}},
+        {"options": {"normalize": True}},
         {"options": {"output_reweight": "none"}},
         {"options": {"output_reweight": 0.5}},
         {"options": {"parameter_reweight": "l2"}},
@@ -82,7 +82,7 @@ def test_content_of_an_adapter_changes_it_and_writing_it_again_does_not() -> Non
 
 
 def test_the_digest_of_earlier_releases_is_known() -> None:
-    """A literal, from the release before: the outputs it published are recognised by it."""
+    """A literal, from the release before: the outputs it published are recognized by it."""
     made = make_plan(Recipe(name="m", rank=4, weights={"a1": 2.0}), zoo())
     assert made.former == FORMER
     touched = inventory(*(at_version(a, f"{i}") for i, a in enumerate(zoo().adapters)))

@@ -17,8 +17,8 @@ output: library
 full_weights: drop
 defaults: {rank: 16, method: lego, seed: 3, options: {n_init: 3}}
 merges:
-  - name: summarise
-    where: tags.task = 'summarise' and rank <= 16
+  - name: summarize
+    where: tags.task = 'summarize' and rank <= 16
   - name: french
     adapters: [customers/*-fr, other]
     rank: 8
@@ -49,7 +49,7 @@ def test_what_a_file_says() -> None:
     assert library.sources == ("zoo", "s3://zoo/more")
     assert (library.catalog, library.output) == ("catalog", "library")
     first, french, sums = library.entries
-    assert first.where == "tags.task = 'summarise' and rank <= 16"
+    assert first.where == "tags.task = 'summarize' and rank <= 16"
     assert (first.recipe.rank, first.recipe.seed, first.recipe.full_weights) == (16, 3, "drop")
     assert first.recipe.options["n_init"] == 3
     assert french.adapters == ("customers/*-fr", "other")
@@ -129,8 +129,8 @@ def test_values_are_checked_as_those_of_a_merge_are_and_all_at_once() -> None:
         ("[" * 9999, "line 1, column 33: it is nested too deeply"),
         ("a: !!python/object/apply:os.getcwd []", "os.getcwd is a tag; leave it out"),
         ("a: 2026-13-77", "month must be in 1..12"),
-        ("- 1", "it is no mapping"),
-        ("", "it is no mapping"),
+        ("- 1", "it is not a mapping"),
+        ("", "it is not a mapping"),
         ("a: [", "line 1, column 5: "),
         ("a: \x00", "special characters are not allowed"),
         ("x: " + "y" * (4 << 20), "it has 4194307 characters"),
@@ -217,12 +217,12 @@ def test_faults_of_groups() -> None:
           - {name: e, groups: true}
         """
     ) == [
-        "merges[0].tasks: 0; expected auto or a whole number of at least 1",
-        "merges[1].tasks: 'many'; expected auto or a whole number of at least 1",
-        "merges[2].tasks.count: 1.5; expected auto or a whole number of at least 1",
-        "merges[2].tasks.alone_below: 2; expected less than or equal to 1",
-        "merges[3].tasks.alone_blow: no such key. Did you mean alone_below?",
-        "merges[4].tasks: True; expected auto or a whole number of at least 1",
+        "merges[0].groups: 0; expected auto or a whole number of at least 1",
+        "merges[1].groups: 'many'; expected auto or a whole number of at least 1",
+        "merges[2].groups.count: 1.5; expected auto or a whole number of at least 1",
+        "merges[2].groups.alone_below: 2; expected less than or equal to 1",
+        "merges[3].groups.alone_blow: no such key. Did you mean alone_below?",
+        "merges[4].groups: True; expected auto or a whole number of at least 1",
     ]
 
 

@@ -23,7 +23,7 @@ STAGES = ("scan", "start", "plan", "solve", "publish")
 
 
 def facts(count: int, *, layers: int = 6, rank: int = 8, names: list[str] | None = None) -> Facts:
-    """A merge of so many adapters in three families, catalog and sources at hand."""
+    """A merge of so many adapters in three families, catalog and sources available."""
     rng = np.random.default_rng(0)
     names = names or [f"team-{i % 7}/adapter-{i:04d}" for i in range(count)]
     sites = [f"model.layers.{layer}.{kind}" for layer in range(layers) for kind in KINDS]

@@ -131,11 +131,11 @@ def test_it_fits_a_telephone_and_a_desk_by_day_and_by_night(
 ) -> None:
     quiet.open(whole, width=width, dark=dark)
     assert quiet.run(WIDE) <= 0
-    colours = quiet.run(
+    colors = quiet.run(
         "return [document.documentElement, document.querySelector('#map svg text')].map(e => "
         "[getComputedStyle(e).backgroundColor, getComputedStyle(e).fill])"
     )
-    ground, ink = colours[0][0], colours[1][1]
+    ground, ink = colors[0][0], colors[1][1]
     bright = [sum(map(int, c[4:-1].split(", "))) / 765 for c in (ground, ink)]
     assert bright[0] < 0.2 < 0.8 < bright[1] if dark else bright[1] < 0.2 < 0.8 < bright[0]
 

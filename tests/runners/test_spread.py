@@ -22,7 +22,7 @@ from tests.runners.killing import killing
 from tests.runners.spread import SITES, budget_for, shards_of, write_wide_zoo
 from tests.zoo import WEIGHTS, files_of, weights_of
 
-GEOMETRIES: list[dict[str, Any]] = [{}, {"normalise": True}, {"basis": "svd", "align_signs": True}]
+GEOMETRIES: list[dict[str, Any]] = [{}, {"normalize": True}, {"basis": "svd", "align_signs": True}]
 
 
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:

@@ -106,5 +106,5 @@ def test_the_first_failure_stops_what_has_not_started() -> None:
 
 @pytest.mark.parametrize("bad", [ByteRange(-1, 3), ByteRange(5, 3)])
 def test_a_range_that_is_none_is_refused(bad: ByteRange) -> None:
-    with pytest.raises(StorageError, match="no range"):
+    with pytest.raises(StorageError, match="not a valid range"):
         check_ranges("s3://b/k", [ByteRange(0, 1), bad])

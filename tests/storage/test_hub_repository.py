@@ -119,7 +119,7 @@ def test_a_branch_is_made_where_it_is_asked_to_start(hub: FakeHub) -> None:
 
 @pytest.mark.parametrize("revision", ["0" * 40, "refs/pr/1"])
 def test_only_branches_are_written_to(revision: str, hub: FakeHub) -> None:
-    with pytest.raises(InvalidOption, match="no branch"):
+    with pytest.raises(InvalidOption, match="not a branch"):
         repository(f"hf://acme/qa@{revision}").check()
     assert hub.requests == []
 

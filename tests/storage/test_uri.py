@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lego_ray.errors import UnsupportedUri
-from lego_ray.storage import FileStore, HubStore, S3Store, join, normalise_uri, open_store
+from lego_ray.storage import FileStore, HubStore, S3Store, join, normalize_uri, open_store
 from lego_ray.storage.uri import HubUri, parse_uri
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -37,17 +37,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
     ],
 )
 def test_each_place_is_written_one_way(uri: str, expected: str) -> None:
-    assert normalise_uri(uri) == expected
-    assert normalise_uri(expected) == expected
+    assert normalize_uri(uri) == expected
+    assert normalize_uri(expected) == expected
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/someone")
-    assert normalise_uri("zoo") == f"{tmp_path}/zoo"
-    assert normalise_uri(".") == str(tmp_path)
-    assert normalise_uri("~/zoo") == "/home/someone/zoo"
-    assert normalise_uri(tmp_path / "zoo") == f"{tmp_path}/zoo"
+    assert normalize_uri("zoo") == f"{tmp_path}/zoo"
+    assert normalize_uri(".") == str(tmp_path)
+    assert normalize_uri("~/zoo") == "/home/someone/zoo"
+    assert normalize_uri(tmp_path / "zoo") == f"{tmp_path}/zoo"
 
 
 def test_an_opened_store_stays_where_it_was_when_the_working_directory_changes(

@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def put(store: Store, data: bytes) -> str:
-    """Writes the object anew; returns its version."""
+    """Writes the object again; returns its version."""
     store.delete("a")
     store.create("a", data)
     return store.stat("a").version

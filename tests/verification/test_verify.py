@@ -365,7 +365,7 @@ def test_never_trained_adapters_verify(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_updates_that_cancel_merge_and_verify(seed: int, tmp_path: Path) -> None:
-    """An adapter and its negation: the sum is zero but for rounding, its parts are not."""
+    """An adapter and its negation: the sum is zero except for rounding, its parts are not."""
     path = write_adapter(tmp_path / "zoo" / "a", seed=seed)
     tensors = load_file(path / WEIGHTS)
     other = write_adapter(tmp_path / "zoo" / "minus-a", seed=seed, permute=1)

@@ -305,6 +305,6 @@ def _told(table: str, merge: Merge, damage: Damage, repair: str, restored: bool)
         problem = f"it has rows twice or more{more}"
         where = f"{key}, {damage.doubled[0]}"
         faults.append(Fault(table, where, problem, repair, merge.merge_id))
-    mended = repair if restored or damage.n_doubled else ""
-    faults += [Fault(table, key, each, mended, merge.merge_id) for each in damage.wrong]
+    fixed = repair if restored or damage.n_doubled else ""
+    faults += [Fault(table, key, each, fixed, merge.merge_id) for each in damage.wrong]
     return faults

@@ -81,7 +81,7 @@ def find_leftovers(catalog: Catalog, older_than: timedelta) -> tuple[list[Leftov
 
 
 def remove_leftovers(catalog: Catalog, found: Sequence[Leftover]) -> int:
-    """Takes details away, but for those of a merge that was published or gone on with meanwhile.
+    """Takes details away, except for those of a merge that was published or gone on with meanwhile.
 
     Args:
         catalog: Where they are.

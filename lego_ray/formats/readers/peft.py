@@ -79,7 +79,7 @@ def _of_sites(
     outgoing: Outgoing, config: PeftConfig, sites: Mapping[str, _Site]
 ) -> Iterator[Finding]:
     listed = outgoing.config.get("target_modules")
-    # Where it is no list it is an expression, and what a base model has of it is not known here.
+    # Where it is not a list it is an expression, and what a base model has of it is not known here.
     targets = frozenset(listed) if isinstance(listed, list) else None
     for name, site in sites.items():
         if site.a is None or site.b is None:

@@ -1,9 +1,9 @@
 """What vLLM and llama.cpp refuse or misread of PEFT's files: limits to know, not faults.
 
-vLLM 0.33: `PEFTHelper` refuses any bias and `modules_to_save` but for classifier and score, which
+vLLM 0.33: `PEFTHelper` refuses any bias and `modules_to_save` except for classifier and score, which
 releases before it refused too; its keys are factors, or embeddings under `base_layer`; the largest
-`--max-lora-rank` is 512. llama.cpp's `convert_lora_to_gguf.py` stops at any tensor that is no factor,
-but for `base_layer.weight` and norms, and takes one `lora_alpha` for all sites, over each one's rank.
+`--max-lora-rank` is 512. llama.cpp's `convert_lora_to_gguf.py` stops at any tensor that is not a factor,
+except for `base_layer.weight` and norms, and takes one `lora_alpha` for all sites, over each one's rank.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def named_sources(
             found = [s for s in sources if s["adapter_id"].startswith(name)]
         if not found:
             hint = nearest_adapter(name, [s["uri"] for s in sources])
-            raise InvalidOption(f"{REMOVE} {name}", f"it is no adapter of {merge}", hint)
+            raise InvalidOption(f"{REMOVE} {name}", f"it is not an adapter of {merge}", hint)
         if len(found) > 1:
             uris = ", ".join(s["uri"] for s in found[:5])
             raise InvalidOption(
@@ -120,7 +120,7 @@ def records_of(
             raise VerificationFailed(
                 source["uri"],
                 "it is not the adapter that was merged, which cannot be taken out without its weights",
-                "Put that one back, or merge the others anew with --refit.",
+                "Put that one back, or merge the others again with --refit.",
             )
         records.append(replace(mine[0], adapter_id=source["adapter_id"]))
     return records, bytes_read
@@ -189,7 +189,7 @@ def check_fits(
         raise BaseModelMismatch(
             adapters[0].uri,
             f"it names the base model {base or '(none)'}, and the merge {manifest['base_model']}",
-            "If they are one model under two names, merge anew with --base-model.",
+            "If they are one model under two names, merge again with --base-model.",
         )
     fitted = {s.plan.site: (s.plan.kind, s.plan.d_in, s.plan.d_out) for s in state.sites}
     check_one_tree([Names("the merge", fitted), *names_in(adapters)], layout)
@@ -204,7 +204,7 @@ def check_fits(
             raise UpdateImpossible(
                 adapter.uri,
                 "it has none of the merge's sites",
-                "Merge all of them anew with --refit.",
+                "Merge all of them again with --refit.",
             )
         if bool(adapter.config.get("fan_in_fan_out", False)) != turned:
             raise SiteShapeMismatch(

@@ -10,7 +10,7 @@ from lego_ray.output.running_sums import State
 from lego_ray.tasks.values import SiteResult
 
 # Above this, a full merge is worth its time. New adapters like the old ones stay below it: their MSUs
-# are as far from the centroids as the fit's own are, but for those having been fitted.
+# are as far from the centroids as the fit's own are, except for those having been fitted.
 REFIT_ABOVE = 0.1
 
 

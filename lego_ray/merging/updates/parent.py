@@ -23,7 +23,7 @@ from lego_ray.output.running_sums import STATE_KEY, State, decode_state
 from lego_ray.planning.recipe import Recipe, recipe_from
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import join, normalise_uri
+from lego_ray.storage.uri import join, normalize_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ class MergedBefore:
             data = self.store.read(STATE_KEY)
         except ObjectNotFound as error:
             raise VerificationFailed(
-                where, "the manifest lists it and it is not there", "Merge anew with --refit."
+                where, "the manifest lists it and it is not there", "Merge again with --refit."
             ) from error
         if hashlib.sha256(data).hexdigest() != listed["sha256"]:
             raise VerificationFailed(
                 where,
                 "it is not what was published",
-                "It was changed or damaged; merge anew with --refit.",
+                "It was changed or damaged; merge again with --refit.",
             )
         return decode_state(data, where)
 
@@ -123,7 +123,7 @@ def find_merged(merge: str, catalog: Catalog | None) -> MergedBefore:
             ) from None
     if not all(key in manifest for key in ("base_model", "dtype", "format", "sites")):
         raise MalformedAdapter(
-            store.uri, "its manifest lacks what an update takes over", "Merge it anew."
+            store.uri, "its manifest lacks what an update takes over", "Merge it again."
         )
     try:
         store.stat(marker_of(manifest))
@@ -135,5 +135,5 @@ def find_merged(merge: str, catalog: Catalog | None) -> MergedBefore:
 
 
 def _at(place: str) -> tuple[Store, dict[str, Any], bytes]:
-    store = open_store(normalise_uri(place))
+    store = open_store(normalize_uri(place))
     return store, *read_manifest(store)

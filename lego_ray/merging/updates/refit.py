@@ -1,4 +1,4 @@
-"""The next version of a merge made anew: every adapter read, with the same recipe."""
+"""The next version of a merge made again: every adapter read, with the same recipe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refit_merge(
     checkpoints: str,
     progress: Progress,
 ) -> UpdateRecord:
-    """Merges what a merge was made of anew, with the changes; see `update`.
+    """Merges what a merge was made of again, with the changes; see `update`.
 
     Args:
         before: The merge.

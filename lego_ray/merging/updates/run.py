@@ -63,7 +63,7 @@ class Asked:
     Attributes:
         add: Sources of adapters to add.
         remove: Names of adapters to remove.
-        output: Where the new version goes, normalised.
+        output: Where the new version goes, normalized.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         checkpoints: As for `scan_sources`.
@@ -221,7 +221,7 @@ class UpdateRun:
                     raise VerificationFailed(
                         uri,
                         f"it cannot be taken out as it is now: {error.problem}",
-                        "Put back what was merged, or merge the others anew with --refit.",
+                        "Put back what was merged, or merge the others again with --refit.",
                     )
                 bad[uri] = min(bad.get(uri, error), error, key=str)
         return sorted(results, key=lambda r: r.index), bad

@@ -228,6 +228,6 @@ def checked_hashes(version: Version, results: Sequence[UpdateResult]) -> list[st
             raise VerificationFailed(
                 record.uri,
                 f"the sha256 over its tensors is {now}, at the time of the merge it was {was}",
-                "It was changed since; put back what was merged, or merge anew with --refit.",
+                "It was changed since; put back what was merged, or merge again with --refit.",
             )
     return hashes

@@ -76,7 +76,7 @@ def svd_basis(rows: Tensor, d_in: int) -> Tensor:
     return align_signs(out, d_in)
 
 
-def normalise_halves(rows: Tensor, d_in: int) -> Tensor:
+def normalize_halves(rows: Tensor, d_in: int) -> Tensor:
     """`[a/|a| ; b/|b|]`: the points TARA-Merge clusters instead of the raw ones.
 
     Args:

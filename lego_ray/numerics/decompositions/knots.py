@@ -64,6 +64,6 @@ def shared_left(rows: Tensor, d_in: int, members: Sequence[Tensor]) -> SharedLef
     p, s, wh = torch.linalg.svd(torch.cat(blocks, dim=1), full_matrices=False)
     kept = max(int((s > SMALLEST * s[0]).sum()), 1)
     u = q @ p[:, :kept]
-    flip = signs(u)  # or an election that ties would hang on LAPACK's
+    flip = signs(u)  # or an election that ties would depend on LAPACK's
     within = torch.split_with_sizes(wh[:kept].T * flip, [basis.shape[1] for basis in bases])
     return SharedLeft(u * flip, s[:kept], tuple(bases), tuple(within))

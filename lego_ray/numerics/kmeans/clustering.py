@@ -74,7 +74,7 @@ def renumber(labels: Tensor) -> Tensor:
 def fill_empty(labels: Tensor, distances: Tensor, k: int) -> Tensor:
     """Gives each empty cluster the row farthest from its own centroid.
 
-    Rows alone in their cluster stay. A mean of nothing would be the origin, which is no member of the
+    Rows alone in their cluster stay. A mean of nothing would be the origin, which is not a member of the
     pool and draws rows to itself.
 
     Args:

@@ -79,7 +79,7 @@ def compare_scaled_means(
 ) -> UpdateComparison:
     """Compares the update of scaled cluster means with the sum of the pool, from inner products alone.
 
-    The same as `lowrank.compare_updates` on rows `factors[c] * mean_c`, but for their rounding to
+    The same as `lowrank.compare_updates` on rows `factors[c] * mean_c`, except for their rounding to
     float32, and without another pass over the pool.
 
     Args:

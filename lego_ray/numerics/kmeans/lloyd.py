@@ -77,7 +77,7 @@ class _Restart:
         number: Which one.
         centroids: To assign to next, shape (k, d), float64.
         labels: By shard; -1 before the first assignment.
-        sums: Of the points by cluster, as labelled.
+        sums: Of the points by cluster, as labeled.
         inertia: After the last step.
         steps: Taken so far.
     """
@@ -136,7 +136,7 @@ def lloyd(pool: SpreadPool, seeds: Tensor, max_iter: int, tol: float) -> Cluster
 
 
 def _assign(pool: SpreadPool, running: Sequence[_Restart], quanta: Tensor) -> list[bool]:
-    """Assigns every restart's points anew; says for each whether no label changed."""
+    """Assigns every restart's points again; says for each whether no label changed."""
     k = running[0].centroids.shape[0]
     before = [torch.stack(parts) for parts in zip(*(r.labels for r in running), strict=True)]
     centroids = torch.stack([r.centroids for r in running])
@@ -235,5 +235,5 @@ def pool_peaks(pool: SpreadPool, which: Which) -> Tensor:
 
 
 def in_one_shard(shard: Shard) -> SpreadPool:
-    """A pool at hand, as the algorithms here see it."""
+    """A pool available, as the algorithms here see it."""
     return SpreadPool(LocalShards([shard]))

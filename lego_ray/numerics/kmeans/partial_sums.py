@@ -76,7 +76,7 @@ def quanta_of(peaks: Tensor, n: int) -> Tensor:
 
 
 def column_quanta(points: Tensor) -> Tensor:
-    """`quanta_of` a pool that is at hand whole; points has shape (n, d), float32."""
+    """`quanta_of` a pool that is available whole; points has shape (n, d), float32."""
     return quanta_of(column_peaks(points), points.shape[0])
 
 
@@ -100,7 +100,7 @@ def moved_sums(
 ) -> PartialSums:
     """What some points' change of cluster adds to the sums of each, exactly.
 
-    Because every sum is exact, adding changes to old sums gives the bits of summing anew. Late in a
+    Because every sum is exact, adding changes to old sums gives the bits of summing again. Late in a
     restart few rows move, and this reads only those.
 
     Args:
@@ -173,7 +173,7 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
 
 
 def centroids_of(points: Tensor, labels: Tensor) -> Tensor:
-    """Means of the clusters of a pool at hand, summed exactly.
+    """Means of the clusters of a pool available, summed exactly.
 
     Args:
         points: Shape (n, d), float32.

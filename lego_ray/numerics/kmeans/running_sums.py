@@ -1,6 +1,6 @@
 """A site's clusters as running sums: adapters go in and out without the others being read.
 
-Everything hangs on the fit, which is a merge that read all its adapters, and on which adapters are in
+Everything depends on the fit, which is a merge that read all its adapters, and on which adapters are in
 now; nothing on the order they came and went in:
 
 - centroids to assign to are the fit's, and frozen. So where an MSU goes is a function of the fit and of
@@ -41,7 +41,7 @@ class Members:
         distances: To the fit's centroid of that, shape (n,), float64.
         norms: Its norm for the parameter reweighting, shape (n,), float64.
         squares: Squared norm of its adapter's update at the site, the same for all MSUs of that, shape
-            (n,), float64; 0 if the merge's scale does not hang on it.
+            (n,), float64; 0 if the merge's scale does not depend on it.
     """
 
     adapters: Tensor
@@ -167,7 +167,7 @@ class Clusters:
 def running_grid(peaks: Tensor, n: int) -> Tensor:
     """The grid of a fit, on which the sums of a merge lie as they are.
 
-    It is `quanta_of` but for columns of zeros, whose sums lie on any grid: theirs is that of the
+    It is `quanta_of` except for columns of zeros, whose sums lie on any grid: theirs is that of the
     largest column, so that what comes later is not rounded away there.
 
     Args:
@@ -245,7 +245,7 @@ def moved(site: RunningSite, present: Tensor, added: Members, rows: Sequence[Mov
                 raise UpdateImpossible(
                     "the running sums",
                     "an adapter's values are too large beside those of the adapters merged first",
-                    "Merge all of them anew with --refit.",
+                    "Merge all of them again with --refit.",
                 )
             units.index_add_(0, each.clusters[part], scaled.long(), alpha=each.sign)
     touched = torch.zeros(k, dtype=torch.bool)

@@ -22,7 +22,7 @@ from lego_ray.numerics.pool import Pool
 
 # Columns widened to float64 at a time.
 COLUMNS = 1024
-# The MSUs themselves, or what stands for them in k-means: the same unless they are normalised.
+# The MSUs themselves, or what stands for them in k-means: the same unless they are normalized.
 Which = Literal["rows", "points"]
 
 
@@ -145,7 +145,7 @@ def products(shard: Shard, at: Tensor, targets: Tensor) -> Tensor:
 def step(
     shard: Shard, before: Tensor, centroids: Tensor, quanta: Tensor
 ) -> tuple[Tensor, list[PartialSums]]:
-    """One step of k-means: assigns the points anew and says what that changes in the sums.
+    """One step of k-means: assigns the points again and says what that changes in the sums.
 
     Args:
         shard: The shard.

@@ -70,7 +70,7 @@ def _cut(distances: Matrix, count: int | None) -> tuple[Labels, float | None]:
     best, highest = one, LEAST_SILHOUETTE
     for labels in cuts.T:
         found = _silhouette(distances, labels)
-        if found is not None and round(found, 9) > highest:  # equal but for rounding is equal
+        if found is not None and round(found, 9) > highest:  # equal except for rounding is equal
             best, highest = labels.astype(np.int64), round(found, 9)
     return best, _silhouette(distances, best)
 

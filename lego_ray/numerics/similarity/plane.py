@@ -15,7 +15,7 @@ class Plane:
     """Points in a plane.
 
     Attributes:
-        points: Shape (T, 2), float64, centred.
+        points: Shape (T, 2), float64, centered.
         share: Of the squared distances between all points, what the plane holds; 0 to 1.
     """
 

@@ -159,7 +159,7 @@ class Checkpoints:
                     return
         raise OutputExists(
             self._store.uri,
-            f"its {MARKER} is no regular file",
+            f"its {MARKER} is not a regular file",
             f"Choose another --output, or delete {folder_uri(self._store)}.",
         )
 

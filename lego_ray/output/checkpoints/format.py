@@ -194,14 +194,14 @@ def _checkpoint(
 
 
 def _made_by() -> str:
-    """What the bits of a result hang on besides the plan: another torch may add in another order."""
+    """What the bits of a result depend on besides the plan: another torch may add in another order."""
     return ", ".join(f"{package} {version(package)}" for package in ("lego-ray", "torch"))
 
 
 def _error(name: str, where: str, problem: str, hint: str) -> errors.LegoRayError:
     kind = getattr(errors, name)
     if not (isinstance(kind, type) and issubclass(kind, errors.LegoRayError)):
-        raise UnreadableCheckpoint(f"{name} is no error of this release")
+        raise UnreadableCheckpoint(f"{name} is not an error of this release")
     return kind(where, problem, hint)
 
 

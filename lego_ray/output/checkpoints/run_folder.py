@@ -39,7 +39,7 @@ _FIELDS: Mapping[str, Any] = {
 
 
 class UnreadableCheckpoint(Exception):
-    """A file is no checkpoint of this plan and release, or is damaged; it never leaves this room."""
+    """A file is not a checkpoint of this plan and release, or is damaged; it never leaves this room."""
 
 
 def folder_uri(store: Store) -> str:
@@ -100,7 +100,7 @@ def parse_text(metadata: Mapping[str, str]) -> dict[str, Any]:
         if version == CHECKPOINT_VERSION and not _is_summary(about):
             raise TypeError("a field is of another type")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UnreadableCheckpoint("it is no checkpoint") from error
+        raise UnreadableCheckpoint("it is not a checkpoint") from error
     if version != CHECKPOINT_VERSION:
         raise UnreadableCheckpoint(
             f"it is of version {str(version)[:80]}, this release writes {CHECKPOINT_VERSION}"

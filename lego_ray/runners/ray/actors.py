@@ -1,6 +1,6 @@
 """The actors of a spread site: shards that hold its pool, and one owner that clusters it.
 
-A lost node or process: Ray starts the actor anew and calls it again. A shard reads its byte ranges
+A lost node or process: Ray starts the actor again and calls it again. A shard reads its byte ranges
 again and remembers nothing else; the owner starts its site over. Both give the same bits.
 """
 
@@ -122,7 +122,7 @@ class SiteActor:
 
 
 def resilient(actor: type, restarts: int, **options: Any) -> Any:
-    """An actor class whose actors are started anew this many times, and called again each time.
+    """An actor class whose actors are started again this many times, and called again each time.
 
     Calls are repeated without a bound of their own: while a node is not yet known to be lost, each
     try of a call fails.

@@ -31,7 +31,7 @@ def solve_on_teams(
         tasks: Tasks with shards.
         slots: Workers the cluster has.
         gpus: Share of a GPU each shard takes.
-        retries: Times a lost actor is started anew for each site, and a failed read tried again.
+        retries: Times a lost actor is started again for each site, and a failed read tried again.
 
     Raises:
         RunFailed: If the cluster cannot hold all shards of a site at once.

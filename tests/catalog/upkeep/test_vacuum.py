@@ -116,7 +116,7 @@ def test_a_dry_run_says_what_would_go_and_keeps_it(on_disk: Catalog) -> None:
     version = on_disk.open("adapters").version()
     again = vacuum(on_disk, "adapters", NONE, force=True)
     assert (again.files, again.n_bytes) == (0, 0)
-    assert on_disk.open("adapters").version() == version, "nothing to do is no commit"
+    assert on_disk.open("adapters").version() == version, "nothing to do is not a commit"
 
 
 @pytest.mark.parametrize("retention", [SHORTEST - timedelta(seconds=1), NONE])
