@@ -14,7 +14,7 @@ quick: $(VENV)/.dev-ready
 
 # Three at a time, a file each: much of the suite waits for processes to start, be killed or time out.
 test: $(VENV)/.dev-ready
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # A cluster's dashboard, which takes jobs, and what Ray exports need packages that slow every start of a
 # local Ray, so they come last and apart.
@@ -38,6 +38,7 @@ bench: $(VENV)/.dev-ready
 	$(BIN)/python -m jobs.benchmarks.speed
 
 fixtures: $(VENV)/.dev-ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,fixtures]'
 	$(BIN)/python -m jobs.fixtures.train --out tests/fixtures/zoo
 
 $(VENV)/bin/python:

@@ -17,5 +17,21 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+# Files that take longest, by far, first: whoever has one of these last, the others wait for.
+_LONG = (
+    *("jobs/test_soak", "runners/test_spread", "docs/test_pages_run", "catalog/test_fences"),
+    *("runners/test_lost_node", "runners/test_tokens", "merging/test_after_a_kill"),
+    *("catalog/test_data_files", "merging/test_interrupts", "merging/test_resume"),
+    *("library/test_takeover", "merging/test_faults", "merging/test_source_changed"),
+    *("methods/test_lego", "catalog/test_repair", "merging/test_two_runs"),
+    *("jobs/test_catalog_storm", "runners/test_addresses", "jobs/test_bench_s3"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"tests/{name}.py": number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     _clean_up()

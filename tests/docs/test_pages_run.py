@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
-from lego_ray.methods import registry
+from lego_ray.methods.names import METHODS, MethodName
 from lego_ray.planning.recipe_file import parse_recipe_file
 from tests.docs.pages import (
     LANGUAGES,
@@ -36,7 +37,8 @@ def test_a_page_can_be_followed(
         request.getfixturevalue("local_ray")
     monkeypatch.chdir(tmp_path)
     # A page that adds a method adds it for itself.
-    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
+    monkeypatch.setitem(METHODS, "longest", MethodName("longest:Longest", ""))
+    monkeypatch.setitem(sys.modules, "longest", None)
     reader = Reader(tmp_path)
     for block in blocks_of(text_of(page)):
         try:

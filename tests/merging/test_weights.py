@@ -69,8 +69,8 @@ def test_verify_and_the_catalog_agree_and_sources_may_move(tmp_path: Path) -> No
     moved.mkdir()
     for number, path in enumerate(sorted(zoo.iterdir())):
         shutil.copytree(path, moved / str(number))
-    errors = lego_ray.verify(tmp_path / "m", sources=zoo)["errors"]
-    there = lego_ray.verify(tmp_path / "m", sources=moved)["errors"]
+    errors = lego_ray.verify(tmp_path / "m", sources=zoo).as_json()["errors"]
+    there = lego_ray.verify(tmp_path / "m", sources=moved).as_json()["errors"]
     places = [[source.pop("adapter") for source in found["sources"]] for found in (errors, there)]
     assert there == errors
     assert [str(Path(place).parent) for place in places[1]] == [str(moved)] * 5

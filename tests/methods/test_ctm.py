@@ -188,8 +188,8 @@ def test_no_gauge_is_seen(options: dict[str, object], k: int, gauge: str) -> Non
 @pytest.mark.parametrize(
     ("beta", "said"),
     [
-        (-0.1, "is not at least 0 and at most 1"),
-        (2, "is not at least 0 and at most 1"),
+        (-0.1, "is not a number of at least 0 and at most 1"),
+        (2, "is not a number of at least 0 and at most 1"),
         (float("nan"), "nan is not a finite number"),
         ("0", "'0' is of type str; expected a number"),
     ],
