@@ -25,7 +25,7 @@ from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalize_uri, parse_uri
+from lego_ray.storage.uri import HubUri, Uri, normalize_uri, parse_uri
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -134,7 +134,7 @@ def publish(
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
     limits = check_published(manifest, files, store.uri)
-    if not isinstance(target, FileUri) and not _holds(target, data):
+    if not target.is_local and not _holds(target, data):
         manifest, files = for_elsewhere(manifest, files)
     with journal.failures(manifest["merge_id"]):
         if repository is not None:
@@ -179,9 +179,9 @@ def _record(
     )
 
 
-def _holds(target: S3Uri | HubUri, manifest: bytes) -> bool:
+def _holds(target: Uri, manifest: bytes) -> bool:
     """Whether an earlier release copied the very manifest there; create-only, it stays as it is."""
-    if isinstance(target, HubUri):
+    if target.is_read_only:
         return False
     try:
         return read_bytes(open_store(str(target))) == manifest

@@ -28,7 +28,7 @@ from lego_ray.errors import InvalidOption, ObjectNotFound
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import FileUri, HubUri, join, parse_uri
+from lego_ray.storage.uri import FileUri, join, parse_uri
 
 # Small reads that wait for a store.
 THREADS = 16
@@ -132,7 +132,7 @@ def _find_remains(
 
 def _writable(root: str | PathLike[str]) -> Store:
     parsed = parse_uri(root)
-    if isinstance(parsed, HubUri):
+    if parsed.is_read_only:
         raise InvalidOption("--root", f"{parsed} cannot be written", "Give a directory or s3://.")
     return open_store(str(parsed))
 

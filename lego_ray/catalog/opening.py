@@ -8,7 +8,7 @@ from functools import partial
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import UnsupportedUri
 from lego_ray.storage.delta_options import delta_storage_options
-from lego_ray.storage.uri import HubUri, parse_uri
+from lego_ray.storage.uri import parse_uri
 
 
 def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
@@ -22,7 +22,7 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
         UnsupportedUri: If the scheme or the form is another.
     """
     parsed = parse_uri(uri)
-    if isinstance(parsed, HubUri):
+    if parsed.is_read_only:
         raise UnsupportedUri(str(parsed), "the Hub holds no catalogs", "Give a path or s3://.")
     fresh = partial(delta_storage_options, str(parsed))
     fresh()  # says now, not at the first opening, that there are no credentials

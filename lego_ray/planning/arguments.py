@@ -14,7 +14,7 @@ from lego_ray.options import keywords_of, picked
 from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
-from lego_ray.storage.uri import HubUri, parse_uri
+from lego_ray.storage.uri import parse_uri
 
 Uri = str | PathLike[str]
 
@@ -56,7 +56,7 @@ def output_place(output: Uri) -> str:
         UnsupportedUri: If it is no URI.
     """
     parsed = parse_uri(output)
-    if isinstance(parsed, HubUri):
+    if parsed.is_read_only:
         raise ReadOnlyStore(
             str(parsed),
             "a merge is written to a directory or to S3, which keep its finished tasks until it is "

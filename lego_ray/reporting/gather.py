@@ -37,7 +37,7 @@ from lego_ray.reporting.write import START, page
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.file_errors import disk_errors
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import FileUri, normalize_uri, parse_uri
+from lego_ray.storage.uri import normalize_uri, parse_uri
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
 from lego_ray.verification.compare import Compared, Watch
 from lego_ray.verification.figures import ComparedSite, errors_of
@@ -113,7 +113,7 @@ def write_report(
 def _target(output: Uri) -> Path:
     """The page's path, which may be written to."""
     parsed = parse_uri(output)
-    if not isinstance(parsed, FileUri):
+    if not parsed.is_local:
         raise InvalidOption(
             "--output", f"{parsed} is not a local path", "Give one, such as page.html."
         )

@@ -22,7 +22,7 @@ from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_traini
 from lego_ray.sources.beside import SHARD, is_foreign
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import FileUri, HubUri, join, normalize_uri, parse_uri
+from lego_ray.storage.uri import FileUri, join, normalize_uri, parse_uri
 
 CARD_NAME = "README.md"
 # What the tools that write single files call them; a .bin of any other name is no one's adapter.
@@ -245,7 +245,4 @@ def _exists(store: Store) -> bool:
 
 def _pinned(store: Store) -> str:
     """The store's root with a hub repository's revision replaced by the commit it means now."""
-    parsed = parse_uri(store.uri)
-    if isinstance(parsed, HubUri):
-        return str(replace(parsed, revision=store.revision))
-    return store.uri
+    return str(parse_uri(store.uri).pinned(store.revision))

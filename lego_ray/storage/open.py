@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import import_module
 
 from lego_ray.storage.base import Store
-from lego_ray.storage.file import FileStore
-from lego_ray.storage.hub import HubStore
-from lego_ray.storage.s3 import S3Store
-from lego_ray.storage.uri import FileUri, S3Uri, parse_uri
+from lego_ray.storage.uri import STORES, parse_uri
 
 
 def open_store(uri: str | os.PathLike[str]) -> Store:
@@ -24,8 +24,6 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
         UnsupportedUri: If the scheme or the form is another.
     """
     parsed = parse_uri(uri)
-    if isinstance(parsed, FileUri):
-        return FileStore(parsed.path)
-    if isinstance(parsed, S3Uri):
-        return S3Store(parsed.bucket, parsed.prefix)
-    return HubStore(parsed.repo_id, parsed.revision, parsed.subfolder)
+    module, _, name = STORES[parsed.scheme].home.partition(":")
+    make: Callable[..., Store] = getattr(import_module(module), name)
+    return make(*(getattr(parsed, field.name) for field in fields(parsed)))

@@ -4,22 +4,60 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote, unquote
 
 from lego_ray.errors import UnsupportedUri, redacted
 
+HUB = "https://huggingface.co"
+# Digits of a commit that are shown.
+_SHORT = 8
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # Revisions the Hub itself writes with slashes; any other slash in one is given as %2F.
 _HUB_REVISION = re.compile(r"(refs/pr/\d+|refs/convert/[\w.-]+|[^/]+)(?:/(.*))?", re.DOTALL)
 _HUB_REPO = re.compile(r"[\w.-]+/[\w.-]+")
-_FORMS = "Give a path, file:///path, s3://bucket/prefix, or hf://owner/name[@revision][/subfolder]."
 
 
 @dataclass(frozen=True, slots=True)
-class FileUri:
+class Uri:
+    """A place in a store of some kind. Its fields are what the store is opened with, in their order.
+
+    Attributes:
+        scheme: A key of `STORES`.
+        is_local: Whether it is a path of this machine.
+        is_read_only: Whether nothing can be written there file by file.
+    """
+
+    scheme: ClassVar[str]
+    is_local: ClassVar[bool] = False
+    is_read_only: ClassVar[bool] = False
+
+    def pinned(self, revision: str) -> Uri:
+        """The same place at a commit; as it is where there are no commits.
+
+        Args:
+            revision: The commit, or empty for none.
+        """
+        return self
+
+    def page(self, revision: str) -> tuple[str, str] | None:
+        """What it is called, and the address of its web page; None if it has no page.
+
+        Args:
+            revision: The commit.
+        """
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class FileUri(Uri):
     """A local directory; written as its plain absolute path, which every other tool takes."""
+
+    scheme = "file"
+    is_local = True
 
     path: str
 
@@ -28,8 +66,10 @@ class FileUri:
 
 
 @dataclass(frozen=True, slots=True)
-class S3Uri:
+class S3Uri(Uri):
     """A bucket, or a prefix in one, without slashes at its ends."""
+
+    scheme = "s3"
 
     bucket: str
     prefix: str
@@ -39,7 +79,7 @@ class S3Uri:
 
 
 @dataclass(frozen=True, slots=True)
-class HubUri:
+class HubUri(Uri):
     """A model repository on the Hugging Face Hub, or a folder of one.
 
     Attributes:
@@ -48,9 +88,24 @@ class HubUri:
         subfolder: Path in the repository, without slashes at its ends; may be empty.
     """
 
+    scheme = "hf"
+    is_read_only = True
+
     repo_id: str
     revision: str
     subfolder: str
+
+    def pinned(self, revision: str) -> HubUri:
+        """The repository at a commit; empty for whichever."""
+        return replace(self, revision=revision)
+
+    def page(self, revision: str) -> tuple[str, str] | None:
+        """Its tree at a commit."""
+        if not revision:
+            return None
+        below = f"/{self.subfolder}" if self.subfolder else ""
+        page = f"{HUB}/{quote(self.repo_id)}/tree/{quote(revision)}{quote(below)}"
+        return f"{self.repo_id}@{revision[:_SHORT]}{below}", page
 
     def __str__(self) -> str:
         text = f"hf://{self.repo_id}"
@@ -60,7 +115,7 @@ class HubUri:
         return f"{text}/{self.subfolder}" if self.subfolder else text
 
 
-def parse_uri(uri: str | os.PathLike[str]) -> FileUri | S3Uri | HubUri:
+def parse_uri(uri: str | os.PathLike[str]) -> Uri:
     """Reads a URI, or a path.
 
     Args:
@@ -74,7 +129,7 @@ def parse_uri(uri: str | os.PathLike[str]) -> FileUri | S3Uri | HubUri:
     """
     text = os.fspath(uri)
     if not text or "\0" in text:
-        raise UnsupportedUri(repr(text), "this is no URI", _FORMS)
+        raise UnsupportedUri(repr(text), "this is no URI", forms())
     shown = text.encode("utf-8", "backslashreplace").decode()
     if shown != text:
         raise UnsupportedUri(shown, "its name is not UTF-8", "Rename it, or go by a link to it.")
@@ -88,19 +143,15 @@ def parse_uri(uri: str | os.PathLike[str]) -> FileUri | S3Uri | HubUri:
             "Leave them out: they are taken from the environment, or from AWS's configuration.",
         )
     scheme, rest = match.group(1).lower(), match.group(2)
-    if scheme == "file":
-        host, slash, path = rest.partition("/")
-        if host not in ("", "localhost") or not slash:
-            raise UnsupportedUri(text, "a file URI names a host, or no absolute path", _FORMS)
-        return _parse_path("/" + unquote(path))
-    if scheme == "s3":
-        bucket, _, prefix = rest.partition("/")
-        if not bucket:
-            raise UnsupportedUri(text, "there is no bucket in it", _FORMS)
-        return S3Uri(bucket, prefix.strip("/"))
-    if scheme == "hf":
-        return _parse_hub(text, rest)
-    raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", _FORMS)
+    if scheme not in STORES:
+        raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", forms())
+    return STORES[scheme].parse(text, rest)
+
+
+def forms() -> str:
+    """How places may be given, as an error says it."""
+    *others, last = (kind.form for kind in STORES.values())
+    return f"Give a path, {', '.join(others)}, or {last}."
 
 
 def check_plain(endpoint: str) -> str:
@@ -120,12 +171,26 @@ def check_plain(endpoint: str) -> str:
     return endpoint
 
 
+def _parse_file(text: str, rest: str) -> FileUri:
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise UnsupportedUri(text, "a file URI names a host, or no absolute path", forms())
+    return _parse_path("/" + unquote(path))
+
+
+def _parse_s3(text: str, rest: str) -> S3Uri:
+    bucket, _, prefix = rest.partition("/")
+    if not bucket:
+        raise UnsupportedUri(text, "there is no bucket in it", forms())
+    return S3Uri(bucket, prefix.strip("/"))
+
+
 def _parse_path(text: str) -> FileUri:
     # Lexical, so that a path through a symbolic link stays the one the user gave.
     try:
         path = os.path.normpath(Path(text).expanduser().absolute())
     except (RuntimeError, OSError) as error:  # of a user there is not, or from nowhere
-        raise UnsupportedUri(text, f"it has no absolute path ({error})", _FORMS) from None
+        raise UnsupportedUri(text, f"it has no absolute path ({error})", forms()) from None
     return FileUri("/" + path.lstrip("/"))
 
 
@@ -136,7 +201,7 @@ def _parse_hub(text: str, rest: str) -> HubUri:
     if at and repo_id.count("/") == 1:
         match = _HUB_REVISION.fullmatch(tail)
         if match is None:
-            raise UnsupportedUri(text, "the revision after '@' is empty", _FORMS)
+            raise UnsupportedUri(text, "the revision after '@' is empty", forms())
         revision, subfolder = unquote(match.group(1)), match.group(2) or ""
     else:
         # No revision, or an '@' further down, which is part of a folder's name.
@@ -144,9 +209,9 @@ def _parse_hub(text: str, rest: str) -> HubUri:
         name, _, subfolder = after.partition("/")
         repo_id = f"{owner}/{name}"
     if not _HUB_REPO.fullmatch(repo_id):
-        raise UnsupportedUri(text, "it names no repository as owner/name", _FORMS)
+        raise UnsupportedUri(text, "it names no repository as owner/name", forms())
     if repo_id.split("/")[0] in ("datasets", "spaces", "buckets", "kernels"):
-        raise UnsupportedUri(text, "only model repositories hold adapters", _FORMS)
+        raise UnsupportedUri(text, "only model repositories hold adapters", forms())
     return HubUri(repo_id, revision, subfolder.strip("/"))
 
 
@@ -181,3 +246,28 @@ def join(uri: str | os.PathLike[str], key: str) -> str:
     base = normalize_uri(uri)
     key = key.strip("/")
     return f"{base.rstrip('/')}/{key}" if key else base
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKind:
+    """A kind of store.
+
+    Attributes:
+        form: How a place in one is given.
+        parse: Reads a URI: takes all of it, for errors, and what follows its scheme.
+        home: Module and class of the store, which is imported when one is opened.
+    """
+
+    form: str
+    parse: Callable[[str, str], Uri]
+    home: str
+
+
+# By scheme.
+STORES: dict[str, StoreKind] = {
+    "file": StoreKind("file:///path", _parse_file, "lego_ray.storage.file:FileStore"),
+    "s3": StoreKind("s3://bucket/prefix", _parse_s3, "lego_ray.storage.s3:S3Store"),
+    "hf": StoreKind(
+        "hf://owner/name[@revision][/subfolder]", _parse_hub, "lego_ray.storage.hub:HubStore"
+    ),
+}

@@ -23,7 +23,7 @@ from lego_ray.sources.headers import Counted, scan_sources, untold
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.base import Store
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import FileUri, HubUri, S3Uri, normalize_uri, parse_uri
+from lego_ray.storage.uri import normalize_uri, parse_uri
 from lego_ray.storage.versions import changed
 from lego_ray.verification.compare import Compared, Watch, compare
 from lego_ray.verification.figures import errors_of
@@ -125,11 +125,11 @@ def reload_merged(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
     """Reads the adapter as any source is read."""
     inventory = scan_sources([uri], full_weights="keep", checkpoints="all").inventory
     published = set(manifest["files"])
-    here = _at_any_revision(uri)
+    here = parse_uri(uri).pinned("")
     mine = [
         adapter
         for adapter in inventory.adapters
-        if _at_any_revision(adapter.folder) == here and adapter.weights_key in published
+        if parse_uri(adapter.folder).pinned("") == here and adapter.weights_key in published
     ]
     if len(mine) != 1:
         reason = inventory.refused[0].reason if inventory.refused else "no adapter was found"
@@ -140,12 +140,6 @@ def reload_merged(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
             uri, f"it has {len(adapter.sites)} sites, the manifest says {manifest['sites']}"
         )
     return adapter
-
-
-def _at_any_revision(uri: str) -> FileUri | S3Uri | HubUri:
-    """The place, of whichever commit: adapters on the Hub are named by theirs."""
-    parsed = parse_uri(uri)
-    return replace(parsed, revision="") if isinstance(parsed, HubUri) else parsed
 
 
 def _plan_of(

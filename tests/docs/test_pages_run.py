@@ -10,6 +10,7 @@ import pytest
 
 from lego_ray.methods.names import METHODS, MethodName
 from lego_ray.planning.recipe_file import parse_recipe_file
+from lego_ray.storage.uri import STORES
 from tests.docs.pages import (
     LANGUAGES,
     PAGES,
@@ -36,9 +37,11 @@ def test_a_page_can_be_followed(
     if page in ON_RAY:
         request.getfixturevalue("local_ray")
     monkeypatch.chdir(tmp_path)
-    # A page that adds a method adds it for itself.
+    # A page that adds a method or a store adds it for itself.
     monkeypatch.setitem(METHODS, "longest", MethodName("longest:Longest", ""))
     monkeypatch.setitem(sys.modules, "longest", None)
+    monkeypatch.setitem(sys.modules, "zipped", None)
+    monkeypatch.setitem(STORES, "zip", STORES["file"])
     reader = Reader(tmp_path)
     for block in blocks_of(text_of(page)):
         try:

@@ -165,6 +165,7 @@ def test_beta_says_how_far_a_small_adapter_counts() -> None:
     assert kept(0.0) > by_chance + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gauge", GAUGES)
 @pytest.mark.parametrize(
     "options",

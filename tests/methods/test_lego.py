@@ -158,6 +158,7 @@ def test_shapes_and_records(options: dict, k: int) -> None:
 IN_MSU_SPACE = [o for o in GEOMETRIES if o.get("distance") != "rank-one"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", IN_MSU_SPACE, ids=str)
 @pytest.mark.parametrize("seed_rows", [40, 120])  # seeded from a sample, and from the whole pool
 def test_routes_and_shards_give_the_same_bits(
@@ -243,6 +244,7 @@ def test_untrained_ranks_do_no_harm(options: dict) -> None:
 HARD = [(500, 200, 16, 0), (300, 64, 8, 8), (800, 40, 24, 12), (200, 300, 4, 0), (256, 96, 32, 200)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "k", "centers"), HARD)
 @pytest.mark.parametrize("n_init", [1, 10])
 def test_inertia_is_never_worse_than_scikit_learn_by_a_hundredth(

@@ -93,6 +93,7 @@ def test_sum_fit_is_the_factor_of_least_error(name: str) -> None:
     assert found.comparison.relative_error() == pytest.approx(error, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPREAD)
 @pytest.mark.parametrize("rule", RULES)
 def test_shards_and_the_order_of_adapters_change_no_bit(name: str, rule: str) -> None:

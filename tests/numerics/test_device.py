@@ -83,6 +83,7 @@ def test_a_device_gives_the_labels_of_the_cpu_and_its_centroids_to_rounding(
     assert found.inertia == pytest.approx(wanted.inertia, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "lego"])
 def test_every_other_method_gives_the_rows_of_the_cpu_to_rounding(name: str, device: str) -> None:

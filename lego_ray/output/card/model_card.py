@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote
 
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.card.figures import SiteFigures, figures_table
@@ -12,14 +11,11 @@ from lego_ray.output.card.markdown import code, link
 from lego_ray.planning.licenses import UNKNOWN
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
-from lego_ray.storage.uri import HubUri, parse_uri
+from lego_ray.storage.uri import parse_uri
 
 # A card lists this many sources; the manifest has them all.
 LISTED = 200
 TAGS = ("lora", "merge", "lego-ray")
-HUB = "https://huggingface.co"
-# Digits of a commit that people read.
-SHORT = 8
 
 
 def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, str]) -> bytes:
@@ -145,12 +141,8 @@ def _source(adapter: AdapterRecord) -> str:
     """Where an adapter is; a link to the very commit if that is on the Hub; its name on a disk."""
     if "://" not in adapter.uri:
         return code(_name(adapter.uri))
-    parsed = parse_uri(adapter.uri)
-    if not isinstance(parsed, HubUri) or not adapter.revision:
-        return code(adapter.uri)
-    below = f"/{parsed.subfolder}" if parsed.subfolder else ""
-    page = f"{HUB}/{quote(parsed.repo_id)}/tree/{quote(adapter.revision)}{quote(below)}"
-    return link(f"{parsed.repo_id}@{adapter.revision[:SHORT]}{below}", page)
+    page = parse_uri(adapter.uri).page(adapter.revision)
+    return link(*page) if page else code(adapter.uri)
 
 
 def _name(uri: str) -> str:
