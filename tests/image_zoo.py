@@ -168,7 +168,7 @@ def keys_of(site: str, style: str) -> tuple[str, str]:
 def update_of(file: Path) -> Updates:
     """Each site's update of a file on disk: kohya's, or diffusers' newest with alpha the rank."""
     tensors = load_file(file)
-    out = {}
+    out: Updates = {}
     for key, a in tensors.items():
         for down, up in (
             (".lora_down.weight", ".lora_up.weight"),

@@ -181,7 +181,7 @@ def test_a_call_with_an_option_of_a_wrong_type(where: Path) -> None:
     with pytest.raises(
         InvalidOption, match="n_init: 'many' is of type str; expected a whole number"
     ):
-        lego_ray.merge(where / "zoo", rank=2, output=where / "m", n_init="many")
+        lego_ray.merge(where / "zoo", rank=2, output=where / "m", n_init="many")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("call", [lego_ray.merge, lego_ray.plan, lego_ray.scan, lego_ray.build])
@@ -216,7 +216,7 @@ def test_one_pattern_is_not_a_list_of_letters(where: Path) -> None:
 
 def test_numbers_of_numpy_count_as_python_s(where: Path) -> None:
     write_zoo(where / "zoo", 2)
-    options = {"method": "svd", "runner": "inline"}
+    options: dict[str, Any] = {"method": "svd", "runner": "inline"}
     plain = lego_ray.merge(where / "zoo", rank=2, output=where / "a", name="m", seed=3, **options)
     same = lego_ray.merge(
         Path("zoo"),

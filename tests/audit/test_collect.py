@@ -14,6 +14,7 @@ import pytest
 
 import lego_ray
 from lego_ray.audit import collect as collecting
+from lego_ray.catalog.upkeep.leftovers import find_leftovers
 from lego_ray.errors import CatalogNotFound, InvalidOption, ObjectNotFound
 from lego_ray.merging import finish
 from tests.merging.merged_place import FILES, MANIFEST, STORES, Place, fresh_place, under
@@ -195,7 +196,8 @@ def test_a_collection_that_is_cut_short_is_finished_by_the_next(
 ) -> None:
     on_disk.merge("recorded")
     on_disk.merge("forgotten", recorded=False, seed=1)
-    real, deleted = type(on_disk.store).delete, []
+    real = type(on_disk.store).delete
+    deleted: list[str] = []
 
     def crashing(store: Any, key: str) -> None:
         if len(deleted) == 2:
@@ -219,7 +221,7 @@ def test_what_happens_between_looking_and_deleting_counts(
 ) -> None:
     on_disk.merge("recorded")
     on_disk.merge("forgotten", recorded=False, seed=1)
-    real = collecting.find_leftovers
+    real = find_leftovers
 
     def meanwhile(*args: Any) -> Any:
         if event == "file added":

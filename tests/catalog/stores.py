@@ -11,7 +11,7 @@ import pytest
 from lego_ray.catalog.tables import Catalog
 
 if TYPE_CHECKING:
-    from tests.s3_server import S3Server
+    from tests.ceph_gateway import S3Server
 
 STORES = [pytest.param("file"), pytest.param("s3", marks=pytest.mark.s3)]
 

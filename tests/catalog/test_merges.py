@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -111,7 +112,7 @@ def test_a_method_without_msus_makes_no_such_table(catalog: Catalog) -> None:
     ],
 )
 def test_details_that_do_not_fit_write_nothing(
-    catalog: Catalog, sites: list[dict], msus: list[dict], where: str
+    catalog: Catalog, sites: list[dict[str, Any]], msus: list[dict[str, Any]], where: str
 ) -> None:
     with pytest.raises(CatalogError, match=where):
         append_merge(catalog, merge(), sites, msus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -72,10 +73,11 @@ def test_each_question_is_answered_as_of_then(catalog: Catalog) -> None:
     assert then.read("adapters")["license"].to_pylist() == ["mit"]
     with pytest.raises(InvalidOption, match="no merge"):
         show(then, SECOND)
-    for ask in (
+    asks: tuple[Callable[[], object], ...] = (
         lambda: sql(catalog.as_of(before), COUNTS),
         lambda: list_merges(catalog.as_of(before)),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(CatalogNotFound):
             ask()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -24,7 +25,7 @@ from tests.catalog.sample import NOW, adapter, merge, msu, refused
         ({"distance": "far"}, "msus.distance"),
     ],
 )
-def test_a_row_that_does_not_fit_names_its_column(changes: dict, where: str) -> None:
+def test_a_row_that_does_not_fit_names_its_column(changes: dict[str, Any], where: str) -> None:
     with pytest.raises(CatalogError) as caught:
         conform("msus", [msu(), msu(**changes)])
     assert caught.value.where == where

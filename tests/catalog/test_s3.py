@@ -34,7 +34,7 @@ from tests.catalog.stores import s3_options
 from tests.catalog.version_one import write_table
 
 if TYPE_CHECKING:
-    from tests.s3_server import S3Server
+    from tests.ceph_gateway import S3Server
 
 pytestmark = pytest.mark.s3
 

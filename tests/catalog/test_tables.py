@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -146,7 +147,7 @@ def test_a_commit_whose_answer_got_lost_is_not_made_twice(
     real = deltalake.DeltaTable.create_write_transaction
     calls = []
 
-    def lossy(*args: object, **kwargs: object) -> None:
+    def lossy(*args: Any, **kwargs: Any) -> None:
         calls.append(1)
         real(*args, **kwargs)
         if len(calls) == 1:
@@ -164,7 +165,7 @@ def test_conflicts_without_end_are_an_error(
     import deltalake
     from deltalake.exceptions import CommitFailedError
 
-    def losing(*args: object, **kwargs: object) -> None:
+    def losing(*args: Any, **kwargs: Any) -> None:
         raise CommitFailedError("overtaken")
 
     monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", losing)

@@ -14,8 +14,8 @@ import lego_ray
 from lego_ray.cli import main as command_line
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.main import cli
+from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.plan import Plan
-from lego_ray.planning.rank_options import DEFAULT_ERROR
 from lego_ray.tasks.values import TaskResult
 from tests.zoo import files_of, write_adapter, write_zoo
 

@@ -78,7 +78,8 @@ def test_an_unfinished_run_tells_what_is_done(zoo: Path, tmp_path: Path) -> None
     assert (found["adapters"], found["sites"], found["sites_done"]) == (5, 4, 3)
     assert (found["tasks_saved"], found["sites_measured"]) == (3, None)
     assert found["bytes_read"] == sum(r.bytes_read for r in results[:3])
-    assert found["inertia"] == pytest.approx(sum(s.inertia for r in results[:3] for s in r.sites))
+    inertias: list[Any] = [s.inertia for r in results[:3] for s in r.sites]
+    assert found["inertia"] == pytest.approx(sum(inertias))
     assert datetime.fromisoformat(found["started_at"]) <= datetime.fromisoformat(found["saved_at"])
     assert found["kept_in"] == str(tmp_path / "m" / ".lego-ray")
     told = ask(tmp_path / "m")

@@ -36,7 +36,7 @@ def policy(name: str) -> dict[str, Any]:
 
 def actions(name: str) -> list[str]:
     """The actions a policy allows."""
-    found = []
+    found: list[str] = []
     for statement in policy(name)["Statement"]:
         given = statement["Action"]
         found += [given] if isinstance(given, str) else given
@@ -147,7 +147,7 @@ def test_a_nightly_refresh_needs_no_more_than_the_policy(
     write_zoo(tmp_path / "adapters", 2)
     (tmp_path / "library.yaml").write_text(RECIPE.format(bucket=restricted))
     s3_server.upload(tmp_path, restricted)
-    places = {
+    places: dict[str, Any] = {
         "output": f"s3://{restricted}/library",
         "catalog": f"s3://{restricted}/catalog",
         "runner": "inline",

@@ -91,7 +91,7 @@ def documented(
 
 
 def everything() -> list[Documented]:
-    found = []
+    found: list[Documented] = []
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).parts[0] != "cli":  # click's docstrings are its help
             where = str(path.relative_to(ROOT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from lego_ray.formats.decode import factor_matrices, scaling_from
@@ -50,7 +51,7 @@ def matrices(file: Path, record: AdapterRecord) -> dict[str, tuple[Tensor, Tenso
     }
 
 
-def updates(file: Path, record: AdapterRecord) -> dict[str, Tensor]:
+def updates(file: Path, record: AdapterRecord) -> dict[str, np.ndarray]:
     """The update of each site in float64, shape (d_out, d_in) with a convolution flattened."""
     return {
         site: (scaling * (b.double() @ a.double())).numpy()

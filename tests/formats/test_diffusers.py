@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lone import matrices, read, updates
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -17,6 +16,7 @@ from lego_ray.errors import AdapterRefused, MalformedAdapter, RankMismatch, Unsu
 from lego_ray.formats.diffusers_keys import parse_factor
 from lego_ray.formats.diffusers_writer import encode
 from lego_ray.formats.merged import MergedSite
+from tests.formats.lone import matrices, read, updates
 from tests.image_zoo import BLOCK, factors, write_diffusers
 
 # The same float64 products, of float32 factors that are exact.

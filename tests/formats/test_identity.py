@@ -6,16 +6,17 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_peft import edit_config, read, save, train, weights_file
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows
 from lego_ray.formats.record import TensorSpan
+from tests.formats.tiny_peft import edit_config, read, save, train, weights_file
 
 SPAN = TensorSpan("a", "F32", (2, 3), 100, 124)
-PARTS = {
+PARTS: dict[str, Any] = {
     "config": b'{"r": 4}',
     "spans": [SPAN],
     "n_bytes": 124,
@@ -64,7 +65,7 @@ def test_a_flipped_bit_at_either_end_counts(tmp_path: Path) -> None:
         {"head": b"x" * 25, "tail": b"y" * 23},
     ],
 )
-def test_every_part_counts(change: dict[str, object]) -> None:
+def test_every_part_counts(change: dict[str, Any]) -> None:
     assert adapter_id(**PARTS) != adapter_id(**{**PARTS, **change})
 
 

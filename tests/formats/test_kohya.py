@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lone import matrices, read, updates
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +21,7 @@ from lego_ray.errors import (
 )
 from lego_ray.formats.kohya_writer import encode
 from lego_ray.formats.merged import MergedSite
+from tests.formats.lone import matrices, read, updates
 from tests.image_zoo import write_kohya
 
 # The same float64 products, of float32 factors that are exact.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lone import read, updates
 from safetensors.torch import save_file
 
 from lego_ray.errors import AdapterRefused, MalformedAdapter, RankMismatch, UnsupportedAdapter
+from tests.formats.lone import read, updates
 
 EXACT = 1e-14
 Q = "model.layers.0.self_attn.q_proj"

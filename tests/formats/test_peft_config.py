@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -44,7 +45,7 @@ PATTERNS = [
 @pytest.mark.parametrize("site", SITES)
 def test_patterns_follow_peft(keys: list[str], site: str) -> None:
     table = {key: float(i) for i, key in enumerate(keys, start=1)}
-    expected = table.get(get_pattern_key(table.keys(), site))
+    expected = table.get(get_pattern_key(list(table), site))
     assert lookup(compile_patterns(table, "rank_pattern", "w"), site) == expected
 
 
@@ -54,7 +55,7 @@ def test_patterns_follow_peft(keys: list[str], site: str) -> None:
 )
 def test_any_pattern_list_follows_peft(keys: list[str], site: str) -> None:
     table = {key: float(i) for i, key in enumerate(keys, start=1)}
-    expected = table.get(get_pattern_key(table.keys(), site))
+    expected = table.get(get_pattern_key(list(table), site))
     assert lookup(compile_patterns(table, "rank_pattern", "w"), site) == expected
 
 
@@ -65,7 +66,7 @@ def test_exact_keys_speak_for_their_site_alone(sites: list[str]) -> None:
         patterns = compile_patterns(order, "rank_pattern", "w")
         assert [lookup(patterns, site) for site in sites] == list(range(len(sites)))
         for site, key in zip(sites, table, strict=True):
-            assert get_pattern_key(order.keys(), site) == key
+            assert get_pattern_key(list(order), site) == key
 
 
 def test_exact_keys_are_plain_names_where_they_can_be() -> None:
@@ -93,7 +94,7 @@ def test_a_byte_order_mark_is_let_through() -> None:
     assert parse_config(b"\xef\xbb\xbf" + config(r=3), "w").r == 3
 
 
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "r": [0, -1, 1.5, 8.0, "8", True, None, [8], 2**40],
     "lora_alpha": [0, -1, "16", True, None, {}, 1e300],
     "use_rslora": [1, "true"],

@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from tiny_peft import (
+
+from lego_ray.errors import LegoRayError, MalformedAdapter, RankMismatch, UnsupportedAdapter
+from tests.formats.tiny_peft import (
     ALL_KINDS,
     TinyModel,
     edit_config,
@@ -23,17 +26,15 @@ from tiny_peft import (
     weights_file,
 )
 
-from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
-
 # Two float32 matrix products of the same numbers, summed in other orders.
-FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+FLOAT32: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 # PEFT casts its result back to the stored type, which has 8 (bf16) or 11 (fp16) bits of mantissa.
-STORED = {
+STORED: dict[torch.dtype, dict[str, Any]] = {
     torch.bfloat16: {"rtol": 2**-8, "atol": 1e-5},
     torch.float16: {"rtol": 2**-11, "atol": 1e-5},
 }
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "rslora": {"use_rslora": True},
     "rank_pattern": {"rank_pattern": {"q_proj": 3, "layers.1.v_proj": 2, "emb": 5, "conv": 6}},
@@ -53,7 +54,7 @@ CASES = {
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
-def test_reads_what_peft_applies(tmp_path: Path, options: dict[str, object], safe: bool) -> None:
+def test_reads_what_peft_applies(tmp_path: Path, options: dict[str, Any], safe: bool) -> None:
     model = train(3, **options)
     path = save(model, tmp_path / "adapter", safe=safe)
     record = read(path)
@@ -135,7 +136,7 @@ def test_old_dumps_name_the_adapter_in_every_key(tmp_path: Path, safe: bool) -> 
 
 
 def test_a_pissa_adapter_converted_by_peft_is_plain(tmp_path: Path) -> None:
-    options = {"init_lora_weights": "pissa", "target_modules": ["q_proj"]}
+    options: dict[str, Any] = {"init_lora_weights": "pissa", "target_modules": ["q_proj"]}
     model = train(7, **options)
     initial = save(model, tmp_path / "initial")
     edit_config(initial, init_lora_weights=True)
@@ -160,7 +161,7 @@ def test_reading_imports_no_torch() -> None:
 # Full weights
 
 
-def with_full_weights(tmp_path: Path, **options: object) -> Path:
+def with_full_weights(tmp_path: Path, **options: Any) -> Path:
     model = train(8, target_modules=["q_proj"], modules_to_save=["score"], **options)
     return save(model, tmp_path / "qa-7b")
 
@@ -273,7 +274,7 @@ def test_damaged_tensors_are_named(
     adapter: Path,
     add: dict[str, torch.Tensor],
     drop: str,
-    error: type[Exception],
+    error: type[LegoRayError],
     message: str | None,
 ) -> None:
     if message is None:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from tiny_peft import TinyModel, factors, peft_deltas, read, save, train
 
 from lego_ray.errors import InvalidOption, NonFiniteWeights, ShapeMismatch
 from lego_ray.formats.merged import MergedSite
 from lego_ray.formats.peft_config import parse_config
 from lego_ray.formats.peft_writer import encode
+from tests.formats.tiny_peft import TinyModel, factors, peft_deltas, read, save, train
 
 # Folding the scaling into B before the product instead of after it.
-FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+FLOAT32: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "rank": 9,
     "dtype": "F32",
     "base_model": "org/base",
@@ -27,7 +28,7 @@ OPTIONS = {
     "fan_in_fan_out": False,
 }
 
-MIXED = {"rank_pattern": {"q_proj": 3, "layers.1.v_proj": 2, "emb": 5, "conv": 6}}
+MIXED: dict[str, Any] = {"rank_pattern": {"q_proj": 3, "layers.1.v_proj": 2, "emb": 5, "conv": 6}}
 
 
 def merged_sites(path: Path) -> list[MergedSite]:
@@ -130,7 +131,7 @@ def test_full_weights_are_carried_over(tmp_path: Path) -> None:
         modules_to_save=["score"],
         bias="lora_only",
     )
-    loaded = load(files, tmp_path / "out").base_model.model
+    loaded: Any = load(files, tmp_path / "out").base_model.model
     assert torch.equal(loaded.score.modules_to_save.default.weight, weight)
     assert torch.equal(loaded.layers[0].q_proj.base_layer.bias, bias)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
 import torch
 from peft import LoraConfig, PeftType
 from safetensors.torch import load_file, save_file
-from tiny_peft import edit_config, read, save, train
 
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.refusals import (
@@ -23,6 +23,7 @@ from lego_ray.formats.refusals import (
     check_config,
     check_tensors,
 )
+from tests.formats.tiny_peft import edit_config, read, save, train
 
 
 def refused(**fields: object) -> UnsupportedAdapter:
@@ -50,7 +51,8 @@ def test_peft_declares_no_variant_that_is_let_through_unseen() -> None:
 
 
 def test_what_peft_writes_by_default_is_let_through() -> None:
-    check_config(LoraConfig(target_modules=["q_proj"]).to_dict(), "w")
+    config: Any = LoraConfig(target_modules=["q_proj"])
+    check_config(config.to_dict(), "w")
 
 
 @pytest.mark.parametrize("kind", [kind.value for kind in PeftType if kind.value != "LORA"])
@@ -67,7 +69,8 @@ def test_nonsense_methods_are_refused(kind: object) -> None:
 def test_fields_are_refused_when_set(field: str) -> None:
     value: object = True if field.startswith(("use_", "lora_bias")) else [1]
     assert f"{field} is set" in str(refused(**{field: value}))
-    for unset in (False, None, [], {}):
+    nothing: tuple[object, ...] = (False, None, [], {})
+    for unset in nothing:
         check_config({"peft_type": "LORA", field: unset}, "w")
 
 
@@ -159,7 +162,7 @@ def test_every_tensor_rule_has_a_test() -> None:
         assert any(re.search(pattern, f"base_model.model.{key}") for key in TENSORS), pattern
 
 
-REAL = {
+REAL: dict[str, dict[str, Any]] = {
     "use_dora": {"use_dora": True, "target_modules": ["q_proj"]},
     "lora_bias": {"lora_bias": True, "target_modules": ["q_proj"]},
     "trainable_token_indices": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def file_of(header: object, n_data: int) -> bytes:
     return len(text).to_bytes(8, "little") + text + bytes(n_data)
 
 
-def entry(dtype: str, shape: list[int], start: int, end: int) -> dict[str, object]:
+def entry(dtype: str, shape: Sequence[float], start: int, end: int) -> dict[str, object]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 

@@ -6,6 +6,7 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from lego_ray.errors import AdapterRefused, MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.torch_bin import read_spans
 
 
-def saved(value: object, **options: object) -> bytes:
+def saved(value: object, **options: Any) -> bytes:
     out = io.BytesIO()
     torch.save(value, out, **options)
     return out.getvalue()
@@ -60,7 +61,7 @@ def check(data: bytes, expected: dict[str, Tensor]) -> None:
         assert torch.equal(raw.reshape(span.shape), tensor)
 
 
-def repacked(data: bytes, **options: object) -> bytes:
+def repacked(data: bytes, **options: Any) -> bytes:
     """The same archive as another zip program would write it."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", **options) as new:

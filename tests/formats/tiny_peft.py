@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -41,9 +42,10 @@ class TinyModel(nn.Module):
         self.score = nn.Linear(10, 3)
 
 
-def train(seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: object) -> PeftModel:
+def train(seed: int = 0, *, dtype: torch.dtype = torch.float32, **options: Any) -> PeftModel:
     """A PEFT model whose factors are random, as if trained."""
-    config = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ALL_KINDS, **options})
+    fields: dict[str, Any] = {"r": 4, "lora_alpha": 6, "target_modules": ALL_KINDS, **options}
+    config = LoraConfig(**fields)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = get_peft_model(TinyModel(), config)
@@ -82,7 +84,7 @@ def weights_file(path: Path) -> Path:
     return next(file for file in path.iterdir() if file.name.startswith("adapter_model."))
 
 
-def read(path: Path, **options: object) -> AdapterRecord:
+def read(path: Path, **options: Any) -> AdapterRecord:
     file = weights_file(path)
     data, config = file.read_bytes(), (path / "adapter_config.json").read_bytes()
     spans = spans_of(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def test_a_file_that_is_none_is_never_waited_for(kind: str, name: str, tmp_path:
         place.mkdir()
     else:
         sparse(place, b"{", TEBI)
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: lego_ray.verify(tmp_path / "m"),
         lambda: lego_ray.status(tmp_path / "m"),
         lambda: lego_ray.publish(tmp_path / "m", to=tmp_path / "copy"),

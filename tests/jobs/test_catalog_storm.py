@@ -12,7 +12,7 @@ from jobs.soak.delta_replay import Replay
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.compact import compact
 from tests.catalog.sample import adapter
-from tests.s3_server import S3Server
+from tests.ceph_gateway import S3Server
 
 # With three processes each of the calls has its turn.
 ROUNDS, PROCESSES = 3, 3

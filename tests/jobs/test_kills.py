@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.kills.__main__ import differences
 
-NOTHING = {"files": {}, "rows": {}, "problems": [], "left": []}
+NOTHING: dict[str, Any] = {"files": {}, "rows": {}, "problems": [], "left": []}
 
 
 @pytest.mark.timeout(600)

@@ -43,7 +43,7 @@ def test_one_that_its_parent_has_not_asked_after_has_no_title() -> None:
 
 
 def test_a_name_may_be_any_bytes() -> None:
-    command = ["sleep", b"600"]
+    command: list[str | bytes] = ["sleep", b"600"]
     with subprocess.Popen([b"\xff ) 1 (\xfe", *command[1:]], executable="sleep") as process:
         try:
             while processes.title(process.pid) != os.fsdecode(b"\xff ) 1 (\xfe"):

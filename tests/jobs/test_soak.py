@@ -21,7 +21,7 @@ from jobs.benchmarks import processes
 from jobs.soak import soak
 from jobs.soak.fault_proxy import RATES, fault_proxy
 from jobs.soak.killer import Killer
-from tests.s3_server import S3Server
+from tests.ceph_gateway import S3Server
 
 BODY = bytes(range(256)) * 40
 

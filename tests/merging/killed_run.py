@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import lego_ray
-from lego_ray.storage import file_write, probe
+from lego_ray.storage import file_write
 from lego_ray.storage.file import FileStore
 from lego_ray.storage.lease import Lease
+from lego_ray.storage.remains import PROBE
 
 POINTS = ("probe", "temporary", "lease", "look", "checkpoint", "publish", "clear")
 
@@ -36,7 +37,7 @@ def before(owner: Any, name: str, when: Any) -> None:
 
 def main(point: str, call: str, arguments: str) -> None:
     if point == "probe":
-        before(FileStore, "delete", lambda store, key: key.startswith(probe.PROBE))
+        before(FileStore, "delete", lambda store, key: key.startswith(PROBE))
     elif point == "temporary":
         file_write._UNNAMED = None  # as on a system without files that have no name
         before(file_write, "_link", lambda handle, name, path: Path(path).name == "run.json")

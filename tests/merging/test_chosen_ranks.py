@@ -74,14 +74,21 @@ def energies(zoo: Path) -> dict[str, np.ndarray]:
 
 def error_of(energies: dict[str, np.ndarray], ranks: Callable[[str], int]) -> float:
     left = sum(float(e[ranks(site) :].sum()) for site, e in energies.items())
-    return (left / sum(float(e.sum()) for e in energies.values())) ** 0.5
+    error: float = (left / sum(float(e.sum()) for e in energies.values())) ** 0.5
+    return error
+
+
+def always(rank: int) -> Callable[[str], int]:
+    """The same rank at every site."""
+    return lambda _: rank
 
 
 def overall_error(merged: Path, zoo: Path) -> float:
     """Frobenius over all sites, of dense float64 updates."""
     got, wanted = update_of(merged), sum_of([path.parent for path in zoo.rglob(CONFIG)])
     gap = sum(float(np.square(got[site] - w).sum()) for site, w in wanted.items())
-    return (gap / sum(float(np.square(w).sum()) for w in wanted.values())) ** 0.5
+    error: float = (gap / sum(float(np.square(w).sum()) for w in wanted.values())) ** 0.5
+    return error
 
 
 def ranks_of(merged: Path) -> dict[str, int]:
@@ -319,8 +326,8 @@ def test_a_plan_with_errors_is_the_merge_to_come(
     made = lego_ray.plan(zoo, rank="auto", rank_error=0.45, method="svd", name="m", errors=True)
     assert files_of(tmp_path) == before
     for each in made.errors:
-        assert each.error == pytest.approx(error_of(energies, lambda _, k=each.rank: k), abs=1e-7)
-        own = {s: error_of({s: e}, lambda _, k=each.rank: k) for s, e in energies.items()}
+        assert each.error == pytest.approx(error_of(energies, always(each.rank)), abs=1e-7)
+        own = {s: error_of({s: e}, always(each.rank)) for s, e in energies.items()}
         assert each.worst_error == pytest.approx(max(own.values()), abs=1e-7)
     assert [e.rank for e in made.errors if e.rank in (1, 2, 4, 8)] == [1, 2, 4, 8]
     assert made.rank in [e.rank for e in made.errors]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,14 @@ def zoo(tmp_path: Path) -> tuple[Path, int]:
     return place, budget
 
 
-def merge(zoo: tuple[Path, int], output: Path, **flags: object) -> dict[str, object]:
-    asked = {"rank": 12, "method": "concat", "name": "m", "runner": "inline", **flags}
+def merge(zoo: tuple[Path, int], output: Path, **flags: Any) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "rank": 12,
+        "method": "concat",
+        "name": "m",
+        "runner": "inline",
+        **flags,
+    }
     return lego_ray.merge(zoo[0], output=output, memory_budget=zoo[1], **asked)
 
 

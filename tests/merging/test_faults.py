@@ -16,8 +16,8 @@ import pytest
 import lego_ray
 from lego_ray.errors import StoreUnavailable
 from lego_ray.storage.open import open_store
+from tests.ceph_gateway import S3Server
 from tests.merging.runs import SECONDS, many_sites, merged, started, until, words
-from tests.s3_server import S3Server
 from tests.storage.fault_proxy import fault_proxy
 from tests.zoo import CONFIG, WEIGHTS, weights_of, write_zoo
 

@@ -23,7 +23,10 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two adapters with a trained head of their own and one without, as PEFT saves them."""
     root = tmp_path_factory.mktemp("heads")
     for seed, name in ((1, "red"), (2, "blue")):
-        options = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["score"]}
+        options: dict[str, Any] = {
+            "target_modules": ["q_proj", "v_proj"],
+            "modules_to_save": ["score"],
+        }
         save(train(seed=seed, **options), root / name)
     save(train(seed=3, target_modules=["q_proj", "v_proj"]), root / "bare")
     return root
@@ -59,7 +62,8 @@ def test_kept_they_are_those_of_the_adapter_named(zoo: Path, tmp_path: Path) -> 
     assert len(heads) == 2
     assert all(torch.equal(merged[key], blue[key]) for key in heads)
     model = PeftModel.from_pretrained(TinyModel(), str(tmp_path / "m"))
-    head = model.base_model.model.score.modules_to_save["default"]
+    inner: Any = model.base_model.model
+    head = inner.score.modules_to_save["default"]
     assert torch.equal(head.weight, blue["base_model.model.score.weight"])
 
 

@@ -94,7 +94,10 @@ def test_a_file_may_be_a_source_itself(tmp_path: Path) -> None:
     [alone] = lego_ray.scan(tmp_path / "one.safetensors")["adapters"]
     assert alone == whole
     assert alone["license"] == "mit"
-    two = [tmp_path / "one.safetensors", f"file://{tmp_path}/deep/four.safetensors"]
+    two: list[str | Path] = [
+        tmp_path / "one.safetensors",
+        f"file://{tmp_path}/deep/four.safetensors",
+    ]
     assert names(lego_ray.scan(two)) == ["four.safetensors", "one.safetensors"]
     with pytest.raises(ObjectNotFound):
         lego_ray.scan(tmp_path / "gone.safetensors")

@@ -14,6 +14,7 @@ from tests.zoo import (
     EMBEDDING,
     LINEAR,
     WEIGHTS,
+    Site,
     mixed_zoo,
     permuted_ranks,
     real_adapters,
@@ -54,7 +55,8 @@ def merged(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_the_merge_is_not_trivial(zoo: Path, merged: bytes, tmp_path: Path) -> None:
     """Other options give other bytes, or the equalities below would say nothing."""
-    for number, options in enumerate(({"seed": 1}, {"rank": 5}, {"parameter_reweight": "none"})):
+    others: list[dict[str, Any]] = [{"seed": 1}, {"rank": 5}, {"parameter_reweight": "none"}]
+    for number, options in enumerate(others):
         merge(zoo, tmp_path / str(number), **options)
         assert weights_of(tmp_path / str(number)) != merged
 
@@ -159,7 +161,9 @@ def test_each_real_adapter_at_its_own_rank_is_that_adapter(path: Path, tmp_path:
 
 
 @pytest.mark.parametrize("sites", [LINEAR, (*LINEAR, EMBEDDING, CONV)], ids=["linear", "all"])
-def test_as_many_clusters_as_ranks_is_the_exact_sum(sites: tuple, tmp_path: Path) -> None:
+def test_as_many_clusters_as_ranks_is_the_exact_sum(
+    sites: tuple[Site, ...], tmp_path: Path
+) -> None:
     for number in range(3):
         write_adapter(tmp_path / "zoo" / f"a{number}", seed=number + 1, sites=sites)
     paths = sorted((tmp_path / "zoo").iterdir())

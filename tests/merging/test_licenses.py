@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import lego_ray
+from lego_ray import MergeRecord
 from lego_ray.formats.model_card import parse_card
 from tests.zoo import write_adapter
 
@@ -22,7 +23,7 @@ def licensed(path: Path, license: str | None, seed: int) -> Path:
     return path
 
 
-def merge(sources: Any, output: Path, **options: Any) -> dict[str, Any]:
+def merge(sources: Any, output: Path, **options: Any) -> MergeRecord:
     return lego_ray.merge(
         sources, output=output, **{"rank": 4, "runner": "inline", "n_init": 1, **options}
     )

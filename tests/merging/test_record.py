@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -62,16 +62,18 @@ def test_it_is_a_dictionary_that_does_not_change(record: MergeRecord) -> None:
     copied["status"] = "mine"
     assert record.copy() == pickle.loads(pickle.dumps(record)) == deepcopy(record) == record
     assert type(deepcopy(record)) is MergeRecord
-    for change in (
+    ior: Callable[..., object] = operator.ior
+    changes: tuple[Callable[[], object], ...] = (
         lambda: operator.setitem(record, "status", "mine"),
         lambda: operator.delitem(record, "status"),
-        lambda: operator.ior(record, copied),
+        lambda: ior(record, copied),
         lambda: record.update(copied),
         lambda: record.pop("status"),
         record.popitem,
         record.clear,
         lambda: record.setdefault("mine", 1),
-    ):
+    )
+    for change in changes:
         with pytest.raises(TypeError, match=r"MergeRecord does not change; .* dict\(record\)"):
             change()
     assert record["status"] == "published"

@@ -16,7 +16,7 @@ import lego_ray
 from lego_ray.errors import NoAdaptersFound, OutputExists, StrictRefusal
 from lego_ray.output.checkpoints import format
 from lego_ray.planning.plan import Plan
-from lego_ray.runners import open as runners
+from lego_ray.runners.inline import InlineRunner
 from lego_ray.tasks import solve
 from lego_ray.tasks.values import SolveTask, TaskResult
 from tests.merging.runs import FOLDER, finish, kept, many_sites, started, until, words
@@ -181,7 +181,7 @@ def test_weights_passed_through_are_read_once_and_not_lost(
     keep: dict[str, Any] = {"full_weights": "keep:head"}
     options = {**keep, "memory_budget": a_task_a_site(zoo, **keep)}
     merge(zoo, tmp_path / "wanted", **options)
-    reads = []
+    reads: list[str] = []
     real = solve.solve_extracted
 
     def noted(task: SolveTask, *given: Any) -> TaskResult:
@@ -361,15 +361,15 @@ def test_a_keyboard_interrupt_leaves_what_is_done(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budget = a_task_a_site(zoo)
-    real = runners.InlineRunner.run
+    real = InlineRunner.run
 
-    def interrupted(self: runners.InlineRunner, tasks: Any) -> Iterator[TaskResult]:
+    def interrupted(self: InlineRunner, tasks: Any) -> Iterator[TaskResult]:
         results = real(self, tasks)
         yield next(results)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runners.InlineRunner, "run", interrupted)
+        patch.setattr(InlineRunner, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             merge(zoo, tmp_path / "m", memory_budget=budget)
     marker = json.loads((tmp_path / "m" / FOLDER / "run.json").read_text())

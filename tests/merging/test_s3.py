@@ -15,8 +15,8 @@ import pytest
 import lego_ray
 from lego_ray.errors import AccessDenied, LegoRayError, NoAdaptersFound, ObjectNotFound
 from lego_ray.storage.open import open_store
+from tests.ceph_gateway import S3Server
 from tests.image_zoo import write_kohya
-from tests.s3_server import S3Server
 from tests.sources.trainer_output import hf_run
 from tests.zoo import CONFIG, WEIGHTS, mixed_zoo, weights_of, write_adapter
 

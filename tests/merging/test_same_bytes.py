@@ -288,7 +288,7 @@ def test_an_update_cut_short_is_finished_after_a_copy(tmp_path: Path) -> None:
     zoo = wide_zoo(tmp_path / "zoo")
     new = write_adapter(tmp_path / "new" / "n", seed=9, sites=SITES, rank=8)
     merged(zoo, tmp_path / "m", updatable=True)
-    here = {"runner": "inline", "catalog": tmp_path / "catalog"}
+    here: dict[str, Any] = {"runner": "inline", "catalog": tmp_path / "catalog"}
     lego_ray.update(tmp_path / "m", add=new, **here)
     wanted = {name: data for name, (_, data) in files_of(tmp_path / "m-v2").items()}
     (tmp_path / "m-v2" / "adapter_config.json").unlink()
@@ -300,7 +300,7 @@ def test_an_update_cut_short_is_finished_after_a_copy(tmp_path: Path) -> None:
 
 def test_an_update_knows_adapters_by_content(tmp_path: Path) -> None:
     zoo = wide_zoo(tmp_path / "zoo", 3)
-    run = {"runner": "inline"}
+    run: dict[str, Any] = {"runner": "inline"}
     merged(zoo, tmp_path / "m", updatable=True)
     touch(zoo)
     told = lego_ray.update(tmp_path / "m", remove="a2", **run)
@@ -540,8 +540,11 @@ def test_a_bucket_copy_is_the_same_and_a_change_in_the_middle_is_not(
     assert (again["status"], again["merge_id"]) == ("already published", first["merge_id"])
     assert again["bytes_read"] > 2 * N_BYTES
     for info in store.list():
-        source = {"Bucket": s3_bucket, "Key": f"zoo/{info.key}"}
-        client.copy_object(Bucket=s3_bucket, Key=f"copy/{info.key}", CopySource=source)
+        client.copy_object(
+            Bucket=s3_bucket,
+            Key=f"copy/{info.key}",
+            CopySource={"Bucket": s3_bucket, "Key": f"zoo/{info.key}"},
+        )
     copied = merged(f"s3://{s3_bucket}/copy", f"s3://{s3_bucket}/x", catalog=catalog)
     assert (copied["status"], copied["merge_id"]) == ("already published", first["merge_id"])
     assert merged(zoo, f"s3://{s3_bucket}/x")["status"] == "already published"

@@ -13,6 +13,7 @@ from lego_ray.errors import OutputExists, RunFailed, SourceChanged
 from lego_ray.reporting.gather import write_report
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.runners.ray.runner import RayRunner
+from lego_ray.sources.headers import scan_sources
 from tests.merging.changing import (
     Change,
     ChangingRunner,
@@ -330,7 +331,7 @@ def scanned_then(monkeypatch: pytest.MonkeyPatch, change: Any, *, calls: int = 2
     """Does something after some of the scans of `verify`: of the merge, then of the sources."""
     from lego_ray.verification import against_manifest
 
-    real, seen = against_manifest.scan_sources, list[int]()
+    real, seen = scan_sources, list[int]()
 
     def scan(*arguments: Any, **options: Any) -> Any:
         found = real(*arguments, **options)

@@ -172,13 +172,13 @@ def test_it_is_the_method_on_the_fits_centroids(tmp_path: Path) -> None:
     for row in lego_ray.catalog.sql(tmp_path / "catalog", query).to_pylist():
         labels.setdefault(Path(row["uri"]).name, []).append(row["cluster"])
     fit = np.concatenate([rows[name] for name in "abc"])
-    where = np.concatenate([labels[name] for name in "abc"])
-    centroids = np.stack([fit[where == c].mean(axis=0) for c in range(RANK)])
+    label = np.concatenate([labels[name] for name in "abc"])
+    centroids = np.stack([fit[label == c].mean(axis=0) for c in range(RANK)])
     gaps = ((rows["new"][:, None] - centroids) ** 2).sum(axis=2)
     everything = np.concatenate([fit, rows["new"]])
-    where = np.concatenate([where, gaps.argmin(axis=1)])
-    wanted = np.stack([everything[where == c].mean(axis=0) for c in range(RANK)])
-    long = np.stack([np.abs(everything[where == c]).max(axis=1).mean() for c in range(RANK)])
+    label = np.concatenate([label, gaps.argmin(axis=1)])
+    wanted = np.stack([everything[label == c].mean(axis=0) for c in range(RANK)])
+    long = np.stack([np.abs(everything[label == c]).max(axis=1).mean() for c in range(RANK)])
     wanted *= (long / np.abs(wanted).max(axis=1))[:, None] * (16 / 4 / RANK) ** 0.25
     record = update(tmp_path / "m", add=tmp_path / "more")
     found = load_file(Path(record["output"]) / WEIGHTS)
@@ -186,12 +186,12 @@ def test_it_is_the_method_on_the_fits_centroids(tmp_path: Path) -> None:
     # The rows are rounded when their scaling is folded in, and once more when they are written.
     assert np.allclose(got, wanted, rtol=0, atol=4 * FLOAT32 * np.abs(wanted).max())
     inertia = sum(
-        ((everything[where == c] - everything[where == c].mean(axis=0)) ** 2).sum()
+        ((everything[label == c] - everything[label == c].mean(axis=0)) ** 2).sum()
         for c in range(RANK)
     )
     [told] = record["site_drift"]
     assert told["inertia"] == pytest.approx(inertia, rel=1e-5)
-    fitted = sum(((fit[where[:12] == c] - centroids[c]) ** 2).sum() for c in range(RANK))
+    fitted = sum(((fit[label[:12] == c] - centroids[c]) ** 2).sum() for c in range(RANK))
     assert told["expected"] == pytest.approx(fitted * 16 / 12, rel=1e-5)
     assert record["drift"] == pytest.approx(told["inertia"] / told["expected"] - 1)
 
@@ -458,7 +458,11 @@ def test_a_merge_without_running_sums_takes_a_refit(zoo: Path, new: Path, tmp_pa
 def test_a_refit_keeps_weights_and_methods_that_have_no_sums(
     zoo: Path, new: Path, tmp_path: Path
 ) -> None:
-    options = {"method": "svd", "weights": {"plain": 0.5, "rslora": 2.0}, "updatable": False}
+    options: dict[str, Any] = {
+        "method": "svd",
+        "weights": {"plain": 0.5, "rslora": 2.0},
+        "updatable": False,
+    }
     lego_ray.merge(zoo, output=tmp_path / "m", rank=RANK, runner="inline", **options)
     record = update(tmp_path / "m", add=new, remove="rslora", refit=True)
     sources = [*(zoo / name for name in NAMES if name != "rslora"), new]

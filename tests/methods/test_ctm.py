@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ ROUNDING = 2.0**-19
 # and the reference goes on much longer.
 ENDED_EARLIER = 2.0**-14
 
-Merge = Callable[[list[np.ndarray]], np.ndarray]
+Merge = Callable[[list[np.ndarray]], Any]
 
 
 def dense(adapter: tuple[torch.Tensor, torch.Tensor, float]) -> np.ndarray:
@@ -36,7 +37,7 @@ def shared(updates: list[np.ndarray], k: int, beta: float) -> tuple[np.ndarray, 
         w * (beta * n + (1 - beta) * mean) / n for w, n in zip(updates, norms, strict=True) if n
     ]
     v = np.linalg.svd(np.vstack(stack), full_matrices=False)[2][:k].T
-    before = -1.0
+    before: Any = -1.0
     for _ in range(20_000):
         u = np.linalg.svd(np.hstack([w @ v for w in stack]), full_matrices=False)[0][:, :k]
         v = np.linalg.svd(np.hstack([w.T @ u for w in stack]), full_matrices=False)[0][:, :k]
@@ -50,7 +51,8 @@ def shared(updates: list[np.ndarray], k: int, beta: float) -> tuple[np.ndarray, 
 def by_dense_hooi(adapters: Adapters, k: int, merge: Merge, beta: float = 0.0) -> np.ndarray:
     updates = [dense(adapter) for adapter in adapters]
     u, v = shared(updates, k, beta)
-    return u @ merge([u.T @ w @ v for w in updates]) @ v.T
+    out: np.ndarray = u @ merge([u.T @ w @ v for w in updates]) @ v.T
+    return out
 
 
 def gap(rows: torch.Tensor, wanted: np.ndarray) -> float:
@@ -116,7 +118,8 @@ def test_k_above_everything_projects_nothing_away(k: int) -> None:
 def test_one_adapter_of_very_unlike_directions_comes_back() -> None:
     a, b = factors(0, 6)
     b = b * 10.0 ** -torch.arange(6)
-    for name, options in (("sum", {}), ("ties", {"density": 1.0})):
+    cases: list[tuple[str, dict[str, Any]]] = [("sum", {}), ("ties", {"density": 1.0})]
+    for name, options in cases:
         found = solve([(a, b, 2.0)], "ctm", 6, inner=name, **options)
         assert gap(found.rows, dense((a, b, 2.0))) <= ROUNDING
 
@@ -179,7 +182,7 @@ def test_beta_says_how_far_a_small_adapter_counts() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("k", [2, 5])
-def test_no_gauge_is_seen(options: dict[str, object], k: int, gauge: str) -> None:
+def test_no_gauge_is_seen(options: dict[str, Any], k: int, gauge: str) -> None:
     adapters = zoo([4, 7, 2, 5])
     wanted = update(solve(adapters, "ctm", k, **options).rows, D_IN)
     found = solve(mixed(adapters, GAUGES[gauge]), "ctm", k, **options).rows

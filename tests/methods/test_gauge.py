@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def mix(r: int, generator: torch.Generator) -> torch.Tensor:
 GAUGES = {"flips": flips, "rescaling": rescaling, "mix": mix}
 
 
-def gap(adapters: Adapters, gauge: str, k: int, **options: object) -> float:
+def gap(adapters: Adapters, gauge: str, k: int, **options: Any) -> float:
     wanted = update(solve(adapters, "lego", k, **options).rows, D_IN)
     found = update(solve(mixed(adapters, GAUGES[gauge]), "lego", k, **options).rows, D_IN)
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
@@ -65,7 +66,7 @@ def gap(adapters: Adapters, gauge: str, k: int, **options: object) -> float:
     [(options, gauge) for options, gauges in PROMISES for gauge in gauges],
     ids=str,
 )
-def test_the_merged_update_does_not_see_it(options: dict, gauge: str, k: int) -> None:
+def test_the_merged_update_does_not_see_it(options: dict[str, Any], gauge: str, k: int) -> None:
     assert gap(zoo([4, 7, 2, 5]), gauge, k, **options) <= GAUGE_ROUNDING
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_a_draw_that_drops_nothing_is_ties(name: str) -> None:
 @pytest.mark.parametrize("name", IN_BASES)
 @pytest.mark.parametrize("inner", ["sum", "ties", "dare_ties"])
 def test_a_recipe_that_names_every_option_makes_the_same_method(name: str, inner: str) -> None:
-    made = method_of(name, {"inner": inner})
+    made: Any = method_of(name, {"inner": inner})
     options = {field: getattr(made, field) for field in made.__dataclass_fields__}
     assert method_of(name, options) == made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ BY_RANK = ["linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
 PARTED = [*BY_RANK, "tsv"]
 EXACT = ["concat", "svd"]
 # Options under which a method gives one adapter back.
-ALL_STAYS = {
+ALL_STAYS: dict[str, dict[str, Any]] = {
     name: {"density": 1.0} for name in [*BY_RANK, "core_space", "knots", "ctm"] if name != "linear"
 }
 

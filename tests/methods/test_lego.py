@@ -1,6 +1,7 @@
 """LoRA-LEGO against the plain-loop reference, its laws, and scikit-learn."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ ROUNDING = 4 * 2.0**-23
 SVD_ROUNDING = 2.0**-19
 
 ROUTES = ("gram", "msu")
-GEOMETRIES = [
+GEOMETRIES: list[dict[str, Any]] = [
     {},
     {"normalize": True},
     {"distance": "rank-one"},
@@ -61,7 +62,13 @@ def in_shards(
     return method.solve_spread(SpreadPool(LocalShards(shards)), k, generator)
 
 
-def loops(adapters: list, k: int, **options: object) -> reference.ReferenceMerge:
+def said(tensor: torch.Tensor | None) -> torch.Tensor:
+    """What a method that clusters says of its clusters."""
+    assert tensor is not None
+    return tensor
+
+
+def loops(adapters: Adapters, k: int, **options: object) -> reference.ReferenceMerge:
     arrays = [(a.numpy(), b.numpy(), s) for a, b, s in adapters]
     return reference.merge(arrays, k, **options)  # type: ignore[arg-type]
 
@@ -78,7 +85,7 @@ def test_equals_the_plain_loop_reference(
     parameter: str, output: str | float, normalize: bool
 ) -> None:
     adapters = zoo([4, 7, 2, 5], [2.0, 1.0, 0.5, 16 / 5**0.5])
-    options = {
+    options: dict[str, Any] = {
         "n_init": 3,
         "parameter_reweight": parameter,
         "output_reweight": output,
@@ -87,7 +94,7 @@ def test_equals_the_plain_loop_reference(
     for k in (1, 3, 6):
         got = solve(adapters, k, seed=11, tol=0.0, **options)
         wanted = loops(adapters, k, seed=11, **options)
-        assert got.labels.tolist() == wanted.labels
+        assert said(got.labels).tolist() == wanted.labels
         assert got.inertia == pytest.approx(wanted.inertia, rel=1e-9)
         gap = np.abs(got.rows.double().numpy() - wanted.rows).max()
         assert gap <= 2.0**-23 * np.abs(wanted.rows).max()
@@ -96,7 +103,7 @@ def test_equals_the_plain_loop_reference(
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
-def test_one_adapter_at_its_own_rank_is_itself(options: dict) -> None:
+def test_one_adapter_at_its_own_rank_is_itself(options: dict[str, Any]) -> None:
     adapters = zoo([6])
     wanted = total(adapters)
     got = update(solve(adapters, 6, **options).rows, D_IN)
@@ -112,7 +119,7 @@ def test_one_adapter_is_kept_row_by_row() -> None:
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
-def test_k_of_the_whole_pool_is_the_exact_sum(options: dict) -> None:
+def test_k_of_the_whole_pool_is_the_exact_sum(options: dict[str, Any]) -> None:
     adapters = zoo([4, 7, 2], [2.0, 1.0, -0.5])
     options = {**options, "output_reweight": "none"}
     found = solve(adapters, 13, **options)
@@ -125,7 +132,7 @@ def test_k_of_the_whole_pool_is_the_exact_sum(options: dict) -> None:
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
-def test_order_of_ranks_and_adapters_changes_no_bit(options: dict) -> None:
+def test_order_of_ranks_and_adapters_changes_no_bit(options: dict[str, Any]) -> None:
     adapters = zoo([4, 7, 2, 5])
     first = solve(adapters, 5, seed=3, **options)
     rng = np.random.default_rng(0)
@@ -137,21 +144,23 @@ def test_order_of_ranks_and_adapters_changes_no_bit(options: dict) -> None:
             shuffled.append((a[order], b[:, order], s))
         again = solve(shuffled, 5, seed=3, **options)
         assert torch.equal(again.rows, first.rows)
-        assert torch.equal(again.labels, first.labels)
-        assert torch.equal(again.distances, first.distances)
+        assert torch.equal(said(again.labels), said(first.labels))
+        assert torch.equal(said(again.distances), said(first.distances))
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
 @pytest.mark.parametrize("k", [1, 2, 5, 18, 40])
-def test_shapes_and_records(options: dict, k: int) -> None:
+def test_shapes_and_records(options: dict[str, Any], k: int) -> None:
     found = solve(zoo([4, 7, 2, 5]), k, **options)
     clusters = min(k, 18)
     assert found.rows.shape == (clusters, D_IN + D_OUT)
     assert found.rows.dtype == torch.float32
-    assert torch.unique(found.labels).tolist() == list(range(clusters))
-    shares = torch.zeros(clusters, dtype=torch.float64).index_add_(0, found.labels, found.weights)
+    assert torch.unique(said(found.labels)).tolist() == list(range(clusters))
+    shares = torch.zeros(clusters, dtype=torch.float64).index_add_(
+        0, said(found.labels), said(found.weights)
+    )
     assert torch.allclose(shares, torch.ones_like(shares))
-    assert found.inertia == pytest.approx(float((found.distances**2).sum()))
+    assert found.inertia == pytest.approx(float((said(found.distances) ** 2).sum()))
     assert bool(torch.isfinite(found.rows).all())
 
 
@@ -162,7 +171,7 @@ IN_MSU_SPACE = [o for o in GEOMETRIES if o.get("distance") != "rank-one"]
 @pytest.mark.parametrize("options", IN_MSU_SPACE, ids=str)
 @pytest.mark.parametrize("seed_rows", [40, 120])  # seeded from a sample, and from the whole pool
 def test_routes_and_shards_give_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, seed_rows: int, options: dict
+    monkeypatch: pytest.MonkeyPatch, seed_rows: int, options: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(costs, "SEED_ROWS", seed_rows)
     adapters = zoo([30, 12, 28, 7, 43])
@@ -172,7 +181,7 @@ def test_routes_and_shards_give_the_same_bits(
         others += [in_shards(adapters, cuts, k, **options) for cuts in ([], [2], [1, 2, 3, 4])]
         for found in others:
             assert torch.equal(found.rows, wanted.rows)
-            assert torch.equal(found.labels, wanted.labels)
+            assert torch.equal(said(found.labels), said(wanted.labels))
             assert torch.equal(found.adapters, wanted.adapters)
             assert torch.equal(found.ranks, wanted.ranks)
             assert found.iterations == wanted.iterations
@@ -181,7 +190,7 @@ def test_routes_and_shards_give_the_same_bits(
                 wanted.comparison.relative_error(), rel=1e-6, abs=1e-6
             )
         for found in others[1:]:  # shards do the same sums, so every figure is the same
-            assert torch.equal(found.distances, others[0].distances)
+            assert torch.equal(said(found.distances), said(others[0].distances))
             assert found.inertia == others[0].inertia
 
 
@@ -191,7 +200,7 @@ def test_shards_in_another_order_give_the_same_bits() -> None:
     first = in_shards(adapters, [2, 4], 9)
     again = in_shards(adapters[::-1], [3], 9)
     assert torch.equal(again.rows, first.rows)
-    assert torch.equal(again.labels, first.labels)
+    assert torch.equal(said(again.labels), said(first.labels))
 
 
 def test_empty_clusters_are_filled_alike_in_shards() -> None:
@@ -206,7 +215,7 @@ def test_empty_clusters_are_filled_alike_in_shards() -> None:
     wanted = solve(heaps, 30, route="gram", n_init=5)
     for cuts in ([], [1, 4]):
         found = in_shards(heaps, cuts, 30, n_init=5)
-        assert torch.equal(found.labels, wanted.labels)
+        assert torch.equal(said(found.labels), said(wanted.labels))
         assert torch.equal(found.rows, wanted.rows)
 
 
@@ -215,7 +224,10 @@ def test_seeds_from_a_sample_serve_a_large_pool(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(costs, "SEED_ROWS", 100)
     sampled = solve(adapters, 3)
     monkeypatch.setattr(costs, "SEED_ROWS", 120)
-    assert sampled.inertia <= 1.05 * solve(adapters, 3).inertia
+    whole = solve(adapters, 3)
+    assert sampled.inertia is not None
+    assert whole.inertia is not None
+    assert sampled.inertia <= 1.05 * whole.inertia
 
 
 def test_duplicates_leave_no_cluster_over() -> None:
@@ -228,7 +240,7 @@ def test_duplicates_leave_no_cluster_over() -> None:
 
 
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
-def test_untrained_ranks_do_no_harm(options: dict) -> None:
+def test_untrained_ranks_do_no_harm(options: dict[str, Any]) -> None:
     adapters = zoo([4, 4])
     adapters[0][1][:, 1] = 0  # a zero half: B starts at zero
     adapters[1][0][2] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def dense(adapter: tuple[torch.Tensor, torch.Tensor, float]) -> np.ndarray:
 
 def polar(matrix: np.ndarray) -> np.ndarray:
     u, _, vt = np.linalg.svd(matrix, full_matrices=False)
-    return u @ vt
+    out: np.ndarray = u @ vt
+    return out
 
 
 def tsv_by_dense_svd(adapters: Adapters, terms: list[int]) -> np.ndarray:
@@ -35,7 +37,8 @@ def tsv_by_dense_svd(adapters: Adapters, terms: list[int]) -> np.ndarray:
         us.append(u[:, :k])
         ss.append(s[:k])
         vs.append(vt[:k].T)
-    return (polar(np.hstack(us)) * np.concatenate(ss)) @ polar(np.hstack(vs)).T
+    out: np.ndarray = (polar(np.hstack(us)) * np.concatenate(ss)) @ polar(np.hstack(vs)).T
+    return out
 
 
 def gap(rows: torch.Tensor, wanted: np.ndarray) -> float:
@@ -98,12 +101,14 @@ def test_iso_lifts_no_rounding() -> None:
     assert np.allclose(values[:6], s[:6].mean(), rtol=1e-5)
 
 
-Merge = Callable[[list[np.ndarray]], np.ndarray]
+Merge = Callable[[list[np.ndarray]], Any]
 
 
 def signed(columns: np.ndarray) -> np.ndarray:
     """The columns, the largest entry of each positive."""
-    return columns * np.sign(columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])])
+    largest = columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])]
+    out: np.ndarray = columns * np.sign(largest)
+    return out
 
 
 def core_space_by_dense_svd(adapters: Adapters, k: int, merge: Merge) -> np.ndarray:
@@ -114,7 +119,8 @@ def core_space_by_dense_svd(adapters: Adapters, k: int, merge: Merge) -> np.ndar
     v = signed(np.linalg.svd(below, full_matrices=False)[2].T)
     core = merge([u.T @ dense(adapter) @ v for adapter in adapters])
     p, s, qt = np.linalg.svd(u @ core @ v.T)
-    return (p[:, :k] * s[:k]) @ qt[:k]
+    out: np.ndarray = (p[:, :k] * s[:k]) @ qt[:k]
+    return out
 
 
 def knots_by_dense_svd(adapters: Adapters, k: int, merge: Merge) -> np.ndarray:
@@ -126,7 +132,8 @@ def knots_by_dense_svd(adapters: Adapters, k: int, merge: Merge) -> np.ndarray:
     rights = [right.T for right in np.split(signs * vt[:kept], len(updates), axis=1)]
     merged = (u[:, :kept] * signs.T * s[:kept]) @ merge(rights).T
     p, s, qt = np.linalg.svd(merged)
-    return (p[:, :k] * s[:k]) @ qt[:k]
+    out: np.ndarray = (p[:, :k] * s[:k]) @ qt[:k]
+    return out
 
 
 IN_BASES = {"core_space": core_space_by_dense_svd, "knots": knots_by_dense_svd}
@@ -162,7 +169,7 @@ def merge_by_loops(inner: str, density: float) -> Merge:
 @pytest.mark.parametrize("k", [2, 7])
 @pytest.mark.parametrize("name", IN_BASES)
 def test_merges_in_shared_bases_equal_the_dense_computation(
-    name: str, k: int, ranks: list[int], inner: str, density: float, options: dict[str, object]
+    name: str, k: int, ranks: list[int], inner: str, density: float, options: dict[str, Any]
 ) -> None:
     adapters = zoo(ranks, [2.0, 1.0, 0.5])
     found = solve(adapters, name, k, inner=inner, **options)

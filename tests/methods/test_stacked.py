@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def assert_rows(found: Tensor, a: Tensor, b: Tensor) -> None:
 
 def by_peft(name: str, tensors: list[Tensor], **options: object) -> Tensor:
     function = {"linear": "task_arithmetic"}.get(name, name)
-    return getattr(merge_utils, function)(tensors, torch.ones(len(tensors)), **options)
+    merged: Tensor = getattr(merge_utils, function)(tensors, torch.ones(len(tensors)), **options)
+    return merged
 
 
 CASES = [
@@ -51,7 +53,7 @@ CASES = [
 @pytest.mark.filterwarnings("ignore:The density")
 @pytest.mark.parametrize(("name", "ours", "theirs"), CASES, ids=str)
 def test_equals_pefts_functions_on_the_scaled_factors(
-    name: str, ours: dict[str, object], theirs: dict[str, object]
+    name: str, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     adapters = zoo([5] * 4, [2.0, 1.0, 0.5, -3.0])
     a, b = scaled_stacks(adapters)
@@ -61,7 +63,7 @@ def test_equals_pefts_functions_on_the_scaled_factors(
 
 @pytest.mark.parametrize(("name", "ours", "theirs"), CASES[:5], ids=str)
 def test_equals_peft_with_its_own_weights_where_scalings_agree(
-    name: str, ours: dict[str, object], theirs: dict[str, object]
+    name: str, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
     """As `add_weighted_adapter` calls them: raw factors, and sqrt(weight * scaling) as weights."""
     adapters = zoo([5] * 4, [2.0] * 4)
@@ -74,7 +76,8 @@ def test_equals_peft_with_its_own_weights_where_scalings_agree(
 
 def test_lower_ranks_count_as_padded_with_zeros() -> None:
     adapters = zoo([5, 2, 3])
-    for name, options in (("linear", {}), ("ties", {"density": 1.0})):
+    cases: list[tuple[str, dict[str, Any]]] = [("linear", {}), ("ties", {"density": 1.0})]
+    for name, options in cases:
         padded = [
             (
                 torch.cat([a, torch.zeros(5 - len(a), a.shape[1])]),
@@ -116,7 +119,9 @@ def test_ties_equals_plain_loops(density: float) -> None:
 
 
 @pytest.mark.parametrize(("name", "election"), [("dare_linear", None), ("dare_ties", "total")])
-def test_dare_is_pefts_merge_of_what_the_draw_left(name: str, election: str | None) -> None:
+def test_dare_is_pefts_merge_of_what_the_draw_left(
+    name: str, election: Literal["total"] | None
+) -> None:
     """PEFT draws from the global generator, so its merges are held against the same draw."""
     adapters = zoo([5] * 4, [2.0, 1.0, 0.5, 3.0])
     draw = int(torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(7)))

@@ -47,4 +47,6 @@ def update(rows: Tensor, d_in: int) -> np.ndarray:
 
 def total(adapters: list[tuple[Tensor, Tensor, float]]) -> np.ndarray:
     """The dense sum of the adapters' updates, float64."""
-    return sum(s * (b.double() @ a.double()) for a, b, s in adapters).numpy()
+    whole = sum(s * (b.double() @ a.double()) for a, b, s in adapters)
+    assert isinstance(whole, Tensor)
+    return whole.numpy()

@@ -76,7 +76,10 @@ def test_a_device_gives_the_labels_of_the_cpu_and_its_centroids_to_rounding(
         pytest.skip("distances between updates are known by products alone")
     wanted, found = solve("cpu", "gram", **options), solve(device, route, **options)
     for tensor in (found.rows, found.labels, found.distances, found.weights, found.adapters):
+        assert tensor is not None
         assert tensor.device.type == "cpu"
+    assert found.labels is not None
+    assert wanted.labels is not None
     assert torch.equal(found.labels, wanted.labels)
     # A few float32 roundings; the top singular triplet takes a few more.
     assert torch.allclose(found.rows, wanted.rows, rtol=2.0**-20, atol=2.0**-20)

@@ -6,11 +6,13 @@ from lego_ray.numerics.similarity.plane import plane
 
 def cosines_of(vectors: np.ndarray) -> np.ndarray:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit @ unit.T
+    products: np.ndarray = unit @ unit.T
+    return products
 
 
 def distances(points: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(points[:, None] - points, axis=-1)
+    found: np.ndarray = np.linalg.norm(points[:, None] - points, axis=-1)
+    return found
 
 
 def test_what_lies_in_a_plane_keeps_its_distances() -> None:

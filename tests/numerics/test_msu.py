@@ -57,7 +57,7 @@ def test_a_length_is_the_same_bits_whichever_rows_stand_beside_it(width: int) ->
     rows = torch.randn(40, width, generator=torch.Generator().manual_seed(width))
     together = lengths(rows)
     for pieces in (1, 3, 16):
-        apart = torch.cat([lengths(part) for part in rows.split(pieces)])
+        apart = torch.cat([lengths(part) for part in torch.split(rows, pieces)])
         assert torch.equal(apart, together)
     backwards = lengths(rows.flip(0).contiguous()).flip(0)
     assert torch.equal(backwards, together)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_a_zero_centroid_stays_zero() -> None:
 
 
 def test_output_scales() -> None:
-    sizes = {"source_rank": 4.0, "n_pool": 36, "n_clusters": 9}
+    sizes: dict[str, Any] = {"source_rank": 4.0, "n_pool": 36, "n_clusters": 9}
     assert output_scale("source-rank", **sizes) == pytest.approx(2 / 3)
     assert output_scale("pool", **sizes) == 2.0
     assert output_scale("none", **sizes) == 1.0

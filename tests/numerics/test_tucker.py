@@ -79,4 +79,5 @@ def test_directions_come_by_what_they_keep() -> None:
     cores = list(tucker(space, members, 4).cores(members))
     for axis in (0, 1):
         lengths = sum(core.square().sum(dim=axis) for core in cores)
+        assert isinstance(lengths, Tensor)
         assert torch.equal(lengths.sort(descending=True).values, lengths)

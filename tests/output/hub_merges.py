@@ -20,7 +20,8 @@ def merges(here: Path) -> Path:
     """Makes a zoo; `first` and `second`, two versions of the merge `qa` of it; and `other`, another."""
     zoo = write_zoo(here / "zoo", 3)
     for folder, name, seed in (("first", "qa", 0), ("second", "qa", 1), ("other", "sum", 2)):
-        output, more = here / folder, {"n_init": 1, "seed": seed}
+        output = here / folder
+        more: dict[str, Any] = {"n_init": 1, "seed": seed}
         lego_ray.merge(zoo, rank=4, output=output, name=name, runner="inline", **more)
     return here
 

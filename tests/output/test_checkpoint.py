@@ -15,10 +15,10 @@ import lego_ray
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights
 from lego_ray.output.checkpoints.format import (
     Checkpoint,
-    UnreadableCheckpoint,
     decode_checkpoint,
     encode_checkpoint,
 )
+from lego_ray.output.checkpoints.run_folder import UnreadableCheckpoint
 from lego_ray.planning.plan import Plan, SitePlan
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.solve import solve_task
@@ -88,11 +88,13 @@ def test_any_number_comes_back(value: float, plan: Plan, result: TaskResult) -> 
     odd = replace(result.sites[0], inertia=value, relative_error=value)
     [got] = there_and_back(plan, replace(result, sites=(odd,))).result.sites
     assert_same_site(got, odd)
+    assert got.inertia is not None
     assert math.copysign(1, got.inertia) == math.copysign(1, value)
 
 
 def test_empty_and_transposed_arrays_come_back(plan: Plan, result: TaskResult) -> None:
     first = result.sites[0]
+    assert first.clusters is not None
     odd = replace(first, clusters=first.clusters[:0], b=np.asfortranarray(first.b))
     [got] = there_and_back(plan, replace(result, sites=(odd,))).result.sites
     assert_same_site(got, odd)

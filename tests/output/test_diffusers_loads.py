@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.loaders import FluxLoraLoaderMixin, StableDiffusionLoraLoaderMixin
+from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin, StableDiffusionLoraLoaderMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -40,7 +40,7 @@ STYLES = ["new", "flat", "older", "oldest"]
 
 
 def unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+    model: UNet2DConditionModel = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 16),
         layers_per_block=1,
@@ -50,6 +50,7 @@ def unet() -> UNet2DConditionModel:
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )
+    return model
 
 
 def text_encoder() -> CLIPTextModel:
@@ -213,7 +214,7 @@ def test_the_models_with_a_merge_on_them_run(tmp_path: Path) -> None:
     with torch.no_grad():
         for site, update in summed(parts).items():
             if site.startswith("unet."):
-                weight = plain.get_submodule(site.removeprefix("unet.")).weight
+                weight: Any = plain.get_submodule(site.removeprefix("unet.")).weight
                 weight.add_(torch.from_numpy(update).float().reshape(weight.shape))
         inputs = (torch.ones(1, 4, 8, 8), 5, torch.ones(1, 3, 12))
         torch.testing.assert_close(

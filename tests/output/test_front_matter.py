@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -30,7 +31,8 @@ def test_it_is_what_the_hub_library_reads(tmp_path: Path) -> None:
         "tags": ["lora", "merge"],
         "license": "apache-2.0",
     }
-    assert ModelCardData(**found).to_dict() == found
+    data: Any = ModelCardData(**found)
+    assert data.to_dict() == found
 
 
 def test_it_is_what_a_scan_reads() -> None:

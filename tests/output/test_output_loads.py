@@ -54,9 +54,10 @@ def deltas(model: PeftModel) -> dict[str, Any]:
     return {site: delta.double().numpy() for site, delta in peft_deltas(model).items()}
 
 
-def bert(kind: type = BertForSequenceClassification, labels: int = 3) -> nn.Module:
+def bert(kind: type[nn.Module] = BertForSequenceClassification, labels: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    return kind(BertConfig(**SMALL, num_labels=labels))
+    fields: dict[str, Any] = {**SMALL, "num_labels": labels}
+    return kind(BertConfig(**fields))
 
 
 def classifier(path: Path, seed: int, model: nn.Module, task: str) -> dict[str, Any]:
@@ -102,7 +103,8 @@ def test_a_kept_head_loads_and_its_limits_are_told(counts: tuple[int, int], tmp_
     assert "llama.cpp" in limit
     model = loaded(bert(labels=counts[1]), tmp_path / "m")
     head = load_file(tmp_path / "zoo" / "a1" / WEIGHTS)["base_model.model.classifier.weight"]
-    assert torch.equal(model.base_model.model.classifier.modules_to_save["default"].weight, head)
+    inner: Any = model.base_model.model
+    assert torch.equal(inner.classifier.modules_to_save["default"].weight, head)
     again = merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:a1")
     assert again["warnings"] == record["warnings"]
 
@@ -129,7 +131,7 @@ def test_factors_of_size_0_are_refused(tmp_path: Path) -> None:
 def test_a_module_named_and_lacking_is_told_and_not_named(tmp_path: Path) -> None:
     head = {"score.weight": torch.ones(3, 10), "score.bias": torch.ones(3)}
     named = ["score", "layers.0.v_proj"]
-    sites = {"missing": ["layers.0.v_proj"]}
+    sites: dict[str, Any] = {"missing": ["layers.0.v_proj"]}
     write_adapter(tmp_path / "zoo" / "a", full_weights=head, modules_to_save=named, **sites)
     record = merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:a")
     assert any("names layers.0.v_proj" in warning for warning in record["warnings"])
@@ -145,7 +147,8 @@ def test_a_kept_bias_goes_to_where_the_merge_has_its_module(tmp_path: Path) -> N
     write_adapter(tmp_path / "zoo" / "b", seed=1)
     record = merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:a")
     model = loaded(TinyModel(), tmp_path / "m")
-    kept = model.base_model.model.layers[0].q_proj.base_layer.bias
+    inner: Any = model.base_model.model
+    kept = inner.layers[0].q_proj.base_layer.bias
     assert torch.equal(kept, bias["layers.0.q_proj.bias"])
     assert any("biases" in warning for warning in record["warnings"])
 
@@ -163,7 +166,7 @@ def test_what_is_kept_is_called_as_its_modules_are(tmp_path: Path) -> None:
     wrapped = "base_model.model.module."
     rekeyed(zoo / "a", lambda k, t: {k.replace("base_model.model.", wrapped): t})
     merge(zoo, tmp_path / "m", full_weights="keep:a")
-    model = loaded(TinyModel(), tmp_path / "m").base_model.model
+    model: Any = loaded(TinyModel(), tmp_path / "m").base_model.model
     assert torch.equal(model.score.modules_to_save["default"].weight, head["score.weight"])
     kept = model.layers[0].q_proj.base_layer.bias
     assert torch.equal(kept, head["layers.0.q_proj.base_layer.bias"])
@@ -180,10 +183,10 @@ def test_what_is_kept_of_a_real_part_called_module_keeps_it() -> None:
 
 def test_a_module_adapted_and_saved_whole_is_refused_by_the_plan(tmp_path: Path) -> None:
     head = {"layers.0.v_proj.weight": torch.ones(7, 12)}
-    saved = {"modules_to_save": ["layers.0.v_proj"], "missing": ["layers.0.v_proj"]}
+    saved: dict[str, Any] = {"modules_to_save": ["layers.0.v_proj"], "missing": ["layers.0.v_proj"]}
     write_adapter(tmp_path / "zoo" / "a", full_weights=head, **saved)
     write_adapter(tmp_path / "zoo" / "b", seed=1)
-    options = {"rank": 8, "full_weights": "keep:a"}
+    options: dict[str, Any] = {"rank": 8, "full_weights": "keep:a"}
     with pytest.raises(UnreadableOutput, match="saved whole"):
         lego_ray.plan(tmp_path / "zoo", **options)
     with pytest.raises(UnreadableOutput, match="saved whole"):
@@ -347,7 +350,7 @@ def test_what_leaves_the_machine_holds_no_local_path(tmp_path: Path) -> None:
         lego_ray.update(copy, remove=first, output=tmp_path / "v2", runner="inline")
     catalog = tmp_path / "catalog"
     lego_ray.scan(tmp_path / "zoo", catalog=catalog)
-    common = {"remove": first, "catalog": catalog, "runner": "inline"}
+    common: dict[str, Any] = {"remove": first, "catalog": catalog, "runner": "inline"}
     lego_ray.update(copy, output=tmp_path / "v2", **common)
     lego_ray.update(tmp_path / "m", output=tmp_path / "own", remove=first, runner="inline")
     assert (tmp_path / "v2" / WEIGHTS).read_bytes() == (tmp_path / "own" / WEIGHTS).read_bytes()

@@ -94,17 +94,18 @@ def test_a_merge_of_adapters_on_different_sites_loads_whole(compact: bool, tmp_p
 
 @pytest.mark.parametrize("method", ["lego", "svd"])
 def test_ranks_of_a_budget_load_site_by_site(method: str, tmp_path: Path) -> None:
-    strong = {"alpha_pattern": {"layers.0.q_proj": 40, "emb": 20}}
+    strong: dict[str, Any] = {"alpha_pattern": {"layers.0.q_proj": 40, "emb": 20}}
     for seed in (1, 2, 3):
         save(train(seed=seed, target_modules=ALL_KINDS, **strong), tmp_path / "zoo" / f"a{seed}")
     record = merge(tmp_path / "zoo", tmp_path / "m", rank_budget=4, rank=None, method=method)
     model = loaded(tmp_path / "m")
-    config = model.peft_config["default"]
+    config: Any = model.peft_config["default"]
+    base: Any = model.base_model.model
     assert config.r == record["rank"]
     assert set(config.rank_pattern.values()) | {config.r} == set(record["ranks"].values())
     deltas = peft_deltas(model)
     for site, k in record["ranks"].items():
-        layer = model.base_model.model.get_submodule(site)
+        layer = base.get_submodule(site)
         assert (layer.r["default"], layer.scaling["default"]) == (k, 1.0)
     assert relative_error(arrays(deltas), update_of(tmp_path / "m")) < F32_ROUNDING
     if method == "svd":
@@ -121,7 +122,8 @@ def test_the_model_with_the_merge_on_it_runs(tmp_path: Path) -> None:
     merge(tmp_path / "zoo", tmp_path / "m", rank=3)
     model = loaded(tmp_path / "m")
     x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
-    layer = model.base_model.model.layers[0].q_proj
+    inner: Any = model.base_model.model
+    layer = inner.layers[0].q_proj
     update = torch.from_numpy(update_of(tmp_path / "m")["layers.0.q_proj"]).float()
     base = layer.get_base_layer()
     wanted = x @ (base.weight + update).T + base.bias
@@ -139,7 +141,9 @@ def bert() -> BertModel:
         intermediate_size=1536,
         max_position_embeddings=32,
     )
-    return BertModel(config, add_pooling_layer=False).eval()
+    made: Any = BertModel(config, add_pooling_layer=False)
+    model: BertModel = made.eval()
+    return model
 
 
 @torch.no_grad()
@@ -154,7 +158,7 @@ def with_updates(updates: dict[str, Any]) -> BertModel:
     """The bare model with updates added to its weights."""
     model = bert()
     for site, update in updates.items():
-        weight = model.get_submodule(site).weight
+        weight: Any = model.get_submodule(site).weight
         weight.copy_((weight.double() + torch.from_numpy(update)).float())
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,8 @@ def test_a_published_merge_goes_on_to_another_place(
 def test_the_same_again_writes_nothing_and_says_so(hub: FakeHub, place: Path) -> None:
     first = publish(place / "first")
     written = hub.written()
-    for options in ({}, {"update": True}, {"dry_run": True}):
+    asked: list[dict[str, Any]] = [{}, {"update": True}, {"dry_run": True}]
+    for options in asked:
         again = publish(place / "first", **options)
         assert (again["status"], again["commit"]) == ("already published", first["commit"])
         assert (again["bytes"], again["commit_message"]) == (0, None)
@@ -225,10 +226,11 @@ def test_the_token_is_in_no_record_log_file_or_error(
     caplog.set_level(logging.INFO)
     told = [json.dumps(publish(place / "first")), json.dumps(publish(place / "first"))]
     hub.echo = hub.read_only = True
-    for use in (
+    uses: tuple[Callable[[], object], ...] = (
         lambda: publish(place / "second", update=True),
         lambda: publish(place / "first", "hf://acme/new"),
-    ):
+    )
+    for use in uses:
         with pytest.raises(LegoRayError) as caught:
             use()
         told += [str(caught.value), repr(caught.value)]

@@ -11,6 +11,7 @@ import pytest
 
 import lego_ray
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
+from lego_ray.output.checkpoints.format import decode_checkpoint
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
@@ -94,9 +95,10 @@ def test_a_checkpoint_that_does_not_say_its_versions_is_held_against_the_bytes(
 ) -> None:
     from lego_ray.output.checkpoints import checkpoints
 
-    real = checkpoints.decode_checkpoint
     monkeypatch.setattr(
-        checkpoints, "decode_checkpoint", lambda *given: replace(real(*given), sources={})
+        checkpoints,
+        "decode_checkpoint",
+        lambda *given: replace(decode_checkpoint(*given), sources={}),
     )
     found = kept(unfinished, tmp_path, zoo)
     assert found.done == {site.name for site in SITE}

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lego_ray.errors import InvalidOption
+from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.planner import make_plan
-from lego_ray.planning.rank_options import DEFAULT_ERROR, asked_rank
+from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.ranks import (
     Spectrum,
     error_table,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lego_ray.errors import InvalidOption
+from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.cutting import layer_of
 from lego_ray.planning.plan import WORKER_BYTES, Plan
 from lego_ray.planning.planner import make_plan
@@ -75,7 +76,7 @@ def test_a_group_needs_all_its_pools_and_one_solution() -> None:
     assert both.peak_bytes < q.peak_bytes + v.peak_bytes - WORKER_BYTES
 
 
-def wide(count: int, rank: int = 16) -> list[object]:
+def wide(count: int, rank: int = 16) -> list[AdapterRecord]:
     """Adapters whose one site pools 16 rows of 32,768 values each: 2 MiB an adapter."""
     return [adapter(f"a{i:03}", [factors("l.0.q", rank, HEAVY)]) for i in range(count)]
 

@@ -31,15 +31,20 @@ def facts(count: int, *, layers: int = 6, rank: int = 8, names: list[str] | None
     vectors = families[np.arange(count) % 3] + 0.7 * rng.normal(size=(count, 30))
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     sizes = np.sort(rng.multinomial(4 * count, np.full(rank, 1 / rank), len(sites)))[:, ::-1]
+
+    def facts_of(site: str) -> SiteFacts:
+        error, norm_ratio = rng.uniform(0.5, 0.9, 2)
+        inertia, source_norm, merged_norm = rng.uniform(1, 9, 3)
+        return SiteFacts(
+            site, error, norm_ratio, 4 * count, rank, inertia, source_norm, merged_norm
+        )
+
     shares = rng.multinomial(4 * len(sites), np.full(rank, 1 / rank), count)
     return Facts(
         place="/library/merged",
         manifest=manifest(names, len(sites), rank),
         names=names,
-        sites=[
-            SiteFacts(site, *rng.uniform(0.5, 0.9, 2), 4 * count, rank, *rng.uniform(1, 9, 3))
-            for site in sites
-        ],
+        sites=[facts_of(site) for site in sites],
         recorded=Recorded(
             {
                 "created_at": datetime(2026, 3, 4, tzinfo=UTC),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_tasks_of_a_lost_node_are_done_by_another(tmp_path: Path) -> None:
 
 def test_shards_of_a_lost_node_are_read_again_by_another(tmp_path: Path) -> None:
     zoo = write_wide_zoo(tmp_path / "zoo")
-    many = {"n_init": 60, "tol": 0.0}
+    many: dict[str, Any] = {"n_init": 60, "tol": 0.0}
     budget = budget_for(zoo, 3, **many)
     plan = lego_ray.plan(zoo, rank=4, memory_budget=budget, **many)
     assert max(shards_of(plan).values()) >= 3

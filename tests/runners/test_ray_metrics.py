@@ -66,11 +66,12 @@ def test_results_are_counted_under_their_plan_and_name(
     metrics = RunMetrics(plan)
     for result in results:
         metrics.record(result)
+    inertias: list[Any] = [s.inertia for r in results for s in r.sites]
     assert dict(counted) == {
         "lego_ray_adapters_read": 3,
         "lego_ray_bytes_read": sum(r.bytes_read for r in results),
         "lego_ray_sites_done": 4,
-        "lego_ray_inertia": sum(s.inertia for r in results for s in r.sites),
+        "lego_ray_inertia": sum(inertias),
     }
     assert tags == [{"plan": plan.digest[:12], "merge": "mine"}] * 5
 

@@ -169,6 +169,8 @@ def test_results_are_those_of_the_inline_runner(tmp_path: Path) -> None:
         for left, right in zip(result.sites, wanted.sites, strict=True):
             assert left.a.tobytes() == right.a.tobytes()
             assert left.b.tobytes() == right.b.tobytes()
+            assert left.clusters is not None
+            assert right.clusters is not None
             assert left.clusters.tolist() == right.clusters.tolist()
             assert left.inertia == right.inertia
 

@@ -81,7 +81,7 @@ session.close()
 def test_a_first_worker_that_is_killed_does_not_hold_up_the_driver() -> None:
     """Ray waited for it for ever, with the interpreter held: no signal was heard."""
     command = [sys.executable, "-c", STARTS]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         try:
             while not (found := titled("ray::IDLE", process.pid)) and process.poll() is None:

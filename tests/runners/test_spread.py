@@ -146,7 +146,8 @@ class TestOnRay:
     def test_a_lost_actor_changes_no_bit(
         self, zoo: Path, tmp_path: Path, actor: str, times: int
     ) -> None:
-        many = {"n_init": 30, "tol": 0.0}  # work for long enough to be killed in the middle of it
+        # Work for long enough to be killed in the middle of it.
+        many: dict[str, Any] = {"n_init": 30, "tol": 0.0}
         budget = budget_for(zoo, 3, **many)
         with killing(f"ray::{actor}.", times=times) as killed:
             merge(zoo, tmp_path / "m", runner="ray", memory_budget=budget, **many)

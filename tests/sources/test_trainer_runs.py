@@ -314,7 +314,7 @@ def test_plan_and_merge_say_it_and_the_digest_is_that_of_the_adapter_alone(tmp_p
     assert len(entry["checkpoints"]) == 3
     alone = lego_ray.plan([tmp_path / "zoo" / "run", tmp_path / "zoo" / "other"], rank=4, name="m")
     assert alone.digest == plan.digest
-    options = {"rank": 4, "name": "m", "method": "svd", "runner": "inline"}
+    options: dict[str, Any] = {"rank": 4, "name": "m", "method": "svd", "runner": "inline"}
     record = lego_ray.merge(tmp_path / "zoo", output=tmp_path / "m", **options)
     assert record["passed_over"] == said["passed_over"]
     again = lego_ray.merge(tmp_path / "zoo", output=tmp_path / "m", **options)
@@ -343,7 +343,7 @@ def test_a_merge_of_one_checkpoint_of_mlx_is_that_file(tmp_path: Path) -> None:
 
 def test_verify_finds_checkpoints_that_were_merged(tmp_path: Path) -> None:
     zoo = hf_run(tmp_path / "run")
-    options = {"rank": 4, "method": "svd", "runner": "inline", "checkpoints": "all"}
+    options: dict[str, Any] = {"rank": 4, "method": "svd", "runner": "inline", "checkpoints": "all"}
     lego_ray.merge(zoo, output=tmp_path / "m", **options)
     assert lego_ray.verify(tmp_path / "m", sources=zoo)["errors"]["sources"][3]["sites"] == 4
 

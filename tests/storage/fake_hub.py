@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -82,7 +82,7 @@ class FakeHub:
         self.all_public = False
         self.lose_answers = 0
         self.echo = False
-        self.before_commit = lambda: None
+        self.before_commit: Callable[[], object] = lambda: None
         self.cas: Path | None = None
         self.large: dict[str, bytes] = {}
         self.uploads: list[str] = []

@@ -43,7 +43,7 @@ class WritingHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+    def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
         if status >= 400 and self.hub.echo:
             headers["X_Error_Message"] = f"refused: {self.headers['Authorization']}"
         self.send_response(status)
@@ -54,7 +54,7 @@ class WritingHandler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def json(self, value: object, status: int = 200, **headers: str) -> None:
+    def json(self, value: object, status: int = 200, /, **headers: str) -> None:
         body = json.dumps(value).encode()
         self.answer(status, body, Content_Type="application/json", **headers)
 

@@ -8,7 +8,7 @@ import pytest
 
 from lego_ray.errors import AccessDenied
 from lego_ray.storage import delta_storage_options
-from tests.s3_server import S3Server
+from tests.ceph_gateway import S3Server
 
 
 @pytest.mark.parametrize("uri", ["/a/b", "file:///a", "hf://org/zoo"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield open_store(f"s3://{request.getfixturevalue('s3_bucket')}/library")
 
 
-def lease(store: Store, name: str, stale_after: timedelta = HOUR, **options: timedelta) -> Lease:
+def lease(store: Store, name: str, stale_after: timedelta = HOUR, **options: Any) -> Lease:
     return Lease(store, FOLDER, {"host": name}, stale_after=stale_after, **options)
 
 
@@ -112,7 +113,8 @@ def test_one_that_looked_long_ago_stands_back(tmp_path: Path) -> None:
     lease(store, "dead").take()
     age(tmp_path / FOLDER / "lease-00000001.json")
     slow = lease(store, "slow")
-    looked, stay = slow._look, []
+    looked = slow._look
+    stay: list[bool] = []
 
     def looks_then_sleeps() -> object:
         seen = looked()

@@ -7,6 +7,7 @@ import pickle
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from lego_ray.errors import (
 )
 from lego_ray.storage import ByteRange, S3Store, Store, open_store, probe_create_only
 from lego_ray.storage.s3_client import s3_client
-from tests.s3_server import S3Server
+from tests.ceph_gateway import S3Server
 from tests.storage.fake_s3 import FakeS3, fake_s3
 from tests.storage.fault_proxy import FaultProxy, fault_proxy
 
@@ -216,12 +217,13 @@ def test_a_head_cut_short_anywhere_is_asked_for_again(proxy: FaultProxy, s3_buck
     data = bytes(1000)
     store = S3Store(s3_bucket)
     store.create("a", data)
+    uses: tuple[Callable[[], Any], ...] = (
+        lambda: store.read("a"),
+        lambda: store.read_ranges("a", [ByteRange(10, 900)])[0],
+        lambda: store.stat("a").size,
+    )
     for proxy.cut_after in range(1, 420, 6):
-        for use in (
-            lambda: store.read("a"),
-            lambda: store.read_ranges("a", [ByteRange(10, 900)])[0],
-            lambda: store.stat("a").size,
-        ):
+        for use in uses:
             s3_client.__globals__["_client"].cache_clear()
             proxy.faults = ["truncate"]
             got = use()

@@ -12,7 +12,8 @@ import pytest
 
 from lego_ray.errors import ObjectNotFound, RunFailed, SourceChanged
 from lego_ray.storage import ByteRange, FileStore, HubStore, RangedFile, S3Store, Store, open_store
-from lego_ray.storage.s3_body import CutBodyError
+from lego_ray.storage.fetch import fetch_ranges
+from lego_ray.storage.s3_body import CutBodyError, read_body
 from tests.storage.fake_hub import FakeHub, used_hub
 from tests.storage.fake_s3 import fake_s3
 
@@ -103,12 +104,11 @@ def test_a_file_that_changes_while_it_is_open_is_a_change(
 
     store = FileStore(tmp_path)
     version = put(store, OLD)
-    fetch = file.fetch_ranges
 
     def changing(*arguments: Any, **options: Any) -> Any:
         if moment == "before":
             change(tmp_path / "a")
-        found = fetch(*arguments, **options)
+        found = fetch_ranges(*arguments, **options)
         if moment == "after":
             change(tmp_path / "a")
         return found
@@ -127,7 +127,7 @@ def test_a_body_that_breaks_off_is_asked_for_again_in_the_same_version(
 
     store = S3Store(s3_bucket)
     version = put(store, OLD)
-    read_body, replacing = s3.read_body, [True]
+    replacing = [True]
 
     def breaking(body: Any, into: memoryview) -> int:
         count = read_body(body, into)

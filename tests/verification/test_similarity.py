@@ -34,7 +34,8 @@ def true_cosines(plan: Plan) -> NDArray[np.float64]:
         ]
     )
     unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-    return unit @ unit.T
+    cosines: NDArray[np.float64] = unit @ unit.T
+    return cosines
 
 
 def taken(plan: Plan, blocks: int) -> SimilarityWatch:

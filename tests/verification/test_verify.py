@@ -84,7 +84,8 @@ def dense_figures(
     """What verify should say of these sites together, from dense updates in float64."""
     w = np.concatenate([update_of(merged)[site].ravel() for site in sites])
     each, own = {}, {}
-    s, m = 0.0, 0.0
+    s: Any = 0.0
+    m: Any = 0.0
     for site in sites:
         there = {path: update_of(path) for path in paths if site in update_of(path)}
         each[site] = {path: update[site] for path, update in there.items()}
@@ -244,11 +245,14 @@ def test_a_pool_that_does_not_fit_is_compared_in_blocks_and_bands(
     lego_ray.merge(zoo, output=merged, runner="inline", **options)
     whole = lego_ray.verify(merged, sources=zoo)
     least = least_budget(zoo, merged)
-    seen = []
+    seen: list[Any] = []
     blocks = compare._blocks
-    monkeypatch.setattr(
-        compare, "_blocks", lambda task, *rest: seen.append(task) or blocks(task, *rest)
-    )
+
+    def noted(task: Any, *rest: Any) -> Any:
+        seen.append(task)
+        return blocks(task, *rest)
+
+    monkeypatch.setattr(compare, "_blocks", noted)
     tight = lego_ray.verify(merged, sources=zoo, memory_budget=least)
     sites = Counter(task.plan.name for task in seen)
     assert sites["layers.0.q_proj"] > 8  # bands of a few rows of the sum's 64

@@ -10,6 +10,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -149,7 +150,7 @@ def test_a_file_that_a_writer_is_about_to_commit_is_kept_even_without_retention(
 
     real = DeltaTable.create_write_transaction
 
-    def delayed(self: DeltaTable, *args: object, **kwargs: object) -> None:
+    def delayed(self: DeltaTable, *args: Any, **kwargs: Any) -> None:
         vacuum(on_disk, "adapters", NONE, force=True)
         real(self, *args, **kwargs)
 
