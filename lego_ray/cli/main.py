@@ -20,6 +20,7 @@ from lego_ray.cli.plan import plan
 from lego_ray.cli.publish import publish
 from lego_ray.cli.refresh import refresh
 from lego_ray.cli.report import report
+from lego_ray.cli.room import watch_room
 from lego_ray.cli.scan import scan
 from lego_ray.cli.status import status
 from lego_ray.cli.update import update
@@ -72,5 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with told(words):
+        watch_room()
         if left := cli.main(words, standalone_mode=False):
             sys.exit(left)

@@ -154,7 +154,7 @@ def test_an_error_that_is_none_of_ours_is_not_made(plan: Plan, result: TaskResul
     Foreign.__name__ = "annotations"
     bad = replace(result, sites=(), quarantined={0: Foreign("a", "b")})
     data = encode_checkpoint(Checkpoint(plan.digest, 1, 4, (), bad))
-    with pytest.raises(UnreadableCheckpoint, match="no error of this release"):
+    with pytest.raises(UnreadableCheckpoint, match="not an error of this release"):
         decode_checkpoint(data, plan.digest, sites_of(plan))
 
 

@@ -136,7 +136,7 @@ def test_a_file_in_a_directorys_place_is_said(tmp_path: Path) -> None:
         store.create("a/b", b"")
     with pytest.raises(ObjectNotFound, match="is a file"):
         store.read("a/b")
-    with pytest.raises(ObjectNotFound, match="no directory"):
+    with pytest.raises(ObjectNotFound, match="not a directory"):
         list(FileStore(tmp_path / "a").list())
     store.delete("a/b")
 
