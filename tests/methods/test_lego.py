@@ -194,6 +194,7 @@ def test_routes_and_shards_give_the_same_bits(
             assert found.inertia == others[0].inertia
 
 
+@pytest.mark.slow
 def test_shards_in_another_order_give_the_same_bits() -> None:
     adapters = zoo([30, 12, 28, 7, 43])
     adapters.append(adapters[1])  # equal rows in two shards: their order is by digest, then as read

@@ -60,6 +60,7 @@ def rank_of(name: str) -> int:
     return {"concat": K, "svd": 5, "lego": 5, "iso": 5}.get(name, 43)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("ranks", [RANKS, [4, 7, 2, 5]], ids=["wide", "small"])
 def test_source_norm_gives_the_root_mean_square_of_the_sources(name: str, ranks: list[int]) -> None:
@@ -76,6 +77,7 @@ def test_source_norm_gives_the_root_mean_square_of_the_sources(name: str, ranks:
     assert np.linalg.norm(gap) <= ROUNDING * norm(more.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_sum_fit_is_the_factor_of_least_error(name: str) -> None:
     adapters = zoo(RANKS, [2.0, 0.5, -1.0, 3.0, 1.0])
@@ -108,6 +110,7 @@ def test_shards_and_the_order_of_adapters_change_no_bit(name: str, rule: str) ->
         assert torch.equal(merged(again, name, rule, k=rank_of(name)).rows, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"normalize": True}, {"basis": "svd"}], ids=str)
 @pytest.mark.parametrize("rule", RULES)
 def test_the_routes_of_lego_scale_alike(options: dict[str, Any], rule: str) -> None:

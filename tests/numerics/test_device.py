@@ -66,6 +66,7 @@ def solve(device: str, route: str, **options: object) -> SiteSolution:
     return method.solve_spread(SpreadPool(LocalShards(halves)), 12, generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("route", ["gram", "msu", "spread"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -48,6 +48,7 @@ def test_permuting_ranks_and_adapters_changes_no_bit() -> None:
     assert torch.equal(update_sketches(pool, 4, made[0]), update_sketches(mixed, 4, made[1]))
 
 
+@pytest.mark.slow
 def test_added_sketches_have_the_inner_products_of_all_sites() -> None:
     n_sites, n_adapters, rank, d = 40, 6, 4, 96
     exact = torch.zeros(n_adapters, n_adapters, dtype=torch.float64)

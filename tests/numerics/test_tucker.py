@@ -62,6 +62,7 @@ def test_bases_are_orthonormal_and_nothing_near_keeps_more(
     assert best - mine <= 4 * GAIN * kept(space, members) + ROUNDING * mine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3, 6])
 def test_it_keeps_more_than_the_tensors_own_singular_vectors(k: int) -> None:
     ranks = [4, 6, 5, 2]
@@ -73,6 +74,7 @@ def test_it_keeps_more_than_the_tensors_own_singular_vectors(k: int) -> None:
     assert kept(tucker(space, members, k), members) > 1.01 * start
 
 
+@pytest.mark.slow
 def test_directions_come_by_what_they_keep() -> None:
     ranks = [4, 6, 5, 2]
     space, members = bases_of(0, ranks, 30, 25), members_of(ranks)
