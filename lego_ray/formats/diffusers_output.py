@@ -46,10 +46,7 @@ class DiffusersOutput(OutputLayout):
 
         data = encode(
             sites,
-            rank=asked.rank,
-            dtype=asked.dtype,
-            base_model=asked.base_model,
-            compact=asked.compact,
+            **asked.common(),
         )
         return {WEIGHTS_NAME: data}
 

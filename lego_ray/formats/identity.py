@@ -70,7 +70,7 @@ def stand_in(metadata: Mapping[str, str]) -> bytes:
 
 
 def adapter_id_of(config: bytes | None, weights: bytes) -> str:
-    """The `adapter_id` of an adapter whose files are available.
+    """The `adapter_id` of an adapter whose files are in memory.
 
     Args:
         config: Bytes of `adapter_config.json`, or None if there is none.

@@ -50,10 +50,7 @@ class KohyaOutput(OutputLayout):
 
         data = encode(
             sites,
-            rank=asked.rank,
-            dtype=asked.dtype,
-            base_model=asked.base_model,
-            compact=asked.compact,
+            **asked.common(),
             carried={field: agreed(asked.adapters, field) for field in CARRIED_FIELDS},
         )
         return {self.weights_name(asked.name): data}

@@ -61,6 +61,11 @@ class Asked:
     dtype: str
     compact: bool
 
+    def common(self) -> dict[str, Any]:
+        """What every writer takes of it."""
+        names = ("rank", "dtype", "base_model", "compact")
+        return {name: getattr(self, name) for name in names}
+
 
 class OutputLayout(ABC):
     """A layout that merges are written in.

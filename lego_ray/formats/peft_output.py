@@ -68,10 +68,7 @@ class PeftOutput(OutputLayout):
         carried = _carried_of(asked.adapters, [site.site for site in sites])
         return encode(
             sites,
-            rank=asked.rank,
-            dtype=asked.dtype,
-            base_model=asked.base_model,
-            compact=asked.compact,
+            **asked.common(),
             task_type=carried.task_type,
             fan_in_fan_out=bool(agreed(asked.adapters, "fan_in_fan_out")),
             full_weights={

@@ -1,4 +1,4 @@
-"""The arrays of a safetensors file that is available whole, such as lego-ray's own of its state."""
+"""The arrays of a safetensors file that is in memory whole, such as lego-ray's own of its state."""
 
 from __future__ import annotations
 

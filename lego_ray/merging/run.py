@@ -60,7 +60,7 @@ class _Merge:
         self.run.take(result, runner)
 
     def take_all(self, tasks: Iterable[SolveTask], runner: Runner) -> None:
-        """Runs tasks of its own, and keeps their results with default settings."""
+        """Runs tasks of its own, and keeps each result when it arrives."""
         with closing_results(runner, tasks) as results:
             for result in results:
                 self.take(result, runner)

@@ -162,7 +162,7 @@ class MergeMethod(PoolWork, Protocol):
     def solve(
         self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""
     ) -> SiteSolution:
-        """Merges one site whose pool is available.
+        """Merges one site whose pool is in memory.
 
         Args:
             pool: The site's MSUs, in any order.

@@ -1,4 +1,4 @@
-"""Options that methods share which drop entries."""
+"""Random drops, which several methods share."""
 
 from __future__ import annotations
 

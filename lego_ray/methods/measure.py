@@ -46,7 +46,7 @@ class Measure:
         return Shard.of(pool)
 
     def measured(self, pool: Pool) -> Tensor:
-        """The spectrum of a pool available.
+        """The spectrum of a pool in memory.
 
         Args:
             pool: The site's MSUs, in any order.

@@ -71,7 +71,7 @@ class Similarity:
         return Shard.of(pool)
 
     def measured(self, pool: Pool, route: str, seed: int) -> SimilarityPart:
-        """What a pool available says.
+        """What a pool in memory says.
 
         Args:
             pool: The site's MSUs, in any order.
@@ -81,7 +81,7 @@ class Similarity:
         return part_of(pool, exact=route == "products", seed=seed)
 
     def measured_spread(self, shards: Shards, seed: int) -> SimilarityPart:
-        """The same of a pool in shards: sketches, to the bits of a pool available.
+        """The same of a pool in shards: sketches, to the bits of a pool in memory.
 
         Args:
             shards: The pool's, each with all ranks of its adapters.

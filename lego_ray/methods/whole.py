@@ -17,7 +17,7 @@ from lego_ray.numerics.shards.spread import SpreadPool
 
 
 class Whole(ABC):
-    """A method with one way to solve a site, the pool available; see `MergeMethod`."""
+    """A method with one way to solve a site, the pool in memory; see `MergeMethod`."""
 
     __slots__ = ()
 

@@ -68,7 +68,7 @@ def lengths(rows: Tensor) -> Tensor:
 
 
 def canonical_order(rows: Tensor, lengths: Tensor) -> Tensor:
-    """`longest_first` of rows that are available.
+    """`longest_first` of rows that are in memory.
 
     Args:
         rows: Shape (n, d), float32, contiguous.

@@ -88,7 +88,7 @@ def manifest_of(
 
 
 def _refused(adapter: Refused) -> dict[str, Any]:
-    """An adapter that was left out; one whose weights were read with what tells it from a fixed one."""
+    """An adapter that was left out. One whose weights were read has their hash: a repair changes it."""
     told = {"adapter": adapter.uri, "status": adapter.status, "reason": adapter.reason}
     if adapter.adapter_id:
         told["adapter_id"] = adapter.adapter_id

@@ -98,7 +98,7 @@ def merged(zoo: Path | str, output: Path | str, budget: int) -> dict[str, Any]:
 
 
 def fails_after(survived: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Makes the disk fail after so many files were written; returns their keys with default settings."""
+    """Makes the disk fail after so many files were written; returns their keys in that order."""
     real, written = FileStore.create, list[str]()
 
     def fails(store: FileStore, key: str, data: bytes) -> None:

@@ -33,7 +33,7 @@ def refit_merge(
     checkpoints: str,
     progress: Progress,
 ) -> UpdateRecord:
-    """Merges what a merge was made of again, with the changes; see `update`.
+    """Merges again what a merge was made of, with the changes; see `update`.
 
     Args:
         before: The merge.

@@ -235,5 +235,5 @@ def pool_peaks(pool: SpreadPool, which: Which) -> Tensor:
 
 
 def in_one_shard(shard: Shard) -> SpreadPool:
-    """A pool available, as the algorithms here see it."""
+    """A pool in memory, as the algorithms here see it."""
     return SpreadPool(LocalShards([shard]))

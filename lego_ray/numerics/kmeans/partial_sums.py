@@ -76,7 +76,7 @@ def quanta_of(peaks: Tensor, n: int) -> Tensor:
 
 
 def column_quanta(points: Tensor) -> Tensor:
-    """`quanta_of` a pool that is available whole; points has shape (n, d), float32."""
+    """`quanta_of` a pool that is in memory whole; points has shape (n, d), float32."""
     return quanta_of(column_peaks(points), points.shape[0])
 
 
@@ -173,7 +173,7 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
 
 
 def centroids_of(points: Tensor, labels: Tensor) -> Tensor:
-    """Means of the clusters of a pool available, summed exactly.
+    """Means of the clusters of a pool in memory, summed exactly.
 
     Args:
         points: Shape (n, d), float32.
