@@ -33,26 +33,32 @@ DELAY_SECONDS = (0.1, 1.0)
 CHUNK = 65536
 HEAD_LIMIT = 1 << 20
 
+_BEGIN_UPLOAD = re.compile(rb"POST (?P<path>[^ ?]+)\?uploads(?:[=&][^ ]*)? ")
+
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a proxy says when it ends.
+class ProxyCounts:
+    """What a proxy did, as it says when it ends.
 
     Attributes:
         requests: Requests that reached it.
         repeated: Of these, tries after the first, where the client says so, as boto3 does.
         faults: Faults by kind.
+        unanswered_uploads: `/bucket/key` of each upload in parts that the server began, where the
+            answer with its id was lost. Nobody can end such an upload but who lists the bucket's,
+            as its lifecycle rule does.
     """
 
     requests: int
     repeated: int
     faults: dict[str, int]
+    unanswered_uploads: list[str]
 
 
 @contextmanager
 def fault_proxy(
     upstream: str, *, seed: int = 0, rates: Mapping[str, float] = RATES
-) -> Iterator[tuple[str, list[Told]]]:
+) -> Iterator[tuple[str, list[ProxyCounts]]]:
     """Runs a proxy for the block.
 
     Args:
@@ -61,12 +67,12 @@ def fault_proxy(
         rates: Share of the requests by fault, some or all of `RATES`.
 
     Yields:
-        The URL to use instead, and a list that holds what the proxy told once the block is over.
+        The URL to use instead, and a list that holds what the proxy did once the block is over.
 
     Raises:
         RuntimeError: If it does not start.
     """
-    told: list[Told] = []
+    done: list[ProxyCounts] = []
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "jobs.soak.fault_proxy", upstream, "--seed", str(seed)),
@@ -81,9 +87,9 @@ def fault_proxy(
         url = process.stdout.readline().strip()
         if not url:
             raise RuntimeError(f"the proxy before {upstream} did not start; see its error above")
-        yield url, told
+        yield url, done
         out, _ = process.communicate(timeout=60)  # closes its stdin, by which it ends
-        told.append(Told(**json.loads(out)))
+        done.append(ProxyCounts(**json.loads(out)))
     finally:
         process.kill()
         process.wait()
@@ -99,10 +105,12 @@ class FaultProxy:
         self._random = random.Random(seed)
         self.requests = self.repeated = 0
         self.faults = Counter[str]()
+        self.unanswered_uploads: list[str] = []
 
-    def told(self) -> Told:
+    def counts(self) -> ProxyCounts:
         """What was done so far."""
-        return Told(self.requests, self.repeated, dict(sorted(self.faults.items())))
+        faults = dict(sorted(self.faults.items()))
+        return ProxyCounts(self.requests, self.repeated, faults, self.unanswered_uploads)
 
     def _draw(self) -> str:
         point = self._random.random()
@@ -151,6 +159,8 @@ class FaultProxy:
         method, status = head.split(b" ", 1)[0], answer.split(b" ", 2)[1]
         pieces = _body(server.reader, answer, method == b"HEAD" or status in (b"204", b"304"))
         if fault in ("truncated", "lost_answer"):
+            if (begun := _BEGIN_UPLOAD.match(head)) and status == b"200":
+                self.unanswered_uploads.append(begun["path"].decode())
             first = await anext(pieces, b"")
             if fault == "truncated" and first:
                 back.write(answer + first[: self._random.randrange(len(first))])
@@ -231,7 +241,7 @@ async def _run(upstream: str, rates: Mapping[str, float], seed: int) -> None:
     # Whoever started it ends it by closing its stdin, if need be by ending itself.
     with suppress(KeyboardInterrupt):
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    print(json.dumps(asdict(proxy.told())), flush=True)
+    print(json.dumps(asdict(proxy.counts())), flush=True)
 
 
 def main() -> None:

@@ -15,10 +15,13 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import lego_ray
 from jobs.benchmarks.synthetic_zoo import build
@@ -94,7 +97,7 @@ def run(root: str, endpoint: str, given: argparse.Namespace) -> dict[str, Any]:
     words = [f"{word}" for name, value in flags.items() for word in (_flag(name), value)]
     words += ["--runner", "ray", "--workers", f"{given.workers}", "--catalog", f"{root}/catalog"]
     killer = Killer(given.seed, given.most_kills)
-    with fault_proxy(endpoint, seed=given.seed) as (spoilt, told):
+    with fault_proxy(endpoint, seed=given.seed) as (spoilt, proxied):
         soaked = soak(
             ["merge", zoo_uri, "--output", soaked_uri, *words],
             # Ray makes its workers nice; beside other work, few would come up between two kills.
@@ -105,16 +108,16 @@ def run(root: str, endpoint: str, given: argparse.Namespace) -> dict[str, Any]:
     found = {
         "differences": _differences(quiet_uri, soaked_uri),
         "leftover_objects": [i.key for i in open_store(root).list() if ".lego-ray" in i.key],
-        "multipart_uploads": _uploads(root),
+        "multipart_uploads": _uploads(root, proxied[0].unanswered_uploads),
         "catalog_problems": _catalog(f"{root}/catalog", plan),
     }
     if any(found.values()):
         raise RuntimeError(f"it did not end right: {json.dumps(found)}")
     return {
         **_asked(given, plan, n_bytes),
-        "requests": told[0].requests,
-        "requests_repeated": told[0].repeated,
-        "faults": told[0].faults,
+        "requests": proxied[0].requests,
+        "requests_repeated": proxied[0].repeated,
+        "faults": proxied[0].faults,
         "workers_killed": dict(killer.killed),
         "drivers_killed": soaked.drivers_killed,
         "sites_kept_by_the_first": soaked.kept,
@@ -179,12 +182,20 @@ def _differences(quiet: str, soaked: str) -> list[str]:
     return [f"{soaked}/{n} differs" for n in names if wanted.get(n) != found.get(n)]
 
 
-def _uploads(root: str) -> list[str]:
-    """Keys of uploads in parts that were begun in the bucket, and neither ended nor given up."""
+def _uploads(root: str, unanswered: Iterable[str]) -> list[str]:
+    """Keys of uploads in parts that were begun in the bucket, and neither ended nor given up.
+
+    Args:
+        root: URI of the bucket.
+        unanswered: `/bucket/key` of uploads whose id the client never got, to end them by.
+    """
     import boto3
 
-    found = boto3.client("s3").list_multipart_uploads(Bucket=root.removeprefix("s3://"))
-    return [upload["Key"] for upload in found.get("Uploads", [])]
+    bucket = root.removeprefix("s3://")
+    found = boto3.client("s3").list_multipart_uploads(Bucket=bucket)
+    left = Counter(upload["Key"] for upload in found.get("Uploads", []))
+    left -= Counter(unquote(path).removeprefix(f"/{bucket}/") for path in unanswered)
+    return sorted(left.elements())
 
 
 def _catalog(catalog: str, plan: Plan) -> list[str]:

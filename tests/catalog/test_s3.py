@@ -125,7 +125,7 @@ def test_answers_that_are_cut_short_are_asked_for_again(
     append_merge(quiet, merge(), *details())
     wanted = quiet.read("msus").to_pylist()
     rates = {"truncated": 0.04, "lost_answer": 0.02}
-    with fault_proxy(s3_server.endpoint_url, seed=5, rates=rates) as (url, told):
+    with fault_proxy(s3_server.endpoint_url, seed=5, rates=rates) as (url, proxied):
         catalog = Catalog(uri, s3_options(s3_server, AWS_ENDPOINT_URL=url))
         for i in range(N_SPOILT):
             assert catalog.read("msus").to_pylist() == wanted
@@ -134,7 +134,7 @@ def test_answers_that_are_cut_short_are_asked_for_again(
             ]
             append_merge(catalog, merge(merge_id=f"{i}" * 64, version=None), *details(f"{i}" * 64))
             wanted = quiet.read("msus").to_pylist()
-    assert told[0].faults["truncated"] > N_SPOILT
+    assert proxied[0].faults["truncated"] > N_SPOILT
 
 
 def test_credentials_that_change_while_it_is_held_are_taken(

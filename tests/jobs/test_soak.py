@@ -43,6 +43,9 @@ class Echo(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(data)
 
+    def do_POST(self) -> None:
+        self.do_PUT()
+
     def log_message(self, *about: object) -> None:
         pass
 
@@ -75,7 +78,7 @@ def outcome(connection: http.client.HTTPConnection, path: str, attempt: int) -> 
 
 def test_the_proxy_spoils_what_it_says_and_no_more() -> None:
     seen, tries = Counter[str](), 240
-    with echoing() as upstream, fault_proxy(upstream, seed=1) as (spoilt, told):
+    with echoing() as upstream, fault_proxy(upstream, seed=1) as (spoilt, proxied):
         at = urlsplit(spoilt)
         connection = http.client.HTTPConnection(at.hostname or "", at.port)
         for number in range(tries):
@@ -84,7 +87,7 @@ def test_the_proxy_spoils_what_it_says_and_no_more() -> None:
             if found != "right":
                 connection.close()  # the next request opens another
         connection.close()
-    [one] = told
+    [one] = proxied
     assert set(one.faults) == set(RATES)
     assert (one.requests, one.repeated) == (tries, tries - len(range(0, tries, 3)))
     assert seen == {
@@ -94,6 +97,28 @@ def test_the_proxy_spoils_what_it_says_and_no_more() -> None:
         "truncated": one.faults["truncated"],
         "right": tries - sum(one.faults.values()) + one.faults["delay"],
     }
+
+
+def test_an_upload_that_the_server_began_and_did_not_say_so_is_counted() -> None:
+    paths = (
+        "/b/k%20x?uploads",
+        "/b/k?uploads=",
+        "/b/k?uploads&x=1",
+        "/b/k?uploadId=1",
+        "/b/uploads",
+    )
+    with (
+        echoing() as upstream,
+        fault_proxy(upstream, rates={"lost_answer": 1.0}) as (spoilt, proxied),
+    ):
+        at = urlsplit(spoilt)
+        for path in paths:
+            connection = http.client.HTTPConnection(at.hostname or "", at.port)
+            connection.request("POST", path, b"")
+            with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+                connection.getresponse()
+            connection.close()
+    assert proxied[0].unanswered_uploads == ["/b/k%20x", "/b/k", "/b/k"]
 
 
 def test_only_workers_below_the_process_are_killed() -> None:
