@@ -3,12 +3,11 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests.surroundings import shut_out
+from tests.surroundings import RAY_SETTINGS, shut_out
 
 # Before anything is imported that reads them.
 _clean_up = shut_out(os.environ)
-# Ray gives its workers the least of a processor that others want; here the others are tests.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+os.environ.update(RAY_SETTINGS)
 
 pytest_plugins = ["tests.s3_server", "tests.browser", "tests.local_ray"]
 

@@ -24,6 +24,14 @@ NAMES = (
 )
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 UMASK = 0o022
+# Ray gives its workers the least of a processor that others want; here the others are tests.
+RAY_SETTINGS = {"RAY_worker_niceness": "0"}
+
+
+def without_ray() -> dict[str, str]:
+    """The environment, for a process that is to set up or find its Ray by itself."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | RAY_SETTINGS
 
 
 def shut_out(environ: MutableMapping[str, str]) -> Callable[[], None]:

@@ -96,13 +96,17 @@ def fault_proxy(
 
 
 class FaultProxy:
-    """Forwards each request of each connection, or a fault in its place."""
+    """Forwards each request of each connection, or a fault in its place.
 
-    def __init__(self, upstream: str, rates: Mapping[str, float], seed: int) -> None:
+    A subclass may draw faults in another way; `tests.storage.scripted_proxy` takes them from a list.
+    """
+
+    def __init__(self, upstream: str, rates: Mapping[str, float] = RATES, seed: int = 0) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
         self._rates = dict(rates)
         self._random = random.Random(seed)
+        self._clients = set[asyncio.StreamWriter]()
         self.requests = self.repeated = 0
         self.faults = Counter[str]()
         self.unanswered_uploads: list[str] = []
@@ -112,24 +116,35 @@ class FaultProxy:
         faults = dict(sorted(self.faults.items()))
         return ProxyCounts(self.requests, self.repeated, faults, self.unanswered_uploads)
 
+    def drop(self) -> None:
+        """Ends the connections that are open."""
+        for client in self._clients:
+            client.close()
+
     def _draw(self) -> str:
+        """The fault of the next request; empty for none."""
         point = self._random.random()
         for fault, rate in self._rates.items():
             if point < rate:
-                self.faults[fault] += 1
                 return fault
             point -= rate
         return ""
 
+    def _cut(self, answer: bytes, body: bytes) -> bytes:
+        """What a client gets of an answer that is cut short, given its head and a piece of its body."""
+        return answer + body[: self._random.randrange(len(body))] if body else b""
+
     async def serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         """One connection, until either side ends it or a fault does."""
         server: _Server | None = None
+        self._clients.add(back)
         try:
             while await self._exchange(client, back, server := server or _Server(self._upstream)):
                 pass
         except (OSError, asyncio.IncompleteReadError):
             pass  # either side left
         finally:
+            self._clients.discard(back)
             for writer in (back, server.writer if server else None):
                 if writer is not None:
                     writer.close()
@@ -141,7 +156,8 @@ class FaultProxy:
         head = await client.readuntil(b"\r\n\r\n")
         self.requests += 1
         self.repeated += bool(re.search(rb"amz-sdk-request: attempt=(?!1\b)", head, re.IGNORECASE))
-        fault = self._draw()
+        if fault := self._draw():
+            self.faults[fault] += 1
         if fault == "delay":
             await asyncio.sleep(self._random.uniform(*DELAY_SECONDS))
         if fault == "reset":
@@ -162,8 +178,8 @@ class FaultProxy:
             if (begun := _BEGIN_UPLOAD.match(head)) and status == b"200":
                 self.unanswered_uploads.append(begun["path"].decode())
             first = await anext(pieces, b"")
-            if fault == "truncated" and first:
-                back.write(answer + first[: self._random.randrange(len(first))])
+            if fault == "truncated":
+                back.write(self._cut(answer, first))
                 await back.drain()
             return False
         back.write(answer)

@@ -1,4 +1,8 @@
-"""Kills Ray's workers below a process every few seconds, by SIGKILL, as a machine would."""
+"""Kills Ray's workers below a process, by SIGKILL, as a machine would.
+
+The soak kills one every few seconds, whatever it does. Tests kill those that show a given title, and
+look often enough to hit a call that takes milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,22 +22,29 @@ from jobs.benchmarks import processes
 IDLE = ("ray::IDLE", "ray::_import_stages")
 # A node's own helpers, which show such a title too. Ray takes their end for the node's.
 AGENTS = ("ray::RuntimeEnvAgent", "ray::DashboardAgent")
+# To list all processes takes 0.1 s, so a list is kept for as long: workers live for seconds.
+LIST_SECONDS = 0.1
 
 
 @dataclass(slots=True)
 class Killer:
-    """Who is killed next, and who was.
+    """Chooses which worker to kill next, and counts those killed.
 
     Attributes:
         seed: Fixes the choices among as many workers.
-        most: Most to kill in all, and then only such that work; None for no bound.
+        most: Most workers to kill; idle ones are then spared. None for no limit.
+        title: Only workers whose title begins so are killed, such as `ray::ShardActor.call`.
         killed: How many, by what they were doing, such as `ray::ShardActor.call`.
+        pids: Those killed, in order.
     """
 
-    seed: int
+    seed: int = 0
     most: int | None = None
+    title: str = "ray::"
     killed: Counter[str] = field(default_factory=Counter)
+    pids: list[int] = field(default_factory=list)
     _random: random.Random = field(init=False)
+    _listed: tuple[float, set[int]] = field(init=False, default=(-LIST_SECONDS, set()))
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -43,7 +55,7 @@ class Killer:
 
         Args:
             root: The process's pid; nothing that is not below it is touched.
-            every: Seconds between two kills.
+            every: Seconds between two kills, or between two looks for a worker with the title.
         """
         done = threading.Event()
 
@@ -62,7 +74,7 @@ class Killer:
 
     def kill_one(self, root: int) -> None:
         """Kills a worker that does something for the run; if none does and all may go, any other."""
-        found = {pid: title for pid in sorted(processes.tree(root)) if (title := _title(pid))}
+        found = {pid: title for pid in self._below(root) if (title := self._shown(pid))}
         busy = [pid for pid, title in found.items() if title not in IDLE]
         if candidates := busy or (list(found) if self.most is None else []):
             chosen = self._random.choice(candidates)
@@ -70,9 +82,16 @@ class Killer:
                 os.kill(chosen, signal.SIGKILL)
                 # Tasks are named after their layers: `ray::solve model.layers.0`.
                 self.killed[found[chosen].split(" ")[0]] += 1
+                self.pids.append(chosen)
 
+    def _below(self, root: int) -> list[int]:
+        """Processes below one that were not killed, in order; listed at most `LIST_SECONDS` ago."""
+        now = time.monotonic()
+        if now - self._listed[0] > LIST_SECONDS:
+            self._listed = (now, processes.tree(root))
+        return sorted(self._listed[1].difference(self.pids))
 
-def _title(pid: int) -> str:
-    """What a worker shows that it is doing; empty for any other process."""
-    title = processes.title(pid).strip()
-    return title if title.startswith("ray::") and title not in AGENTS else ""
+    def _shown(self, pid: int) -> str:
+        """What a worker shows that it is doing; empty for any other process."""
+        title = processes.title(pid).strip()
+        return title if title.startswith(self.title) and title not in AGENTS else ""

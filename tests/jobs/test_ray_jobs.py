@@ -28,6 +28,7 @@ from typing import Any
 import pytest
 
 import lego_ray
+from tests.surroundings import without_ray
 from tests.zoo import weights_of, write_adapter, write_zoo
 
 pytestmark = [
@@ -109,7 +110,7 @@ def head() -> Iterator[Head]:
         installed.mkdir()
         (installed / "lego_ray").symlink_to(ROOT / "lego_ray")
         environ = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+            **without_ray(),
             "PYTHONPATH": str(installed),
             "RAY_USAGE_STATS_ENABLED": "0",
             # Ray asks for a token by default; this head has one that no other cluster knows.

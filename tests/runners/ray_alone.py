@@ -15,6 +15,7 @@ from typing import Any
 from jobs.benchmarks import processes
 from lego_ray.runners.ray.session import RaySession
 from tests.runners.listening import listening
+from tests.surroundings import without_ray
 
 # Ray gives its own processes 30 s, which a busy machine may not have for them.
 STARTS = 8
@@ -124,10 +125,9 @@ def files(home: Path) -> list[str]:
 
 def asked(gcs: str, **environ: str) -> str:
     """What a program is told that asks Ray's head something."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", ASKS, gcs],
-        env={**clean, **environ, "HOME": os.devnull},
+        env={**without_ray(), **environ, "HOME": os.devnull},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

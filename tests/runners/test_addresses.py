@@ -6,7 +6,6 @@ In processes of their own: a process can be in one Ray only, and this one may be
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import lego_ray
+from tests.surroundings import without_ray
 from tests.zoo import files_of, weights_of, write_zoo
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 
 
 def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | extra
+    environ = without_ray() | extra
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,

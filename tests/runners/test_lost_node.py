@@ -14,10 +14,11 @@ import pytest
 
 import lego_ray
 from tests.runners.spread import budget_for, shards_of, write_wide_zoo
+from tests.surroundings import without_ray
 from tests.zoo import Site, weights_of, write_zoo
 
 ROOT = Path(__file__).parents[2]
-# Ray counts a node as lost after some seconds without a heartbeat, and starts its actors elsewhere.
+# Ray counts a node as lost after five health checks that fail, and starts its actors elsewhere.
 SECONDS = 280
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(SECONDS + 20)]
@@ -30,7 +31,7 @@ def merge_and_lose(zoo: Path, output: Path, budget: int, title: str, n_init: int
         # A head listens on every interface; in a network of its own nobody else can reach it.
         inside = 'ip link set lo up 2>/dev/null || ifconfig lo up; exec "$@"'
         words = ["unshare", "--net", "sh", "-c", inside, "sh", *words]
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environ = without_ray() | {"RAY_health_check_period_ms": "1000"}
     done = subprocess.run(
         words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False
     )

@@ -13,6 +13,7 @@ import pytest
 
 from lego_ray.runners.ray.alone import MODE, TOKEN, alone
 from tests.runners.listening import is_loopback, listening
+from tests.surroundings import without_ray
 
 ROOT = Path(__file__).parents[2]
 # Three local Rays start one after another, each in 5 s, and many times that on a busy machine.
@@ -38,11 +39,10 @@ def test_what_listens_is_seen() -> None:
 @pytest.mark.timeout(SECONDS + 20)
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 def test_a_local_ray_is_on_loopback_with_a_token_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.runners.ray_alone"],
         cwd=ROOT,
-        env={**clean, "HOME": str(tmp_path)},
+        env={**without_ray(), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import lego_ray
+from tests.surroundings import without_ray
 from tests.zoo import files_of, weights_of, write_zoo
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +41,11 @@ class Head:
 
 def clean() -> dict[str, str]:
     """An environment that says nothing to Ray but to stay on loopback."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    return {**kept, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return {
+        **without_ray(),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
 
 
 @pytest.fixture(scope="module")

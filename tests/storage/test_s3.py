@@ -24,13 +24,13 @@ from lego_ray.storage import ByteRange, S3Store, Store, open_store, probe_create
 from lego_ray.storage.s3_client import s3_client
 from tests.ceph_gateway import S3Server
 from tests.storage.fake_s3 import FakeS3, fake_s3
-from tests.storage.fault_proxy import FaultProxy, fault_proxy
+from tests.storage.scripted_proxy import ScriptedProxy, scripted_proxy
 
 
 @pytest.fixture
-def proxy(s3_env: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+def proxy(s3_env: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedProxy]:
     """A proxy before the server, which boto3 is pointed at."""
-    with fault_proxy(s3_env.endpoint_url) as proxy:
+    with scripted_proxy(s3_env.endpoint_url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint_url)
         yield proxy
 
@@ -151,33 +151,32 @@ def test_a_forked_process_opens_its_own_connections(s3_bucket: str) -> None:
 
 
 @pytest.mark.s3
-@pytest.mark.parametrize("fault", ["reset", "slow_down", "lose_answer"])
+@pytest.mark.parametrize("fault", ["reset", "slow_down", "lost_answer"])
 def test_faults_before_the_answer_are_tried_again(
-    proxy: FaultProxy, s3_bucket: str, fault: str
+    proxy: ScriptedProxy, s3_bucket: str, fault: str
 ) -> None:
     store = S3Store(s3_bucket)
     store.create("a", b"xyz")
     for use in uses(store)[:4]:
-        s3_client.__globals__["_client"].cache_clear()
-        proxy.faults = [fault, fault]
+        proxy.script = [fault, fault]
         use()
-        assert proxy.faults == []
+        assert proxy.script == []
     assert store.read("a") == b"xyz"
 
 
 @pytest.mark.s3
-def test_a_server_that_stays_busy_is_given_up(proxy: FaultProxy, s3_bucket: str) -> None:
-    proxy.faults = ["slow_down"] * 10
+def test_a_server_that_stays_busy_is_given_up(proxy: ScriptedProxy, s3_bucket: str) -> None:
+    proxy.script = ["slow_down"] * 10
     with pytest.raises(StoreUnavailable, match="503 SlowDown, 3 times"):
         S3Store(s3_bucket, attempts=3).read("a")
-    assert len(proxy.faults) == 7
+    assert len(proxy.script) == 7
 
 
 @pytest.mark.s3
 def test_a_create_whose_answer_was_lost_knows_its_own_object(
-    proxy: FaultProxy, s3_bucket: str
+    proxy: ScriptedProxy, s3_bucket: str
 ) -> None:
-    proxy.faults = ["lose_answer"]
+    proxy.script = ["lost_answer"]
     store = S3Store(s3_bucket)
     store.create("a", b"xyz")
     assert store.read("a") == b"xyz"
@@ -186,16 +185,15 @@ def test_a_create_whose_answer_was_lost_knows_its_own_object(
 
 
 @pytest.mark.s3
-def test_a_lost_answer_does_not_claim_anothers_object(proxy: FaultProxy, s3_bucket: str) -> None:
+def test_a_lost_answer_does_not_claim_anothers_object(proxy: ScriptedProxy, s3_bucket: str) -> None:
     S3Store(s3_bucket).create("a", b"xyz")
-    s3_client.__globals__["_client"].cache_clear()
-    proxy.faults = ["lose_answer"]
+    proxy.script = ["lost_answer"]
     with pytest.raises(AlreadyExists):
         S3Store(s3_bucket).create("a", b"xyz")
 
 
 @pytest.mark.s3
-def test_a_body_cut_short_is_fetched_again(proxy: FaultProxy, s3_bucket: str) -> None:
+def test_a_body_cut_short_is_fetched_again(proxy: ScriptedProxy, s3_bucket: str) -> None:
     data = os.urandom(1 << 20)
     S3Store(s3_bucket).create("a", data)
     store = S3Store(s3_bucket)
@@ -204,15 +202,14 @@ def test_a_body_cut_short_is_fetched_again(proxy: FaultProxy, s3_bucket: str) ->
         lambda: store.read_ranges("a", [ByteRange(0, len(data))])[0],
     ]
     for use in uses:
-        s3_client.__globals__["_client"].cache_clear()
-        proxy.faults = ["truncate", "truncate"]
+        proxy.script = ["truncated", "truncated"]
         assert bytes(use()) == data
-        assert proxy.faults == []
+        assert proxy.script == []
 
 
 @pytest.mark.s3
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.HTTPWarning")
-def test_a_head_cut_short_anywhere_is_asked_for_again(proxy: FaultProxy, s3_bucket: str) -> None:
+def test_a_head_cut_short_anywhere_is_asked_for_again(proxy: ScriptedProxy, s3_bucket: str) -> None:
     """What is left of it may still be read as an answer, with headers missing or cut."""
     data = bytes(1000)
     store = S3Store(s3_bucket)
@@ -224,19 +221,17 @@ def test_a_head_cut_short_anywhere_is_asked_for_again(proxy: FaultProxy, s3_buck
     )
     for proxy.cut_after in range(1, 420, 6):
         for use in uses:
-            s3_client.__globals__["_client"].cache_clear()
-            proxy.faults = ["truncate"]
+            proxy.script = ["truncated"]
             got = use()
             wanted = {1000: data, 890: data[10:900]}
             assert got == 1000 or bytes(got) == wanted[len(got)], proxy.cut_after
 
 
 @pytest.mark.s3
-def test_a_body_always_cut_short_is_an_error(proxy: FaultProxy, s3_bucket: str) -> None:
+def test_a_body_always_cut_short_is_an_error(proxy: ScriptedProxy, s3_bucket: str) -> None:
     store = S3Store(s3_bucket, attempts=2)
     store.create("a", bytes(1 << 20))
-    s3_client.__globals__["_client"].cache_clear()
-    proxy.faults = ["truncate"] * 20
+    proxy.script = ["truncated"] * 20
     with pytest.raises(StoreUnavailable, match="cut short"):
         store.read("a")
     with pytest.raises(StoreUnavailable, match="cut short"):
