@@ -101,7 +101,7 @@ def _check_known(given: Iterable[str], known: Iterable[str]) -> None:
         if name not in known:
             near = get_close_matches(name, list(known), n=1)
             hint = f"Did you mean {near[0]}?" if near else _HINT
-            raise InvalidOption(name, "there is no such option", hint)
+            raise InvalidOption(name, "this option does not exist", hint)
 
 
 def _listed(keyword: Keyword) -> str:

@@ -74,7 +74,7 @@ class BadInput(LegoRayError):
     """The request cannot be served as given; nothing was written."""
 
     exit_code = 2
-    advice = "`lego-ray COMMAND --help` says what is taken."
+    advice = "`lego-ray COMMAND --help` lists what it accepts."
 
 
 class InvalidOption(BadInput):
@@ -107,7 +107,7 @@ class RecipeError(BadInput):
 class NoAdaptersFound(BadInput):
     """A source holds no adapter, or none that can be merged."""
 
-    advice = "`lego-ray scan SOURCE...` lists what is found there."
+    advice = "`lego-ray scan SOURCE...` lists what it finds."
 
 
 class BaseModelMismatch(BadInput):
@@ -131,7 +131,7 @@ class SiteShapeMismatch(BadInput):
 class OutputExists(BadInput):
     """The output holds something else, and outputs are create-only."""
 
-    advice = "Give another output, or delete that one first."
+    advice = "Give another output, or delete the existing one first."
 
 
 class UnreadableOutput(BadInput):
@@ -202,7 +202,7 @@ class NonFiniteWeights(AdapterRefused):
 class StorageError(LegoRayError):
     """A store did not do what was asked."""
 
-    advice = "Run the same command again; if it fails again, the store's own logs say more."
+    advice = "Run the same command again; if it fails again, see the store's own logs."
 
 
 class ObjectNotFound(StorageError):
@@ -222,7 +222,7 @@ class AccessDenied(StorageError):
 class AlreadyExists(StorageError):
     """A create-only put found an object in its place; that object was left as it was."""
 
-    advice = "Give another place, or delete that one first."
+    advice = "Give another place, or delete the existing one first."
 
 
 class StoreUnavailable(StorageError):
@@ -258,7 +258,7 @@ class ReadOnlyStore(StorageError):
 class CatalogError(LegoRayError):
     """A catalog table could not be written or read."""
 
-    advice = "`lego-ray catalog check --catalog URI` says what of it is whole."
+    advice = "`lego-ray catalog check --catalog URI` lists what is damaged."
 
 
 class CatalogVersionMismatch(CatalogError):
@@ -271,7 +271,7 @@ class CatalogVersionMismatch(CatalogError):
 class RunFailed(LegoRayError):
     """The job did not finish; nothing was published."""
 
-    advice = "Run the same command again: what is finished is kept."
+    advice = "Run the same command again: finished work is kept."
 
 
 class NotEnoughMemory(RunFailed):
@@ -279,7 +279,7 @@ class NotEnoughMemory(RunFailed):
 
     advice = (
         "Lower --memory-budget or --workers, raise the limit (`ulimit -v`, the container's memory), "
-        "or run where there is more; what is finished is kept."
+        "or run on a machine with more; finished work is kept."
     )
 
 
@@ -297,7 +297,7 @@ class SourceChanged(RunFailed):
         adapter: URI of the adapter it belongs to, where that is known.
     """
 
-    advice = "Run the same command again once nothing writes to the adapter any more."
+    advice = "Run the same command again when nothing writes to the adapter."
 
     def __init__(self, where: str, problem: str, hint: str = "", adapter: str = "") -> None:
         super().__init__(where, problem, hint)
@@ -313,4 +313,4 @@ class StrictRefusal(RunFailed):
 class VerificationFailed(RunFailed):
     """A merged adapter is not what its manifest says."""
 
-    advice = "Merge again to another output, or copy it again from where it is whole."
+    advice = "Merge again to another output, or copy it again from an undamaged copy."

@@ -60,9 +60,9 @@ def of_the_machine(error: BaseException) -> LegoRayError | None:
     if isinstance(error, ImportError | OSError) and package not in ("", "lego_ray"):
         return MissingPackage(
             _WHERE,
-            f"the package {package} is there and cannot be loaded ({_line(text)})",
+            f"the package {package} is installed but cannot be loaded ({_line(text)})",
             f"Install it again: pip install --force-reinstall {_distribution(package)}; "
-            "`pip check` says what does not go together.",
+            "`pip check` lists the conflicts.",
         )
     return None
 
@@ -84,8 +84,8 @@ def _missing(module: str, text: str) -> MissingPackage | None:
     if top in sys.stdlib_module_names:
         return MissingPackage(
             _WHERE,
-            f"it was built without its own module {top}",
-            "Use another Python, or build this one again with what that module needs.",
+            f"this Python was built without its module {top}",
+            "Use another Python, or rebuild this one with what the module needs.",
         )
     return MissingPackage(
         _WHERE,

@@ -154,7 +154,7 @@ def renamed(known: Mapping[str, Keyword], given: Mapping[str, Any]) -> dict[str,
     for former, name in now.items():
         if former in given and name in given:
             raise InvalidOption(
-                former, f"it is the former name of {name}, which is given too", "Give one."
+                former, f"it is the former name of {name}, which is also given", "Give one."
             )
     return {now.get(name, name): value for name, value in given.items()}
 

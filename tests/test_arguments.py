@@ -189,7 +189,7 @@ def test_of_an_unknown_option_the_nearest_is_named(call: Callable[..., Any], whe
     name = "checkpoint" if call in (lego_ray.scan, lego_ray.build) else "n_inti"
     near = "checkpoints" if call in (lego_ray.scan, lego_ray.build) else "n_init"
     with pytest.raises(
-        InvalidOption, match=f"{name}: there is no such option. Did you mean {near}"
+        InvalidOption, match=f"{name}: this option does not exist. Did you mean {near}"
     ):
         call(where / "zoo", **{name: 3})
 

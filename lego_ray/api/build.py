@@ -92,7 +92,7 @@ def _with_groups(library: LibraryRecipe, count: int | None, where: str) -> Libra
     if not any(entry.groups for entry in library.entries):
         raise InvalidOption(
             FLAG,
-            f"no merge of {where} has groups",
+            f"no merge in {where} has `groups`",
             "Write `groups: auto` in the merges whose adapters are to be grouped.",
         )
     entries = tuple(

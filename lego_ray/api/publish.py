@@ -227,7 +227,7 @@ def _action(store: Store, key: str, data: bytes) -> str:
     if found != data:
         raise OutputExists(
             store.uri,
-            f"{key} is there already, with other bytes",
-            "Give another --to, or delete that one first.",
+            f"{key} already exists, with other bytes",
+            "Give another --to, or delete the existing one first.",
         )
     return "same"

@@ -98,7 +98,7 @@ def status(run: str | PathLike[str]) -> StatusRecord:
         How far it is; see `StatusRecord`, which is read like a dictionary too.
 
     Raises:
-        ObjectNotFound: If there is neither a merge nor an unfinished run of one.
+        ObjectNotFound: If neither a merge nor an unfinished run was found.
         OutputExists: If the unfinished run is of another release.
         StorageError: If the store cannot be read.
     """
@@ -112,7 +112,7 @@ def status(run: str | PathLike[str]) -> StatusRecord:
     if marker is None:
         raise ObjectNotFound(
             store.uri,
-            "there is neither a merge nor an unfinished run of one",
+            "neither a merge nor an unfinished run was found",
             "Give the --output of a merge.",
         )
     files = [i for k, i in found.items() if k.startswith(FOLDER) and k.endswith(ENDING)]

@@ -96,7 +96,7 @@ def rank_sources(
     here = ranks if site is None else {site: ranks[site]}
     if rank is not None and not 0 <= rank < max(here.values(), default=0):
         most = max(here.values(), default=0)
-        raise InvalidOption("--rank", f"there is no rank {rank}; they are 0 to {most - 1}")
+        raise InvalidOption("--rank", f"rank {rank} does not exist; ranks are 0 to {most - 1}")
     rows: list[dict[str, Any]] = []
     if catalog.exists("msus"):
         if site is not None:
@@ -108,8 +108,8 @@ def rank_sources(
     if not rows:
         raise InvalidOption(
             merge,
-            f"its method, {row['method']}, mixes MSUs, so no rank of it has sources of its own",
-            "Leave out --site and --rank to have its adapters listed.",
+            f"its method, {row['method']}, mixes MSUs, so its ranks cannot be traced to single MSUs",
+            "Leave out --site and --rank to list its adapters.",
         )
     uris = known_uris(catalog)
     rows.sort(

@@ -106,7 +106,7 @@ def run_apart(limits: Limits, function: Callable[P, T], *args: P.args, **kwargs:
         raise QueryError(
             what,
             f"it takes longer than {seconds:g} seconds",
-            "Ask for less, or allow more time.",
+            "Ask for less, or raise the time limit.",
         )
     # Whatever a library does when an allocation fails: raise, abort, or use the null pointer.
     if status == _OUT_OF_MEMORY or -status in (
@@ -116,7 +116,7 @@ def run_apart(limits: Limits, function: Callable[P, T], *args: P.args, **kwargs:
         signal.SIGKILL,
     ):
         raise _too_large(what, memory)
-    raise RunFailed(what, f"the process that was to answer it ended with status {status}")
+    raise RunFailed(what, f"the process that ran it ended with status {status}")
 
 
 def _started(what: str) -> subprocess.Popen[bytes]:
@@ -132,7 +132,7 @@ def _started(what: str) -> subprocess.Popen[bytes]:
     except OSError as error:
         raise RunFailed(
             what,
-            f"no process could be started to answer it: {error}",
+            f"no process could be started to run it: {error}",
             "Run again when this machine has fewer processes, or more memory.",
         ) from error
 
@@ -141,7 +141,7 @@ def _too_large(what: str, memory: int) -> QueryError:
     return QueryError(
         what,
         f"it needs more memory than the {memory / 2**30:.3g} GiB that its process may take",
-        "Ask for fewer rows or columns, or for sums of them.",
+        "Ask for fewer rows or columns, or for aggregates.",
     )
 
 

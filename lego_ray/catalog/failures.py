@@ -135,14 +135,14 @@ def translate(uri: str, error: Exception) -> LegoRayError:
     if isinstance(error, PermissionError) or _DENIED.search(text):
         return AccessDenied(uri, text, "Check the credentials and the bucket's policy.")
     if _NO_BUCKET.search(text):
-        return ObjectNotFound(uri, "there is no such bucket", "Make the bucket first.")
+        return ObjectNotFound(uri, "there is no such bucket", "Create the bucket first.")
     if _UNREACHABLE.search(text) or is_broken_off(text):
         return StoreUnavailable(uri, text, "Check the endpoint, then run again.")
     if isinstance(error, FileNotFoundError):
         return CatalogError(
             uri,
             text[:LONGEST],
-            "Run again if a vacuum with --force ran meanwhile; otherwise "
+            "If a vacuum with --force was running, run again; otherwise "
             "`lego-ray catalog check --deep --catalog URI` lists the files that are missing.",
         )
     if is_damaged(text):

@@ -94,10 +94,12 @@ def find_merge(
         return found[0]
     if found:
         ids = ", ".join(sorted(r["merge_id"] for r in found))
-        raise InvalidOption(merge, f"{len(found)} merges fit: {ids}", "Give more of the merge_id.")
+        raise InvalidOption(
+            merge, f"{len(found)} merges fit: {ids}", "Give more digits of the merge_id."
+        )
     if named:
         have = ", ".join(str(v) for v in sorted(r["version"] for r in named))
-        raise InvalidOption(merge, f"it has no version {version}", f"It has {have}.")
+        raise InvalidOption(merge, f"version {version} does not exist", f"It has {have}.")
     names = sorted({r["name"] for r in rows})
     near = difflib.get_close_matches(merge, names, 1)
     hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(names[:10]) or 'none'}."

@@ -106,7 +106,9 @@ def _resolve(
         fitting = sorted(i for i in ids if i.startswith(adapter))
         if len(fitting) > 1:
             raise InvalidOption(
-                "--adapter", f"{adapter} fits {', '.join(fitting)}", "Give more of the adapter_id."
+                "--adapter",
+                f"{adapter} fits {', '.join(fitting)}",
+                "Give more digits of the adapter_id.",
             )
         if fitting:
             return fitting

@@ -41,7 +41,9 @@ def past(moment: datetime) -> datetime:
     """
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if moment > datetime.now(UTC):
-        raise InvalidOption("--at", f"{moment.isoformat()} is to come", "Leave --at out for now.")
+        raise InvalidOption(
+            "--at", f"{moment.isoformat()} is in the future", "Leave --at out for now."
+        )
     return moment
 
 
@@ -71,7 +73,7 @@ def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
         handle.load_as_version(found)
     elif earliest == 0:
         raise CatalogNotFound(
-            uri, f"there was no such table at {moment.isoformat()}", "Ask for a later time."
+            uri, f"the table did not exist at {moment.isoformat()}", "Ask for a later time."
         )
     else:
         raise CatalogError(uri, f"its log does not go back to {moment.isoformat()}", _KEPT)

@@ -137,7 +137,7 @@ def _fetch(found: duckdb.DuckDBPyRelation) -> pa.Table:
                 raise QueryError(
                     "query",
                     f"its answer is larger than {LARGEST_ANSWER >> 20} MiB",
-                    "Ask for fewer rows or columns, or for sums of them.",
+                    "Ask for fewer rows or columns, or for aggregates.",
                 )
         return pa.Table.from_batches(batches, reader.schema)
 

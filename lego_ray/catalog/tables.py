@@ -188,7 +188,7 @@ class Catalog:
         if not tables:
             raise CatalogNotFound(
                 self.uri,
-                "there is no catalog table here",
+                "no catalog table exists here",
                 "Check --catalog, or scan or merge first.",
             )
         return tables
@@ -256,7 +256,7 @@ class Catalog:
         from deltalake import DeltaTable
 
         if self.at is not None:
-            raise CatalogError(self.uri, "a catalog as it was at some time cannot be written")
+            raise CatalogError(self.uri, "a catalog opened at a time in the past is read-only")
         try:
             handle = self.open(table)
             check_current(self.table_uri(table), handle)

@@ -115,10 +115,10 @@ class Tenure:
         who = ", ".join(f"{name} {value}" for name, value in owner.items())
         return RunFailed(
             uri,
-            "this process gave no sign of life for longer than another waited, and "
+            "this process was silent for longer than another process waited, and "
             f"{who or 'another process'} has taken over (turn {handle.transaction_version(self.name)}, "
             f"this one had {self.number})",
-            "Nothing of this run became current. Finished tasks are kept; leave the rest to the other.",
+            "Nothing of this run became current. Finished tasks are kept; leave the rest to it.",
         )
 
 

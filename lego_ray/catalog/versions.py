@@ -33,7 +33,7 @@ def check_readable(uri: str, handle: DeltaTable) -> None:
     if version > SCHEMA_VERSION:
         raise CatalogVersionMismatch(
             uri,
-            f"its schema version is {version}, and this lego-ray knows up to {SCHEMA_VERSION}",
+            f"its schema version is {version}, and this lego-ray reads up to {SCHEMA_VERSION}",
             "Upgrade lego-ray.",
         )
 

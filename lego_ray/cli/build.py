@@ -31,19 +31,22 @@ if TYPE_CHECKING:
 @command()
 @click.argument("recipe", metavar="RECIPE.yaml", type=Place("file"))
 @click.option(
-    "--output", type=Place(), metavar="URI", help="Where the merges go, each below its name."
+    "--output",
+    type=Place(),
+    metavar="URI",
+    help="Where to write the merges, each in a folder of its name.",
 )
 @options.catalog
 @click.option(
     "--groups",
     type=NumberOrAuto(),
     metavar="N|auto",
-    help="How many groups the adapters of each merge with `groups` are put in.",
+    help="Number of groups for each merge with `groups`.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only plan; reads headers and, where groups are to be found, adapters. Writes nothing.",
+    help="Only plan. Reads headers, and adapters where groups must be found; writes nothing.",
 )
 @options.library_checkpoints
 @options.run

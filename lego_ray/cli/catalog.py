@@ -20,10 +20,10 @@ SHOWN = 100
 at = click.option(
     "--at",
     metavar="TIME",
-    help="Answer as of then, such as 2026-11-24T10:00Z; in UTC if it names no zone.",
+    help="Answer as of this time, such as 2026-11-24T10:00Z; UTC if it names no zone.",
 )
 version = click.option(
-    "--version", type=int, metavar="N", help="Which merge of that name. [default: the latest]"
+    "--version", type=int, metavar="N", help="Version of the merge. [default: the latest]"
 )
 
 
@@ -144,7 +144,7 @@ def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any)
     from lego_ray import catalog as calls
 
     if (merge is None) == (adapter is None):
-        raise click.UsageError("give either MERGE or --adapter")
+        raise click.UsageError("give MERGE or --adapter")
     if merge is not None:
         place = given.pop("catalog")
         table = calls.lineage(place, merge, **given)

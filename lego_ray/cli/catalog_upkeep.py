@@ -16,7 +16,9 @@ from lego_ray.cli.printing import count, print_json, print_table
 from lego_ray.errors import VerificationFailed
 
 force = click.option(
-    "--force", is_flag=True, help="Go below a day; only if nobody uses what would be removed."
+    "--force",
+    is_flag=True,
+    help="Allow less than a day. Only safe if nobody uses what would be removed.",
 )
 
 
@@ -79,9 +81,9 @@ def compact(catalog: str, as_json: bool) -> None:
     default="7d",
     show_default=True,
     metavar="TIME",
-    help="For how long files that were replaced are kept, as 7d or 36h; at least a day.",
+    help="Keep replaced files this long, such as 7d or 36h; at least a day.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 @force
 @options.as_json
 def vacuum(catalog: str, retention: str, dry_run: bool, force: bool, as_json: bool) -> None:
@@ -113,16 +115,18 @@ def vacuum(catalog: str, retention: str, dry_run: bool, force: bool, as_json: bo
     required=True,
     type=Place(),
     metavar="URI",
-    help="Look below this directory or s3://bucket/prefix, and nowhere else.",
+    help="Search only this directory or s3://bucket/prefix.",
 )
 @click.option(
     "--older-than",
     default="7d",
     show_default=True,
     metavar="TIME",
-    help="Leave alone what is younger, as 7d or 36h; at least a day.",
+    help="Keep what is younger, such as 7d or 36h; at least a day.",
 )
-@click.option("--delete", is_flag=True, help="Delete what is found; without it nothing is changed.")
+@click.option(
+    "--delete", is_flag=True, help="Delete what is found. Without this flag nothing changes."
+)
 @force
 @options.as_json
 def gc(as_json: bool, **given: Any) -> None:
@@ -226,7 +230,7 @@ def _about(problem: dict[str, Any]) -> str:
 
 @command()
 @options.required_catalog
-@click.option("--apply", is_flag=True, help="Do it; without it nothing is changed.")
+@click.option("--apply", is_flag=True, help="Apply the repairs. Without this flag nothing changes.")
 @options.as_json
 def repair(catalog: str, apply: bool, as_json: bool) -> None:
     """Show how doubled, wrong and lost rows are put right, and with --apply do it.
@@ -264,7 +268,7 @@ def repair(catalog: str, apply: bool, as_json: bool) -> None:
     if left:
         error = VerificationFailed(
             record["catalog"],
-            f"{count(len(left), 'problem')} cannot be put right from the catalog and its outputs",
+            f"{count(len(left), 'problem')} cannot be repaired from the catalog and its outputs",
             "Make those merges again to another output, or scan the adapters again.",
         )
         raise Failed(record, error)

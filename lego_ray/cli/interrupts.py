@@ -59,14 +59,14 @@ def _how_to_go_on(output: str | None) -> str:
     from lego_ray.api.status import status
 
     if output is None:
-        return "finished tasks are kept beside each output; run the same command to go on"
+        return "finished tasks are kept beside each output; run the same command to continue"
     nothing = "nothing was published and nothing is kept; run the same command to start again"
     try:
         found = status(output)
     except ObjectNotFound:
         return nothing
     except LegoRayError:
-        return f"`lego-ray status {output}` says how far it is; run the same command to go on"
+        return f"`lego-ray status {output}` shows its progress; run the same command to continue"
     if found["state"] == "published":
         return (
             f"merge {found['merge_id'][:12]} is published at {found['output']}; run the same "
@@ -78,5 +78,5 @@ def _how_to_go_on(output: str | None) -> str:
     also = "" if measured is None else f", and what was measured of {measured},"
     return (
         f"nothing was published; {found['sites_done']} of {found['sites']} sites{also} are kept in "
-        f"{found['kept_in']}; run the same command to go on from there"
+        f"{found['kept_in']}; run the same command to continue from there"
     )

@@ -163,7 +163,7 @@ log = click.option(
     type=OneOf(("text", "json", "none")),
     default="none",
     show_default=True,
-    help="Say on stderr what happens, as text or one JSON object a line.",
+    help="Log events to stderr, as text or as one JSON object per line.",
 )
 
 selection = flags(SourceOptions)
@@ -176,7 +176,7 @@ method = flags(MethodOptions)
 library_checkpoints = click.option(
     "--checkpoints",
     type=OneOf(keywords_of(SourceOptions)["checkpoints"].option.choices),
-    help="In place of the file's `checkpoints`: of a training run, take the last adapter or all.",
+    help="Override the file's `checkpoints`: use the last adapter of a training run, or all.",
 )
 
 
@@ -195,7 +195,7 @@ catalog = click.option(
     "--catalog",
     type=Place(),
     metavar="URI",
-    help="Record it in the catalog there; created if missing.",
+    help="Record it in this catalog; created if missing.",
 )
 
 

@@ -34,7 +34,7 @@ from lego_ray.cli.printing import (
     default="5m",
     show_default=True,
     metavar="TIME",
-    help="Take over from another refresh that gave no sign of life for so long.",
+    help="Take over from another refresh that has been silent for this long.",
 )
 @options.log
 @options.as_json
@@ -61,7 +61,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
         print_json(record)
         return
     if record["holder"]:
-        click.echo(f"busy: another refresh is at it ({told(record['holder'])}); nothing was done")
+        click.echo(f"busy: another refresh is running ({told(record['holder'])}); nothing was done")
         return
     print_warnings(record["merges"])
     print_set_aside(record)

@@ -20,20 +20,20 @@ from lego_ray.cli.printing import print_json
     required=True,
     type=Place("file"),
     metavar="PATH",
-    help="The page; one from before is replaced.",
+    help="Where to write the page; an older page is replaced.",
 )
 @click.option(
     "--catalog",
     type=Place(),
     metavar="URI",
-    help="The catalog it was recorded in: clusters, where MSUs went, inertia, time and bytes.",
+    help="Catalog with the merge, to add clusters, lineage, inertia, time and bytes.",
 )
 @click.option(
     "--sources",
     multiple=True,
     type=Place("file"),
     metavar="SOURCE...",
-    help="Adapters it was made from: a map of them by similarity, exact errors, norms.",
+    help="Source adapters, to add a similarity map, exact errors and norms.",
 )
 @click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
 @options.memory_budget

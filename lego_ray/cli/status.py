@@ -44,6 +44,6 @@ def status(run: str, as_json: bool) -> None:
         click.echo(
             f"{count(found['tasks_saved'], 'task')} saved, {size(found['bytes_read'])} read, {so_far}\n"
             f"started  {found['started_at']}, last saved {found['saved_at'] or '-'}\n"
-            f"kept in  {found['kept_in']}; the same merge again goes on from there"
+            f"kept in  {found['kept_in']}; the same merge continues from there"
         )
     click.echo(f"output   {found['output']}\nmerge    {found['merge_id']}")

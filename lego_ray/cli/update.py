@@ -88,8 +88,8 @@ def update(as_json: bool, log: str, **given: Any) -> None:
     print_refused(record["refused"])
     if record["skipped_sites"]:
         click.echo(
-            f"left out  {count(len(record['skipped_sites']), 'site')} that the merge has not, such as "
-            f"{record['skipped_sites'][0]}; --refit takes them in"
+            f"left out  {count(len(record['skipped_sites']), 'site')} that the merge does not have, "
+            f"such as {record['skipped_sites'][0]}; --refit adds them"
         )
     if record["status"] == "nothing to do":
         click.echo("nothing to do: give --add, --remove or --refit")
@@ -110,7 +110,7 @@ def update(as_json: bool, log: str, **given: Any) -> None:
 def _drift(record: Mapping[str, Any]) -> str:
     advice = f"above {record['refit_above']:g}: --refit is advised"
     if record["drift"] is None:
-        return "drift    unknown, every rank had a cluster of its own: --refit is advised"
+        return "drift    unknown, every rank had a separate cluster: --refit is advised"
     return f"drift    {ratio(record['drift'])}{f', {advice}' if record['refit_advised'] else ''}"
 
 

@@ -20,7 +20,7 @@ from lego_ray.cli.verify_table import print_errors
     multiple=True,
     type=Place("file"),
     metavar="SOURCE...",
-    help="Adapters it was made from, to compute the exact errors.",
+    help="Source adapters, to compute exact errors.",
 )
 @click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
 @options.memory_budget
@@ -60,4 +60,4 @@ def verify(
     if record["errors"]:
         print_errors(record["errors"])
     else:
-        click.echo("give --sources to have the errors against the source adapters computed")
+        click.echo("give --sources to compute the errors to the source adapters")

@@ -149,8 +149,8 @@ def check_inside(output: str, places: Iterable[str]) -> None:
         if inside and not lies_inside(store, place[len(store.uri) + 1 :]):
             raise OutputExists(
                 place,
-                "it is a link, or below one, to somewhere outside the library",
-                "Delete the link, or give the merge an `output:` of its own in the recipe file.",
+                "it is, or lies under, a link out of the library",
+                "Delete the link, or give the merge its own `output:` in the recipe file.",
             )
 
 
@@ -173,8 +173,8 @@ def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
         asked = entry.where or ", ".join(entry.adapters) or "all adapters"
         raise NoAdaptersFound(
             f"merge {name}",
-            f"none of the {len(inventory.adapters)} adapters is meant by {asked}",
-            "`lego-ray scan` lists what there is.",
+            f"{asked} matches none of the {len(inventory.adapters)} adapters",
+            "`lego-ray scan` lists the adapters.",
         )
     return replace(inventory, adapters=tuple(taken), refused=refused)
 

@@ -65,7 +65,7 @@ class GroupFinder:
         if need > self.memory_budget:
             raise InvalidOption(
                 "--memory-budget",
-                f"to group {len(inventory.adapters)} adapters takes {need / 2**30:.2f} GiB in this "
+                f"grouping {len(inventory.adapters)} adapters needs {need / 2**30:.2f} GiB in this "
                 f"process, the budget is {self.memory_budget / 2**30:.2f} GiB",
                 "Raise the budget, or choose fewer adapters for the entry.",
             )

@@ -33,7 +33,7 @@ class Concat(Whole):
                 "--rank",
                 f"{rank} is below the {needed} ranks that {len(ranks[site])} adapters have together at "
                 f"{site}, and the concat method keeps them all",
-                f"Give --rank {needed}, or take svd, which is the nearest to the sum at a lower rank.",
+                f"Give --rank {needed}, or use svd, the nearest to the sum at a lower rank.",
             )
 
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:

@@ -64,7 +64,7 @@ class InBases(Whole):
                 takers = [name for name, options in DEFAULTS.items() if option in options]
                 raise InvalidOption(
                     f"--{option.replace('_', '-')}",
-                    f"the inner merge {self.inner} has no such option",
+                    f"the inner merge {self.inner} does not have this option",
                     f"Take --inner {' or '.join(takers)}, or leave it out.",
                 )
             object.__setattr__(self, option, defaults.get(option) if given is None else given)

@@ -25,7 +25,7 @@ class MethodOptions(TypedDict, total=False):
     density: Annotated[
         float | None,
         Option(
-            "Share of the entries of each adapter that stay.",
+            "Share of each adapter's entries to keep.",
             default=0.2,
             metavar="D",
             above=0,
@@ -48,7 +48,7 @@ class MethodOptions(TypedDict, total=False):
     dare_density: Annotated[
         float | None,
         Option(
-            "With --inner dare_ties: share of the entries that the random draw leaves.",
+            "With --inner dare_ties: share of entries that the random drop keeps.",
             default=0.95,
             metavar="D",
             above=0,
@@ -95,7 +95,7 @@ class MethodOptions(TypedDict, total=False):
     parameter_reweight: Annotated[
         str,
         Option(
-            "Norm that centroids get back from their members.",
+            "Norm to restore to centroids from their members.",
             default="inf",
             choices=PARAMETER_NORMS,
         ),
@@ -118,7 +118,11 @@ class MethodOptions(TypedDict, total=False):
     ]
     basis: Annotated[
         str,
-        Option("Ranks as trained, or each adapter's singular basis.", default="raw", choices=BASES),
+        Option(
+            "Cluster ranks as trained, or in each adapter's singular basis.",
+            default="raw",
+            choices=BASES,
+        ),
     ]
     balance: Annotated[bool, Option("Rescale each MSU so that |a| = |b|.", default=False)]
     align_signs: Annotated[

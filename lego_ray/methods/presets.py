@@ -88,7 +88,7 @@ def how_to_merge(
         if value is not None and name in settled and value != settled[name]:
             raise InvalidOption(
                 f"--{name.replace('_', '-')}",
-                f"{value!r} is not what --preset {preset} stands for: {settled[name]!r}",
+                f"{value!r} contradicts --preset {preset}, which sets {settled[name]!r}",
                 "Leave one of the two out.",
             )
     return {

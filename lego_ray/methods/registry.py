@@ -50,10 +50,10 @@ def method_of(name: str, options: Mapping[str, object]) -> MergeMethod:
     for option, value in renamed(keywords_of(MethodOptions), options).items():
         if option not in known:
             near = get_close_matches(option, known, n=1)
-            hint = f"It has {', '.join(known)}." if known else "It has none."
+            hint = f"Its options are {', '.join(known)}." if known else "It has no options."
             raise InvalidOption(
                 option,
-                f"the {name} method has no such option",
+                f"the {name} method does not have this option",
                 f"Did you mean {near[0]}?" if near else hint,
             )
         spelled = keyword(option)

@@ -32,7 +32,7 @@ class Stacked(Parted):
                 "--rank",
                 f"{rank} is below the rank {needed} of a source at {site}, and the {self.name} method "
                 "merges rank by rank",
-                f"Give --rank {needed}, or take a method that lowers ranks, such as svd.",
+                f"Give --rank {needed}, or use a method that lowers ranks, such as svd.",
             )
 
 

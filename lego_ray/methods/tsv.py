@@ -37,7 +37,7 @@ class Tsv(Parted):
                 "--rank",
                 f"{rank} is below the {needed} adapters at {site}, and the tsv method keeps a term of "
                 "each",
-                f"Give --rank {needed} or more, or take svd.",
+                f"Give --rank {needed} or more, or use svd.",
             )
 
     def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:

@@ -43,13 +43,17 @@ def check_updatable(method: MergeMethod, output_scale: str | float, full_weights
     elif method.distance != "euclidean":
         problem = f"--distance {method.distance} needs every MSU of a cluster at once"
     elif method.normalize:
-        problem = "--normalize clusters other points than it averages, which no sums are kept of"
+        problem = (
+            "--normalize clusters points that it does not average, so no running sums are kept"
+        )
     elif parts(output_scale)[0] == SUM_FIT:
         problem = f"--output-scale {output_scale} measures every adapter against the merged one"
     elif full_weights.startswith("keep"):
-        problem = "weights that are kept unmerged depend on their adapter"
+        problem = "full weights that are kept depend on their adapter"
     if problem:
-        raise InvalidOption(FLAG, problem, "Leave it out, and merge again when adapters change.")
+        raise InvalidOption(
+            FLAG, problem, "Leave out --updatable, and merge again when adapters change."
+        )
 
 
 def site_fit(

@@ -81,7 +81,7 @@ class Whole(ABC):
             InvalidOption: Always.
         """
         raise InvalidOption(
-            "--method", f"{self.name} needs a site's pool whole, this one is spread"
+            "--method", f"{self.name} needs the whole pool of a site, but this pool is spread"
         )
 
 

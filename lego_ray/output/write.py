@@ -137,7 +137,7 @@ def publish(
             if _sha256(store, key) != hashlib.sha256(files[key]).hexdigest():
                 raise OutputExists(
                     store.uri,
-                    f"{key} is there already, with other bytes",
+                    f"{key} already exists, with other bytes",
                     f"Choose another {option}, or delete that one first.",
                 ) from error
     return mine

@@ -23,6 +23,6 @@ def read_at_most(store: Store, key: str, limit: int) -> bytes:
         raise StorageError(
             f"{store.uri}/{key}",
             f"it has {size} bytes, and one that lego-ray wrote has {limit} at most",
-            "It is another's, or damaged; move it away.",
+            "Another program wrote it, or it is damaged; move it away.",
         )
     return store.read(key)

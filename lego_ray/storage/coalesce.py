@@ -23,7 +23,7 @@ def check_ranges(where: str, ranges: Sequence[ByteRange]) -> None:
         if not 0 <= wanted.start <= wanted.end:
             raise StorageError(
                 where,
-                f"bytes {wanted.start} to {wanted.end} were asked for, which is not a valid range",
+                f"bytes {wanted.start} to {wanted.end} are not a valid range",
             )
 
 

@@ -140,7 +140,7 @@ class FileStore:
                             str(path),
                             f"bytes {part.start} to {part.end} were asked for, and the file ends "
                             f"at {part.start + done}",
-                            "It is cut short, or its header does not belong to it.",
+                            "It is truncated, or its header belongs to another file.",
                         )
                     done += count
                 self._meter.add(done)

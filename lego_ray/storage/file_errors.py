@@ -44,7 +44,7 @@ def _meaning(where: str, error: OSError) -> StorageError:
     if error.errno == errno.EROFS:
         return AccessDenied(where, "the file system is read-only", "Write somewhere else.")
     if error.errno in _FULL:
-        return StoreUnavailable(where, f"no room left: {said}", "Free space and start again.")
+        return StoreUnavailable(where, f"no space left: {said}", "Free space and start again.")
     if error.errno in _AWAY:
         return StoreUnavailable(where, f"the disk failed: {said}", "Check the disk or its mount.")
     return StorageError(where, f"the system refused: {said}")

@@ -106,7 +106,7 @@ def _link(handle: int, name: Path, path: Path) -> None:
         # Python ask the system to follow the link that an entry of open files is.
         os.link(name, path, src_dir_fd=handle, follow_symlinks=True)
     except FileExistsError:
-        raise AlreadyExists(str(path), "there is a file in its place") from None
+        raise AlreadyExists(str(path), "a file already exists there") from None
     except OSError as error:
         if error.errno in _NO_LINKS:
             raise UnsafeStore(

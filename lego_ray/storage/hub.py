@@ -153,7 +153,7 @@ class HubStore:
                 raise StorageError(
                     where,
                     f"bytes {part.start} to {part.end} were asked for, and {len(data)} bytes came",
-                    "The file is cut short, or its header does not belong to it.",
+                    "The file is truncated, or its header belongs to another file.",
                 )
             into[:] = data
 
@@ -185,6 +185,6 @@ class HubStore:
     def _read_only(self, key: str) -> ReadOnlyStore:
         return ReadOnlyStore(
             self._where(key),
-            "the Hub is written to by the commit, not by the file",
+            "the Hub accepts commits, not single files",
             "Write to a directory or to S3, then `lego-ray publish` it to the Hub.",
         )

@@ -69,7 +69,7 @@ class HubClient:
         with hub_errors(where):
             commit = hub_api().model_info(self.repo_id, revision=revision or None).sha
         if not commit:
-            raise StorageError(where, "the Hub named no commit for it")
+            raise StorageError(where, "the Hub did not name a commit for it")
         return commit
 
     def files(self, where: str, commit: str, folder: str) -> list[ObjectInfo]:

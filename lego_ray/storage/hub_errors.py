@@ -59,7 +59,7 @@ def hub_errors(where: str, *, writing: bool = False) -> Iterator[None]:
 
 def no_token(where: str) -> AccessDenied:
     """The error of writing without a token."""
-    return AccessDenied(where, "there is no Hub token to write with", _MAY_WRITE)
+    return AccessDenied(where, "no Hub token is set, and writing needs one", _MAY_WRITE)
 
 
 def is_network(error: Exception) -> bool:
@@ -124,12 +124,12 @@ def _status(where: str, status: int, said: str, token: str) -> StorageError:
     if status == 404:
         return ObjectNotFound(where, full)
     if status in (409, 412):
-        return AlreadyExists(where, full, "Look what is there, then start again.")
+        return AlreadyExists(where, full, "Check what is there, then run the same command again.")
     if status == 416:
         return StorageError(
             where,
             "bytes past the end of the file were asked for",
-            "The file is cut short, or its header does not belong to it.",
+            "The file is truncated, or its header belongs to another file.",
         )
     if status == 429:
         return StoreUnavailable(

@@ -158,9 +158,9 @@ class Lease:
             holder = self._owner_of(self._look().number)
             raise RunFailed(
                 f"{self._store.uri}/{self._folder.rstrip('/')}",
-                f"this process gave no sign of life for longer than another waited, and "
+                f"this process was silent for longer than another process waited, and "
                 f"{told(holder)} has taken over",
-                "What is finished is kept; leave it to that one.",
+                "Finished work is kept; leave the rest to that process.",
             )
 
     def __enter__(self) -> Lease:

@@ -176,7 +176,9 @@ class S3Store:
         )
         if len(versions) > 1:
             raise StorageError(
-                where, "the object was replaced while it was read", "Start again once it is still."
+                where,
+                "the object was replaced while it was read",
+                "Run again when nothing writes to it.",
             )
         return views
 
@@ -190,7 +192,7 @@ class S3Store:
                 raise StorageError(
                     self._where(key),
                     f"bytes {part.start} to {part.end} were asked for, and the server sent {got}",
-                    "The object is cut short, or its header does not belong to it.",
+                    "The object is truncated, or its header belongs to another file.",
                 )
             return into
 
@@ -268,7 +270,7 @@ class S3Store:
                     if answer.status == 412:
                         if (answer.retried or tries > 1) and self._wrote(key, writer):
                             return
-                        raise AlreadyExists(where, "there is an object in its place") from None
+                        raise AlreadyExists(where, "an object already exists there") from None
                     if answer.code != "ConditionalRequestConflict" or tries >= CONFLICT_TRIES:
                         raise
                 # 25 to 50 ms, doubled each try: 0.8 to 1.6 s in all.

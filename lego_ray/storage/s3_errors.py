@@ -110,7 +110,7 @@ def _refused(where: str, answer: Refusal) -> StorageError:
         return StorageError(
             where,
             "bytes past the end of the object were asked for",
-            "The object is cut short, or its header does not belong to it.",
+            "The object is truncated, or its header belongs to another file.",
         )
     if status == 429 or status >= 500 or code in _BUSY_400:
         return StoreUnavailable(where, f"{said}, {answer.retried + 1} times", _SERVER)

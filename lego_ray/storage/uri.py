@@ -129,10 +129,10 @@ def parse_uri(uri: str | os.PathLike[str]) -> Uri:
     """
     text = os.fspath(uri)
     if not text or "\0" in text:
-        raise UnsupportedUri(repr(text), "this is no URI", forms())
+        raise UnsupportedUri(repr(text), "this is not a URI", forms())
     shown = text.encode("utf-8", "backslashreplace").decode()
     if shown != text:
-        raise UnsupportedUri(shown, "its name is not UTF-8", "Rename it, or go by a link to it.")
+        raise UnsupportedUri(shown, "its name is not UTF-8", "Rename it, or give a link to it.")
     match = _SCHEME.fullmatch(text)
     if match is None:
         return _parse_path(text)

@@ -158,8 +158,8 @@ def _plan_of(
         if not mine:
             raise VerificationFailed(
                 source["uri"],
-                "this source of the merge is not among --sources",
-                "Give the places the merge was made from; a changed adapter counts as another.",
+                "this source of the merge was not found under --sources",
+                "Give the places the merge was made from; a changed adapter counts as a different one.",
             )
         # An adapter merged twice under two URIs is looked for twice. Whether its weights are those
         # that were merged is seen when they are read.

@@ -250,5 +250,5 @@ def _changed(uri: str, problem: str) -> VerificationFailed:
     return VerificationFailed(
         uri,
         f"it was changed since the merge: {problem}",
-        "Merge again, or give the sources as they were.",
+        "Merge again, or restore the sources.",
     )

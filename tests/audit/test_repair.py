@@ -81,7 +81,7 @@ def test_of_two_rows_of_a_merge_the_one_that_its_output_agrees_with_stays(place:
     write_deltalake(handle, wrong, mode="append")
     record = lego_ray.repair_catalog(place.catalog, apply=True)
     assert [each["repair"] for each in record["repairs"]] == [
-        "keep the one that its output agrees with"
+        "keep the row that matches its output"
     ]
     assert opened(place).read("merges").to_pylist() == before
 

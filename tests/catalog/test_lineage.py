@@ -135,8 +135,8 @@ def test_a_site_alone_or_a_rank_alone_takes_all_of_the_other(catalog: Catalog) -
     ("asked", "says"),
     [
         ({"site": "layers.0.qproj"}, r"Did you mean layers\.0\.q_proj\?"),
-        ({"site": "layers.0.q_proj", "rank": 2}, "there is no rank 2; they are 0 to 1"),
-        ({"rank": -1}, "there is no rank -1"),
+        ({"site": "layers.0.q_proj", "rank": 2}, "rank 2 does not exist; ranks are 0 to 1"),
+        ({"rank": -1}, "rank -1 does not exist"),
     ],
 )
 def test_a_site_or_rank_that_is_not_there_is_refused(

@@ -193,7 +193,7 @@ def test_after_a_vacuum_what_is_lost_is_named_and_left(catalog: Catalog) -> None
         handle.vacuum(0, dry_run=False, enforce_retention_duration=False)
     before, at = rows(catalog), versions(catalog)
     told = [(f.table, f.problem, f.repair) for f in faults(repair(catalog, Outputs()))]
-    assert ("merges", "it was recorded, and its row is gone", "") in told
+    assert ("merges", "it was recorded, but its row is missing", "") in told
     assert ("adapters", "1 of its adapters have no row, bbbbbbbbbbbb first", "") in told
     assert (rows(catalog), versions(catalog)) == (before, at)
 

@@ -111,8 +111,8 @@ def test_lineage_goes_down_to_a_source_rank_and_up_to_the_merges(shared: Path, a
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("lineage",), "either MERGE or --adapter"),
-        (("lineage", "m", "--adapter", "a0"), "either MERGE or --adapter"),
+        (("lineage",), "give MERGE or --adapter"),
+        (("lineage", "m", "--adapter", "a0"), "give MERGE or --adapter"),
         (("lineage", "--adapter", "a0", "--rank", "1"), "go with MERGE"),
         (("lineage", "m", "--site", "nowhere"), "no site nowhere"),
         (("lineage", "--adapter", "nobody"), "knows no adapter"),

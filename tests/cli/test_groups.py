@@ -71,4 +71,4 @@ def test_a_library_without_groups_has_none_to_count(recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("groups: {count: 3, alone_below: 0.4}", "seed: 1"))
     done = invoke("build", recipe, "--runner", "inline", "--groups", "auto")
     assert isinstance(done.exception, InvalidOption)
-    assert "has groups" in str(done.exception)
+    assert "has `groups`" in str(done.exception)

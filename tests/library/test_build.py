@@ -164,7 +164,7 @@ def test_a_bad_adapter_is_left_out_of_every_merge_that_has_it(zoo: Path, tmp_pat
     ("merges", "error", "says"),
     [
         ("[{name: a, rank: 4, adapters: [plaim]}]", NoAdaptersFound, "Did you mean plain?"),
-        ("[{name: a, rank: 4, where: rank > 99}]", NoAdaptersFound, "is meant by rank > 99"),
+        ("[{name: a, rank: 4, where: rank > 99}]", NoAdaptersFound, "rank > 99 matches none"),
         ("[{name: a, rank: 4, where: rnk > 9}]", QueryError, "rnk"),
         ("[{name: a, rank: 4}, {name: b, rank: 1, method: tsv}]", InvalidOption, "merge b, "),
         (

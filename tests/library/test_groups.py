@@ -145,7 +145,7 @@ def test_a_number_of_groups_is_kept_and_may_be_given_at_the_call(zoo: Path, tmp_
     assert sorted(name for names in forced.values() for name in names) == sorted(FAMILIES)
     assert len(forced) - 1 + len(forced["alone"]) == 3
     assert len(told(build(tmp_path, "groups: 1", groups="auto", dry_run=True))) == 3
-    with pytest.raises(InvalidOption, match="has groups"):
+    with pytest.raises(InvalidOption, match="has `groups`"):
         build(tmp_path, "seed: 1", groups=3)
     with pytest.raises(InvalidOption, match="--groups"):
         build(tmp_path, groups="many")

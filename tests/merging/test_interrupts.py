@@ -58,7 +58,7 @@ def test_a_signal_stops_a_run_that_can_go_on(
     done = len(kept(tmp_path / "m"))
     assert ours(err) == [
         f"interrupted; nothing was published; {done} of 40 sites are kept in "
-        f"{tmp_path / 'm' / FOLDER}; run the same command to go on from there"
+        f"{tmp_path / 'm' / FOLDER}; run the same command to continue from there"
     ]
     assert not (tmp_path / "m" / CONFIG).exists()
     until(lambda: not processes_with(mark))

@@ -194,7 +194,7 @@ def test_shards_add_up_a_sum_that_is_smaller_than_the_pool(name: str) -> None:
 @pytest.mark.parametrize("name", ["concat", "svd", "iso", "core_space", "knots", "ctm"])
 def test_what_needs_the_pool_whole_says_so(name: str) -> None:
     assert method_of(name, {}).spread(60, 64, 64, 16) is None
-    with pytest.raises(InvalidOption, match=f"{name} needs a site's pool whole"):
+    with pytest.raises(InvalidOption, match=f"{name} needs the whole pool of a site"):
         in_shards(zoo([4, 4]), [1], name, 8)
 
 
@@ -207,8 +207,12 @@ def test_what_needs_the_pool_whole_says_so(name: str) -> None:
         ("magnitude_prune", {"density": "0.5"}, "--density"),
         ("magnitude_prune", {"density": True}, "--density"),
         ("ties", {"election": "vote"}, "total, frequency"),
-        ("linear", {"density": 0.5}, "the linear method has no such option. It has none"),
-        ("svd", {"n_init": 3}, "the svd method has no such option"),
+        (
+            "linear",
+            {"density": 0.5},
+            "the linear method does not have this option. It has no options",
+        ),
+        ("svd", {"n_init": 3}, "the svd method does not have this option"),
         ("ties", {"densty": 0.5}, "Did you mean density"),
     ],
 )

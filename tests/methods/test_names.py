@@ -83,5 +83,5 @@ def test_an_option_that_was_renamed_is_accepted_and_recorded_as_it_was() -> None
     assert renamed(keywords_of(MethodOptions), {"normalise": True}) == {"normalize": True}
     with pytest.raises(InvalidOption, match="normalize"):
         method_of("lego", {"normalize": True, "normalise": True})
-    with pytest.raises(InvalidOption, match="--normalize: True is not what --preset paper"):
+    with pytest.raises(InvalidOption, match="--normalize: True contradicts --preset paper"):
         how_to_merge("paper", None, {"normalise": True}, None)

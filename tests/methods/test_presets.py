@@ -96,8 +96,8 @@ def test_a_merge_of_a_file_has_its_own_preset_or_method(
     ("merge", "fault"),
     [
         ("preset: papers", "merges[0].preset: 'papers' is not one of"),
-        ("preset: paper, method: svd", "merges[0].method: 'svd' is not what --preset paper"),
-        ("preset: paper, options: {basis: svd}", "merges[0].options.basis: 'svd' is not what"),
+        ("preset: paper, method: svd", "merges[0].method: 'svd' contradicts --preset paper"),
+        ("preset: paper, options: {basis: svd}", "merges[0].options.basis: 'svd' contradicts"),
     ],
 )
 def test_a_file_names_what_contradicts_a_preset(merge: str, fault: str) -> None:

@@ -109,7 +109,7 @@ def test_what_is_there_is_left_alone(dry_run: bool, place: Path, tmp_path: Path)
     for merged, to, says in (
         ("other", "merge", "another plan"),
         ("first", "adapter", "lego-ray did not write"),
-        ("first", "stray", "is there already, with other bytes"),
+        ("first", "stray", "already exists, with other bytes"),
         ("first", "changed", r"README\.md is there already"),
         ("first", "run", "unfinished run"),
     ):

@@ -234,7 +234,7 @@ def test_what_does_not_belong_to_the_merge_is_refused(merged: Merged, tmp_path: 
     page = tmp_path / "page.html"
     with pytest.raises(InvalidOption, match="does not hold the merge"):
         write_report(merged.merged, output=page, catalog=tmp_path / "c")
-    with pytest.raises(VerificationFailed, match="not among --sources"):
+    with pytest.raises(VerificationFailed, match="not found under --sources"):
         write_report(merged.merged, output=page, sources=zoo)
     (tmp_path / "m" / CONFIG).write_text("{}")
     with pytest.raises(VerificationFailed):

@@ -404,7 +404,7 @@ def test_a_missing_file_is_found(file: str, zoo: Path, tmp_path: Path) -> None:
 
 def test_a_missing_source_is_named(zoo: Path, tmp_path: Path) -> None:
     merged = merge(zoo, tmp_path / "m")
-    with pytest.raises(VerificationFailed, match="not among --sources") as caught:
+    with pytest.raises(VerificationFailed, match="not found under --sources") as caught:
         lego_ray.verify(merged, sources=[p for p in sorted(zoo.iterdir()) if p.name != "plain"])
     assert caught.value.where == str(zoo / "plain")
 

@@ -152,11 +152,11 @@ def _wrong_msus(
         if pool.rows != n_msus:
             wrong.append(f"{site} has {plural(pool.rows, 'row')}, its pool {n_msus} MSUs")
         elif pool.rows and pool.highest >= rank:
-            wrong.append(f"{site} has a cluster {pool.highest}, its rank is {rank}")
+            wrong.append(f"{site} has a cluster {pool.highest}, but its rank is {rank}")
     strange = sorted({a for pool in found.values() for a in pool.adapters} - merge.copies.keys())
     if strange:
         first = f"{strange[0][:12]} first"
-        wrong.append(f"it names {len(strange)} adapters that the merge has not, {first}")
+        wrong.append(f"it names {len(strange)} adapters that the merge does not have, {first}")
     return wrong
 
 
@@ -302,7 +302,7 @@ def _told(table: str, merge: Merge, damage: Damage, repair: str, restored: bool)
     faults: list[Fault] = []
     if damage.n_doubled:
         more = f", {plural(damage.n_doubled, 'key')} in all" if damage.n_doubled > 1 else ""
-        problem = f"it has rows twice or more{more}"
+        problem = f"it has duplicate rows{more}"
         where = f"{key}, {damage.doubled[0]}"
         faults.append(Fault(table, where, problem, repair, merge.merge_id))
     fixed = repair if restored or damage.n_doubled else ""

@@ -91,7 +91,7 @@ def _lost(
             pair = (row["grouping_id"], row["merge_id"])
             there.setdefault(pair, []).append(row["adapter_id"])
     wanting = {
-        pair: f"{plural(len(found), 'adapter')} in its group, and they are not the "
+        pair: f"{plural(len(found), 'adapter')} in its group, which are not the "
         f"{len(merges[pair[1]])} that were merged"
         for pair, found in there.items()
         if sorted(found) != sorted(merges[pair[1]])

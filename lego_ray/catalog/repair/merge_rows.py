@@ -84,7 +84,7 @@ def _choose(
     kept_or_none = last(
         agreeing, lambda n: (rows[n]["version"], rows[n]["created_at"], written[n]), rows
     )
-    return kept_or_none, "" if kept_or_none is None else "keep the one that its output agrees with"
+    return kept_or_none, "" if kept_or_none is None else "keep the row that matches its output"
 
 
 def _renumber(table: pa.Table) -> tuple[pa.Table, dict[str, int], list[Fault]]:
@@ -160,5 +160,5 @@ def _named(catalog: Catalog) -> set[str]:
 
 
 def _lost_fault(merge_id: str, repair: str) -> Fault:
-    problem = "it was recorded, and its row is gone"
+    problem = "it was recorded, but its row is missing"
     return Fault(TABLE, f"merge_id {merge_id[:12]}", problem, repair, merge_id)

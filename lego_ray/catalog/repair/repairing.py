@@ -59,7 +59,7 @@ class _Look:
                 Fault(
                     table,
                     f"merge_id {row['merge_id'][:12]}",
-                    f"there is no such table, and {plural(row[column], 'row')} of it were recorded",
+                    f"the table does not exist, but {plural(row[column], 'row')} were recorded",
                     "",
                     row["merge_id"],
                 )

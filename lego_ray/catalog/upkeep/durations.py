@@ -72,5 +72,5 @@ def check_long_enough(option: str, duration: timedelta, force: bool) -> None:
             option,
             f"it is shorter than {SHORTEST / timedelta(hours=1):.0f} hours, so what someone reads, or "
             "is about to finish, may be removed",
-            "Give a longer one, or --force if nobody is at it now.",
+            "Give a longer one, or --force if nobody uses the catalog now.",
         )

@@ -244,7 +244,7 @@ def moved(site: RunningSite, present: Tensor, added: Members, rows: Sequence[Mov
             if not most + more < LARGEST_SUM:
                 raise UpdateImpossible(
                     "the running sums",
-                    "an adapter's values are too large beside those of the adapters merged first",
+                    "an adapter's values are too large compared with those merged first",
                     "Merge all of them again with --refit.",
                 )
             units.index_add_(0, each.clusters[part], scaled.long(), alpha=each.sign)
@@ -252,7 +252,7 @@ def moved(site: RunningSite, present: Tensor, added: Members, rows: Sequence[Mov
     touched[fit.members.clusters[~present[fit.members.adapters]]] = True
     touched[added.clusters] = True
     if bool(units[~touched].any()):
-        raise ShapeMismatch("moved", "what goes out is not what came in")
+        raise ShapeMismatch("moved", "the values to remove are not those that were added")
     changed = touched.nonzero()[:, 0]
     return replace(site, added=added, changed=changed, delta=units[changed])
 

@@ -41,13 +41,13 @@ def knock(address: str) -> None:
 def refused(address: str) -> BadInput:
     """What to tell of a Ray that asks for a token and was not given its own."""
     if _mode() != "token":
-        problem = f"this Ray cluster asks for a token, and {MODE} is not `token` here"
+        problem = f"this Ray cluster needs a token, and {MODE} is not `token` here"
     elif _has_token():
-        problem = "this Ray cluster asks for a token, and the one given here is another"
+        problem = "this Ray cluster needs a token, and the one given here does not match"
     elif os.environ.get(TOKEN_PATH):
         problem = f"no token can be read from the file that {TOKEN_PATH} names"
     else:
-        problem = f"{MODE} is `token`, and no token is given"
+        problem = f"{MODE} is `token`, but no token is given"
     return BadInput(
         f"--address {address}",
         problem,

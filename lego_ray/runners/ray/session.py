@@ -76,13 +76,13 @@ class RaySession:
                 raise RunFailed(
                     "a local Ray",
                     f"it could not be started: {reason}",
-                    "Run again when this machine has less to do, or with --runner inline.",
+                    "Run again when this machine is less busy, or with --runner inline.",
                 ) from self._error
             if is_refusal(self._error):
                 raise refused(self._address) from self._error
             raise BadInput(
                 f"--address {self._address}",
-                f"no Ray could be reached: {reason}",
+                f"Ray could not be reached: {reason}",
                 "Use --address local, or start a cluster with `ray start --head`.",
             ) from self._error
 

@@ -109,7 +109,7 @@ def check_room(bundles: Sequence[Bundle], site: str) -> None:
         f"its pool needs {len(bundles)} workers of up to "
         f"{max(b['memory'] for b in bundles) / 2**30:.2f} GiB at once, {need / 2**30:.2f} GiB in "
         f"all, and the cluster has {have / 2**30:.2f} GiB",
-        "Add nodes, change --memory-budget to what they have, or merge fewer adapters.",
+        "Add nodes, set --memory-budget to what they have, or merge fewer adapters.",
     )
 
 
