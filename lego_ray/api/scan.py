@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from lego_ray.arguments import checked_with
 from lego_ray.catalog.adapters import record_adapters
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import check_before_writing, open_catalog
 from lego_ray.merging.plan_run import check_strict
 from lego_ray.merging.record import entries_set_aside, seconds_since
 from lego_ray.options import picked
@@ -21,8 +21,6 @@ from lego_ray.planning.options import ScanOptions
 from lego_ray.planning.recipe import Recipe
 from lego_ray.records import Record
 from lego_ray.sources.headers import Counted, scan_sources, untold
-from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalize_uri
 
 # Columns of the catalog that the record has.
@@ -109,7 +107,7 @@ def scan(
     rows = adapter_rows(inventory, datetime.now(UTC))
     written = 0
     if opened is not None and place is not None:
-        probe_create_only(open_store(place))
+        check_before_writing(opened, tables=("adapters",))
         written = record_adapters(opened, rows)
     return ScanRecord(
         adapters=tuple({k: row[k] for k in _SHOWN} for row in rows if row["status"] == "ok"),

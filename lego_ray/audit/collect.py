@@ -21,13 +21,12 @@ from lego_ray.audit.leftovers import (
 )
 from lego_ray.audit.record import Garbage
 from lego_ray.audit.remains import Remains, find_remains, remove_remains
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import check_before_writing, open_catalog
 from lego_ray.catalog.upkeep.durations import KEPT, check_long_enough, parse_duration
 from lego_ray.catalog.upkeep.leftovers import find_leftovers, remove_leftovers
 from lego_ray.errors import InvalidOption, ObjectNotFound
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import FileUri, join, parse_uri
 
 # Small reads that wait for a store.
@@ -89,8 +88,7 @@ def collect_garbage(
     rows_deleted = 0
     if delete:
         if details:
-            opened.check_writable()
-            probe_create_only(open_store(opened.uri))
+            check_before_writing(opened)
             rows_deleted = remove_leftovers(opened, details)
         # Merges recorded since are none of it.
         references = references_of(opened)

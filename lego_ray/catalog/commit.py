@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lego_ray.catalog.changes import Change
-from lego_ray.catalog.failures import READINGS, is_broken_off, translate
+from lego_ray.catalog.failures import READINGS, is_broken_off, is_conflict, translate
 from lego_ray.errors import CatalogError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def commit(
         uri: The table's, for errors.
 
     Raises:
-        CatalogError: If the commit was refused, or lost too many races.
+        CatalogError: If the commit was refused, which is not tried again, or lost too many races.
         StorageError: If the store could not be reached or refused access.
     """
     from deltalake.exceptions import CommitFailedError, DeltaError
@@ -60,6 +60,8 @@ def commit(
             change.apply(handle)
             return
         except CommitFailedError as error:
+            if not is_conflict(error):
+                raise translate(uri, error) from error
             conflicts += 1
             if conflicts >= _CONFLICT_ATTEMPTS:
                 raise CatalogError(

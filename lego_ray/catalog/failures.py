@@ -34,6 +34,14 @@ _BROKEN_OFF = re.compile(
     r"|REQUEST_TIMEOUT|THROTTLING|UNKNOWN \(HTTP status 50[0234]\))",
     re.IGNORECASE,
 )
+# What the Delta library says of a commit that another overtook. Anything else
+# it would say again.
+_CONFLICT = re.compile(
+    r"^Failed to commit transaction|^Tried committing existing table version|a concurrent transaction"
+    r"|changed since last commit"
+)
+# What the Delta library says of a table that it opens and cannot read the rows of.
+_FEATURES = re.compile(r"has set these reader features: \{([^}]*)\}")
 # What Arrow says of a file that is not as it was written.
 _DAMAGED = re.compile(
     r"page integrity|CRC checksum|corrupt|Parquet magic bytes|thrift|decompress|Parquet file size"
@@ -41,6 +49,10 @@ _DAMAGED = re.compile(
     re.IGNORECASE,
 )
 DAMAGE_HINT = "`lego-ray catalog check --deep --catalog URI` lists the damaged files."
+FEATURE_HINT = (
+    "Take the feature off with Spark's `ALTER TABLE ... DROP FEATURE`, restore the table, or use "
+    "another catalog."
+)
 # What the library quotes of a file can be as long as the file.
 LONGEST = 2000
 # The library colors the arrows between an error and its cause.
@@ -117,6 +129,11 @@ def is_broken_off(text: str) -> bool:
     return _BROKEN_OFF.search(text) is not None
 
 
+def is_conflict(error: Exception) -> bool:
+    """Whether a commit failed because another came first, so that it can be made again."""
+    return _CONFLICT.search(str(error)) is not None
+
+
 def is_damaged(text: str) -> bool:
     """Whether an error's text says that a file is not as it was written."""
     return _DAMAGED.search(text) is not None
@@ -144,6 +161,13 @@ def translate(uri: str, error: Exception) -> LegoRayError:
             text[:LONGEST],
             "If a vacuum with --force was running, run again; otherwise "
             "`lego-ray catalog check --deep --catalog URI` lists the files that are missing.",
+        )
+    if unread := _FEATURES.search(text):
+        features = unread[1].replace("'", "")
+        return CatalogError(
+            uri,
+            f"another program gave the table {features}, which lego-ray cannot read",
+            FEATURE_HINT,
         )
     if is_damaged(text):
         return CatalogError(

@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
 
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import InvalidOption, UnsupportedUri
 
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+# The Delta library decodes such a path once too often, and then looks elsewhere.
+_PERCENT_CODE = re.compile(r"%[0-9A-Fa-f]{2}")
+# Of a path on disk it makes the name of a host, which may not have these; it ends the process then.
+_NOT_ON_DISK = frozenset("[]^|\\")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HINT = "Give a catalog path without it; the path of the output may have it."
 # Options by which the caller has chosen how S3 commits are kept apart.
 _COMMIT_OPTIONS = frozenset({"aws_conditional_put", "conditional_put", "aws_s3_locking_provider"})
 
@@ -21,7 +31,8 @@ def table_uri(uri: str, table: str) -> str:
         table: A key of `TABLES`.
 
     Raises:
-        InvalidOption: If the URI is empty, or a path that the Delta library would misread.
+        InvalidOption: If the URI is empty.
+        UnsupportedUri: If the Delta library would write to another place, or fail.
     """
     if not uri:
         raise InvalidOption("--catalog", "the URI is empty")
@@ -31,10 +42,28 @@ def table_uri(uri: str, table: str) -> str:
     else:
         local = unquote(urlsplit(uri).path) if separator else uri
         path = str(Path(local).expanduser().absolute())
-        # The library decodes such a path, then does not find it.
-        if re.search(r"%[0-9A-Fa-f]{2}", path):
-            raise InvalidOption(uri, "a catalog's path may not hold a percent code")
+        if bad := sorted(_NOT_ON_DISK & set(path)):
+            raise UnsupportedUri(uri, f"a catalog's path on disk cannot have {bad[0]} in it", _HINT)
+    if found := _PERCENT_CODE.search(path):
+        raise UnsupportedUri(uri, f"a catalog's path cannot have a percent code, {found[0]}", _HINT)
+    if _CONTROL.search(path):
+        raise UnsupportedUri(uri, "a catalog's path cannot have control characters", _HINT)
     return f"{path}/{table}"
+
+
+def delta_uri(uri: str) -> str:
+    """The same place as the Delta library takes it: it reads a URI on S3 as a URL.
+
+    Args:
+        uri: Of a table, as `table_uri` gives it.
+    """
+    scheme, separator, place = uri.partition("://")
+    return f"{scheme}://{quote(place)}" if separator else uri
+
+
+def place_of(handle: DeltaTable) -> str:
+    """Where an open table is; the Delta library writes the directory as a URL."""
+    return unquote(handle.table_uri.rstrip("/")).removeprefix("file://")
 
 
 def delta_options(uri: str, options: Mapping[str, str]) -> dict[str, str]:

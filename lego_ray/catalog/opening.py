@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import partial
 
+from lego_ray.catalog.same_place import check_same_place
+from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import UnsupportedUri
 from lego_ray.storage.delta_options import delta_storage_options
+from lego_ray.storage.open import open_store
+from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import parse_uri
 
 
@@ -27,6 +32,24 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
     fresh = partial(delta_storage_options, str(parsed))
     fresh()  # says now, not at the first opening, that there are no credentials
     return Catalog(str(parsed), fresh_options=fresh)
+
+
+def check_before_writing(catalog: Catalog, tables: Iterable[str] = tuple(TABLES)) -> None:
+    """Makes sure, before any work is done, that it can be recorded.
+
+    Args:
+        catalog: The catalog.
+        tables: Tables that will get rows.
+
+    Raises:
+        CatalogVersionMismatch: If a table is of another schema version.
+        CatalogError: If another program changed a table so that rows cannot be added, or the Delta
+            library writes to another place than the rest of lego-ray.
+        StorageError: If the store cannot be written, or can lose a commit.
+    """
+    catalog.check_writable(tables)
+    probe_create_only(open_store(catalog.uri))
+    check_same_place(catalog.uri, catalog.options())
 
 
 def has_merge(catalog: Catalog, merge_id: str) -> bool:

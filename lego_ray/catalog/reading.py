@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from pyarrow import fs
+
+from lego_ray.catalog.location import place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,16 +32,13 @@ def filesystem_of(handle: DeltaTable) -> fs.FileSystem:
     Args:
         handle: The table.
     """
-    # On disk and on S3 the library writes the directory as a URL.
-    uri = unquote(handle.table_uri.rstrip("/")).removeprefix("file://")
-    return native_filesystem(uri, handle._storage_options or {}) or fs.PyFileSystem(_own(handle))
+    return native_filesystem(place_of(handle), handle._storage_options or {}) or fs.PyFileSystem(
+        _own(handle)
+    )
 
 
 def put_file(handle: DeltaTable, name: str, content: pa.Buffer) -> None:
     """Writes a file into a table's directory, which no commit names yet.
-
-    Through the Delta library's own store: Arrow's writer sends S3 requests without their length, which
-    Ceph refuses.
 
     Args:
         handle: The table.
@@ -50,8 +48,24 @@ def put_file(handle: DeltaTable, name: str, content: pa.Buffer) -> None:
     Raises:
         OSError: If the store failed; it may have taken some of the file.
     """
-    own = fs.PyFileSystem(_own(handle))
-    with own.open_output_stream(name, compression=None, buffer_size=_BUFFER_BYTES) as out:
+    write_file(_own(handle), name, content)
+
+
+def write_file(own: DeltaStorageHandler, name: str, content: pa.Buffer) -> None:
+    """Writes a file through the Delta library's own store.
+
+    Arrow's writer sends S3 requests without their length, which Ceph refuses.
+
+    Args:
+        own: The store.
+        name: The file's path in it.
+        content: Its bytes.
+
+    Raises:
+        OSError: If the store failed; it may have taken some of the file.
+    """
+    files = fs.PyFileSystem(own)
+    with files.open_output_stream(name, compression=None, buffer_size=_BUFFER_BYTES) as out:
         # Arrow hands larger pieces on as they are, in a form that the library does not take.
         for start in range(0, content.size, _PIECE_BYTES):
             out.write(content[start : start + _PIECE_BYTES])

@@ -11,6 +11,8 @@ import pyarrow.dataset as ds
 
 from lego_ray.catalog.data_files import now_millis, write_data_file
 from lego_ray.catalog.dataset import table_dataset
+from lego_ray.catalog.failures import FEATURE_HINT
+from lego_ray.catalog.location import place_of
 from lego_ray.catalog.reading import filesystem_of
 from lego_ray.errors import CatalogError
 
@@ -47,10 +49,10 @@ def check_plain(handle: DeltaTable) -> None:
         features.add("partitions")
     if features:
         raise CatalogError(
-            handle.table_uri,
+            place_of(handle),
             f"another program gave the table {', '.join(sorted(features))}, which lego-ray does not "
             "write",
-            "Restore the table, or merge into another catalog.",
+            FEATURE_HINT,
         )
 
 

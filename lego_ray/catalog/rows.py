@@ -72,6 +72,27 @@ def check_types(table: str, stored: pa.Schema) -> None:
             raise _mismatch(table_spec(table), column, found)
 
 
+def check_addable(table: str, stored: pa.Schema) -> None:
+    """Passes a stored table that rows can be added to; a column that others added is null in them.
+
+    Args:
+        table: Name of the table.
+        stored: Its columns.
+
+    Raises:
+        CatalogError: If a column that others added may not be null, or one of ours is not as it must be.
+    """
+    check_types(table, stored)
+    known = {column.name for column in table_spec(table).columns}
+    for field in stored:
+        if field.name not in known and not field.nullable:
+            raise CatalogError(
+                f"{table}.{field.name}",
+                "another program added this column, and it may not be null",
+                "Let it be null, or merge into another catalog.",
+            )
+
+
 def check_whole(table: str, rows: pa.Table) -> None:
     """Passes rows without nulls where there may be none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -18,10 +18,11 @@ from lego_ray.catalog.commit import commit
 from lego_ray.catalog.dataset import table_dataset
 from lego_ray.catalog.failures import read_through, reopen
 from lego_ray.catalog.inside import check_files_inside, check_table
-from lego_ray.catalog.location import delta_options, table_uri
+from lego_ray.catalog.location import delta_options, delta_uri, table_uri
 from lego_ray.catalog.moments import check_files, past, travel
 from lego_ray.catalog.reading import native_filesystem
-from lego_ray.catalog.rows import Row, check_types, check_whole, conform, table_spec
+from lego_ray.catalog.rewriting import check_plain
+from lego_ray.catalog.rows import Row, check_addable, check_types, check_whole, conform, table_spec
 from lego_ray.catalog.schema import DETAIL_TABLES, SCHEMA_VERSION, TABLES
 from lego_ray.catalog.versions import VERSION_KEY, check_current, check_readable
 from lego_ray.errors import CatalogError, CatalogNotFound
@@ -147,7 +148,7 @@ class Catalog:
                 return False
             return self._present.exists(table)
         uri = self.table_uri(table)
-        return read_through(uri, lambda: DeltaTable.is_deltatable(uri, self._options))
+        return read_through(uri, lambda: DeltaTable.is_deltatable(delta_uri(uri), self._options))
 
     def dataset(self, table: str, where: pc.Expression | None = None) -> ds.Dataset:
         """Opens a table's state as a pyarrow dataset, without reading its rows.
@@ -194,7 +195,7 @@ class Catalog:
         return tables
 
     def table_uri(self, table: str) -> str:
-        """Says where a table is, as any Delta Lake reader takes it."""
+        """Says where a table is."""
         return table_uri(self.uri, table)
 
     def filesystem(self, table: str) -> fs.FileSystem | None:
@@ -218,7 +219,7 @@ class Catalog:
 
         def opened() -> DeltaTable:
             try:
-                handle = DeltaTable(uri, storage_options=self._options)
+                handle = DeltaTable(delta_uri(uri), storage_options=self._options)
             except TableNotFoundError as error:
                 raise CatalogNotFound(
                     uri, "there is no such table", "Check --catalog, or scan or merge first."
@@ -231,20 +232,26 @@ class Catalog:
 
         return read_through(uri, opened)
 
-    def check_writable(self) -> None:
-        """Makes sure that rows of this release fit the tables there are; reads their logs only.
+    def check_writable(self, tables: Iterable[str] = tuple(TABLES)) -> None:
+        """Makes sure that rows can be added to the tables that exist; reads their logs only.
+
+        Args:
+            tables: Which tables.
 
         Raises:
             CatalogVersionMismatch: If a table is of another schema version.
+            CatalogError: If another program changed a table so that rows cannot be added.
         """
-        for table in TABLES:
+        for table in tables:
             try:
-                handle = self.open(
-                    table
-                )  # to ask whether it exists would hold up all other threads
+                # To ask whether it exists would hold up all other threads.
+                handle = self.open(table)
             except CatalogNotFound:
                 continue
-            check_current(self.table_uri(table), handle)
+            uri = self.table_uri(table)
+            check_current(uri, handle)
+            check_plain(handle)
+            check_addable(table, pa.schema(handle.schema().to_arrow()))
 
     def open_or_create(self, table: str) -> DeltaTable:
         """Opens a table to write to, making it empty if there is none; any number may do so at once.
@@ -264,7 +271,7 @@ class Catalog:
         except CatalogNotFound:
             spec = table_spec(table)
             DeltaTable.create(
-                self.table_uri(table),
+                delta_uri(self.table_uri(table)),
                 spec.schema,
                 mode="ignore",
                 name=table,

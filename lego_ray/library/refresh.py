@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from lego_ray import journal
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import make_current
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import check_before_writing, open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure, last_tenure
 from lego_ray.catalog.upkeep.durations import parse_duration
@@ -57,7 +57,6 @@ from lego_ray.runners.base import Runner
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.lease import BEAT, Lease, leased, told
 from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import normalize_uri
 
 if TYPE_CHECKING:
@@ -168,8 +167,7 @@ def _refresh_once(
         with leased(lease) as holder:
             if holder is not None:
                 return _busy(library, opened, holder, started)
-            opened.check_writable()
-            probe_create_only(open_store(opened.uri))
+            check_before_writing(opened)
             # Before the look: whoever is taken over from must not bring what it found earlier.
             tenure = Tenure(turn, lease.number, owner)
             tenure.claim(opened, ("merges", "groups") if found.groupings else ("merges",))

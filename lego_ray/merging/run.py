@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lego_ray import journal
-from lego_ray.catalog.opening import has_merge
+from lego_ray.catalog.opening import check_before_writing, has_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import SourceChanged
@@ -170,11 +170,9 @@ def _check_writable(merges: Sequence[_Merge], catalog: Catalog | None) -> None:
     if not merges:
         return
     if catalog:
-        catalog.check_writable()
+        check_before_writing(catalog)
     for merge in merges:
         probe_create_only(merge.store)
-    if catalog:
-        probe_create_only(open_store(catalog.uri))
 
 
 def _solve(

@@ -164,7 +164,11 @@ def with_column(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
         ("merge_sites", lambda t: pa.concat_tables([t, t.slice(0, 1)]), "it has 5 rows"),
         ("msus", lambda t: t.slice(1), "it has 31 rows, 32 were recorded"),
         ("msus", lambda t: t.slice(0, 0), "it has 0 rows, 32 were recorded"),
-        ("msus", lambda t: with_column(t, "cluster", [9] * 32), "has a cluster 9, its rank is 4"),
+        (
+            "msus",
+            lambda t: with_column(t, "cluster", [9] * 32),
+            "has a cluster 9, but its rank is 4",
+        ),
         ("msus", lambda t: with_column(t, "adapter_id", ["f" * 64] * 32), "names 1 adapters"),
         ("adapters", lambda t: t.slice(1), "1 of its adapters have no row"),
         ("merges", lambda t: pa.concat_tables([t, t]), "the merge has 2 rows"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import MagicMock
 
 import pytest
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from lego_ray.catalog import failures
+from lego_ray.catalog.commit import commit
 from lego_ray.catalog.failures import READINGS, read_through, translate
 from lego_ray.errors import AccessDenied, CatalogError, ObjectNotFound, StoreUnavailable
 
@@ -48,6 +50,35 @@ def test_a_failure_is_told_by_its_words(text: str, kind: type[Exception]) -> Non
     assert type(error) is kind
     assert "\x1b" not in str(error)
     assert error.where == "s3://b/catalog/merges"
+
+
+@pytest.mark.parametrize(
+    ("text", "attempts"),
+    [
+        ("Failed to commit transaction: Concurrent transaction failed.", 3),
+        ("Failed to commit transaction: Metadata changed since last commit.", 3),
+        ("Tried committing existing table version: 7", 3),
+        ("Unsupported table features required: [DomainMetadata, ClusteredTable]", 1),
+        (
+            "The transaction includes Remove action with data change but Delta table is append-only",
+            1,
+        ),
+    ],
+)
+def test_only_a_conflict_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, text: str, attempts: int
+) -> None:
+    monkeypatch.setattr("lego_ray.catalog.commit._CONFLICT_ATTEMPTS", 3)
+    tried = []
+
+    class Failing:
+        def apply(self, handle: object) -> None:
+            tried.append(handle)
+            raise CommitFailedError(text)
+
+    with pytest.raises(CatalogError, match="3 commits lost" if attempts > 1 else text[:20]):
+        commit(lambda: MagicMock(), lambda handle, again: Failing(), "s3://b/catalog/merges")
+    assert len(tried) == attempts
 
 
 def failing(times: int, text: str) -> tuple[Callable[[], str], list[int]]:

@@ -18,17 +18,21 @@ from lego_ray.catalog.ancestry import lineage
 from lego_ray.catalog.history import show
 from lego_ray.catalog.holders import merges_with
 from lego_ray.catalog.merges import append_merge
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import check_before_writing, open_catalog
 from lego_ray.catalog.query import sql
+from lego_ray.catalog.same_place import check_same_place
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.migrate import migrate
 from lego_ray.errors import (
     AccessDenied,
+    CatalogError,
     CatalogNotFound,
     CatalogVersionMismatch,
     ObjectNotFound,
     StoreUnavailable,
+    UnsupportedUri,
 )
+from lego_ray.storage.open import open_store
 from tests.catalog.sample import adapter, details, merge, msu, refused
 from tests.catalog.stores import s3_options
 from tests.catalog.version_one import write_table
@@ -46,6 +50,46 @@ N_SPOILT = 2
 @pytest.fixture
 def catalog(s3_server: S3Server, s3_bucket: str) -> Catalog:
     return Catalog(f"s3://{s3_bucket}/team/catalog", s3_options(s3_server))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hash#x", "qu?x", "c[1]", "c^|x", "a\\b", "50%", "c at", "ü", "p+q", "a&b=c", "x~`{}<>"],
+)
+def test_a_path_is_written_as_it_is_given(s3_env: S3Server, s3_bucket: str, name: str) -> None:
+    open_catalog(f"s3://{s3_bucket}/hash").append("merges", [merge()])
+    catalog = open_catalog(f"s3://{s3_bucket}/{name}")
+    check_before_writing(catalog)
+    catalog.append("merges", [merge()])
+    catalog.append("merges", [merge(merge_id="n" * 64, version=2)])
+    assert catalog.read("merges").num_rows == 2
+    assert sql(catalog, "SELECT count(*) AS n FROM merges").to_pylist() == [{"n": 2}]
+    assert {info.key.split("/")[0] for info in open_store(f"s3://{s3_bucket}").list()} == {
+        name,
+        "hash",
+    }
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a\tb"])
+def test_a_path_that_would_be_another_is_refused(
+    s3_env: S3Server, s3_bucket: str, name: str
+) -> None:
+    catalog = open_catalog(f"s3://{s3_bucket}/{name}")
+    with pytest.raises(UnsupportedUri, match="a catalog's path"):
+        check_before_writing(catalog)
+    assert list(open_store(f"s3://{s3_bucket}").list()) == []
+
+
+def test_a_catalog_that_would_be_written_elsewhere_is_found(
+    s3_env: S3Server, s3_bucket: str
+) -> None:
+    uri = f"s3://{s3_bucket}/c"
+    # All that is sent there goes to another bucket.
+    elsewhere = f"{s3_env.endpoint_url}/{s3_env.bucket()}"
+    with pytest.raises(CatalogError, match="writes to another place"):
+        check_same_place(uri, s3_options(s3_env, AWS_ENDPOINT_URL=elsewhere))
+    check_same_place(uri, s3_options(s3_env))
+    assert list(open_store(uri).list()) == []
 
 
 def append_many(catalog: Catalog, worker: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -10,13 +11,16 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
+from deltalake.schema import Field, PrimitiveType
 
 from lego_ray.catalog import commit as commit_module
 from lego_ray.catalog.schema import SCHEMA_VERSION, TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.versions import VERSION_KEY
-from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption
+from lego_ray.errors import CatalogError, CatalogNotFound, UnsupportedUri
 from tests.catalog.sample import adapter, merge, msu
 
 N_RACERS = 8
@@ -91,9 +95,85 @@ def test_paths_and_file_uris_name_the_same_place(tmp_path: Path, folder: str) ->
     assert Catalog(str(path)).read("merges").num_rows == 2
 
 
-def test_a_percent_code_in_a_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="percent"):
-        Catalog(str(tmp_path / "a%20b")).append("merges", [merge()])
+@pytest.mark.parametrize("folder", ["hash#x", "qu?x", "50%", "a~b", "{x}", "a&b=c;d", "p+q", "a:b"])
+def test_a_path_may_have_what_a_url_may_not(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / folder
+    Catalog(str(path)).append("merges", [merge()])
+    assert Catalog(str(path)).read("merges").num_rows == 1
+    assert [each.name for each in tmp_path.iterdir()] == [folder]
+    assert (path / "merges/_delta_log").is_dir()
+
+
+@pytest.mark.parametrize("folder", ["a%20b", "run[1]", "a]", "a^b", "a|b", "a\\b", "a\nb"])
+def test_a_path_that_the_delta_library_would_misread_is_refused(
+    tmp_path: Path, folder: str
+) -> None:
+    catalog = Catalog(str(tmp_path / folder))
+    with pytest.raises(UnsupportedUri, match="a catalog's path"):
+        catalog.append("merges", [merge()])
+    with pytest.raises(UnsupportedUri, match="a catalog's path"):
+        catalog.check_writable()
+    assert list(tmp_path.iterdir()) == []
+
+
+FEATURES = {
+    "clustering": ([], ["clustering", "domainMetadata"]),
+    "rowTracking": ([], ["rowTracking", "domainMetadata"]),
+    "deletionVectors": (["deletionVectors"], ["deletionVectors"]),
+    "columnMapping": (["columnMapping"], ["columnMapping"]),
+    "v2Checkpoint": (["v2Checkpoint"], ["v2Checkpoint"]),
+}
+
+
+def give_features(table: Path, reader: list[str], writer: list[str]) -> None:
+    """Gives a table features, as another program does."""
+    protocol: dict[str, Any] = {"minReaderVersion": 3 if reader else 1, "minWriterVersion": 7}
+    protocol["writerFeatures"] = ["appendOnly", "invariants", *writer]
+    if reader:
+        protocol["readerFeatures"] = reader
+    log = table / "_delta_log"
+    number = len(list(log.glob("*.json")))
+    (log / f"{number:020d}.json").write_text(json.dumps({"protocol": protocol}) + "\n")
+
+
+@pytest.mark.parametrize("feature", list(FEATURES))
+def test_a_table_with_features_of_others_is_found_before_it_is_written(
+    tmp_path: Path, feature: str
+) -> None:
+    catalog = Catalog(str(tmp_path))
+    catalog.append("merges", [merge()])
+    reader, writer = FEATURES[feature]
+    give_features(tmp_path / "merges", reader, writer)
+    with pytest.raises(CatalogError, match=f"{feature}.*does not write.*DROP FEATURE"):
+        catalog.check_writable()
+    catalog.check_writable(("adapters",))
+    if reader:
+        with pytest.raises(CatalogError, match=f"{feature}.*cannot read.*DROP FEATURE"):
+            catalog.read("merges")
+    else:
+        assert catalog.read("merges").num_rows == 1
+
+
+def test_a_column_of_others_is_null_in_new_rows(tmp_path: Path) -> None:
+    catalog = Catalog(str(tmp_path))
+    catalog.append("merges", [merge()])
+    handle = catalog.open("merges")
+    handle.alter.add_columns([Field("owner_team", PrimitiveType("string"))])
+    catalog.check_writable()
+    catalog.append("merges", [merge(merge_id="n" * 64)])
+    assert catalog.read("merges", ["owner_team"])["owner_team"].to_pylist() == [None, None]
+
+
+def test_a_column_of_others_that_may_not_be_null_is_refused(tmp_path: Path) -> None:
+    spec = TABLES["merges"].schema
+    DeltaTable.create(
+        str(tmp_path / "merges"),
+        spec.append(pa.field("owner", pa.string(), nullable=False)),
+        configuration={VERSION_KEY: str(SCHEMA_VERSION)},
+        raise_if_key_not_exists=False,
+    )
+    with pytest.raises(CatalogError, match=r"merges\.owner.*may not be null"):
+        Catalog(str(tmp_path)).check_writable()
 
 
 def test_a_catalog_pickles_and_hides_its_secrets() -> None:
@@ -143,7 +223,10 @@ def test_a_commit_whose_answer_got_lost_is_not_made_twice(
     import deltalake
     from deltalake.exceptions import CommitFailedError
 
-    error = {"conflict": CommitFailedError("lost"), "network": OSError("operation timed out")}
+    error = {
+        "conflict": CommitFailedError("Tried committing existing table version: 1"),
+        "network": OSError("operation timed out"),
+    }
     real = deltalake.DeltaTable.create_write_transaction
     calls = []
 
@@ -166,7 +249,7 @@ def test_conflicts_without_end_are_an_error(
     from deltalake.exceptions import CommitFailedError
 
     def losing(*args: Any, **kwargs: Any) -> None:
-        raise CommitFailedError("overtaken")
+        raise CommitFailedError("Failed to commit transaction: overtaken")
 
     monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", losing)
     monkeypatch.setattr(commit_module, "wait_after", lambda attempt: None)
