@@ -1,8 +1,9 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
 `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify` and `publish` are the command
-line's verbs as calls; `lego_ray.catalog` has the catalog's, except `check_catalog`, `repair_catalog` and
-`collect_garbage`, which look at outputs too. Importing this package loads neither torch nor Ray.
+line's verbs as calls; `lego_ray.catalog` has the catalog's, except `check_catalog`, `repair_catalog`,
+`adopt_merge` and `collect_garbage`, which look at outputs too. Importing this package loads neither
+torch nor Ray.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from lego_ray.api.status import StatusRecord, status
     from lego_ray.api.update import update
     from lego_ray.api.verify import verify
+    from lego_ray.audit.adopt import adopt_merge
     from lego_ray.audit.check import check_catalog
     from lego_ray.audit.collect import collect_garbage
-    from lego_ray.audit.record import CatalogCheck, CatalogRepair, Garbage
+    from lego_ray.audit.record import AdoptRecord, CatalogCheck, CatalogRepair, Garbage
     from lego_ray.audit.repair import repair_catalog
     from lego_ray.library.record import LibraryRecord, RefreshRecord, VersionRecord
     from lego_ray.merging.record import MergeRecord, UpdateRecord
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from lego_ray.verification.record import Verification
 
 __all__ = [
+    "AdoptRecord",
     "CatalogCheck",
     "CatalogRepair",
     "Garbage",
@@ -44,6 +47,7 @@ __all__ = [
     "UpdateRecord",
     "Verification",
     "VersionRecord",
+    "adopt_merge",
     "build",
     "catalog",
     "check_catalog",
@@ -73,6 +77,8 @@ _HOMES = {
     "Garbage": "lego_ray.audit.record",
     "CatalogRepair": "lego_ray.audit.record",
     "CatalogCheck": "lego_ray.audit.record",
+    "AdoptRecord": "lego_ray.audit.record",
+    "adopt_merge": "lego_ray.audit.adopt",
     "MergeRecord": "lego_ray.merging.record",
     "UpdateRecord": "lego_ray.merging.record",
     "build": "lego_ray.api.build",

@@ -86,6 +86,11 @@ CALLS: dict[str, Call] = {
         lambda at: lego_ray.repair_catalog(at / "catalog"),
         lambda at: ["catalog", "repair", "--catalog", str(at / "catalog")],
     ),
+    "adopt": (
+        lego_ray.AdoptRecord,
+        lambda at: lego_ray.adopt_merge(at / "m", catalog=at / "catalog"),
+        lambda at: ["catalog", "adopt", str(at / "m"), "--catalog", str(at / "catalog")],
+    ),
     "gc": (
         lego_ray.Garbage,
         lambda at: lego_ray.collect_garbage(at / "catalog", at / "zoo"),

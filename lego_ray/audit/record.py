@@ -41,6 +41,30 @@ class CatalogCheck(Record):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class AdoptRecord(Record):
+    """A published merge that was recorded afterwards.
+
+    Attributes:
+        merged: URI of the merged adapter.
+        merge_id: Hex sha256 of its plan.
+        name: Its name in the catalog.
+        catalog: URI of the catalog.
+        status: `recorded`, or `already recorded`.
+        has_details: Whether the catalog has its rows in `merge_sites` and `msus`.
+    """
+
+    merged: str
+    merge_id: str
+    name: str
+    catalog: str
+    status: str
+    has_details: bool
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.status}, {self.catalog}>"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class CatalogRepair(Record):
     """What was put right in a catalog, or would be.
 

@@ -1,4 +1,4 @@
-"""`lego-ray catalog migrate|compact|vacuum|gc|check|repair`: a catalog kept in order."""
+"""`lego-ray catalog migrate|compact|vacuum|gc|check|repair|adopt`: a catalog kept in order."""
 
 from __future__ import annotations
 
@@ -274,4 +274,31 @@ def repair(catalog: str, apply: bool, as_json: bool) -> None:
         raise Failed(record, error)
 
 
-COMMANDS = (migrate, compact, vacuum, gc, check, repair)
+@command()
+@click.argument("merged", metavar="MERGED_URI", type=Place())
+@options.required_catalog
+@options.as_json
+def adopt(merged: str, catalog: str, as_json: bool) -> None:
+    """Record a merge that was published without a catalog, or before its catalog failed.
+
+    Verifies its files, then writes its row and those of its adapters from the manifest. The manifest
+    does not say where each MSU went. To record that too, run the same merge with --catalog instead,
+    while the sources are unchanged.
+
+    \b
+    Example:
+      lego-ray catalog adopt ./merged --catalog ./catalog
+    """
+    import lego_ray
+
+    record = lego_ray.adopt_merge(merged, catalog=catalog)
+    if as_json:
+        print_json(record)
+        return
+    click.echo(f"{record.status}: {record.name}, {record.merged}")
+    click.echo(f"catalog  {record.catalog}")
+    if not record.has_details:
+        click.echo("note     without modules and MSUs: the manifest does not have them")
+
+
+COMMANDS = (migrate, compact, vacuum, gc, check, repair, adopt)

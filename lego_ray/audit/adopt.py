@@ -1,0 +1,119 @@
+"""Records a merged adapter that was published and not recorded, from what lies at its output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from typing import Any
+
+import pyarrow.compute as pc
+
+from lego_ray.arguments import checked
+from lego_ray.audit.record import AdoptRecord
+from lego_ray.audit.repair import Manifests
+from lego_ray.catalog.adapters import record_adapters, seen_adapters
+from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.opening import check_before_writing, has_merge, open_catalog
+from lego_ray.catalog.tables import Catalog
+from lego_ray.formats.identity import adapter_id_of
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.output.manifest import marker_of, weights_of
+from lego_ray.output.read import checked_files, read_manifest
+from lego_ray.planning.arguments import parse_bytes
+from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
+from lego_ray.planning.recipe import canonical_json
+from lego_ray.storage.base import Store
+from lego_ray.storage.open import open_store
+from lego_ray.verification.against_manifest import run_verify
+
+
+@checked
+def adopt_merge(merged: str | PathLike[str], *, catalog: str | PathLike[str]) -> AdoptRecord:
+    """Records a merge that was published without a catalog, or before its catalog failed.
+
+    All files are verified first. The row of `merges` and those of its adapters come from the manifest.
+    It does not have where each MSU went, so `lineage` of the merge has rows only if its details had been
+    written. To record them too, run the same `merge` again with this catalog before `adopt_merge`.
+
+    Args:
+        merged: The merged adapter: a directory or `s3://bucket/prefix`.
+        catalog: The catalog; created if missing.
+
+    Returns:
+        What was recorded; see `AdoptRecord`, which is read like a dictionary too.
+
+    Raises:
+        VerificationFailed: If a file is not what its manifest says.
+        CatalogVersionMismatch: If a table is of another schema version.
+        CatalogError: If rows cannot be added.
+        StorageError: If a store could not be reached or refused access.
+    """
+    verified = run_verify(fspath(merged), None, parse_bytes(DEFAULT_MEMORY_BUDGET))
+    store = open_store(verified.merged)
+    manifest, _ = read_manifest(store)
+    opened = open_catalog(catalog)
+    sites, msus = _details(opened, manifest)
+    recorded = False
+    if not has_merge(opened, manifest["merge_id"]):
+        check_before_writing(opened)
+        row = _row(manifest, store, verified.rank, sites, msus)
+        known = {each["adapter_id"] for each in seen_adapters(opened)}
+        named = Manifests().adapters(row)
+        record_adapters(opened, [each for each in named if each["adapter_id"] not in known])
+        recorded = append_merge(opened, row, [], [])
+    return AdoptRecord(
+        merged=verified.merged,
+        merge_id=manifest["merge_id"],
+        name=manifest["name"],
+        catalog=opened.uri,
+        status="recorded" if recorded else "already recorded",
+        has_details=sites is not None,
+    )
+
+
+def _row(
+    manifest: Mapping[str, Any], store: Store, rank: int, sites: int | None, msus: int | None
+) -> dict[str, Any]:
+    """The row of `merges`; its time is that of the file written last."""
+    recipe = manifest["recipe"]
+    files = dict(checked_files(store, manifest))
+    weights = weights_of(manifest)
+    return {
+        "merge_id": manifest["merge_id"],
+        "name": manifest["name"],
+        "parent_id": recipe.get("parent") or None,
+        "method": recipe["method"],
+        "rank": rank,
+        "recipe": canonical_json(recipe),
+        "seed": recipe["seed"],
+        "adapter_ids": [source["adapter_id"] for source in manifest["sources"]],
+        "output_uri": store.uri,
+        "content_hash": manifest["files"][weights]["sha256"],
+        "status": "ok",
+        "created_at": store.stat(marker_of(manifest)).modified_at or datetime.now(UTC),
+        "seconds": 0.0,
+        "versions": manifest["versions"],
+        "licenses": manifest.get("licenses"),
+        "license_conflicts": manifest.get("license_conflicts"),
+        "output_adapter_id": adapter_id_of(files.get(CONFIG_NAME), files[weights]),
+        "n_sites": sites,
+        "n_msus": msus,
+        "drift": manifest.get("drift"),
+    }
+
+
+def _details(catalog: Catalog, manifest: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Numbers of rows of `merge_sites` and `msus` that were written for it; None if not all were."""
+    merge_id = manifest["merge_id"]
+    sites = _count(catalog, "merge_sites", merge_id)
+    if sites != manifest["sites"]:
+        return None, None
+    return sites, _count(catalog, "msus", merge_id)
+
+
+def _count(catalog: Catalog, table: str, merge_id: str) -> int:
+    if not catalog.exists(table):
+        return 0
+    mine = pc.field("merge_id") == merge_id
+    return int(catalog.whole(table, mine).count_rows(filter=mine))
