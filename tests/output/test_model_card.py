@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 import lego_ray
 from lego_ray.formats.record import Refused
-from lego_ray.output.card.figures import SiteFigures, figures_table
+from lego_ray.output.card.figures import SiteFigures, figures_of
 from lego_ray.output.card.model_card import LISTED, model_card
 from lego_ray.planning.plan import Plan
 from tests.output.test_markdown import HOSTILE
@@ -168,13 +168,13 @@ def test_a_long_list_of_sources_is_cut_and_says_so(plan: Plan) -> None:
 
 
 def test_figures_are_the_smallest_the_middle_and_the_largest() -> None:
-    table = figures_table(FIGURES)
-    assert (
-        "| relative error to the sum of the updates | 0.250 | 0.250 | 0.500 | `layers.1.q` |"
-        in (table)
-    )
-    assert "| norm, as a share of the sum's | 1.000 | 1.000 | 1.250 | `layers.1.q` |" in table
-    assert "| MSUs | 9 | 12 | 12 | `layers.1.q` |" in table
-    assert figures_table(FIGURES[::-1]) == table
-    assert "norm" not in figures_table(FIGURES[2:])
-    assert figures_table([]) == ""
+    found = figures_of(FIGURES)
+    assert found[0] == ("MSUs", "9", "12", "12", "layers.1.q")
+    assert found[2:] == [
+        ("relative error to the sum of the updates", "0.250", "0.250", "0.500", "layers.1.q"),
+        ("norm, as a share of the sum's", "1.000", "1.000", "1.250", "layers.1.q"),
+    ]
+    assert figures_of(FIGURES[::-1]) == found
+    assert [row[0] for row in figures_of(FIGURES[2:])] == ["MSUs", "merged rank"]
+    assert figures_of(FIGURES[:1])[0][-1] == ""
+    assert figures_of([]) == []
