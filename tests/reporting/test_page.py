@@ -65,6 +65,25 @@ def test_names_mean_nothing_as_markup_and_are_shown_as_they_are() -> None:
     assert "{{ 7 * 7 }}{% raw %}" in text
 
 
+def test_names_of_modules_and_stages_mean_nothing_as_markup_either() -> None:
+    whole = facts(3, layers=2)
+    assert whole.recorded is not None
+    kinds = ("</svg><script>alert(1)</script>", "\x01&amp;<b>", '"><img src=x>')
+    sites = [
+        replace(site, site=f"model.layers.{i // 3}.{kinds[i % 3]}")
+        for i, site in enumerate(whole.sites)
+    ]
+    merge = {**whole.recorded.merge}
+    merge["stages"] = [{"stage": kind, "seconds": 1.0, "bytes": 1} for kind in kinds]
+    recorded = replace(whole.recorded, merge=merge)
+    plain = Tags(page(facts(3, layers=2)))
+    hostile = Tags(data := page(replace(whole, sites=sites, recorded=recorded)))
+    assert not {"script", "img", "b"} & set(hostile.tags)
+    assert hostile.tags.count("svg") == plain.tags.count("svg")
+    assert b"\x01" not in data
+    assert "\ufffd&amp;amp;&lt;b&gt;" in data.decode()
+
+
 def test_a_page_stands_alone_and_its_identifiers_are_its_own() -> None:
     found = Tags(data := page(facts(12)))
     assert len(found.ids) == len(set(found.ids))
