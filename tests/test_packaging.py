@@ -26,7 +26,7 @@ BUILD = (
 # Of an interpreter that has imported lego_ray, or answered `lego-ray --help`, none of these is wanted.
 HEAVY = {
     *("torch", "ray", "numpy", "scipy", "pyarrow", "duckdb", "deltalake", "pydantic"),
-    *("boto3", "botocore", "huggingface_hub", "safetensors", "matplotlib"),
+    *("boto3", "botocore", "huggingface_hub", "safetensors", "matplotlib", "jinja2"),
 }
 
 
@@ -123,6 +123,7 @@ def test_what_is_installed_merges_outside_the_checkout(wheel: Path, tmp_path: Pa
     assert str(place / "lego_ray" / "__init__.py") in done.stderr.splitlines()
     assert len(json.loads(done.stdout)["adapters"]) == 2
     assert (here / "out" / "adapter_config.json").exists()
+    assert "merged from 2 adapters" in (here / "out" / "README.md").read_text("utf-8")
     program = place / "bin" / "lego-ray"
     told = subprocess.run(
         [str(program), "--version"], env=environment, capture_output=True, text=True, check=True

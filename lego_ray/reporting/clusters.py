@@ -3,169 +3,141 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.reporting.axis import natural
-from lego_ray.reporting.drawing import COLORS, PANEL, canvas, clip
-from lego_ray.reporting.facts import Cluster, Facts, Reach
-from lego_ray.reporting.html import (
-    count,
-    figure,
-    missing,
-    number,
-    paragraph,
-    percent,
-    section,
-    table,
-)
+from lego_ray.reporting.drawing import Drawing, canvas, clip
+from lego_ray.reporting.facts import Facts, Reach
+from lego_ray.reporting.style import LIGHT, PANEL
 
 # Rows of a heat map that have their names beside it.
 NAMED = 60
-_OCCUPANCY, _FLOW = "How full the clusters are", "Where each adapter went"
-_UNTOLD = "This method mixes MSUs, so no merged rank has members of its own."
 
 
-def occupancy(facts: Facts) -> str:
-    """The section of clusters by site."""
-    if facts.recorded is None:
-        return section(
-            "clusters",
-            _OCCUPANCY,
-            missing("Give --catalog to see how many MSUs each cluster holds."),
-        )
+@dataclass(frozen=True, slots=True)
+class SiteClusters:
+    """The clusters of a site.
+
+    Attributes:
+        site: Its name.
+        sizes: MSUs of each cluster, the largest first.
+        shares: Of the site's MSUs, what each cluster holds.
+    """
+
+    site: str
+    sizes: list[int]
+    shares: NDArray[np.float64]
+
+    @property
+    def median(self) -> float:
+        """Of the sizes."""
+        return float(np.median(self.sizes))
+
+    @property
+    def even(self) -> float:
+        """How many equal clusters would be as uneven: the exponential of the entropy."""
+        return float(np.exp(-(self.shares * np.log(self.shares)).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How full the clusters are.
+
+    Attributes:
+        sites: The clusters of each site, in natural order.
+        n_clusters: How many there are.
+        single: Of them, what share holds one MSU.
+        lone: Likewise, MSUs of one adapter alone.
+        fullest: The site whose largest cluster holds most of its MSUs.
+        drawing: The figure.
+    """
+
+    sites: Sequence[SiteClusters]
+    n_clusters: int
+    single: float
+    lone: float
+    fullest: SiteClusters
+    drawing: Drawing
+
+    @property
+    def n_msus(self) -> int:
+        """How many they hold."""
+        return sum(sum(site.sizes) for site in self.sites)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Where all adapters' MSUs went.
+
+    Attributes:
+        adapters: Those that keep most to themselves first.
+        share_alone: Of all MSUs, what is in clusters of one adapter alone.
+        drawing: The figure, which may name every so many adapters only.
+    """
+
+    adapters: Sequence[Reach]
+    share_alone: float
+    drawing: Drawing
+
+
+def occupancy(facts: Facts) -> Occupancy | None:
+    """How full the clusters are, if the catalog has them."""
+    if facts.recorded is None or not facts.recorded.clusters:
+        return None
     clusters = facts.recorded.clusters
-    if not clusters:
-        return section("clusters", _OCCUPANCY, missing(_UNTOLD))
-    by_site: dict[str, list[Cluster]] = {}
+    by_site: dict[str, list[int]] = {}
     for cluster in clusters:
-        by_site.setdefault(cluster.site, []).append(cluster)
-    sites = sorted(by_site, key=natural)
-    single = sum(cluster.msus == 1 for cluster in clusters)
-    lone = sum(cluster.adapters == 1 for cluster in clusters)
-    fullest = max(clusters, key=lambda c: (c.msus / _total(by_site[c.site]), c.site))
-    share = fullest.msus / _total(by_site[fullest.site])
-    said = (
-        f"{count(sum(c.msus for c in clusters), 'MSU')} went into {count(len(clusters), 'cluster')}: "
-        f"{percent(single / len(clusters))} of the clusters hold a single MSU and "
-        f"{percent(lone / len(clusters))} MSUs of one adapter alone. The fullest for its site holds "
-        f"{percent(share)} of the MSUs of {fullest.site}."
-    )
+        by_site.setdefault(cluster.site, []).append(cluster.msus)
+    sites = [
+        SiteClusters(site, sizes, np.array(sizes) / sum(sizes))
+        for site, sizes in sorted(by_site.items(), key=lambda pair: natural(pair[0]))
+    ]
     shares = np.full((len(sites), 1 + max(c.place for c in clusters)), np.nan)
     for row, site in enumerate(sites):
-        for cluster in by_site[site]:
-            shares[row, cluster.place] = cluster.msus / _total(by_site[site])
+        shares[row, : len(site.sizes)] = site.shares
     drawing = _heat_map(
         "clusters-figure",
         100 * shares,
-        sites,
+        [site.site for site in sites],
         "cluster, the largest of its site first",
         "% of MSUs",
     )
-    caption = (
-        "One row a site, one column a cluster, each site's from the largest to the smallest; the "
-        "darker, the more of the site's MSUs it holds. An even row shares its MSUs out evenly; one "
-        "that is dark at the left has a few clusters that take most."
-    )
-    heads = ("site", "MSUs", "clusters", "largest", "median", "smallest", "of one MSU", "even as")
-    rows = [(site, *_figures([c.msus for c in by_site[site]])) for site in sites]
-    note = "; `even as` is how many equal clusters would be as uneven (exponential of the entropy)"
-    behind = table(f"Clusters by site{note}", heads, rows)
-    return section(
-        "clusters", _OCCUPANCY, paragraph(said), figure("clusters-figure", drawing, caption, behind)
+    return Occupancy(
+        sites,
+        len(clusters),
+        sum(cluster.msus == 1 for cluster in clusters) / len(clusters),
+        sum(cluster.adapters == 1 for cluster in clusters) / len(clusters),
+        max(sites, key=lambda site: (site.shares[0], site.site)),
+        drawing,
     )
 
 
-def flow(facts: Facts) -> str:
-    """The section of adapters by cluster."""
-    if facts.recorded is None:
-        return section(
-            "flow",
-            _FLOW,
-            missing("Give --catalog to see which clusters each adapter's MSUs went to."),
-        )
-    reaches = facts.recorded.reaches
-    if not reaches:
-        return section("flow", _FLOW, missing(_UNTOLD))
-    order = sorted(reaches, key=lambda r: (-_alone(r), -_mean_place(r), r.name))
-    most, least = order[0], order[-1]
-    total = sum(r.msus for r in order)
-    alone = sum(r.alone for r in order)
-    said = [
-        f"{percent(alone / total)} of the MSUs are in clusters that no other adapter has a part in."
-    ]
-    if len(order) > 1 and _alone(most) > _alone(least):
-        said.append(
-            f"{clip(most.name)} keeps most to itself ({percent(_alone(most))} of its MSUs), "
-            f"{clip(least.name)} least ({percent(_alone(least))})."
-        )
-    places = 1 + max(place for r in order for place in r.by_place)
-    shares = np.full((len(order), places), np.nan)
-    for row, reach in enumerate(order):
+def flow(facts: Facts) -> Flow | None:
+    """Where adapters' MSUs went, if the catalog has it."""
+    if facts.recorded is None or not facts.recorded.reaches:
+        return None
+    reaches = sorted(facts.recorded.reaches, key=lambda r: (-r.share_alone, -r.mean_place, r.name))
+    shares = np.full((len(reaches), 1 + max(max(r.by_place) for r in reaches)), np.nan)
+    for row, reach in enumerate(reaches):
         for place, msus in reach.by_place.items():
             shares[row, place] = msus / reach.msus
     drawing = _heat_map(
         "flow-figure",
         100 * shares,
-        [r.name for r in order],
+        [reach.name for reach in reaches],
         "place of the cluster in its site, the largest first",
         "% of its MSUs",
     )
-    named = "" if len(order) <= NAMED else " Every so many rows are named; the table names all."
-    caption = (
-        "One row an adapter, one column the clusters of that place in their sites, over all sites; "
-        "the darker, the more of the adapter's MSUs went there. At the left they share large clusters "
-        "with many others, at the right small ones. Adapters that keep most to themselves are on "
-        f"top.{named}"
-    )
-    heads = ("adapter", "MSUs", "alone", "share alone", "share in the largest", "mean place")
-    rows = (
-        (
-            r.name,
-            r.msus,
-            r.alone,
-            percent(_alone(r)),
-            percent(r.by_place.get(0, 0) / r.msus),
-            _mean_place(r) + 1,
-        )
-        for r in order
-    )
-    note = "; alone: in clusters that no other adapter has a part in"
-    behind = table(f"MSUs by adapter{note}", heads, rows)
-    return section("flow", _FLOW, paragraph(*said), figure("flow-figure", drawing, caption, behind))
-
-
-def _total(clusters: Sequence[Cluster]) -> int:
-    return sum(cluster.msus for cluster in clusters)
-
-
-def _alone(reach: Reach) -> float:
-    return reach.alone / reach.msus
-
-
-def _mean_place(reach: Reach) -> float:
-    return sum(place * msus for place, msus in reach.by_place.items()) / reach.msus
-
-
-def _figures(sizes: Sequence[int]) -> tuple[int | float | str, ...]:
-    shares = np.array(sizes) / sum(sizes)
-    even = float(np.exp(-(shares * np.log(shares)).sum()))
-    ones = sum(n == 1 for n in sizes)
-    return (
-        sum(sizes),
-        len(sizes),
-        max(sizes),
-        number(float(np.median(sizes))),
-        min(sizes),
-        ones,
-        even,
-    )
+    total = sum(reach.msus for reach in reaches)
+    return Flow(reaches, sum(reach.alone for reach in reaches) / total, drawing)
 
 
 def _heat_map(
     name: str, values: NDArray[np.float64], rows: Sequence[str], columns: str, unit: str
-) -> str:
+) -> Drawing:
     """A heat map whose empty cells are blank, its rows named as far as there is room."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
@@ -176,7 +148,8 @@ def _heat_map(
     height = 1.1 + min(max(0.19 * n, 0.8), 8.5)
     # From a blue that stands out from the panel, lighter to darker: safe for the color-blind.
     shades = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1.0, 256)))
-    with canvas(name, height) as (axes, svg):
+    with canvas(name, height) as drawn:
+        axes = drawn.axes
         axes.set_facecolor(PANEL)
         shown = axes.imshow(
             np.ma.masked_invalid(values),
@@ -193,10 +166,10 @@ def _heat_map(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
         for spine in axes.spines.values():
             spine.set_visible(True)
-            spine.set_color(COLORS["axis"])
+            spine.set_color(LIGHT["axis"])
         bar = axes.figure.colorbar(shown, ax=axes, location="top", aspect=70, pad=0.01)
         bar.set_label(unit)
         if bar.solids is not None:
             bar.solids.set_rasterized(True)
-        bar.outline.set_edgecolor(COLORS["axis"])
-        return svg()
+        bar.outline.set_edgecolor(LIGHT["axis"])
+        return drawn.finish()

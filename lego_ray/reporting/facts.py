@@ -71,6 +71,21 @@ class Reach:
         """All of them."""
         return sum(self.by_place.values())
 
+    @property
+    def share_alone(self) -> float:
+        """The share of them in clusters that no other adapter has a part in."""
+        return self.alone / self.msus
+
+    @property
+    def share_in_largest(self) -> float:
+        """The share of them in the largest clusters of their sites."""
+        return self.by_place.get(0, 0) / self.msus
+
+    @property
+    def mean_place(self) -> float:
+        """Mean place of their clusters in their sites, from 0, the largest."""
+        return sum(place * msus for place, msus in self.by_place.items()) / self.msus
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:

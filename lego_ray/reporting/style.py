@@ -1,8 +1,8 @@
-"""Colors and type of a page, light and dark, on a screen and on paper."""
+"""Colors of a page, light and dark. Figures are drawn in the light ones.
 
-from __future__ import annotations
-
-from importlib.resources import files
+A style sheet turns each color of a figure to the dark one of the same name, so within a theme no two
+are equal.
+"""
 
 # Each theme's colors by name. Text has a contrast of 4.5 at least against its background, and marks
 # of 3; a test measures them. `c0` to `c6` tell series apart for the color-blind too, by lightness as
@@ -40,13 +40,6 @@ DARK = {
     "c6": "#a3adb8",
 }
 SERIES = tuple(f"c{number}" for number in range(7))
-
-
-def style() -> str:
-    """The style sheet."""
-    light, dark = (
-        ";".join(f"--{name}:{value}" for name, value in theme.items()) for theme in (LIGHT, DARK)
-    )
-    screen = f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-    rules = files("lego_ray.reporting").joinpath("page.css").read_text("utf-8")
-    return f":root{{color-scheme:light dark;{light}}}\n{screen}\n{rules}"
+# Heat maps have a panel of their own, the same by day and by night, as their colors mean numbers; a
+# white that is not the ground's.
+PANEL = "#fefefe"

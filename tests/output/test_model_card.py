@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from markdown_it import MarkdownIt
 
 import lego_ray
 from lego_ray.formats.record import Refused
-from lego_ray.output.card.figures import SiteFigures, figures_table
+from lego_ray.output.card.figures import SiteFigures, figures_of
 from lego_ray.output.card.model_card import LISTED, model_card
 from lego_ray.planning.plan import Plan
 from tests.output.test_markdown import HOSTILE
@@ -55,6 +56,59 @@ def test_sources_on_the_hub_are_linked_at_their_commit(plan: Plan) -> None:
     card = model_card(replace(plan, adapters=(first, *plan.adapters[1:])), [], {}).decode()
     page = f"https://huggingface.co/org/zoo/tree/{commit}/some%20folder/%28a%29"
     assert f"[`org/zoo@01234567/some folder/(a)`]({page})" in card
+
+
+def every_part(plan: Plan) -> Plan:
+    """A plan whose card has every section, and names with marks of Markdown, HTML and templates."""
+    one = plan.adapters[0]
+    commit = "0123456789" * 4
+    places = (
+        *("/zoo/a|b", "/zoo/`c`", "s3://zoo/<b>d", "/zoo/naïve\n日本語", "/zoo/{{ 7 * 7 }}"),
+        f"hf://org/zoo@{commit}/some folder/(a)",
+    )
+    licenses = ("mit", "gpl-3.0", "", "Our | `own`", "mit, cc-by-4.0", "{% raw %}")
+    adapters = [
+        replace(
+            one,
+            uri=uri,
+            license=license,
+            revision=commit,
+            sites=(replace(one.sites[0], rank=2 + i), *one.sites[1:]),
+        )
+        for i, (uri, license) in enumerate(zip(places, licenses, strict=True))
+    ]
+    refused = [
+        Refused(f"/zoo/bad{i}", "refused", f"/zoo/bad{i}: DoRA {i}") for i in range(LISTED + 2)
+    ]
+    return replace(
+        plan,
+        adapters=tuple(adapters),
+        weights=(1.0, 0.5, 1 / 3, -2.0, 1e21, 1e-7),
+        base_model="org/base-7b",
+        refused=tuple(refused),
+        limits=("PEFT before 0.18 refuses /zoo/a|b.", "/zoo/bad1 was <b>passed over</b>."),
+        recipe=replace(
+            plan.recipe,
+            name="every `part`",
+            parent="5d9f" * 16,
+            output_scale="sum-fit*0.5",
+            site_scales={"*.q_proj": 0.5, "layers.0.v_proj": 1 / 3},
+        ),
+    )
+
+
+def kohya(plan: Plan) -> Plan:
+    """A plan of another layout, with nothing but what every card has."""
+    alone = replace(plan.recipe, name="style", output_scale=0.7, rank_error=0.3)
+    return replace(plan, format="kohya", base_model="", recipe=alone)
+
+
+@pytest.mark.parametrize(("name", "changed"), [("every-part", every_part), ("kohya", kohya)])
+def test_its_bytes_are_those_of_releases_before(
+    name: str, changed: Callable[[Plan], Plan], plan: Plan
+) -> None:
+    kept = Path(__file__).parent / "cards" / f"{name}.md"
+    assert model_card(changed(plan), FIGURES, VERSIONS) == kept.read_bytes()
 
 
 def named(text: str) -> str:
@@ -114,13 +168,13 @@ def test_a_long_list_of_sources_is_cut_and_says_so(plan: Plan) -> None:
 
 
 def test_figures_are_the_smallest_the_middle_and_the_largest() -> None:
-    table = figures_table(FIGURES)
-    assert (
-        "| relative error to the sum of the updates | 0.250 | 0.250 | 0.500 | `layers.1.q` |"
-        in (table)
-    )
-    assert "| norm, as a share of the sum's | 1.000 | 1.000 | 1.250 | `layers.1.q` |" in table
-    assert "| MSUs | 9 | 12 | 12 | `layers.1.q` |" in table
-    assert figures_table(FIGURES[::-1]) == table
-    assert "norm" not in figures_table(FIGURES[2:])
-    assert figures_table([]) == ""
+    found = figures_of(FIGURES)
+    assert found[0] == ("MSUs", "9", "12", "12", "layers.1.q")
+    assert found[2:] == [
+        ("relative error to the sum of the updates", "0.250", "0.250", "0.500", "layers.1.q"),
+        ("norm, as a share of the sum's", "1.000", "1.000", "1.250", "layers.1.q"),
+    ]
+    assert figures_of(FIGURES[::-1]) == found
+    assert [row[0] for row in figures_of(FIGURES[2:])] == ["MSUs", "merged rank"]
+    assert figures_of(FIGURES[:1])[0][-1] == ""
+    assert figures_of([]) == []

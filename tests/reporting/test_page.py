@@ -10,8 +10,8 @@ import pytest
 
 from lego_ray.reporting.axis import OTHER, axis_of
 from lego_ray.reporting.facts import short_names
-from lego_ray.reporting.html import duration, number, percent
-from lego_ray.reporting.style import DARK, LIGHT, SERIES
+from lego_ray.reporting.numbers import duration, number, percent
+from lego_ray.reporting.style import DARK, LIGHT, PANEL, SERIES
 from lego_ray.reporting.write import page
 from tests.reporting.page_facts import facts
 
@@ -22,6 +22,7 @@ EVIL = (
     "$\\frac{a}{0}$ and $x",
     "\u202egnp.exe",
     "naïve/日本語",
+    "{{ 7 * 7 }}{% raw %}",
 )
 
 
@@ -47,13 +48,13 @@ class Tags(HTMLParser):
 
 
 def test_names_mean_nothing_as_markup_and_are_shown_as_they_are() -> None:
-    names = [*EVIL, *(f"a{i}" for i in range(4))]
+    names = [*EVIL, *(f"a{i}" for i in range(10 - len(EVIL)))]
     plain, hostile = Tags(page(facts(10))), Tags(data := page(facts(10, names=names)))
     assert "script" not in hostile.tags
     assert "img" not in hostile.tags
     assert not any(name.startswith("on") for name in hostile.names)
     assert hostile.tags.count("b") == 0
-    # But for ticks and labels that had no room, the page is built of the same parts.
+    # Except for ticks and labels that had no room, the page is built of the same parts.
     for tag in ("table", "tr", "td", "svg", "title", "p"):
         assert hostile.tags.count(tag) == plain.tags.count(tag)
     text = data.decode()
@@ -61,6 +62,26 @@ def test_names_mean_nothing_as_markup_and_are_shown_as_they_are() -> None:
     assert "\u202e" not in text
     assert "日本語" in text
     assert "$\\frac{a}{0}$ and $x" in text
+    assert "{{ 7 * 7 }}{% raw %}" in text
+
+
+def test_names_of_modules_and_stages_mean_nothing_as_markup_either() -> None:
+    whole = facts(3, layers=2)
+    assert whole.recorded is not None
+    kinds = ("</svg><script>alert(1)</script>", "\x01&amp;<b>", '"><img src=x>')
+    sites = [
+        replace(site, site=f"model.layers.{i // 3}.{kinds[i % 3]}")
+        for i, site in enumerate(whole.sites)
+    ]
+    merge = {**whole.recorded.merge}
+    merge["stages"] = [{"stage": kind, "seconds": 1.0, "bytes": 1} for kind in kinds]
+    recorded = replace(whole.recorded, merge=merge)
+    plain = Tags(page(facts(3, layers=2)))
+    hostile = Tags(data := page(replace(whole, sites=sites, recorded=recorded)))
+    assert not {"script", "img", "b"} & set(hostile.tags)
+    assert hostile.tags.count("svg") == plain.tags.count("svg")
+    assert b"\x01" not in data
+    assert "\ufffd&amp;amp;&lt;b&gt;" in data.decode()
 
 
 def test_a_page_stands_alone_and_its_identifiers_are_its_own() -> None:
@@ -76,6 +97,26 @@ def test_a_page_stands_alone_and_its_identifiers_are_its_own() -> None:
 
 def test_the_same_facts_give_the_same_bytes() -> None:
     assert page(facts(12)) == page(facts(12))
+
+
+def test_every_color_of_a_figure_has_a_dark_one() -> None:
+    assert len({*LIGHT.values(), PANEL}) == len(LIGHT) + 1
+    assert LIGHT.keys() == DARK.keys()
+    figures = re.findall(r"<svg.*?</svg>", page(facts(12)).decode(), re.DOTALL)
+    found = re.findall(r"(?:fill|stroke): (#\w+)", "".join(figures))
+    assert set(found) <= {*LIGHT.values(), PANEL}
+    assert {LIGHT[name] for name in ("ink", "axis", "line", "c0", "c1", "c2")} <= set(found)
+
+
+def test_long_lists_are_cut() -> None:
+    whole = facts(40)
+    sources = [
+        {**source, "license": f"license-{i}"} for i, source in enumerate(whole.manifest["sources"])
+    ]
+    text = page(replace(whole, manifest={**whole.manifest, "sources": sources})).decode()
+    said = text.split("Licenses: ")[1].split("</p>")[0]
+    assert said.startswith("license-0 (1), license-1 (1), ")
+    assert said.endswith("license-9 (1), ....")
 
 
 def test_sections_without_their_data_say_which_flag_brings_them() -> None:
@@ -109,7 +150,7 @@ def test_a_method_that_does_not_cluster_says_so() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_adapters_have_a_page_too(count: int) -> None:
     text = page(facts(count)).decode()
-    assert "A map takes three adapters or more" in text
+    assert "A map needs three adapters or more" in text
     assert "nan" not in text.lower().replace("nano", "")
 
 
@@ -118,7 +159,7 @@ def test_a_merge_recorded_before_stages_were_tells_its_time() -> None:
     assert whole.recorded is not None
     merge = {**whole.recorded.merge, "stages": None}
     text = page(replace(whole, recorded=replace(whole.recorded, merge=merge))).decode()
-    assert "The run took 90.0 s; it was recorded before stages were." in text
+    assert "The run took 90.0 s. It was recorded by a version that did not record stages." in text
 
 
 def luminance(color: str) -> float:

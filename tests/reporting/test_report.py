@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from importlib import util
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from lego_ray.errors import (
     VerificationFailed,
 )
 from lego_ray.reporting.gather import write_report
+from lego_ray.reporting.style import DARK, LIGHT
 from lego_ray.verification import similarity
 from tests.browser import Browser
 from tests.reporting.page_facts import facts, manifest
@@ -85,13 +87,13 @@ def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: 
     assert "merged from 8 adapters by the method lego" in text
     assert "1 adapter stayed out: UnsupportedAdapter (1)." in text
     assert quiet.run(SHOWN % ".missing") == 0
-    assert quiet.run(SHOWN % "figure svg") == 8
-    assert quiet.run(SHOWN % "#map svg use:has(title)") == 8
+    assert quiet.run(SHOWN % "figure .plot") == 8
+    assert quiet.run(SHOWN % "#map circle:has(title)") == 8
     titles = quiet.run(
-        "return [...document.querySelectorAll('#map use title')].map(e => e.textContent)"
+        "return [...document.querySelectorAll('#map circle title')].map(e => e.textContent)"
     )
     assert any(EVIL in title for title in titles)
-    assert quiet.run(SHOWN % "#errors-figure use:has(title)") == 4
+    assert quiet.run(SHOWN % "#errors-figure circle:has(title)") == 4
     words = quiet.run("return document.querySelector('#stages-figure').textContent")
     assert "read and merge" in words
     for part in quiet.run(
@@ -101,6 +103,21 @@ def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: 
         assert part.strip()
     levels = quiet.run("return [...document.querySelectorAll('h1,h2,h3')].map(e => e.tagName)")
     assert levels == ["H1"] + ["H2"] * 8
+
+
+@pytest.mark.parametrize("figure", ["map", "errors-figure", "inertia-figure", "norms-figure"])
+def test_a_mark_shows_its_name_where_it_is_drawn(whole: Path, quiet: Browser, figure: str) -> None:
+    quiet.open(whole)
+    drawn, named = (
+        quiet.run(
+            f"return [...document.querySelectorAll('#{figure} {marks}')].map(e => "
+            "e.getBoundingClientRect()).map(r => [r.x + r.width / 2, r.y + r.height / 2])"
+        )
+        for marks in ("[id*=figure] use[style*=fill]", "circle")
+    )
+    assert named
+    # Three digits of a drawing's unit, and half a pixel for how far a shape's box is off its middle.
+    assert np.abs(np.array(named)[:, None] - np.array(drawn)).max(axis=2).min(axis=1).max() < 1
 
 
 def test_the_tables_open_and_hold_what_the_catalog_has(
@@ -136,6 +153,14 @@ def test_it_fits_a_telephone_and_a_desk_by_day_and_by_night(
         "[getComputedStyle(e).backgroundColor, getComputedStyle(e).fill])"
     )
     ground, ink = colors[0][0], colors[1][1]
+    for name, color in (DARK if dark else LIGHT).items():
+        shown = quiet.run(
+            f"return [...document.querySelectorAll('#map [style*=\"fill: {LIGHT[name]}\"]')].map("
+            "e => getComputedStyle(e).fill)"
+        )
+        channels = ", ".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))
+        assert set(shown) <= {f"rgb({channels})"}
+        assert shown or name not in ("ink", "c0")
     bright = [sum(map(int, c[4:-1].split(", "))) / 765 for c in (ground, ink)]
     assert bright[0] < 0.2 < 0.8 < bright[1] if dark else bright[1] < 0.2 < 0.8 < bright[0]
 
@@ -149,7 +174,7 @@ def test_it_stays_a_page_with_many_adapters(count: int, tmp_path: Path, quiet: B
     assert file.stat().st_size < 2**21
     quiet.open(file)
     assert quiet.run(WIDE) <= 0
-    assert quiet.run(SHOWN % "#map svg use:has(title)") == count
+    assert quiet.run(SHOWN % "#map circle:has(title)") == count
     assert quiet.run("return document.documentElement.scrollHeight") < 9000
     labels = quiet.run(
         "return [...document.querySelectorAll('#flow-figure text')].map(e => "
@@ -176,12 +201,8 @@ def test_the_map_has_the_cosines_of_the_updates(merged: Merged, whole: Path) -> 
         cells = [
             cell.rsplit(">", 1)[1] for cell in row.replace("</th>", "</td>").split("</td>")[:-1]
         ]
-        name = cells[0].replace("&lt;", "<").replace("&gt;", ">").replace("&#x27;", "'")
-        best = cosines[names.index(name)]
-        assert (
-            cells[2].replace("&lt;", "<").replace("&gt;", ">").replace("&#x27;", "'")
-            == (names[int(best.argmax())])
-        )
+        best = cosines[names.index(unescape(cells[0]))]
+        assert unescape(cells[2]) == names[int(best.argmax())]
         assert float(cells[3]) == pytest.approx(best.max(), rel=0.01)
 
 

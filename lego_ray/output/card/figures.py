@@ -1,12 +1,10 @@
-"""How far a merged adapter is from its sources, site by site, in a few lines."""
+"""How far a merged adapter is from its sources, site by site, in four figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from lego_ray.output.card.markdown import code
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class SiteFigures:
     norm_ratio: float
 
 
-_ROWS: tuple[tuple[str, Callable[[SiteFigures], float], str], ...] = (
+_FIGURES: tuple[tuple[str, Callable[[SiteFigures], float], str], ...] = (
     ("MSUs", lambda s: s.n_msus, "{:,.0f}"),
     ("merged rank", lambda s: s.rank, "{:,.0f}"),
     # Three decimals: the same for whatever order the sums were taken in.
@@ -37,27 +35,23 @@ _ROWS: tuple[tuple[str, Callable[[SiteFigures], float], str], ...] = (
 )
 
 
-def figures_table(sites: Sequence[SiteFigures]) -> str:
-    """A table of the smallest, the middle and the largest of each figure, and where that one is.
-
-    The same for any order of the sites. A figure that is a number nowhere has no row.
+def figures_of(sites: Sequence[SiteFigures]) -> list[tuple[str, str, str, str, str]]:
+    """Sums up the figures of all sites, the same for any order of the sites.
 
     Args:
         sites: Every solved site.
 
     Returns:
-        Markdown, without a line break at the end; empty without sites.
+        Of each figure that is a finite number at some site: its name, the smallest, the lower median
+        and the largest value as text, and the first site by name with the largest; an empty name if
+        all sites have the same value.
     """
     rows = []
-    for name, value, form in _ROWS:
+    for name, value, form in _FIGURES:
         found = sorted((float(value(s)), s.site) for s in sites if math.isfinite(float(value(s))))
         if not found:
             continue
-        low, middle, (high, _) = found[0][0], found[(len(found) - 1) // 2][0], found[-1]
-        where = min(site for number, site in found if number == high)
-        shown = " | ".join(form.format(number) for number in (low, middle, high))
-        rows.append(f"| {name} | {shown} | {code(where) if low != high else '-'} |")
-    if not rows:
-        return ""
-    head = ["| a site's | smallest | median | largest | largest at |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *rows])
+        low, middle, high = found[0][0], found[(len(found) - 1) // 2][0], found[-1][0]
+        where = min(site for number, site in found if number == high) if low != high else ""
+        rows.append((name, form.format(low), form.format(middle), form.format(high), where))
+    return rows
