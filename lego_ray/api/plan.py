@@ -15,8 +15,9 @@ from lego_ray.planning.arguments import (
     checkpoints_of,
     output_place,
     parse_bytes,
-    places,
     recipe_of,
+    source_places,
+    texts_of,
 )
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.options import MergeOptions, RunOptions
@@ -25,8 +26,9 @@ from lego_ray.planning.planner import make_plan
 from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
-from lego_ray.sources.headers import scan_sources
+from lego_ray.sources.headers import scan_places
 from lego_ray.sources.rescan import rescanning
+from lego_ray.storage.uri import Place
 
 
 @checked_with(MergeOptions)
@@ -63,12 +65,12 @@ def plan(
     recipe = recipe_of(place, options)
     run = picked(RunOptions, options)
     strict, checkpoints = run["strict"], checkpoints_of(options)
-    where = places(sources)
+    where = texts_of(sources)
     budget = parse_bytes(run["memory_budget"])
 
-    def scanned(attempt: Attempt) -> Inventory:
-        found = scan_sources(
-            where,
+    def scanned(attempt: Attempt, places: Sequence[Place]) -> Inventory:
+        found = scan_places(
+            places,
             exclude=recipe.exclude,
             full_weights=recipe.full_weights,
             checkpoints=checkpoints,
@@ -80,12 +82,13 @@ def plan(
         return inventory
 
     if not errors:
-        return make_plan(recipe, scanned(Attempt()), sources=where, memory_budget=budget)
+        inventory = scanned(Attempt(), source_places(where))
+        return make_plan(recipe, inventory, sources=where, memory_budget=budget)
 
-    def measured(attempt: Attempt) -> Plan:
+    def measured(attempt: Attempt, places: Sequence[Place]) -> Plan:
         made = plan_with_errors(
             recipe,
-            scanned(attempt),
+            scanned(attempt, places),
             mine,
             sources=where,
             memory_budget=budget,
@@ -96,4 +99,5 @@ def plan(
         return replace(made, warnings=(*made.warnings, *about))
 
     with open_runner(runner, options) as mine:
-        return rescanning(measured, strict=strict)
+        places = source_places(where)
+        return rescanning(lambda attempt: measured(attempt, places), strict=strict)

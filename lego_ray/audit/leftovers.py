@@ -24,7 +24,6 @@ from lego_ray.output.manifest import (
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.links import lies_inside
-from lego_ray.storage.uri import join
 
 # Of all that may lie in a run's folder, what lego-ray writes there.
 _OF_A_RUN = re.compile(rf"run\.json|[0-9a-f]{{64}}/[^/]+{re.escape(ENDING)}")
@@ -187,14 +186,15 @@ def examine(
         younger_than: A directory with a file written after this may be of a running merge.
         hashed: Whether its files are known to be those of the manifest.
     """
-    uri = join(store.uri, place.folder)
+    here = store.place.join(place.folder)
+    uri = str(here)
     manifest = _manifest(store, place) if MANIFEST_KEY in place.files else None
     if MANIFEST_KEY in place.files and manifest is None:
         return Kept(place, "its manifest cannot be read")
     recorded = uri in references.outputs or (manifest or {}).get("merge_id") in references.merges
     # An adapter that is a single file is a source by its own URI.
     is_source = any(
-        each in references.sources for each in (uri, *(join(uri, n) for n in place.files))
+        each in references.sources for each in (uri, *(str(here.join(n)) for n in place.files))
     )
     if (recorded or is_source) and not place.run:
         return None
