@@ -14,9 +14,9 @@ from lego_ray.audit.leftovers import (
     Kept,
     References,
     Waste,
+    directories_of,
     examine,
     look_again,
-    places_of,
     references_of,
 )
 from lego_ray.audit.record import Garbage
@@ -76,10 +76,10 @@ def collect_garbage(
     store = _writable(root)
     cutoff = datetime.now(UTC) - age
     listed = list(store.list())
-    places = places_of(listed)
-    _check_there(store, places)
+    directories = directories_of(listed)
+    _check_there(store, directories)
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
-        looked = list(threads.map(lambda p: examine(store, p, references, cutoff), places))
+        looked = list(threads.map(lambda d: examine(store, d, references, cutoff), directories))
     found = [each for each in looked if isinstance(each, Waste)]
     kept = [each for each in looked if isinstance(each, Kept)]
     remains = _find_remains(store, listed, store_of(opened), cutoff)
@@ -105,7 +105,7 @@ def collect_garbage(
         deleted=delete,
         outputs=tuple(outputs),
         kept=tuple(
-            {"output": str(store.place.join(k.place.folder)), "reason": k.reason} for k in kept
+            {"output": str(store.place.join(k.directory.folder)), "reason": k.reason} for k in kept
         ),
         details=tuple(
             {"table": each.table, "merge_id": each.merge_id, "rows": each.rows} for each in details
@@ -136,9 +136,9 @@ def _writable(root: str | PathLike[str]) -> Store:
     return place.open()
 
 
-def _check_there(store: Store, places: Sequence[object]) -> None:
+def _check_there(store: Store, directories: Sequence[object]) -> None:
     root = store.place
-    if not places and isinstance(root, FilePlace) and not Path(root.path).is_dir():
+    if not directories and isinstance(root, FilePlace) and not Path(root.path).is_dir():
         raise ObjectNotFound(store.uri, "there is no such directory", "Check --root.")
 
 
@@ -146,19 +146,19 @@ def _delete(store: Store, waste: Waste, references: References, cutoff: datetime
     """Deletes what was found, unless something happened to it since."""
     now = look_again(store, waste)
     if now is None:
-        return Kept(waste.place, "something was written or deleted there meanwhile")
+        return Kept(waste.directory, "something was written or deleted there meanwhile")
     again = examine(store, now, references, cutoff, hashed=True)
     if not isinstance(again, Waste):
-        return again or Kept(waste.place, "it was recorded meanwhile")
+        return again or Kept(waste.directory, "it was recorded meanwhile")
     for name in again.names:
-        store.delete(again.place.key(name))
+        store.delete(again.directory.key(name))
     return again
 
 
 def _told(store: Store, waste: Waste) -> dict[str, Any]:
-    newest = waste.place.newest
+    newest = waste.directory.newest
     return {
-        "output": str(store.place.join(waste.place.folder)),
+        "output": str(store.place.join(waste.directory.folder)),
         "kind": waste.kind,
         "name": waste.name,
         "merge_id": waste.merge_id,
