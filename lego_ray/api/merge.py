@@ -17,8 +17,7 @@ from lego_ray.planning.arguments import (
     parse_bytes,
     place_or_none,
     recipe_of,
-    source_places,
-    texts_of,
+    sources_given,
 )
 from lego_ray.planning.options import MergeOptions, RunOptions
 from lego_ray.runners.base import Runner
@@ -73,13 +72,11 @@ def merge(
     run = picked(RunOptions, options)
     budget = parse_bytes(run["memory_budget"])
     with open_runner(runner, options) as mine:
-        recorded, named = place_or_none(catalog or None), texts_of(sources)
         return merge_at(
-            source_places(named),
+            sources_given(sources),
             recipe,
-            named=named,
             output=place,
-            catalog=recorded,
+            catalog=place_or_none(catalog or None),
             runner=mine,
             memory_budget=budget,
             strict=run["strict"],

@@ -16,8 +16,7 @@ from lego_ray.planning.arguments import (
     output_place,
     parse_bytes,
     recipe_of,
-    source_places,
-    texts_of,
+    sources_given,
 )
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.options import MergeOptions, RunOptions
@@ -26,9 +25,8 @@ from lego_ray.planning.planner import make_plan
 from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
-from lego_ray.sources.headers import scan_places
+from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.uri import Place
 
 
 @checked_with(MergeOptions)
@@ -65,12 +63,12 @@ def plan(
     recipe = recipe_of(place, options)
     run = picked(RunOptions, options)
     strict, checkpoints = run["strict"], checkpoints_of(options)
-    where = texts_of(sources)
+    where = sources_given(sources)
     budget = parse_bytes(run["memory_budget"])
 
-    def scanned(attempt: Attempt, places: Sequence[Place]) -> Inventory:
-        found = scan_places(
-            places,
+    def scanned(attempt: Attempt) -> Inventory:
+        found = scan_sources(
+            where,
             exclude=recipe.exclude,
             full_weights=recipe.full_weights,
             checkpoints=checkpoints,
@@ -82,13 +80,12 @@ def plan(
         return inventory
 
     if not errors:
-        inventory = scanned(Attempt(), source_places(where))
-        return make_plan(recipe, inventory, sources=where, memory_budget=budget)
+        return make_plan(recipe, scanned(Attempt()), sources=where, memory_budget=budget)
 
-    def measured(attempt: Attempt, places: Sequence[Place]) -> Plan:
+    def measured(attempt: Attempt) -> Plan:
         made = plan_with_errors(
             recipe,
-            scanned(attempt, places),
+            scanned(attempt),
             mine,
             sources=where,
             memory_budget=budget,
@@ -99,5 +96,4 @@ def plan(
         return replace(made, warnings=(*made.warnings, *about))
 
     with open_runner(runner, options) as mine:
-        places = source_places(where)
-        return rescanning(lambda attempt: measured(attempt, places), strict=strict)
+        return rescanning(measured, strict=strict)

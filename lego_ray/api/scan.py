@@ -15,12 +15,12 @@ from lego_ray.merging.plan_run import check_strict
 from lego_ray.merging.record import entries_set_aside, seconds_since
 from lego_ray.options import picked
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
-from lego_ray.planning.arguments import Uri, checkpoints_of, place_or_none, source_places, texts_of
+from lego_ray.planning.arguments import Uri, checkpoints_of, place_or_none, sources_given
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.options import ScanOptions
 from lego_ray.planning.recipe import Recipe
 from lego_ray.records import Record
-from lego_ray.sources.headers import Counted, scan_places, untold
+from lego_ray.sources.headers import Counted, scan_sources, untold
 
 # Columns of the catalog that the record has.
 _SHOWN = (
@@ -93,8 +93,8 @@ def scan(
     Recipe(name="scan", rank=1, full_weights=asked["full_weights"])
     place = place_or_none(catalog)
     opened = None if place is None else catalog_at(place)
-    found = scan_places(
-        source_places(texts_of(sources)),
+    found = scan_sources(
+        sources_given(sources),
         exclude=asked["exclude"],
         full_weights=asked["full_weights"],
         checkpoints=checkpoints_of(options),

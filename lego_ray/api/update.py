@@ -26,7 +26,7 @@ from lego_ray.planning.arguments import (
     output_place,
     parse_bytes,
     place_or_none,
-    texts_of,
+    sources_given,
 )
 from lego_ray.planning.options import RunOptions
 from lego_ray.runners.base import Runner
@@ -96,7 +96,7 @@ def update(
     opened = None if place is None else catalog_at(place)
     before = find_merged(fspath(merge), opened)
     asked = Asked(
-        add=tuple(texts_of(add)),
+        add=tuple(sources_given(add)),
         remove=(remove,) if isinstance(remove, str) else tuple(remove),
         output=str(output_place(before.next_place() if output is None else output)),
         memory_budget=parse_bytes(run["memory_budget"]),

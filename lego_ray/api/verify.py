@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lego_ray.arguments import checked
-from lego_ray.planning.arguments import Uri, parse_bytes, source_places, texts_of
+from lego_ray.planning.arguments import Uri, parse_bytes, sources_given
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.sources.headers import Counted, untold
 from lego_ray.storage.uri import parse_uri
@@ -41,4 +41,4 @@ def verify(
         ObjectNotFound: If there is no merged adapter there.
     """
     budget = parse_bytes(memory_budget)
-    return run_verify(parse_uri(merged), source_places(texts_of(sources)), budget, progress)
+    return run_verify(parse_uri(merged), sources_given(sources), budget, progress)

@@ -30,7 +30,7 @@ from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
-from lego_ray.sources.headers import scan_places
+from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import sightings_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.bounded import read_at_most
@@ -125,11 +125,11 @@ def _build_once(
 ) -> LibraryRecord:
     """Builds a library of what is there now; see `run_build` and, of `made`, `make_planned`."""
     catalog = catalog_at(places.catalog) if places.catalog else None
-    sources = places.sources or (adapter_places(catalog) if catalog else ())
+    sources: Sequence[str | Place] = library.sources or (adapter_places(catalog) if catalog else ())
     stages = Stages()
     with stages.timed("scan"):
         before = [s for m in manifests_at_outputs(library, places) for s in sightings_of(m)]
-        scan = scan_places(
+        scan = scan_sources(
             sources,
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
@@ -140,7 +140,7 @@ def _build_once(
     stages.moved("scan", scan.bytes_read)
     inventory = attempt.with_gone(scan.inventory)
     check_strict(inventory, attempt.strict)
-    require_adapters(inventory, library.sources or map(str, sources))
+    require_adapters(inventory, map(str, sources))
     with stages.timed("start"):
         runner.start()
     if catalog and not dry_run and any(entry.groups for entry in library.entries):

@@ -27,7 +27,7 @@ from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
-from lego_ray.sources.headers import scan_places
+from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Known, sightings_of, unexplained
 from lego_ray.storage.uri import Place
 
@@ -77,7 +77,7 @@ def look(
     find: Find,
 ) -> Found:
     """Reads headers, manifests and the catalog; and what groups are found by."""
-    sources: Sequence[Place] = places.sources
+    sources: Sequence[str | Place] = library.sources
     if not sources:
         # Someone may have scanned the library itself, to merge from it.
         listed = adapter_places(catalog)
@@ -88,7 +88,7 @@ def look(
         merges = catalog.read("merges", columns).to_pylist()
     known, bytes_read = _known(library, catalog, merges), 0
     for _ in range(2):
-        scan = scan_places(
+        scan = scan_sources(
             sources,
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
@@ -98,7 +98,7 @@ def look(
         bytes_read += scan.bytes_read
         inventory = attempt.with_gone(scan.inventory)
         check_strict(inventory, attempt.strict)
-        require_adapters(inventory, library.sources or map(str, sources))
+        require_adapters(inventory, map(str, sources))
         asked, groupings = plan_entries(
             library, inventory, places, memory_budget=memory_budget, find=find
         )

@@ -1,4 +1,4 @@
-"""Where a library's adapters are and where its merges go, each read once out of its recipe file."""
+"""Where a library's merges and its catalog go, each place read once out of its recipe file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ class LibraryPlaces:
         catalog: Its catalog, or None for none.
         output: What its merges go below, each by its name, unless their entries say; None if all say.
         own: Where the merges of entries go that say so, by name.
-        sources: Where the adapters are; empty for those of the catalog.
     """
 
     catalog: Place | None
     output: Place | None
     own: Mapping[str, Place]
-    sources: tuple[Place, ...]
 
     @property
     def outputs(self) -> list[Place]:
@@ -72,7 +70,6 @@ def read_places(library: LibraryRecipe) -> LibraryPlaces:
         catalog=parse_uri(library.catalog) if library.catalog else None,
         output=parse_uri(library.output) if library.output else None,
         own=_own(library),
-        sources=_sources(library),
     )
 
 
@@ -104,17 +101,16 @@ def places_to_refresh(
     places = RefreshPlaces(
         output=output_place(where),
         catalog=parse_uri(recorded),
-        sources=_sources(library),
         own=_own(library),
     )
     words = {str(places.output): places.output}
     words |= {each.output: places.own[each.recipe.name] for each in library.entries if each.output}
     for word, place in words.items():
-        for named, source in zip(library.sources, places.sources, strict=True):
-            if place.is_inside(source):
+        for source in library.sources:
+            if place.is_inside(parse_uri(source)):
                 raise InvalidOption(
                     "--output",
-                    f"{word} lies in the source {named}, so each refresh would take what the one "
+                    f"{word} lies in the source {source}, so each refresh would take what the one "
                     "before it made for adapters of the zoo",
                     "Choose an output beside the sources.",
                 )
@@ -123,7 +119,3 @@ def places_to_refresh(
 
 def _own(library: LibraryRecipe) -> Mapping[str, Place]:
     return {each.recipe.name: parse_uri(each.output) for each in library.entries if each.output}
-
-
-def _sources(library: LibraryRecipe) -> tuple[Place, ...]:
-    return tuple(map(parse_uri, library.sources))

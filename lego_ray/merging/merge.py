@@ -20,7 +20,7 @@ from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
-from lego_ray.sources.headers import scan_places
+from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Sighting, sightings_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.uri import Place, parse_uri
@@ -34,7 +34,7 @@ def run_merge(
     catalog_uri: str | None,
     **how: Any,
 ) -> MergeRecord:
-    """Merges what a refit takes out of a manifest, where places are text; see `merge_at`.
+    """Merges to places that are text, as a refit has them; see `merge_at`.
 
     Args:
         sources: Where the adapters are.
@@ -44,9 +44,8 @@ def run_merge(
         **how: As for `merge_at`.
     """
     return merge_at(
-        [parse_uri(source) for source in sources],
+        sources,
         recipe,
-        named=sources,
         output=parse_uri(output),
         catalog=None if catalog_uri is None else parse_uri(catalog_uri),
         **how,
@@ -54,10 +53,9 @@ def run_merge(
 
 
 def merge_at(
-    sources: Sequence[Place],
+    sources: Sequence[str],
     recipe: Recipe,
     *,
-    named: Sequence[str],
     output: Place,
     catalog: Place | None,
     runner: Runner,
@@ -73,7 +71,6 @@ def merge_at(
     Args:
         sources: Where the adapters are.
         recipe: What to make of them.
-        named: The user's words for the sources, for errors.
         output: Where the merged adapter goes.
         catalog: Where its catalog is, or None for none.
         runner: What runs the tasks.
@@ -91,7 +88,6 @@ def merge_at(
             attempt,
             sources,
             recipe,
-            named=named,
             output=output,
             catalog=catalog,
             runner=runner,
@@ -108,10 +104,9 @@ def merge_at(
 
 def _merge_once(
     attempt: Attempt,
-    sources: Sequence[Place],
+    sources: Sequence[str],
     recipe: Recipe,
     *,
-    named: Sequence[str],
     output: Place,
     catalog: Place | None,
     runner: Runner,
@@ -131,7 +126,7 @@ def _merge_once(
     stages = Stages()
     with stages.timed("scan"):
         seen = [*known, *sightings_of(manifest_at(output.open()))]
-        scan = scan_places(
+        scan = scan_sources(
             sources,
             exclude=recipe.exclude,
             full_weights=recipe.full_weights,
@@ -147,7 +142,7 @@ def _merge_once(
         with stages.timed("start"):
             runner.start()
     with stages.timed("plan"):
-        plan = make_plan(recipe, inventory, sources=named, memory_budget=memory_budget)
+        plan = make_plan(recipe, inventory, sources=sources, memory_budget=memory_budget)
     try:
         records, _ = make_planned(
             [Planned(recipe, inventory, output, plan)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
@@ -76,20 +76,8 @@ def place_or_none(given: Uri | None) -> Place | None:
     return None if given is None else parse_uri(given)
 
 
-def source_places(given: Iterable[str]) -> list[Place]:
-    """The places that some texts name.
-
-    Args:
-        given: The texts, from `texts_of`.
-
-    Raises:
-        UnsupportedUri: If one is no URI.
-    """
-    return [parse_uri(text) for text in given]
-
-
-def texts_of(given: Uri | Sequence[Uri]) -> list[str]:
-    """The URIs given, one or several, as text: errors name them as the user does."""
+def sources_given(given: Uri | Sequence[Uri]) -> list[str]:
+    """The sources given, one or several, as text: a scan reads what they stand for."""
     one = isinstance(given, str | PathLike)
     return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]
 

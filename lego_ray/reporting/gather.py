@@ -14,7 +14,7 @@ from lego_ray.catalog.opening import catalog_at, has_merge
 from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
 from lego_ray.output.manifest import MANIFEST_KEY
 from lego_ray.output.read import read_manifest
-from lego_ray.planning.arguments import Uri, parse_bytes, place_or_none, source_places, texts_of
+from lego_ray.planning.arguments import Uri, parse_bytes, place_or_none, sources_given
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.source_changes import Attempt, warning
@@ -82,7 +82,7 @@ def write_report(
     target = _target(output)
     budget = parse_bytes(memory_budget)
     place, recorded_in = parse_uri(merged), place_or_none(catalog)
-    named = source_places(texts_of(sources))
+    named = sources_given(sources)
 
     def attempted(attempt: Attempt) -> tuple[Facts, list[str]]:
         found = _gather(place, recorded_in, named, budget)
@@ -152,7 +152,7 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 def _gather(
-    merged: Place, catalog: Place | None, sources: Sequence[Place], memory_budget: int
+    merged: Place, catalog: Place | None, sources: Sequence[str], memory_budget: int
 ) -> Facts:
     uri = str(merged)
     manifest, _ = read_manifest(merged.open())
@@ -236,7 +236,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _compared(
-    merged: Place, manifest: dict[str, Any], sources: Sequence[Place], memory_budget: int
+    merged: Place, manifest: dict[str, Any], sources: Sequence[str], memory_budget: int
 ) -> tuple[Plan, Compared, SimilarityWatch]:
     """Reads the sources, for their errors and how alike they are together."""
     adapter = reload_merged(merged, manifest)

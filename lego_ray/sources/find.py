@@ -21,7 +21,7 @@ from lego_ray.formats.record import Refused
 from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
 from lego_ray.sources.beside import SHARD, is_foreign
 from lego_ray.storage.base import ObjectInfo, Store
-from lego_ray.storage.uri import FilePlace, Place
+from lego_ray.storage.uri import FilePlace, Place, parse_uri
 
 CARD_NAME = "README.md"
 # What the tools that write single files call them; a .bin of any other name is no one's adapter.
@@ -131,19 +131,21 @@ class Found:
         return self.uri in uris or str(self.place) in uris
 
 
-def open_source(source: Place) -> tuple[Store, str]:
+def open_source(source: str | Place) -> tuple[Store, str]:
     """The store of a source, and the name of the one file meant in it, or empty for all.
 
     Args:
-        source: A directory, prefix or repository, or a weights file in one.
+        source: A directory, prefix or repository, or a weights file in one; as the user names it, or
+            its place.
     """
-    if str(source).endswith((SAFETENSORS, LONE_BIN_NAME)) and (parts := source.split()):
+    place = source if isinstance(source, Place) else parse_uri(source)
+    if str(place).endswith((SAFETENSORS, LONE_BIN_NAME)) and (parts := place.split()):
         above, name = parts
         with contextlib.suppress(ObjectNotFound):
             store = above.open()
             store.stat(name)
             return store, name
-    return source.open(), ""
+    return place.open(), ""
 
 
 def find(store: Store, only: str = "") -> Iterator[Found]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from lego_ray.errors import (
     AdapterRefused,
@@ -57,7 +57,7 @@ from lego_ray.sources.find import (
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.ranged_file import RangedFile
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.uri import Place
 
 # One request brings the header of most adapters and the first sample with it.
 FIRST_READ = 2 * SAMPLE_BYTES
@@ -98,26 +98,13 @@ class Scan:
     requests: int
 
 
-def scan_sources(sources: Sequence[str], *, skip: Iterable[str] = (), **how: Any) -> Scan:
-    """Scans places that are still text, such as those that a manifest names; see `scan_places`.
-
-    Args:
-        sources: The places.
-        skip: URIs not to look at.
-        **how: As for `scan_places`.
-    """
-    return scan_places(
-        [parse_uri(source) for source in sources], skip=[parse_uri(uri) for uri in skip], **how
-    )
-
-
-def scan_places(
-    sources: Sequence[Place],
+def scan_sources(
+    sources: Sequence[str | Place],
     *,
     exclude: Sequence[str] = (),
     full_weights: str = "refuse",
     checkpoints: str = "last",
-    skip: Iterable[Place] = (),
+    skip: Iterable[str | Place] = (),
     progress: Counted = untold,
     known: Known = NOTHING,
     again: bool = False,
@@ -134,7 +121,7 @@ def scan_places(
         full_weights: The recipe's choice for weights that are not low-rank.
         checkpoints: `last` to take one adapter per training run, its final one or else its last
             checkpoint; `all` to take every checkpoint too. What is a source by itself is always taken.
-        skip: Places not to look at, such as the output of the merge.
+        skip: Places not to look at, such as the output of the merge, or their normalized URIs.
         progress: Called with the number of adapters read, and of those there are to read.
         known: What records of earlier runs say of adapters.
         again: Whether the same places were scanned before in this run. One that is gone is passed over

@@ -19,7 +19,7 @@ from lego_ray.planning.recipe import recipe_from
 from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.sources.confirm import confirm
 from lego_ray.sources.contents import content_hash
-from lego_ray.sources.headers import Counted, scan_places, untold
+from lego_ray.sources.headers import Counted, scan_sources, untold
 from lego_ray.sources.recorded import folder_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.base import Store
@@ -32,7 +32,7 @@ from lego_ray.verification.record import Verification
 
 
 def run_verify(
-    merged: Place, sources: Sequence[Place], memory_budget: int, progress: Counted = untold
+    merged: Place, sources: Sequence[str], memory_budget: int, progress: Counted = untold
 ) -> Verification:
     """Verifies a merged adapter; see `api.verify` for the promise."""
     return rescanning(
@@ -43,7 +43,7 @@ def run_verify(
 def _verify_once(
     attempt: Attempt,
     place: Place,
-    sources: Sequence[Place],
+    sources: Sequence[str],
     memory_budget: int,
     progress: Counted,
 ) -> Verification:
@@ -80,7 +80,7 @@ def _verify_once(
 
 def compare_with_sources(
     manifest: dict[str, Any],
-    sources: Sequence[Place],
+    sources: Sequence[str],
     merged: AdapterRecord,
     memory_budget: int,
     watching: Callable[[Plan], Watch] | None = None,
@@ -122,7 +122,7 @@ def _marks(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
 def reload_merged(place: Place, manifest: dict[str, Any]) -> AdapterRecord:
     """Reads the adapter as any source is read."""
     uri = str(place)
-    inventory = scan_places([place], full_weights="keep", checkpoints="all").inventory
+    inventory = scan_sources([place], full_weights="keep", checkpoints="all").inventory
     published = set(manifest["files"])
     here = place.pinned("")
     mine = [
@@ -142,12 +142,12 @@ def reload_merged(place: Place, manifest: dict[str, Any]) -> AdapterRecord:
 
 
 def _plan_of(
-    manifest: dict[str, Any], sources: Sequence[Place], merged: AdapterRecord, memory_budget: int
+    manifest: dict[str, Any], sources: Sequence[str], merged: AdapterRecord, memory_budget: int
 ) -> tuple[Plan, Comparison]:
     """How to compare the merge with the sources available, each of which must be there."""
     recipe = recipe_from(manifest["recipe"], f"merge {manifest['merge_id'][:12]}")
     # Whatever was merged is looked for, by what it is and not by where it lies.
-    found = scan_places(sources, full_weights=recipe.full_weights, checkpoints="all").inventory
+    found = scan_sources(sources, full_weights=recipe.full_weights, checkpoints="all").inventory
     at_hand: dict[str, list[AdapterRecord]] = {}
     for adapter in found.adapters:
         at_hand.setdefault(family(adapter.adapter_id), []).append(adapter)

@@ -15,8 +15,7 @@ PACKAGE = Path(lego_ray.__file__).parent
 # What makes a place, or a store, or something of it, out of text; `join` is that of `storage.uri`.
 READERS = {
     *("parse_uri", "normalize_uri", "open_store", "join", "FileStore"),
-    *("open_catalog", "scan_sources", "run_merge"),
-    *("place_or_none", "source_places", "output_place"),
+    *("open_catalog", "run_merge", "place_or_none", "output_place"),
 }
 
 # The calls take text, and `storage` is where it is understood.
@@ -27,13 +26,11 @@ TEXT = ("merging/updates/",)
 
 _CALL = "a call, which takes what the user gives"
 _ROW = "a row of a catalog"
-_MANIFEST = "a manifest names them"
 
 # File and function, and what text it is that is read there.
 ALLOWED = {
     ("planning/arguments.py", "output_place"): "what a call is given, by the calls alone",
     ("planning/arguments.py", "place_or_none"): "what a call is given, by the calls alone",
-    ("planning/arguments.py", "source_places"): "what a call is given, by the calls alone",
     ("catalog/__init__.py", "_open"): _CALL,
     ("catalog/opening.py", "open_catalog"): "what a call of the rooms catalog and audit is given",
     ("catalog/opening.py", "store_of"): "a catalog's URI, which is text for the Delta library",
@@ -49,11 +46,10 @@ ALLOWED = {
     ("library/places.py", "read_places"): "a recipe file",
     ("library/places.py", "places_to_refresh"): "a recipe file, or the call's words in their place",
     ("library/places.py", "_own"): "a recipe file",
-    ("library/places.py", "_sources"): "a recipe file",
-    ("sources/headers.py", "scan_sources"): _MANIFEST,
+    ("sources/find.py", "open_source"): "a source, the user's word until it is scanned",
     ("sources/recorded.py", "folder_of"): "a record of an adapter, which is data of a plan",
     ("sources/recorded.py", "place_of"): "a record of an adapter, which is data of a plan",
-    ("merging/merge.py", "run_merge"): _MANIFEST,
+    ("merging/merge.py", "run_merge"): "a refit, which takes places out of a manifest",
 }
 
 
