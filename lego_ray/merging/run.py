@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lego_ray import journal
-from lego_ray.catalog.opening import has_merge, probe_catalog
+from lego_ray.catalog.opening import has_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import SourceChanged
@@ -32,6 +32,7 @@ from lego_ray.planning.joint import JointPlan, cut_jointly
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.storage.base import Store
+from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.tasks.joint import JointTask, joint_task
 from lego_ray.tasks.values import SolveTask, TaskResult
@@ -115,7 +116,7 @@ def make_planned(
                 records[each.recipe.name] = made[each.recipe.name]
                 continue
             held.enter_context(journal.failures(each.plan.digest, attempt.goes_on_after))
-            store = each.place.open()
+            store = open_store(each.output)
             checkpoints = Checkpoints(store, each.plan, attempt.given_up)
             done = published_merge(store, each.plan)
             if done and (catalog is None or has_merge(catalog, done["merge_id"])):
@@ -173,7 +174,7 @@ def _check_writable(merges: Sequence[_Merge], catalog: Catalog | None) -> None:
     for merge in merges:
         probe_create_only(merge.store)
     if catalog:
-        probe_catalog(catalog)
+        probe_create_only(open_store(catalog.uri))
 
 
 def _solve(

@@ -21,8 +21,9 @@ READERS = {
 # The calls take text, and `storage` is where it is understood.
 CALLS = ("api/", "storage/")
 
-# Updates read places out of manifests and catalogs, and still pass on what they are given as text.
-TEXT = ("merging/updates/",)
+# Where places still are text: updates, which read them out of manifests and catalogs and pass on what
+# they are given, and the driver that they share with merges.
+TEXT = ("merging/updates/", "merging/run.py")
 
 _CALL = "a call, which takes what the user gives"
 _ROW = "a row of a catalog"
