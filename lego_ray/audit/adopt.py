@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 import pyarrow.compute as pc
@@ -24,7 +24,7 @@ from lego_ray.planning.arguments import parse_bytes
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import canonical_json
 from lego_ray.storage.base import Store
-from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import parse_uri
 from lego_ray.verification.against_manifest import run_verify
 
 
@@ -49,8 +49,8 @@ def adopt_merge(merged: str | PathLike[str], *, catalog: str | PathLike[str]) ->
         CatalogError: If rows cannot be added.
         StorageError: If a store could not be reached or refused access.
     """
-    verified = run_verify(fspath(merged), None, parse_bytes(DEFAULT_MEMORY_BUDGET))
-    store = open_store(verified.merged)
+    store = parse_uri(merged).open()
+    verified = run_verify(store.place, (), parse_bytes(DEFAULT_MEMORY_BUDGET))
     manifest, _ = read_manifest(store)
     opened = open_catalog(catalog)
     sites, msus = _details(opened, manifest)

@@ -9,12 +9,12 @@ from typing import Any
 
 from lego_ray.arguments import checked
 from lego_ray.audit.record import CatalogRepair
+from lego_ray.catalog.history import output_of
 from lego_ray.catalog.opening import check_before_writing, open_catalog
 from lego_ray.catalog.repair.faults import Diagnosis, Fault
 from lego_ray.catalog.repair.repairing import diagnose, repair
 from lego_ray.errors import MalformedAdapter, StorageError, StoreUnavailable
 from lego_ray.output.manifest import parse_manifest, read_bytes, weights_of
-from lego_ray.storage.open import open_store
 
 
 @checked
@@ -116,7 +116,7 @@ class Manifests:
         uri = merge["output_uri"]
         if uri not in self._read:
             try:
-                self._read[uri] = parse_manifest(read_bytes(open_store(uri)), uri)
+                self._read[uri] = parse_manifest(read_bytes(output_of(merge).open()), uri)
             except StoreUnavailable:
                 raise
             except (StorageError, MalformedAdapter):

@@ -11,30 +11,30 @@ from lego_ray.catalog.failures import explain
 from lego_ray.catalog.location import delta_uri
 from lego_ray.catalog.reading import write_file
 from lego_ray.errors import CatalogError, ObjectNotFound
-from lego_ray.storage.open import open_store
+from lego_ray.storage.base import Store
 from lego_ray.storage.remains import PROBE
 
 
-def check_same_place(uri: str, options: Mapping[str, str]) -> None:
+def check_same_place(store: Store, options: Mapping[str, str]) -> None:
     """Writes a few bytes by the Delta library, reads them by our store, and deletes them.
 
     The two have separate S3 clients, which may take a path, an endpoint or a proxy differently. A disk
     is the same for both.
 
     Args:
-        uri: The catalog's.
+        store: The catalog's.
         options: The Delta library's options for it.
 
     Raises:
         CatalogError: If the bytes are not where they should be.
         StorageError: If the store could not be reached, or refused to write.
     """
-    if "://" not in uri:
+    if store.place.is_local:
         return
     from deltalake.fs import DeltaStorageHandler
 
     key, content = f"{PROBE}{secrets.token_hex(16)}", secrets.token_bytes(16)
-    store = open_store(uri)
+    uri = store.uri
     try:
         with explain(uri):
             write_file(

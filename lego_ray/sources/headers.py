@@ -57,7 +57,7 @@ from lego_ray.sources.find import (
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.ranged_file import RangedFile
-from lego_ray.storage.uri import join, normalize_uri
+from lego_ray.storage.uri import Place
 
 # One request brings the header of most adapters and the first sample with it.
 FIRST_READ = 2 * SAMPLE_BYTES
@@ -99,12 +99,12 @@ class Scan:
 
 
 def scan_sources(
-    sources: Sequence[str],
+    sources: Sequence[str | Place],
     *,
     exclude: Sequence[str] = (),
     full_weights: str = "refuse",
     checkpoints: str = "last",
-    skip: Iterable[str] = (),
+    skip: Iterable[str | Place] = (),
     progress: Counted = untold,
     known: Known = NOTHING,
     again: bool = False,
@@ -121,7 +121,7 @@ def scan_sources(
         full_weights: The recipe's choice for weights that are not low-rank.
         checkpoints: `last` to take one adapter per training run, its final one or else its last
             checkpoint; `all` to take every checkpoint too. What is a source by itself is always taken.
-        skip: URIs not to look at, such as the output of the merge.
+        skip: Places not to look at, such as the output of the merge, or their normalized URIs.
         progress: Called with the number of adapters read, and of those there are to read.
         known: What records of earlier runs say of adapters.
         again: Whether the same places were scanned before in this run. One that is gone is passed over
@@ -134,7 +134,7 @@ def scan_sources(
     """
     checkpoints = checked_checkpoints(checkpoints)
     mode = cast(FullWeights, full_weights.partition(":")[0])
-    skipped = {normalize_uri(uri) for uri in skip}
+    skipped = {str(place) for place in skip}
     stores: list[Store] = []
     found: list[tuple[Found, bool]] = []
     refused: list[Refused] = []
@@ -306,7 +306,7 @@ def _config(found: Found) -> bytes | None:
 
 def _incomplete(found: Found, config: bytes) -> AdapterRefused:
     """The error of a configuration without weights; a method refused by name is a better answer."""
-    where = join(found.uri, CONFIG_NAME)
+    where = str(found.place.join(CONFIG_NAME))
     fields = parse_object(config, where)
     layout = check_layout(fields, (), where)
     layout.module.check_config(fields, where)

@@ -83,13 +83,13 @@ def test_a_path_that_would_be_another_is_refused(
 def test_a_catalog_that_would_be_written_elsewhere_is_found(
     s3_env: S3Server, s3_bucket: str
 ) -> None:
-    uri = f"s3://{s3_bucket}/c"
+    store = open_store(f"s3://{s3_bucket}/c")
     # All that is sent there goes to another bucket.
     elsewhere = f"{s3_env.endpoint_url}/{s3_env.bucket()}"
     with pytest.raises(CatalogError, match="writes to another place"):
-        check_same_place(uri, s3_options(s3_env, AWS_ENDPOINT_URL=elsewhere))
-    check_same_place(uri, s3_options(s3_env))
-    assert list(open_store(uri).list()) == []
+        check_same_place(store, s3_options(s3_env, AWS_ENDPOINT_URL=elsewhere))
+    check_same_place(store, s3_options(s3_env))
+    assert list(store.list()) == []
 
 
 def append_many(catalog: Catalog, worker: int) -> None:
