@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Unpack
 
 from lego_ray.arguments import checked_with
+from lego_ray.merging.bad_adapters import check_strict
 from lego_ray.merging.measured_plan import plan_with_errors
-from lego_ray.merging.plan_run import Progress, check_strict
+from lego_ray.merging.plan_run import Progress
 from lego_ray.options import picked
 from lego_ray.planning.arguments import (
     Uri,

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from lego_ray.arguments import checked_with
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import open_catalog
-from lego_ray.merging.plan_run import check_strict
+from lego_ray.merging.bad_adapters import check_strict
 from lego_ray.merging.record import entries_set_aside, seconds_since
 from lego_ray.options import picked
 from lego_ray.output.catalog_rows import adapter_rows, catalogued

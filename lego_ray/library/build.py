@@ -16,12 +16,11 @@ from lego_ray.errors import RecipeError, RunFailed, SourceChanged
 from lego_ray.library.entries import manifests_at_outputs, outputs_of, plan_entries
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.library.record import LibraryRecord
-from lego_ray.merging.plan_run import (
-    Progress,
-    check_strict,
-)
+from lego_ray.merging.bad_adapters import check_strict
+from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import PLANNED, entries_set_aside, record_of, seconds_since
-from lego_ray.merging.run import Records, make_planned
+from lego_ray.merging.run import Records
 from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
 from lego_ray.planning.grouped import Grouping

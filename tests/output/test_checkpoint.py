@@ -21,6 +21,7 @@ from lego_ray.output.checkpoints.format import (
 from lego_ray.output.checkpoints.run_folder import UnreadableCheckpoint
 from lego_ray.planning.plan import Plan, SitePlan
 from lego_ray.tasks.cut import tasks_of
+from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.solve import solve_task
 from lego_ray.tasks.values import SiteResult, TaskResult
 from tests.zoo import Site, write_zoo
@@ -44,7 +45,8 @@ def sites_of(plan: Plan) -> dict[str, SitePlan]:
 def there_and_back(plan: Plan, result: TaskResult) -> Checkpoint:
     covers = tuple(sites_of(plan))
     data = encode_checkpoint(Checkpoint(plan.digest, 1, plan.n_sites, covers, result))
-    found = decode_checkpoint(data, plan.digest, sites_of(plan))
+    finding = first_pass(plan.recipe).finding
+    found = decode_checkpoint(data, plan.digest, sites_of(plan), finding)
     assert (found.plan, found.number, found.of_sites) == (plan.digest, 1, plan.n_sites)
     assert found.covers == covers
     return found
@@ -77,8 +79,9 @@ def test_so_does_what_was_measured(tmp_path: Path) -> None:
     plan = lego_ray.plan(write_zoo(tmp_path / "zoo", 3), rank="auto")
     result = solve_task(next(tasks_of(plan)))
     found = there_and_back(plan, result).result
-    assert [s.site for s in found.spectra] == list(sites_of(plan))
-    for got, wanted in zip(found.spectra, result.spectra, strict=True):
+    assert [s.site for s in found.found] == list(sites_of(plan))
+    assert found.n_sites == plan.n_sites
+    for got, wanted in zip(found.found, result.found, strict=True):
         assert (got.site, got.width) == (wanted.site, wanted.width)
         assert got.energies.tobytes() == wanted.energies.tobytes()
 

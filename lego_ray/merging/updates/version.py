@@ -10,6 +10,7 @@ import torch
 
 from lego_ray.errors import VerificationFailed
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.output.manifest import source_of
 from lego_ray.output.running_sums import State
 from lego_ray.planning.plan import SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe
@@ -122,6 +123,15 @@ class Version:
             else:
                 found.append([each["adapter_id"], each["weight"]])
         return sorted(found)
+
+    def sources_asked(self) -> list[Mapping[str, Any]]:
+        """Its adapters as a manifest lists them; those to come are not read yet and have no hash."""
+        there = [s for s, here in zip(self.before.fitted, self.present, strict=True) if here]
+        coming = [
+            source_of(each.record, "", each.weight) if isinstance(each, Coming) else each
+            for each in self.added
+        ]
+        return sorted([*there, *coming], key=lambda s: (s["adapter_id"], s["uri"]))
 
 
 def next_version(
