@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Unpack
 
 from lego_ray.arguments import checked_with
-from lego_ray.merging.bad_adapters import check_strict
 from lego_ray.merging.measured_plan import plan_with_errors
 from lego_ray.merging.plan_run import Progress
 from lego_ray.options import picked
@@ -19,7 +18,7 @@ from lego_ray.planning.arguments import (
     places,
     recipe_of,
 )
-from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.inventory import Inventory, check_strict
 from lego_ray.planning.options import MergeOptions, RunOptions
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan

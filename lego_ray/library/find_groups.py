@@ -20,7 +20,7 @@ from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.runners.base import Runner
-from lego_ray.runners.closing import closing_results
+from lego_ray.runners.open import closing_results
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Comparing
 from lego_ray.tasks.solve import one_thread

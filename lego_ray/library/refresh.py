@@ -308,7 +308,6 @@ def _record(
         catalog=catalog.uri,
         adapters=len(found.inventory.adapters),
         new=new,
-        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused),
         **entries_set_aside(found.inventory),
         merges=tuple(
             with_more(records[name].warned(attempt), VersionRecord, version=versions[name])

@@ -7,9 +7,9 @@ from logging import WARNING
 from types import MappingProxyType
 
 from lego_ray import journal
-from lego_ray.errors import LegoRayError, StrictRefusal
+from lego_ray.errors import LegoRayError
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.inventory import Inventory, check_strict
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.update import UpdateResult
 from lego_ray.tasks.values import TaskResult
@@ -56,15 +56,3 @@ def without_bad(
     inventory = inventory.quarantine(bad, contents)
     check_strict(inventory, strict)
     return inventory
-
-
-def check_strict(inventory: Inventory, strict: bool) -> None:
-    """Raises `StrictRefusal` if strict and an adapter was refused."""
-    if strict and inventory.refused:
-        first = inventory.refused[0]
-        raise StrictRefusal(
-            first.uri,
-            f"{len(inventory.refused)} adapters were refused and --strict was given; this one "
-            f"because {first.reason.rstrip('.')}",
-            "Fix or --exclude them, or run without --strict.",
-        )

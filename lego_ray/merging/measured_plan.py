@@ -14,7 +14,7 @@ from lego_ray.planning.planner import make_plan
 from lego_ray.planning.ranks import error_table
 from lego_ray.planning.recipe import Recipe
 from lego_ray.runners.base import Runner
-from lego_ray.runners.closing import closing_results
+from lego_ray.runners.open import closing_results
 from lego_ray.sources.confirm import confirm
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Measuring, found_at_all

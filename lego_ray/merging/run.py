@@ -25,7 +25,7 @@ from lego_ray.output.write import published_merge
 from lego_ray.planning.joint import JointPlan, cut_jointly
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
-from lego_ray.runners.closing import closing_results
+from lego_ray.runners.open import closing_results
 from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.tasks.joint import JointTask, joint_task

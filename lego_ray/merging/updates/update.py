@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import SourceChanged
-from lego_ray.merging.bad_adapters import check_strict
 from lego_ray.merging.record import UpdateRecord
 from lego_ray.merging.run import Road
 from lego_ray.merging.stages import Stages
@@ -22,7 +21,7 @@ from lego_ray.merging.updates.run import Leaving, UpdateRun
 from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.running_sums import State
 from lego_ray.output.write import manifest_at
-from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
