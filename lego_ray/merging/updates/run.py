@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lego_ray import journal
@@ -17,10 +17,10 @@ from lego_ray.merging.stages import Stages
 from lego_ray.merging.updates.changes import weights_for
 from lego_ray.merging.updates.drift import REFIT_ABOVE, drift_of, is_large
 from lego_ray.merging.updates.parent import MergedBefore
-from lego_ray.merging.updates.version import Coming, checked_hashes, next_version
+from lego_ray.merging.updates.results import checked_hashes, next_state, tensors_to_come
+from lego_ray.merging.updates.version import Coming, next_version
 from lego_ray.merging.updates.version_plan import grouped, plan_of
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
-from lego_ray.output.manifest import source_of
 from lego_ray.output.nothing import zero_warnings
 from lego_ray.output.running_sums import State
 from lego_ray.output.write import manifest_at
@@ -187,41 +187,12 @@ class UpdateRun:
         Raises:
             VerificationFailed: If an adapter that the merge knows is not what it was.
         """
-        version, before = self._version, self._state
+        version = self._version
         results = sorted(self._results, key=lambda result: result.index)
         hashes = checked_hashes(version, results)
-        # What a run that was cut short while it published has written is finished, to the byte.
         there = manifest_at(self.store)
-        same = there is not None and there["merge_id"] == self.plan.digest
-        begun = {
-            (s["adapter_id"], s.get("tensors_sha256")): s
-            for s in (there["sources"] if there and same else ())
-        }
-        fitted = list(before.fitted)
-        entries: dict[str, Mapping[str, Any]] = {}
-        coming: list[AdapterRecord] = []
-        for number, change in enumerate(version.changes):
-            if change.sign < 0:
-                continue
-            record, weight = version.sources[number], version.weights[number]
-            mine = source_of(record, hashes[number], weight)
-            entries[record.uri] = begun.get((record.adapter_id, hashes[number]), mine)
-            coming.append(replace(record, content=hashes[number]))
-            if change.fit is not None:
-                fitted[change.fit] = entries[record.uri]
-        running = [site for result in results for site in result.running]
-        state = replace(
-            before,
-            fitted=tuple(fitted),
-            present=version.present,
-            added=tuple(
-                entries[each.record.uri] if isinstance(each, Coming) else each
-                for each in version.added
-            ),
-            sites=tuple(
-                replace(site, running=now) for site, now in zip(before.sites, running, strict=True)
-            ),
-        )
+        begun = there["sources"] if there and there["merge_id"] == self.plan.digest else ()
+        state, coming = next_state(version, hashes, results, begun)
         plan = plan_of(
             version,
             self._before.manifest,
@@ -231,11 +202,6 @@ class UpdateRun:
             self.plan.memory_budget,
         )
         sites = tuple(site for result in results for site in result.sites)
-        tensors = {
-            number: {t for result in results for t in result.tensor_hashes.get(number, ())}
-            for number, change in enumerate(version.changes)
-            if change.sign > 0
-        }
         drift, site_drift = drift_of(state, sites)
         self._site_drift = tuple(site_drift)
         self._more = {
@@ -248,9 +214,9 @@ class UpdateRun:
             requested=self.asked.digest,
             sites=sites,
             hashes=[source["tensors_sha256"] for source in state.sources()],
-            rows=Inventory(tuple(coming), plan.refused),
+            rows=Inventory(coming, plan.refused),
             numbered=[s["adapter_id"] for s in state.everyone],
-            zeros=tuple(zero_warnings(sites, version.sources, tensors)),
+            zeros=tuple(zero_warnings(sites, version.sources, tensors_to_come(version, results))),
             state=state,
             more=self._more,
             drift=drift,
