@@ -122,7 +122,15 @@ def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
 
 
 def check_strict(inventory: Inventory, strict: bool) -> None:
-    """Raises `StrictRefusal` if strict and an adapter was refused."""
+    """Passes an inventory without refused adapters, or any unless strict.
+
+    Args:
+        inventory: The inventory.
+        strict: Whether a refused adapter fails the run.
+
+    Raises:
+        StrictRefusal: If strict and an adapter was refused.
+    """
     if strict and inventory.refused:
         first = inventory.refused[0]
         raise StrictRefusal(
