@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lego_ray.api.build import build
     from lego_ray.api.merge import merge
     from lego_ray.api.plan import plan
-    from lego_ray.api.publish import PublishRecord, publish
+    from lego_ray.api.publish import publish
     from lego_ray.api.refresh import refresh
     from lego_ray.api.scan import ScanRecord, scan
     from lego_ray.api.status import StatusRecord, status
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lego_ray.audit.repair import repair_catalog
     from lego_ray.library.record import LibraryRecord, RefreshRecord, VersionRecord
     from lego_ray.merging.record import MergeRecord, UpdateRecord
+    from lego_ray.output.publish_record import PublishRecord
     from lego_ray.planning.plan import Plan
     from lego_ray.verification.record import Verification
 
@@ -71,7 +72,7 @@ _HOMES = {
     "StatusRecord": "lego_ray.api.status",
     "ScanRecord": "lego_ray.api.scan",
     "RefreshRecord": "lego_ray.library.record",
-    "PublishRecord": "lego_ray.api.publish",
+    "PublishRecord": "lego_ray.output.publish_record",
     "Plan": "lego_ray.planning.plan",
     "LibraryRecord": "lego_ray.library.record",
     "Garbage": "lego_ray.audit.record",

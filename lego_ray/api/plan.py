@@ -8,7 +8,7 @@ from typing import Unpack
 
 from lego_ray.arguments import checked_with
 from lego_ray.merging.measured_plan import plan_with_errors
-from lego_ray.merging.plan_run import Progress, check_strict
+from lego_ray.merging.plan_run import Progress
 from lego_ray.options import picked
 from lego_ray.planning.arguments import (
     Uri,
@@ -18,7 +18,7 @@ from lego_ray.planning.arguments import (
     recipe_of,
     sources_given,
 )
-from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.inventory import Inventory, check_strict
 from lego_ray.planning.options import MergeOptions, RunOptions
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan

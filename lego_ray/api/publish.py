@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from hashlib import sha256
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -15,64 +14,15 @@ from lego_ray.output.checkpoints.run_folder import folder_uri, read_marker
 from lego_ray.output.hub_push import push
 from lego_ray.output.leaving import for_elsewhere
 from lego_ray.output.manifest import MANIFEST_KEY, marker_of, read_bytes
-from lego_ray.output.outcome import CARD, Outcome
+from lego_ray.output.publish_record import PublishRecord, publish_record
 from lego_ray.output.read import checked_files, read_manifest
 from lego_ray.output.readable import check_published
 from lego_ray.output.write import publish as write_files
 from lego_ray.output.write import published_manifest
-from lego_ray.records import Record
 from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import HubPlace, parse_uri
-
-
-@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class PublishRecord(Record):
-    """What was copied, or would be.
-
-    Attributes:
-        merged: URI of the merge.
-        merge_id: Its id, hex.
-        name: Its name.
-        dry_run: Whether nothing was written.
-        to: URI of the copy.
-        status: `published`, `already published` or, of a dry run, `would publish`.
-        deleted: Paths of files that were deleted there.
-        warnings: What the user should know.
-        url: Page of the repository; this and the next six are of the Hub, and None elsewhere.
-        private: Whether only its owners see it.
-        creates: Whether the repository was made.
-        branch: Its branch.
-        replaces: Id of the merge that was there.
-        commit: Hash of the commit.
-        commit_message: What it says.
-        files: Each with `path`, `bytes`, `sha256` and `action`: `add`, `replace` or `same`.
-        bytes: Bytes that were written.
-        model_card: Text of the model card, or None.
-    """
-
-    merged: str
-    merge_id: str
-    name: str
-    dry_run: bool
-    to: str
-    status: str
-    deleted: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    url: str | None = None
-    private: bool | None = None
-    creates: bool | None = None
-    branch: str | None = None
-    replaces: str | None = None
-    commit: str | None = None
-    commit_message: str | None = None
-    files: tuple[Mapping[str, Any], ...]
-    bytes: int
-    model_card: str | None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}: {self.status}, {self.bytes} bytes, {self.to}>"
 
 
 @checked
@@ -138,44 +88,12 @@ def publish(
     with journal.failures(manifest["merge_id"]):
         if repository is not None:
             asked = {"public": public, "update": update, "dry_run": dry_run}
-            outcome = push(repository, manifest, files, **asked)
+            record = push(repository, store.uri, manifest, files, **asked)
         else:
-            outcome = _to_store(there, manifest, files, dry_run=dry_run)
-        outcome = replace(outcome, warnings=(*outcome.warnings, *limits))
-        record = _record(outcome, manifest, files, merged=store.uri, dry_run=dry_run)
-        journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=record.bytes)
+            record = _to_store(there, store.uri, manifest, files, dry_run=dry_run)
+        record = replace(record, warnings=(*record.warnings, *limits))
+        journal.note(record.status, manifest["merge_id"], to=record.to, bytes=record.bytes)
     return record
-
-
-def _record(
-    outcome: Outcome,
-    manifest: Mapping[str, Any],
-    files: Mapping[str, bytes],
-    *,
-    merged: str,
-    dry_run: bool,
-) -> PublishRecord:
-    told = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name != "actions"}
-    marker = marker_of(manifest)  # the file that is written last
-    listed = tuple(
-        {
-            "path": key,
-            "bytes": len(files[key]),
-            "sha256": sha256(files[key]).hexdigest(),
-            "action": outcome.actions[key],
-        }
-        for key in sorted(files, key=lambda k: (k == marker, k))
-    )
-    return PublishRecord(
-        merged=merged,
-        merge_id=manifest["merge_id"],
-        name=manifest["name"],
-        dry_run=dry_run,
-        **told,
-        files=listed,
-        bytes=sum(len(files[key]) for key, done in outcome.actions.items() if done != "same"),
-        model_card=files[CARD].decode(errors="replace") if CARD in files else None,
-    )
 
 
 def _holds(target: Store, manifest: bytes) -> bool:
@@ -197,13 +115,22 @@ def _at_branch(target: HubPlace, revision: str) -> HubPlace:
 
 
 def _to_store(
-    store: Store, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, dry_run: bool
-) -> Outcome:
+    store: Store,
+    merged: str,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    *,
+    dry_run: bool,
+) -> PublishRecord:
+    def record(status: str) -> PublishRecord:
+        told: Any = {"to": store.uri, "status": status, "actions": actions, "dry_run": dry_run}
+        return publish_record(merged, manifest, files, **told)
+
     marker = marker_of(manifest)
     published_manifest(store, manifest["merge_id"], marker, option="--to")
     actions = {key: _action(store, key, data) for key, data in files.items()}
     if "add" not in actions.values():
-        return Outcome(store.uri, "already published", actions)
+        return record("already published")
     if read_marker(store) is not None:
         raise OutputExists(
             store.uri,
@@ -211,10 +138,10 @@ def _to_store(
             f"Finish that run, delete {folder_uri(store)}, or give another --to.",
         )
     if dry_run:
-        return Outcome(store.uri, "would publish", actions)
+        return record("would publish")
     probe_create_only(store)
     mine = write_files(store, files, marker, option="--to")
-    return Outcome(store.uri, "published" if mine else "already published", actions)
+    return record("published" if mine else "already published")
 
 
 def _action(store: Store, key: str, data: bytes) -> str:

@@ -11,11 +11,11 @@ from typing import Any, Unpack
 from lego_ray.arguments import checked_with
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.opening import catalog_at, check_before_writing
-from lego_ray.merging.plan_run import check_strict
 from lego_ray.merging.record import entries_set_aside, seconds_since
 from lego_ray.options import picked
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
 from lego_ray.planning.arguments import Uri, checkpoints_of, place_or_none, sources_given
+from lego_ray.planning.inventory import check_strict
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.options import ScanOptions
 from lego_ray.planning.recipe import Recipe
@@ -110,7 +110,6 @@ def scan(
         written = record_adapters(opened, rows)
     return ScanRecord(
         adapters=tuple({k: row[k] for k in _SHOWN} for row in rows if row["status"] == "ok"),
-        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in inventory.refused),
         **entries_set_aside(inventory),
         catalog=None if place is None else str(place),
         new=written,

@@ -18,6 +18,7 @@ from lego_ray.output.checkpoints.run_folder import (
     folder_uri,
     parse_text,
     read_marker,
+    sites_found,
 )
 from lego_ray.output.manifest import (
     MANIFEST_KEY,
@@ -148,10 +149,8 @@ def _unfinished(
     now = [task for task in tasks if task["number"] == number]
     sites = {site["site"]: site for task in now for site in task["sites"]}
     # By the last plan that did: ranks are measured again without adapters that turn out bad.
-    last = max((task["number"] for task in tasks if task.get("spectra")), default=number)
-    measured = {
-        site for task in tasks if task["number"] == last for site, _ in task.get("spectra", ())
-    }
+    last = max((task["number"] for task in tasks if sites_found(task)), default=number)
+    measured = {site for task in tasks if task["number"] == last for site in sites_found(task)}
     inertias = [i for site in sites.values() if (i := site.get("inertia")) is not None]
     bad = {
         where: f"{kind}: {where}: {problem}"

@@ -18,7 +18,7 @@ from lego_ray.merging.updates.changes import (
 from lego_ray.merging.updates.drift import REFIT_ABOVE
 from lego_ray.merging.updates.parent import MergedBefore, find_merged
 from lego_ray.merging.updates.refit import refit_merge
-from lego_ray.merging.updates.run import Asked, UpdateRun
+from lego_ray.merging.updates.update import Asked, update_merge
 from lego_ray.options import picked
 from lego_ray.planning.arguments import (
     Uri,
@@ -121,7 +121,9 @@ def update(
                 progress=progress or (lambda plan, result: None),
             )
         return rescanning(
-            lambda attempt: UpdateRun(before, asked, opened, mine, started, attempt).run(),
+            lambda attempt: update_merge(
+                attempt, before, asked, catalog=opened, runner=mine, started=started
+            ),
             strict=run["strict"],
         )
 

@@ -74,7 +74,7 @@ def _print(made: Plan) -> None:
         ),
     )
     print_set_aside(set_aside(made.passed_over, made.adapters))
-    print_refused([{"adapter": r.uri, "reason": r.reason} for r in made.refused])
+    print_refused([each.as_json() for each in made.refused])
     for warning in made.warnings:
         click.echo(f"warning   {warning}")
     click.echo()

@@ -252,3 +252,7 @@ class Refused:
     adapter_id: str = ""
     version: str = ""
     content: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """As records list it."""
+        return {"adapter": self.uri, "reason": self.reason}

@@ -17,16 +17,14 @@ from lego_ray.library.entries import manifests_at_outputs, plan_entries
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.library.places import LibraryPlaces, read_places
 from lego_ray.library.record import LibraryRecord
-from lego_ray.merging.plan_run import (
-    Progress,
-    check_strict,
-)
+from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import PLANNED, entries_set_aside, record_of, seconds_since
-from lego_ray.merging.run import Records, make_planned
+from lego_ray.merging.run import Records
 from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
 from lego_ray.planning.grouped import Grouping
-from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
@@ -187,7 +185,6 @@ def _build_once(
         output=str(places.output) if places.output else None,
         catalog=catalog.uri if catalog else None,
         adapters=len(inventory.adapters),
-        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in inventory.refused),
         **entries_set_aside(inventory),
         merges=tuple(records[each.recipe.name].warned(attempt) for each in planned),
         groups=tuple(group_record(each, records) for each in groupings),

@@ -19,12 +19,11 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import OutputExists
 from lego_ray.library.entries import Find, plan_entries
 from lego_ray.library.places import LibraryPlaces
-from lego_ray.merging.plan_run import check_strict
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows, sightings_in
 from lego_ray.output.write import manifest_at, published_merge
 from lego_ray.planning.grouped import Grouping
-from lego_ray.planning.inventory import Inventory, require_adapters
+from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.sources.headers import scan_sources

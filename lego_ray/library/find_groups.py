@@ -10,7 +10,8 @@ from typing import Any
 
 from lego_ray import journal
 from lego_ray.errors import InvalidOption
-from lego_ray.merging.plan_run import Progress, bad_adapters, closing_results, without_bad
+from lego_ray.merging.bad_adapters import bad_adapters, without_bad
+from lego_ray.merging.plan_run import Progress
 from lego_ray.methods.similarity import Similarity
 from lego_ray.numerics.similarity.parts import SimilaritySums, cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
@@ -19,6 +20,7 @@ from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.runners.base import Runner
+from lego_ray.runners.open import closing_results
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Comparing
 from lego_ray.tasks.solve import one_thread
@@ -74,7 +76,8 @@ class GroupFinder:
             sums, bad = self._measure(plan, work)
             if not bad:
                 break
-            inventory = without_bad(plan, inventory, bad_adapters(plan, bad), self.strict)
+            said = bad_adapters(plan.adapters, bad)
+            inventory = without_bad(plan, inventory, said, self.strict)
         with one_thread():
             cosines = sums.cosines()
         found = grouping_of(plan, inventory, cosines, how)
@@ -104,7 +107,7 @@ class GroupFinder:
                 self.progress(plan, result)
                 waiting[result.index] = result
                 while turns and turns[0] in waiting:
-                    for part in waiting.pop(turns.popleft()).similarities:
+                    for part in waiting.pop(turns.popleft()).found:
                         sums.add(part)
         return sums, bad
 

@@ -36,13 +36,14 @@ from lego_ray.library.find_groups import GroupFinder, group_record
 from lego_ray.library.places import RefreshPlaces
 from lego_ray.library.record import RefreshRecord, VersionRecord
 from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import (
     entries_set_aside,
     record_of_published,
     seconds_since,
     with_more,
 )
-from lego_ray.merging.run import Records, make_planned
+from lego_ray.merging.run import Records
 from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.checkpoints.run_folder import FOLDER
@@ -279,7 +280,6 @@ def _record(
         catalog=catalog.uri,
         adapters=len(found.inventory.adapters),
         new=new,
-        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in found.inventory.refused),
         **entries_set_aside(found.inventory),
         merges=tuple(
             with_more(records[name].warned(attempt), VersionRecord, version=versions[name])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from lego_ray.merging.plan_run import Progress, bad_adapters, without_bad
+from lego_ray.merging.bad_adapters import bad_adapters, without_bad
+from lego_ray.merging.plan_run import Progress
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.plan import Plan
@@ -13,9 +14,10 @@ from lego_ray.planning.planner import make_plan
 from lego_ray.planning.ranks import error_table
 from lego_ray.planning.recipe import Recipe
 from lego_ray.runners.base import Runner
+from lego_ray.runners.open import closing_results
 from lego_ray.sources.confirm import confirm
 from lego_ray.tasks.cut import tasks_of
-from lego_ray.tasks.passes import Measuring, spectra_of
+from lego_ray.tasks.passes import Measuring, found_at_all
 from lego_ray.tasks.values import TaskResult
 
 
@@ -57,25 +59,21 @@ def plan_with_errors(
     while True:
         results = _run(plan, runner, progress)
         confirm(plan.adapters)
-        bad = bad_adapters(plan, results)
+        bad = bad_adapters(plan.adapters, results)
         if not bad:
             break
         inventory = without_bad(plan, inventory, bad, strict)
         plan = make_plan(opened, inventory, sources=sorted(bad), memory_budget=memory_budget)
     made = Measuring().then(recipe, plan, results).plan(inventory, memory_budget)
-    return replace(made, errors=error_table(spectra_of(plan, results), [made.rank]))
+    return replace(made, errors=error_table(found_at_all(plan, results), [made.rank]))
 
 
 def _run(plan: Plan, runner: Runner, progress: Progress) -> list[TaskResult]:
     progress(plan, None)
     confirm(plan.adapters, weights=False)
     found = []
-    results = runner.run(tasks_of(plan))
-    try:
+    with closing_results(runner, tasks_of(plan)) as results:
         for result in results:
             found.append(result)
             progress(plan, result)
-    finally:
-        if isinstance(results, Generator):  # an error cancels what is running now
-            results.close()
     return found

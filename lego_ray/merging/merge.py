@@ -9,13 +9,13 @@ from typing import Any
 
 from lego_ray.catalog.opening import catalog_at
 from lego_ray.errors import SourceChanged
-from lego_ray.merging.plan_run import Progress, check_strict
-from lego_ray.merging.planned import Planned
+from lego_ray.merging.plan_run import Progress
+from lego_ray.merging.planned import Planned, make_planned
 from lego_ray.merging.record import MergeRecord
-from lego_ray.merging.run import make_planned
 from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.write import manifest_at
+from lego_ray.planning.inventory import check_strict
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt

@@ -160,7 +160,6 @@ def record_of(
         output=output,
         catalog=catalog,
         adapters=tuple(adapter.uri for adapter in plan.adapters),
-        refused=tuple({"adapter": r.uri, "reason": r.reason} for r in plan.refused),
         **entries_set_aside(plan),
         sites=plan.n_sites,
         rank=plan.recipe.rank if is_planned else plan.rank,
@@ -196,7 +195,10 @@ def record_of_published(
     """
     sources = manifest["sources"]
     notes = [{"adapter": s["uri"], "note": note} for s in sources for note in s.get("notes", ())]
-    aside: Aside = entries_set_aside(plan) if plan else {"passed_over": (), "notes": tuple(notes)}
+    refused = [{"adapter": r["adapter"], "reason": r["reason"]} for r in manifest["refused"]]
+    aside: Aside = {"refused": tuple(refused), "passed_over": (), "notes": tuple(notes)}
+    if plan:
+        aside = {**entries_set_aside(plan), "refused": tuple(refused)}
     recipe = manifest["recipe"]
     return MergeRecord(
         merge_id=manifest["merge_id"],
@@ -205,9 +207,6 @@ def record_of_published(
         output=output,
         catalog=catalog,
         adapters=tuple(source["uri"] for source in sources),
-        refused=tuple(
-            {"adapter": r["adapter"], "reason": r["reason"]} for r in manifest["refused"]
-        ),
         **aside,
         sites=manifest["sites"],
         rank=recipe["rank"],
@@ -233,14 +232,19 @@ def with_more(record: MergeRecord, kind: type[More], **told: Any) -> More:
 class Aside(TypedDict):
     """What a record says of what was not merged, though it lies in a source."""
 
+    refused: tuple[Entry, ...]
     passed_over: tuple[Entry, ...]
     notes: tuple[Entry, ...]
 
 
 def entries_set_aside(taken: Plan | Inventory) -> Aside:
-    """`passed_over` and `notes` of a record."""
+    """`refused`, `passed_over` and `notes` of a record."""
     found = set_aside(taken.passed_over, taken.adapters)
-    return {"passed_over": tuple(found["passed_over"]), "notes": tuple(found["notes"])}
+    return {
+        "refused": tuple(each.as_json() for each in taken.refused),
+        "passed_over": tuple(found["passed_over"]),
+        "notes": tuple(found["notes"]),
+    }
 
 
 def seconds_since(started: float) -> float:

@@ -1,90 +1,84 @@
-"""A plan that was solved, on its way to `finish`: under which names it is written, and its record."""
+"""What a plan gave, and how it is to be written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lego_ray import journal
-from lego_ray.catalog.tables import Catalog
-from lego_ray.catalog.tenure import Tenure
-from lego_ray.merging.finish import Merged, finish
-from lego_ray.merging.plan_run import (
-    Solved,
-    contents_of,
-    tensors_of,
-)
-from lego_ray.merging.record import MergeRecord, record_of
-from lego_ray.merging.stages import Stages
+from lego_ray.merging.finish import Merged
 from lego_ray.output.adapter_files import carried_of
-from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.manifest import sources_of
 from lego_ray.output.nothing import zero_warnings
 from lego_ray.output.running_sums import first_state
 from lego_ray.output.write import is_merge_of, manifest_at
 from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.plan import Plan
+from lego_ray.sources.contents import content_hash
 from lego_ray.storage.base import Store
+from lego_ray.tasks.passes import in_order
+from lego_ray.tasks.values import SiteResult, TaskResult
 
 
-def publish_solved(
-    solved: Solved,
-    requested: str,
-    store: Store,
-    catalog: Catalog | None,
-    checkpoints: Checkpoints,
-    *,
-    started: float,
-    bytes_read: int,
-    stages: Stages,
-    more: Mapping[str, Any] = MappingProxyType({}),
-    tenure: Tenure | None = None,
-) -> MergeRecord:
-    """Writes a merged adapter and its rows, deletes what was kept on the way, and gives its record.
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A plan that ran through, and everything it gave.
 
-    Args:
-        solved: What a plan gave.
-        requested: Digest of the plan as it was asked for.
-        store: The output.
-        catalog: Where it is recorded, or None.
-        checkpoints: What was kept.
-        started: When the run began, by `time.perf_counter`.
-        bytes_read: Bytes it read.
-        stages: Where its time went so far.
-        more: What its manifest says besides; see `manifest_of`.
-        tenure: The turn at the library that it is made in, if there are turns.
+    Attributes:
+        plan: The plan that merged, without adapters that turned out bad.
+        sites: Its sites, in its order.
+        results: What they came in.
+    """
+
+    plan: Plan
+    sites: tuple[SiteResult, ...]
+    results: tuple[TaskResult, ...]
+
+
+def solved_of(plan: Plan, results: Sequence[TaskResult]) -> Solved:
+    """A plan with all of its results.
 
     Raises:
-        RunFailed: If a later turn has begun; the merge is not recorded.
+        SitesFailed: If a site is missing from them.
     """
-    merged = _merged(solved, requested, store, more)
-    plan, status = finish(merged, store, catalog, started=started, stages=stages, tenure=tenure)
-    checkpoints.clear()
-    record = record_of(
-        plan,
-        status=status,
-        output=store.uri,
-        catalog=catalog.uri if catalog else None,
-        started=started,
-        bytes_read=bytes_read,
-        resumed_sites=solved.resumed_sites,
-    )
-    journal.note(
-        status,
-        plan.digest,
-        output=record.output,
-        adapters=len(record.adapters),
-        sites=record.sites,
-        seconds=record.seconds,
-        bytes_read=record.bytes_read,
-        resumed_sites=record.resumed_sites,
-    )
-    return record
+    found = {site.plan.site: site for result in results for site in result.sites}
+    return Solved(plan, tuple(in_order(plan, found, "solved")), tuple(results))
 
 
-def _merged(solved: Solved, requested: str, store: Store, more: Mapping[str, Any]) -> Merged:
-    """What a plan gave, as it is to be written."""
+def contents_of(plan: Plan, results: Sequence[TaskResult]) -> dict[str, str]:
+    """Hex sha256 over the tensors that were read of each adapter, by URI.
+
+    Args:
+        plan: The plan.
+        results: All of its results.
+    """
+    found = tensors_of(plan, results)
+    return {a.uri: content_hash(found[number]) for number, a in enumerate(plan.adapters)}
+
+
+def tensors_of(plan: Plan, results: Sequence[TaskResult]) -> dict[int, set[tuple[str, str]]]:
+    """Name and hex sha256 of the tensors that were read of each adapter, by its number in the plan.
+
+    Args:
+        plan: The plan.
+        results: All of its results; those of runs that cut their tasks differently may share tensors.
+    """
+    found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(len(plan.adapters))}
+    for result in results:
+        for number, tensors in result.tensor_hashes.items():
+            found[number].update(tensors)
+    return found
+
+
+def merged_of(solved: Solved, requested: str, store: Store, more: Mapping[str, Any]) -> Merged:
+    """What a plan gave, as it is to be written.
+
+    Args:
+        solved: What it gave.
+        requested: Digest of the plan as it was asked for.
+        store: The output.
+        more: What its manifest says besides; see `manifest_of`.
+    """
     contents = contents_of(solved.plan, solved.results)
     adapters = tuple(replace(a, content=contents[a.uri]) for a in solved.plan.adapters)
     rows = Inventory(adapters, solved.plan.refused)

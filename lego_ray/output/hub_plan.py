@@ -10,7 +10,7 @@ from typing import Any
 from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.output.manifest import MANIFEST_KEY, listed_files, parse_manifest
-from lego_ray.output.outcome import CARD
+from lego_ray.output.publish_record import CARD
 from lego_ray.storage.hub import HubStore
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, same_content
 

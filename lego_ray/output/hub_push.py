@@ -15,23 +15,25 @@ from lego_ray.output.hub_plan import (
     commit_message,
     manifest_there,
 )
-from lego_ray.output.outcome import Outcome
+from lego_ray.output.publish_record import PublishRecord, publish_record
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, has_token
 
 
 def push(
     repository: HubRepository,
+    merged: str,
     manifest: Mapping[str, Any],
     files: Mapping[str, bytes],
     *,
     public: bool,
     update: bool,
     dry_run: bool,
-) -> Outcome:
-    """Publishes a merge; see `delivery.publish` for the promise.
+) -> PublishRecord:
+    """Publishes a merge; see `api.publish` for the promise.
 
     Args:
         repository: Where to.
+        merged: URI of the merge.
         manifest: The merge's.
         files: Its files, the manifest among them.
         public: Whether anyone may see it.
@@ -75,7 +77,11 @@ def push(
             commit = state.head
     actions = dict.fromkeys(files, "same")
     actions |= dict.fromkeys(change.add, "add") | dict.fromkeys(change.replace, "replace")
-    return Outcome(
+    return publish_record(
+        merged,
+        manifest,
+        files,
+        dry_run=dry_run,
         to=repository.uri,
         status=("would publish" if dry_run else "published") if changes else "already published",
         actions=actions,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lego_ray.output.manifest import MANIFEST_KEY, encode_manifest
-from lego_ray.output.outcome import CARD
+from lego_ray.output.publish_record import CARD
 
 STATE_KEY = "lego_ray_running_sums.dat"
 PLACE = "place_sha256"

@@ -14,6 +14,7 @@ from lego_ray.errors import (
     LegoRayError,
     NoAdaptersFound,
     SiteShapeMismatch,
+    StrictRefusal,
 )
 from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
@@ -118,6 +119,26 @@ def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
         "no adapter_config.json was found there or below, and no kohya or diffusers file",
         "Point at a directory, s3:// prefix or hf:// repository that holds adapters.",
     )
+
+
+def check_strict(inventory: Inventory, strict: bool) -> None:
+    """Passes an inventory without refused adapters, or any unless strict.
+
+    Args:
+        inventory: The inventory.
+        strict: Whether a refused adapter fails the run.
+
+    Raises:
+        StrictRefusal: If strict and an adapter was refused.
+    """
+    if strict and inventory.refused:
+        first = inventory.refused[0]
+        raise StrictRefusal(
+            first.uri,
+            f"{len(inventory.refused)} adapters were refused and --strict was given; this one "
+            f"because {first.reason.rstrip('.')}",
+            "Fix or --exclude them, or run without --strict.",
+        )
 
 
 def agreed_format(adapters: Iterable[AdapterRecord]) -> str:

@@ -287,7 +287,7 @@ class Plan:
                 }
                 for a, weight in zip(self.adapters, self.weights, strict=True)
             ],
-            "refused": [{"adapter": r.uri, "reason": r.reason} for r in self.refused],
+            "refused": [each.as_json() for each in self.refused],
             **set_aside(self.passed_over, self.adapters),
             "rank": self.recipe.rank,
             "ranks": dict(self.recipe.ranks) or None,

@@ -1,4 +1,4 @@
-"""What a runner is, and the in-process one: the serial twin of every distributed path.
+"""Runners by name, and the results of their tasks: each open for as long as a block needs it.
 
 Importing this room's runners loads neither torch nor Ray, so that a command line can start Ray while
 it still imports the rest.
@@ -6,8 +6,10 @@ it still imports the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from typing import Any
 
 from lego_ray.errors import InvalidOption
 from lego_ray.options import keywords_of
@@ -59,3 +61,23 @@ def make_runner(
 
         return RayRunner(address=address, workers=workers, gpus=gpus)
     raise InvalidOption("--runner", f"{name!r} is not one of {', '.join(RUNNERS)}")
+
+
+@contextmanager
+def closing_results(runner: Runner, tasks: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    """Results of some tasks; if there are none, nothing is run.
+
+    An error in the block cancels what is running at once, not when the last reference to it is gone.
+
+    Args:
+        runner: What runs them.
+        tasks: Tasks of one kind, as `Runner.run` accepts them.
+    """
+    waiting = iter(tasks)
+    first = next(waiting, None)
+    results: Iterator[Any] = iter(()) if first is None else runner.run(chain([first], waiting))
+    try:
+        yield results
+    finally:
+        if isinstance(results, Generator):
+            results.close()

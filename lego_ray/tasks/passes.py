@@ -7,9 +7,9 @@ at all sites before it merges adds a pass here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from lego_ray.planning.planner import make_plan
 from lego_ray.planning.ranks import Spectrum, nearest_error, with_ranks
 from lego_ray.planning.recipe import Recipe
 from lego_ray.tasks.values import SiteResult, TaskResult
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,14 @@ class Pass(ABC):
         stage: What a run's record calls the time that it takes.
         done: What the log says of a task of it.
         is_merge: Whether it gives merged sites; only then weights that pass through unmerged are read.
+        finding: Dataclass of what it finds at a site, if that is to be kept for a run that goes on: its
+            field `site` is the site's name, the others are numpy arrays or JSON values.
     """
 
     stage: str
     done: str
     is_merge: bool = False
+    finding: type[Any] | None = None
 
     @property
     @abstractmethod
@@ -98,7 +103,6 @@ class Pass(ABC):
             shards: Its MSUs.
         """
 
-    @abstractmethod
     def with_found(self, result: TaskResult, found: Any) -> TaskResult:
         """A task's result with what one more of its sites gave.
 
@@ -106,6 +110,7 @@ class Pass(ABC):
             result: The result so far.
             found: From `at` or `at_spread`.
         """
+        return replace(result, found=(*result.found, found), n_found=result.n_found + 1)
 
     def then(self, asked: Recipe, plan: Plan, results: Sequence[TaskResult]) -> Following | None:
         """What comes after all sites are done; None after the last pass.
@@ -172,6 +177,7 @@ class Measuring(Pass):
 
     stage = "measure"
     done = "task measured"
+    finding = Spectrum
 
     @property
     def work(self) -> Measure:
@@ -186,13 +192,9 @@ class Measuring(Pass):
         """Its spectrum."""
         return _spectrum(site, self.work.measured_spread(SpreadPool(shards)))
 
-    def with_found(self, result: TaskResult, found: Any) -> TaskResult:
-        """Among `spectra`."""
-        return replace(result, spectra=(*result.spectra, found))
-
     def then(self, asked: Recipe, plan: Plan, results: Sequence[TaskResult]) -> Following:
         """The merge, at ranks chosen by what was measured, or at its own if it has them."""
-        spectra = spectra_of(plan, results)
+        spectra: list[Spectrum] = found_at_all(plan, results)
         recipe = with_ranks(asked, spectra) if asked.is_open else asked
         return Following(recipe, nearest_error(spectra, recipe))
 
@@ -219,8 +221,9 @@ class Comparing(Pass):
         return self.work.measured_spread(shards, site.seed)
 
     def with_found(self, result: TaskResult, found: Any) -> TaskResult:
-        """Added to `similarities`."""
-        return replace(result, similarities=added([*result.similarities, found]))
+        """Added to what the sites before found."""
+        parts = added([*result.found, found])
+        return replace(result, found=parts, n_found=result.n_found + 1)
 
 
 def first_pass(recipe: Recipe) -> Pass:
@@ -232,8 +235,8 @@ def first_pass(recipe: Recipe) -> Pass:
     return Measuring() if recipe.is_open else Merging(recipe)
 
 
-def spectra_of(plan: Plan, results: Sequence[TaskResult]) -> list[Spectrum]:
-    """What was measured of a plan, in its order.
+def found_at_all(plan: Plan, results: Sequence[TaskResult]) -> list[Any]:
+    """What a pass found at each site of a plan, in the plan's order.
 
     Args:
         plan: The plan.
@@ -242,14 +245,29 @@ def spectra_of(plan: Plan, results: Sequence[TaskResult]) -> list[Spectrum]:
     Raises:
         SitesFailed: If a site is missing from them.
     """
-    found = {spectrum.site: spectrum for result in results for spectrum in result.spectra}
-    missing = [s.site for g in plan.tasks for s in g.sites if s.site not in found]
+    found = {each.site: each for result in results for each in result.found}
+    return in_order(plan, found, "measured")
+
+
+def in_order(plan: Plan, found: Mapping[str, T], done: str) -> list[T]:
+    """What was found at each site of a plan, in the plan's order.
+
+    Args:
+        plan: The plan.
+        found: By site.
+        done: What was done to find it, for the error.
+
+    Raises:
+        SitesFailed: If a site is missing.
+    """
+    sites = [site.site for task in plan.tasks for site in task.sites]
+    missing = [site for site in sites if site not in found]
     if missing:
         raise SitesFailed(
             plan.digest[:12],
-            f"{len(missing)} of {plan.n_sites} were not measured, {missing[0]} first",
+            f"{len(missing)} of {plan.n_sites} were not {done}, {missing[0]} first",
         )
-    return [found[s.site] for g in plan.tasks for s in g.sites]
+    return [found[site] for site in sites]
 
 
 def seeded(site: SitePlan) -> torch.Generator:

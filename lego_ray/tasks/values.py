@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
-from lego_ray.numerics.similarity.parts import SimilarityPart, count_sites
 from lego_ray.planning.plan import SitePlan, TaskPlan
-from lego_ray.planning.ranks import Spectrum
 
 if TYPE_CHECKING:
     from lego_ray.tasks.passes import Pass
@@ -159,8 +157,8 @@ class TaskResult:
 
     Attributes:
         index: The task's number in the plan.
-        sites: Solved sites; empty if an adapter was quarantined, because the plan then changes, or if
-            the ranks are open.
+        sites: Merged sites; empty if an adapter was quarantined, because the plan then changes, and of
+            a pass that does not merge.
         quarantined: What is wrong with the weights of which adapter.
         tensor_hashes: For each adapter, name and hex sha256 of each tensor read.
         full_weights: Raw bytes of tensors passed through, by name.
@@ -168,8 +166,8 @@ class TaskResult:
         requests: Read requests made.
         seconds: Wall time in the worker.
         retries: Times the task was started before and did not end, where the runner knows.
-        spectra: Measured sites, if the ranks are open.
-        similarities: What the sites say of how alike the adapters are, if that is the task.
+        found: What a pass that does not merge found; see `Pass.with_found`.
+        n_found: At how many sites it found that.
     """
 
     index: int
@@ -182,13 +180,13 @@ class TaskResult:
     seconds: float
     worker: str = field(default="")
     retries: int = 0
-    spectra: tuple[Spectrum, ...] = ()
-    similarities: tuple[SimilarityPart, ...] = ()
+    found: tuple[Any, ...] = ()
+    n_found: int = 0
 
     @property
     def n_sites(self) -> int:
-        """Sites that were solved, or measured."""
-        return len(self.sites) + len(self.spectra) + count_sites(self.similarities)
+        """Sites that were merged, or at which something else was found."""
+        return len(self.sites) + self.n_found
 
     @property
     def inertia(self) -> float | None:

@@ -237,13 +237,13 @@ def test_a_run_that_was_stopped_measures_and_merges_only_what_is_left(
     tight = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     options = {**asked, "memory_budget": tight, "name": "m"}
     every = followed(zoo, tmp_path / "whole", **options)
-    measured = sum(bool(result.spectra) for result in every)
+    measured = sum(bool(result.found) for result in every)
     assert (measured > 1, len(every) - measured) == (True, len(MANY))
     at = {"measuring": measured - 1, "measured": measured, "merging": measured + 1}[stop]
     seen = followed(zoo, tmp_path / "m", at, **options)
     found = lego_ray.status(tmp_path / "m")
     assert found["state"] == "unfinished"
-    assert found["sites_measured"] == sum(len(result.spectra) for result in seen)
+    assert found["sites_measured"] == sum(len(result.found) for result in seen)
     assert found["sites_done"] == sum(len(result.sites) for result in seen)
     record = merge(zoo, tmp_path / "m", **options)
     assert record["resumed_sites"] == found["sites_done"]

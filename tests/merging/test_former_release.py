@@ -1,7 +1,8 @@
 """What the release before left is read, resumed and updated as it was.
 
 `tests/fixtures/former` was written by it, of `write_zoo(zoo, 3)` at rank 4: `begun`, a run that was
-killed after two of its four tasks; `merged`, an updatable merge; and `merged-v2`, its next version with
+killed after two of its four tasks; `measuring`, one at rank `auto` that was killed after it measured two
+of four sites; `merged`, an updatable merge; and `merged-v2`, its next version with
 `write_adapter(new, seed=7)`.
 """
 
@@ -11,11 +12,15 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lego_ray
 from lego_ray import MergeRecord
+from lego_ray.merging.plan_run import Progress
+from lego_ray.planning.plan import Plan
+from lego_ray.tasks.values import TaskResult
 from tests.docs.pages import ROOT
 from tests.zoo import WEIGHTS, weights_of, write_adapter, write_zoo
 
@@ -57,6 +62,25 @@ def test_a_run_that_it_began_goes_on_to_the_same_bytes(place: Path) -> None:
     merge(place, place / "whole")
     assert weights_of(begun) == weights_of(place / "whole")
     assert not (begun / ".lego-ray").exists()
+
+
+def test_a_run_that_it_began_to_measure_goes_on(place: Path) -> None:
+    begun = place / "former" / "measuring"
+    assert lego_ray.status(begun).sites_measured == 2
+    measured = []
+
+    def watch(plan: Plan, result: TaskResult | None) -> None:
+        if result and plan.recipe.is_open and result.bytes_read:
+            measured.append(result.n_sites)
+
+    def merge_auto(output: Path, progress: Progress | None = None) -> MergeRecord:
+        given: Any = {"rank": "auto", "name": "m", "n_init": 2, "runner": "inline"}
+        return lego_ray.merge(place / "zoo", output=output, progress=progress, **given)
+
+    assert merge_auto(begun, watch).status == "published"
+    assert sum(measured) == 2
+    merge_auto(place / "whole")
+    assert weights_of(begun) == weights_of(place / "whole")
 
 
 def test_its_merge_is_known_and_has_the_bytes_of_now(place: Path) -> None:

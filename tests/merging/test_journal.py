@@ -17,7 +17,8 @@ import lego_ray
 from lego_ray.errors import OutputExists
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.values import TaskResult
-from tests.zoo import WEIGHTS, Site, write_zoo
+from tests.merging.test_bad_adapters import spoil
+from tests.zoo import WEIGHTS, Site, write_adapter, write_zoo
 
 # So wide that a task takes one site whether there are five adapters or four.
 SITES = tuple(Site(f"layers.{i}.q_proj", (2000,), 10) for i in range(3))
@@ -123,6 +124,36 @@ def test_a_bad_adapter_is_named_with_both_plans(
     assert "NaN" in bad[2]["reason"]
     plans = [plan for event, plan, _ in found if event == "run planned"]
     assert plans == [bad[1], record["merge_id"]]
+
+
+def test_an_update_is_logged_as_a_merge_is(
+    zoo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    merge(zoo, tmp_path / "m", updatable=True)
+    bad = write_adapter(tmp_path / "more" / "bad", seed=8, sites=SITES)
+    spoil(bad, float("nan"))
+    good = write_adapter(tmp_path / "more" / "good", seed=9, sites=SITES)
+    caplog.clear()
+
+    def update() -> lego_ray.UpdateRecord:
+        at = tmp_path / "m"
+        return lego_ray.update(at, add=tmp_path / "more", output=tmp_path / "v2", runner="inline")
+
+    made = update()
+    assert made.added == (str(good),)
+    found = events(caplog)
+    assert [e for e, _, _ in found] == [
+        *("run planned", "update worked out", "adapter quarantined"),
+        *("run planned", "update worked out", "published"),
+    ]
+    asked, quarantined, planned, last = found[0], found[2], found[3], found[-1]
+    assert (asked[1], planned[1]) == (quarantined[1], made.merge_id)
+    assert quarantined[2]["adapter"] == str(bad)
+    assert (asked[2]["adapters"], planned[2]["adapters"], planned[2]["refused"]) == (7, 6, 1)
+    assert (last[2]["output"], last[2]["drift"]) == (made.output, made.drift)
+    assert update().status == "already published"
+    found = events(caplog)
+    assert [(e, plan) for e, plan, _ in found][-1] == ("already published", made.merge_id)
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

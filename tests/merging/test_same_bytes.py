@@ -445,7 +445,7 @@ def test_an_unfinished_run_of_the_release_before_goes_on(
 
     with monkeypatch.context() as patch:
         as_before(patch)
-        patch.setattr("lego_ray.merging.run.publish_solved", killed)
+        patch.setattr("lego_ray.merging.run.finish", killed)
         patch.setattr(Checkpoints, "clear", killed)
         with pytest.raises(KeyboardInterrupt):
             merged(zoo, tmp_path / "out")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load
 
 import lego_ray
@@ -20,7 +21,9 @@ from lego_ray.output.checkpoints.format import (
 )
 from lego_ray.output.checkpoints.run_folder import UnreadableCheckpoint
 from lego_ray.planning.plan import Plan, SitePlan
+from lego_ray.planning.ranks import Spectrum
 from lego_ray.tasks.cut import tasks_of
+from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.solve import solve_task
 from lego_ray.tasks.values import SiteResult, TaskResult
 from tests.zoo import Site, write_zoo
@@ -44,7 +47,8 @@ def sites_of(plan: Plan) -> dict[str, SitePlan]:
 def there_and_back(plan: Plan, result: TaskResult) -> Checkpoint:
     covers = tuple(sites_of(plan))
     data = encode_checkpoint(Checkpoint(plan.digest, 1, plan.n_sites, covers, result))
-    found = decode_checkpoint(data, plan.digest, sites_of(plan))
+    finding = first_pass(plan.recipe).finding
+    found = decode_checkpoint(data, plan.digest, sites_of(plan), finding)
     assert (found.plan, found.number, found.of_sites) == (plan.digest, 1, plan.n_sites)
     assert found.covers == covers
     return found
@@ -77,10 +81,42 @@ def test_so_does_what_was_measured(tmp_path: Path) -> None:
     plan = lego_ray.plan(write_zoo(tmp_path / "zoo", 3), rank="auto")
     result = solve_task(next(tasks_of(plan)))
     found = there_and_back(plan, result).result
-    assert [s.site for s in found.spectra] == list(sites_of(plan))
-    for got, wanted in zip(found.spectra, result.spectra, strict=True):
+    assert [s.site for s in found.found] == list(sites_of(plan))
+    assert found.n_sites == plan.n_sites
+    for got, wanted in zip(found.found, result.found, strict=True):
         assert (got.site, got.width) == (wanted.site, wanted.width)
         assert got.energies.tobytes() == wanted.energies.tobytes()
+
+
+@dataclass(frozen=True)
+class Norms:
+    """What some other pass may find."""
+
+    site: str
+    norms: NDArray[np.float32]
+    largest: float
+    words: str | None = None
+
+
+def test_so_does_what_any_pass_found_and_only_for_that_pass(plan: Plan) -> None:
+    sites = list(sites_of(plan))
+    values = np.arange(3, dtype=np.float32)
+    found = tuple(Norms(site, values[at:], math.pi) for at, site in enumerate(sites[:2]))
+    result = TaskResult(0, (), {}, {}, {}, 0, 0, 0.0, found=found, n_found=2)
+    data = encode_checkpoint(Checkpoint(plan.digest, 1, 4, tuple(sites), result))
+    got = decode_checkpoint(data, plan.digest, sites_of(plan), Norms).result
+    assert got.n_sites == 2
+    for one, two in zip(got.found, found, strict=True):
+        assert (one.site, one.largest, one.words) == (two.site, two.largest, None)
+        assert (one.norms.dtype, one.norms.tobytes()) == (two.norms.dtype, two.norms.tobytes())
+    with pytest.raises(UnreadableCheckpoint, match="another pass"):
+        decode_checkpoint(data, plan.digest, sites_of(plan))
+    with pytest.raises(UnreadableCheckpoint):
+        decode_checkpoint(data, plan.digest, sites_of(plan), Spectrum)
+    astray = replace(result, found=(replace(found[0], site="elsewhere"),))
+    data = encode_checkpoint(Checkpoint(plan.digest, 1, 4, tuple(sites), astray))
+    with pytest.raises(UnreadableCheckpoint, match="sites the plan has not"):
+        decode_checkpoint(data, plan.digest, sites_of(plan), Norms)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 5e-324, -0.0, 0.1 + 0.2])

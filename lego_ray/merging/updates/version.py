@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from lego_ray.errors import VerificationFailed
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.output.manifest import source_of
 from lego_ray.output.running_sums import State
 from lego_ray.planning.plan import SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe
-from lego_ray.sources.contents import content_hash
-from lego_ray.tasks.update import Change, UpdateResult, UpdateTask
+from lego_ray.tasks.update import Change, UpdateTask
 from lego_ray.tasks.values import SourceSlice
 
 
@@ -123,6 +122,15 @@ class Version:
                 found.append([each["adapter_id"], each["weight"]])
         return sorted(found)
 
+    def sources_asked(self) -> list[Mapping[str, Any]]:
+        """Its adapters as a manifest lists them; those to come are not read yet and have no hash."""
+        there = [s for s, here in zip(self.before.fitted, self.present, strict=True) if here]
+        coming = [
+            source_of(each.record, "", each.weight) if isinstance(each, Coming) else each
+            for each in self.added
+        ]
+        return sorted([*there, *coming], key=lambda s: (s["adapter_id"], s["uri"]))
+
 
 def next_version(
     before: State,
@@ -203,31 +211,3 @@ def _slices(version: Version, sites: set[str]) -> list[SourceSlice]:
         if factors:
             slices.append(SourceSlice.of(record, number, factors, weight=weight))
     return slices
-
-
-def checked_hashes(version: Version, results: Sequence[UpdateResult]) -> list[str]:
-    """Hex sha256 over the merged tensors of each adapter that changes.
-
-    Raises:
-        VerificationFailed: If one that the merge knows is not what it was.
-    """
-    found: list[set[tuple[str, str]]] = [set() for _ in version.sources]
-    for result in results:
-        for number, tensors in result.tensor_hashes.items():
-            found[number] |= set(tensors)
-    hashes = [content_hash(list(tensors)) for tensors in found]
-    for record, change, now in zip(version.sources, version.changes, hashes, strict=True):
-        before = version.before
-        if change.fit is not None:
-            was = before.fitted[change.fit]["tensors_sha256"]
-        elif change.before is not None:
-            was = before.added[change.before]["tensors_sha256"]
-        else:
-            continue
-        if was != now:
-            raise VerificationFailed(
-                record.uri,
-                f"the sha256 over its tensors is {now}, at the time of the merge it was {was}",
-                "It was changed since; put back what was merged, or merge again with --refit.",
-            )
-    return hashes

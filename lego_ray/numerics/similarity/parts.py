@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,13 +35,11 @@ class SimilarityPart:
         values: Inner products of their updates, shape (m, m); or else their sketches, shape
             (m, WIDTH * WIDTH); float64.
         exact: Whether they are products.
-        sites: How many sites.
     """
 
     members: NDArray[np.int64]
     values: Matrix
     exact: bool
-    sites: int = 1
 
 
 def part_of(pool: Pool, *, exact: bool, seed: int) -> SimilarityPart:
@@ -85,11 +83,9 @@ def added(parts: Iterable[SimilarityPart]) -> tuple[SimilarityPart, ...]:
     found: dict[tuple[bool, bytes], SimilarityPart] = {}
     for part in parts:
         key = (part.exact, part.members.tobytes())
-        if key in found:
-            before = found[key]
+        before = found.setdefault(key, part)
+        if before is not part:
             np.add(before.values, part.values, out=before.values)
-            part = replace(before, sites=before.sites + part.sites)
-        found[key] = part
     return tuple(found.values())
 
 
@@ -155,8 +151,3 @@ def sketch_bytes(d: int) -> tuple[int, int]:
         d: Width of the MSUs.
     """
     return 8 * WIDTH * d, 3 * 8 * WIDTH * WIDTH
-
-
-def count_sites(parts: Sequence[SimilarityPart]) -> int:
-    """How many sites some parts are of."""
-    return sum(part.sites for part in parts)

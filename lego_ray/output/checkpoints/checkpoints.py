@@ -36,6 +36,7 @@ from lego_ray.output.checkpoints.run_folder import (
 from lego_ray.output.checkpoints.source_check import SourceCheck
 from lego_ray.storage.base import Store
 from lego_ray.storage.links import lies_inside
+from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.values import TaskResult
 
 if TYPE_CHECKING:
@@ -179,11 +180,12 @@ class Checkpoints:
             for info in self._store.list(f"{FOLDER}{digest}/")
         ]
         sources = SourceCheck(plan)
+        work = first_pass(plan.recipe)
 
         def read(at: tuple[str, str]) -> Checkpoint | None:
             digest, key = at
             try:
-                found = decode_checkpoint(self._store.read(key), digest, sites)
+                found = decode_checkpoint(self._store.read(key), digest, sites, work.finding)
                 sources.check(found, named_after_marks=digest == plan.former)
                 return found
             except ObjectNotFound:  # another run of this plan published, and tidied up
@@ -272,7 +274,7 @@ def _is_of(marker: Mapping[str, Any], plan: Plan) -> bool:
 def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
     """The results of files that may overlap, where runs that cut their tasks differently met."""
     wanted = {span.name for adapter in plan.adapters for span in adapter.full_weights}
-    if plan.recipe.is_open:  # what measures does not read them
+    if not first_pass(plan.recipe).is_merge:  # which does not read them
         wanted = set()
     whole = {name for each in found for name in each.result.full_weights} >= wanted
     done: set[str] = set()
@@ -284,7 +286,7 @@ def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
     for each in found:
         taken = done | again
         sites = tuple(s for s in each.result.sites if s.plan.site not in taken)
-        spectra = tuple(s for s in each.result.spectra if s.site not in taken)
+        found_here = tuple(f for f in each.result.found if f.site not in taken)
         done |= set(each.covers) - again
-        results.append(replace(each.result, sites=sites, spectra=spectra))
+        results.append(replace(each.result, sites=sites, found=found_here, n_found=len(found_here)))
     return Kept(tuple(results), frozenset(done), whole)

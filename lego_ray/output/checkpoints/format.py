@@ -26,7 +26,6 @@ from lego_ray.output.checkpoints.run_folder import (
     UnreadableCheckpoint,
     parse_text,
 )
-from lego_ray.planning.ranks import Spectrum
 from lego_ray.tasks.values import SiteResult, TaskResult
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ _SEAL = "sha256"
 _HASHES = "tensor_hashes"
 _SOURCES = "sources"
 _KEPT = "full_weights"
-_SPECTRUM = "spectrum"
-_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "spectra", "similarities")
+_FOUND = "found"
+_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "found", "n_found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +74,12 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     arrays: dict[str, NDArray[Any]] = {}
     sites = []
     for number, site in enumerate(result.sites):
-        values: dict[str, Any] = {"site": site.plan.site}
-        for each in fields(SiteResult):
-            value = getattr(site, each.name)
-            if isinstance(value, np.ndarray):
-                arrays[f"{number}.{each.name}"] = np.ascontiguousarray(value)
-            elif each.name != "plan":
-                values[each.name] = value
+        values = {"site": site.plan.site, **_taken_apart(site, str(number), arrays)}
+        del values["plan"]
         sites.append(values)
-    for number, spectrum in enumerate(result.spectra):
-        arrays[f"{_SPECTRUM}.{number}"] = np.ascontiguousarray(spectrum.energies)
+    found = [
+        _taken_apart(each, f"{_FOUND}.{number}", arrays) for number, each in enumerate(result.found)
+    ]
     for number, raw in enumerate(result.full_weights.values()):
         arrays[f"{_KEPT}.{number}"] = np.frombuffer(raw, np.uint8)
     hashes = json.dumps({str(k): v for k, v in result.tensor_hashes.items()})
@@ -103,7 +98,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             "made_by": _made_by(),
             "covers": checkpoint.covers,
             "sites": sites,
-            "spectra": [[spectrum.site, spectrum.width] for spectrum in result.spectra],
+            "found": found,
             "quarantined": {
                 str(number): [type(error).__name__, error.where, error.problem, error.hint]
                 for number, error in result.quarantined.items()
@@ -118,13 +113,38 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     return data
 
 
-def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> Checkpoint:
+def _taken_apart(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """The fields of a dataclass that are not arrays; those that are go among the arrays.
+
+    Args:
+        value: The dataclass.
+        name: What its arrays are called, before the name of the field.
+        arrays: Takes them.
+    """
+    plain = {each.name: getattr(value, each.name) for each in fields(value)}
+    for each in [each for each in plain if isinstance(plain[each], np.ndarray)]:
+        arrays[f"{name}.{each}"] = np.ascontiguousarray(plain.pop(each))
+    return plain
+
+
+def _put_together(
+    kind: type[Any], name: str, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> Any:
+    """The dataclass that `_taken_apart` gave these of."""
+    own = {each.name: arrays.get(f"{name}.{each.name}") for each in fields(kind)}
+    return kind(**{**own, **plain})
+
+
+def decode_checkpoint(
+    data: bytes, plan: str, sites: Mapping[str, SitePlan], finding: type[Any] | None = None
+) -> Checkpoint:
     """Reads a checkpoint's file.
 
     Args:
         data: Its bytes.
         plan: Digest of the plan that is run, or of its work.
         sites: That plan's sites, by name.
+        finding: `finding` of the plan's pass.
 
     Raises:
         UnreadableCheckpoint: If it is damaged, or of another plan, or made by another lego-ray or torch.
@@ -141,7 +161,7 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
         arrays = arrays_of(data, spans)
         if _seal(metadata[TEXT], arrays) != metadata[_SEAL]:
             raise UnreadableCheckpoint("its sha256 is not the one it gives")
-        return _checkpoint(about, arrays, sites)
+        return _checkpoint(about, arrays, sites, finding)
     except (
         errors.MalformedAdapter,
         AttributeError,
@@ -155,21 +175,31 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
 
 
 def _checkpoint(
-    about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], sites: Mapping[str, SitePlan]
+    about: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    sites: Mapping[str, SitePlan],
+    finding: type[Any] | None,
 ) -> Checkpoint:
     solved = []
     for number, values in enumerate(about["sites"]):
-        mine = {f.name: arrays.get(f"{number}.{f.name}") for f in fields(SiteResult)}
         plain = {name: value for name, value in values.items() if name != "site"}
-        solved.append(SiteResult(**{**mine, **plain, "plan": sites[values["site"]]}))
-    spectra = [
-        Spectrum(site, width, arrays[f"{_SPECTRUM}.{number}"])
-        for number, (site, width) in enumerate(about["spectra"])
+        plain["plan"] = sites[values["site"]]
+        solved.append(_put_together(SiteResult, str(number), plain, arrays))
+    found, arrays = _found_in(about, arrays)
+    if not sites.keys() >= {each["site"] for each in found}:
+        raise UnreadableCheckpoint("it has sites the plan has not")
+    if found and finding is None:
+        raise UnreadableCheckpoint("it is of another pass")
+    findings = [
+        _put_together(finding, f"{_FOUND}.{number}", each, arrays)
+        for number, each in enumerate(found)
+        if finding is not None
     ]
     hashes = json.loads(arrays[_HASHES].tobytes())
     result = TaskResult(
         sites=tuple(solved),
-        spectra=tuple(spectra),
+        found=tuple(findings),
+        n_found=len(findings),
         quarantined={int(k): _error(*said) for k, said in about["quarantined"].items()},
         tensor_hashes={int(k): tuple((n, h) for n, h in pairs) for k, pairs in hashes.items()},
         full_weights={
@@ -191,6 +221,19 @@ def _checkpoint(
         about["saved_at"],
         {int(number): (str(uri), str(mark)) for number, (uri, mark) in sources.items()},
     )
+
+
+def _found_in(
+    about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, NDArray[Any]]]:
+    """What a pass that does not merge found, without arrays; and the arrays by their present names.
+
+    Earlier releases had an entry for what measuring found.
+    """
+    spectra = about.get("spectra", ())
+    named = {f"{_FOUND}.{n}.energies": arrays[f"spectrum.{n}"] for n in range(len(spectra))}
+    former = [{"site": site, "width": width} for site, width in spectra]
+    return about.get("found", former), {**arrays, **named}
 
 
 def _made_by() -> str:

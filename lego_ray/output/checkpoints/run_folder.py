@@ -108,6 +108,17 @@ def parse_text(metadata: Mapping[str, str]) -> dict[str, Any]:
     return about
 
 
+def sites_found(about: Mapping[str, Any]) -> list[str]:
+    """Sites at which a pass that does not merge found what a checkpoint holds.
+
+    Args:
+        about: From `parse_text`. Earlier releases had an entry for what measuring found.
+    """
+    return [each["site"] for each in about.get("found", ())] + [
+        site for site, _ in about.get("spectra", ())
+    ]
+
+
 def _is_summary(about: Mapping[str, Any]) -> bool:
     """Whether what can be told of a checkpoint without its arrays is as it must be.
 
@@ -124,7 +135,7 @@ def _is_summary(about: Mapping[str, Any]) -> bool:
         and isinstance(sites, list)
         and all(isinstance(site["site"], str) for site in sites)
         and all(isinstance(site.get("inertia"), int | float | None) for site in sites)
-        and all(isinstance(site, str) for site, _ in about.get("spectra", ()))
+        and all(isinstance(site, str) for site in sites_found(about))
         and isinstance(said, dict)
         and all(len(e) == 4 and all(isinstance(t, str) for t in e) for e in said.values())
     )
