@@ -3,7 +3,7 @@
 `python -m jobs.benchmarks.peers` runs lego-ray and PEFT. `--mergekit DIR` adds mergekit, from the `bin`
 folder of the virtual environment that has it. `--kohya DIR --kohya-python PYTHON` adds the scripts of a
 checkout of kohya-ss/sd-scripts. Every merge is a separate process. Results go to `--out` as `peers.json`
-and `peers.md`; with `--only`, the results of other tools there are kept.
+and `peers.md`; with `--only` or `--ask`, the other results there are kept.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ def main() -> None:
         "--kohya-python", type=Path, help="an interpreter that has its requirements"
     )
     parser.add_argument("--only", action="append", help="run this tool only; may be repeated")
+    parser.add_argument("--ask", action="append", help="ask for this only; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("jobs/results"))
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"  # all is local; a look at the Hub would cost the peers time
     file = given.out / "peers.json"
     given.out.mkdir(parents=True, exist_ok=True)
-    if not given.only:
+    if not (given.only or given.ask):
         file.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as name, _bucket() as bucket:
         folder = Path(name)
@@ -58,7 +59,7 @@ def main() -> None:
         for tool in tools(folder, given.mergekit, given.kohya, given.kohya_python):
             if given.only and tool.name not in given.only:
                 continue
-            trials = {"version": _version(tool, given)}
+            trials: dict[str, Any] = {"version": _version(tool, given)}
             for ask, trial in _trials(tool, folder, given, bucket):
                 trials[ask] = trial.as_json()
                 print(f"{tool.name}, {ask}: {json.dumps(trials[ask])}", flush=True)
@@ -69,7 +70,7 @@ def main() -> None:
 def _keep(file: Path, facts: dict[str, Any], tool: str, trials: dict[str, Any]) -> None:
     """Writes the trials of one tool beside those of the others, which other runs may be writing."""
     others = json.loads(file.read_text())["tools"] if file.exists() else {}
-    by_name = {**others, tool: trials}
+    by_name = {**others, tool: {**others.get(tool, {}), **trials}}
     figures = {**facts, "tools": {name: by_name[name] for name in TITLES if name in by_name}}
     atomic = file.with_suffix(f".{os.getpid()}")
     atomic.write_text(json.dumps(figures, indent=1) + "\n")
@@ -114,6 +115,11 @@ def _write_zoos(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     facts["rank"] = given.rank
     facts["many"] = given.many
     facts["least_error"] = outputs.least_error(wanted, given.rank)
+    rank = sum(each.rank for each in made["dora"])
+    facts["dora"] = {
+        "rank": rank,
+        "least_error": outputs.least_error(torch.load(folder / "dora.pt"), rank),
+    }
     facts["machine"] = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
     return facts
 
@@ -137,39 +143,56 @@ def _trials(
     def ranks(zoo: str) -> int:
         return sum(each.rank for each in zoos.samples(folder / "peft" / zoo))
 
-    yield "nearest", ask("nearest", "nearest", "samples", given.rank)
-    trial = ask("sum", "sum", "samples", ranks("samples"))
+    asks = {
+        "nearest": lambda: ask("nearest", "nearest", "samples", given.rank),
+        "sum": lambda: _with_sources_named(
+            ask("sum", "sum", "samples", ranks("samples")), folder, tool, given
+        ),
+        "s3": lambda: _from_s3(tool, folder, given, bucket),
+        "dora": lambda: _with_left_out(ask("dora", "sum", "dora", ranks("dora")), folder, tool),
+        "ties": lambda: ask("ties", "ties", "samples", given.rank),
+        "missing": lambda: ask("missing", "sum", "missing", ranks("missing")),
+        "backwards": lambda: _with_same_bytes(
+            ask("backwards", "nearest", "samples", given.rank, backwards=True), folder, tool
+        ),
+        "many": lambda: ask("many", "nearest", "many", given.rank),
+    }
+    if not bucket:
+        del asks["s3"]
+    if not given.many or tool.name == "mergekit":  # it would write a whole model for each
+        del asks["many"]
+    for name, trial in asks.items():
+        if not given.ask or name in given.ask:
+            yield name, trial()
+
+
+def _with_sources_named(trial: Trial, folder: Path, tool: Tool, given: argparse.Namespace) -> Trial:
+    """Counts the sources in the output; those of mergekit are in the model that it extracts from."""
+    at = folder / "out" / tool.name
+    if trial.outcome == "worked":
+        names = [each.name for each in zoos.samples(given.zoo)]
+        places = (written(at / "sum"), at / "sum-model")
+        trial.more["sources_named"] = max(outputs.sources_named(each, names) for each in places)
+    return trial
+
+
+def _with_left_out(trial: Trial, folder: Path, tool: Tool) -> Trial:
+    """Whether the output is the exact sum of the other adapters."""
+    if trial.outcome == "worked":
+        others = torch.load(folder / "samples.pt")
+        got = outputs.updates_of(written(folder / "out" / tool.name / "dora"), list(others))
+        trial.more["left_out"] = outputs.relative_error(got, others) < EXACT
+    return trial
+
+
+def _with_same_bytes(trial: Trial, folder: Path, tool: Tool) -> Trial:
     if trial.outcome == "worked":
         at = folder / "out" / tool.name
-        names = [each.name for each in zoos.samples(given.zoo)]
-        # mergekit notes them in the model that it extracts the adapter from.
-        named = [
-            outputs.sources_named(place, names) for place in (written(at / "sum"), at / "sum-model")
-        ]
-        trial.more["sources_named"] = max(named)
-    yield "sum", trial
-    if bucket:
-        yield "s3", _from_s3(tool, folder, given, bucket)
-    trial = ask("dora", "sum", "dora", ranks("dora"))
-    if trial.outcome == "worked":
-        got = outputs.updates_of(
-            written(folder / "out" / tool.name / "dora"), list(zoos.base_weights())
-        )
-        others = torch.load(folder / "samples.pt")
-        trial.more["left_out"] = outputs.relative_error(got, others) < EXACT
-    yield "dora", trial
-    yield "ties", ask("ties", "ties", "samples", given.rank)
-    yield "missing", ask("missing", "sum", "missing", ranks("missing"))
-    trial = ask("backwards", "nearest", "samples", given.rank, backwards=True)
-    if trial.outcome == "worked":
-        both = [_weights(folder / "out" / tool.name / name) for name in ("nearest", "backwards")]
-        trial.more["same_bytes"] = both[0] == both[1]
-    yield "backwards", trial
-    if given.many and tool.name != "mergekit":  # it would write a whole model for each
-        yield "many", ask("many", "nearest", "many", given.rank)
+        trial.more["same_bytes"] = _weights(at / "nearest") == _weights(at / "backwards")
+    return trial
 
 
-def _from_s3(tool: Tool, folder: Path, given: argparse.Namespace, bucket: str) -> Trial:
+def _from_s3(tool: Tool, folder: Path, given: argparse.Namespace, bucket: str | None) -> Trial:
     """The samples under their own names, in a bucket; kohya's is a file that is not there: none is."""
     names = [each.name for each in zoos.samples(given.zoo)]
     end = ".safetensors" if tool.spelling == "kohya" else ""

@@ -58,7 +58,10 @@ def _rows(figures: Figures) -> dict[str, tuple[str, Callable[[Figures], str]]]:
         ),
         "backwards": ("the same, adapters in reverse order", _of("backwards", _order)),
         "ties": ("TIES of adapters of these ranks", _of("ties", _ran)),
-        "dora": ("one more adapter is a DoRA", _of("dora", _dora)),
+        "dora": (
+            "the sum with one more adapter, a DoRA",
+            _of("dora", lambda trial: _dora(trial, **figures["dora"])),
+        ),
         "s3": ("adapters on S3", _of("s3", _ran)),
         "named": (
             "sources that the output names",
@@ -99,14 +102,15 @@ def _order(trial: Figures) -> str:
     return "same bytes" if trial["more"]["same_bytes"] else "other bytes"
 
 
-def _dora(trial: Figures) -> str:
+def _dora(trial: Figures, rank: int, least_error: float) -> str:
+    """The change that a DoRA makes has full rank: an adapter can only come near to it."""
     if trial["outcome"] != "worked":
         return _ran(trial)
     if trial["more"]["left_out"]:
-        return "left out, with a reason; the others are merged"
+        return "left out, with the reason; the others are merged"
     error = trial["relative_error"]
-    if error < EXACT:
-        return f"merged: {error:.0e}"
+    if error < least_error * (1 + NEAREST):
+        return f"merged, as near as rank {rank} can be: {error:.2g}"
     how = "with a message" if trial["more"]["says_dora"] else "without a message"
     return f"merged wrongly, {how}: **{error:.2g}**"
 

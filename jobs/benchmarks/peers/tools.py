@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-ASKS = ("sum", "nearest", "ties")
-
 
 @dataclass(frozen=True)
 class Tool:

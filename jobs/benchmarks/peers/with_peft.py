@@ -29,4 +29,5 @@ def main(base: str, output: str, kind: str, rank: str, adapters: list[str]) -> N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], sys.argv[5:])
+    base_folder, output_folder, kind_name, rank_text, *folders = sys.argv[1:]
+    main(base_folder, output_folder, kind_name, rank_text, folders)

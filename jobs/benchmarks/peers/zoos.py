@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -158,7 +158,7 @@ def write_bases(folder: Path, weights: Weights) -> None:
     """Saves the base model twice, as `bert` and as `llama`, with these weights at the modules."""
     from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": HIDDEN,
         "intermediate_size": INTERMEDIATE,
@@ -191,7 +191,7 @@ def kohya_name(module: str) -> str:
 def write_peft(folder: Path, adapters: list[Adapter], base: Path, *, llama: bool) -> None:
     """Writes a folder of PEFT adapters, under BERT's names or Llama's."""
     for adapter in adapters:
-        tensors = {}
+        tensors: Weights = {}
         for module, (a, b) in adapter.pairs.items():
             key = f"base_model.model.{llama_name(module) if llama else module}"
             tensors |= {f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}
@@ -216,7 +216,7 @@ def write_kohya(folder: Path, adapters: list[Adapter]) -> None:
     """Writes a folder of kohya files; rsLoRA is written as the alpha that gives its scaling."""
     folder.mkdir(parents=True)
     for adapter in adapters:
-        tensors = {}
+        tensors: Weights = {}
         for module, (a, b) in adapter.pairs.items():
             key = kohya_name(module)
             alpha = torch.tensor(adapter.scaling * adapter.rank)
@@ -233,9 +233,3 @@ def write_kohya(folder: Path, adapters: list[Adapter]) -> None:
 
 def _apart(tensors: Weights) -> Weights:
     return {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
-
-
-def fresh(folder: Path) -> Path:
-    """The folder, without what lay there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
