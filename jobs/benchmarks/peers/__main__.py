@@ -15,7 +15,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def _trials(
     def ranks(zoo: str) -> int:
         return sum(each.rank for each in zoos.samples(folder / "peft" / zoo))
 
-    asks = {
+    asks: dict[str, Callable[[], Trial]] = {
         "nearest": lambda: ask("nearest", "nearest", "samples", given.rank),
         "sum": lambda: _with_sources_named(
             ask("sum", "sum", "samples", ranks("samples")), folder, tool, given
