@@ -31,6 +31,8 @@ def commands(group: click.Group = cli) -> dict[str, click.Command]:
 
 # Flags of other programs that the prose names; lines that begin with another program are not looked at.
 OTHERS = {"--working-dir", "--fine-tune-type", "--aws-service-name", "--env", "--max-lora-rank"}
+# Of a benchmark, and of a script of kohya's that it runs.
+OTHERS |= {"--mergekit", "--kohya", "--kohya-python", "--concat"}
 OTHERS_COMMAND = re.compile(
     r"^\s*(aws|docker|helm|eksctl|ray|kubectl|envsubst|pip|crontab)\b|^  --"
 )
