@@ -19,8 +19,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import CoreSchema
-
-from lego_ray.errors import LegoRayError
+from typing_extensions import is_typeddict
 
 _T = TypeVar("_T")
 _SHOWN_CHARACTERS = 80
@@ -61,7 +60,7 @@ def null_is(value: object) -> BeforeValidator:
 def read_as(
     form: type[FormT],
     content: object,
-    refused: Callable[[tuple[str, ...]], LegoRayError],
+    refused: Callable[[tuple[str, ...]], Exception],
     where: str = "",
 ) -> FormT:
     """Holds what was parsed of a file against its form.
@@ -73,7 +72,7 @@ def read_as(
         where: What to call the file in errors that a validator of the form raises itself.
 
     Raises:
-        LegoRayError: What `refused` makes, if the content does not fit the form.
+        Exception: What `refused` makes, if the content does not fit the form.
     """
     try:
         return form.model_validate(content, context=where)
@@ -141,18 +140,24 @@ def _path(location: tuple[str | int, ...]) -> str:
     return path or "it"
 
 
-def _nearest(form: type[BaseModel], key: str, parent: tuple[str | int, ...]) -> str:
-    model = form
+def _nearest(form: type[Any], key: str, parent: tuple[str | int, ...]) -> str:
     for part in parent:
-        if isinstance(part, str) and part in model.model_fields:  # else a name that was given
-            model = _model_of(model.model_fields[part].annotation) or model
-    near = get_close_matches(key, list(model.model_fields), n=1)
-    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(model.model_fields)}"
+        if isinstance(part, str) and part in _keys(form):  # else a name that was given
+            form = _form_in(_keys(form)[part]) or form
+    near = get_close_matches(key, list(_keys(form)), n=1)
+    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(_keys(form))}"
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The model within an annotation such as `Sequence[Model] | None`."""
+def _keys(form: type[Any]) -> dict[str, Any]:
+    """Types of a form's values, by their keys."""
+    if is_typeddict(form):
+        return dict(form.__annotations__)
+    return {name: field.annotation for name, field in form.model_fields.items()}
+
+
+def _form_in(annotation: Any) -> type[Any] | None:
+    """The form within an annotation such as `Sequence[Form] | None`."""
     if get_origin(annotation) is None:
         is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        return annotation if is_model else None
-    return next((m for a in get_args(annotation) if (m := _model_of(a))), None)
+        return annotation if is_model or is_typeddict(annotation) else None
+    return next((form for each in get_args(annotation) if (form := _form_in(each))), None)
