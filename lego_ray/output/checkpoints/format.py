@@ -23,6 +23,7 @@ from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, par
 from lego_ray.output.checkpoints.run_folder import (
     CHECKPOINT_VERSION,
     TEXT,
+    Summary,
     UnreadableCheckpoint,
     parse_text,
 )
@@ -134,10 +135,10 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
         header = data[LENGTH_BYTES : LENGTH_BYTES + size]
         spans, metadata = parse_header(header, len(data), "")
         about = parse_text(metadata)
-        if plan not in (about["plan"], about.get("work")):
+        if plan not in (about.plan, about.work):
             raise UnreadableCheckpoint("it is of another plan")
-        if about["made_by"] != _made_by():
-            raise UnreadableCheckpoint(f"it was made by {about['made_by']}, this is {_made_by()}")
+        if about.made_by != _made_by():
+            raise UnreadableCheckpoint(f"it was made by {about.made_by}, this is {_made_by()}")
         arrays = arrays_of(data, spans)
         if _seal(metadata[TEXT], arrays) != metadata[_SEAL]:
             raise UnreadableCheckpoint("its sha256 is not the one it gives")
@@ -155,40 +156,39 @@ def decode_checkpoint(data: bytes, plan: str, sites: Mapping[str, SitePlan]) -> 
 
 
 def _checkpoint(
-    about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], sites: Mapping[str, SitePlan]
+    about: Summary, arrays: Mapping[str, NDArray[Any]], sites: Mapping[str, SitePlan]
 ) -> Checkpoint:
     solved = []
-    for number, values in enumerate(about["sites"]):
+    for number, saved in enumerate(about.sites):
         mine = {f.name: arrays.get(f"{number}.{f.name}") for f in fields(SiteResult)}
-        plain = {name: value for name, value in values.items() if name != "site"}
-        solved.append(SiteResult(**{**mine, **plain, "plan": sites[values["site"]]}))
+        plain = saved.model_dump(exclude={"site"}, exclude_unset=True)
+        solved.append(SiteResult(**{**mine, **plain, "plan": sites[saved.site]}))
     spectra = [
         Spectrum(site, width, arrays[f"{_SPECTRUM}.{number}"])
-        for number, (site, width) in enumerate(about["spectra"])
+        for number, (site, width) in enumerate(about.spectra)
     ]
     hashes = json.loads(arrays[_HASHES].tobytes())
     result = TaskResult(
         sites=tuple(solved),
         spectra=tuple(spectra),
-        quarantined={int(k): _error(*said) for k, said in about["quarantined"].items()},
+        quarantined={int(k): _error(*said) for k, said in about.quarantined.items()},
         tensor_hashes={int(k): tuple((n, h) for n, h in pairs) for k, pairs in hashes.items()},
         full_weights={
             name: arrays[f"{_KEPT}.{number}"].tobytes()
-            for number, name in enumerate(about["full_weights"])
+            for number, name in enumerate(about.full_weights)
         },
-        **about["result"],
+        **about.result.model_dump(exclude_unset=True),
     )
-    covers = tuple(about["covers"])
-    if not sites.keys() >= set(covers):
+    if not sites.keys() >= set(about.covers):
         raise UnreadableCheckpoint("it has sites the plan has not")
     sources = json.loads(arrays[_SOURCES].tobytes()) if _SOURCES in arrays else {}
     return Checkpoint(
-        about["plan"],
-        about["number"],
-        about["of_sites"],
-        covers,
+        about.plan,
+        about.number,
+        about.of_sites,
+        about.covers,
         result,
-        about["saved_at"],
+        about.saved_at,
         {int(number): (str(uri), str(mark)) for number, (uri, mark) in sources.items()},
     )
 
