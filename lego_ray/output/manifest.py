@@ -168,7 +168,9 @@ class _File(Form):
     sha256: str
 
 
-class _Source(Form):
+class Source(Form):
+    """An adapter, as `source_of` lists it."""
+
     adapter_id: str
     uri: str
     tensors_sha256: str = ""
@@ -203,7 +205,7 @@ class _Manifest(Form):
     name: str
     recipe: _Recipe
     files: Table[_File]
-    sources: Many[_Source]
+    sources: Many[Source]
     requested_plan: str = ""
     base_model: str | None = None
     dtype: str = ""
