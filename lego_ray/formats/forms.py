@@ -80,7 +80,7 @@ def read_as(
         raise refused(tuple(_faults(error, form))) from None
 
 
-def in_one(faults: Sequence[str]) -> str:
+def sentence_of(faults: Sequence[str]) -> str:
     """The first faults, as one sentence without its full stop."""
     more = len(faults) - _SHOWN
     return "; ".join([*faults[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])

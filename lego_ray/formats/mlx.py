@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.factors import FactorKey, Pair, pair, refuse_unknown, site_factors
-from lego_ray.formats.forms import Form, in_one, read_as
+from lego_ray.formats.forms import Form, read_as, sentence_of
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
@@ -83,7 +83,9 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     fields = parse_object(headers.config or b"", place)
     check_layout(fields, (), place)
     check_config(fields, place)
-    config = read_as(_Config, fields, lambda faults: MalformedAdapter(place, in_one(faults), _FIX))
+    config = read_as(
+        _Config, fields, lambda faults: MalformedAdapter(place, sentence_of(faults), _FIX)
+    )
     parameters = config.lora_parameters
     scaling = parameters.scale * parameters.alpha_over_rank
     spans = by_plain_key(headers.spans, where)

@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import with_info_after_validator_function
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.forms import Form, Many, Table, in_one, null_is, read_as
+from lego_ray.formats.forms import Form, Many, Table, null_is, read_as, sentence_of
 from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import unwrapped, without_doubt
@@ -129,5 +129,5 @@ def parse_config(data: bytes, where: str) -> PeftConfig:
 def config_from(fields: Mapping[str, object], where: str) -> PeftConfig:
     """Reads a configuration that is parsed already; else see `parse_config`."""
     return read_as(
-        PeftConfig, fields, lambda faults: MalformedAdapter(where, in_one(faults), _FIX), where
+        PeftConfig, fields, lambda faults: MalformedAdapter(where, sentence_of(faults), _FIX), where
     )

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.forms import Form, Many, Table, in_one, null_is, read_as
+from lego_ray.formats.forms import Form, Many, Table, null_is, read_as, sentence_of
 from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.strict_json import parse_object
 
@@ -130,7 +130,7 @@ def parse_header(
         raise MalformedAdapter(where, problem, f"Names have {MAX_NAME_CHARACTERS} at most.")
     content = {"metadata": table.pop("__metadata__", None), "tensors": table}
     found = read_as(
-        _Header, content, lambda faults: MalformedAdapter(where, in_one(faults), _TRUNCATED)
+        _Header, content, lambda faults: MalformedAdapter(where, sentence_of(faults), _TRUNCATED)
     )
     data_start = LENGTH_BYTES + len(header)
     spans = [_span(name, entry, data_start, where) for name, entry in found.tensors.items()]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.forms import Form, Many, Table, in_one, read_as
+from lego_ray.formats.forms import Form, Many, Table, read_as, sentence_of
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import Store
@@ -245,7 +245,7 @@ def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
     where = f"{uri}/{MANIFEST_KEY}"
 
     def refused(faults: tuple[str, ...]) -> MalformedAdapter:
-        problem = f"this is not a manifest of version {MANIFEST_VERSION}: {in_one(faults)}"
+        problem = f"this is not a manifest of version {MANIFEST_VERSION}: {sentence_of(faults)}"
         return MalformedAdapter(where, problem, "Merge again to another output.")
 
     try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.forms import Form, Many, in_one, read_as
+from lego_ray.formats.forms import Form, Many, read_as, sentence_of
 from lego_ray.formats.safetensors_arrays import arrays_of
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.numerics.kmeans.running_sums import Members, RunningSite, SiteFit
@@ -223,7 +223,7 @@ def decode_state(data: bytes, uri: str) -> State:
     """
 
     def refused(faults: tuple[str, ...]) -> MalformedAdapter:
-        problem = f"these are not running sums of version {STATE_VERSION}: {in_one(faults)}"
+        problem = f"these are not running sums of version {STATE_VERSION}: {sentence_of(faults)}"
         return MalformedAdapter(uri, problem, "Merge again with --refit.")
 
     try:

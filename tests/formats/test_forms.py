@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.forms import Form, Many, Table, in_one, null_is, read_as
+from lego_ray.formats.forms import Form, Many, Table, null_is, read_as, sentence_of
 
 
 class Inner(Form):
@@ -26,7 +26,7 @@ class Example(Form):
 
 
 def read(content: object) -> Example:
-    return read_as(Example, content, lambda faults: MalformedAdapter("file", in_one(faults)))
+    return read_as(Example, content, lambda faults: MalformedAdapter("file", sentence_of(faults)))
 
 
 def test_what_fits_is_taken_as_it_is() -> None:

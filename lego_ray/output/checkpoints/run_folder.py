@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Strict
 
 from lego_ray.errors import MalformedAdapter, ObjectNotFound, OutputExists
-from lego_ray.formats.forms import Form, Many, Table, in_one, read_as
+from lego_ray.formats.forms import Form, Many, Table, read_as, sentence_of
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import Store
 from lego_ray.storage.bounded import read_at_most
@@ -119,7 +119,7 @@ def read_marker(store: Store) -> Marker | None:
     def refused(faults: tuple[str, ...]) -> OutputExists:
         return OutputExists(
             store.uri,
-            f"its {MARKER} is of another release of lego-ray, or was changed: {in_one(faults)}",
+            f"its {MARKER} is of another release of lego-ray, or was changed: {sentence_of(faults)}",
             f"Finish that run with that release, choose another --output, or delete "
             f"{folder_uri(store)}.",
         )
@@ -142,4 +142,4 @@ def parse_text(metadata: Mapping[str, str]) -> Summary:
     except (KeyError, ValueError, RecursionError) as error:
         raise UnreadableCheckpoint("it is not a checkpoint") from error
     said = f"it is not a checkpoint of version {CHECKPOINT_VERSION}"
-    return read_as(Summary, content, lambda f: UnreadableCheckpoint(f"{said}: {in_one(f)}"))
+    return read_as(Summary, content, lambda f: UnreadableCheckpoint(f"{said}: {sentence_of(f)}"))
