@@ -281,7 +281,7 @@ def test_an_unfinished_run_of_another_plan_is_refused(zoo: Path, tmp_path: Path)
     assert merge(zoo, tmp_path / "m", seed=1)["status"] == "published"
 
 
-MARKED = {
+MARKED: dict[str, object] = {
     **{
         "checkpoint_version": 1,
         "plan": "x",
@@ -300,7 +300,8 @@ MARKED = {
         b"{",
         b"[]",
         b'{"checkpoint_version": 99, "plan": "x"}',
-        *(json.dumps({**MARKED, **more}).encode() for more in ({"plan": 1}, {"work": []})),
+        json.dumps({**MARKED, "plan": 1}).encode(),
+        json.dumps({**MARKED, "work": []}).encode(),
     ],
 )
 def test_a_marker_of_another_release_is_refused(marker: bytes, zoo: Path, tmp_path: Path) -> None:
