@@ -34,7 +34,7 @@ from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe, recipe_from
 from lego_ray.planning.recipe_file import parse_recipe_file
-from lego_ray.reporting.facts import Facts, is_shown, short_names
+from lego_ray.reporting.facts import Facts, short_names
 from lego_ray.reporting.write import page
 from lego_ray.storage.base import ObjectInfo
 from lego_ray.storage.keys import check_key
@@ -137,9 +137,8 @@ def uri(data: bytes) -> None:
 def manifest(data: bytes) -> None:
     """The manifest of a merge, as a page, a publish, an update and a verify read it."""
     found = parse_manifest(data, "/merged")
-    if is_shown(found):
-        places = [source["uri"] for source in found["sources"]]
-        page(Facts("/merged", found, short_names(places), (), None, None))
+    places = [source["uri"] for source in found["sources"]]
+    page(Facts("/merged", found, short_names(places), (), None, None))
     _each(lambda: listed_files(found, "/merged"), lambda: recipe_from(found["recipe"], "/merged"))
 
 

@@ -14,11 +14,12 @@ from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, par
 from lego_ray.output.checkpoints.run_folder import (
     ENDING,
     FOLDER,
+    Marker,
+    Summary,
     UnreadableCheckpoint,
     folder_uri,
     parse_text,
     read_marker,
-    sites_found,
 )
 from lego_ray.output.manifest import (
     MANIFEST_KEY,
@@ -141,45 +142,43 @@ def _published(store: Store, manifest: dict[str, Any]) -> StatusRecord:
     )
 
 
-def _unfinished(
-    store: Store, marker: dict[str, Any], tasks: Sequence[dict[str, Any]]
-) -> StatusRecord:
+def _unfinished(store: Store, marker: Marker, tasks: Sequence[Summary]) -> StatusRecord:
     # Plans that were given up, for adapters that turned out bad, are read and not done.
-    number = max((task["number"] for task in tasks), default=1)
-    now = [task for task in tasks if task["number"] == number]
-    sites = {site["site"]: site for task in now for site in task["sites"]}
+    number = max((task.number for task in tasks), default=1)
+    now = [task for task in tasks if task.number == number]
+    sites = {site.site: site for task in now for site in task.sites}
     # By the last plan that did: ranks are measured again without adapters that turn out bad.
-    last = max((task["number"] for task in tasks if sites_found(task)), default=number)
-    measured = {site for task in tasks if task["number"] == last for site in sites_found(task)}
-    inertias = [i for site in sites.values() if (i := site.get("inertia")) is not None]
+    last = max((task.number for task in tasks if task.sites_found()), default=number)
+    measured = {site for task in tasks if task.number == last for site in task.sites_found()}
+    inertias = [i for site in sites.values() if (i := site.inertia) is not None]
     bad = {
         where: f"{kind}: {where}: {problem}"
         for task in tasks
-        for kind, where, problem, _ in task["quarantined"].values()
+        for kind, where, problem, _ in task.quarantined.values()
     }
     return StatusRecord(
         state="unfinished",
         output=store.uri,
-        merge_id=now[0]["plan"] if now else marker["plan"],
-        name=marker["name"],
-        method=marker["method"],
-        rank=marker["rank"],
-        adapters=marker["adapters"] - (len(bad) if number > 1 else 0),
-        sites=now[0]["of_sites"] if now else marker["sites"],
+        merge_id=now[0].plan if now else marker.plan,
+        name=marker.name,
+        method=marker.method,
+        rank=marker.rank,
+        adapters=marker.adapters - (len(bad) if number > 1 else 0),
+        sites=now[0].of_sites if now else marker.sites,
         sites_done=len(sites),
-        sites_measured=len(measured) if isinstance(marker["rank"], str) else None,
+        sites_measured=len(measured) if isinstance(marker.rank, str) else None,
         quarantined=tuple({"adapter": uri, "reason": bad[uri]} for uri in sorted(bad)),
         tasks_saved=len(tasks),
-        bytes_read=sum(task["result"]["bytes_read"] for task in tasks),
+        bytes_read=sum(task.result.bytes_read for task in tasks),
         inertia=sum(inertias) if inertias else None,
-        started_at=marker["started_at"],
-        saved_at=max((task["saved_at"] for task in tasks), default=None),
-        catalog=marker["catalog"],
+        started_at=marker.started_at,
+        saved_at=max((task.saved_at for task in tasks), default=None),
+        catalog=marker.catalog,
         kept_in=folder_uri(store),
     )
 
 
-def _summary(store: Store, info: ObjectInfo) -> dict[str, Any] | None:
+def _summary(store: Store, info: ObjectInfo) -> Summary | None:
     """What a checkpoint says of itself; None if it is gone by now, or cannot be read."""
     try:
         end = min(FIRST_READ, info.size)

@@ -14,11 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, ValidationError
+
 from lego_ray.catalog.changes import Change, Transactions
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import RunFailed
+from lego_ray.formats.forms import Form, Table
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -104,14 +107,14 @@ class Tenure:
             if last < self.number:
                 return _Claim(self)
             mine = again and last == self.number
-            if mine and _claimant(handle, self.name).get("token") == self.token:
+            if mine and _claimant(handle, self.name).token == self.token:
                 return None  # a try whose answer got lost
             raise self._over(uri, handle)
 
         commit(lambda: catalog.open_or_create(table), change, uri)
 
     def _over(self, uri: str, handle: DeltaTable) -> RunFailed:
-        owner = read_through(uri, lambda: _claimant(handle, self.name)).get("owner", {})
+        owner = read_through(uri, lambda: _claimant(handle, self.name)).owner
         who = ", ".join(f"{name} {value}" for name, value in owner.items())
         return RunFailed(
             uri,
@@ -147,12 +150,19 @@ class _Claim:
         )
 
 
-def _claimant(handle: DeltaTable, name: str) -> dict[str, Any]:
+class _Claimed(Form):
+    """What a claim says in a table's log, which others may have written over."""
+
+    owner: Table[Any] = Field(default_factory=dict)
+    token: str = ""
+
+
+def _claimant(handle: DeltaTable, name: str) -> _Claimed:
     """Who made the last claim on a table under a name, as far as its log still says so."""
     for entry in handle.history(_FAR):
         if name in entry:
             try:
-                return dict(json.loads(entry[name]))
-            except (TypeError, ValueError):
-                return {}
-    return {}
+                return _Claimed.model_validate_json(entry[name])
+            except ValidationError:
+                break
+    return _Claimed()

@@ -5,22 +5,21 @@ Module paths are those of the Hugging Face model, so a merge of such adapters is
 
 from __future__ import annotations
 
-import contextlib
-import math
 import re
 from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.factors import FactorKey, Pair, pair, refuse_unknown, site_factors
+from lego_ray.formats.forms import Form, read_as, sentence_of
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
 from lego_ray.formats.refusals import REFUSED_FIELDS, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key
-
-# No alpha or rank is as large; a whole number in JSON may have any number of digits.
-_LARGEST = 1e30
 
 _FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<half>[ab])")
 _MAGNITUDE = re.compile(r".+\.m")
@@ -30,8 +29,40 @@ _OF_2024 = (
     "releases that came later leave alpha out of account"
 )
 
+_FIX = "Write the values of training into the file."
+
 # What models call their embeddings, which nothing else in the file tells from linear layers.
 _EMBEDDINGS = ("embed_tokens", "embed_in", "embeddings", "tok_embeddings", "word_embeddings", "wte")
+
+
+def _other_than_0(value: float) -> float:
+    if value == 0:
+        raise ValueError("expected a number other than 0")
+    return value
+
+
+_Positive = Annotated[float, Field(gt=0, lt=1e30)]
+
+
+class _Parameters(Form):
+    scale: Annotated[float, Field(allow_inf_nan=False), AfterValidator(_other_than_0)]
+    rank: _Positive = 0
+    alpha: _Positive = 0
+
+    @property
+    def alpha_over_rank(self) -> float:
+        """The other factor in mlx-lm of 2024, which wrote alpha beside scale; 1 without alpha."""
+        return self.alpha / self.rank if self.alpha else 1.0
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        if self.alpha and not self.rank:
+            raise ValueError("expected a rank beside alpha")
+        return self
+
+
+class _Config(Form):
+    lora_parameters: _Parameters
 
 
 def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
@@ -52,7 +83,11 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     fields = parse_object(headers.config or b"", place)
     check_layout(fields, (), place)
     check_config(fields, place)
-    scale = _scale(fields, place)
+    config = read_as(
+        _Config, fields, lambda faults: MalformedAdapter(place, sentence_of(faults), _FIX)
+    )
+    parameters = config.lora_parameters
+    scaling = parameters.scale * parameters.alpha_over_rank
     spans = by_plain_key(headers.spans, where)
     names = list(spans)
     check_layout(fields, names, where)
@@ -77,9 +112,9 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         format="mlx",
         base_model=model if isinstance(model, str) else "",
         sites=tuple(
-            site_factors(each, scaling=scale, where=where, transposed=True) for each in pairs
+            site_factors(each, scaling=scaling, where=where, transposed=True) for each in pairs
         ),
-        notes=(_OF_2024,) if _alpha_over_rank(fields.get("lora_parameters"), place) != 1 else (),
+        notes=(_OF_2024,) if parameters.alpha_over_rank != 1 else (),
         config={"task_type": "CAUSAL_LM", "fan_in_fan_out": False, "bias": "none"},
     )
 
@@ -101,33 +136,6 @@ def check_config(fields: Mapping[str, object], where: str) -> None:
     why = known.why if known else "only LoRA adapters are merged"
     hint = known.hint if known else "Train it again with --fine-tune-type lora, or leave it out."
     raise UnsupportedAdapter(where, f"fine_tune_type is {kind}: {why}", hint)
-
-
-def _scale(fields: Mapping[str, object], where: str) -> float:
-    parameters = fields.get("lora_parameters")
-    scale = parameters.get("scale") if isinstance(parameters, dict) else None
-    value = math.nan
-    if isinstance(scale, int | float) and not isinstance(scale, bool):
-        with contextlib.suppress(OverflowError):  # a whole number may have any number of digits
-            value = float(scale)
-    if not math.isfinite(value) or value == 0:
-        problem = f"lora_parameters gives scale {scale!r}, expected a finite number other than 0"
-        raise MalformedAdapter(where, problem, "Write the scale of training into the file.")
-    return value * _alpha_over_rank(parameters, where)
-
-
-def _alpha_over_rank(parameters: object, where: str) -> float:
-    """What mlx-lm of 2024 multiplied by besides, which wrote alpha beside scale; 1 without alpha."""
-    if not isinstance(parameters, dict) or "alpha" not in parameters:
-        return 1.0
-    alpha, rank = parameters["alpha"], parameters.get("rank")
-    numbers = [n for n in (alpha, rank) if isinstance(n, int | float) and not isinstance(n, bool)]
-    if len(numbers) != 2 or not all(0 < n < _LARGEST for n in numbers):
-        problem = (
-            f"lora_parameters gives alpha {alpha!r} and rank {rank!r}, expected two numbers above 0"
-        )
-        raise MalformedAdapter(where, problem, "Write those of training into the file.")
-    return float(numbers[0]) / float(numbers[1])
 
 
 def _check_not_experts(each: Pair, where: str) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import with_info_after_validator_function
 
 from lego_ray.errors import MalformedAdapter
+from lego_ray.formats.forms import Form, Many, Table, null_is, read_as, sentence_of
 from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import unwrapped, without_doubt
@@ -19,12 +24,37 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 DEFAULT_RANK = 8
 DEFAULT_ALPHA = 8
 
-_BIASES = ("none", "all", "lora_only")
 _FIX = "Correct the file, or save the adapter again with PEFT."
 
 
-@dataclass(frozen=True, slots=True)
-class PeftConfig:
+# Zero or less: the adapter would do nothing, or its scaling has no square root to fold in.
+_Alpha = Annotated[float, Field(gt=0, lt=1e30)]
+_Rank = Annotated[int, Field(ge=1, lt=1 << 31)]
+_Text = Annotated[str, null_is("")]
+_Flag = Annotated[bool, null_is(False)]
+_Name = Annotated[str, Field(min_length=1), AfterValidator(unwrapped)]
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """Reads a table as patterns."""
+
+    table: Any
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema = handler.generate_schema(self.table)
+        return with_info_after_validator_function(_compiled, schema)
+
+
+def _compiled(
+    table: Mapping[str, float] | None, field: ValidationInfo[str]
+) -> tuple[SitePattern, ...]:
+    return compile_patterns(table or {}, str(field.field_name), field.context)
+
+
+class PeftConfig(Form):
     """The parts of a LoRA configuration that reading and merging need.
 
     Attributes:
@@ -41,16 +71,16 @@ class PeftConfig:
         modules_to_save: Modules whose full weights the adapter carries.
     """
 
-    r: int
-    lora_alpha: float
-    use_rslora: bool
-    rank_pattern: tuple[SitePattern, ...]
-    alpha_pattern: tuple[SitePattern, ...]
-    base_model: str
-    task_type: str | None
-    fan_in_fan_out: bool
-    bias: str
-    modules_to_save: tuple[str, ...]
+    r: _Rank = DEFAULT_RANK
+    lora_alpha: _Alpha = DEFAULT_ALPHA
+    use_rslora: _Flag = False
+    rank_pattern: Annotated[tuple[SitePattern, ...], _Compiled(Table[_Rank] | None)] = ()
+    alpha_pattern: Annotated[tuple[SitePattern, ...], _Compiled(Table[_Alpha] | None)] = ()
+    base_model: _Text = Field("", alias="base_model_name_or_path")
+    task_type: str | None = None
+    fan_in_fan_out: _Flag = False
+    bias: Annotated[Literal["none", "all", "lora_only"], null_is("none")] = "none"
+    modules_to_save: Annotated[Many[_Name], null_is(())] = ()
 
     def rank_of(self, site: str) -> int:
         """The rank configured for a site."""
@@ -98,69 +128,6 @@ def parse_config(data: bytes, where: str) -> PeftConfig:
 
 def config_from(fields: Mapping[str, object], where: str) -> PeftConfig:
     """Reads a configuration that is parsed already; else see `parse_config`."""
-    bias = _optional(fields, "bias", str, where) or "none"
-    if bias not in _BIASES:
-        raise _wrong("bias", bias, f"one of {', '.join(_BIASES)}", where)
-    return PeftConfig(
-        r=_rank(fields.get("r", DEFAULT_RANK), "r", where),
-        lora_alpha=_alpha(fields.get("lora_alpha", DEFAULT_ALPHA), "lora_alpha", where),
-        use_rslora=bool(_optional(fields, "use_rslora", bool, where)),
-        rank_pattern=_patterns(fields, "rank_pattern", _rank, where),
-        alpha_pattern=_patterns(fields, "alpha_pattern", _alpha, where),
-        base_model=_optional(fields, "base_model_name_or_path", str, where) or "",
-        task_type=_optional(fields, "task_type", str, where),
-        fan_in_fan_out=bool(_optional(fields, "fan_in_fan_out", bool, where)),
-        bias=bias,
-        modules_to_save=tuple(map(unwrapped, _names(fields, "modules_to_save", where))),
+    return read_as(
+        PeftConfig, fields, lambda faults: MalformedAdapter(where, sentence_of(faults), _FIX), where
     )
-
-
-def _wrong(field: str, value: object, expected: str, where: str) -> MalformedAdapter:
-    return MalformedAdapter(where, f"{field} is {str(value)[:80]!r}, expected {expected}", _FIX)
-
-
-_T = TypeVar("_T", str, bool)
-
-
-def _optional(fields: Mapping[str, object], name: str, kind: type[_T], where: str) -> _T | None:
-    value = fields.get(name)
-    if value is None or isinstance(value, kind):
-        return value
-    raise _wrong(name, value, f"a {kind.__name__} or null", where)
-
-
-def _rank(value: object, field: str, where: str) -> int:
-    if type(value) is not int or not 1 <= value < 1 << 31:
-        raise _wrong(field, value, "a whole number of at least 1", where)
-    return value
-
-
-def _alpha(value: object, field: str, where: str) -> float:
-    # Zero or less: the adapter would do nothing, or its scaling has no square root to fold in.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise _wrong(field, value, "a finite number above 0", where)
-    return float(value)
-
-
-def _patterns(
-    fields: Mapping[str, object],
-    name: str,
-    check: Callable[[object, str, str], float],
-    where: str,
-) -> tuple[SitePattern, ...]:
-    table = fields.get(name)
-    if table is None:
-        return ()
-    if not isinstance(table, dict):
-        raise _wrong(name, table, "an object or null", where)
-    values = {key: check(value, f"{name}[{key!r}]", where) for key, value in table.items()}
-    return compile_patterns(values, name, where)
-
-
-def _names(fields: Mapping[str, object], name: str, where: str) -> tuple[str, ...]:
-    value = fields.get(name)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise _wrong(name, value, "a list of names or null", where)
-    return tuple(value)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from lego_ray.errors import MalformedAdapter
+from lego_ray.formats.forms import Form, Many, Table, read_as, sentence_of
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import Store
@@ -154,72 +157,72 @@ def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
 LARGEST = 64 << 20
 
 
-def _of(kind: type, *, inside: type | None = None) -> Callable[[object], bool]:
-    def fits(value: object) -> bool:
-        if isinstance(value, bool) and kind is not bool:
-            return False
-        if inside is None or not isinstance(value, kind):
-            return isinstance(value, kind)
-        held = value.values() if isinstance(value, dict) else value
-        return all(isinstance(each, inside) for each in held)  # type: ignore[attr-defined]
-
-    return fits
+class _Recipe(Form):
+    method: str
+    rank: int | None = None
+    ranks: Table[int] = Field(default_factory=dict)
 
 
-def _number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+class _File(Form):
+    bytes: int
+    sha256: str
 
 
-def _optional_text(value: object) -> bool:
-    return value is None or isinstance(value, str)
+class Source(Form):
+    """An adapter, as `source_of` lists it."""
+
+    adapter_id: str
+    uri: str
+    tensors_sha256: str = ""
+    version: str = ""
+    revision: str = ""
+    license: str | None = None
+    rank_min: int = 0
+    rank_max: int = 0
+    weight: float = 1
+    notes: Many[str] = ()
 
 
-def _refusals(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(r, dict)
-        and all(isinstance(r.get(key), str) for key in ("adapter", "reason"))
-        and all(
-            isinstance(r.get(key, ""), str)
-            for key in ("status", "adapter_id", "version", "tensors_sha256")
-        )
-        for r in value
-    )
+class _Refused(Form):
+    adapter: str
+    reason: str
+    status: str = ""
+    adapter_id: str = ""
+    version: str = ""
+    tensors_sha256: str = ""
 
 
-def _parent(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        _optional_text(value.get(key)) for key in ("merge_id", "uri")
-    )
+class _Parent(Form):
+    merge_id: str | None = None
+    uri: str | None = None
 
 
-# What may be missing, as an earlier release did not write it; where it is there, it is of a type.
-_FIELDS: Mapping[str, Callable[[object], bool]] = {
-    **dict.fromkeys(("requested_plan", "dtype", "format", "weights", "marker"), _of(str)),
-    "base_model": _optional_text,
-    "licenses": _of(list, inside=str),
-    "license_conflicts": _of(list, inside=str),
-    "limits": _of(list, inside=str),
-    "warnings": _of(list, inside=str),
-    "sites": _of(int),
-    "nearest_error": _number,
-    "refused": _refusals,
-    "versions": _of(dict, inside=str),
-    "version": _of(int),
-    "parent": _parent,
-    "drift": _number,
-}
-_SOURCE_FIELDS: Mapping[str, Callable[[object], bool]] = {
-    **dict.fromkeys(("tensors_sha256", "version", "revision"), _of(str)),
-    "license": _optional_text,
-    "rank_min": _of(int),
-    "rank_max": _of(int),
-    "weight": _number,
-    "notes": _of(list, inside=str),
-}
+class _Manifest(Form):
+    """What readers of a manifest rely on. What has a default, an earlier release did not write."""
 
-
-def _are_of_type(fields: Mapping[str, Any], types: Mapping[str, Callable[[object], bool]]) -> bool:
-    return all(fits(fields[name]) for name, fits in types.items() if name in fields)
+    manifest_version: Literal[1]  # MANIFEST_VERSION
+    merge_id: str
+    name: str
+    recipe: _Recipe
+    files: Table[_File]
+    sources: Many[Source]
+    requested_plan: str = ""
+    base_model: str | None = None
+    dtype: str = ""
+    format: str = ""
+    weights: str = ""
+    marker: str = ""
+    licenses: Many[str] = ()
+    license_conflicts: Many[str] = ()
+    limits: Many[str] = ()
+    warnings: Many[str] = ()
+    sites: int = 0
+    nearest_error: float | None = None
+    refused: Many[_Refused] = ()
+    versions: Table[str] = Field(default_factory=dict)
+    version: int = 1
+    parent: _Parent | None = None
+    drift: float | None = None
 
 
 def read_bytes(store: Store) -> bytes:
@@ -232,23 +235,6 @@ def read_bytes(store: Store) -> bytes:
     return read_at_most(store, MANIFEST_KEY, LARGEST)
 
 
-def _is_complete(manifest: Mapping[str, Any]) -> bool:
-    """Whether all is there that readers of a manifest rely on; what they read else may be missing."""
-    files, sources = manifest["files"], manifest["sources"]
-    return (
-        isinstance(manifest["merge_id"], str)
-        and isinstance(manifest["name"], str)
-        and isinstance(manifest["recipe"], dict)
-        and isinstance(manifest["recipe"]["method"], str)
-        and isinstance(files, dict)
-        and all(
-            isinstance(f["bytes"], int) and isinstance(f["sha256"], str) for f in files.values()
-        )
-        and isinstance(sources, list)
-        and all(isinstance(s["adapter_id"], str) and isinstance(s["uri"], str) for s in sources)
-    )
-
-
 def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
     """Reads a manifest.
 
@@ -256,33 +242,19 @@ def parse_manifest(data: bytes, uri: str) -> dict[str, Any]:
         MalformedAdapter: If it is not one, of a version this release does not know, or has a field of
             another type than it must be.
     """
+    where = f"{uri}/{MANIFEST_KEY}"
+
+    def refused(faults: tuple[str, ...]) -> MalformedAdapter:
+        problem = f"this is not a manifest of version {MANIFEST_VERSION}: {sentence_of(faults)}"
+        return MalformedAdapter(where, problem, "Merge again to another output.")
+
     try:
-        manifest = parse_object(data, f"{uri}/{MANIFEST_KEY}")
-        known = manifest["manifest_version"] == MANIFEST_VERSION
-        complete = _is_complete(manifest)
-    except (MalformedAdapter, KeyError, TypeError):
-        known = complete = False
-    if not (known and complete):
-        raise MalformedAdapter(
-            f"{uri}/{MANIFEST_KEY}",
-            f"this is not a lego-ray manifest of version {MANIFEST_VERSION}",
-            "Merge again to another output.",
-        )
-    sources: Any = manifest["sources"]
-    typed = _are_of_type(manifest, _FIELDS)
-    if not (typed and all(_are_of_type(source, _SOURCE_FIELDS) for source in sources)):
-        raise MalformedAdapter(
-            f"{uri}/{MANIFEST_KEY}",
-            "some of its fields are of other types than lego-ray writes",
-            "Merge again to another output.",
-        )
+        manifest = parse_object(data, where)
+    except MalformedAdapter as error:
+        raise refused((error.problem,)) from None
+    read_as(_Manifest, manifest, refused)
     recipe: Any = manifest["recipe"]
-    return {
-        "sites": 0,
-        "refused": [],
-        **manifest,
-        "recipe": {"rank": None, **recipe},
-    }
+    return {"sites": 0, "refused": [], **manifest, "recipe": {"rank": None, **recipe}}
 
 
 def listed_files(manifest: Mapping[str, Any], uri: str) -> dict[str, str]:

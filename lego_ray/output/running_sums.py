@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
-from lego_ray.errors import LegoRayError, MalformedAdapter
+from lego_ray.errors import MalformedAdapter
+from lego_ray.formats.forms import Form, Many, read_as, sentence_of
 from lego_ray.formats.safetensors_arrays import arrays_of
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
 from lego_ray.numerics.kmeans.running_sums import Members, RunningSite, SiteFit
+from lego_ray.output.manifest import Source
 from lego_ray.planning.plan import SitePlan
 from lego_ray.tasks.values import SiteResult
 
@@ -71,6 +74,32 @@ class State:
         """The adapters that are in, as a manifest lists them."""
         there = [s for s, here in zip(self.fitted, self.present, strict=True) if here]
         return sorted([*there, *self.added], key=lambda s: (s["adapter_id"], s["uri"]))
+
+
+def _as_it_is(source: object, check: ValidatorFunctionWrapHandler) -> object:
+    check(source)
+    return source  # with all that another release may have written of it
+
+
+if TYPE_CHECKING:
+    _Listed = Mapping[str, Any]
+else:
+    _Listed = Annotated[Source, WrapValidator(_as_it_is)]
+
+
+class _AboutSite(Form):
+    plan: dict[str, Any]
+    inertia: float
+
+
+class _About(Form):
+    version: Literal[1]  # STATE_VERSION
+    fit: str
+    carried: dict[str, Any]
+    fitted: Many[_Listed]
+    present: Many[bool]
+    added: Many[_Listed]
+    sites: Many[_AboutSite]
 
 
 def first_state(
@@ -192,35 +221,27 @@ def decode_state(data: bytes, uri: str) -> State:
     Raises:
         MalformedAdapter: If it is none, or of a version that this release does not know.
     """
+
+    def refused(faults: tuple[str, ...]) -> MalformedAdapter:
+        problem = f"these are not running sums of version {STATE_VERSION}: {sentence_of(faults)}"
+        return MalformedAdapter(uri, problem, "Merge again with --refit.")
+
     try:
         arrays = _arrays(data, uri)
-        about = json.loads(arrays[_ABOUT].tobytes())
-        if about["version"] != STATE_VERSION:
-            raise ValueError(f"version {about['version']}")
+        about = read_as(_About, json.loads(arrays[_ABOUT].tobytes()), refused)
         return State(
-            fit=about["fit"],
-            carried=about["carried"],
-            fitted=tuple(about["fitted"]),
-            present=tuple(about["present"]),
-            added=tuple(about["added"]),
+            fit=about.fit,
+            carried=about.carried,
+            fitted=about.fitted,
+            present=about.present,
+            added=about.added,
             sites=tuple(
-                StateSite(_plan(each["plan"]), each["inertia"], _running(arrays, number))
-                for number, each in enumerate(about["sites"])
+                StateSite(_plan(each.plan), each.inertia, _running(arrays, number))
+                for number, each in enumerate(about.sites)
             ),
         )
-    except (
-        LegoRayError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise MalformedAdapter(
-            uri,
-            f"these are not running sums of version {STATE_VERSION}: {error}",
-            "Merge again with --refit.",
-        ) from error
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise refused((str(error),)) from error
 
 
 def _arrays(data: bytes, uri: str) -> dict[str, NDArray[Any]]:

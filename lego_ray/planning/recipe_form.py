@@ -1,23 +1,15 @@
-"""What may be written in a library's recipe file, and where; and in which words a fault is told."""
+"""What may be written in a library's recipe file, and where."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WrapValidator,
-    create_model,
-)
+from pydantic import AfterValidator, ConfigDict, Field, WrapValidator, create_model
 
 from lego_ray.errors import InvalidOption, RecipeError
+from lego_ray.formats.forms import Form, read_as
 from lego_ray.options import keywords_of
 from lego_ray.planning.group_options import group_count
 from lego_ray.planning.options import ResultOptions, SourceOptions
@@ -56,8 +48,8 @@ Count = Annotated[int | None, WrapValidator(lambda value, _: _count(value))]
 Scale = Annotated[float | str, WrapValidator(lambda value, _: _scale(value))]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class _Model(Form):
+    model_config = ConfigDict(extra="forbid")
 
 
 class SiteOverride(_Model):
@@ -160,48 +152,4 @@ def read_form(content: Mapping[Any, Any], where: str) -> LibraryForm:
     Raises:
         RecipeError: Naming every fault, each with its path.
     """
-    try:
-        return LibraryForm.model_validate(content)
-    except ValidationError as error:
-        raise RecipeError(where, tuple(_faults(error))) from None
-
-
-def _faults(error: ValidationError) -> Iterator[str]:
-    """Pydantic's findings in this family's words."""
-    for found in error.errors(include_url=False):
-        location = found["loc"]
-        if found["type"] == "extra_forbidden":
-            said = f"no such key. {_nearest(str(location[-1]), location[:-1])}"
-        elif found["type"] == "missing":
-            said = "missing"
-        else:
-            wanted = found["msg"].removeprefix("Value error, expected ")
-            wanted = wanted.removeprefix("Input should be ")
-            if found["type"] == "too_short":
-                wanted = "at least one"
-            said = f"{found['input']!r}; expected {wanted}"
-        yield f"{_path(location)}: {said}"
-
-
-def _path(location: tuple[str | int, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
-
-
-def _nearest(key: str, parent: tuple[str | int, ...]) -> str:
-    model: type[BaseModel] = LibraryForm
-    for part in parent:
-        if isinstance(part, str) and part in model.model_fields:  # else the name of a site
-            model = _model_of(model.model_fields[part].annotation) or model
-    near = get_close_matches(key, list(model.model_fields), n=1)
-    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(model.model_fields)}"
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The model within an annotation such as `Sequence[Model] | None`."""
-    if get_origin(annotation) is None:
-        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        return annotation if is_model else None
-    return next((m for a in get_args(annotation) if (m := _model_of(a))), None)
+    return read_as(LibraryForm, content, lambda faults: RecipeError(where, faults))

@@ -170,38 +170,6 @@ class Facts:
     measured: Measured | None
 
 
-def is_shown(manifest: Mapping[str, Any]) -> bool:
-    """Whether what a page shows of a manifest, which may come from anyone, is of the right types."""
-    recipe = manifest["recipe"]
-    ranks = recipe.get("ranks") or {}
-    refused = manifest.get("refused", [])
-    versions = manifest.get("versions", {})
-    conflicts = manifest.get("license_conflicts", [])
-    warnings = manifest.get("warnings", [])
-    whole: list[Any] = [manifest.get("sites", 0), recipe.get("rank") or 0]
-    numbers: list[Any] = []
-    words: list[Any] = [recipe["method"], manifest.get("base_model", ""), manifest.get("dtype", "")]
-    if not isinstance(ranks, dict) or not isinstance(versions, dict):
-        return False
-    if not all(isinstance(each, list) for each in (refused, conflicts, warnings)):
-        return False
-    for source in manifest["sources"]:
-        whole += [source.get("rank_min", 0), source.get("rank_max", 0)]
-        numbers.append(source.get("weight", 1.0))
-        words.append(source.get("license") or "")
-    for each in refused:
-        if not isinstance(each, dict):
-            return False
-        words += [each.get("adapter"), each.get("reason"), each.get("status", "")]
-    return (
-        all(isinstance(n, int) for n in (*whole, *ranks.values()))
-        and all(isinstance(n, int | float) for n in numbers)
-        and all(
-            isinstance(word, str) for word in (*words, *conflicts, *warnings, *versions.values())
-        )
-    )
-
-
 def short_names(uris: Sequence[str]) -> list[str]:
     """The parts of each URI that tell it from the others; the last part of an only one.
 

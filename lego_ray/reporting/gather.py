@@ -11,8 +11,7 @@ from typing import Any
 from lego_ray.catalog.flow import flow
 from lego_ray.catalog.history import show
 from lego_ray.catalog.opening import catalog_at, has_merge
-from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
-from lego_ray.output.manifest import MANIFEST_KEY
+from lego_ray.errors import InvalidOption, OutputExists
 from lego_ray.output.read import read_manifest
 from lego_ray.planning.arguments import Uri, parse_bytes, place_or_none, sources_given
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
@@ -29,7 +28,6 @@ from lego_ray.reporting.facts import (
     Reach,
     Recorded,
     SiteFacts,
-    is_shown,
     short_names,
 )
 from lego_ray.reporting.write import START, page
@@ -156,12 +154,6 @@ def _gather(
 ) -> Facts:
     uri = str(merged)
     manifest, _ = read_manifest(merged.open())
-    if not is_shown(manifest):
-        raise MalformedAdapter(
-            f"{uri}/{MANIFEST_KEY}",
-            "some of its fields are of other types than lego-ray writes",
-            "Merge again to another output.",
-        )
     named = short_names([source["uri"] for source in manifest["sources"]])
     by_id: dict[str, str] = {}
     for source, name in zip(manifest["sources"], named, strict=True):

@@ -22,7 +22,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 
-from lego_ray.errors import AlreadyExists, ObjectNotFound, RunFailed, StorageError
+from lego_ray.errors import (
+    AlreadyExists,
+    MalformedAdapter,
+    ObjectNotFound,
+    RunFailed,
+    StorageError,
+)
+from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import ObjectInfo, Store
 
 BEAT = timedelta(seconds=15)
@@ -229,10 +236,10 @@ class Lease:
 
     def _owner_of(self, number: int) -> dict[str, str]:
         try:
-            about = json.loads(self._store.read(self._key(number)))
-            return {str(k): str(v) for k, v in about.items() if k != "token"}
-        except (ObjectNotFound, ValueError, AttributeError):  # it has just ended
+            about = parse_object(self._store.read(self._key(number)), self._key(number))
+        except (ObjectNotFound, MalformedAdapter):  # it has just ended, or others wrote over it
             return {"owner": "unknown"}
+        return {name: str(value) for name, value in about.items() if name != "token"}
 
     def _tidy(self, below: int) -> None:
         """Deletes what belongs to lower numbers, the lowest lease first and each after its beats."""

@@ -72,10 +72,19 @@ def test_the_record_is_in_the_terms_of_the_others(tmp_path: Path) -> None:
     [
         ({"fine_tune_type": "dora"}, UnsupportedAdapter, "DoRA"),
         ({"fine_tune_type": "full"}, UnsupportedAdapter, "fine_tune_type is full"),
-        ({"lora_parameters": {"rank": 4}}, MalformedAdapter, "scale None"),
-        ({"lora_parameters": {"scale": 0}}, MalformedAdapter, "scale 0"),
-        ({"lora_parameters": {"scale": "20"}}, MalformedAdapter, "scale '20'"),
-        ({"lora_parameters": None}, MalformedAdapter, "scale None"),
+        ({"lora_parameters": {"rank": 4}}, MalformedAdapter, "scale: missing"),
+        (
+            {"lora_parameters": {"scale": 0}},
+            MalformedAdapter,
+            "scale: 0; expected a number other",
+        ),
+        ({"lora_parameters": {"scale": "20"}}, MalformedAdapter, "scale: '20'; expected a number"),
+        ({"lora_parameters": None}, MalformedAdapter, "lora_parameters: None; expected"),
+        (
+            {"lora_parameters": {"scale": 10**400}},
+            MalformedAdapter,
+            "scale: 10{79}[.]{3}; expected a number",
+        ),
     ],
 )
 def test_configurations_that_give_no_scale_are_named(

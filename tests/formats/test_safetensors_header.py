@@ -110,6 +110,25 @@ def test_hostile_headers_are_refused(data: bytes) -> None:
     assert caught.value.where == "w"
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (
+            {"a": {**entry("U8", [1], 0, 1), "x": 1}},
+            "tensors.a.x: no such key. There are dtype, shape",
+        ),
+        ({"a": entry("U8", [2, -2], 0, 4)}, "tensors.a.shape[1]: -2; expected at least 0"),
+        ({"a": []}, "tensors.a: []; expected a mapping of names to values"),
+        ({"a": entry("U8", [], 4, 0)}, "a ends before it starts in the file"),
+        ({"__metadata__": {"a": 1}}, "metadata.a: 1; expected text"),
+    ],
+)
+def test_what_is_wrong_is_named(header: object, said: str) -> None:
+    with pytest.raises(MalformedAdapter) as caught:
+        parse(file_of(header, 0))
+    assert caught.value.problem.startswith(said)
+
+
 GOOD = save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4, dtype=torch.int8)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -166,6 +167,20 @@ def test_a_turn_is_claimed_once(tmp_path: Path) -> None:
     for late in (Tenure("x", 2, {}), Tenure("x", 1, {})):
         with pytest.raises(RunFailed, match="has taken over"):
             late.claim(catalog)
+
+
+@pytest.mark.parametrize("said", ["{", "[]", '{"owner": ["x"]}', '{"token": 1}', "[" * 100_000])
+def test_a_claim_that_others_wrote_over_still_counts(said: str, tmp_path: Path) -> None:
+    Tenure("x", 2, {"pid": "1"}).claim(Catalog(str(tmp_path / "catalog")))
+    [log] = (tmp_path / "catalog" / "merges" / "_delta_log").glob("*1.json")
+    actions = [json.loads(line) for line in log.read_text().splitlines()]
+    for action in actions:
+        if "x" in action.get("commitInfo", {}):
+            action["commitInfo"]["x"] = said
+    log.write_text("\n".join(map(json.dumps, actions)))
+    assert said == next(a for a in actions if "commitInfo" in a)["commitInfo"]["x"]
+    with pytest.raises(RunFailed, match="another process has taken over"):
+        Tenure("x", 1, {}).claim(Catalog(str(tmp_path / "catalog")))
 
 
 def test_an_empty_table_of_merges_makes_nothing_garbage(tmp_path: Path) -> None:

@@ -281,7 +281,29 @@ def test_an_unfinished_run_of_another_plan_is_refused(zoo: Path, tmp_path: Path)
     assert merge(zoo, tmp_path / "m", seed=1)["status"] == "published"
 
 
-@pytest.mark.parametrize("marker", [b"{", b"[]", b'{"checkpoint_version": 99, "plan": "x"}'])
+MARKED: dict[str, object] = {
+    **{
+        "checkpoint_version": 1,
+        "plan": "x",
+        "name": "m",
+        "method": "lego",
+        "rank": 4,
+        "adapters": 3,
+    },
+    **{"sites": 1, "started_at": "", "catalog": None},
+}
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        b"{",
+        b"[]",
+        b'{"checkpoint_version": 99, "plan": "x"}',
+        json.dumps({**MARKED, "plan": 1}).encode(),
+        json.dumps({**MARKED, "work": []}).encode(),
+    ],
+)
 def test_a_marker_of_another_release_is_refused(marker: bytes, zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "m" / FOLDER).mkdir(parents=True)
     (tmp_path / "m" / FOLDER / "run.json").write_bytes(marker)

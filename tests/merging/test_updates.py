@@ -504,7 +504,7 @@ def test_what_is_no_merge(zoo: Path, tmp_path: Path, new: Path) -> None:
         ({"distance": "rank-one"}, "rank-one"),
         ({"normalize": True}, "--normalize"),
         ({"output_scale": "sum-fit"}, "sum-fit"),
-        ({"full_weights": "keep:plain"}, "kept unmerged"),
+        ({"full_weights": "keep:plain"}, "full weights that are kept"),
     ],
     ids=str,
 )

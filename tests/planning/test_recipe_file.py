@@ -77,7 +77,7 @@ def test_every_fault_is_named_with_its_path() -> None:
           - {}
         """
     ) == [
-        "sources: []; expected at least one",
+        "sources: []; expected a list of at least 1",
         "defaults.sead: no such key. Did you mean seed?",
         "merges[0].rnak: no such key. Did you mean rank?",
         "merges[1].rank: '4'; expected auto or a whole number of at least 1",
@@ -220,7 +220,7 @@ def test_faults_of_groups() -> None:
         "merges[0].groups: 0; expected auto or a whole number of at least 1",
         "merges[1].groups: 'many'; expected auto or a whole number of at least 1",
         "merges[2].groups.count: 1.5; expected auto or a whole number of at least 1",
-        "merges[2].groups.alone_below: 2; expected less than or equal to 1",
+        "merges[2].groups.alone_below: 2; expected at most 1",
         "merges[3].groups.alone_blow: no such key. Did you mean alone_below?",
         "merges[4].groups: True; expected auto or a whole number of at least 1",
     ]

@@ -266,22 +266,26 @@ def test_what_does_not_belong_to_the_merge_is_refused(merged: Merged, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        {"sites": "<b>"},
-        {"refused": [["x"]]},
-        {"refused": [{"adapter": "x"}]},
-        {"versions": ["1"]},
-        {"base_model": 3},
-        {"recipe": {"method": "lego", "ranks": {"q": "8"}}},
-        {"sources": [{"adapter_id": "a", "uri": "/a", "rank_min": "<b>"}]},
-        {"sources": [{"adapter_id": "a", "uri": "/a", "weight": None}]},
+        ({"sites": "<b>"}, r"sites: '<b>'; expected a whole number"),
+        ({"refused": [["x"]]}, r"refused\[0\]: \['x'\]; expected a mapping"),
+        ({"refused": [{"adapter": "x"}]}, r"refused\[0\]\.reason: missing"),
+        ({"versions": ["1"]}, r"versions: \['1'\]; expected a mapping"),
+        ({"base_model": 3}, "base_model: 3; expected text"),
+        ({"recipe": {"method": "lego", "ranks": {"q": "8"}}}, r"recipe\.ranks\.q: '8'; expected"),
+        ({"sources": [{"adapter_id": "a", "uri": "/a", "rank_min": "<b>"}]}, r"\[0\]\.rank_min: "),
+        ({"sources": [{"adapter_id": "a", "uri": "/a", "weight": None}]}, r"\.weight: None; "),
+        ({"manifest_version": 2}, "manifest_version: 2; expected 1"),
+        ({"merge_id": None}, "merge_id: None; expected text"),
     ],
 )
-def test_a_manifest_of_another_making_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+def test_a_manifest_of_another_making_is_refused(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     made = manifest(["a"], sites=1, rank=4) | {"manifest_version": 1} | change
     (tmp_path / "lego_ray_manifest.json").write_text(json.dumps(made))
-    with pytest.raises(MalformedAdapter, match="other types"):
+    with pytest.raises(MalformedAdapter, match=f"not a manifest of version 1: .*{said}"):
         write_report(tmp_path, output=tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 

@@ -56,6 +56,13 @@ def test_one_holds_it_the_other_learns_who(store: Store) -> None:
         assert holder is None
 
 
+@pytest.mark.parametrize("held", [b"[" * 100_000, b"{", b"\xff", b"[]", b'{"host": "\\ud800"}'])
+def test_a_lease_that_cannot_be_read_is_held_by_someone(held: bytes, tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "store")
+    store.create(f"{FOLDER}lease-00000001.json", held)
+    assert lease(store, "b").holder() == {"owner": "unknown"}
+
+
 def test_it_is_let_go_of_when_the_block_fails(store: Store) -> None:
     with pytest.raises(ValueError, match="work"), leased(lease(store, "a")):
         raise ValueError("work")

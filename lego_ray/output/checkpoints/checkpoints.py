@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from logging import WARNING
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lego_ray import journal
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
@@ -28,6 +28,7 @@ from lego_ray.output.checkpoints.run_folder import (
     ENDING,
     FOLDER,
     MARKER,
+    Marker,
     UnreadableCheckpoint,
     check_folder,
     folder_uri,
@@ -89,14 +90,14 @@ class Checkpoints:
         check_folder(self._store)
         marker = read_marker(self._store)
         if marker and not _is_of(marker, self._plan):
-            if marker["plan"] in self._given_up:
+            if marker.plan in self._given_up:
                 self.clear()
                 return False
             raise OutputExists(
                 self._store.uri,
-                f"an unfinished run of another plan, {marker['plan'][:12]}, is there "
-                f"({marker['name']}, {marker['method']} at rank {marker['rank']}, started "
-                f"{marker['started_at']}), and this one is {self._plan.digest[:12]}: the options "
+                f"an unfinished run of another plan, {marker.plan[:12]}, is there "
+                f"({marker.name}, {marker.method} at rank {marker.rank}, started "
+                f"{marker.started_at}), and this one is {self._plan.digest[:12]}: the options "
                 f"or the adapters differ",
                 f"Finish that run, choose another --output, or delete {folder_uri(self._store)}.",
             )
@@ -265,9 +266,9 @@ def _names(plan: Plan) -> list[str]:
     return [digest for digest in dict.fromkeys((plan.work, plan.digest, plan.former)) if digest]
 
 
-def _is_of(marker: Mapping[str, Any], plan: Plan) -> bool:
+def _is_of(marker: Marker, plan: Plan) -> bool:
     """Whether an output is being made by this plan, or by one with the same work."""
-    named = {marker["plan"], marker.get("work")}
+    named = {marker.plan, marker.work}
     return not named.isdisjoint(_names(plan))
 
 

@@ -23,6 +23,7 @@ from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, par
 from lego_ray.output.checkpoints.run_folder import (
     CHECKPOINT_VERSION,
     TEXT,
+    Summary,
     UnreadableCheckpoint,
     parse_text,
 )
@@ -154,10 +155,10 @@ def decode_checkpoint(
         header = data[LENGTH_BYTES : LENGTH_BYTES + size]
         spans, metadata = parse_header(header, len(data), "")
         about = parse_text(metadata)
-        if plan not in (about["plan"], about.get("work")):
+        if plan not in (about.plan, about.work):
             raise UnreadableCheckpoint("it is of another plan")
-        if about["made_by"] != _made_by():
-            raise UnreadableCheckpoint(f"it was made by {about['made_by']}, this is {_made_by()}")
+        if about.made_by != _made_by():
+            raise UnreadableCheckpoint(f"it was made by {about.made_by}, this is {_made_by()}")
         arrays = arrays_of(data, spans)
         if _seal(metadata[TEXT], arrays) != metadata[_SEAL]:
             raise UnreadableCheckpoint("its sha256 is not the one it gives")
@@ -175,15 +176,15 @@ def decode_checkpoint(
 
 
 def _checkpoint(
-    about: Mapping[str, Any],
+    about: Summary,
     arrays: Mapping[str, NDArray[Any]],
     sites: Mapping[str, SitePlan],
     finding: type[Any] | None,
 ) -> Checkpoint:
     solved = []
-    for number, values in enumerate(about["sites"]):
-        plain = {name: value for name, value in values.items() if name != "site"}
-        plain["plan"] = sites[values["site"]]
+    for number, saved in enumerate(about.sites):
+        plain = saved.model_dump(exclude={"site"}, exclude_unset=True)
+        plain["plan"] = sites[saved.site]
         solved.append(_put_together(SiteResult, str(number), plain, arrays))
     found, arrays = _found_in(about, arrays)
     if not sites.keys() >= {each["site"] for each in found}:
@@ -200,40 +201,39 @@ def _checkpoint(
         sites=tuple(solved),
         found=tuple(findings),
         n_found=len(findings),
-        quarantined={int(k): _error(*said) for k, said in about["quarantined"].items()},
+        quarantined={int(k): _error(*said) for k, said in about.quarantined.items()},
         tensor_hashes={int(k): tuple((n, h) for n, h in pairs) for k, pairs in hashes.items()},
         full_weights={
             name: arrays[f"{_KEPT}.{number}"].tobytes()
-            for number, name in enumerate(about["full_weights"])
+            for number, name in enumerate(about.full_weights)
         },
-        **about["result"],
+        **about.result.model_dump(exclude_unset=True),
     )
-    covers = tuple(about["covers"])
-    if not sites.keys() >= set(covers):
+    if not sites.keys() >= set(about.covers):
         raise UnreadableCheckpoint("it has sites the plan has not")
     sources = json.loads(arrays[_SOURCES].tobytes()) if _SOURCES in arrays else {}
     return Checkpoint(
-        about["plan"],
-        about["number"],
-        about["of_sites"],
-        covers,
+        about.plan,
+        about.number,
+        about.of_sites,
+        about.covers,
         result,
-        about["saved_at"],
+        about.saved_at,
         {int(number): (str(uri), str(mark)) for number, (uri, mark) in sources.items()},
     )
 
 
 def _found_in(
-    about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    about: Summary, arrays: Mapping[str, NDArray[Any]]
 ) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, NDArray[Any]]]:
     """What a pass that does not merge found, without arrays; and the arrays by their present names.
 
     Earlier releases had an entry for what measuring found.
     """
-    spectra = about.get("spectra", ())
-    named = {f"{_FOUND}.{n}.energies": arrays[f"spectrum.{n}"] for n in range(len(spectra))}
-    former = [{"site": site, "width": width} for site, width in spectra]
-    return about.get("found", former), {**arrays, **named}
+    named = {f"{_FOUND}.{n}.energies": arrays[f"spectrum.{n}"] for n in range(len(about.spectra))}
+    found = [each.model_dump(exclude_unset=True) for each in about.found]
+    found += [{"site": site, "width": width} for site, width in about.spectra]
+    return found, {**arrays, **named}
 
 
 def _made_by() -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Strict
 
 from lego_ray.errors import MalformedAdapter, ObjectNotFound, OutputExists
+from lego_ray.formats.forms import Form, Many, Table, read_as, sentence_of
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import Store
 from lego_ray.storage.bounded import read_at_most
@@ -25,21 +28,76 @@ CHECKPOINT_VERSION = 1
 # The entry of a checkpoint's metadata that holds all but its arrays.
 TEXT = "lego_ray_checkpoint"
 LARGEST_MARKER = 1 << 20
-# What readers of a marker rely on.
-_FIELDS: Mapping[str, Any] = {
-    "plan": str,
-    "name": str,
-    "method": str,
-    "rank": int | str,
-    "adapters": int,
-    "sites": int,
-    "started_at": str,
-    "catalog": str | None,
-}
 
 
 class UnreadableCheckpoint(Exception):
     """A file is not a checkpoint of this plan and release, or is damaged; it never leaves this room."""
+
+
+class Marker(Form):
+    """What says which run an output is being made by; a key `work` came later than the others."""
+
+    checkpoint_version: Literal[1]  # CHECKPOINT_VERSION
+    plan: str
+    work: str = ""
+    name: str
+    method: str
+    rank: int | str
+    adapters: int
+    sites: int
+    started_at: str
+    catalog: str | None
+
+
+class _Saved(Form):
+    """A part whose other values go back to where they came from as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class SavedSite(_Saved):
+    """A solved site, without its arrays."""
+
+    site: str
+    inertia: float | None = None
+
+
+class SavedFinding(_Saved):
+    """What a pass that does not merge found at a site, without its arrays."""
+
+    site: str
+
+
+class SavedCosts(_Saved):
+    """What a task cost."""
+
+    bytes_read: int
+
+
+class Summary(Form):
+    """All that a checkpoint holds but its arrays; see `format`.
+
+    Earlier releases had `spectra` for what measuring found, in place of `found`.
+    """
+
+    version: Literal[1]  # CHECKPOINT_VERSION
+    plan: str
+    work: str = ""
+    number: int
+    of_sites: int
+    saved_at: str
+    made_by: str = ""
+    covers: Many[str]
+    sites: Many[SavedSite]
+    found: Many[SavedFinding] = ()
+    spectra: Many[Annotated[tuple[str, int], Strict(False)]] = ()
+    quarantined: Table[Annotated[tuple[str, str, str, str], Strict(False)]]
+    full_weights: Many[str]
+    result: SavedCosts
+
+    def sites_found(self) -> tuple[str, ...]:
+        """Sites at which a pass that does not merge found something."""
+        return tuple(each.site for each in self.found) + tuple(site for site, _ in self.spectra)
 
 
 def folder_uri(store: Store) -> str:
@@ -61,7 +119,7 @@ def check_folder(store: Store) -> None:
         )
 
 
-def read_marker(store: Store) -> dict[str, Any] | None:
+def read_marker(store: Store) -> Marker | None:
     """Says which run an output is being made by, or None if there is none.
 
     Raises:
@@ -71,71 +129,31 @@ def read_marker(store: Store) -> dict[str, Any] | None:
         data = read_at_most(store, MARKER, LARGEST_MARKER)
     except ObjectNotFound:
         return None
-    try:
-        marker = parse_object(data, MARKER)
-        known = marker["checkpoint_version"] == CHECKPOINT_VERSION and all(
-            isinstance(marker[name], kind) for name, kind in _FIELDS.items()
-        )
-    except (MalformedAdapter, KeyError):
-        known = False
-    if not known:
-        raise OutputExists(
+
+    def refused(faults: tuple[str, ...]) -> OutputExists:
+        return OutputExists(
             store.uri,
-            f"its {MARKER} is of another release of lego-ray",
+            f"its {MARKER} is of another release of lego-ray, or was changed: {sentence_of(faults)}",
             f"Finish that run with that release, choose another --output, or delete "
             f"{folder_uri(store)}.",
         )
-    return marker
+
+    try:
+        content = parse_object(data, MARKER)
+    except MalformedAdapter as error:
+        raise refused((error.problem,)) from None
+    return read_as(Marker, content, refused)
 
 
-def parse_text(metadata: Mapping[str, str]) -> dict[str, Any]:
+def parse_text(metadata: Mapping[str, str]) -> Summary:
     """All that a checkpoint holds but its arrays, from its metadata.
 
     Raises:
         UnreadableCheckpoint: If there is none of this release's version.
     """
     try:
-        about = dict(json.loads(metadata[TEXT]))
-        version = about["version"]
-        if version == CHECKPOINT_VERSION and not _is_summary(about):
-            raise TypeError("a field is of another type")
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        content = json.loads(metadata[TEXT])
+    except (KeyError, ValueError, RecursionError) as error:
         raise UnreadableCheckpoint("it is not a checkpoint") from error
-    if version != CHECKPOINT_VERSION:
-        raise UnreadableCheckpoint(
-            f"it is of version {str(version)[:80]}, this release writes {CHECKPOINT_VERSION}"
-        )
-    return about
-
-
-def sites_found(about: Mapping[str, Any]) -> list[str]:
-    """Sites at which a pass that does not merge found what a checkpoint holds.
-
-    Args:
-        about: From `parse_text`. Earlier releases had an entry for what measuring found.
-    """
-    return [each["site"] for each in about.get("found", ())] + [
-        site for site, _ in about.get("spectra", ())
-    ]
-
-
-def _is_summary(about: Mapping[str, Any]) -> bool:
-    """Whether what can be told of a checkpoint without its arrays is as it must be.
-
-    Raises:
-        KeyError: If it is not there.
-        TypeError: If it is of another type.
-        ValueError: If it is out of range.
-    """
-    sites, said = about["sites"], about["quarantined"]
-    return (
-        all(isinstance(about[name], int) for name in ("number", "of_sites"))
-        and all(isinstance(about[name], str) for name in ("plan", "saved_at"))
-        and isinstance(about["result"]["bytes_read"], int)
-        and isinstance(sites, list)
-        and all(isinstance(site["site"], str) for site in sites)
-        and all(isinstance(site.get("inertia"), int | float | None) for site in sites)
-        and all(isinstance(site, str) for site in sites_found(about))
-        and isinstance(said, dict)
-        and all(len(e) == 4 and all(isinstance(t, str) for t in e) for e in said.values())
-    )
+    said = f"it is not a checkpoint of version {CHECKPOINT_VERSION}"
+    return read_as(Summary, content, lambda f: UnreadableCheckpoint(f"{said}: {sentence_of(f)}"))
