@@ -181,7 +181,7 @@ def _check_free(uri: str, state: RepositoryState, other: Sequence[str], *, updat
         if key == CONFIG_NAME or ("/" not in key and key.endswith(_WEIGHTS)):
             raise OutputExists(uri, f"it holds {key}, which is of no merge by lego-ray", _ELSEWHERE)
     if other and not update:
-        raise OutputExists(uri, f"{', '.join(other)} is there already, with other bytes", _UPDATE)
+        raise OutputExists(uri, f"{', '.join(other)} already exists with other bytes", _UPDATE)
 
 
 def _check_whole(uri: str, differing: Sequence[str], *, update: bool) -> None:

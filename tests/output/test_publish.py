@@ -110,7 +110,7 @@ def test_what_is_there_is_left_alone(dry_run: bool, place: Path, tmp_path: Path)
         ("other", "merge", "another plan"),
         ("first", "adapter", "lego-ray did not write"),
         ("first", "stray", "already exists, with other bytes"),
-        ("first", "changed", r"README\.md is there already"),
+        ("first", "changed", r"README\.md already exists"),
         ("first", "run", "unfinished run"),
     ):
         with pytest.raises(OutputExists, match=says) as caught:

@@ -121,7 +121,7 @@ def test_a_repository_made_by_hand_is_filled(hub: FakeHub, place: Path) -> None:
     """Such as on the website, with a card for its license."""
     repo = hub.repos["acme/qa"] = FakeRepo(private=True)
     repo.commit({".gitattributes": b"", "LICENSE": b"ours", "README.md": b"soon"})
-    with pytest.raises(OutputExists, match=r"README\.md is there already"):
+    with pytest.raises(OutputExists, match=r"README\.md already exists"):
         publish(place / "first")
     publish(place / "first", update=True)
     assert on_hub(repo) == {**on_disk(place / "first"), "LICENSE": b"ours"}

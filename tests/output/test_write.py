@@ -129,7 +129,7 @@ def test_another_adapter_there_is_refused_and_left_alone(zoo: Path, tmp_path: Pa
 def test_a_stray_weights_file_is_refused_and_left_alone(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / WEIGHTS).write_bytes(b"someone's work")
-    with pytest.raises(OutputExists, match=r"adapter_model\.safetensors is there already"):
+    with pytest.raises(OutputExists, match=r"adapter_model\.safetensors already exists"):
         merge(zoo, tmp_path / "m")
     assert (tmp_path / "m" / WEIGHTS).read_bytes() == b"someone's work"
     assert not (tmp_path / "m" / CONFIG).exists()
