@@ -14,6 +14,7 @@ from lego_ray.options import picked
 from lego_ray.planning.arguments import (
     Uri,
     checkpoints_of,
+    limits_of,
     output_place,
     parse_bytes,
     places,
@@ -81,5 +82,6 @@ def merge(
             memory_budget=budget,
             strict=run["strict"],
             trainer_checkpoints=checkpoints_of(options),
+            limits=limits_of(options),
             progress=progress or (lambda plan, result: None),
         )

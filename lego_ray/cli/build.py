@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     help="Only plan; reads headers and, where groups are to be found, adapters. Writes nothing.",
 )
 @options.library_checkpoints
+@options.scan_limits
 @options.run
 @options.memory_budget
 @options.log

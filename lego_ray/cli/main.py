@@ -34,8 +34,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def cli() -> None:
     """Merge zoos of LoRA adapters, and keep a catalog of what went where.
 
-    A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix, or
-    hf://owner/name[@revision].
+    A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix,
+    hf://owner/name[@revision], hf://collections/owner/slug, or @list.txt with a source a line.
 
     \b
     Examples:

@@ -54,6 +54,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
+from lego_ray.sources.expand import expanded
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.lease import BEAT, Lease, leased, told
 from lego_ray.storage.open import open_store
@@ -242,7 +243,7 @@ def checked_library(
             )
     library = replace(library, output=output_place(where), catalog=normalize_uri(recorded))
     for place in outputs_of(library, library.output):
-        for source in library.sources:
+        for source in expanded(library.sources).places:
             if is_inside(normalize_uri(place), normalize_uri(source)):
                 raise InvalidOption(
                     "--output",

@@ -18,6 +18,7 @@ from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.write import manifest_at
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
@@ -38,6 +39,7 @@ def run_merge(
     strict: bool,
     progress: Progress,
     trainer_checkpoints: str = "last",
+    limits: ScanLimits = NO_LIMITS,
     more: Mapping[str, Any] = MappingProxyType({}),
     known: Sequence[Sighting] = (),
 ) -> MergeRecord:
@@ -53,6 +55,7 @@ def run_merge(
         strict: Whether an adapter that is refused fails the run.
         progress: Called with the plan when it is made (result None), and with each result.
         trainer_checkpoints: `checkpoints` of `scan_sources`.
+        limits: As for `scan_sources`.
         more: What its manifest says besides; see `manifest_of`.
         known: What the merge it follows says of adapters.
     """
@@ -71,6 +74,7 @@ def run_merge(
             progress=progress,
             more=more,
             trainer_checkpoints=trainer_checkpoints,
+            limits=limits,
             known=known,
             started=started,
         )
@@ -90,6 +94,7 @@ def _merge_once(
     progress: Progress,
     more: Mapping[str, Any],
     trainer_checkpoints: str,
+    limits: ScanLimits,
     known: Sequence[Sighting],
     started: float,
 ) -> MergeRecord:
@@ -110,6 +115,7 @@ def _merge_once(
             skip=[output],
             known=catalogued(catalog).and_of(seen),
             again=attempt.is_again,
+            limits=limits,
         )
     stages.moved("scan", scan.bytes_read)
     inventory = attempt.with_gone(scan.inventory)

@@ -14,6 +14,7 @@ from lego_ray.options import keywords_of, picked
 from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.scan_limits import ScanLimits, checked_limits
 from lego_ray.storage.uri import parse_uri
 
 Uri = str | PathLike[str]
@@ -82,6 +83,18 @@ def checkpoints_of(options: SourceOptions) -> str:
         InvalidOption: If it is neither.
     """
     return checked_checkpoints(picked(SourceOptions, options)["checkpoints"])
+
+
+def limits_of(options: SourceOptions) -> ScanLimits:
+    """The most that a scan of the sources may list and read.
+
+    Args:
+        options: What was given.
+
+    Raises:
+        InvalidOption: If it is not a limit that there is.
+    """
+    return checked_limits(picked(SourceOptions, options)["scan_limits"])
 
 
 def checked_checkpoints(value: str) -> str:

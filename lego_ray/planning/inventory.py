@@ -29,12 +29,14 @@ class Inventory:
         refused: Adapters that cannot, sorted by URI.
         passed_over: Checkpoints that were not taken, one entry per training run.
         doubts: Adapters that may be checkpoints of one run, all of which were taken.
+        warnings: What else was passed over under the sources, one sentence each without its full stop.
     """
 
     adapters: tuple[AdapterRecord, ...]
     refused: tuple[Refused, ...]
     passed_over: tuple[PassedOver, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, adapters: Iterable[AdapterRecord], refused: Iterable[Refused]) -> Inventory:
@@ -76,20 +78,24 @@ class Inventory:
         left = Inventory.of(
             (a for a in self.adapters if a.uri not in reasons), (*self.refused, *refused)
         )
-        return replace(left, passed_over=self.passed_over, doubts=self.doubts)
+        return replace(
+            left, passed_over=self.passed_over, doubts=self.doubts, warnings=self.warnings
+        )
 
     def about(self, adapters: Iterable[AdapterRecord]) -> tuple[list[PassedOver], list[str]]:
-        """What is to be said of training runs where only some adapters are merged.
+        """What is to be said of the sources where only some adapters are merged.
 
         Args:
             adapters: Those that are.
 
         Returns:
-            The runs that one of them is of; and the doubts that concern several of them.
+            The training runs that one of them is of; and in words what was passed over under the
+            sources, and the doubts that concern several of the adapters.
         """
         uris = {adapter.uri for adapter in adapters}
         passed_over = [each for each in self.passed_over if each.adapter in uris]
-        return passed_over, [each.text for each in self.doubts if len(each.uris & uris) > 1]
+        doubts = (each.text for each in self.doubts if len(each.uris & uris) > 1)
+        return passed_over, [*self.warnings, *doubts]
 
 
 def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:

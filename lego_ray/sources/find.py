@@ -9,7 +9,7 @@ they can be named.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -143,18 +143,22 @@ def open_source(source: str) -> tuple[Store, str]:
     return open_store(source), ""
 
 
-def find(store: Store, only: str = "") -> Iterator[Found]:
+def find(
+    store: Store, only: str = "", listed: Callable[[str], object] = lambda where: None
+) -> Iterator[Found]:
     """Yields what lies under a source, in key order.
 
     Args:
         store: The source.
         only: The name of the one file meant, or empty.
+        listed: Called with the source for each file that is listed; may raise to end it.
 
     Raises:
         ObjectNotFound: If there is nothing there.
     """
     folders: dict[str, dict[str, ObjectInfo]] = {}
     for info in _listing(store, only):
+        listed(store.uri)
         folder, _, name = info.key.rpartition("/")
         folders.setdefault(folder, {})[name] = info
     if not folders and not _exists(store):

@@ -44,6 +44,7 @@ from lego_ray.output.write import manifest_at, published_manifest
 from lego_ray.planning.inventory import Inventory, require_adapters
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.plan import Plan
+from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.planning.trainer_runs import PassedOver
 from lego_ray.runners.base import Runner
@@ -67,6 +68,7 @@ class Asked:
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         checkpoints: As for `scan_sources`.
+        limits: As for `scan_sources`.
     """
 
     add: tuple[str, ...]
@@ -75,6 +77,7 @@ class Asked:
     memory_budget: int
     strict: bool
     checkpoints: str = "last"
+    limits: ScanLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,7 @@ class UpdateRun:
             skip=skip,
             known=catalogued(self._catalog).and_of(seen),
             again=self._attempt.is_again,
+            limits=asked.limits,
         )
         self._bytes_read += scan.bytes_read
         inventory = self._attempt.with_gone(scan.inventory)
