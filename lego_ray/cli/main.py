@@ -15,6 +15,7 @@ from lego_ray.cli.catalog import catalog
 from lego_ray.cli.command import Group
 from lego_ray.cli.completion import completion
 from lego_ray.cli.exit import told
+from lego_ray.cli.inspect import inspect
 from lego_ray.cli.merge import merge
 from lego_ray.cli.plan import plan
 from lego_ray.cli.publish import publish
@@ -46,6 +47,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(inspect)
 cli.add_command(scan)
 cli.add_command(plan)
 cli.add_command(merge)

@@ -193,8 +193,8 @@ def _lone_table(found: Found, weights: ObjectInfo) -> WeightsTable | str:
         return read_table(found, weights)
     except AdapterRefused as error:
         # Any tool may leave a damaged file about; one that was to be a LoRA is worth a word.
-        is_named = found.name_of(weights) in PEFT_NAMES
-        if is_named or b"lora" in read_range(found.store, weights, 0, FIRST_READ):
+        start = read_range(found.store, weights, 0, FIRST_READ)
+        if found.name_of(weights) in PEFT_NAMES or b"lora" in start:
             raise
         return error.problem
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lego_ray.errors import ObjectNotFound, UnsupportedAdapter, UnsupportedUri
+from lego_ray.errors import AccessDenied, ObjectNotFound, UnsupportedAdapter, UnsupportedUri
 from lego_ray.formats.layouts import LAYOUTS, layout_named
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import Refused
@@ -141,6 +141,23 @@ def open_source(source: str) -> tuple[Store, str]:
             store.stat(name)
             return store, name
     return open_store(source), ""
+
+
+def open_file_or_folder(source: str) -> tuple[Store, str]:
+    """As `open_source`, of a file of any type; a configuration stands for its directory.
+
+    Args:
+        source: Any place that can be read.
+    """
+    store, only = open_source(source)
+    above, _, name = normalize_uri(source).rpartition("/")
+    if not only and "." in name:
+        # A bucket that may be read and not listed says of a missing key that access is denied.
+        with contextlib.suppress(ObjectNotFound, UnsupportedUri, AccessDenied):
+            beside = open_store(above or "/")
+            beside.stat(name)
+            return beside, "" if name == CONFIG_NAME else name
+    return store, only
 
 
 def find(

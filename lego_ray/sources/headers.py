@@ -110,7 +110,7 @@ def scan_sources(
         runs = settle(candidates, checkpoints)
         unclear = to_read(runs.adapters, known)
         whole = dict(zip((a.uri for a in unclear), threads.map(read_content, unclear), strict=True))
-    adapters = _noted(settled(runs.adapters, known, whole), files_of)
+    adapters = with_notes(settled(runs.adapters, known, whole), files_of)
     inventory = Inventory.of(adapters, (*listing.refused, *runs.refused))
     more = whole.values()
     return Scan(
@@ -154,10 +154,15 @@ def candidate_of(reading: Reading, found: Found, named: bool) -> Candidate | Non
     )
 
 
-def _noted(
+def with_notes(
     adapters: Iterable[AdapterRecord], files_of: Mapping[str, Found]
 ) -> Iterator[AdapterRecord]:
-    """The adapters, each with notes on what lies beside it and is not merged."""
+    """The adapters, each with notes on what lies beside it and is not merged.
+
+    Args:
+        adapters: What was read.
+        files_of: Where each was found, by its URI.
+    """
     adapters = list(adapters)
     in_folder = Counter((id(f.store), f.folder) for f in (files_of[a.uri] for a in adapters))
     for adapter in adapters:

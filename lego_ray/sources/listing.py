@@ -69,7 +69,7 @@ def list_sources(
         for each in _found(store, only, spent, again):
             if not (each.lies_at(skipped) or each.is_meant(exclude)):
                 spent.found(store.uri)
-                here.append((each, _is_named(each, only)))
+                here.append((each, is_named(each, only)))
         return store, here
 
     with ThreadPoolExecutor(max_workers=min(THREADS, max(1, len(wanted)))) as threads:
@@ -77,11 +77,11 @@ def list_sources(
     found: list[tuple[Found, bool]] = []
     refused: list[Refused] = []
     for _, here in results:
-        for each, is_named in here:
+        for each, named in here:
             if refusal := each.refusal():
                 refused.append(refusal)
             else:
-                found.append((each, is_named))
+                found.append((each, named))
     return Listing(
         stores=tuple(store for store, _ in results),
         found=tuple(found),
@@ -106,7 +106,7 @@ def _is_left_out(place: str, exclude: Sequence[str]) -> bool:
     return any(fnmatchcase(each, pattern) for each in names for pattern in exclude)
 
 
-def _is_named(found: Found, only: str) -> bool:
+def is_named(found: Found, only: str) -> bool:
     """Whether it is what its source names: the one file meant, or what the whole directory is."""
     if only or found.folder or not found.is_file:
         return bool(only) or not found.folder
