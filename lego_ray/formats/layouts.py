@@ -89,6 +89,56 @@ WRITTEN_AS: Mapping[str, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the reference says of a layout, beside what its `Layout` says.
+
+    Attributes:
+        keys: Examples of its tensor keys, shortened.
+        alpha: Where alpha or the scale comes from.
+        tools: Who writes it.
+    """
+
+    keys: tuple[str, ...]
+    alpha: str
+    tools: str
+
+
+_OF_HEADER = "`lora_adapter_metadata` in its header or `.alpha` tensors, else the rank"
+_OF_TENSOR = "`.alpha` tensors, else the rank"
+
+# By the name of each layout; a test holds that none is missing.
+DESCRIPTIONS: Mapping[str, Description] = {
+    "peft": Description(
+        ("base_model.model...lora_A.weight",), "`adapter_config.json`", "PEFT and trainers on it"
+    ),
+    "kohya": Description(
+        ("lora_unet_...lora_down.weight", "lora_te1_...", "lycoris_..."),
+        _OF_TENSOR,
+        "kohya's sd-scripts, musubi-tuner, LyCORIS, OneTrainer",
+    ),
+    "xlabs": Description(
+        ("double_blocks...processor.qkv_lora1.down.weight",), _OF_TENSOR, "XLabs' trainer of Flux"
+    ),
+    "comfyui": Description(
+        ("diffusion_model...lora_A.weight", "pipe.dit..."),
+        _OF_TENSOR,
+        "ai-toolkit, diffusion-pipe, ComfyUI, DiffSynth",
+    ),
+    "diffusers": Description(
+        ("unet...lora_A.weight", "transformer...", ".lora.down.", ".processor.to_q_lora.down."),
+        _OF_HEADER,
+        "diffusers, SimpleTuner",
+    ),
+    "mlx": Description(
+        ("model.layers...lora_a",),
+        "its `scale`; where `lora_parameters` has an `alpha` too (mlx-lm of 2024), scale times alpha "
+        "over rank, with a note",
+        "mlx-lm",
+    ),
+}
+
+
 def layout_named(name: str) -> Layout:
     """The layout of that name, which is one of `LAYOUTS`."""
     return next(layout for layout in LAYOUTS if layout.name == name)
