@@ -72,8 +72,16 @@ def list_sources(
                 here.append((each, is_named(each, only)))
         return store, here
 
-    with ThreadPoolExecutor(max_workers=min(THREADS, max(1, len(wanted)))) as threads:
-        results = list(threads.map(listed, wanted))
+    results: list[tuple[Store, list[tuple[Found, bool]]]]
+    if len(wanted) < 2:
+        results = [listed(place) for place in wanted]
+    else:
+        with ThreadPoolExecutor(max_workers=min(THREADS, len(wanted))) as threads:
+            try:
+                results = list(threads.map(listed, wanted))
+            except BaseException:  # an interrupt too: a large bucket is listed for minutes
+                spent.end()
+                raise
     found: list[tuple[Found, bool]] = []
     refused: list[Refused] = []
     for _, here in results:

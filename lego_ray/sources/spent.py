@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 
 from lego_ray.errors import ScanLimitReached
 from lego_ray.planning.scan_limits import FLAG, NO_LIMITS, ScanLimits
@@ -32,6 +33,12 @@ class Spent:
         self._counts = {"objects": 0, "adapters": 0, "bytes": 0}
         self._of_store: dict[int, int] = {}
         self._over: tuple[str, str] | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """Lets every later count raise, so that threads which list or read end soon."""
+        with self._lock:
+            self._ended = True
 
     def listed(self, where: str) -> None:
         """Counts one file listed.
@@ -61,7 +68,9 @@ class Spent:
             self._counts[what] += amount
             if self._over is None and self._counts[what] > getattr(self._limits, what):
                 self._over = (what, where)
-            over = self._over
+            over, ended = self._over, self._ended
+        if ended:
+            raise CancelledError
         if over is not None:
             raise self._reached(*over)
 

@@ -108,6 +108,7 @@ def test_lists_go_on_the_command_line_and_into_recipe_files(
     [built] = lego_ray.build("library.yaml", output="out", runner="inline").merges
     assert weights_of(tmp_path / "out" / "m") == weights_of(tmp_path / "direct")
     assert sorted(built.adapters) == sorted(direct.adapters)
+    assert lego_ray.verify("out/m", sources=given).errors is not None
     places = {"output": tmp_path / "zoo" / "out", "catalog": tmp_path / "catalog"}
     listed(tmp_path / "lists" / "two.txt", "../zoo\n")
     with pytest.raises(InvalidOption, match="lies in the source"):

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import lego_ray
 from lego_ray.cli.main import cli
-from lego_ray.errors import ObjectNotFound, ScanLimitReached
+from lego_ray.errors import InvalidOption, ObjectNotFound, ScanLimitReached
 from lego_ray.sources.inspection import Inspection
+from lego_ray.storage import open_store
 from tests.image_zoo import write_kohya
 from tests.storage.fake_hub import FakeHub, used_hub
 from tests.zoo import CONFIG, CONV, EMBEDDING, LINEAR, WEIGHTS, wide_site, write_adapter, write_zoo
@@ -221,3 +222,19 @@ def test_repositories_files_of_them_and_lists_are_places_too(hub: FakeHub, tmp_p
     assert (found.revision, found.status, found.n_sites) == (commit, "taken", 4)
     assert the_one("hf://org/zoo/notes.txt").status == "not an adapter"
     assert the_one("@hf://org/zoo/list.txt").uri == f"{at}/a1"
+
+
+@pytest.mark.s3
+def test_a_bucket_has_files_folders_and_lists_too(s3_bucket: str, tmp_path: Path) -> None:
+    zoo, store = write_zoo(tmp_path / "zoo", 2), open_store(f"s3://{s3_bucket}/zoo.v1")
+    for path in zoo.rglob("*.*"):
+        store.create(str(path.relative_to(zoo)), path.read_bytes())
+    store.create("lists/one.txt", b"../a1\n")
+    store.create("here.txt", b"a1  # this one\n")
+    at = f"s3://{s3_bucket}/zoo.v1"
+    assert [each.uri for each in lego_ray.inspect(at).found] == [f"{at}/a0", f"{at}/a1"]
+    assert the_one(f"@{at}/here.txt").uri == f"{at}/a1"
+    assert the_one(f"{at}/here.txt").status == "not an adapter"
+    assert the_one(f"{at}/a0/{WEIGHTS}").uri == the_one(f"{at}/a0/{CONFIG}").uri == f"{at}/a0"
+    with pytest.raises(InvalidOption, match="leads out of the folder"):
+        lego_ray.inspect(f"@{at}/lists/one.txt")
