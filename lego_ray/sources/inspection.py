@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections import Counter, defaultdict
@@ -47,7 +48,8 @@ class Inspection(Record):
             `rank_min` and `rank_max`.
         ranks: Each with `rank` and `sites`, by rank.
         scales: Each with `scale` (alpha over rank, or as rsLoRA has it) and `sites`, by scale.
-        scales_unread: Sites whose alpha is a tensor of the file, past the bytes that are read here.
+        scales_unread: Sites whose alpha is a tensor of the file that is not read here, as it lies past
+            the bytes that came with the header, or is not a finite number.
         dtypes: Each with `dtype`, `tensors` and `bytes`.
         tensors: Each with `tensor` (its name, with `*` for numbers), `dtype`, `shape` and `count`.
         n_tensors: Number of tensors.
@@ -224,16 +226,14 @@ def _scale_of(site: SiteFactors, first: bytes) -> float | None:
     """A site's scale; None if its alpha is a tensor past the bytes that were read for the header."""
     if site.alpha is None:
         return site.scaling
-    data = first[site.alpha.start : site.alpha.end]
-    if len(data) < site.alpha.end - site.alpha.start:
+    data, dtype = first[site.alpha.start : site.alpha.end], site.alpha.dtype
+    if dtype == "BF16":  # the upper half of a float32
+        data, dtype = b"\0\0" + data, "F32"
+    if dtype not in _FLOATS or len(data) != struct.calcsize(_FLOATS[dtype]):
         return None
-    if site.alpha.dtype == "BF16":
-        value = struct.unpack("<f", b"\0\0" + data)[0]
-    elif site.alpha.dtype in _FLOATS:
-        value = struct.unpack(_FLOATS[site.alpha.dtype], data)[0]
-    else:
-        return None
-    return float(value) / site.rank
+    (value,) = struct.unpack(_FLOATS[dtype], data)
+    # What is no number is refused when a merge reads it; JSON has no word for it.
+    return value / site.rank if math.isfinite(value) else None
 
 
 def _tensors(spans: Iterable[TensorSpan]) -> dict[str, Any]:
