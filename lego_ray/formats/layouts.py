@@ -107,13 +107,13 @@ class Description:
 _OF_HEADER = "`lora_adapter_metadata` in its header or `.alpha` tensors, else the rank"
 _OF_TENSOR = "`.alpha` tensors, else the rank"
 
-# By the name of each layout; a test holds that none is missing.
+# By the name of a layout; a test holds that none of `LAYOUTS` is missing.
 DESCRIPTIONS: Mapping[str, Description] = {
     "peft": Description(
         ("base_model.model...lora_A.weight",), "`adapter_config.json`", "PEFT and trainers on it"
     ),
     "kohya": Description(
-        ("lora_unet_...lora_down.weight", "lora_te1_...", "lycoris_..."),
+        ("lora_unet_...lora_down.weight", "lora_te1_...", "lora_transformer_...", "lycoris_..."),
         _OF_TENSOR,
         "kohya's sd-scripts, musubi-tuner, LyCORIS, OneTrainer",
     ),
@@ -121,14 +121,18 @@ DESCRIPTIONS: Mapping[str, Description] = {
         ("double_blocks...processor.qkv_lora1.down.weight",), _OF_TENSOR, "XLabs' trainer of Flux"
     ),
     "comfyui": Description(
-        ("diffusion_model...lora_A.weight", "pipe.dit..."),
-        _OF_TENSOR,
+        ("diffusion_model...lora_A.weight", "pipe.dit...", "text_encoders.clip_l.transformer..."),
+        _OF_HEADER,
         "ai-toolkit, diffusion-pipe, ComfyUI, DiffSynth",
     ),
     "diffusers": Description(
         ("unet...lora_A.weight", "transformer...", ".lora.down.", ".processor.to_q_lora.down."),
         _OF_HEADER,
         "diffusers, SimpleTuner",
+    ),
+    "torchtune": Description(("layers...lora_a.weight",), "`adapter_config.json`", "torchtune"),
+    "megatron": Description(
+        ("decoder...adapter.linear_in.weight",), "its configuration", "NeMo, Megatron-Bridge"
     ),
     "mlx": Description(
         ("model.layers...lora_a",),

@@ -28,7 +28,7 @@ def test_a_page_without_a_place_for_a_table_is_told() -> None:
 
 def test_every_layout_and_every_refusal_is_in_the_tables() -> None:
     tables = PAGES[Path("docs/layouts.md")]
-    assert list(DESCRIPTIONS) == [layout.name for layout in LAYOUTS]
+    assert {layout.name for layout in LAYOUTS} <= DESCRIPTIONS.keys()
     read, made, _, refused = ("\n".join(tables[name]()) for name in tables)
     for layout in LAYOUTS:
         assert f"| `{layout.name}` |" in read
