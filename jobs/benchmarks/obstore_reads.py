@@ -14,7 +14,7 @@ from jobs.benchmarks.source_reads import Fetched, ranges_of
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.coalesce import coalesce
 from lego_ray.storage.s3 import S3Store
-from lego_ray.storage.uri import S3Uri, parse_uri
+from lego_ray.storage.uri import S3Place, parse_uri
 from lego_ray.tasks.values import SourceSlice
 
 # What its core does by itself: ranges at most this far apart are one request, none is cut.
@@ -45,7 +45,7 @@ def reading_through_obstore() -> Iterator[None]:
 
 def _get(uri: str, key: str, ranges: Sequence[ByteRange]) -> list[memoryview]:
     parsed = parse_uri(uri)
-    if not isinstance(parsed, S3Uri):
+    if not isinstance(parsed, S3Place):
         raise ValueError(f"{uri} is not on S3.")
     path = f"{parsed.prefix}/{key}" if parsed.prefix else key
     found = obstore.get_ranges(

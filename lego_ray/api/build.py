@@ -22,6 +22,7 @@ from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
+from lego_ray.storage.uri import parse_uri
 
 
 @checked_with(RunOptions)
@@ -71,7 +72,9 @@ def build(
         RunFailed: If the run did not finish.
     """
     run = picked(RunOptions, options)
-    library = read_library(fspath(recipe))
+    library = read_library(parse_uri(recipe), fspath(recipe))
+    if output is not None:
+        library = replace(library, output=fspath(output))
     if catalog is not None:
         library = replace(library, catalog=fspath(catalog))
     if groups is not None:
@@ -84,7 +87,6 @@ def build(
     with open_runner(runner, options) as mine:
         return run_build(
             library,
-            output=fspath(output) if output is not None else library.output,
             runner=mine,
             memory_budget=budget,
             strict=run["strict"],

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import fspath
 from typing import Unpack
 
 from lego_ray.arguments import checked_with
-from lego_ray.merging.merge import run_merge
+from lego_ray.merging.merge import merge_at
 from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.record import MergeRecord
 from lego_ray.options import picked
@@ -17,8 +16,9 @@ from lego_ray.planning.arguments import (
     limits_of,
     output_place,
     parse_bytes,
-    places,
+    place_or_none,
     recipe_of,
+    sources_given,
 )
 from lego_ray.planning.options import MergeOptions, RunOptions
 from lego_ray.runners.base import Runner
@@ -73,11 +73,11 @@ def merge(
     run = picked(RunOptions, options)
     budget = parse_bytes(run["memory_budget"])
     with open_runner(runner, options) as mine:
-        return run_merge(
-            places(sources),
+        return merge_at(
+            sources_given(sources),
             recipe,
             output=place,
-            catalog_uri=None if catalog is None else fspath(catalog),
+            catalog=place_or_none(catalog or None),
             runner=mine,
             memory_budget=budget,
             strict=run["strict"],

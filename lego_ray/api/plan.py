@@ -16,8 +16,8 @@ from lego_ray.planning.arguments import (
     limits_of,
     output_place,
     parse_bytes,
-    places,
     recipe_of,
+    sources_given,
 )
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.options import MergeOptions, RunOptions
@@ -65,7 +65,7 @@ def plan(
     run = picked(RunOptions, options)
     strict, checkpoints = run["strict"], checkpoints_of(options)
     limits = limits_of(options)
-    where = places(sources)
+    where = sources_given(sources)
     budget = parse_bytes(run["memory_budget"])
 
     def scanned(attempt: Attempt) -> Inventory:

@@ -23,9 +23,8 @@ from lego_ray.output.write import published_manifest
 from lego_ray.records import Record
 from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
-from lego_ray.storage.open import open_store
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import HubUri, Uri, normalize_uri, parse_uri
+from lego_ray.storage.uri import HubPlace, parse_uri
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -120,7 +119,7 @@ def publish(
     """
     target = parse_uri(to)
     repository = None
-    if isinstance(target, HubUri):
+    if isinstance(target, HubPlace):
         repository = HubRepository(_at_branch(target, revision))
         repository.check()
     elif public or revision or update:
@@ -130,18 +129,18 @@ def publish(
             f"it is for the Hub, and {target} is not on it",
             "Outputs elsewhere are never overwritten: leave it out, or give another --to.",
         )
-    store = open_store(normalize_uri(merged))
+    store, there = parse_uri(merged).open(), target.open()
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
     limits = check_published(manifest, files, store.uri)
-    if not target.is_local and not _holds(target, data):
+    if not target.is_local and not _holds(there, data):
         manifest, files = for_elsewhere(manifest, files)
     with journal.failures(manifest["merge_id"]):
         if repository is not None:
             asked = {"public": public, "update": update, "dry_run": dry_run}
             outcome = push(repository, manifest, files, **asked)
         else:
-            outcome = _to_store(open_store(str(target)), manifest, files, dry_run=dry_run)
+            outcome = _to_store(there, manifest, files, dry_run=dry_run)
         outcome = replace(outcome, warnings=(*outcome.warnings, *limits))
         record = _record(outcome, manifest, files, merged=store.uri, dry_run=dry_run)
         journal.note(outcome.status, manifest["merge_id"], to=outcome.to, bytes=record.bytes)
@@ -179,17 +178,17 @@ def _record(
     )
 
 
-def _holds(target: Uri, manifest: bytes) -> bool:
+def _holds(target: Store, manifest: bytes) -> bool:
     """Whether an earlier release copied the very manifest there; create-only, it stays as it is."""
-    if target.is_read_only:
+    if target.place.is_read_only:
         return False
     try:
-        return read_bytes(open_store(str(target))) == manifest
+        return read_bytes(target) == manifest
     except ObjectNotFound:
         return False
 
 
-def _at_branch(target: HubUri, revision: str) -> HubUri:
+def _at_branch(target: HubPlace, revision: str) -> HubPlace:
     if revision and target.revision not in ("", revision):
         raise InvalidOption(
             "--revision", f"it is {revision!r}, and the URI says {target.revision!r}", "Give one."

@@ -11,8 +11,9 @@ from typing import Unpack
 
 from lego_ray.arguments import checked_with
 from lego_ray.library.build import read_library
+from lego_ray.library.places import places_to_refresh
 from lego_ray.library.record import RefreshRecord
-from lego_ray.library.refresh import checked_library, checked_silence, run_refresh
+from lego_ray.library.refresh import checked_silence, run_refresh
 from lego_ray.merging.plan_run import Progress
 from lego_ray.options import picked
 from lego_ray.planning.arguments import Uri, checked_checkpoints, parse_bytes
@@ -21,6 +22,7 @@ from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.storage.lease import STALE_AFTER
+from lego_ray.storage.uri import parse_uri
 
 
 @checked_with(RunOptions)
@@ -76,7 +78,8 @@ def refresh(
     """
     started = time.perf_counter()
     run = picked(RunOptions, options)
-    library = checked_library(read_library(fspath(recipe)), output, catalog)
+    library = read_library(parse_uri(recipe), fspath(recipe))
+    places = places_to_refresh(library, output, catalog)
     if checkpoints is not None:
         library = replace(library, checkpoints=checked_checkpoints(checkpoints))
     if scan_limits is not None:
@@ -85,6 +88,7 @@ def refresh(
     silence = checked_silence(stale_after)
     return run_refresh(
         library,
+        places,
         opening=lambda: open_runner(runner, options),
         memory_budget=budget,
         strict=run["strict"],

@@ -10,20 +10,23 @@ from typing import Any, Unpack
 
 from lego_ray.arguments import checked_with
 from lego_ray.catalog.adapters import record_adapters
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import catalog_at, probe_catalog
 from lego_ray.merging.plan_run import check_strict
 from lego_ray.merging.record import entries_set_aside, seconds_since
 from lego_ray.options import picked
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
-from lego_ray.planning.arguments import Uri, checkpoints_of, limits_of, places
+from lego_ray.planning.arguments import (
+    Uri,
+    checkpoints_of,
+    limits_of,
+    place_or_none,
+    sources_given,
+)
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.options import ScanOptions
 from lego_ray.planning.recipe import Recipe
 from lego_ray.records import Record
 from lego_ray.sources.headers import Counted, scan_sources, untold
-from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import normalize_uri
 
 # Columns of the catalog that the record has.
 _SHOWN = (
@@ -94,10 +97,10 @@ def scan(
     started = time.perf_counter()
     asked = picked(ScanOptions, options)
     Recipe(name="scan", rank=1, full_weights=asked["full_weights"])
-    place = None if catalog is None else normalize_uri(catalog)
-    opened = None if place is None else open_catalog(place)
+    place = place_or_none(catalog)
+    opened = None if place is None else catalog_at(place)
     found = scan_sources(
-        places(sources),
+        sources_given(sources),
         exclude=asked["exclude"],
         full_weights=asked["full_weights"],
         checkpoints=checkpoints_of(options),
@@ -109,14 +112,14 @@ def scan(
     check_strict(inventory, asked["strict"])
     rows = adapter_rows(inventory, datetime.now(UTC))
     written = 0
-    if opened is not None and place is not None:
-        probe_create_only(open_store(place))
+    if opened is not None:
+        probe_catalog(opened)
         written = record_adapters(opened, rows)
     return ScanRecord(
         adapters=tuple({k: row[k] for k in _SHOWN} for row in rows if row["status"] == "ok"),
         refused=tuple({"adapter": r.uri, "reason": r.reason} for r in inventory.refused),
         **entries_set_aside(inventory),
-        catalog=place,
+        catalog=None if place is None else str(place),
         new=written,
         bytes_read=found.bytes_read,
         seconds=seconds_since(started),

@@ -27,8 +27,7 @@ from lego_ray.output.manifest import (
 )
 from lego_ray.records import Record
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalize_uri
+from lego_ray.storage.uri import parse_uri
 
 # Small reads that wait for a store.
 THREADS = 16
@@ -102,7 +101,7 @@ def status(run: str | PathLike[str]) -> StatusRecord:
         OutputExists: If the unfinished run is of another release.
         StorageError: If the store cannot be read.
     """
-    store = open_store(normalize_uri(run))
+    store = parse_uri(run).open()
     found = {info.key: info for info in store.list()}
     if MANIFEST_KEY in found:
         manifest = parse_manifest(read_bytes(store), store.uri)

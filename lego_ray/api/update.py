@@ -8,7 +8,7 @@ from os import fspath
 from typing import Unpack
 
 from lego_ray.arguments import checked_with
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import catalog_at
 from lego_ray.catalog.tables import Catalog
 from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.record import UpdateRecord, record_of_published, with_more
@@ -20,7 +20,14 @@ from lego_ray.merging.updates.parent import MergedBefore, find_merged
 from lego_ray.merging.updates.refit import refit_merge
 from lego_ray.merging.updates.run import Asked, UpdateRun
 from lego_ray.options import picked
-from lego_ray.planning.arguments import Uri, checked_checkpoints, output_place, parse_bytes, places
+from lego_ray.planning.arguments import (
+    Uri,
+    checked_checkpoints,
+    output_place,
+    parse_bytes,
+    place_or_none,
+    sources_given,
+)
 from lego_ray.planning.options import RunOptions
 from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
@@ -88,12 +95,13 @@ def update(
     """
     started = time.perf_counter()
     run = picked(RunOptions, options)
-    opened = None if catalog is None else open_catalog(fspath(catalog))
+    place = place_or_none(catalog)
+    opened = None if place is None else catalog_at(place)
     before = find_merged(fspath(merge), opened)
     asked = Asked(
-        add=tuple(places(add)),
+        add=tuple(sources_given(add)),
         remove=(remove,) if isinstance(remove, str) else tuple(remove),
-        output=output_place(before.next_place() if output is None else output),
+        output=str(output_place(before.next_place() if output is None else output)),
         memory_budget=parse_bytes(run["memory_budget"]),
         strict=run["strict"],
         checkpoints=checked_checkpoints(checkpoints),

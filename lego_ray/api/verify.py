@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import fspath
 
 from lego_ray.arguments import checked
-from lego_ray.planning.arguments import Uri, parse_bytes, places
+from lego_ray.planning.arguments import Uri, parse_bytes, sources_given
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.sources.headers import Counted, untold
+from lego_ray.storage.uri import parse_uri
 from lego_ray.verification.against_manifest import run_verify
 from lego_ray.verification.record import Verification
 
@@ -40,4 +40,5 @@ def verify(
         SourceChanged: If a file changes twice while it is read.
         ObjectNotFound: If there is no merged adapter there.
     """
-    return run_verify(fspath(merged), places(sources), parse_bytes(memory_budget), progress)
+    budget = parse_bytes(memory_budget)
+    return run_verify(parse_uri(merged), sources_given(sources), budget, progress)

@@ -12,7 +12,7 @@ from lego_ray.arguments import checked
 from lego_ray.audit.record import CatalogCheck
 from lego_ray.audit.repair import Manifests
 from lego_ray.catalog.damage import damaged_files
-from lego_ray.catalog.history import list_merges
+from lego_ray.catalog.history import list_merges, output_of
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.repair.faults import Fault
 from lego_ray.catalog.repair.repairing import diagnose
@@ -26,7 +26,6 @@ from lego_ray.output.manifest import (
     weights_of,
 )
 from lego_ray.storage.base import Store
-from lego_ray.storage.open import open_store
 
 # Small reads that wait for a store.
 THREADS = 16
@@ -123,7 +122,7 @@ _Found = Iterator[tuple[str, str]]
 def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
     uri = row["output_uri"]
     try:
-        store = open_store(uri)
+        store = output_of(row).open()
         manifest = parse_manifest(read_bytes(store), uri)
     except StoreUnavailable:
         raise

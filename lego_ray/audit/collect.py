@@ -14,21 +14,19 @@ from lego_ray.audit.leftovers import (
     Kept,
     References,
     Waste,
+    directories_of,
     examine,
     look_again,
-    places_of,
     references_of,
 )
 from lego_ray.audit.record import Garbage
 from lego_ray.audit.remains import Remains, find_remains, remove_remains
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import open_catalog, probe_catalog, store_of
 from lego_ray.catalog.upkeep.durations import KEPT, check_long_enough, parse_duration
 from lego_ray.catalog.upkeep.leftovers import find_leftovers, remove_leftovers
 from lego_ray.errors import InvalidOption, ObjectNotFound
 from lego_ray.storage.base import ObjectInfo, Store
-from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import FileUri, join, parse_uri
+from lego_ray.storage.uri import FilePlace, parse_uri
 
 # Small reads that wait for a store.
 THREADS = 16
@@ -78,19 +76,19 @@ def collect_garbage(
     store = _writable(root)
     cutoff = datetime.now(UTC) - age
     listed = list(store.list())
-    places = places_of(listed)
-    _check_there(store, places)
+    directories = directories_of(listed)
+    _check_there(store, directories)
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
-        looked = list(threads.map(lambda p: examine(store, p, references, cutoff), places))
+        looked = list(threads.map(lambda d: examine(store, d, references, cutoff), directories))
     found = [each for each in looked if isinstance(each, Waste)]
     kept = [each for each in looked if isinstance(each, Kept)]
-    remains = _find_remains(store, listed, opened.uri, cutoff)
+    remains = _find_remains(store, listed, store_of(opened), cutoff)
     details, unseen = find_leftovers(opened, age)
     rows_deleted = 0
     if delete:
         if details:
             opened.check_writable()
-            probe_create_only(open_store(opened.uri))
+            probe_catalog(opened)
             rows_deleted = remove_leftovers(opened, details)
         # Merges recorded since are none of it.
         references = references_of(opened)
@@ -106,7 +104,9 @@ def collect_garbage(
         root=store.uri,
         deleted=delete,
         outputs=tuple(outputs),
-        kept=tuple({"output": join(store.uri, k.place.folder), "reason": k.reason} for k in kept),
+        kept=tuple(
+            {"output": str(store.place.join(k.directory.folder)), "reason": k.reason} for k in kept
+        ),
         details=tuple(
             {"table": each.table, "merge_id": each.merge_id, "rows": each.rows} for each in details
         ),
@@ -118,28 +118,27 @@ def collect_garbage(
 
 
 def _find_remains(
-    store: Store, listed: Sequence[ObjectInfo], catalog: str, cutoff: datetime
+    store: Store, listed: Sequence[ObjectInfo], tables: Store, cutoff: datetime
 ) -> list[tuple[Store, Remains]]:
     """What was left below the root and in the catalog, each with the store it is in."""
-    tables = open_store(catalog)
     found = [(store, each) for each in find_remains(store, listed, cutoff)]
-    seen = {join(store.uri, info.key) for _, each in found for info in each.infos}
+    seen = {store.place.join(info.key) for _, each in found for info in each.infos}
     for each in find_remains(tables, tables.list(), cutoff, catalog=True):
-        if not any(join(tables.uri, info.key) in seen for info in each.infos):
+        if not any(tables.place.join(info.key) in seen for info in each.infos):
             found.append((tables, each))
     return found
 
 
 def _writable(root: str | PathLike[str]) -> Store:
-    parsed = parse_uri(root)
-    if parsed.is_read_only:
-        raise InvalidOption("--root", f"{parsed} cannot be written", "Give a directory or s3://.")
-    return open_store(str(parsed))
+    place = parse_uri(root)
+    if place.is_read_only:
+        raise InvalidOption("--root", f"{place} cannot be written", "Give a directory or s3://.")
+    return place.open()
 
 
-def _check_there(store: Store, places: Sequence[object]) -> None:
-    parsed = parse_uri(store.uri)
-    if not places and isinstance(parsed, FileUri) and not Path(parsed.path).is_dir():
+def _check_there(store: Store, directories: Sequence[object]) -> None:
+    root = store.place
+    if not directories and isinstance(root, FilePlace) and not Path(root.path).is_dir():
         raise ObjectNotFound(store.uri, "there is no such directory", "Check --root.")
 
 
@@ -147,19 +146,19 @@ def _delete(store: Store, waste: Waste, references: References, cutoff: datetime
     """Deletes what was found, unless something happened to it since."""
     now = look_again(store, waste)
     if now is None:
-        return Kept(waste.place, "something was written or deleted there meanwhile")
+        return Kept(waste.directory, "something was written or deleted there meanwhile")
     again = examine(store, now, references, cutoff, hashed=True)
     if not isinstance(again, Waste):
-        return again or Kept(waste.place, "it was recorded meanwhile")
+        return again or Kept(waste.directory, "it was recorded meanwhile")
     for name in again.names:
-        store.delete(again.place.key(name))
+        store.delete(again.directory.key(name))
     return again
 
 
 def _told(store: Store, waste: Waste) -> dict[str, Any]:
-    newest = waste.place.newest
+    newest = waste.directory.newest
     return {
-        "output": join(store.uri, waste.place.folder),
+        "output": str(store.place.join(waste.directory.folder)),
         "kind": waste.kind,
         "name": waste.name,
         "merge_id": waste.merge_id,
@@ -172,7 +171,7 @@ def _told(store: Store, waste: Waste) -> dict[str, Any]:
 def _told_of(store: Store, remains: Remains) -> dict[str, Any]:
     newest = remains.newest
     return {
-        "output": join(store.uri, remains.folder),
+        "output": str(store.place.join(remains.folder)),
         "kind": remains.kind,
         "name": "",
         "merge_id": None,

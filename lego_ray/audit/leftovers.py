@@ -24,7 +24,6 @@ from lego_ray.output.manifest import (
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.links import lies_inside
-from lego_ray.storage.uri import join
 
 # Of all that may lie in a run's folder, what lego-ray writes there.
 _OF_A_RUN = re.compile(rf"run\.json|[0-9a-f]{{64}}/[^/]+{re.escape(ENDING)}")
@@ -36,13 +35,13 @@ REST = "rest of a run"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Directory:
     """A directory that has a manifest or a run's folder in it.
 
     Attributes:
         folder: Its path below the root; empty for the root itself.
         files: The files directly in it, by name.
-        run: Files of its run's folder that lego-ray wrote, by path below the place.
+        run: Files of its run's folder that lego-ray wrote, by path below the directory.
     """
 
     folder: str
@@ -81,15 +80,15 @@ class Waste:
     """What can go.
 
     Attributes:
-        place: Where it is.
+        directory: Where it is.
         kind: `output`, `publish cut short`, `unfinished run`, or `rest of a run` of a merge that is
             recorded and stays.
         name: Name of the merge.
         merge_id: Its id.
-        names: The files, by path below the place, in the order to delete them in.
+        names: The files, by path below the directory, in the order to delete them in.
     """
 
-    place: Place
+    directory: Directory
     kind: str
     name: str
     merge_id: str
@@ -98,7 +97,7 @@ class Waste:
     @property
     def n_bytes(self) -> int:
         """Size of the files."""
-        return sum((self.place.files.get(n) or self.place.run[n]).size for n in self.names)
+        return sum((self.directory.files.get(n) or self.directory.run[n]).size for n in self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +105,11 @@ class Kept:
     """What lego-ray wrote, no row refers to, and must stay.
 
     Attributes:
-        place: Where it is.
+        directory: Where it is.
         reason: Why.
     """
 
-    place: Place
+    directory: Directory
     reason: str
 
 
@@ -140,7 +139,7 @@ def references_of(catalog: Catalog) -> References:
     )
 
 
-def places_of(infos: Iterable[ObjectInfo]) -> list[Place]:
+def directories_of(infos: Iterable[ObjectInfo]) -> list[Directory]:
     """Sorts what a root holds into the directories lego-ray has been at, in order of their path."""
     found = _Folders()
     for info in infos:
@@ -152,19 +151,19 @@ def places_of(infos: Iterable[ObjectInfo]) -> list[Place]:
             found.files.setdefault(folder, {})[name] = info
     ours = {folder for folder, files in found.files.items() if MANIFEST_KEY in files}
     return [
-        Place(folder, found.files.get(folder, {}), found.run.get(folder, {}))
+        Directory(folder, found.files.get(folder, {}), found.run.get(folder, {}))
         for folder in sorted(ours | found.run.keys())
     ]
 
 
-def look_again(store: Store, waste: Waste) -> Place | None:
+def look_again(store: Store, waste: Waste) -> Directory | None:
     """The directory of some waste as it is now, or None if it is no longer what was found.
 
     It is if the files to delete are those that were looked at, and there are no others.
     """
-    was = waste.place
+    was = waste.directory
     prefix = f"{was.folder}/" if was.folder else ""
-    now = next((p for p in places_of(store.list(prefix)) if p.folder == was.folder), None)
+    now = next((d for d in directories_of(store.list(prefix)) if d.folder == was.folder), None)
     if now is None or now.run != was.run or now.files.keys() != was.files.keys():
         return None
     return now if all(now.files.get(n) == was.files.get(n) for n in waste.names) else None
@@ -172,7 +171,7 @@ def look_again(store: Store, waste: Waste) -> Place | None:
 
 def examine(
     store: Store,
-    place: Place,
+    directory: Directory,
     references: References,
     younger_than: datetime,
     *,
@@ -182,72 +181,73 @@ def examine(
 
     Args:
         store: The root.
-        place: The directory.
+        directory: The directory.
         references: What the catalog refers to.
         younger_than: A directory with a file written after this may be of a running merge.
         hashed: Whether its files are known to be those of the manifest.
     """
-    uri = join(store.uri, place.folder)
-    manifest = _manifest(store, place) if MANIFEST_KEY in place.files else None
-    if MANIFEST_KEY in place.files and manifest is None:
-        return Kept(place, "its manifest cannot be read")
+    here = store.place.join(directory.folder)
+    uri = str(here)
+    manifest = _manifest(store, directory) if MANIFEST_KEY in directory.files else None
+    if MANIFEST_KEY in directory.files and manifest is None:
+        return Kept(directory, "its manifest cannot be read")
     recorded = uri in references.outputs or (manifest or {}).get("merge_id") in references.merges
     # An adapter that is a single file is a source by its own URI.
     is_source = any(
-        each in references.sources for each in (uri, *(join(uri, n) for n in place.files))
+        each in references.sources for each in (uri, *(str(here.join(n)) for n in directory.files))
     )
-    if (recorded or is_source) and not place.run:
+    if (recorded or is_source) and not directory.run:
         return None
-    waste = _waste(store, place, manifest, keep_output=recorded or is_source)
+    waste = _waste(store, directory, manifest, keep_output=recorded or is_source)
     if isinstance(waste, Kept):
         return waste
-    if place.newest is None or place.newest > younger_than:
-        return Kept(place, f"the last of its files was written at {_when(place.newest)}")
-    if not all(lies_inside(store, place.key(name)) for name in waste.names):
-        return Kept(place, "it is reached by a link, so it may lie elsewhere")
+    if directory.newest is None or directory.newest > younger_than:
+        return Kept(directory, f"the last of its files was written at {_when(directory.newest)}")
+    if not all(lies_inside(store, directory.key(name)) for name in waste.names):
+        return Kept(directory, "it is reached by a link, so it may lie elsewhere")
     return waste if hashed else _unless_changed(store, waste, manifest)
 
 
 def _waste(
-    store: Store, place: Place, manifest: dict[str, Any] | None, keep_output: bool
+    store: Store, directory: Directory, manifest: dict[str, Any] | None, keep_output: bool
 ) -> Waste | Kept:
-    run = sorted(place.run, key=lambda name: name == MARKER)
+    run = sorted(directory.run, key=lambda name: name == MARKER)
     if manifest is None or keep_output:
-        marker = _marker(store, place)
+        marker = _marker(store, directory)
         if marker is None:
-            return Kept(place, f"there is no {MARKER} that this release can read")
-        published = keep_output or (manifest is not None and marker_of(manifest) in place.files)
+            return Kept(directory, f"there is no {MARKER} that this release can read")
+        published = keep_output or (manifest is not None and marker_of(manifest) in directory.files)
         kind = REST if published else UNFINISHED
-        return Waste(place, kind, marker["name"], marker["plan"], tuple(run))
-    there = [name for name in sorted(manifest["files"]) if name in place.files]
+        return Waste(directory, kind, marker["name"], marker["plan"], tuple(run))
+    there = [name for name in sorted(manifest["files"]) if name in directory.files]
     # What makes it an adapter goes first, what says whose it is last: a reader finds it whole or not
     # at all, and a collection that is cut short can be finished.
     last = marker_of(manifest)
     names = (*sorted(there, key=lambda name: name != last), *run, MANIFEST_KEY)
-    kind = OUTPUT if last in place.files else CUT_SHORT
-    return Waste(place, kind, str(manifest.get("name", "")), manifest["merge_id"], names)
+    kind = OUTPUT if last in directory.files else CUT_SHORT
+    return Waste(directory, kind, str(manifest.get("name", "")), manifest["merge_id"], names)
 
 
 def _unless_changed(store: Store, waste: Waste, manifest: dict[str, Any] | None) -> Waste | Kept:
     """Holds files against the manifest: one with other bytes is someone's work by now."""
     if waste.kind not in (OUTPUT, CUT_SHORT) or manifest is None:
         return waste
-    place = waste.place
+    directory = waste.directory
     for name, expected in sorted(manifest["files"].items()):
-        info = place.files.get(name)
+        info = directory.files.get(name)
         if info is None:
             continue
         same = info.size == expected["bytes"] and (
-            hashlib.sha256(store.read(place.key(name))).hexdigest() == expected["sha256"]
+            hashlib.sha256(store.read(directory.key(name))).hexdigest() == expected["sha256"]
         )
         if not same:
-            return Kept(place, f"{name} is not what was published")
+            return Kept(directory, f"{name} is not what was published")
     return waste
 
 
-def _manifest(store: Store, place: Place) -> dict[str, Any] | None:
+def _manifest(store: Store, directory: Directory) -> dict[str, Any] | None:
     try:
-        data = read_at_most(store, place.key(MANIFEST_KEY), LARGEST)
+        data = read_at_most(store, directory.key(MANIFEST_KEY), LARGEST)
         return parse_manifest(data, store.uri)
     except StoreUnavailable:
         raise
@@ -255,9 +255,9 @@ def _manifest(store: Store, place: Place) -> dict[str, Any] | None:
         return None
 
 
-def _marker(store: Store, place: Place) -> dict[str, Any] | None:
+def _marker(store: Store, directory: Directory) -> dict[str, Any] | None:
     try:
-        data = read_at_most(store, place.key(MARKER), LARGEST_MARKER)
+        data = read_at_most(store, directory.key(MARKER), LARGEST_MARKER)
         marker = parse_object(data, MARKER)
         return {"name": str(marker["name"]), "plan": str(marker["plan"])}
     except StoreUnavailable:

@@ -9,13 +9,12 @@ from typing import Any
 
 from lego_ray.arguments import checked
 from lego_ray.audit.record import CatalogRepair
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.history import output_of
+from lego_ray.catalog.opening import open_catalog, probe_catalog
 from lego_ray.catalog.repair.faults import Diagnosis, Fault
 from lego_ray.catalog.repair.repairing import diagnose, repair
 from lego_ray.errors import MalformedAdapter, StorageError, StoreUnavailable
 from lego_ray.output.manifest import parse_manifest, read_bytes, weights_of
-from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
 
 
 @checked
@@ -48,7 +47,7 @@ def repair_catalog(catalog: str | PathLike[str], *, apply: bool = False) -> Cata
     opened.required_tables()
     if apply:
         opened.check_writable()
-        probe_create_only(open_store(opened.uri))
+        probe_catalog(opened)
         found = repair(opened, Manifests())
     else:
         found = diagnose(opened, Manifests())
@@ -118,7 +117,7 @@ class Manifests:
         uri = merge["output_uri"]
         if uri not in self._read:
             try:
-                self._read[uri] = parse_manifest(read_bytes(open_store(uri)), uri)
+                self._read[uri] = parse_manifest(read_bytes(output_of(merge).open()), uri)
             except StoreUnavailable:
                 raise
             except (StorageError, MalformedAdapter):

@@ -207,10 +207,9 @@ def _open(catalog: Uri, at: Moment) -> Catalog:
 
 def _to_write(catalog: Uri) -> Catalog:
     """Opens a catalog that is there, on a store that loses no commit."""
-    from lego_ray.storage.open import open_store
-    from lego_ray.storage.probe import probe_create_only
+    from lego_ray.catalog.opening import probe_catalog
 
     opened = _open(catalog, None)
     opened.required_tables()
-    probe_create_only(open_store(opened.uri))
+    probe_catalog(opened)
     return opened

@@ -15,6 +15,7 @@ from lego_ray.catalog.schema import SCHEMA_VERSION
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.versions import version_of
 from lego_ray.errors import CatalogError, CatalogNotFound
+from lego_ray.storage.uri import Place, parse_uri
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -192,8 +193,8 @@ def _plain(table: pa.Table) -> list[Row]:
     ]
 
 
-def adapter_places(catalog: Catalog) -> tuple[str, ...]:
-    """URIs of the adapters that scans found usable, sorted.
+def adapter_places(catalog: Catalog) -> tuple[Place, ...]:
+    """The places of the adapters that scans found usable, sorted by URI.
 
     Args:
         catalog: Where they are recorded.
@@ -206,4 +207,5 @@ def adapter_places(catalog: Catalog) -> tuple[str, ...]:
             catalog.uri, "it lists no adapters", "Run `lego-ray scan` first, or name sources."
         )
     rows = catalog.read(_TABLE, ["uri", "status"]).to_pylist()
-    return tuple(sorted({row["uri"] for row in rows if row["status"] == "ok"}))
+    uris = {row["uri"] for row in rows if row["status"] == "ok"}
+    return tuple(parse_uri(uri) for uri in sorted(uris))

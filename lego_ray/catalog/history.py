@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,19 @@ from lego_ray.catalog.groups import group_of_merge
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
+from lego_ray.storage.uri import Place, parse_uri
 
 # Fewer digits of a merge_id are taken for a name.
 _MIN_PREFIX = 6
+
+
+def output_of(merge: Mapping[str, Any]) -> Place:
+    """Where a merge is, by its row.
+
+    Args:
+        merge: Its row of `merges`.
+    """
+    return parse_uri(merge["output_uri"])
 
 
 @dataclass(frozen=True, slots=True)

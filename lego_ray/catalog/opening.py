@@ -1,4 +1,4 @@
-"""Opens a catalog by its URI, with the credentials storage finds for it."""
+"""Opens a catalog where it is, with the credentials storage finds for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from functools import partial
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import UnsupportedUri
+from lego_ray.storage.base import Store
 from lego_ray.storage.delta_options import delta_storage_options
-from lego_ray.storage.uri import parse_uri
+from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.uri import Place, parse_uri
 
 
 def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
-    """Opens a catalog, without touching disk or network yet.
+    """Opens a catalog by its URI, as `catalog_at` does by its place.
 
     Args:
         uri: A directory or `s3://bucket/prefix`.
@@ -21,12 +23,44 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
         AccessDenied: If it is on S3 and no credentials are found.
         UnsupportedUri: If the scheme or the form is another.
     """
-    parsed = parse_uri(uri)
-    if parsed.is_read_only:
-        raise UnsupportedUri(str(parsed), "the Hub holds no catalogs", "Give a path or s3://.")
-    fresh = partial(delta_storage_options, str(parsed))
+    return catalog_at(parse_uri(uri))
+
+
+def catalog_at(place: Place) -> Catalog:
+    """Opens a catalog, without touching disk or network yet.
+
+    Args:
+        place: A directory or a prefix on S3.
+
+    Raises:
+        AccessDenied: If it is on S3 and no credentials are found.
+        UnsupportedUri: If it is on the Hub.
+    """
+    if place.is_read_only:
+        raise UnsupportedUri(str(place), "the Hub holds no catalogs", "Give a path or s3://.")
+    fresh = partial(delta_storage_options, place)
     fresh()  # says now, not at the first opening, that there are no credentials
-    return Catalog(str(parsed), fresh_options=fresh)
+    return Catalog(str(place), fresh_options=fresh)
+
+
+def store_of(catalog: Catalog) -> Store:
+    """The store of a catalog's files, without touching disk or network yet.
+
+    A catalog has its URI as text, which is what the Delta library takes.
+
+    Args:
+        catalog: The catalog.
+    """
+    return parse_uri(catalog.uri).open()
+
+
+def probe_catalog(catalog: Catalog) -> None:
+    """Passes a catalog on a store that loses no commit; see `probe_create_only` for the errors.
+
+    Args:
+        catalog: The catalog.
+    """
+    probe_create_only(store_of(catalog))
 
 
 def has_merge(catalog: Catalog, merge_id: str) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 
 from lego_ray.catalog.adapters import adapter_places, record_adapters
 from lego_ray.catalog.groups import record_groups
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import catalog_at
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
-from lego_ray.errors import RecipeError, RunFailed, SourceChanged
-from lego_ray.library.entries import manifests_at_outputs, outputs_of, plan_entries
+from lego_ray.errors import RecipeError, RunFailed, SourceChanged, UnsupportedUri
+from lego_ray.library.entries import manifests_at_outputs, plan_entries
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
+from lego_ray.library.places import LibraryPlaces, read_places
 from lego_ray.library.record import LibraryRecord
 from lego_ray.merging.plan_run import (
     Progress,
@@ -33,26 +34,32 @@ from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import sightings_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.bounded import read_at_most
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalize_uri
+from lego_ray.storage.uri import Place
 
 
-def read_library(place: str) -> LibraryRecipe:
-    """Reads a recipe file at a path or URI; see `build` for what it may raise."""
-    uri = normalize_uri(place)
-    folder, _, key = uri.rpartition("/")
-    data = read_at_most(open_store(folder or "/"), key, 4 * MAX_CHARACTERS)
+def read_library(place: Place, named: str) -> LibraryRecipe:
+    """Reads a recipe file; see `build` for what it may raise.
+
+    Args:
+        place: Where it is.
+        named: The user's words for that, for errors.
+    """
+    parts = place.split()
+    if parts is None:
+        problem = "this is the root of a store, not a recipe file"
+        raise UnsupportedUri(str(place), problem, "Give a path or s3://bucket/key.")
+    folder, key = parts
+    data = read_at_most(folder.open(), key, 4 * MAX_CHARACTERS)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise RecipeError(place, (f"it is not text: {error}",)) from None
-    return parse_recipe_file(text, place)
+        raise RecipeError(named, (f"it is not text: {error}",)) from None
+    return parse_recipe_file(text, named)
 
 
 def run_build(
     library: LibraryRecipe,
     *,
-    output: str,
     runner: Runner,
     memory_budget: int,
     strict: bool,
@@ -63,7 +70,6 @@ def run_build(
 
     Args:
         library: What to build.
-        output: Where the merges go, each below its name; empty if each says for itself.
         runner: What runs the tasks.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
@@ -71,6 +77,7 @@ def run_build(
         dry_run: Whether only to plan.
     """
     started = time.perf_counter()
+    places = read_places(library)
     made: Records = {}
 
     def attempted(attempt: Attempt) -> LibraryRecord:
@@ -78,8 +85,8 @@ def run_build(
             return _build_once(
                 attempt,
                 library,
+                places,
                 made,
-                output=output,
                 runner=runner,
                 memory_budget=memory_budget,
                 progress=progress,
@@ -107,9 +114,9 @@ def _half_made(error: SourceChanged, made: Records) -> RunFailed:
 def _build_once(
     attempt: Attempt,
     library: LibraryRecipe,
+    places: LibraryPlaces,
     made: Records,
     *,
-    output: str,
     runner: Runner,
     memory_budget: int,
     progress: Progress,
@@ -117,25 +124,24 @@ def _build_once(
     started: float,
 ) -> LibraryRecord:
     """Builds a library of what is there now; see `run_build` and, of `made`, `make_planned`."""
-    catalog = open_catalog(library.catalog) if library.catalog else None
-    sources = library.sources or (adapter_places(catalog) if catalog else ())
-    outputs = [normalize_uri(place) for place in outputs_of(library, output)]
+    catalog = catalog_at(places.catalog) if places.catalog else None
+    sources: Sequence[str | Place] = library.sources or (adapter_places(catalog) if catalog else ())
     stages = Stages()
     with stages.timed("scan"):
-        before = [s for m in manifests_at_outputs(library, output) for s in sightings_of(m)]
+        before = [s for m in manifests_at_outputs(library, places) for s in sightings_of(m)]
         scan = scan_sources(
             sources,
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
             limits=library.scan_limits,
-            skip=outputs,
+            skip=places.outputs,
             known=catalogued(catalog).and_of(before),
             again=attempt.is_again,
         )
     stages.moved("scan", scan.bytes_read)
     inventory = attempt.with_gone(scan.inventory)
     check_strict(inventory, attempt.strict)
-    require_adapters(inventory, sources)
+    require_adapters(inventory, map(str, sources))
     with stages.timed("start"):
         runner.start()
     if catalog and not dry_run and any(entry.groups for entry in library.entries):
@@ -145,7 +151,7 @@ def _build_once(
     try:
         with stages.timed("plan"):
             planned, groupings = plan_entries(
-                library, inventory, output, memory_budget=memory_budget, find=finder.find
+                library, inventory, places, memory_budget=memory_budget, find=finder.find
             )
         stages.moved("plan", finder.bytes_read)  # to find groups
         if dry_run:
@@ -179,7 +185,7 @@ def _build_once(
         raise
     runner.stop()
     return LibraryRecord(
-        output=normalize_uri(output) if output else None,
+        output=str(places.output) if places.output else None,
         catalog=catalog.uri if catalog else None,
         adapters=len(inventory.adapters),
         refused=tuple({"adapter": r.uri, "reason": r.reason} for r in inventory.refused),

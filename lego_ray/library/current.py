@@ -14,9 +14,11 @@ from lego_ray.catalog.adapters import (
     has_new_marks,
     seen_adapters,
 )
+from lego_ray.catalog.history import output_of
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import OutputExists
-from lego_ray.library.entries import Find, outputs_of, plan_entries
+from lego_ray.library.entries import Find, plan_entries
+from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.plan_run import check_strict
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows, sightings_in
@@ -27,8 +29,7 @@ from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Known, sightings_of, unexplained
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import join, normalize_uri
+from lego_ray.storage.uri import Place
 
 # Of a plan's digest, in a directory's name: as many as lego-ray shows elsewhere.
 DIGITS = 12
@@ -68,15 +69,19 @@ class Found:
 
 
 def look(
-    library: LibraryRecipe, catalog: Catalog, memory_budget: int, attempt: Attempt, find: Find
+    library: LibraryRecipe,
+    places: LibraryPlaces,
+    catalog: Catalog,
+    memory_budget: int,
+    attempt: Attempt,
+    find: Find,
 ) -> Found:
     """Reads headers, manifests and the catalog; and what groups are found by."""
-    places = [normalize_uri(place) for place in outputs_of(library, library.output)]
-    sources: Sequence[str] = library.sources
+    sources: Sequence[str | Place] = library.sources
     if not sources:
         # Someone may have scanned the library itself, to merge from it.
         listed = adapter_places(catalog)
-        sources = [uri for uri in listed if not any(is_inside(uri, place) for place in places)]
+        sources = [s for s in listed if not any(s.is_inside(place) for place in places.outputs)]
     merges: list[dict[str, Any]] = []
     if catalog.exists("merges"):
         columns = ["merge_id", "name", "version", "output_uri"]
@@ -94,13 +99,13 @@ def look(
         bytes_read += scan.bytes_read
         inventory = attempt.with_gone(scan.inventory)
         check_strict(inventory, attempt.strict)
-        require_adapters(inventory, sources)
+        require_adapters(inventory, map(str, sources))
         asked, groupings = plan_entries(
-            library, inventory, library.output, memory_budget=memory_budget, find=find
+            library, inventory, places, memory_budget=memory_budget, find=find
         )
         planned = [_versioned(each, merges) for each in asked]
         # A refresh that was cut short may have published what the catalog knows nothing of.
-        there = [manifest_at(open_store(each.output)) for each in planned]
+        there = [manifest_at(each.place.open()) for each in planned]
         more = [m for m in there if m and unexplained(inventory.adapters, m)]
         if not more:
             break
@@ -109,7 +114,7 @@ def look(
     done: dict[str, dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for each in planned:
-        manifest = _published(each, each.output)
+        manifest = _published(each, each.place)
         rows_of = {m["merge_id"]: m["version"] for m in merges if m["name"] == each.recipe.name}
         if manifest is None or manifest["merge_id"] not in rows_of:
             continue
@@ -135,9 +140,9 @@ def _known(library: LibraryRecipe, catalog: Catalog, merges: Sequence[Mapping[st
     known = sightings_in(seen)
     if all(row["mark"] for row in seen):
         return known
-    last = {row["output_uri"] for row in _last_of_each(merges, library).values()}
+    last = {output_of(row) for row in _last_of_each(merges, library).values()}
     return known.and_of(
-        s for place in sorted(last) for s in sightings_of(manifest_at(open_store(place)))
+        s for place in sorted(last, key=str) for s in sightings_of(manifest_at(place.open()))
     )
 
 
@@ -160,21 +165,16 @@ def _versioned(each: Planned, merges: Sequence[Mapping[str, Any]]) -> Planned:
     """
     mine = [row for row in merges if row["name"] == each.recipe.name]
     last = max(mine, key=lambda row: row["version"], default=None)
-    place = join(each.output, each.plan.digest[:DIGITS])
-    others = [join(each.output, each.plan.former[:DIGITS])] if each.plan.former else []
-    if last is not None and is_inside(last["output_uri"], each.output):
-        others.append(last["output_uri"])
-    for other in (each.output, place, *others):
+    place = each.place.join(each.plan.digest[:DIGITS])
+    others = [each.place.join(each.plan.former[:DIGITS])] if each.plan.former else []
+    if last is not None and (was := output_of(last)).is_inside(each.place):
+        others.append(was)
+    for other in (each.place, place, *others):
         with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
             if _published(each, other):
-                return replace(each, output=other)
-    return replace(each, output=place)
+                return replace(each, place=other)
+    return replace(each, place=place)
 
 
-def _published(each: Planned, place: str) -> dict[str, Any] | None:
-    return published_merge(open_store(place), each.plan)
-
-
-def is_inside(place: str, folder: str) -> bool:
-    """Whether a place is a folder or lies below it, both normalized."""
-    return place == folder or place.startswith(f"{folder.rstrip('/')}/")
+def _published(each: Planned, place: Place) -> dict[str, Any] | None:
+    return published_merge(place.open(), each.plan)

@@ -12,6 +12,7 @@ from typing import Any
 from lego_ray.catalog.choosing import choose
 from lego_ray.catalog.rows import conform
 from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound, OutputExists
+from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows
 from lego_ray.output.write import manifest_at
@@ -25,8 +26,7 @@ from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
 from lego_ray.planning.scales import by_site
 from lego_ray.planning.selection import adapters_named, without
 from lego_ray.storage.links import lies_inside
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import join, normalize_uri
+from lego_ray.storage.uri import Place
 
 Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
 
@@ -34,7 +34,7 @@ Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
 def plan_entries(
     library: LibraryRecipe,
     inventory: Inventory,
-    output: str,
+    places: LibraryPlaces,
     *,
     memory_budget: int,
     find: Find,
@@ -44,7 +44,7 @@ def plan_entries(
     Args:
         library: The library.
         inventory: The zoo.
-        output: Where the merges go, each below its name, unless its entry says.
+        places: Where the merges go.
         memory_budget: Most bytes one worker may take.
         find: Finds the groups of an entry's adapters.
 
@@ -54,9 +54,9 @@ def plan_entries(
     Raises:
         BadInput: If one cannot be made as asked; names it.
     """
-    places = [_place(entry, output) for entry in library.entries]
+    outputs = [places.of_entry(entry) for entry in library.entries]
     _check_places(
-        (e.recipe.name, p) for e, p in zip(library.entries, places, strict=True) if not e.groups
+        (e.recipe.name, p) for e, p in zip(library.entries, outputs, strict=True) if not e.groups
     )
     taken = [adapters_of(entry, inventory) for entry in library.entries]
     planned: dict[int, list[Planned]] = {}
@@ -67,7 +67,7 @@ def plan_entries(
             # Of a group this checks names that may mean adapters and sites of other groups.
             recipe = _with_site_ranks(entry.recipe, entry.site_ranks, taken[at])
         if entry.groups is None:
-            planned[at] = [_planned(recipe, taken[at], places[at], memory_budget)]
+            planned[at] = [_planned(recipe, taken[at], outputs[at], memory_budget)]
             continue
         with _naming(entry.recipe.name):
             grouping = find(entry.recipe, taken[at], entry.groups)
@@ -77,43 +77,36 @@ def plan_entries(
             mine = grouping.inventory_of(name)
             recipe = recipe_of_group(entry.recipe, name, mine)
             recipe = _with_site_ranks(recipe, entry.site_ranks, mine, complete=False)
-            place = normalize_uri(join(places[at], name))
+            place = outputs[at].join(name)
             planned[at].append(_planned(recipe, mine, place, memory_budget))
     merges = [each for at in sorted(planned) for each in planned[at]]
-    _check_places((each.recipe.name, each.output) for each in merges)
-    if output:
-        check_inside(output, (each.output for each in merges))
+    _check_places((each.recipe.name, each.place) for each in merges)
+    if places.output:
+        check_inside(places.output, (each.place for each in merges))
     return merges, groupings
 
 
-def manifests_at_outputs(library: LibraryRecipe, output: str) -> Iterator[dict[str, Any]]:
+def manifests_at_outputs(library: LibraryRecipe, places: LibraryPlaces) -> Iterator[dict[str, Any]]:
     """Manifests that earlier builds of a library left where its merges go.
 
     Args:
         library: The library.
-        output: Where the merges go, each below its name, unless its entry says.
+        places: Where the merges go.
     """
     for entry in library.entries:
-        place, name = _place(entry, output), entry.recipe.name
+        place, name = places.of_entry(entry), entry.recipe.name
         if entry.groups is None:
-            places = iter([place])
+            outputs = iter([place])
         else:
-            places = (normalize_uri(join(place, f"{name}-{at}")) for at in count(1))
-        for each in places:
-            manifest = manifest_at(open_store(each))
+            outputs = (place.join(f"{name}-{at}") for at in count(1))
+        for each in outputs:
+            manifest = manifest_at(each.open())
             if manifest is None:
                 break
             yield manifest
 
 
-def outputs_of(library: LibraryRecipe, output: str) -> Iterator[str]:
-    """Where a library's merges go: its output, and those that entries have of their own."""
-    if output:
-        yield output
-    yield from (entry.output for entry in library.entries if entry.output)
-
-
-def _planned(recipe: Recipe, inventory: Inventory, place: str, memory_budget: int) -> Planned:
+def _planned(recipe: Recipe, inventory: Inventory, place: Place, memory_budget: int) -> Planned:
     with _naming(recipe.name):
         plan = make_plan(recipe, inventory, memory_budget=memory_budget)
     return Planned(recipe, inventory, place, plan)
@@ -128,27 +121,27 @@ def _naming(name: str) -> Iterator[None]:
         raise type(error)(f"merge {name}, {error.where}", error.problem, error.hint) from error
 
 
-def _check_places(places: Iterable[tuple[str, str]]) -> None:
+def _check_places(places: Iterable[tuple[str, Place]]) -> None:
     """Raises `InvalidOption` if two merges, each a name and a place, go to one place."""
-    taken: dict[str, str] = {}
+    taken: dict[Place, str] = {}
     for name, place in places:
         other = taken.setdefault(place, name)
         if other != name:
             raise InvalidOption(f"merge {name}", f"it goes to {place}, and so does {other}")
 
 
-def check_inside(output: str, places: Iterable[str]) -> None:
+def check_inside(output: Place, places: Iterable[Place]) -> None:
     """Passes places of merges that, where they are below a library's output, no link leads out of.
 
     Raises:
         OutputExists: Otherwise.
     """
-    store = open_store(output)
+    store = output.open()
     for place in places:
-        inside = place.startswith(f"{store.uri}/")
-        if inside and not lies_inside(store, place[len(store.uri) + 1 :]):
+        key = place.key_below(output)
+        if key and not lies_inside(store, key):
             raise OutputExists(
-                place,
+                str(place),
                 "it is a link, or below one, to somewhere outside the library",
                 "Delete the link, or give the merge an `output:` of its own in the recipe file.",
             )
@@ -189,16 +182,3 @@ def _with_site_ranks(
     own = by_site(sites, site_ranks, "sites", complete=complete)
     ranks = {site: own.get(site, recipe.rank) for site in sites}
     return replace(recipe, rank=max(ranks.values()), ranks=ranks)
-
-
-def _place(entry: MergeEntry, output: str) -> str:
-    """Where a merge goes, or what its groups' merges go below."""
-    if entry.output:
-        return normalize_uri(entry.output)
-    if not output:
-        raise InvalidOption(
-            "--output",
-            f"merge {entry.recipe.name} has no output, and neither has the library",
-            "Give --output, or `output:` in the recipe file.",
-        )
-    return normalize_uri(output if entry.groups else join(output, entry.recipe.name))

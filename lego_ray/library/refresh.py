@@ -17,13 +17,12 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from os import fspath
 from typing import TYPE_CHECKING
 
 from lego_ray import journal
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import make_current
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import catalog_at, probe_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure, last_tenure
 from lego_ray.catalog.upkeep.durations import parse_duration
@@ -31,9 +30,10 @@ from lego_ray.errors import InvalidOption, SourceChanged
 from lego_ray.library.build import (
     record_groupings,
 )
-from lego_ray.library.current import Found, is_inside, look
-from lego_ray.library.entries import Find, outputs_of
+from lego_ray.library.current import Found, look
+from lego_ray.library.entries import Find
 from lego_ray.library.find_groups import GroupFinder, group_record
+from lego_ray.library.places import RefreshPlaces
 from lego_ray.library.record import RefreshRecord, VersionRecord
 from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.record import (
@@ -46,7 +46,6 @@ from lego_ray.merging.run import Records, make_planned
 from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.checkpoints.run_folder import FOLDER
-from lego_ray.planning.arguments import Uri, output_place
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory
@@ -54,12 +53,8 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
-from lego_ray.sources.expand import expanded
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.lease import BEAT, Lease, leased, told
-from lego_ray.storage.open import open_store
-from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import normalize_uri
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -74,6 +69,7 @@ _SHORTEST = 4 * BEAT
 
 def run_refresh(
     library: LibraryRecipe,
+    places: RefreshPlaces,
     *,
     opening: Callable[[], AbstractContextManager[Runner]],
     memory_budget: int,
@@ -85,7 +81,8 @@ def run_refresh(
     """Brings a library up to date; see `api.refresh` for the promise.
 
     Args:
-        library: The library, from `checked_library`.
+        library: The library.
+        places: Its places, from `places_to_refresh`.
         opening: Opens what runs the tasks; not called while another is at the library.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
@@ -93,13 +90,13 @@ def run_refresh(
         progress: Called with each plan that is run (result None), and with each result.
         started: When the call began, by `time.perf_counter`.
     """
-    opened = open_catalog(library.catalog)
-    turn, owner = f"{TURN}:{library.output}", _owner()
+    opened = catalog_at(places.catalog)
+    turn, owner = f"{TURN}:{places.output}", _owner()
 
     def lease() -> Lease:
         """A lease for one try: each takes it again, under another number."""
         return Lease(
-            open_store(library.output),
+            places.output.open(),
             LEASE_FOLDER,
             owner,
             stale_after=stale_after,
@@ -107,13 +104,14 @@ def run_refresh(
         )
 
     if holder := lease().holder():
-        return _busy(library, opened, holder, started)
+        return _busy(places, opened, holder, started)
     with opening() as runner:
 
         def attempted(attempt: Attempt) -> RefreshRecord:
             return _refresh_once(
                 attempt,
                 library,
+                places,
                 opened,
                 lease(),
                 turn,
@@ -130,6 +128,7 @@ def run_refresh(
 def _refresh_once(
     attempt: Attempt,
     library: LibraryRecipe,
+    places: RefreshPlaces,
     opened: Catalog,
     lease: Lease,
     turn: str,
@@ -148,7 +147,7 @@ def _refresh_once(
     find = _once(finder.find)
     looked = 0
     try:
-        found = look(library, opened, memory_budget, attempt, find)
+        found = look(library, places, opened, memory_budget, attempt, find)
         looked = found.bytes_read
         if found.is_current:
             lease.sweep(also=partial(_clear_checkpoints, found))
@@ -157,7 +156,7 @@ def _refresh_once(
                 record_adapters(opened, found.rows)
             return _record(
                 "unchanged",
-                library,
+                places,
                 opened,
                 found,
                 _of_done(found, opened, started),
@@ -168,14 +167,14 @@ def _refresh_once(
             )
         with leased(lease) as holder:
             if holder is not None:
-                return _busy(library, opened, holder, started)
+                return _busy(places, opened, holder, started)
             opened.check_writable()
-            probe_create_only(open_store(opened.uri))
+            probe_catalog(opened)
             # Before the look: whoever is taken over from must not bring what it found earlier.
             tenure = Tenure(turn, lease.number, owner)
             tenure.claim(opened, ("merges", "groups") if found.groupings else ("merges",))
             # Once more: another may have finished since, and be ahead of what was found.
-            found = look(library, opened, memory_budget, attempt, find)
+            found = look(library, places, opened, memory_budget, attempt, find)
             looked = found.bytes_read
             if len(found.done) < len(found.planned):
                 runner.start()
@@ -208,7 +207,7 @@ def _refresh_once(
         raise
     read = looked + finder.bytes_read + bytes_read + attempt.bytes_read
     found = replace(found, bytes_read=read)
-    return _record("refreshed", library, opened, found, records, versions, new, started, attempt)
+    return _record("refreshed", places, opened, found, records, versions, new, started, attempt)
 
 
 def _once(find: Find) -> Find:
@@ -225,33 +224,6 @@ def _once(find: Find) -> Find:
         return known[key]
 
     return found
-
-
-def checked_library(
-    library: LibraryRecipe, output: Uri | None, catalog: Uri | None
-) -> LibraryRecipe:
-    """The library with its places as they are to be, normalized."""
-    where = fspath(output) if output is not None else library.output
-    recorded = fspath(catalog) if catalog is not None else library.catalog
-    for option, value in (("--output", where), ("--catalog", recorded)):
-        if not value:
-            key = option.lstrip("-")
-            raise InvalidOption(
-                option,
-                "a library that is refreshed needs one",
-                f"Give {option}, or `{key}:` in the recipe file.",
-            )
-    library = replace(library, output=output_place(where), catalog=normalize_uri(recorded))
-    for place in outputs_of(library, library.output):
-        for source in expanded(library.sources).places:
-            if is_inside(normalize_uri(place), normalize_uri(source)):
-                raise InvalidOption(
-                    "--output",
-                    f"{place} lies in the source {source}, so each refresh would take what the one "
-                    "before it made for adapters of the zoo",
-                    "Choose an output beside the sources.",
-                )
-    return library
 
 
 def checked_silence(stale_after: str | timedelta) -> timedelta:
@@ -274,7 +246,7 @@ def checked_silence(stale_after: str | timedelta) -> timedelta:
 def _clear_checkpoints(found: Found) -> None:
     """Deletes finished tasks that a refresh kept which was killed after it had recorded all merges."""
     for each in found.planned:
-        Checkpoints(open_store(each.output), each.plan).clear()
+        Checkpoints(each.place.open(), each.plan).clear()
 
 
 def _of_done(found: Found, catalog: Catalog, started: float) -> Records:
@@ -292,7 +264,7 @@ def _of_done(found: Found, catalog: Catalog, started: float) -> Records:
 
 def _record(
     status: str,
-    library: LibraryRecipe,
+    places: RefreshPlaces,
     catalog: Catalog,
     found: Found,
     records: Records,
@@ -304,7 +276,7 @@ def _record(
     names = [each.recipe.name for each in found.planned]
     return RefreshRecord(
         status=status,
-        output=library.output,
+        output=str(places.output),
         catalog=catalog.uri,
         adapters=len(found.inventory.adapters),
         new=new,
@@ -321,13 +293,13 @@ def _record(
 
 
 def _busy(
-    library: LibraryRecipe, catalog: Catalog, holder: dict[str, str], started: float
+    places: RefreshPlaces, catalog: Catalog, holder: dict[str, str], started: float
 ) -> RefreshRecord:
-    journal.note("busy", "", output=library.output, holder=told(holder))
+    journal.note("busy", "", output=str(places.output), holder=told(holder))
     return RefreshRecord(
         status="busy",
         holder=holder,
-        output=library.output,
+        output=str(places.output),
         catalog=catalog.uri,
         seconds=seconds_since(started),
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lego_ray.catalog.opening import open_catalog
+from lego_ray.catalog.opening import catalog_at
 from lego_ray.errors import SourceChanged
 from lego_ray.merging.plan_run import Progress, check_strict
 from lego_ray.merging.planned import Planned
@@ -24,8 +24,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Sighting, sightings_of
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalize_uri
+from lego_ray.storage.uri import Place, parse_uri
 
 
 def run_merge(
@@ -34,6 +33,32 @@ def run_merge(
     *,
     output: str,
     catalog_uri: str | None,
+    **how: Any,
+) -> MergeRecord:
+    """Merges to places that are text, as a refit has them; see `merge_at`.
+
+    Args:
+        sources: Where the adapters are.
+        recipe: What to make of them.
+        output: Where the merged adapter goes.
+        catalog_uri: Where its catalog is, or None for none.
+        **how: As for `merge_at`.
+    """
+    return merge_at(
+        sources,
+        recipe,
+        output=parse_uri(output),
+        catalog=None if catalog_uri is None else parse_uri(catalog_uri),
+        **how,
+    )
+
+
+def merge_at(
+    sources: Sequence[str],
+    recipe: Recipe,
+    *,
+    output: Place,
+    catalog: Place | None,
     runner: Runner,
     memory_budget: int,
     strict: bool,
@@ -49,7 +74,7 @@ def run_merge(
         sources: Where the adapters are.
         recipe: What to make of them.
         output: Where the merged adapter goes.
-        catalog_uri: Where its catalog is, or None for none.
+        catalog: Where its catalog is, or None for none.
         runner: What runs the tasks.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
@@ -60,7 +85,6 @@ def run_merge(
         known: What the merge it follows says of adapters.
     """
     started = time.perf_counter()
-    output = normalize_uri(output)
 
     def attempted(attempt: Attempt) -> MergeRecord:
         return _merge_once(
@@ -68,7 +92,7 @@ def run_merge(
             sources,
             recipe,
             output=output,
-            catalog_uri=catalog_uri,
+            catalog=catalog,
             runner=runner,
             memory_budget=memory_budget,
             progress=progress,
@@ -87,8 +111,8 @@ def _merge_once(
     sources: Sequence[str],
     recipe: Recipe,
     *,
-    output: str,
-    catalog_uri: str | None,
+    output: Place,
+    catalog: Place | None,
     runner: Runner,
     memory_budget: int,
     progress: Progress,
@@ -98,22 +122,22 @@ def _merge_once(
     known: Sequence[Sighting],
     started: float,
 ) -> MergeRecord:
-    """Merges what is there now; see `run_merge`.
+    """Merges what is there now; see `merge_at`.
 
     Raises:
         SourceChanged: If a file of an adapter is not the one that was scanned.
     """
-    catalog = open_catalog(catalog_uri) if catalog_uri else None
+    opened = catalog_at(catalog) if catalog else None
     stages = Stages()
     with stages.timed("scan"):
-        seen = [*known, *sightings_of(manifest_at(open_store(output)))]
+        seen = [*known, *sightings_of(manifest_at(output.open()))]
         scan = scan_sources(
             sources,
             exclude=recipe.exclude,
             full_weights=recipe.full_weights,
             checkpoints=trainer_checkpoints,
             skip=[output],
-            known=catalogued(catalog).and_of(seen),
+            known=catalogued(opened).and_of(seen),
             again=attempt.is_again,
             limits=limits,
         )
@@ -128,7 +152,7 @@ def _merge_once(
     try:
         records, _ = make_planned(
             [Planned(recipe, inventory, output, plan)],
-            catalog,
+            opened,
             runner,
             attempt=attempt,
             memory_budget=memory_budget,

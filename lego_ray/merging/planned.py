@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.storage.uri import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,16 @@ class Planned:
     Attributes:
         recipe: What to make.
         inventory: Of which adapters.
-        output: Where it goes.
+        place: Where it goes.
         plan: The plan of that.
     """
 
     recipe: Recipe
     inventory: Inventory
-    output: str
+    place: Place
     plan: Plan
+
+    @property
+    def output(self) -> str:
+        """Where it goes, as records have it."""
+        return str(self.place)

@@ -14,11 +14,12 @@ from lego_ray.options import keywords_of, picked
 from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.scan_limits import ScanLimits, checked_limits
-from lego_ray.storage.uri import parse_uri
+from lego_ray.storage.uri import Place, parse_uri
 
 if TYPE_CHECKING:
     from lego_ray.planning.recipe import Recipe
 
+# What a call is given; it makes a `Place` of it, once.
 Uri = str | PathLike[str]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -39,7 +40,7 @@ def parse_bytes(text: int | str) -> int:
     return amount
 
 
-def name_of(name: str | None, output: str | None) -> str:
+def name_of(name: str | None, output: Place | None) -> str:
     """The name given, or the last part of the output.
 
     Args:
@@ -48,29 +49,38 @@ def name_of(name: str | None, output: str | None) -> str:
     """
     if name is not None:
         return name
-    return output.rstrip("/").rsplit("/", 1)[-1] if output else "merge"
+    return str(output).rstrip("/").rsplit("/", 1)[-1] if output else "merge"
 
 
-def output_place(output: Uri) -> str:
-    """Where a merge is to be written, normalized.
+def output_place(output: Uri) -> Place:
+    """Where a merge is to be written.
 
     Raises:
         ReadOnlyStore: If it is on the Hub, where a run could keep nothing beside it.
         UnsupportedUri: If it is no URI.
     """
-    parsed = parse_uri(output)
-    if parsed.is_read_only:
+    place = parse_uri(output)
+    if place.is_read_only:
         raise ReadOnlyStore(
-            str(parsed),
+            str(place),
             "a merge is written to a directory or to S3, which keep its finished tasks until it is "
             "published",
-            f"Give such an --output, then `lego-ray publish OUTPUT --to {parsed}`.",
+            f"Give such an --output, then `lego-ray publish OUTPUT --to {place}`.",
         )
-    return str(parsed)
+    return place
 
 
-def places(given: Uri | Sequence[Uri]) -> list[str]:
-    """The places given, one or several, as text."""
+def place_or_none(given: Uri | None) -> Place | None:
+    """The place given, if one is.
+
+    Raises:
+        UnsupportedUri: If it is no URI.
+    """
+    return None if given is None else parse_uri(given)
+
+
+def sources_given(given: Uri | Sequence[Uri]) -> list[str]:
+    """The sources given, one or several, as text: a scan reads what they stand for."""
     one = isinstance(given, str | PathLike)
     return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]
 
@@ -109,7 +119,7 @@ def checked_checkpoints(value: str) -> str:
     return value
 
 
-def recipe_of(output: str | None, options: RecipeOptions) -> Recipe:
+def recipe_of(output: Place | None, options: RecipeOptions) -> Recipe:
     """The recipe of a call that makes one merge.
 
     Args:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from os import fspath
 from pathlib import Path
 from typing import Any
 
 from lego_ray.catalog.flow import flow
 from lego_ray.catalog.history import show
-from lego_ray.catalog.opening import has_merge, open_catalog
+from lego_ray.catalog.opening import catalog_at, has_merge
 from lego_ray.errors import InvalidOption, MalformedAdapter, OutputExists
 from lego_ray.output.manifest import MANIFEST_KEY
 from lego_ray.output.read import read_manifest
-from lego_ray.planning.arguments import Uri, parse_bytes, places
+from lego_ray.planning.arguments import Uri, parse_bytes, place_or_none, sources_given
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.source_changes import Attempt, warning
@@ -36,8 +35,7 @@ from lego_ray.reporting.facts import (
 from lego_ray.reporting.write import START, page
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.file_errors import disk_errors
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalize_uri, parse_uri
+from lego_ray.storage.uri import Place, parse_uri
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
 from lego_ray.verification.compare import Compared, Watch
 from lego_ray.verification.figures import ComparedSite, errors_of
@@ -83,9 +81,11 @@ def write_report(
     check_installed()
     target = _target(output)
     budget = parse_bytes(memory_budget)
+    place, recorded_in = parse_uri(merged), place_or_none(catalog)
+    named = sources_given(sources)
 
     def attempted(attempt: Attempt) -> tuple[Facts, list[str]]:
-        found = _gather(fspath(merged), catalog, places(sources), budget)
+        found = _gather(place, recorded_in, named, budget)
         return found, [warning(error) for error in attempt.changes]
 
     facts, warnings = rescanning(attempted)
@@ -112,12 +112,12 @@ def write_report(
 
 def _target(output: Uri) -> Path:
     """The page's path, which may be written to."""
-    parsed = parse_uri(output)
-    if not parsed.is_local:
+    place = parse_uri(output)
+    if not place.is_local:
         raise InvalidOption(
-            "--output", f"{parsed} is not a local path", "Give one, such as page.html."
+            "--output", f"{place} is not a local path", "Give one, such as page.html."
         )
-    target = Path(str(parsed))
+    target = Path(str(place))
     with disk_errors(str(target)):
         _check_target(target)
     return target
@@ -151,9 +151,11 @@ def _replace(target: Path, data: bytes) -> None:
             beside.unlink(missing_ok=True)
 
 
-def _gather(merged: str, catalog: Uri | None, sources: Sequence[str], memory_budget: int) -> Facts:
-    uri = normalize_uri(merged)
-    manifest, _ = read_manifest(open_store(uri))
+def _gather(
+    merged: Place, catalog: Place | None, sources: Sequence[str], memory_budget: int
+) -> Facts:
+    uri = str(merged)
+    manifest, _ = read_manifest(merged.open())
     if not is_shown(manifest):
         raise MalformedAdapter(
             f"{uri}/{MANIFEST_KEY}",
@@ -171,7 +173,7 @@ def _gather(merged: str, catalog: Uri | None, sources: Sequence[str], memory_bud
         sites |= found
     measured = None
     if sources:
-        plan, compared, alike = _compared(uri, manifest, sources, memory_budget)
+        plan, compared, alike = _compared(merged, manifest, sources, memory_budget)
         errors = errors_of(plan, compared.sites)
         names = [by_id[adapter.adapter_id] for adapter in plan.adapters]
         kept = [
@@ -186,9 +188,9 @@ def _gather(merged: str, catalog: Uri | None, sources: Sequence[str], memory_bud
 
 
 def _recorded(
-    catalog: Uri, manifest: dict[str, Any], names: dict[str, str]
+    catalog: Place, manifest: dict[str, Any], names: dict[str, str]
 ) -> tuple[Recorded, dict[str, SiteFacts]]:
-    opened = open_catalog(catalog)
+    opened = catalog_at(catalog)
     merge_id = manifest["merge_id"]
     if not has_merge(opened, merge_id):
         raise InvalidOption(
@@ -234,10 +236,10 @@ def _finite(value: float | None) -> float | None:
 
 
 def _compared(
-    uri: str, manifest: dict[str, Any], sources: Sequence[str], memory_budget: int
+    merged: Place, manifest: dict[str, Any], sources: Sequence[str], memory_budget: int
 ) -> tuple[Plan, Compared, SimilarityWatch]:
     """Reads the sources, for their errors and how alike they are together."""
-    adapter = reload_merged(uri, manifest)
+    adapter = reload_merged(merged, manifest)
     budget = memory_budget - SKETCH_BYTES * len(manifest["sources"])
     if budget < 1:
         raise InvalidOption(

@@ -24,7 +24,6 @@ from lego_ray.sources.weights_table import (
     read_table,
 )
 from lego_ray.storage.base import ObjectInfo
-from lego_ray.storage.uri import join
 
 # A configuration of a thousand sites by name is about 100 KB.
 MAX_CONFIG_BYTES = 10 << 20
@@ -159,7 +158,7 @@ def _config(found: Found) -> bytes | None:
 
 def _incomplete(found: Found, config: bytes) -> AdapterRefused:
     """The error of a configuration without weights; a method refused by name is a better answer."""
-    where = join(found.uri, CONFIG_NAME)
+    where = str(found.place.join(CONFIG_NAME))
     fields = parse_object(config, where)
     layout = check_layout(fields, (), where)
     layout.module.check_config(fields, where)

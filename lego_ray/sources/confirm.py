@@ -17,8 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from lego_ray.errors import SourceChanged
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import join
+from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.versions import changed, present
 
 # Small requests that wait for a store.
@@ -55,10 +54,11 @@ def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[AdapterRecor
 
 
 def _confirm(adapter: AdapterRecord, key: str, version: str) -> None:
-    where = join(adapter.folder, key)
+    folder = folder_of(adapter)
+    where = str(folder.join(key))
     try:
         with present(where, version):
-            found = open_store(adapter.folder).stat(key).version
+            found = folder.open().stat(key).version
         if found != version:
             raise changed(where)
     except SourceChanged as error:

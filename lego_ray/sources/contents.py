@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lego_ray.formats.record import AdapterRecord, TensorSpan
+from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange, Store
-from lego_ray.storage.open import open_store
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -77,7 +77,7 @@ def read_content(adapter: AdapterRecord) -> Content:
         SourceChanged: If the file is not the one that was scanned.
         StorageError: If it cannot be read.
     """
-    store = open_store(adapter.folder)
+    store = folder_of(adapter).open()
     hashes = stream_hashes(store, adapter.weights_key, spans_of(adapter), adapter.version or None)
     factors = {span.name for pair in adapter.sites for span in pair.spans()}
     return Content(

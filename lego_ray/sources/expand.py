@@ -16,10 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lego_ray.errors import InvalidOption, NoAdaptersFound, ObjectNotFound, UnsupportedUri
+from lego_ray.errors import InvalidOption, NoAdaptersFound, ObjectNotFound
 from lego_ray.storage.hub_collection import read_collection
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import collection_slug, normalize_uri, parse_uri
+from lego_ray.storage.uri import Place, collection_slug, parse_uri
 
 LIST_MARK = "@"
 # A million lines of a hundred characters; a scan's own limit is on what they lead to.
@@ -38,12 +37,12 @@ class Expanded:
         warnings: What was passed over, one sentence each without its full stop.
     """
 
-    places: tuple[str, ...]
+    places: tuple[str | Place, ...]
     repositories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
-def expanded(sources: Sequence[str]) -> Expanded:
+def expanded(sources: Sequence[str | Place]) -> Expanded:
     """The places that sources stand for. Reads lists, and asks the Hub for collections.
 
     Args:
@@ -56,11 +55,11 @@ def expanded(sources: Sequence[str]) -> Expanded:
         NoAdaptersFound: If a collection lists no models.
         StorageError: If a list or the Hub cannot be read.
     """
-    places: dict[str, None] = {}
+    places: dict[str | Place, None] = {}
     repositories: dict[str, tuple[str, ...]] = {}
     warnings: list[str] = []
     for place in _plain(sources, ()):
-        slug = collection_slug(place)
+        slug = None if isinstance(place, Place) else collection_slug(place)
         if slug is None:
             places[place] = None
             continue
@@ -83,22 +82,22 @@ def expanded(sources: Sequence[str]) -> Expanded:
     return Expanded(tuple(places), repositories, tuple(warnings))
 
 
-def _plain(sources: Sequence[str], within: tuple[str, ...]) -> Iterator[str]:
+def _plain(sources: Sequence[str | Place], within: tuple[Place, ...]) -> Iterator[str | Place]:
     """The sources, those of lists in the place of each list."""
     for source in sources:
         # What has such a name was a source before there were lists, and still is.
-        if not source.startswith(LIST_MARK) or os.path.lexists(source):
+        if isinstance(source, Place) or not source.startswith(LIST_MARK) or os.path.lexists(source):
             yield source
             continue
         if source == LIST_MARK:
             raise InvalidOption(source, "@ stands before the name of a list of sources", "Name it.")
-        place = normalize_uri(source.removeprefix(LIST_MARK))
+        place = parse_uri(source.removeprefix(LIST_MARK))
         if place in within:
             raise InvalidOption(f"{LIST_MARK}{place}", "the list of sources names itself")
         yield from _plain(_lines(place), (*within, place))
 
 
-def _lines(place: str) -> list[str]:
+def _lines(place: Place) -> list[str]:
     """The sources that a list names, as text that means the same from anywhere.
 
     Raises:
@@ -106,16 +105,16 @@ def _lines(place: str) -> list[str]:
         InvalidOption: If it is not text, or names nothing.
     """
     where = f"{LIST_MARK}{place}"
-    above, _, name = place.rpartition("/")
+    above, name = place.split() or (place, "")
+    store = above.open()
     try:
-        store = open_store(above or "/")
         info = store.stat(name)
         if info.size > MAX_LIST_BYTES:
             raise InvalidOption(
                 where, f"the list has {info.size} bytes; expected at most {MAX_LIST_BYTES}"
             )
         text = store.read(name, info.version).decode("utf-8-sig")
-    except (ObjectNotFound, UnsupportedUri):
+    except ObjectNotFound:
         raise ObjectNotFound(
             where,
             "there is no such list of sources: @ and a name is a text file with a source on each line",
@@ -126,7 +125,7 @@ def _lines(place: str) -> list[str]:
             where, "the list of sources is not UTF-8 text", "Give a text file, a source a line."
         ) from None
     # Of a repository, as everything that is read of it: at the commit that its revision means now.
-    folder = parse_uri(store.uri).pinned(store.revision)
+    folder = store.place.pinned(store.revision)
     found = [
         _absolute(line, str(folder), is_local=folder.is_local, where=where)
         for each in text.splitlines()

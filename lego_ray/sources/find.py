@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lego_ray.errors import AccessDenied, ObjectNotFound, UnsupportedAdapter, UnsupportedUri
+from lego_ray.errors import AccessDenied, ObjectNotFound, UnsupportedAdapter
 from lego_ray.formats.layouts import LAYOUTS, layout_named
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import Refused
 from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
 from lego_ray.sources.beside import SHARD, is_foreign
 from lego_ray.storage.base import ObjectInfo, Store
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import FileUri, join, normalize_uri, parse_uri
+from lego_ray.storage.uri import FilePlace, Place, parse_uri
 
 CARD_NAME = "README.md"
 # What the tools that write single files call them; a .bin of any other name is no one's adapter.
@@ -61,7 +60,12 @@ class Found:
     @property
     def root(self) -> str:
         """The URI of the source, as those of its files begin."""
-        return _pinned(self.store)
+        return str(_pinned(self.store))
+
+    @property
+    def place(self) -> Place:
+        """Its directory."""
+        return _pinned(self.store).join(self.folder)
 
     @property
     def beside(self) -> Mapping[str, ObjectInfo]:
@@ -94,7 +98,7 @@ class Found:
 
     def uri_of(self, info: ObjectInfo) -> str:
         """The URI of a file of its directory."""
-        return join(_pinned(self.store), info.key)
+        return str(_pinned(self.store).join(info.key))
 
     def is_meant(self, patterns: Sequence[str]) -> bool:
         """Whether a glob pattern matches its name, its path below the source, or its URI.
@@ -124,37 +128,39 @@ class Found:
 
     def lies_at(self, uris: set[str]) -> bool:
         """Whether one of some URIs is its own or its directory's."""
-        return self.uri in uris or join(_pinned(self.store), self.folder) in uris
+        return self.uri in uris or str(self.place) in uris
 
 
-def open_source(source: str) -> tuple[Store, str]:
+def open_source(source: str | Place) -> tuple[Store, str]:
     """The store of a source, and the name of the one file meant in it, or empty for all.
 
     Args:
-        source: A directory, prefix or repository, or a weights file in one.
+        source: A directory, prefix or repository, or a weights file in one; as the user names it, or
+            its place.
     """
-    uri = normalize_uri(source)
-    if uri.endswith((SAFETENSORS, LONE_BIN_NAME)):
-        above, _, name = uri.rpartition("/")
-        with contextlib.suppress(ObjectNotFound, UnsupportedUri):
-            store = open_store(above or "/")
+    place = source if isinstance(source, Place) else parse_uri(source)
+    if str(place).endswith((SAFETENSORS, LONE_BIN_NAME)) and (parts := place.split()):
+        above, name = parts
+        with contextlib.suppress(ObjectNotFound):
+            store = above.open()
             store.stat(name)
             return store, name
-    return open_store(source), ""
+    return place.open(), ""
 
 
-def open_file_or_folder(source: str) -> tuple[Store, str]:
+def open_file_or_folder(source: str | Place) -> tuple[Store, str]:
     """As `open_source`, of a file of any type; a configuration stands for its directory.
 
     Args:
         source: Any place that can be read.
     """
     store, only = open_source(source)
-    above, _, name = normalize_uri(source).rpartition("/")
-    if not only and "." in name:
+    parts = store.place.split()
+    if not only and parts is not None and "." in parts[1]:
+        above, name = parts
         # A bucket that may be read and not listed says of a missing key that access is denied.
-        with contextlib.suppress(ObjectNotFound, UnsupportedUri, AccessDenied):
-            beside = open_store(above or "/")
+        with contextlib.suppress(ObjectNotFound, AccessDenied):
+            beside = above.open()
             beside.stat(name)
             return beside, "" if name == CONFIG_NAME else name
     return store, only
@@ -205,37 +211,37 @@ def find_again(found: Found) -> Found | None:
 
 
 def _in_folder(
-    store: Store, root: str, folder: str, folders: Mapping[str, Mapping[str, ObjectInfo]]
+    store: Store, root: Place, folder: str, folders: Mapping[str, Mapping[str, ObjectInfo]]
 ) -> Iterator[Found]:
     files = folders[folder]
     card, config = files.get(CARD_NAME), files.get(CONFIG_NAME)
 
-    def found(uri: str, weights: ObjectInfo | None) -> Found:
-        return Found(store, folder, uri, config, weights, card, folders)
+    def found(key: str, weights: ObjectInfo | None) -> Found:
+        return Found(store, folder, str(root.join(key)), config, weights, card, folders)
 
     if config is not None:
         names = [name for layout in LAYOUTS for name in layout.weights_names]
         weights = next((files[name] for name in names if name in files), None)
         numbered = sorted(filter(is_numbered_mlx, files)) if _may_be_mlx(weights) else []
         if weights is not None or not numbered:
-            yield found(join(root, folder), weights)
+            yield found(folder, weights)
         for name in numbered:
-            yield found(join(root, files[name].key), files[name])
+            yield found(files[name].key, files[name])
         return
     has_safetensors = any(name.endswith(SAFETENSORS) for name in files)
     for name, info in sorted(files.items()):
         if name in PEFT_NAMES:
             # Of one that is incomplete, by the URI it will have when it is complete.
             if name == WEIGHTS_NAME or WEIGHTS_NAME not in files:
-                yield found(join(root, folder), info)
+                yield found(folder, info)
         elif name.endswith(SAFETENSORS):
             if not _is_later_shard(name, files):
-                yield found(join(root, info.key), info)
+                yield found(info.key, info)
         elif name == LONE_BIN_NAME:
             if not has_safetensors:
-                yield found(join(root, info.key), info)
+                yield found(info.key, info)
         elif is_foreign(name):
-            yield found(join(root, info.key), info)
+            yield found(info.key, info)
 
 
 def _may_be_mlx(weights: ObjectInfo | None) -> bool:
@@ -260,10 +266,10 @@ def _listing(store: Store, only: str) -> Iterator[ObjectInfo]:
 
 def _exists(store: Store) -> bool:
     """An empty directory is there; an empty prefix of a bucket is not told from a missing one."""
-    parsed = parse_uri(store.uri)
-    return not isinstance(parsed, FileUri) or Path(parsed.path).is_dir()
+    place = store.place
+    return not isinstance(place, FilePlace) or Path(place.path).is_dir()
 
 
-def _pinned(store: Store) -> str:
+def _pinned(store: Store) -> Place:
     """The store's root with a hub repository's revision replaced by the commit it means now."""
-    return str(parse_uri(store.uri).pinned(store.revision))
+    return store.place.pinned(store.revision)

@@ -23,6 +23,7 @@ from lego_ray.sources.find import LONE_NAMES, Found
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
 from lego_ray.sources.listing import THREADS, list_sources
 from lego_ray.sources.spent import Spent
+from lego_ray.storage.uri import Place
 
 # Told how many are done, and of how many.
 Counted = Callable[[int, int], None]
@@ -48,12 +49,12 @@ class Scan:
 
 
 def scan_sources(
-    sources: Sequence[str],
+    sources: Sequence[str | Place],
     *,
     exclude: Sequence[str] = (),
     full_weights: str = "refuse",
     checkpoints: str = "last",
-    skip: Iterable[str] = (),
+    skip: Iterable[str | Place] = (),
     progress: Counted = untold,
     known: Known = NOTHING,
     again: bool = False,
@@ -72,7 +73,7 @@ def scan_sources(
         full_weights: The recipe's choice for weights that are not low-rank.
         checkpoints: `last` to take one adapter per training run, its final one or else its last
             checkpoint; `all` to take every checkpoint too. What is a source by itself is always taken.
-        skip: URIs not to look at, such as the output of the merge.
+        skip: Places not to look at, such as the output of the merge, or their normalized URIs.
         progress: Called with the number of adapters read, and of those there are to read.
         known: What records of earlier runs say of adapters.
         again: Whether the same places were scanned before in this run. One that is gone is passed over

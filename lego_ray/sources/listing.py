@@ -13,7 +13,7 @@ from lego_ray.sources.expand import expanded
 from lego_ray.sources.find import LONE_NAMES, Found, find, open_source
 from lego_ray.sources.spent import Spent
 from lego_ray.storage.base import Store
-from lego_ray.storage.uri import normalize_uri
+from lego_ray.storage.uri import Place
 
 # Small requests that wait for a store, so more than there are cores.
 THREADS = 16
@@ -37,11 +37,11 @@ class Listing:
 
 
 def list_sources(
-    sources: Sequence[str],
+    sources: Sequence[str | Place],
     spent: Spent,
     *,
     exclude: Sequence[str] = (),
-    skip: Sequence[str] = (),
+    skip: Sequence[str | Place] = (),
     again: bool = False,
 ) -> Listing:
     """Lists what lies under some sources; see `headers.scan_sources`.
@@ -50,7 +50,7 @@ def list_sources(
         sources: Places, lists and collections, as `expand.expanded` takes them.
         spent: What the scan has listed so far.
         exclude: Glob patterns of what is left out.
-        skip: URIs not to look at.
+        skip: Places not to look at, or their normalized URIs.
         again: Whether one that is gone is passed over.
 
     Raises:
@@ -59,11 +59,13 @@ def list_sources(
         StorageError: If a source cannot be listed.
     """
     given = expanded(sources)
-    skipped = {normalize_uri(uri) for uri in skip}
-    optional = {place for places in given.repositories.values() for place in places}
+    skipped = {str(place) for place in skip}
+    optional: set[str | Place] = {
+        place for places in given.repositories.values() for place in places
+    }
     wanted = [p for p in given.places if p not in optional or not _is_left_out(p, exclude)]
 
-    def listed(place: str) -> tuple[Store, list[tuple[Found, bool]]]:
+    def listed(place: str | Place) -> tuple[Store, list[tuple[Found, bool]]]:
         store, only = open_source(place)
         here = []
         for each in _found(store, only, spent, again):
@@ -107,10 +109,10 @@ def _found(store: Store, only: str, spent: Spent, again: bool) -> Iterator[Found
             raise
 
 
-def _is_left_out(place: str, exclude: Sequence[str]) -> bool:
+def _is_left_out(place: str | Place, exclude: Sequence[str]) -> bool:
     """Whether a repository of a collection is left out, which a list can do by leaving out its line."""
-    name = place.partition("://")[2]
-    names = (place, name, name.rpartition("/")[2])
+    name = str(place).partition("://")[2]
+    names = (str(place), name, name.rpartition("/")[2])
     return any(fnmatchcase(each, pattern) for each in names for pattern in exclude)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from lego_ray.storage.uri import Place
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -50,8 +52,12 @@ class Store(Protocol):
     """
 
     @property
+    def place(self) -> Place:
+        """The root, with the revision as it was asked for."""
+
+    @property
     def uri(self) -> str:
-        """The root's URI, without a trailing slash."""
+        """The root's URI, without a trailing slash: the place as text."""
 
     @property
     def revision(self) -> str:

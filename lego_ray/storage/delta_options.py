@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 from lego_ray.errors import AccessDenied
 from lego_ray.storage.s3_client import ATTEMPTS, aws_session, s3_client
 from lego_ray.storage.s3_errors import s3_errors
-from lego_ray.storage.uri import S3Uri, parse_uri
+from lego_ray.storage.uri import Place, S3Place
 
 
-def delta_storage_options(uri: str | os.PathLike[str]) -> dict[str, str]:
+def delta_storage_options(place: Place) -> dict[str, str]:
     """Gives deltalake the credentials, region and endpoint that boto3 finds.
 
     deltalake reads the environment and not the shared config files, profiles or roles that boto3
@@ -18,19 +16,17 @@ def delta_storage_options(uri: str | os.PathLike[str]) -> dict[str, str]:
     ask again for each table opened, and keep the result out of logs.
 
     Args:
-        uri: Of a table or a catalog.
+        place: Of a table or a catalog.
 
     Returns:
-        `storage_options` for `DeltaTable` and `write_deltalake`; empty where `uri` is not on S3.
+        `storage_options` for `DeltaTable` and `write_deltalake`; empty where it is not on S3.
 
     Raises:
         AccessDenied: If boto3 finds no credentials.
-        UnsupportedUri: If the URI's scheme or form is not supported.
     """
-    parsed = parse_uri(uri)
-    if not isinstance(parsed, S3Uri):
+    if not isinstance(place, S3Place):
         return {}
-    where = str(parsed)
+    where = str(place)
     with s3_errors(where):
         found = aws_session().get_credentials()
         if found is None:

@@ -17,7 +17,7 @@ from lego_ray.storage.file_walk import TEMPORARY, described, walk
 from lego_ray.storage.file_write import write_new
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
-from lego_ray.storage.uri import FileUri, parse_uri
+from lego_ray.storage.uri import FilePlace, parse_uri
 from lego_ray.storage.versions import changed, present
 
 MAX_GAP = 64 << 10
@@ -41,13 +41,19 @@ class FileStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         parsed = parse_uri(root)
-        if not isinstance(parsed, FileUri):
+        if not isinstance(parsed, FilePlace):
             raise UnsupportedUri(str(parsed), "this is not a local path", "Use open_store.")
+        self._at = parsed
         self._root = parsed.path
         self._meter = Meter()
 
     def __repr__(self) -> str:
         return f"FileStore({self._root!r})"
+
+    @property
+    def place(self) -> FilePlace:
+        """The directory."""
+        return self._at
 
     @property
     def uri(self) -> str:

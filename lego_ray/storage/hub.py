@@ -19,7 +19,7 @@ from lego_ray.storage.hub_client import HubClient
 from lego_ray.storage.hub_repository import same_content
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
-from lego_ray.storage.uri import HubUri
+from lego_ray.storage.uri import HubPlace
 from lego_ray.storage.versions import changed
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -40,7 +40,7 @@ class HubStore:
     """
 
     def __init__(self, repo_id: str, revision: str = "", subfolder: str = "") -> None:
-        self._at = HubUri(repo_id, revision, subfolder.strip("/"))
+        self._at = HubPlace(repo_id, revision, subfolder.strip("/"))
         self._below = f"{self._at.subfolder}/" if self._at.subfolder else ""
         self._client = HubClient(repo_id)
         self._commit = ""
@@ -55,9 +55,14 @@ class HubStore:
         return {"at": self._at, "commit": self.revision}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        at: HubUri = state["at"]
+        at: HubPlace = state["at"]
         HubStore.__init__(self, at.repo_id, at.revision, at.subfolder)
         self._commit = state["commit"]
+
+    @property
+    def place(self) -> HubPlace:
+        """The repository, the revision as it was asked for, and the folder."""
+        return self._at
 
     @property
     def uri(self) -> str:

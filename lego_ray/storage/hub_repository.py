@@ -14,7 +14,7 @@ from lego_ray.storage.base import ObjectInfo
 from lego_ray.storage.hub_client import BUSY, RETRIES, HubClient, endpoint, hub_api
 from lego_ray.storage.hub_errors import hub_errors, is_network, no_token
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.uri import HubUri
+from lego_ray.storage.uri import HubPlace
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class HubRepository:
         at: Repository, branch (empty for the default one) and folder.
     """
 
-    at: HubUri
+    at: HubPlace
 
     @property
     def uri(self) -> str:

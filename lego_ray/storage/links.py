@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lego_ray.storage.base import Store
-from lego_ray.storage.uri import FileUri, parse_uri
+from lego_ray.storage.uri import FilePlace
 
 
 def lies_inside(store: Store, key: str) -> bool:
@@ -17,8 +17,8 @@ def lies_inside(store: Store, key: str) -> bool:
         store: The store.
         key: An object's key, or a folder's; empty for the root.
     """
-    parsed = parse_uri(store.uri)
-    if not isinstance(parsed, FileUri):
+    place = store.place
+    if not isinstance(place, FilePlace):
         return True
-    root = Path(parsed.path)
+    root = Path(place.path)
     return (root / key).resolve() == root.resolve() / key

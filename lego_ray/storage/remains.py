@@ -18,7 +18,7 @@ from lego_ray.errors import StorageError
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.file_walk import TEMPORARY, described
 from lego_ray.storage.links import lies_inside
-from lego_ray.storage.uri import FileUri, parse_uri
+from lego_ray.storage.uri import FilePlace
 
 PROBE = ".lego-ray-probe-"
 """How the names of probes start; see `probe`."""
@@ -48,10 +48,10 @@ def temporaries(store: Store, folder: str = "", *, below: bool = True) -> Iterat
         folder: Look there; the root if empty. Links are not followed.
         below: Whether to look in the directories below it too.
     """
-    parsed = parse_uri(store.uri)
-    if not isinstance(parsed, FileUri):
+    place = store.place
+    if not isinstance(place, FilePlace):
         return
-    root = Path(parsed.path)
+    root = Path(place.path)
     for here, directories, names in os.walk(root / folder):
         if not below:
             directories.clear()

@@ -22,7 +22,7 @@ from lego_ray.storage.meter import Meter
 from lego_ray.storage.s3_body import CutBodyError, read_body, whole_head
 from lego_ray.storage.s3_client import ATTEMPTS, s3_client
 from lego_ray.storage.s3_errors import refusal, s3_errors
-from lego_ray.storage.uri import S3Uri
+from lego_ray.storage.uri import S3Place
 from lego_ray.storage.versions import changed, present
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class S3Store:
         endpoint_url: str | None = None,
         attempts: int = ATTEMPTS,
     ) -> None:
-        self._at = S3Uri(bucket, prefix.strip("/"))
+        self._at = S3Place(bucket, prefix.strip("/"))
         self._below = f"{self._at.prefix}/" if self._at.prefix else ""
         self._endpoint_url = endpoint_url
         self._attempts = attempts
@@ -67,6 +67,11 @@ class S3Store:
 
     def __repr__(self) -> str:
         return f"S3Store({self._at.bucket!r}, {self._at.prefix!r})"
+
+    @property
+    def place(self) -> S3Place:
+        """The bucket and the prefix."""
+        return self._at
 
     @property
     def uri(self) -> str:

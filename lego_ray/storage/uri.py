@@ -1,16 +1,23 @@
-"""What a storage URI means. Pure, except for the working and home directory of a local path."""
+"""A place: what a URI means, read once into a value that joins, pins, compares and opens.
+
+Pure, except for the working and home directory of a local path, and for `Place.open`.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote, unquote
 
 from lego_ray.errors import UnsupportedUri, redacted
+
+if TYPE_CHECKING:
+    from lego_ray.storage.base import Store
 
 HUB = "https://huggingface.co"
 # Digits of a commit that are shown.
@@ -23,20 +30,59 @@ _HUB_COLLECTION = re.compile(r"hf://collections(?:/(.*))?", re.DOTALL | re.IGNOR
 
 
 @dataclass(frozen=True, slots=True)
-class Uri:
+class Place:
     """A place in a store of some kind. Its fields are what the store is opened with, in their order.
+
+    Equal places are equal values, except for links and default branches. `str()` writes a place the one
+    way that lego-ray records it.
 
     Attributes:
         scheme: A key of `STORES`.
+        path_field: The name of the field with the path in the store, which joining extends.
         is_local: Whether it is a path of this machine.
         is_read_only: Whether nothing can be written there file by file.
     """
 
     scheme: ClassVar[str]
+    path_field: ClassVar[str]
     is_local: ClassVar[bool] = False
     is_read_only: ClassVar[bool] = False
 
-    def pinned(self, revision: str) -> Uri:
+    def open(self) -> Store:
+        """Opens the store here, without touching disk or network yet; its keys lie below this place."""
+        module, _, name = STORES[self.scheme].home.partition(":")
+        make: Callable[..., Store] = getattr(import_module(module), name)
+        return make(*(getattr(self, field.name) for field in fields(self)))
+
+    def join(self, key: str) -> Self:
+        """The place of what lies at a key below this one.
+
+        Args:
+            key: Path below it, with `/` between parts; empty for the place itself. It is taken as it
+                is: parts such as `..` stay.
+        """
+        key = key.strip("/")
+        path = str(getattr(self, self.path_field))
+        below = f"{path.rstrip('/')}/{key}" if path else key
+        return replace(self, **{self.path_field: below}) if key else self
+
+    def split(self) -> tuple[Self, str] | None:
+        """The place above this one and the last part of its path; None for the root of a store."""
+        path = str(getattr(self, self.path_field))
+        above, _, name = path.rpartition("/")
+        root = "/" if path.startswith("/") else ""
+        return (replace(self, **{self.path_field: above or root}), name) if name else None
+
+    def is_inside(self, folder: Place) -> bool:
+        """Whether this is a folder, or lies below it."""
+        return self == folder or self.key_below(folder) != ""
+
+    def key_below(self, folder: Place) -> str:
+        """The key of this place below a folder; empty if it does not lie below it."""
+        above = f"{str(folder).rstrip('/')}/"
+        return str(self).removeprefix(above) if str(self).startswith(above) else ""
+
+    def pinned(self, revision: str) -> Place:
         """The same place at a commit; as it is where there are no commits.
 
         Args:
@@ -54,10 +100,11 @@ class Uri:
 
 
 @dataclass(frozen=True, slots=True)
-class FileUri(Uri):
+class FilePlace(Place):
     """A local directory; written as its plain absolute path, which every other tool takes."""
 
     scheme = "file"
+    path_field = "path"
     is_local = True
 
     path: str
@@ -67,10 +114,11 @@ class FileUri(Uri):
 
 
 @dataclass(frozen=True, slots=True)
-class S3Uri(Uri):
+class S3Place(Place):
     """A bucket, or a prefix in one, without slashes at its ends."""
 
     scheme = "s3"
+    path_field = "prefix"
 
     bucket: str
     prefix: str
@@ -80,7 +128,7 @@ class S3Uri(Uri):
 
 
 @dataclass(frozen=True, slots=True)
-class HubUri(Uri):
+class HubPlace(Place):
     """A model repository on the Hugging Face Hub, or a folder of one.
 
     Attributes:
@@ -90,13 +138,14 @@ class HubUri(Uri):
     """
 
     scheme = "hf"
+    path_field = "subfolder"
     is_read_only = True
 
     repo_id: str
     revision: str
     subfolder: str
 
-    def pinned(self, revision: str) -> HubUri:
+    def pinned(self, revision: str) -> HubPlace:
         """The repository at a commit; empty for whichever."""
         return replace(self, revision=revision)
 
@@ -116,14 +165,17 @@ class HubUri(Uri):
         return f"{text}/{self.subfolder}" if self.subfolder else text
 
 
-def parse_uri(uri: str | os.PathLike[str]) -> Uri:
-    """Reads a URI, or a path.
+def parse_uri(uri: str | os.PathLike[str]) -> Place:
+    """Reads a URI, or a path, into a place.
+
+    Whoever takes a URI from the user, or out of a file, does this once; what is called with it takes the
+    place.
 
     Args:
         uri: A path, `file:///path`, `s3://bucket/prefix`, or `hf://owner/name[@revision][/folder]`.
 
     Returns:
-        Its parts. Equal places give equal values, except for links and default branches.
+        The place.
 
     Raises:
         UnsupportedUri: If the scheme or the form is another.
@@ -172,30 +224,30 @@ def check_plain(endpoint: str) -> str:
     return endpoint
 
 
-def _parse_file(text: str, rest: str) -> FileUri:
+def _parse_file(text: str, rest: str) -> FilePlace:
     host, slash, path = rest.partition("/")
     if host not in ("", "localhost") or not slash:
         raise UnsupportedUri(text, "a file URI names a host, or no absolute path", forms())
     return _parse_path("/" + unquote(path))
 
 
-def _parse_s3(text: str, rest: str) -> S3Uri:
+def _parse_s3(text: str, rest: str) -> S3Place:
     bucket, _, prefix = rest.partition("/")
     if not bucket:
         raise UnsupportedUri(text, "there is no bucket in it", forms())
-    return S3Uri(bucket, prefix.strip("/"))
+    return S3Place(bucket, prefix.strip("/"))
 
 
-def _parse_path(text: str) -> FileUri:
+def _parse_path(text: str) -> FilePlace:
     # Lexical, so that a path through a symbolic link stays the one the user gave.
     try:
         path = os.path.normpath(Path(text).expanduser().absolute())
     except (RuntimeError, OSError) as error:  # of a user there is not, or from nowhere
         raise UnsupportedUri(text, f"it has no absolute path ({error})", forms()) from None
-    return FileUri("/" + path.lstrip("/"))
+    return FilePlace("/" + path.lstrip("/"))
 
 
-def _parse_hub(text: str, rest: str) -> HubUri:
+def _parse_hub(text: str, rest: str) -> HubPlace:
     rest = rest.strip("/").removeprefix("models/")
     repo_id, at, tail = rest.partition("@")
     revision = ""
@@ -217,7 +269,7 @@ def _parse_hub(text: str, rest: str) -> HubUri:
         )
     if repo_id.split("/")[0] in ("datasets", "spaces", "buckets", "kernels"):
         raise UnsupportedUri(text, "only model repositories hold adapters", forms())
-    return HubUri(repo_id, revision, subfolder.strip("/"))
+    return HubPlace(repo_id, revision, subfolder.strip("/"))
 
 
 def collection_slug(text: str) -> str | None:
@@ -289,7 +341,7 @@ class StoreKind:
     """
 
     form: str
-    parse: Callable[[str, str], Uri]
+    parse: Callable[[str, str], Place]
     home: str
 
 

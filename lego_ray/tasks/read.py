@@ -17,8 +17,8 @@ from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
 from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.sources.contents import tensor_hash
+from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange, Store
-from lego_ray.storage.open import open_store
 from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice
 
 # Rows of one adapter at a site and d_in, to the rows that are pooled.
@@ -183,7 +183,7 @@ def _add_rows(
 
 
 def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:
-    store = open_store(source.folder)
+    store = folder_of(source).open()
     ranges = [ByteRange(span.start, span.end) for span in source.spans()]
     try:
         return source, store, store.read_ranges(source.weights_key, ranges, source.version or None)

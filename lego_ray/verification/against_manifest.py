@@ -20,10 +20,10 @@ from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.sources.confirm import confirm
 from lego_ray.sources.contents import content_hash
 from lego_ray.sources.headers import Counted, scan_sources, untold
+from lego_ray.sources.recorded import folder_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.base import Store
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import normalize_uri, parse_uri
+from lego_ray.storage.uri import Place
 from lego_ray.storage.versions import changed
 from lego_ray.verification.compare import Compared, Watch, compare
 from lego_ray.verification.figures import errors_of
@@ -32,20 +32,18 @@ from lego_ray.verification.record import Verification
 
 
 def run_verify(
-    merged: str, sources: Sequence[str] | None, memory_budget: int, progress: Counted = untold
+    merged: Place, sources: Sequence[str], memory_budget: int, progress: Counted = untold
 ) -> Verification:
     """Verifies a merged adapter; see `api.verify` for the promise."""
     return rescanning(
-        lambda attempt: _verify_once(
-            attempt, normalize_uri(merged), sources, memory_budget, progress
-        )
+        lambda attempt: _verify_once(attempt, merged, sources, memory_budget, progress)
     )
 
 
 def _verify_once(
     attempt: Attempt,
-    uri: str,
-    sources: Sequence[str] | None,
+    place: Place,
+    sources: Sequence[str],
     memory_budget: int,
     progress: Counted,
 ) -> Verification:
@@ -54,12 +52,12 @@ def _verify_once(
     Raises:
         SourceChanged: If a file of a source or of the merge is not the one that was scanned.
     """
-    store = open_store(uri)
+    store, uri = place.open(), str(place)
     manifest, _ = read_manifest(store)
     marks = dict(_marks(store, listed_files(manifest, store.uri)))
     for _ in checked_files(store, manifest):
         pass
-    adapter = reload_merged(uri, manifest)
+    adapter = reload_merged(place, manifest)
     if marks.get(adapter.weights_key) != adapter.version:
         raise changed(f"{uri}/{adapter.weights_key}")
     errors = None
@@ -121,15 +119,16 @@ def _marks(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield key, store.stat(key).version
 
 
-def reload_merged(uri: str, manifest: dict[str, Any]) -> AdapterRecord:
+def reload_merged(place: Place, manifest: dict[str, Any]) -> AdapterRecord:
     """Reads the adapter as any source is read."""
-    inventory = scan_sources([uri], full_weights="keep", checkpoints="all").inventory
+    uri = str(place)
+    inventory = scan_sources([place], full_weights="keep", checkpoints="all").inventory
     published = set(manifest["files"])
-    here = parse_uri(uri).pinned("")
+    here = place.pinned("")
     mine = [
         adapter
         for adapter in inventory.adapters
-        if parse_uri(adapter.folder).pinned("") == here and adapter.weights_key in published
+        if folder_of(adapter).pinned("") == here and adapter.weights_key in published
     ]
     if len(mine) != 1:
         reason = inventory.refused[0].reason if inventory.refused else "no adapter was found"

@@ -17,6 +17,7 @@ from lego_ray.errors import (
     OutputExists,
     QueryError,
     RecipeError,
+    UnsupportedUri,
 )
 from lego_ray.planning.joint import cut_jointly
 from tests.merging.test_bad_adapters import spoil
@@ -210,3 +211,9 @@ def test_a_catalog_gives_the_sources(zoo: Path, tmp_path: Path) -> None:
     build(tmp_path, text)
     lego_ray.merge(zoo, rank=4, n_init=2, output=tmp_path / "a", runner="inline")
     assert weights_of(tmp_path / "out/a") == weights_of(tmp_path / "a")
+
+
+@pytest.mark.parametrize("place", ["/", "s3://bucket", "hf://owner/name", "hf://owner/name@v1"])
+def test_a_whole_store_is_not_a_recipe_file(place: str) -> None:
+    with pytest.raises(UnsupportedUri, match="the root of a store, not a recipe file"):
+        lego_ray.build(place, runner="inline")

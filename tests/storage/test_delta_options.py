@@ -8,12 +8,13 @@ import pytest
 
 from lego_ray.errors import AccessDenied
 from lego_ray.storage import delta_storage_options
+from lego_ray.storage.uri import parse_uri
 from tests.ceph_gateway import S3Server
 
 
 @pytest.mark.parametrize("uri", ["/a/b", "file:///a", "hf://org/zoo"])
 def test_other_places_need_none(uri: str) -> None:
-    assert delta_storage_options(uri) == {}
+    assert delta_storage_options(parse_uri(uri)) == {}
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_a_profile_of_the_shared_config_is_resolved(profile: Path) -> None:
         "[profile lab]\naws_access_key_id = K\naws_secret_access_key = S\naws_session_token = T\n"
         "region = eu-west-1\nendpoint_url = https://s3.lab.example\n"
     )
-    assert delta_storage_options("s3://b/t") == {
+    assert delta_storage_options(parse_uri("s3://b/t")) == {
         "AWS_ACCESS_KEY_ID": "K",
         "AWS_SECRET_ACCESS_KEY": "S",
         "AWS_SESSION_TOKEN": "T",
@@ -46,7 +47,7 @@ def test_a_profile_of_the_shared_config_is_resolved(profile: Path) -> None:
 
 def test_aws_itself_needs_no_endpoint(profile: Path) -> None:
     profile.write_text("[profile lab]\naws_access_key_id = K\naws_secret_access_key = S\n")
-    assert delta_storage_options("s3://b/t") == {
+    assert delta_storage_options(parse_uri("s3://b/t")) == {
         "AWS_ACCESS_KEY_ID": "K",
         "AWS_SECRET_ACCESS_KEY": "S",
         "AWS_REGION": "us-east-1",
@@ -57,7 +58,7 @@ def test_aws_itself_needs_no_endpoint(profile: Path) -> None:
 def test_no_credentials_are_said(profile: Path) -> None:
     profile.write_text("[profile lab]\nregion = eu-west-1\n")
     with pytest.raises(AccessDenied, match="finds no credentials"):
-        delta_storage_options("s3://b/t")
+        delta_storage_options(parse_uri("s3://b/t"))
 
 
 @pytest.mark.s3
@@ -66,7 +67,7 @@ def test_deltalake_takes_them_and_loses_no_commit(
 ) -> None:
     deltalake = pytest.importorskip("deltalake")
     uri = f"s3://{s3_bucket}/table"
-    options = delta_storage_options(uri)
+    options = delta_storage_options(parse_uri(uri))
     # Nothing may come from the environment: a profile or a role leaves it empty.
     for name in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "DEFAULT_REGION"):
         monkeypatch.delenv(f"AWS_{name}")
@@ -91,7 +92,7 @@ def test_deltalake_reads_each_option_by_this_name(
 ) -> None:
     deltalake = pytest.importorskip("deltalake")
     uri = f"s3://{s3_bucket}/table"
-    options = delta_storage_options(uri)
+    options = delta_storage_options(parse_uri(uri))
     for each in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "DEFAULT_REGION"):
         monkeypatch.delenv(f"AWS_{each}")
     options[name] = "http://127.0.0.1:1" if name == "AWS_ENDPOINT_URL" else "nonsense"

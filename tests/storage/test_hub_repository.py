@@ -20,7 +20,7 @@ from lego_ray.errors import (
 )
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, same_content
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import HubUri, parse_uri
+from lego_ray.storage.uri import HubPlace, parse_uri
 from tests.storage.fake_hub import FakeHub, used_hub
 
 TOKEN = "hf_plantedTokenOfNoOne"
@@ -36,7 +36,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 def repository(uri: str = "hf://acme/qa") -> HubRepository:
     parsed = parse_uri(uri)
-    assert isinstance(parsed, HubUri)
+    assert isinstance(parsed, HubPlace)
     return HubRepository(parsed)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from lego_ray.errors import UnsupportedUri
 from lego_ray.storage import FileStore, HubStore, S3Store, join, normalize_uri, open_store
-from lego_ray.storage.uri import HubUri, parse_uri
+from lego_ray.storage.uri import HubPlace, parse_uri
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -60,8 +61,8 @@ def test_an_opened_store_stays_where_it_was_when_the_working_directory_changes(
 
 
 def test_a_hub_revision_with_a_slash_is_read_back() -> None:
-    assert parse_uri("hf://org/zoo@feature%2Fx/sub") == HubUri("org/zoo", "feature/x", "sub")
-    assert parse_uri("hf://org/zoo@refs/pr/3") == HubUri("org/zoo", "refs/pr/3", "")
+    assert parse_uri("hf://org/zoo@feature%2Fx/sub") == HubPlace("org/zoo", "feature/x", "sub")
+    assert parse_uri("hf://org/zoo@refs/pr/3") == HubPlace("org/zoo", "refs/pr/3", "")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,74 @@ def test_other_forms_are_refused_with_those_that_work(uri: str) -> None:
 )
 def test_join(uri: str, key: str, expected: str) -> None:
     assert join(uri, key) == expected
+
+
+URIS = ["/", "/a", "/a/b", "s3://b", "s3://b/p/q", "hf://o/n", "hf://o/n@v1", "hf://o/n@f%2Fx/s/t"]
+
+
+@pytest.mark.parametrize("uri", URIS)
+@pytest.mark.parametrize("key", ["", "k", "k/l", "/k/", "k/../l", "at@sign", "\udcff"])
+def test_a_place_joins_as_its_text_does(uri: str, key: str) -> None:
+    assert str(parse_uri(uri).join(key)) == join(uri, key)
+
+
+@pytest.mark.parametrize(
+    ("uri", "above", "name"),
+    [
+        ("/a", "/", "a"),
+        ("/a/b", "/a", "b"),
+        ("s3://b/k", "s3://b", "k"),
+        ("s3://b/p/k", "s3://b/p", "k"),
+        ("hf://o/n@v1/k", "hf://o/n@v1", "k"),
+        ("hf://o/n@refs/pr/3/s/k", "hf://o/n@refs/pr/3/s", "k"),
+    ],
+)
+def test_a_place_is_split_into_the_one_above_and_a_name(uri: str, above: str, name: str) -> None:
+    assert parse_uri(uri).split() == (parse_uri(above), name)
+    assert parse_uri(above).join(name) == parse_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["/", "s3://b", "hf://o/n", "hf://o/n@v1"])
+def test_nothing_is_above_the_root_of_a_store(uri: str) -> None:
+    assert parse_uri(uri).split() is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "key"),
+    [
+        ("/a/b/c", "/a", "b/c"),
+        ("/a", "/", "a"),
+        ("s3://b/p/k", "s3://b", "p/k"),
+        ("hf://o/n@v1/s", "hf://o/n@v1", "s"),
+    ],
+)
+def test_a_place_below_a_folder_is_inside_of_it(uri: str, folder: str, key: str) -> None:
+    assert parse_uri(uri).key_below(parse_uri(folder)) == key
+    assert parse_uri(uri).is_inside(parse_uri(folder))
+    assert not parse_uri(folder).is_inside(parse_uri(uri))
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("/ab", "/a"),
+        ("s3://bc/k", "s3://b"),
+        ("s3://b/pq", "s3://b/p"),
+        ("hf://o/n@v1", "hf://o/n"),
+    ],
+)
+def test_a_place_beside_a_folder_is_not_inside_of_it(uri: str, folder: str) -> None:
+    assert not parse_uri(uri).is_inside(parse_uri(folder))
+
+
+@pytest.mark.parametrize("uri", URIS)
+def test_a_place_is_inside_of_itself_opens_there_and_travels(uri: str) -> None:
+    place = parse_uri(uri)
+    assert place.is_inside(place)
+    assert place.key_below(place) == ""
+    assert place.open().place == place
+    assert place.open().uri == str(place)
+    assert pickle.loads(pickle.dumps(place)) == place
 
 
 def test_open_store_goes_by_the_scheme() -> None:

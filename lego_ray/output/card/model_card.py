@@ -11,7 +11,7 @@ from lego_ray.output.card.markdown import code, link
 from lego_ray.planning.licenses import UNKNOWN
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
-from lego_ray.storage.uri import parse_uri
+from lego_ray.sources.recorded import place_of
 
 # A card lists this many sources; the manifest has them all.
 LISTED = 200
@@ -141,7 +141,7 @@ def _source(adapter: AdapterRecord) -> str:
     """Where an adapter is; a link to the very commit if that is on the Hub; its name on a disk."""
     if "://" not in adapter.uri:
         return code(_name(adapter.uri))
-    page = parse_uri(adapter.uri).page(adapter.revision)
+    page = place_of(adapter).page(adapter.revision)
     return link(*page) if page else code(adapter.uri)
 
 

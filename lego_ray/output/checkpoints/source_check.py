@@ -10,7 +10,7 @@ from lego_ray.formats.identity import is_sampled_whole
 from lego_ray.output.checkpoints.format import Checkpoint
 from lego_ray.output.checkpoints.run_folder import UnreadableCheckpoint
 from lego_ray.sources.contents import spans_of, stream_hashes
-from lego_ray.storage.open import open_store
+from lego_ray.sources.recorded import folder_of
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -65,7 +65,7 @@ class SourceCheck:
         with self._locks[number]:
             if number not in self._hashes:
                 adapter = self._plan.adapters[number]
-                store = open_store(adapter.folder)
+                store = folder_of(adapter).open()
                 self._hashes[number] = stream_hashes(
                     store, adapter.weights_key, spans_of(adapter), adapter.version or None
                 )
