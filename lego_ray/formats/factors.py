@@ -115,9 +115,12 @@ def site_factors(
             problem = f"{span.name} has shape {list(span.shape)}, a factor has two sizes above zero"
             hint = GATHER if 0 in span.shape else RESAVE
             raise MalformedAdapter(where, problem, hint)
-    is_conv = not pair.is_embedding and not transposed and len(a.shape) in _CONV_NDIMS
+    dims = {len(a.shape), len(b.shape)}
+    is_plain = pair.is_embedding or transposed
+    is_conv = not is_plain and max(dims) in _CONV_NDIMS
     kind: SiteKind = "embedding" if pair.is_embedding else "conv" if is_conv else "linear"
-    if len(a.shape) != len(b.shape) or (kind != "conv" and len(a.shape) != 2):
+    # Some tools store a 1x1 convolution's factors as those of a linear layer, both or one of them.
+    if dims != {2} if not is_conv else len(dims) > 1 and 2 not in dims:
         problem = f"{site} has A of shape {list(a.shape)} and B of shape {list(b.shape)}"
         raise MalformedAdapter(where, problem, RESAVE)
     if any(n != 1 for n in b.shape[2:]):
@@ -141,6 +144,7 @@ def site_factors(
         b=b,
         alpha=alpha,
         transposed=transposed,
+        kernel=(1,) * (max(dims) - len(a.shape)),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lego_ray.errors import MalformedAdapter, RankMismatch
+from lego_ray.formats.architectures.twice import check_not_named_twice
 from lego_ray.formats.factors import (
     RESAVE,
     FactorKey,
@@ -119,6 +120,7 @@ def read_lone(
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
         raise MalformedAdapter(where, problem, "The file is incomplete: download or save it again.")
     check_named_once((site.site for site in sites), where)
+    check_not_named_twice((site.site for site in sites), where)
     note = f"full weights and biases were dropped: {some(whole)}"
     return LoneFile(sites, configs, (note,) if whole else (), factors[0][0].adapter)
 

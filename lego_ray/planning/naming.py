@@ -14,6 +14,8 @@ from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
+from lego_ray.planning.dialects import as_known, in_one_dialect
+from lego_ray.planning.styles import in_one_style
 from lego_ray.planning.wrapped import without_wrappers
 
 # Begins the note of an adapter whose modules are called otherwise than in its file.
@@ -36,12 +38,17 @@ def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[Adapte
         The adapters in the order given, those renamed with a note that says so.
 
     Raises:
-        LayoutMismatch: If a name could mean either of two modules.
+        LayoutMismatch: If a name could mean either of two modules, or a file would have names of two
+            styles.
     """
-    adapters = _renamed(adapters, without_wrappers(list(_counted(adapters))))
+    named = _renamed(adapters, without_wrappers(list(_counted(adapters))))
     if not output_layout(layout).is_pipeline:
-        return tuple(adapters)
-    return tuple(_renamed(adapters, _Spellings(_counted(adapters), layout).renames()))
+        return tuple(named)
+    before = list(_counted(named))
+    named = in_one_dialect(named)
+    named = _renamed(named, _Spellings(_counted(named), layout).renames())
+    named = _renamed(named, in_one_style(before, list(_counted(named))))
+    return tuple(_noted(adapters, named))
 
 
 def named_as(
@@ -55,6 +62,8 @@ def named_as(
         layout: What the merge is written in.
     """
     known = set(known)
+    if output_layout(layout).is_pipeline:
+        adapters = _noted(adapters, [as_known(adapter, known) for adapter in adapters])
     module: Callable[[str], object] = _module if output_layout(layout).is_pipeline else _plain
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
@@ -105,6 +114,27 @@ def _renamed(
     adapters: Sequence[AdapterRecord], renames: Mapping[str, str]
 ) -> Sequence[AdapterRecord]:
     return [_rename(adapter, renames) for adapter in adapters] if renames else adapters
+
+
+def _noted(
+    before: Sequence[AdapterRecord], after: Sequence[AdapterRecord]
+) -> Sequence[AdapterRecord]:
+    """Adapters whose modules have other names, or are several now, with a note that says so."""
+    return [one if one is two else _note(one, two) for one, two in zip(before, after, strict=True)]
+
+
+def _note(before: AdapterRecord, after: AdapterRecord) -> AdapterRecord:
+    names = {factors.site for factors in after.sites}
+    changed = [factors for factors in before.sites if factors.site not in names]
+    if not changed:
+        return after
+    first = changed[0]
+    there = sorted(f.site for f in after.sites if (f.a, f.b) == (first.a, first.b))
+    count = f"{len(changed)} of its modules, such as" if len(changed) > 1 else "its module"
+    are = "is" if len(there) == 1 else "are"
+    note = f"{RESPELLED} {count} {first.site}, which {are} {', '.join(there)} there"
+    notes = (*(n for n in after.notes if not n.startswith(RESPELLED)), note)
+    return replace(after, notes=notes)
 
 
 def _rename(adapter: AdapterRecord, renames: Mapping[str, str]) -> AdapterRecord:
