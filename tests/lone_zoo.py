@@ -89,7 +89,8 @@ def through(loader: Any, tensors: Mapping[str, Tensor], **options: Any) -> Updat
 
 def load(output: Path) -> dict[str, Tensor]:
     """The tensors of a merge."""
-    return load_file(next(output.glob("*.safetensors")))
+    tensors: dict[str, Tensor] = load_file(next(output.glob("*.safetensors")))
+    return tensors
 
 
 def metadata_of(output: Path) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Which layout an adapter is in, by its configuration and tensor keys.
 
-Each layout that is read has a module of its own name in this room; the others are recognized so that
-the refusal can name them.
+Each layout has a module of its own name in this room, which reads it.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ class Layout:
     Attributes:
         name: As in the catalog's `format` column.
         key: Matches, from the start, a tensor key that only this layout has.
-        written_as: The layout a merge of such adapters is written in; empty for one that is not read.
-        hint: What to do with one that is not read.
+        written_as: The layout a merge of such adapters is written in.
         has_config: Whether `adapter_config.json` stands beside the weights; or else each file is an
             adapter.
         weights_names: What the weights beside a configuration may be called.
@@ -38,8 +36,7 @@ class Layout:
 
     name: str
     key: re.Pattern[str]
-    written_as: str = ""
-    hint: str = ""
+    written_as: str
     has_config: bool = False
     weights_names: tuple[str, ...] = ()
     has_full_weights: bool = False
@@ -98,9 +95,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )
 
-WRITTEN_AS: Mapping[str, str] = {
-    layout.name: layout.written_as for layout in LAYOUTS if layout.written_as
-}
+WRITTEN_AS: Mapping[str, str] = {layout.name: layout.written_as for layout in LAYOUTS}
 
 
 def layout_named(name: str) -> Layout:
@@ -151,10 +146,6 @@ def _without_config(found: Layout | None, keys: list[str], where: str) -> Layout
     if found is None:
         problem = f"its keys are of no layout known here (such as {next(iter(keys), 'none')})"
         raise MalformedAdapter(where, problem, "Save it again with PEFT.")
-    if not found.written_as:
-        raise UnsupportedAdapter(
-            where, f"it is in {found.name}'s layout, which is not read", found.hint
-        )
     is_named = where.rpartition("/")[2] in found.weights_names
     if found.name == "peft" and not is_named and is_image_file(keys):
         return layout_named("comfyui")

@@ -21,8 +21,12 @@ _HINT = "Merge them separately (--exclude), or convert them to one naming first.
 _DENOISERS = ("denoiser", "denoiser 2")
 
 
+# Prefixes of diffusers' names that diffusers itself reads in part (Flux's attention) or not at all.
+_RARE = ("lora_transformer_", "lycoris_")
+
+
 @dataclass(frozen=True, slots=True)
-class _Told:
+class Told:
     """What an adapter shows of an architecture.
 
     Attributes:
@@ -50,14 +54,17 @@ def in_one_dialect(adapters: Sequence[AdapterRecord]) -> Sequence[AdapterRecord]
     Raises:
         LayoutMismatch: If the names mean different modules in two architectures.
     """
+    names = {factors.site for adapter in adapters for factors in adapter.sites}
+    paths = {name.path for name in map(parse_name, names) if name.component in _DENOISERS}
     readings: list[tuple[Architecture, list[AdapterRecord]]] = []
     for architecture in ARCHITECTURES:
-        told = [_told(adapter.sites, architecture) for adapter in adapters]
-        sides = [each.sides for each in told if each]
-        if None in told or not {"original", "diffusers"} <= set().union(*sides):
+        if not _has_several(architecture, paths):
             continue
-        side = _side(architecture, sides)
-        prefix = _prefix([each for each in told if each], side)
+        shown = [told(adapter.sites, architecture) for adapter in adapters]
+        if None in shown:
+            continue
+        side = _side(architecture, [each.sides for each in shown if each])
+        prefix = _prefix([each for each in shown if each], side, architecture)
         readings.append((architecture, [_as(a, architecture, side, prefix) for a in adapters]))
     if not readings:
         return adapters
@@ -125,7 +132,7 @@ def _called(
             found = [each for each in there if each]
             if len(found) == len(there):
                 mine = [
-                    _moved(factors, reading, site, side, part)
+                    moved(factors, reading, site, side, part)
                     for (site, side), part in zip(found, parts, strict=True)
                 ]
                 count += 1
@@ -133,7 +140,7 @@ def _called(
     return sorted(out, key=lambda each: each.site), count
 
 
-def _told(sites: Iterable[SiteFactors], architecture: Architecture) -> _Told | None:
+def told(sites: Iterable[SiteFactors], architecture: Architecture) -> Told | None:
     """What an adapter shows of an architecture; None if a module of its denoiser is in no row."""
     sides: set[Side] = set()
     prefixes: dict[Side, str] = {}
@@ -147,7 +154,7 @@ def _told(sites: Iterable[SiteFactors], architecture: Architecture) -> _Told | N
         if reading.is_telling:
             sides.add(reading.side)
             prefixes.setdefault(reading.side, name.prefix)
-    return _Told(frozenset(sides), prefixes)
+    return Told(frozenset(sides), prefixes)
 
 
 def _fits(factors: SiteFactors, reading: Reading) -> bool:
@@ -167,13 +174,38 @@ def _side(architecture: Architecture, sides: Iterable[frozenset[Side]]) -> Side:
     return "diffusers" if votes["diffusers"] > votes["original"] else "original"
 
 
-def _prefix(told: Iterable[_Told], side: Side) -> str:
-    """What most of the adapters that have a side's names begin them with."""
+def _has_several(architecture: Architecture, paths: Iterable[str]) -> bool:
+    """Whether paths are all of a model, and some of its modules have names of several kinds.
+
+    These are those of both sides, or two of one side, such as XLabs' and kohya's of Flux.1.
+    """
+    sides: set[Side] = set()
+    called: dict[str, str] = {}
+    found = False
+    for path in paths:
+        reading = architecture.read(path)
+        if reading is None:
+            return False
+        if reading.is_telling:
+            sides.add(reading.side)
+            if reading.side == "original":
+                for there in reading.row.diffusers:
+                    found |= called.setdefault(there, reading.row.original) != reading.row.original
+    return found or len(sides) > 1
+
+
+def _prefix(told: Iterable[Told], side: Side, architecture: Architecture) -> str:
+    """What most of the adapters that have a side's names begin them with.
+
+    diffusers' own where none has them, or where some begin them as few readers know.
+    """
     votes = Counter(each.prefixes[side] for each in told if side in each.prefixes)
 
     def standing(prefix: str) -> int:
         return STANDARD.index(prefix) if prefix in STANDARD else len(STANDARD)
 
+    if not votes or (side == "diffusers" and set(votes) & set(_RARE)):
+        return f"{architecture.component}."
     return min(votes, key=lambda prefix: (-votes[prefix], standing(prefix), prefix))
 
 
@@ -201,16 +233,16 @@ def _on_side(
 ) -> Iterator[SiteFactors]:
     name = parse_name(factors.site)
     reading = architecture.read(name.path) if name.component in _DENOISERS else None
-    if reading is None or (reading.side == side and reading.is_telling):
+    is_there = reading is not None and reading.side == side and reading.is_telling
+    if reading is None or (is_there and name.prefix not in _RARE):
         yield factors
         return
     prefix = _of_component(name, prefix)
-    parts = len(reading.row.diffusers) if side == "diffusers" and reading.side == "original" else 1
-    for part in range(parts):
-        at = part if side == "diffusers" else reading.part
+    is_split = side == "diffusers" and reading.side == "original"
+    for at in range(len(reading.row.diffusers)) if is_split else (reading.part,):
         path = reading.path(side, at)
         site = f"{prefix}{flattened(path) if prefix.endswith('_') else path}"
-        yield _moved(factors, reading, site, side, at)
+        yield moved(factors, reading, site, side, at)
 
 
 def _of_component(name: ModuleName, prefix: str) -> str:
@@ -218,7 +250,7 @@ def _of_component(name: ModuleName, prefix: str) -> str:
     return name.prefix if name.component == "denoiser 2" else prefix
 
 
-def _moved(factors: SiteFactors, reading: Reading, site: str, side: Side, part: int) -> SiteFactors:
+def moved(factors: SiteFactors, reading: Reading, site: str, side: Side, part: int) -> SiteFactors:
     """A site under another name, of another side or the same; a fused one's part."""
     row = reading.row
     is_other = reading.side != side and reading.is_telling

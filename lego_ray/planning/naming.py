@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import LayoutMismatch
+from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
+from lego_ray.planning.asked_layout import in_layout
 from lego_ray.planning.dialects import as_known, in_one_dialect
 from lego_ray.planning.styles import in_one_style
 from lego_ray.planning.wrapped import without_wrappers
@@ -24,7 +26,9 @@ RESPELLED = "module names are spelled otherwise in the merge:"
 _HINT = "Merge them separately (--exclude), or convert them to one spelling first."
 
 
-def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[AdapterRecord, ...]:
+def agreed_names(
+    adapters: Sequence[AdapterRecord], layout: str, asked: str = "sources"
+) -> tuple[AdapterRecord, ...]:
     """The adapters, each module under one name.
 
     The spelling is the one that most adapters have; of equals the one that most readers know. Where a
@@ -32,22 +36,27 @@ def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[Adapte
 
     Args:
         adapters: In any order, which has no influence on the names.
-        layout: What the merge is written in.
+        layout: What the merge is written in, as far as the adapters say.
+        asked: The layout whose names are asked for, or `sources` for theirs.
 
     Returns:
         The adapters in the order given, those renamed with a note that says so.
 
     Raises:
-        LayoutMismatch: If a name could mean either of two modules, or a file would have names of two
-            styles.
+        LayoutMismatch: If a name could mean either of two modules, a file would have names of two
+            styles, or the layout asked for has no certain name for a module.
     """
     named = _renamed(adapters, without_wrappers(list(_counted(adapters))))
     if not output_layout(layout).is_pipeline:
-        return tuple(named)
+        return tuple(named) if asked == "sources" else in_layout(named, layout, asked)
     before = list(_counted(named))
-    named = in_one_dialect(named)
-    named = _renamed(named, _Spellings(_counted(named), layout).renames())
-    named = _renamed(named, in_one_style(before, list(_counted(named))))
+    spoken = in_one_dialect(named)
+    is_mixed = spoken is not named or len({adapter.format for adapter in adapters}) > 1
+    named = _renamed(spoken, _Spellings(_counted(named), layout).renames())
+    if is_mixed:
+        named = _renamed(named, in_one_style(before, list(_counted(named))))
+    if asked != "sources":
+        named = in_layout(named, layout, asked)
     return tuple(_noted(adapters, named))
 
 
@@ -62,9 +71,12 @@ def named_as(
         layout: What the merge is written in.
     """
     known = set(known)
-    if output_layout(layout).is_pipeline:
+    is_pipeline = output_layout(layout).is_pipeline or any(
+        output_layout(WRITTEN_AS[adapter.format]).is_pipeline for adapter in adapters
+    )
+    if is_pipeline:
         adapters = _noted(adapters, [as_known(adapter, known) for adapter in adapters])
-    module: Callable[[str], object] = _module if output_layout(layout).is_pipeline else _plain
+    module: Callable[[str], object] = _module if is_pipeline else _plain
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
         called[module(site)].add(site)

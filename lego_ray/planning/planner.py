@@ -65,8 +65,9 @@ def make_plan(
     adapters = inventory.adapters
     written_as = agreed_format(adapters)
     base_model = agreed_base_model(adapters, recipe.base_model)
-    adapters = as_convolutions(agreed_names(adapters, written_as))
-    written_as = named_layout(adapters, written_as)
+    adapters = as_convolutions(agreed_names(adapters, written_as, recipe.layout))
+    asked = recipe.layout if recipe.layout != "sources" else ""
+    written_as = asked or named_layout(adapters, written_as)
     names = names_in(adapters)
     check_one_tree(names, written_as)
     check_shapes(adapters)

@@ -108,10 +108,14 @@ class Architecture:
     Attributes:
         name: What people call it.
         rows: The modules that adapters have.
+        component: What diffusers calls the part of the pipeline that they are in.
+        kohya: Whose names kohya's trainers write, with underscores for dots.
     """
 
     name: str
     rows: tuple[Row, ...]
+    component: str = "transformer"
+    kohya: Side = "original"
     _cache: dict[str, Reading | None] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, path: str) -> Reading | None:

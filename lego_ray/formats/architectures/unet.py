@@ -76,5 +76,10 @@ def _rows(levels: int, down: Collection[int], up: Collection[int]) -> Iterator[R
     yield from renamed(_OUTSIDE)
 
 
-SDXL = Architecture("SDXL", tuple(_rows(3, (1, 2), (0, 1))))
-SD = Architecture("Stable Diffusion 1 or 2", tuple(_rows(4, (0, 1, 2), (1, 2, 3))))
+SDXL = Architecture("SDXL", tuple(_rows(3, (1, 2), (0, 1))), component="unet")
+SD = Architecture(
+    "Stable Diffusion 1 or 2",
+    tuple(_rows(4, (0, 1, 2), (1, 2, 3))),
+    component="unet",
+    kohya="diffusers",
+)
