@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +16,16 @@ from lego_ray.errors import (
     NoAdaptersFound,
     SiteShapeMismatch,
 )
-from lego_ray.formats.diffusers_keys import COMPONENTS, component_of
+from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, module_of
 from lego_ray.formats.dotted_output import COMFYUI
 from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
 from lego_ray.planning.trainer_runs import Doubt, PassedOver
+
+# Blocks as the authors of HunyuanVideo call them, for which diffusers has other names.
+_AUTHORS = re.compile(r"(?:double|single)_blocks\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,10 @@ def named_layout(adapters: Sequence[AdapterRecord], layout: str) -> str:
         return layout
     names = {factors.site for adapter in adapters for factors in adapter.sites}
     is_flat = any(parse_name(name).is_flat for name in names)
-    in_components = all(component_of(name) in COMPONENTS for name in names)
+    # diffusers converts such names, and not the settings of PEFT in the header that have them too.
+    in_components = all(
+        component_of(name) in COMPONENTS and not _AUTHORS.match(module_of(name)) for name in names
+    )
     if len({WRITTEN_AS[adapter.format] for adapter in adapters}) == 1:
         fits = in_components if layout == "diffusers" else not is_flat or layout == "kohya"
         if fits:

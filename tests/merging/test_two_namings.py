@@ -17,7 +17,7 @@ from torch import Tensor
 import lego_ray
 from lego_ray.errors import LayoutMismatch, NoAdaptersFound
 from tests.image_zoo import Updates
-from tests.lone_zoo import load, tensors_of, through, total, updates_of, write
+from tests.lone_zoo import load, metadata_of, tensors_of, through, total, updates_of, write
 from tests.output.test_diffusers_loads import F32_ROUNDING
 from tests.zoo import relative_error
 
@@ -163,6 +163,34 @@ PAIRS: dict[str, tuple[Any, dict[str, Tensor], dict[str, Tensor], dict[str, Any]
         ),
         tensors_of(dotted("transformer.", FLUX_THERE), rank=3, seed=2),
         {"return_alphas": True},
+    ),
+    "LTX-2": (
+        loaders.LTX2LoraLoaderMixin,
+        tensors_of(
+            dotted(
+                "diffusion_model.",
+                {
+                    "transformer_blocks.0.audio_attn1.to_q": (H, H),
+                    "patchify_proj": (H, H),
+                    "adaln_single.emb.timestep_embedder.linear_1": (H, H),
+                    "av_ca_a2v_gate_adaln_single.linear": (H, H),
+                },
+            ),
+            seed=1,
+        ),
+        tensors_of(
+            dotted(
+                "transformer.",
+                {
+                    "transformer_blocks.0.audio_attn1.to_q": (H, H),
+                    "proj_in": (H, H),
+                    "time_embed.emb.timestep_embedder.linear_1": (H, H),
+                },
+            ),
+            rank=3,
+            seed=2,
+        ),
+        {},
     ),
     "Flux.1, XLabs and kohya": (
         loaders.FluxLoraLoaderMixin,
@@ -530,6 +558,16 @@ def test_sdxl_is_written_in_either_naming(tmp_path: Path) -> None:
 
 def there_names(tensors: Mapping[str, Tensor]) -> set[str]:
     return {key.split(".lora_")[0] for key in tensors}
+
+
+def test_authors_names_in_diffusers_prefix_load_as_they_are(tmp_path: Path) -> None:
+    """diffusion-pipe's HunyuanVideo: PEFT's settings in the header would name modules of no model."""
+    parts = [tensors_of(dotted("transformer.", HUNYUAN), seed=seed) for seed in (1, 2)]
+    merge(zoo_of(tmp_path / "zoo", *parts), tmp_path / "m")
+    assert "lora_adapter_metadata" not in metadata_of(tmp_path / "m")
+    loader = loaders.HunyuanVideoLoraLoaderMixin
+    got = through(loader, load(tmp_path / "m"))
+    assert relative_error(got, total(*(through(loader, part) for part in parts))) < F32_ROUNDING
 
 
 def test_a_layout_that_cannot_be_had_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from lego_ray.formats.architectures.anima import ANIMA
 from lego_ray.formats.architectures.flux import FLUX, FLUX2
+from lego_ray.formats.architectures.ltx import LTX
 from lego_ray.formats.architectures.lumina import LUMINA2, Z_IMAGE
-from lego_ray.formats.architectures.qwen import LTX, QWEN_IMAGE
+from lego_ray.formats.architectures.qwen import QWEN_IMAGE
 from lego_ray.formats.architectures.rows import Architecture, Reading, Row, Side
 from lego_ray.formats.architectures.sd3 import SD3
 from lego_ray.formats.architectures.unet import SD, SDXL

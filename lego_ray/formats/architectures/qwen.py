@@ -1,7 +1,6 @@
-"""Qwen-Image and LTX-Video, whose modules diffusers calls as their authors do.
+"""Qwen-Image, whose modules diffusers calls as its authors do.
 
-Source: diffusers' `_convert_non_diffusers_qwen_lora_to_diffusers` and
-`_convert_non_diffusers_ltxv_lora_to_diffusers`.
+Source: diffusers' `_convert_non_diffusers_qwen_lora_to_diffusers`.
 """
 
 from __future__ import annotations
@@ -27,18 +26,5 @@ QWEN_IMAGE = Architecture(
         ),
         *("img_in", "txt_in", "proj_out", "norm_out.linear"),
         *(f"time_text_embed.timestep_embedder.linear_{number}" for number in (1, 2)),
-    ),
-)
-
-LTX = Architecture(
-    "LTX-Video",
-    same(
-        *(
-            f"{_BLOCK}{attn}.{name}"
-            for attn in ("attn1", "attn2")
-            for name in ("to_q", "to_k", "to_v", "to_out.0")
-        ),
-        f"{_BLOCK}ff.net.0.proj",
-        f"{_BLOCK}ff.net.2",
     ),
 )
