@@ -93,6 +93,7 @@ def site_factors(
     where: str,
     alpha: TensorSpan | None = None,
     transposed: bool = False,
+    flat_b: bool = False,
 ) -> SiteFactors:
     """A site, its tensors' shapes and types checked.
 
@@ -102,6 +103,7 @@ def site_factors(
         where: The weights file, for the error.
         alpha: A tensor that holds alpha, and then decides.
         transposed: Whether A is stored as (d_in, r) and B as (r, d_out).
+        flat_b: Whether B of a convolution may lack its kernel of 1x1, as some tools store it.
 
     Raises:
         RankMismatch: If the ranks of A and B differ.
@@ -115,12 +117,10 @@ def site_factors(
             problem = f"{span.name} has shape {list(span.shape)}, a factor has two sizes above zero"
             hint = GATHER if 0 in span.shape else RESAVE
             raise MalformedAdapter(where, problem, hint)
-    dims = {len(a.shape), len(b.shape)}
-    is_plain = pair.is_embedding or transposed
-    is_conv = not is_plain and max(dims) in _CONV_NDIMS
+    is_conv = not pair.is_embedding and not transposed and len(a.shape) in _CONV_NDIMS
     kind: SiteKind = "embedding" if pair.is_embedding else "conv" if is_conv else "linear"
-    # Some tools store a 1x1 convolution's factors as those of a linear layer, both or one of them.
-    if dims != {2} if not is_conv else len(dims) > 1 and 2 not in dims:
+    is_flat_b = flat_b and is_conv and len(b.shape) == 2
+    if (len(a.shape) != len(b.shape) and not is_flat_b) or (kind != "conv" and len(a.shape) != 2):
         problem = f"{site} has A of shape {list(a.shape)} and B of shape {list(b.shape)}"
         raise MalformedAdapter(where, problem, RESAVE)
     if any(n != 1 for n in b.shape[2:]):
@@ -144,7 +144,6 @@ def site_factors(
         b=b,
         alpha=alpha,
         transposed=transposed,
-        kernel=(1,) * (max(dims) - len(a.shape)),
     )
 
 

@@ -165,8 +165,8 @@ def _site(
     if config is None and "" in configs:
         config, module = configs[""], found.site
     if config is None:
-        return site_factors(found, scaling=None, where=where, alpha=alpha)
-    site = site_factors(found, scaling=config.scaling_of(module), where=where)
+        return site_factors(found, scaling=None, where=where, alpha=alpha, flat_b=True)
+    site = site_factors(found, scaling=config.scaling_of(module), where=where, flat_b=True)
     if site.rank != config.rank_of(module):
         problem = (
             f"{METADATA} gives {found.site} rank {config.rank_of(module)}, its tensor has rank "

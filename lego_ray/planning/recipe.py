@@ -130,7 +130,7 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Every field as JSON values; the layout only if one was asked for."""
         fields = {**asdict(self), "exclude": list(self.exclude)}
-        if self.layout == "sources":  # as records were before there was a choice
+        if self.layout == "sources":  # so that records and digests are those of earlier releases
             del fields["layout"]
         return fields
 
