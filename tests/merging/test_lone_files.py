@@ -119,7 +119,7 @@ def test_kohyas_and_diffusers_files_of_one_model_merge_in_one_style(tmp_path: Pa
     parts = [
         tensors_of([f"unet.{unet}"], seed=1),
         tensors_of([f"unet.{unet}"], seed=2),
-        tensors_of(flat, ends="down_up", alpha=1.0, seed=3),
+        tensors_of(flat, ends="down_up", alpha=2.0, seed=3),
     ]
     for number, part in enumerate(parts):
         write(tmp_path / f"zoo/{number}.safetensors", part)
