@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -15,9 +16,16 @@ from lego_ray.errors import (
     NoAdaptersFound,
     SiteShapeMismatch,
 )
+from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, module_of
+from lego_ray.formats.dotted_output import COMFYUI
 from lego_ray.formats.layouts import WRITTEN_AS
+from lego_ray.formats.module_names import parse_name
+from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
 from lego_ray.planning.trainer_runs import Doubt, PassedOver
+
+# Blocks as the authors of HunyuanVideo call them, for which diffusers has other names.
+_AUTHORS = re.compile(r"(?:double|single)_blocks\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +137,16 @@ def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
 def agreed_format(adapters: Iterable[AdapterRecord]) -> str:
     """The layout that a merge is written in: the one its adapters came in; PEFT's for mlx's.
 
+    Layouts of image models go together, as far as their names do: theirs is ComfyUI's until the names
+    are known (see `named_layout`).
+
     Raises:
-        LayoutMismatch: If they came in several, or name the same modules in two ways.
+        LayoutMismatch: If they came in several that do not go together.
     """
     layouts: dict[str, str] = {}
-    spellings: dict[str, str] = {}
     for adapter in adapters:
         layouts.setdefault(WRITTEN_AS[adapter.format], adapter.uri)
-        if spelling := adapter.config.get("spelling"):
-            spellings.setdefault(str(spelling), adapter.uri)
-    if len(layouts) > 1:
+    if len(layouts) > 1 and not all(output_layout(name).is_pipeline for name in layouts):
         listed = "; ".join(f"{name}'s, such as {uri}" for name, uri in sorted(layouts.items()))
         raise LayoutMismatch(
             sorted(layouts.items())[0][1],
@@ -146,14 +154,62 @@ def agreed_format(adapters: Iterable[AdapterRecord]) -> str:
             "Merge each layout apart, with --exclude for the others ('*.safetensors' means the "
             "kohya and diffusers ones), or convert them to one of them first.",
         )
-    if len(spellings) > 1:
-        listed = "; ".join(f"{name} names in {uri}" for name, uri in sorted(spellings.items()))
-        raise LayoutMismatch(
-            sorted(spellings.items())[0][1],
-            f"the adapters name the blocks of the UNet in two ways: {listed}",
-            "Merge them apart, with --exclude for the others, or convert them to one of the two.",
+    return next(iter(layouts)) if len(layouts) == 1 else COMFYUI.name
+
+
+def named_layout(adapters: Sequence[AdapterRecord], layout: str) -> str:
+    """The layout that a merge of adapters in several is written in, by the names of its modules.
+
+    Args:
+        adapters: The adapters, each module under one name.
+        layout: What `agreed_format` says.
+    """
+    if not output_layout(layout).is_pipeline:
+        return layout
+    names = {factors.site for adapter in adapters for factors in adapter.sites}
+    is_flat = any(parse_name(name).is_flat for name in names)
+    # diffusers converts such names, and not the settings of PEFT in the header that have them too.
+    in_components = all(
+        component_of(name) in COMPONENTS and not _AUTHORS.match(module_of(name)) for name in names
+    )
+    if len({WRITTEN_AS[adapter.format] for adapter in adapters}) == 1:
+        fits = in_components if layout == "diffusers" else not is_flat or layout == "kohya"
+        if fits:
+            return layout
+    if is_flat:
+        return "kohya"
+    return "diffusers" if in_components else COMFYUI.name
+
+
+def as_convolutions(adapters: Sequence[AdapterRecord]) -> tuple[AdapterRecord, ...]:
+    """The adapters, with a 1x1 convolution as one where others have it stored as a linear layer.
+
+    Args:
+        adapters: In any order.
+    """
+    kernels: dict[str, tuple[int, ...]] = {}
+    linear: set[str] = set()
+    for adapter in adapters:
+        for factors in adapter.sites:
+            if factors.kind == "conv" and set(factors.a_tail[1:]) == {1}:
+                kernels[factors.site] = factors.a_tail[1:]
+            elif factors.kind == "linear":
+                linear.add(factors.site)
+    both = kernels.keys() & linear
+    if not both:
+        return tuple(adapters)
+    return tuple(
+        replace(
+            adapter,
+            sites=tuple(
+                replace(f, kind="conv", kernel=kernels[f.site])
+                if f.site in both and f.kind == "linear"
+                else f
+                for f in adapter.sites
+            ),
         )
-    return next(iter(layouts))
+        for adapter in adapters
+    )
 
 
 def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:

@@ -14,6 +14,7 @@ AUTO = "auto"
 # Largest relative error of `--rank auto` unless another is given: nine tenths of the sum's squared
 # norm are kept.
 DEFAULT_ERROR = 0.3
+LAYOUTS = ("sources", "peft", "kohya", "diffusers", "comfyui")
 DTYPES = ("majority", "F32", "BF16", "F16")
 CHECKPOINTS = ("last", "all")
 RUNNERS = ("ray", "inline")
@@ -137,6 +138,14 @@ class ResultOptions(TypedDict, total=False):
             "Element type to write; majority is what most parameters of the adapters have.",
             default="majority",
             choices=DTYPES,
+        ),
+    ]
+    layout: Annotated[
+        str,
+        Option(
+            "Layout to write, with its names of the modules; sources is that of the adapters.",
+            default="sources",
+            choices=LAYOUTS,
         ),
     ]
     base_model: Annotated[
