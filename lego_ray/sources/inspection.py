@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lego_ray.errors import AdapterRefused, redacted
+from lego_ray.formats.architectures.known import architectures_of
 from lego_ray.formats.base_model import architecture_in, base_model_in
 from lego_ray.formats.layouts import WRITTEN_AS, recognize
 from lego_ray.formats.reading import read_adapter
@@ -39,7 +40,8 @@ class Inspection(Record):
         layout: Name of the layout of its names; None if they are of none.
         merged_into: The layout a merge of it is written in; None if it is not taken.
         base_model: Name of the base model, or empty.
-        architecture: What its header or configuration calls the model's architecture, or empty.
+        architecture: What its header or configuration calls the model's architecture, or else the models
+            whose modules have such names; or empty.
         license: From the model card, or empty.
         tags: From the model card.
         n_sites: Modules with a factor pair; 0 if it is refused before they are known.
@@ -111,7 +113,7 @@ def inspection_of(reading: Reading) -> Inspection:
         layout=record.format if record else _layout_of(reading),
         merged_into=WRITTEN_AS[result.format] if isinstance(result, AdapterRecord) else None,
         base_model=record.base_model if record else _base_model_of(reading),
-        architecture=_architecture_of(reading),
+        architecture=_architecture_of(reading, record.sites if record else ()),
         license=redacted(reading.headers.license) if reading.headers else "",
         tags=_tags(reading),
         **(_sites(record.sites, reading) if record else {"kinds": {}}),
@@ -180,9 +182,11 @@ def _base_model_of(reading: Reading) -> str:
     return reading.headers.base_model if reading.headers else ""
 
 
-def _architecture_of(reading: Reading) -> str:
+def _architecture_of(reading: Reading, sites: Iterable[SiteFactors]) -> str:
+    """What its header or configuration says, or else what the names of its modules show."""
     metadata = reading.table.metadata if reading.table else {}
-    return redacted(architecture_in(metadata, _fields(reading)))
+    said = architecture_in(metadata, _fields(reading))
+    return redacted(said) or " or ".join(architectures_of(site.site for site in sites))
 
 
 def _sites(sites: Iterable[SiteFactors], reading: Reading) -> dict[str, Any]:

@@ -238,3 +238,13 @@ def test_a_bucket_has_files_folders_and_lists_too(s3_bucket: str, tmp_path: Path
     assert the_one(f"{at}/a0/{WEIGHTS}").uri == the_one(f"{at}/a0/{CONFIG}").uri == f"{at}/a0"
     with pytest.raises(InvalidOption, match="leads out of the folder"):
         lego_ray.inspect(f"@{at}/lists/one.txt")
+
+
+def test_names_of_modules_tell_the_model_where_the_header_does_not(tmp_path: Path) -> None:
+    names = [f"diffusion_model.double_blocks.{n}.img_attn.proj" for n in range(2)]
+    pairs = {f"{name}.lora_A.weight": torch.ones(2, 8) for name in names}
+    pairs |= {f"{name}.lora_B.weight": torch.ones(8, 2) for name in names}
+    save_file(pairs, tmp_path / "a.safetensors")
+    found = the_one(tmp_path / "a.safetensors")
+    assert (found.layout, found.status) == ("comfyui", "taken")
+    assert found.architecture.startswith("Flux")
