@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers.loaders import lora_pipeline as loaders
-from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
-from diffusers.utils import convert_unet_state_dict_to_peft
+from diffusers.loaders import single_file_utils
+from diffusers.utils import state_dict_utils
 from torch import Tensor
 
 import lego_ray
@@ -22,6 +22,9 @@ from tests.output.test_diffusers_loads import F32_ROUNDING
 from tests.zoo import relative_error
 
 H = 8  # width of the tiny models
+# Without types, as they are in diffusers.
+TO_PEFT: Any = state_dict_utils.convert_unet_state_dict_to_peft
+OF_SD3: Any = single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers
 
 
 def merge(sources: Any, output: Path, **options: Any) -> dict[str, Any]:
@@ -301,7 +304,7 @@ def sdxl(tensors: Mapping[str, Tensor]) -> Updates:
         unet_config=SimpleNamespace(layers_per_block=2),
     )
     plain = {k.replace(".processor.", "."): v for k, v in state.items()}
-    plain = convert_unet_state_dict_to_peft(plain)
+    plain = TO_PEFT(plain)
     plain = {k.replace("to_out.lora", "to_out.0.lora"): v for k, v in plain.items()}
     for key, alpha in (alphas or {}).items():
         module = key.replace(".processor.", ".").removesuffix(".alpha")
@@ -369,7 +372,7 @@ def test_sd3_is_what_diffusers_makes_of_a_whole_model(tmp_path: Path) -> None:
         model[f"joint_blocks.{block}.x_block.attn.qkv.weight"] = model.get(
             f"joint_blocks.{block}.x_block.attn.qkv.weight", torch.zeros(3 * H, H)
         )
-    converted = convert_sd3_transformer_checkpoint_to_diffusers(model)
+    converted = OF_SD3(model)
     got = updates_of(load(tmp_path / "m"))
     wanted = {
         f"transformer.{key.removesuffix('.weight')}": value.double().numpy()
