@@ -343,6 +343,21 @@ def test_both_names_of_sdxls_blocks_are_one_module(ends: str, more: int, tmp_pat
     assert lego_ray.verify(tmp_path / "m", sources=tmp_path / "zoo")["ok"]
 
 
+def test_stable_diffusion_1_is_not_taken_for_sdxl(tmp_path: Path) -> None:
+    xl = "input_blocks_4_1_transformer_blocks_1_attn1_to_q"  # only SDXL has a second one there
+    zoo = tmp_path / "zoo"
+    write(zoo / "xl.safetensors", tensors_of([f"lora_unet_{xl}"], ends="down_up"))
+    sd = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"  # only SD has attention there
+    write(zoo / "sd.safetensors", tensors_of([f"lora_unet_{sd}"], ends="down_up"))
+    with pytest.raises(LayoutMismatch, match=r"in two ways"):
+        merge(zoo, tmp_path / "m")
+    (zoo / "xl.safetensors").unlink()
+    here = "input_blocks_1_1_transformer_blocks_0_attn1_to_q"
+    write(zoo / "sgm.safetensors", tensors_of([f"lora_unet_{here}"], ends="down_up"))
+    merge(zoo, tmp_path / "m")
+    assert names(tmp_path / "m") == {f"lora_unet_{here}"}
+
+
 def test_sd3_is_what_diffusers_makes_of_a_whole_model(tmp_path: Path) -> None:
     """There is no converter of LoRAs; the one of models takes updates as well as weights."""
     here = {
