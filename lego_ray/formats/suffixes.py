@@ -81,6 +81,7 @@ _COMPILED = [
     (
         suffix,
         half,
+        end.rpartition("*")[2],
         re.compile(
             rf"(?P<stem>{suffix.stem}){re.escape(end)}".replace(r"\*", r"(?P<adapter>[^.]+)")
         ),
@@ -94,7 +95,8 @@ def parse_suffix(key: str) -> Factor | None:
     """Takes a factor's key apart; None for any other key."""
     if "lora" not in key:
         return None
-    for suffix, half, pattern in _COMPILED:
-        if found := pattern.fullmatch(key):
+    for suffix, half, end, pattern in _COMPILED:
+        # Most rows are told by the end alone, which costs nothing however long a name is.
+        if key.endswith(end) and (found := pattern.fullmatch(key)):
             return Factor(found["stem"], half, suffix, found.groupdict().get("adapter") or "")
     return None

@@ -58,8 +58,8 @@ def in_layout(
         except LayoutMismatch as error:
             refused = refused or error
     if refused:
-        other = f"; of {found[0][0].name} it would be another" if found else ""
-        raise LayoutMismatch(refused.where, f"{refused.problem}{other}", refused.hint)
+        else_ = f"; of {found[0][0].name} it would be another" if found else ""
+        raise LayoutMismatch(refused.where, f"{refused.problem}{else_}", refused.hint)
     if not found:
         example = next(
             (f.site for a in adapters for f in a.sites if parse_name(f.site).component == DENOISER),

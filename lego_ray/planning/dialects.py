@@ -141,7 +141,12 @@ def _called(
 
 
 def told(sites: Iterable[SiteFactors], architecture: Architecture) -> Told | None:
-    """What an adapter shows of an architecture; None if a module of its denoiser is in no row."""
+    """What an adapter shows of an architecture; None if a module of its denoiser is in no row.
+
+    Args:
+        sites: The adapter's.
+        architecture: The table.
+    """
     sides: set[Side] = set()
     prefixes: dict[Side, str] = {}
     for factors in sites:
@@ -251,7 +256,15 @@ def _of_component(name: ModuleName, prefix: str) -> str:
 
 
 def moved(factors: SiteFactors, reading: Reading, site: str, side: Side, part: int) -> SiteFactors:
-    """A site under another name, of another side or the same; a fused one's part."""
+    """A site under another name, of another side or the same; of a fused one, a part.
+
+    Args:
+        factors: The site.
+        reading: What its name is in the table.
+        site: The new name.
+        side: Whose name that is.
+        part: Which of diffusers' names.
+    """
     row = reading.row
     is_other = reading.side != side and reading.is_telling
     rows = factors.rows

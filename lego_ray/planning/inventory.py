@@ -129,7 +129,7 @@ def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
         )
     raise NoAdaptersFound(
         where,
-        "no adapter_config.json was found there or below, and no kohya or diffusers file",
+        "no adapter_config.json was found there or below, and no single file of an image model",
         "Point at a directory, s3:// prefix or hf:// repository that holds adapters.",
     )
 
@@ -151,8 +151,8 @@ def agreed_format(adapters: Iterable[AdapterRecord]) -> str:
         raise LayoutMismatch(
             sorted(layouts.items())[0][1],
             f"the adapters are in layouts that name their sites differently: {listed}",
-            "Merge each layout apart, with --exclude for the others ('*.safetensors' means the "
-            "kohya and diffusers ones), or convert them to one of them first.",
+            "Merge the language models' and the image models' adapters separately: --exclude "
+            "'*.safetensors' leaves out the single files, which are image models'.",
         )
     return next(iter(layouts)) if len(layouts) == 1 else COMFYUI.name
 

@@ -1,7 +1,7 @@
 """Where adapters lie under a source. Lists names; reads nothing.
 
 A directory with an `adapter_config.json` is one adapter, and its other files are that adapter's. In any
-other directory, each weights file stands alone: kohya's and diffusers' adapters are single files, any
+other directory, each weights file stands alone: adapters of image models are single files, any
 number of them side by side. Files of types that may hold a LoRA and are not read are listed too, so that
 they can be named.
 """

@@ -525,5 +525,5 @@ def test_an_old_pickled_file_is_read_without_running_it(tmp_path: Path) -> None:
 
 def test_nothing_of_the_kind_says_what_was_looked_for(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones(3))
-    with pytest.raises(NoAdaptersFound, match="no kohya or diffusers file"):
+    with pytest.raises(NoAdaptersFound, match="no single file of an image model"):
         lego_ray.plan(tmp_path, rank=2)

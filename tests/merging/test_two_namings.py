@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers.loaders import lora_pipeline as loaders
-from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
-from diffusers.utils import convert_unet_state_dict_to_peft
+from diffusers.loaders import single_file_utils
+from diffusers.utils import state_dict_utils
 from torch import Tensor
 
 import lego_ray
@@ -22,6 +22,9 @@ from tests.output.test_diffusers_loads import F32_ROUNDING
 from tests.zoo import relative_error
 
 H = 8  # width of the tiny models
+# Without types, as they are in diffusers.
+TO_PEFT: Any = state_dict_utils.convert_unet_state_dict_to_peft
+OF_SD3: Any = single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers
 
 
 def merge(sources: Any, output: Path, **options: Any) -> dict[str, Any]:
@@ -301,7 +304,7 @@ def sdxl(tensors: Mapping[str, Tensor]) -> Updates:
         unet_config=SimpleNamespace(layers_per_block=2),
     )
     plain = {k.replace(".processor.", "."): v for k, v in state.items()}
-    plain = convert_unet_state_dict_to_peft(plain)
+    plain = TO_PEFT(plain)
     plain = {k.replace("to_out.lora", "to_out.0.lora"): v for k, v in plain.items()}
     for key, alpha in (alphas or {}).items():
         module = key.replace(".processor.", ".").removesuffix(".alpha")
@@ -340,6 +343,21 @@ def test_both_names_of_sdxls_blocks_are_one_module(ends: str, more: int, tmp_pat
     assert lego_ray.verify(tmp_path / "m", sources=tmp_path / "zoo")["ok"]
 
 
+def test_stable_diffusion_1_is_not_taken_for_sdxl(tmp_path: Path) -> None:
+    xl = "input_blocks_4_1_transformer_blocks_1_attn1_to_q"  # only SDXL has a second one there
+    zoo = tmp_path / "zoo"
+    write(zoo / "xl.safetensors", tensors_of([f"lora_unet_{xl}"], ends="down_up"))
+    sd = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"  # only SD has attention there
+    write(zoo / "sd.safetensors", tensors_of([f"lora_unet_{sd}"], ends="down_up"))
+    with pytest.raises(LayoutMismatch, match=r"in two ways"):
+        merge(zoo, tmp_path / "m")
+    (zoo / "xl.safetensors").unlink()
+    here = "input_blocks_1_1_transformer_blocks_0_attn1_to_q"
+    write(zoo / "sgm.safetensors", tensors_of([f"lora_unet_{here}"], ends="down_up"))
+    merge(zoo, tmp_path / "m")
+    assert names(tmp_path / "m") == {f"lora_unet_{here}"}
+
+
 def test_sd3_is_what_diffusers_makes_of_a_whole_model(tmp_path: Path) -> None:
     """There is no converter of LoRAs; the one of models takes updates as well as weights."""
     here = {
@@ -369,7 +387,7 @@ def test_sd3_is_what_diffusers_makes_of_a_whole_model(tmp_path: Path) -> None:
         model[f"joint_blocks.{block}.x_block.attn.qkv.weight"] = model.get(
             f"joint_blocks.{block}.x_block.attn.qkv.weight", torch.zeros(3 * H, H)
         )
-    converted = convert_sd3_transformer_checkpoint_to_diffusers(model)
+    converted = OF_SD3(model)
     got = updates_of(load(tmp_path / "m"))
     wanted = {
         f"transformer.{key.removesuffix('.weight')}": value.double().numpy()

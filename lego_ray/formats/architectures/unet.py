@@ -38,23 +38,25 @@ _OUTSIDE = {
 _DOWN, _UP = 2, 3
 
 
-def _rows(levels: int, down: Collection[int], up: Collection[int]) -> Iterator[Row]:
+def _rows(
+    levels: int, down: Collection[int], up: Collection[int], depth: str = "#"
+) -> Iterator[Row]:
     """Rows of a UNet.
 
     Args:
         levels: Number of its blocks each way.
         down: Blocks on the way down that have attention.
         up: Blocks on the way up that have.
+        depth: The number of the one transformer block that an attention has, or `#` for any number.
     """
+    inside = {name.replace("#", depth): name.replace("#", depth) for name in _ATTENTION}
     for block in range(levels):
         for layer in range(_DOWN):
             at = f"input_blocks.{block * (_DOWN + 1) + layer + 1}"
             yield from renamed(_RESNET, f"{at}.0.", f"down_blocks.{block}.resnets.{layer}.")
             if block in down:
                 there = f"down_blocks.{block}.attentions.{layer}."
-                yield from renamed(
-                    dict(zip(_ATTENTION, _ATTENTION, strict=True)), f"{at}.1.", there
-                )
+                yield from renamed(inside, f"{at}.1.", there)
         if block < levels - 1:
             at = f"input_blocks.{(block + 1) * (_DOWN + 1)}.0.op"
             yield Row(at, (f"down_blocks.{block}.downsamplers.0.conv",))
@@ -63,23 +65,20 @@ def _rows(levels: int, down: Collection[int], up: Collection[int]) -> Iterator[R
             yield from renamed(_RESNET, f"{at}.0.", f"up_blocks.{block}.resnets.{layer}.")
             if block in up:
                 there = f"up_blocks.{block}.attentions.{layer}."
-                yield from renamed(
-                    dict(zip(_ATTENTION, _ATTENTION, strict=True)), f"{at}.1.", there
-                )
+                yield from renamed(inside, f"{at}.1.", there)
         if block < levels - 1:
             at = f"output_blocks.{block * _UP + _UP - 1}.{2 if block in up else 1}.conv"
             yield Row(at, (f"up_blocks.{block}.upsamplers.0.conv",))
     for number, resnet in ((0, 0), (2, 1)):
         yield from renamed(_RESNET, f"middle_block.{number}.", f"mid_block.resnets.{resnet}.")
-    names = dict(zip(_ATTENTION, _ATTENTION, strict=True))
-    yield from renamed(names, "middle_block.1.", "mid_block.attentions.0.")
+    yield from renamed(inside, "middle_block.1.", "mid_block.attentions.0.")
     yield from renamed(_OUTSIDE)
 
 
 SDXL = Architecture("SDXL", tuple(_rows(3, (1, 2), (0, 1))), component="unet")
 SD = Architecture(
     "Stable Diffusion 1 or 2",
-    tuple(_rows(4, (0, 1, 2), (1, 2, 3))),
+    tuple(_rows(4, (0, 1, 2), (1, 2, 3), depth="0")),
     component="unet",
     kohya="diffusers",
 )
