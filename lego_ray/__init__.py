@@ -1,9 +1,9 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify` and `publish` are the command
-line's verbs as calls; `lego_ray.catalog` has the catalog's, except `check_catalog`, `repair_catalog`,
-`adopt_merge` and `collect_garbage`, which look at outputs too. Importing this package loads neither
-torch nor Ray.
+`inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify` and `publish` are
+the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except `check_catalog`,
+`repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too. Importing this package
+loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.api.build import build
+    from lego_ray.api.inspect import InspectRecord, inspect
     from lego_ray.api.merge import merge
     from lego_ray.api.plan import plan
     from lego_ray.api.publish import publish
@@ -38,6 +39,7 @@ __all__ = [
     "CatalogCheck",
     "CatalogRepair",
     "Garbage",
+    "InspectRecord",
     "LibraryRecord",
     "MergeRecord",
     "Plan",
@@ -53,6 +55,7 @@ __all__ = [
     "catalog",
     "check_catalog",
     "collect_garbage",
+    "inspect",
     "merge",
     "plan",
     "publish",
@@ -74,6 +77,7 @@ _HOMES = {
     "RefreshRecord": "lego_ray.library.record",
     "PublishRecord": "lego_ray.output.publish_record",
     "Plan": "lego_ray.planning.plan",
+    "InspectRecord": "lego_ray.api.inspect",
     "LibraryRecord": "lego_ray.library.record",
     "Garbage": "lego_ray.audit.record",
     "CatalogRepair": "lego_ray.audit.record",
@@ -85,6 +89,7 @@ _HOMES = {
     "build": "lego_ray.api.build",
     "check_catalog": "lego_ray.audit.check",
     "collect_garbage": "lego_ray.audit.collect",
+    "inspect": "lego_ray.api.inspect",
     "merge": "lego_ray.api.merge",
     "plan": "lego_ray.api.plan",
     "publish": "lego_ray.api.publish",

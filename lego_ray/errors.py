@@ -110,6 +110,12 @@ class NoAdaptersFound(BadInput):
     advice = "`lego-ray scan SOURCE...` lists what it finds."
 
 
+class ScanLimitReached(BadInput):
+    """The sources hold more than one scan may list or read; nothing of them was taken."""
+
+    advice = "Name narrower sources, or raise the limit with --scan-limit."
+
+
 class BaseModelMismatch(BadInput):
     """The adapters of one merge name different base models."""
 

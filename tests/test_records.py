@@ -51,6 +51,11 @@ CALLS: dict[str, Call] = {
         lambda at: lego_ray.scan(at / "zoo"),
         lambda at: ["scan", str(at / "zoo")],
     ),
+    "inspect": (
+        lego_ray.InspectRecord,
+        lambda at: lego_ray.inspect(at / "zoo"),
+        lambda at: ["inspect", str(at / "zoo")],
+    ),
     "build": (
         lego_ray.LibraryRecord,
         lambda at: lego_ray.build(at / "library.yaml", runner="inline", dry_run=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import fspath
 from typing import Unpack
@@ -18,6 +19,7 @@ from lego_ray.planning.arguments import Uri, checked_checkpoints, parse_bytes
 from lego_ray.planning.group_options import FLAG, group_count
 from lego_ray.planning.options import RunOptions
 from lego_ray.planning.recipe_file import LibraryRecipe
+from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.storage.uri import parse_uri
@@ -31,6 +33,7 @@ def build(
     catalog: Uri | None = None,
     groups: int | str | None = None,
     checkpoints: str | None = None,
+    scan_limits: Mapping[str, float] | None = None,
     dry_run: bool = False,
     runner: str | Runner = "ray",
     progress: Progress | None = None,
@@ -53,6 +56,7 @@ def build(
         catalog: Where they are recorded; in place of the file's `catalog`.
         groups: How many groups, or `auto`; in place of what the file's entries with `groups` say.
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
+        scan_limits: As for `merge`; in place of the file's `scan_limits`.
         dry_run: Only plan, which reads what groups are found by; write nothing.
         runner: As for `merge`.
         progress: Called with each merge's plan, and with each result of it.
@@ -77,6 +81,8 @@ def build(
         library = _with_groups(library, group_count(groups), fspath(recipe))
     if checkpoints is not None:
         library = replace(library, checkpoints=checked_checkpoints(checkpoints))
+    if scan_limits is not None:
+        library = replace(library, scan_limits=checked_limits(scan_limits))
     budget = parse_bytes(run["memory_budget"])
     with open_runner(runner, options) as mine:
         return run_build(

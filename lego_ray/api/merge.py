@@ -13,6 +13,7 @@ from lego_ray.options import picked
 from lego_ray.planning.arguments import (
     Uri,
     checkpoints_of,
+    limits_of,
     output_place,
     parse_bytes,
     place_or_none,
@@ -81,5 +82,6 @@ def merge(
             memory_budget=budget,
             strict=run["strict"],
             trainer_checkpoints=checkpoints_of(options),
+            limits=limits_of(options),
             progress=progress or (lambda plan, result: None),
         )

@@ -13,6 +13,7 @@ from lego_ray.options import picked
 from lego_ray.planning.arguments import (
     Uri,
     checkpoints_of,
+    limits_of,
     output_place,
     parse_bytes,
     recipe_of,
@@ -63,6 +64,7 @@ def plan(
     recipe = recipe_of(place, options)
     run = picked(RunOptions, options)
     strict, checkpoints = run["strict"], checkpoints_of(options)
+    limits = limits_of(options)
     where = sources_given(sources)
     budget = parse_bytes(run["memory_budget"])
 
@@ -74,6 +76,7 @@ def plan(
             checkpoints=checkpoints,
             skip=() if place is None else (place,),
             again=attempt.is_again,
+            limits=limits,
         )
         inventory = attempt.with_gone(found.inventory)
         check_strict(inventory, strict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from os import fspath
@@ -17,6 +18,7 @@ from lego_ray.merging.plan_run import Progress
 from lego_ray.options import picked
 from lego_ray.planning.arguments import Uri, checked_checkpoints, parse_bytes
 from lego_ray.planning.options import RunOptions
+from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.storage.lease import STALE_AFTER
@@ -30,6 +32,7 @@ def refresh(
     output: Uri | None = None,
     catalog: Uri | None = None,
     checkpoints: str | None = None,
+    scan_limits: Mapping[str, float] | None = None,
     runner: str | Runner = "ray",
     stale_after: str | timedelta = STALE_AFTER,
     progress: Progress | None = None,
@@ -55,6 +58,7 @@ def refresh(
         output: Where the library is; in place of the file's `output`.
         catalog: Where it is recorded; in place of the file's `catalog`.
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
+        scan_limits: As for `merge`; in place of the file's `scan_limits`.
         runner: As for `build`. Nothing is started if nothing is to be merged.
         stale_after: How long another must have given no sign of life to count as dead, measured by the
             store's own clock: a duration, or text such as `5m`; at least a minute.
@@ -78,6 +82,8 @@ def refresh(
     places = places_to_refresh(library, output, catalog)
     if checkpoints is not None:
         library = replace(library, checkpoints=checked_checkpoints(checkpoints))
+    if scan_limits is not None:
+        library = replace(library, scan_limits=checked_limits(scan_limits))
     budget = parse_bytes(run["memory_budget"])
     silence = checked_silence(stale_after)
     return run_refresh(

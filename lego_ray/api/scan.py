@@ -14,7 +14,13 @@ from lego_ray.catalog.opening import catalog_at, check_before_writing
 from lego_ray.merging.record import entries_set_aside, seconds_since
 from lego_ray.options import picked
 from lego_ray.output.catalog_rows import adapter_rows, catalogued
-from lego_ray.planning.arguments import Uri, checkpoints_of, place_or_none, sources_given
+from lego_ray.planning.arguments import (
+    Uri,
+    checkpoints_of,
+    limits_of,
+    place_or_none,
+    sources_given,
+)
 from lego_ray.planning.inventory import check_strict
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.options import ScanOptions
@@ -98,6 +104,7 @@ def scan(
         exclude=asked["exclude"],
         full_weights=asked["full_weights"],
         checkpoints=checkpoints_of(options),
+        limits=limits_of(options),
         progress=progress,
         known=catalogued(opened),
     )

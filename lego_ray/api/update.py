@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import fspath
 from typing import Unpack
 
@@ -29,6 +29,7 @@ from lego_ray.planning.arguments import (
     sources_given,
 )
 from lego_ray.planning.options import RunOptions
+from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.sources.rescan import rescanning
@@ -42,6 +43,7 @@ def update(
     remove: str | Sequence[str] = (),
     refit: bool = False,
     checkpoints: str = "last",
+    scan_limits: Mapping[str, float] | None = None,
     output: Uri | None = None,
     catalog: Uri | None = None,
     runner: str | Runner = "ray",
@@ -68,6 +70,7 @@ def update(
         refit: Merge all of them again with the same recipe instead, as `merge` would; the result is
             updatable where the recipe can be. Adapters are taken as they are now.
         checkpoints: As for `merge`; of the adapters to add.
+        scan_limits: As for `merge`; of the adapters to add.
         output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.
         catalog: Where it is recorded. None for no catalog.
         runner: As for `merge`.
@@ -102,6 +105,7 @@ def update(
         memory_budget=parse_bytes(run["memory_budget"]),
         strict=run["strict"],
         checkpoints=checked_checkpoints(checkpoints),
+        limits=checked_limits(scan_limits),
     )
     if not (asked.add or asked.remove or refit):
         return _nothing_to_do(before, opened, started)
@@ -118,6 +122,7 @@ def update(
                 memory_budget=asked.memory_budget,
                 strict=run["strict"],
                 checkpoints=asked.checkpoints,
+                limits=asked.limits,
                 progress=progress or (lambda plan, result: None),
             )
         return rescanning(

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     help="Only plan. Reads headers, and adapters where groups must be found; writes nothing.",
 )
 @options.library_checkpoints
+@options.scan_limits
 @options.run
 @options.memory_budget
 @options.log

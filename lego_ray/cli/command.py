@@ -23,7 +23,7 @@ SECTIONS = {
         "output_scale",
         "site_scales",
     ),
-    "Where it goes": ("output", "name", "catalog", "dtype", "compact", "updatable"),
+    "Where it goes": ("output", "name", "catalog", "dtype", "layout", "compact", "updatable"),
     "Options of methods": tuple(keywords_of(MethodOptions)),
     "Where it runs": ("runner", "address", "workers", "gpus", "memory_budget"),
 }

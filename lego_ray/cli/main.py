@@ -15,6 +15,7 @@ from lego_ray.cli.catalog import catalog
 from lego_ray.cli.command import Group
 from lego_ray.cli.completion import completion
 from lego_ray.cli.exit import told
+from lego_ray.cli.inspect import inspect
 from lego_ray.cli.merge import merge
 from lego_ray.cli.plan import plan
 from lego_ray.cli.publish import publish
@@ -34,8 +35,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def cli() -> None:
     """Merge zoos of LoRA adapters, and keep a catalog of what went where.
 
-    A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix, or
-    hf://owner/name[@revision].
+    A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix,
+    hf://owner/name[@revision], hf://collections/owner/slug, or @list.txt with a source a line.
 
     \b
     Examples:
@@ -46,6 +47,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(inspect)
 cli.add_command(scan)
 cli.add_command(plan)
 cli.add_command(merge)

@@ -169,6 +169,7 @@ log = click.option(
 selection = flags(SourceOptions)
 strict = flags(StrictOption)
 checkpoints = flags(SourceOptions, ["checkpoints"])
+scan_limits = flags(SourceOptions, ["scan_limits"])
 memory_budget = flags(RunOptions, ["memory_budget"])
 recipe = all_of(flags(ResultOptions), flags(SourceOptions), flags(RunOptions, ["memory_budget"]))
 method = flags(MethodOptions)

@@ -54,10 +54,14 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
-    """Lists the warnings of a library's merges, each with the merge's name."""
+    """Lists the warnings of a library's merges, each once, with the name of its first merge."""
+    names: dict[str, list[str]] = {}
     for merge in merges:
         for warning in merge["warnings"]:
-            click.echo(f"warning   {merge['name']}: {warning}")
+            names.setdefault(warning, []).append(merge["name"])
+    for warning, of in names.items():
+        more = f" and {len(of) - 1} more" if len(of) > 1 else ""
+        click.echo(f"warning   {of[0]}{more}: {warning}")
 
 
 def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:

@@ -27,6 +27,7 @@ from lego_ray.cli.printing import (
 @click.option("--output", type=Place(), metavar="URI", help="Where the library is.")
 @options.catalog
 @options.library_checkpoints
+@options.scan_limits
 @options.run
 @options.memory_budget
 @click.option(

@@ -58,6 +58,7 @@ class _Several(Command):
     help="Where to write the new version. [default: beside MERGE, as MERGE-v2, -v3, ...]",
 )
 @options.checkpoints
+@options.scan_limits
 @options.catalog
 @options.memory_budget
 @options.run

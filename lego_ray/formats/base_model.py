@@ -17,3 +17,18 @@ def base_model_in(metadata: Mapping[str, str]) -> str:
     """
     found = (metadata.get(field, "").removesuffix("/lora") for field in FIELDS)
     return next((name for name in found if name not in ("", "None")), "")
+
+
+def architecture_in(metadata: Mapping[str, str], config: Mapping[str, object]) -> str:
+    """What a header or a configuration calls the architecture of the base model, or empty.
+
+    Args:
+        metadata: What the header says beside its tensors.
+        config: `adapter_config.json`, parsed, or empty.
+    """
+    mapping = config.get("auto_mapping")
+    named = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    if isinstance(named, str):
+        return named
+    found = (metadata.get(field, "") for field in ("modelspec.architecture", FIELDS[0]))
+    return next((name.removesuffix("/lora") for name in found if name not in ("", "None")), "")

@@ -18,9 +18,16 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BF16": torch.bfloat16,
 }
 
+# What factors may be stored in besides; nothing is written in it.
+_READ: Mapping[str, torch.dtype] = {
+    **DTYPES,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
 # What a single number may be stored as besides: tools write alpha as whatever they have available.
 _NUMBERS: Mapping[str, torch.dtype] = {
-    **DTYPES,
+    **_READ,
     "F64": torch.float64,
     "I64": torch.int64,
     "I32": torch.int32,
@@ -31,7 +38,7 @@ _NUMBERS: Mapping[str, torch.dtype] = {
 
 
 def as_float32(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
-    """Turns a tensor's bytes into float32, exactly: float16 and bfloat16 are widened.
+    """Turns a tensor's bytes into float32, exactly: narrower types are widened.
 
     Float32 bytes that are aligned are not copied. The result then shares `data`, keeps it alive, and
     must not be written to.
@@ -45,7 +52,7 @@ def as_float32(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor
 
     Raises:
         MalformedAdapter: If there are more or fewer bytes than the shape takes.
-        UnsupportedAdapter: If the type is not float32, float16 or bfloat16.
+        UnsupportedAdapter: If the type is not float32, float16, bfloat16 or float8.
     """
     _check_float(span)
     return _view(span, data).to(torch.float32)
@@ -73,12 +80,17 @@ def factor_matrices(
 
     Raises:
         MalformedAdapter: If a buffer does not have its tensor's size.
-        UnsupportedAdapter: If a type is not float32, float16 or bfloat16.
+        UnsupportedAdapter: If a type is not float32, float16, bfloat16 or float8.
     """
     matrix_a, matrix_b = as_float32(site.a, a), as_float32(site.b, b)
     if site.transposed:
         return matrix_a.T, matrix_b.T
-    return matrix_a.reshape(site.rank, site.d_in), matrix_b.reshape(site.d_out, site.rank)
+    matrix_b = matrix_b.reshape(site.b.shape[0], site.rank)
+    if site.rows is not None:
+        matrix_b = matrix_b[site.rows[0] : site.rows[1]]
+    if site.is_swapped:
+        matrix_b = torch.cat(matrix_b.chunk(2)[::-1])
+    return matrix_a.reshape(site.rank, site.d_in), matrix_b
 
 
 def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapter: str) -> float:
@@ -137,8 +149,8 @@ def check_finite(tensor: Tensor, adapter: str, name: str) -> None:
 
 
 def _check_float(span: TensorSpan) -> None:
-    if span.dtype not in DTYPES:
-        problem = f"it is {span.dtype}, expected one of {', '.join(DTYPES)}"
+    if span.dtype not in _READ:
+        problem = f"it is {span.dtype}, expected one of {', '.join(_READ)}"
         raise UnsupportedAdapter(span.name, problem, "Save the adapter again as float32.")
 
 

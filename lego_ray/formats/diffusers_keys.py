@@ -15,6 +15,7 @@ import re
 from typing import Literal
 
 from lego_ray.formats.factors import FactorKey
+from lego_ray.formats.suffixes import DOWN_UP, PROCESSOR, XLABS, Factor, parse_suffix
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
@@ -24,16 +25,11 @@ COMPONENTS = (
     *("text_encoder", "text_encoder_2", "text_encoder_3", "text_conditioner"),
 )
 
-_NEW = re.compile(r"(?P<path>.+)\.lora_(?P<half>[AB])\.weight")
-_OLDER = re.compile(r"(?P<path>.+)\.(lora|lora_linear_layer)\.(?P<half>down|up)\.weight")
-_OLDEST = re.compile(r"(?P<path>.+)\.(?P<name>\w+)_lora\.(?P<half>down|up)\.weight")
-
-_HALVES = {"A": "A", "B": "B", "down": "A", "up": "B"}
 _IN_TEXT_ENCODERS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _ELSEWHERE = {"to_out": "to_out.0"}
 
 # Blocks of a UNet, in files of the time when nothing else had a LoRA.
-_UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks)\.")
+UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks)\.")
 _CLIP_LAYER = re.compile(
     r"(text_encoder(?:_\d)?)\.(encoder\.layers\.\d+\.(?:self_attn\.\w+|mlp\.fc[12]))"
 )
@@ -41,30 +37,32 @@ _CLIP_LAYER = re.compile(
 
 def parse_factor(key: str) -> FactorKey | None:
     """Reads a factor's key; None for any other key, or one that names no component."""
-    for pattern in (_NEW, _OLDER, _OLDEST):
-        if found := pattern.fullmatch(key):
-            site = site_of(found["path"], found.groupdict().get("name"))
-            return FactorKey(site, _HALVES[found["half"]]) if site else None
-    return None
+    found = parse_suffix(key)
+    if found is None or found.suffix in (DOWN_UP, XLABS):
+        return None
+    site = site_of(found)
+    return FactorKey(site, found.half, adapter=found.adapter) if site else None
 
 
-def site_of(path: str, attention: str | None = None) -> str:
-    """The site that a path in a file means; empty if it names no component.
+def site_of(factor: Factor) -> str:
+    """The site that a factor is of; empty if it names no component."""
+    path = plain_path(factor)
+    return path if component_of(path) in COMPONENTS else ""
 
-    Args:
-        path: What stands before the factor's name, or before `.alpha`.
-        attention: The module's name in an attention processor, such as `to_q`.
-    """
-    path = f"{path}.".replace(".processor.", ".").removesuffix(".")
-    if attention is not None:
+
+def plain_path(factor: Factor) -> str:
+    """The path of a factor's module, component and all, without the names of older releases."""
+    path = f"{factor.stem}.".replace(".processor.", ".").removesuffix(".")
+    if factor.suffix is PROCESSOR:
+        above, _, attention = path.rpartition(".")
         in_text = path.startswith("text_encoder")
         names = _IN_TEXT_ENCODERS if in_text else _ELSEWHERE
-        path = f"{path}.{names.get(attention, attention)}"
-        if _UNET_BLOCKS.match(path):
+        path = f"{above}.{names.get(attention, attention)}"
+        if UNET_BLOCKS.match(path):
             path = f"unet.{path}"
     if clip := _CLIP_LAYER.fullmatch(path):
         path = f"{clip[1]}.text_model.{clip[2]}"
-    return path if component_of(path) in COMPONENTS else ""
+    return path
 
 
 def component_of(site: str) -> str:

@@ -93,6 +93,7 @@ def site_factors(
     where: str,
     alpha: TensorSpan | None = None,
     transposed: bool = False,
+    flat_b: bool = False,
 ) -> SiteFactors:
     """A site, its tensors' shapes and types checked.
 
@@ -102,6 +103,7 @@ def site_factors(
         where: The weights file, for the error.
         alpha: A tensor that holds alpha, and then decides.
         transposed: Whether A is stored as (d_in, r) and B as (r, d_out).
+        flat_b: Whether B of a convolution may lack its kernel of 1x1, as some tools store it.
 
     Raises:
         RankMismatch: If the ranks of A and B differ.
@@ -117,7 +119,8 @@ def site_factors(
             raise MalformedAdapter(where, problem, hint)
     is_conv = not pair.is_embedding and not transposed and len(a.shape) in _CONV_NDIMS
     kind: SiteKind = "embedding" if pair.is_embedding else "conv" if is_conv else "linear"
-    if len(a.shape) != len(b.shape) or (kind != "conv" and len(a.shape) != 2):
+    is_flat_b = flat_b and is_conv and len(b.shape) == 2
+    if (len(a.shape) != len(b.shape) and not is_flat_b) or (kind != "conv" and len(a.shape) != 2):
         problem = f"{site} has A of shape {list(a.shape)} and B of shape {list(b.shape)}"
         raise MalformedAdapter(where, problem, RESAVE)
     if any(n != 1 for n in b.shape[2:]):

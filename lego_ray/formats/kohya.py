@@ -12,17 +12,10 @@ from collections.abc import Iterable
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.base_model import FIELDS, base_model_in
-from lego_ray.formats.factors import FactorKey, pair, refuse_unknown, site_factors
-from lego_ray.formats.layouts import check_layout
-from lego_ray.formats.module_names import check_named_once
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
-from lego_ray.formats.refusals import check_tensors
-from lego_ray.formats.wrappers import by_plain_key
-
-ALPHA = ".alpha"
-
-_FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<half>down|up)\.weight")
-_HALVES = {"down": "A", "up": "B"}
+from lego_ray.formats.diffusers_keys import plain_path
+from lego_ray.formats.lone import FullWeights, read_lone
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
+from lego_ray.formats.suffixes import DOWN_UP, Factor
 
 # What a merged file takes over where all its sources agree.
 CARRIED_FIELDS = (
@@ -41,7 +34,7 @@ _SPELLINGS = {
 }
 
 
-def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
+def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
     """Describes a kohya LoRA from its headers, having checked all that headers can show.
 
     Alpha is a tensor among the factors, so its value comes with them; a site without one has alpha
@@ -49,46 +42,30 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
 
     Args:
         headers: The adapter's.
+        full_weights: As in `lone.read_lone`.
 
     Raises:
         UnsupportedAdapter: If it is not a plain LoRA (LoHa, LoKr, DoRA, ...).
         RankMismatch: If the ranks of a site's factors differ.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
-    where = headers.weights
-    spans = by_plain_key(headers.spans, where)
-    names = list(spans)
-    check_layout(None, names, where)
-    check_tensors(names, where)
-    factors: list[tuple[FactorKey, TensorSpan]] = []
-    alphas: dict[str, TensorSpan] = {}
-    unknown: list[str] = []
-    for name, span in spans.items():
-        if found := _FACTOR.fullmatch(name):
-            factors.append((FactorKey(found["site"], _HALVES[found["half"]]), span))
-        elif name.endswith(ALPHA):
-            alphas[name.removesuffix(ALPHA)] = span
-        else:
-            unknown.append(span.name)
-    refuse_unknown(unknown, where)
-    sites = tuple(
-        site_factors(found, scaling=None, where=where, alpha=alphas.pop(found.site, None))
-        for found in pair(factors, where)
-    )
-    if alphas:
-        problem = f"{next(iter(alphas.values())).name} is of no site in the file"
-        raise MalformedAdapter(where, problem, "The file is incomplete: download or save it again.")
+    found = read_lone(headers, _site_of, full_weights)
     config: dict[str, object] = {
         name: headers.metadata[name] for name in CARRIED_FIELDS if headers.metadata.get(name)
     }
-    check_named_once((s.site for s in sites), where)
-    config["spelling"] = _spelling((s.site for s in sites), where)
+    config["spelling"] = _spelling((s.site for s in found.sites), headers.weights)
     return headers.record(
         format="kohya",
         base_model=base_model_in(headers.metadata) or headers.base_model,
-        sites=sites,
+        sites=found.sites,
         config=config,
+        notes=found.notes,
     )
+
+
+def _site_of(factor: Factor) -> str:
+    """Kohya's own names stay as they are; others may have older parts."""
+    return factor.stem if factor.suffix is DOWN_UP else plain_path(factor)
 
 
 def _spelling(sites: Iterable[str], where: str) -> str:

@@ -1,7 +1,6 @@
 """Which layout an adapter is in, by its configuration and tensor keys.
 
-Each layout that is read has a module of its own name in this room; the others are recognized so that
-the refusal can name them.
+Each layout has a module of its own name in this room, which reads it.
 """
 
 from __future__ import annotations
@@ -13,8 +12,10 @@ from importlib import import_module
 from types import ModuleType
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
-from lego_ray.formats.diffusers_keys import COMPONENTS
+from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, plain_path
+from lego_ray.formats.image_paths import is_image_file
 from lego_ray.formats.peft_config import WEIGHTS_NAME
+from lego_ray.formats.suffixes import SUFFIXES, XLABS, any_of, parse_suffix
 from lego_ray.formats.wrappers import unwrapped
 
 
@@ -25,8 +26,7 @@ class Layout:
     Attributes:
         name: As in the catalog's `format` column.
         key: Matches, from the start, a tensor key that only this layout has.
-        written_as: The layout a merge of such adapters is written in; empty for one that is not read.
-        hint: What to do with one that is not read.
+        written_as: The layout a merge of such adapters is written in.
         has_config: Whether `adapter_config.json` stands beside the weights; or else each file is an
             adapter.
         weights_names: What the weights beside a configuration may be called.
@@ -36,8 +36,7 @@ class Layout:
 
     name: str
     key: re.Pattern[str]
-    written_as: str = ""
-    hint: str = ""
+    written_as: str
     has_config: bool = False
     weights_names: tuple[str, ...] = ()
     has_full_weights: bool = False
@@ -48,7 +47,12 @@ class Layout:
         return import_module(f"lego_ray.formats.{self.name}")
 
 
-_THROUGH_DIFFUSERS = "Load it with diffusers (load_lora_weights) and save it (save_lora_weights)."
+# Prefixes of names with their dots, of which none is a component of diffusers' pipelines.
+_COMFYUI = (
+    r"(?:model\.)?diffusion_model\.",
+    r"pipe\.dit\.",
+    r"text_encoders\.\w+\.transformer\.",
+)
 
 # The first that matches any key wins.
 LAYOUTS: tuple[Layout, ...] = (
@@ -64,9 +68,15 @@ LAYOUTS: tuple[Layout, ...] = (
         "kohya",
         re.compile(r"(lora|lycoris|oft)_(?![AB]\.)\w+\.|.+\.lora_(down|up)\.weight$"),
         "kohya",
+        has_full_weights=True,
     ),
-    Layout("xlabs", re.compile(r".+\.\w+_lora\d\.(down|up)\.weight$"), hint=_THROUGH_DIFFUSERS),
-    Layout("comfyui", re.compile(r"diffusion_model\..+\.lora_[AB]\."), hint=_THROUGH_DIFFUSERS),
+    Layout("xlabs", re.compile(rf"(?:{any_of(XLABS)})$"), "xlabs", has_full_weights=True),
+    Layout(
+        "comfyui",
+        re.compile(rf"(?=(?:{'|'.join(_COMFYUI)}))(?:{any_of(*SUFFIXES)})$"),
+        "comfyui",
+        has_full_weights=True,
+    ),
     Layout(
         "diffusers",
         re.compile(
@@ -74,6 +84,7 @@ LAYOUTS: tuple[Layout, ...] = (
             r".+(_lora|\.lora_linear_layer)\.(down|up)\.weight$"
         ),
         "diffusers",
+        has_full_weights=True,
     ),
     Layout(
         "mlx",
@@ -84,8 +95,60 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )
 
-WRITTEN_AS: Mapping[str, str] = {
-    layout.name: layout.written_as for layout in LAYOUTS if layout.written_as
+WRITTEN_AS: Mapping[str, str] = {layout.name: layout.written_as for layout in LAYOUTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the reference says of a layout, beside what its `Layout` says.
+
+    Attributes:
+        keys: Examples of its tensor keys, shortened.
+        alpha: Where alpha or the scale comes from.
+        tools: Who writes it.
+    """
+
+    keys: tuple[str, ...]
+    alpha: str
+    tools: str
+
+
+_OF_HEADER = "`lora_adapter_metadata` in its header or `.alpha` tensors, else the rank"
+_OF_TENSOR = "`.alpha` tensors, else the rank"
+
+# By the name of a layout; a test holds that none of `LAYOUTS` is missing.
+DESCRIPTIONS: Mapping[str, Description] = {
+    "peft": Description(
+        ("base_model.model...lora_A.weight",), "`adapter_config.json`", "PEFT and trainers on it"
+    ),
+    "kohya": Description(
+        ("lora_unet_...lora_down.weight", "lora_te1_...", "lora_transformer_...", "lycoris_..."),
+        _OF_TENSOR,
+        "kohya's sd-scripts, musubi-tuner, LyCORIS, OneTrainer",
+    ),
+    "xlabs": Description(
+        ("double_blocks...processor.qkv_lora1.down.weight",), _OF_TENSOR, "XLabs' trainer of Flux"
+    ),
+    "comfyui": Description(
+        ("diffusion_model...lora_A.weight", "pipe.dit...", "text_encoders.clip_l.transformer..."),
+        _OF_HEADER,
+        "ai-toolkit, diffusion-pipe, ComfyUI, DiffSynth",
+    ),
+    "diffusers": Description(
+        ("unet...lora_A.weight", "transformer...", ".lora.down.", ".processor.to_q_lora.down."),
+        _OF_HEADER,
+        "diffusers, SimpleTuner",
+    ),
+    "torchtune": Description(("layers...lora_a.weight",), "`adapter_config.json`", "torchtune"),
+    "megatron": Description(
+        ("decoder...adapter.linear_in.weight",), "its configuration", "NeMo, Megatron-Bridge"
+    ),
+    "mlx": Description(
+        ("model.layers...lora_a",),
+        "its `scale`; where `lora_parameters` has an `alpha` too (mlx-lm of 2024), scale times alpha "
+        "over rank, with a note",
+        "mlx-lm",
+    ),
 }
 
 
@@ -97,7 +160,13 @@ def layout_named(name: str) -> Layout:
 def recognize(keys: Iterable[str]) -> Layout | None:
     """The layout these tensor keys are in, or None."""
     keys = [unwrapped(key) for key in keys]
-    return next((layout for layout in LAYOUTS if any(map(layout.key.match, keys))), None)
+    found = next((layout for layout in LAYOUTS if any(map(layout.key.match, keys))), None)
+    if found is None or found.name == "diffusers":
+        sites = [plain_path(factor) for factor in map(parse_suffix, keys) if factor]
+        is_bare = not any(component_of(site) in COMPONENTS for site in sites)
+        if is_bare and is_image_file(keys):
+            return layout_named("comfyui")
+    return found
 
 
 def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where: str) -> Layout:
@@ -131,10 +200,9 @@ def _without_config(found: Layout | None, keys: list[str], where: str) -> Layout
     if found is None:
         problem = f"its keys are of no layout known here (such as {next(iter(keys), 'none')})"
         raise MalformedAdapter(where, problem, "Save it again with PEFT.")
-    if not found.written_as:
-        raise UnsupportedAdapter(
-            where, f"it is in {found.name}'s layout, which is not read", found.hint
-        )
+    is_named = where.rpartition("/")[2] in found.weights_names
+    if found.name == "peft" and not is_named and is_image_file(keys):
+        return layout_named("comfyui")
     if found.name in ("peft", "mlx"):
         problem = f"it is {found.name}'s and has no adapter_config.json, so its scaling is unknown"
         raise MalformedAdapter(where, problem, "Copy the file beside the weights.")
@@ -146,7 +214,7 @@ def _as_peft(found: Layout | None, keys: list[str], where: str) -> Layout | None
 
     GPT-2's own modules start with `transformer.` as diffusers' do, so the configuration decides.
     """
-    if found is None or found.name == "diffusers":
+    if found is None or found.name in ("diffusers", "comfyui"):
         bare = next((k for k in keys if ".lora_A." in k or ".lora_embedding_A" in k), None)
         if bare is not None:
             problem = (

@@ -31,6 +31,7 @@ PREFIXES: tuple[tuple[str, str], ...] = (
     ("model.diffusion_model.", DENOISER),
     ("diffusion_model.", DENOISER),
     ("pipe.dit.", DENOISER),
+    ("base_model.model.", DENOISER),
     ("transformer.", DENOISER),
     ("unet.", DENOISER),
     ("prior.", DENOISER),

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.diffusers_output import DiffusersOutput
+from lego_ray.formats.dotted_output import COMFYUI, XLABS_OUTPUT
 from lego_ray.formats.kohya_output import KohyaOutput
 from lego_ray.formats.output_layout import OutputLayout
 from lego_ray.formats.peft_output import PeftOutput
 
 OUTPUTS: Mapping[str, OutputLayout] = {
-    layout.name: layout for layout in (PeftOutput(), KohyaOutput(), DiffusersOutput())
+    layout.name: layout
+    for layout in (PeftOutput(), KohyaOutput(), DiffusersOutput(), COMFYUI, XLABS_OUTPUT)
 }
 
 

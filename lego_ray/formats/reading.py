@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.layouts import check_layout, recognize
-from lego_ray.formats.peft import FullWeights
+from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import check_tensors

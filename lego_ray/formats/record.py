@@ -11,7 +11,7 @@ from lego_ray.errors import redacted
 SiteKind = Literal["linear", "embedding", "conv"]
 
 # Bytes an element, for the dtypes an adapter may be stored in (safetensors' names).
-DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class SiteFactors:
         alpha: The span of a number, read with the factors, whose value over r is the scaling; None
             where headers say it all.
         transposed: Whether A is stored as (d_in, r) and B as (r, d_out).
+        kernel: Sizes of the kernel of a 1x1 convolution whose A is stored without them; else empty.
+        rows: The rows of B that are this site's, where B is stored for several modules at once (a fused
+            projection); None for all.
+        is_swapped: Whether the two halves of B's rows stand the other way about than in the merge.
     """
 
     site: str
@@ -58,6 +62,9 @@ class SiteFactors:
     b: TensorSpan
     alpha: TensorSpan | None = None
     transposed: bool = False
+    kernel: tuple[int, ...] = ()
+    rows: tuple[int, int] | None = None
+    is_swapped: bool = False
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""
@@ -69,7 +76,7 @@ class SiteFactors:
     @property
     def a_tail(self) -> tuple[int, ...]:
         """The shape of one row of A: (d_in,), or a convolution's (in/groups, kernel sizes)."""
-        return self.a.shape[:1] if self.transposed else self.a.shape[1:]
+        return self.a.shape[:1] if self.transposed else (*self.a.shape[1:], *self.kernel)
 
     @property
     def d_in(self) -> int:
@@ -82,7 +89,14 @@ class SiteFactors:
     @property
     def d_out(self) -> int:
         """Length of a column of B."""
+        if self.rows is not None:
+            return self.rows[1] - self.rows[0]
         return self.b.shape[1] if self.transposed else self.b.shape[0]
+
+    @property
+    def b_dims(self) -> int:
+        """Number of axes that B is stored with in a merge: 2, or a convolution's 3 to 5."""
+        return len(self.a_tail) + 1 if self.kind == "conv" else 2
 
 
 @dataclass(frozen=True, slots=True)

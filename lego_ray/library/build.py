@@ -131,6 +131,7 @@ def _build_once(
             sources,
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
+            limits=library.scan_limits,
             skip=places.outputs,
             known=catalogued(catalog).and_of(before),
             again=attempt.is_again,

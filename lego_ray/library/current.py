@@ -91,6 +91,7 @@ def look(
             sources,
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
+            limits=library.scan_limits,
             known=known,
             again=attempt.is_again,
         )

@@ -177,7 +177,7 @@ def _with_site_ranks(
 ) -> Recipe:
     if not site_ranks or recipe.rank is None:
         return recipe
-    adapters = agreed_names(inventory.adapters, agreed_format(inventory.adapters))
+    adapters = agreed_names(inventory.adapters, agreed_format(inventory.adapters), recipe.layout)
     sites = [tally.example.site for tally in tally_sites(adapters)]
     own = by_site(sites, site_ranks, "sites", complete=complete)
     ranks = {site: own.get(site, recipe.rank) for site in sites}

@@ -9,6 +9,7 @@ from os import fspath
 from lego_ray.errors import InvalidOption
 from lego_ray.planning.arguments import Uri, output_place
 from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
+from lego_ray.sources.expand import expanded
 from lego_ray.storage.uri import Place, parse_uri
 
 
@@ -106,8 +107,8 @@ def places_to_refresh(
     words = {str(places.output): places.output}
     words |= {each.output: places.own[each.recipe.name] for each in library.entries if each.output}
     for word, place in words.items():
-        for source in library.sources:
-            if place.is_inside(parse_uri(source)):
+        for source in expanded(library.sources).places:
+            if place.is_inside(parse_uri(str(source))):
                 raise InvalidOption(
                     "--output",
                     f"{word} lies in the source {source}, so each refresh would take what the one "

@@ -18,6 +18,7 @@ from lego_ray.output.write import manifest_at
 from lego_ray.planning.inventory import check_strict
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
@@ -63,6 +64,7 @@ def merge_at(
     strict: bool,
     progress: Progress,
     trainer_checkpoints: str = "last",
+    limits: ScanLimits = NO_LIMITS,
     more: Mapping[str, Any] = MappingProxyType({}),
     known: Sequence[Sighting] = (),
 ) -> MergeRecord:
@@ -78,6 +80,7 @@ def merge_at(
         strict: Whether an adapter that is refused fails the run.
         progress: Called with the plan when it is made (result None), and with each result.
         trainer_checkpoints: `checkpoints` of `scan_sources`.
+        limits: As for `scan_sources`.
         more: What its manifest says besides; see `manifest_of`.
         known: What the merge it follows says of adapters.
     """
@@ -95,6 +98,7 @@ def merge_at(
             progress=progress,
             more=more,
             trainer_checkpoints=trainer_checkpoints,
+            limits=limits,
             known=known,
             started=started,
         )
@@ -114,6 +118,7 @@ def _merge_once(
     progress: Progress,
     more: Mapping[str, Any],
     trainer_checkpoints: str,
+    limits: ScanLimits,
     known: Sequence[Sighting],
     started: float,
 ) -> MergeRecord:
@@ -134,6 +139,7 @@ def _merge_once(
             skip=[output],
             known=catalogued(opened).and_of(seen),
             again=attempt.is_again,
+            limits=limits,
         )
     stages.moved("scan", scan.bytes_read)
     inventory = attempt.with_gone(scan.inventory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import InvalidOption, ReadOnlyStore
 from lego_ray.methods.names import MethodOptions
@@ -13,8 +13,11 @@ from lego_ray.methods.presets import how_to_merge
 from lego_ray.options import keywords_of, picked
 from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
 from lego_ray.planning.rank_options import asked_rank
-from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.scan_limits import ScanLimits, checked_limits
 from lego_ray.storage.uri import Place, parse_uri
+
+if TYPE_CHECKING:
+    from lego_ray.planning.recipe import Recipe
 
 # What a call is given; it makes a `Place` of it, once.
 Uri = str | PathLike[str]
@@ -94,6 +97,18 @@ def checkpoints_of(options: SourceOptions) -> str:
     return checked_checkpoints(picked(SourceOptions, options)["checkpoints"])
 
 
+def limits_of(options: SourceOptions) -> ScanLimits:
+    """The most that a scan of the sources may list and read.
+
+    Args:
+        options: What was given.
+
+    Raises:
+        InvalidOption: If it is not a limit that there is.
+    """
+    return checked_limits(picked(SourceOptions, options)["scan_limits"])
+
+
 def checked_checkpoints(value: str) -> str:
     """Passes `last` or `all`.
 
@@ -114,6 +129,9 @@ def recipe_of(output: Place | None, options: RecipeOptions) -> Recipe:
     Raises:
         InvalidOption: If a value is out of its range, or two contradict each other.
     """
+    # Imports torch, which a scan or an inspection needs nothing of.
+    from lego_ray.planning.recipe import Recipe
+
     asked = picked(ResultOptions, options)
     sources = picked(SourceOptions, options)
     ranks = asked_rank(*(asked.pop(name) for name in ("rank", "rank_error", "rank_budget")))

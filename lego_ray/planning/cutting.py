@@ -104,7 +104,7 @@ def _site_plan(tally: Tally, recipe: Recipe, work: PoolCosts, memory_budget: int
         d_in=d_in,
         d_out=d_out,
         a_tail=factors.a_tail,
-        b_dims=len(factors.b.shape),
+        b_dims=factors.b_dims,
         n_msus=n,
         n_adapters=len(tally.ranks),
         rank=rank,

@@ -149,7 +149,9 @@ def grouping_of(plan: Plan, inventory: Inventory, cosines: Matrix, how: GroupOpt
     measured = {a.uri for a in plan.adapters}
     # As they came: the plan may have left weights that are not low-rank to one of them.
     # Under the names that the plan's sites have, so that groups and what is asked of sites agree.
-    adapters = agreed_names([a for a in inventory.adapters if a.uri in measured], plan.format)
+    adapters = agreed_names(
+        [a for a in inventory.adapters if a.uri in measured], plan.format, plan.recipe.layout
+    )
     nearest = _nearest(cosines, found.labels, numbers)
     members = []
     for at, adapter in enumerate(adapters):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -16,9 +17,16 @@ from lego_ray.errors import (
     SiteShapeMismatch,
     StrictRefusal,
 )
+from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, module_of
+from lego_ray.formats.dotted_output import COMFYUI
 from lego_ray.formats.layouts import WRITTEN_AS
+from lego_ray.formats.module_names import parse_name
+from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
 from lego_ray.planning.trainer_runs import Doubt, PassedOver
+
+# Blocks as the authors of HunyuanVideo call them, for which diffusers has other names.
+_AUTHORS = re.compile(r"(?:double|single)_blocks\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +38,14 @@ class Inventory:
         refused: Adapters that cannot, sorted by URI.
         passed_over: Checkpoints that were not taken, one entry per training run.
         doubts: Adapters that may be checkpoints of one run, all of which were taken.
+        warnings: What else was passed over under the sources, one sentence each without its full stop.
     """
 
     adapters: tuple[AdapterRecord, ...]
     refused: tuple[Refused, ...]
     passed_over: tuple[PassedOver, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, adapters: Iterable[AdapterRecord], refused: Iterable[Refused]) -> Inventory:
@@ -77,20 +87,24 @@ class Inventory:
         left = Inventory.of(
             (a for a in self.adapters if a.uri not in reasons), (*self.refused, *refused)
         )
-        return replace(left, passed_over=self.passed_over, doubts=self.doubts)
+        return replace(
+            left, passed_over=self.passed_over, doubts=self.doubts, warnings=self.warnings
+        )
 
     def about(self, adapters: Iterable[AdapterRecord]) -> tuple[list[PassedOver], list[str]]:
-        """What is to be said of training runs where only some adapters are merged.
+        """What is to be said of the sources where only some adapters are merged.
 
         Args:
             adapters: Those that are.
 
         Returns:
-            The runs that one of them is of; and the doubts that concern several of them.
+            The training runs that one of them is of; and in words what was passed over under the
+            sources, and the doubts that concern several of the adapters.
         """
         uris = {adapter.uri for adapter in adapters}
         passed_over = [each for each in self.passed_over if each.adapter in uris]
-        return passed_over, [each.text for each in self.doubts if len(each.uris & uris) > 1]
+        doubts = (each.text for each in self.doubts if len(each.uris & uris) > 1)
+        return passed_over, [*self.warnings, *doubts]
 
 
 def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
@@ -116,7 +130,7 @@ def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
         )
     raise NoAdaptersFound(
         where,
-        "no adapter_config.json was found there or below, and no kohya or diffusers file",
+        "no adapter_config.json was found there or below, and no single file of an image model",
         "Point at a directory, s3:// prefix or hf:// repository that holds adapters.",
     )
 
@@ -144,31 +158,79 @@ def check_strict(inventory: Inventory, strict: bool) -> None:
 def agreed_format(adapters: Iterable[AdapterRecord]) -> str:
     """The layout that a merge is written in: the one its adapters came in; PEFT's for mlx's.
 
+    Layouts of image models go together, as far as their names do: theirs is ComfyUI's until the names
+    are known (see `named_layout`).
+
     Raises:
-        LayoutMismatch: If they came in several, or name the same modules in two ways.
+        LayoutMismatch: If they came in several that do not go together.
     """
     layouts: dict[str, str] = {}
-    spellings: dict[str, str] = {}
     for adapter in adapters:
         layouts.setdefault(WRITTEN_AS[adapter.format], adapter.uri)
-        if spelling := adapter.config.get("spelling"):
-            spellings.setdefault(str(spelling), adapter.uri)
-    if len(layouts) > 1:
+    if len(layouts) > 1 and not all(output_layout(name).is_pipeline for name in layouts):
         listed = "; ".join(f"{name}'s, such as {uri}" for name, uri in sorted(layouts.items()))
         raise LayoutMismatch(
             sorted(layouts.items())[0][1],
             f"the adapters are in layouts that name their sites differently: {listed}",
-            "Merge each layout apart, with --exclude for the others ('*.safetensors' means the "
-            "kohya and diffusers ones), or convert them to one of them first.",
+            "Merge the language models' and the image models' adapters separately: --exclude "
+            "'*.safetensors' leaves out the single files, which are image models'.",
         )
-    if len(spellings) > 1:
-        listed = "; ".join(f"{name} names in {uri}" for name, uri in sorted(spellings.items()))
-        raise LayoutMismatch(
-            sorted(spellings.items())[0][1],
-            f"the adapters name the blocks of the UNet in two ways: {listed}",
-            "Merge them apart, with --exclude for the others, or convert them to one of the two.",
+    return next(iter(layouts)) if len(layouts) == 1 else COMFYUI.name
+
+
+def named_layout(adapters: Sequence[AdapterRecord], layout: str) -> str:
+    """The layout that a merge of adapters in several is written in, by the names of its modules.
+
+    Args:
+        adapters: The adapters, each module under one name.
+        layout: What `agreed_format` says.
+    """
+    if not output_layout(layout).is_pipeline:
+        return layout
+    names = {factors.site for adapter in adapters for factors in adapter.sites}
+    is_flat = any(parse_name(name).is_flat for name in names)
+    # diffusers converts such names, and not the settings of PEFT in the header that have them too.
+    in_components = all(
+        component_of(name) in COMPONENTS and not _AUTHORS.match(module_of(name)) for name in names
+    )
+    if len({WRITTEN_AS[adapter.format] for adapter in adapters}) == 1:
+        fits = in_components if layout == "diffusers" else not is_flat or layout == "kohya"
+        if fits:
+            return layout
+    if is_flat:
+        return "kohya"
+    return "diffusers" if in_components else COMFYUI.name
+
+
+def as_convolutions(adapters: Sequence[AdapterRecord]) -> tuple[AdapterRecord, ...]:
+    """The adapters, with a 1x1 convolution as one where others have it stored as a linear layer.
+
+    Args:
+        adapters: In any order.
+    """
+    kernels: dict[str, tuple[int, ...]] = {}
+    linear: set[str] = set()
+    for adapter in adapters:
+        for factors in adapter.sites:
+            if factors.kind == "conv" and set(factors.a_tail[1:]) == {1}:
+                kernels[factors.site] = factors.a_tail[1:]
+            elif factors.kind == "linear":
+                linear.add(factors.site)
+    both = kernels.keys() & linear
+    if not both:
+        return tuple(adapters)
+    return tuple(
+        replace(
+            adapter,
+            sites=tuple(
+                replace(f, kind="conv", kernel=kernels[f.site])
+                if f.site in both and f.kind == "linear"
+                else f
+                for f in adapter.sites
+            ),
         )
-    return next(iter(layouts))
+        for adapter in adapters
+    )
 
 
 def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:

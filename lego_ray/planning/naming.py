@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import LayoutMismatch
+from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
+from lego_ray.planning.asked_layout import in_layout
+from lego_ray.planning.dialects import as_known, in_one_dialect
+from lego_ray.planning.styles import in_one_style
 from lego_ray.planning.wrapped import without_wrappers
 
 # Begins the note of an adapter whose modules are called otherwise than in its file.
@@ -22,7 +26,9 @@ RESPELLED = "module names are spelled otherwise in the merge:"
 _HINT = "Merge them separately (--exclude), or convert them to one spelling first."
 
 
-def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[AdapterRecord, ...]:
+def agreed_names(
+    adapters: Sequence[AdapterRecord], layout: str, asked: str = "sources"
+) -> tuple[AdapterRecord, ...]:
     """The adapters, each module under one name.
 
     The spelling is the one that most adapters have; of equals the one that most readers know. Where a
@@ -30,18 +36,28 @@ def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[Adapte
 
     Args:
         adapters: In any order, which has no influence on the names.
-        layout: What the merge is written in.
+        layout: What the merge is written in, as far as the adapters say.
+        asked: The layout whose names are asked for, or `sources` for theirs.
 
     Returns:
         The adapters in the order given, those renamed with a note that says so.
 
     Raises:
-        LayoutMismatch: If a name could mean either of two modules.
+        LayoutMismatch: If a name could mean either of two modules, a file would have names of two
+            styles, or the layout asked for has no certain name for a module.
     """
-    adapters = _renamed(adapters, without_wrappers(list(_counted(adapters))))
+    named = _renamed(adapters, without_wrappers(list(_counted(adapters))))
     if not output_layout(layout).is_pipeline:
-        return tuple(adapters)
-    return tuple(_renamed(adapters, _Spellings(_counted(adapters), layout).renames()))
+        return tuple(named) if asked == "sources" else in_layout(named, layout, asked)
+    before = list(_counted(named))
+    spoken = in_one_dialect(named)
+    is_mixed = spoken is not named or len({adapter.format for adapter in adapters}) > 1
+    named = _renamed(spoken, _Spellings(_counted(named), layout).renames())
+    if is_mixed:
+        named = _renamed(named, in_one_style(before, list(_counted(named))))
+    if asked != "sources":
+        named = in_layout(named, layout, asked)
+    return tuple(_noted(adapters, named))
 
 
 def named_as(
@@ -55,7 +71,12 @@ def named_as(
         layout: What the merge is written in.
     """
     known = set(known)
-    module: Callable[[str], object] = _module if output_layout(layout).is_pipeline else _plain
+    is_pipeline = output_layout(layout).is_pipeline or any(
+        output_layout(WRITTEN_AS[adapter.format]).is_pipeline for adapter in adapters
+    )
+    if is_pipeline:
+        adapters = _noted(adapters, [as_known(adapter, known) for adapter in adapters])
+    module: Callable[[str], object] = _module if is_pipeline else _plain
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
         called[module(site)].add(site)
@@ -105,6 +126,27 @@ def _renamed(
     adapters: Sequence[AdapterRecord], renames: Mapping[str, str]
 ) -> Sequence[AdapterRecord]:
     return [_rename(adapter, renames) for adapter in adapters] if renames else adapters
+
+
+def _noted(
+    before: Sequence[AdapterRecord], after: Sequence[AdapterRecord]
+) -> Sequence[AdapterRecord]:
+    """Adapters whose modules have other names, or are several now, with a note that says so."""
+    return [one if one is two else _note(one, two) for one, two in zip(before, after, strict=True)]
+
+
+def _note(before: AdapterRecord, after: AdapterRecord) -> AdapterRecord:
+    names = {factors.site for factors in after.sites}
+    changed = [factors for factors in before.sites if factors.site not in names]
+    if not changed:
+        return after
+    first = changed[0]
+    there = sorted(f.site for f in after.sites if (f.a, f.b) == (first.a, first.b))
+    count = f"{len(changed)} of its modules, such as" if len(changed) > 1 else "its module"
+    are = "is" if len(there) == 1 else "are"
+    note = f"{RESPELLED} {count} {first.site}, which {are} {', '.join(there)} there"
+    notes = (*(n for n in after.notes if not n.startswith(RESPELLED)), note)
+    return replace(after, notes=notes)
 
 
 def _rename(adapter: AdapterRecord, renames: Mapping[str, str]) -> AdapterRecord:

@@ -8,11 +8,13 @@ from typing import Annotated, TypedDict
 from lego_ray.methods.names import DEFAULT_METHOD, METHODS, SCALE_RULES, MethodOptions
 from lego_ray.methods.presets import PRESETS
 from lego_ray.options import Option
+from lego_ray.planning.scan_limits import DEFAULT_LIMITS, LIMITS
 
 AUTO = "auto"
 # Largest relative error of `--rank auto` unless another is given: nine tenths of the sum's squared
 # norm are kept.
 DEFAULT_ERROR = 0.3
+LAYOUTS = ("sources", "peft", "kohya", "diffusers", "comfyui")
 DTYPES = ("majority", "F32", "BF16", "F16")
 CHECKPOINTS = ("last", "all")
 RUNNERS = ("ray", "inline")
@@ -48,6 +50,16 @@ class SourceOptions(TypedDict, total=False):
             "always taken.",
             default="last",
             choices=CHECKPOINTS,
+        ),
+    ]
+    scan_limits: Annotated[
+        Mapping[str, float] | None,
+        Option(
+            "The most that a scan may find, list and read: adapters, objects (files of any kind), bytes "
+            "(of headers). A scan that reaches a limit fails, and takes nothing.",
+            default_said=str(DEFAULT_LIMITS),
+            flag="--scan-limit",
+            metavar=f"[{'|'.join(LIMITS)}]=N",
         ),
     ]
 
@@ -126,6 +138,14 @@ class ResultOptions(TypedDict, total=False):
             "Element type to write; majority is what most parameters of the adapters have.",
             default="majority",
             choices=DTYPES,
+        ),
+    ]
+    layout: Annotated[
+        str,
+        Option(
+            "Layout to write, with its names of the modules; sources is that of the adapters.",
+            default="sources",
+            choices=LAYOUTS,
         ),
     ]
     base_model: Annotated[

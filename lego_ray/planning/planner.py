@@ -14,8 +14,10 @@ from lego_ray.planning.inventory import (
     Inventory,
     agreed_base_model,
     agreed_format,
+    as_convolutions,
     check_shapes,
     keep_full_weights_of,
+    named_layout,
     require_adapters,
 )
 from lego_ray.planning.licenses import license_conflicts
@@ -63,7 +65,9 @@ def make_plan(
     adapters = inventory.adapters
     written_as = agreed_format(adapters)
     base_model = agreed_base_model(adapters, recipe.base_model)
-    adapters = agreed_names(adapters, written_as)
+    adapters = as_convolutions(agreed_names(adapters, written_as, recipe.layout))
+    asked = recipe.layout if recipe.layout != "sources" else ""
+    written_as = asked or named_layout(adapters, written_as)
     names = names_in(adapters)
     check_one_tree(names, written_as)
     check_shapes(adapters)
@@ -168,12 +172,14 @@ def _natural(site: str) -> list[tuple[int, str]]:
 
 
 def _majority_dtype(adapters: Iterable[AdapterRecord]) -> str:
+    """What most parameters are stored in; bfloat16, which holds any of them, for float8."""
     count: Counter[str] = Counter()
     for adapter in adapters:
         for factors in adapter.sites:
             count[factors.a.dtype] += factors.rank * factors.d_in
             count[factors.b.dtype] += factors.rank * factors.d_out
-    return max(sorted(count), key=lambda dtype: count[dtype])
+    found = max(sorted(count), key=lambda dtype: count[dtype])
+    return found if found in ("F32", "F16", "BF16") else "BF16"
 
 
 def _check_layout(adapters: Sequence[AdapterRecord]) -> None:

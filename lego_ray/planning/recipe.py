@@ -56,6 +56,7 @@ class Recipe:
         updatable: Keep running sums beside the merge, from which `update` makes later versions. They
             change no byte of the adapter.
         parent: The merge_id of the merge that this is a later version of; empty for none.
+        layout: The layout to write, or `sources` for that of the adapters.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Recipe:
     ranks: Mapping[str, int] = field(default_factory=dict)
     updatable: bool = False
     parent: str = ""
+    layout: str = "sources"
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
@@ -83,7 +85,7 @@ class Recipe:
         if not self.name or "/" in self.name or not self.name.isprintable():
             problem = f"{self.name!r} is empty, or holds a slash or what cannot be printed"
             raise InvalidOption("--name", problem)
-        for option in ("seed", "dtype"):
+        for option in ("seed", "dtype", "layout"):
             keywords_of(ResultOptions)[option].check(getattr(self, option))
         if redacted(self.base_model) != self.base_model:
             problem = f"{self.base_model} has credentials in it, which would be published"
@@ -126,8 +128,11 @@ class Recipe:
         return Measure() if self.is_open else self.merge_method()
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as JSON values."""
-        return {**asdict(self), "exclude": list(self.exclude)}
+        """Every field as JSON values; the layout only if one was asked for."""
+        fields = {**asdict(self), "exclude": list(self.exclude)}
+        if self.layout == "sources":  # so that records and digests are those of earlier releases
+            del fields["layout"]
+        return fields
 
 
 def recipe_from(fields: Mapping[str, Any], where: str) -> Recipe:

@@ -33,6 +33,7 @@ from lego_ray.planning.recipe_form import (
     SiteOverride,
     read_form,
 )
+from lego_ray.planning.scan_limits import DEFAULT_LIMITS, ScanLimits, checked_limits
 
 # A recipe of a thousand merges by list is a few hundred kilobytes.
 MAX_CHARACTERS = 4 << 20
@@ -70,6 +71,7 @@ class LibraryRecipe:
         output: Where the merges go, each below its name; empty if not said.
         entries: The merges.
         checkpoints: Whether to take one adapter per training run (`last`), or `all`.
+        scan_limits: The most that a scan of the sources may list and read.
     """
 
     sources: tuple[str, ...]
@@ -78,6 +80,7 @@ class LibraryRecipe:
     output: str
     entries: tuple[MergeEntry, ...]
     checkpoints: str = "last"
+    scan_limits: ScanLimits = DEFAULT_LIMITS
 
 
 def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
@@ -96,7 +99,10 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
     try:
         content = load_strict(text)
     except YamlFault as error:
-        raise RecipeError(where, (str(error),)) from None
+        said = str(error)
+        if "'@'" in said:  # YAML keeps it for itself
+            said = f'{said.rstrip(".")}; put the name of a list in quotes: "@list.txt"'
+        raise RecipeError(where, (said,)) from None
     if not isinstance(content, dict):
         raise RecipeError(where, ("it is not a mapping; expected keys such as sources and merges",))
     file = read_form(content, where)
@@ -122,6 +128,10 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         except InvalidOption as error:  # of settings that are sound by themselves
             faults.append(f"{path}.updatable: {_said(error)}")
     faults += _faults_of_group_names(file.merges)
+    try:
+        limits = checked_limits(file.scan_limits)
+    except InvalidOption as error:
+        faults.append(f"scan_limits: {_said(error)}")
     if not file.sources and not file.catalog:
         faults.append("sources: missing; expected places of adapters, or a catalog that lists them")
     if faults:
@@ -133,6 +143,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         output=file.output or "",
         entries=tuple(entries),
         checkpoints=file.checkpoints,
+        scan_limits=limits,
     )
 
 

@@ -105,7 +105,7 @@ class _Options(SourceOptions, ResultOptions, total=False):
 
 _FORMS: Mapping[str, Any] = {"rank": Rank, "output_scale": Scale, "exclude": Sequence[Text]}
 # What a library has once, or writes in another way.
-_ELSEWHERE = {"name", "full_weights", "checkpoints", "site_scales"}
+_ELSEWHERE = {"name", "full_weights", "checkpoints", "scan_limits", "site_scales"}
 SETTINGS = tuple(name for name in keywords_of(_Options) if name not in _ELSEWHERE)
 if TYPE_CHECKING:
     SettingsForm = _Settings
@@ -136,6 +136,7 @@ class LibraryForm(_Model):
     sources: Annotated[Sequence[Text], Field(min_length=1)] | None = None
     full_weights: Text = "refuse"
     checkpoints: Literal["last", "all"] = "last"
+    scan_limits: Mapping[str, float] | None = None
     catalog: Text | None = None
     output: Text | None = None
     defaults: SettingsForm = SettingsForm()

@@ -56,7 +56,8 @@ def content_hash(tensor_hashes: Iterable[tuple[str, str]]) -> str:
     Args:
         tensor_hashes: Name and `tensor_hash` of each.
     """
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(tensor_hashes))
+    # Modules that share a tensor each have it read.
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(set(tensor_hashes)))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Where adapters lie under a source. Lists names; reads nothing.
 
 A directory with an `adapter_config.json` is one adapter, and its other files are that adapter's. In any
-other directory, each weights file stands alone: kohya's and diffusers' adapters are single files, any
+other directory, each weights file stands alone: adapters of image models are single files, any
 number of them side by side. Files of types that may hold a LoRA and are not read are listed too, so that
 they can be named.
 """
@@ -9,12 +9,12 @@ they can be named.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lego_ray.errors import ObjectNotFound, UnsupportedAdapter
+from lego_ray.errors import AccessDenied, ObjectNotFound, UnsupportedAdapter
 from lego_ray.formats.layouts import LAYOUTS, layout_named
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import Refused
@@ -148,18 +148,40 @@ def open_source(source: str | Place) -> tuple[Store, str]:
     return place.open(), ""
 
 
-def find(store: Store, only: str = "") -> Iterator[Found]:
+def open_file_or_folder(source: str | Place) -> tuple[Store, str]:
+    """As `open_source`, of a file of any type; a configuration stands for its directory.
+
+    Args:
+        source: Any place that can be read.
+    """
+    store, only = open_source(source)
+    parts = store.place.split()
+    if not only and parts is not None and "." in parts[1]:
+        above, name = parts
+        # A bucket that may be read and not listed says of a missing key that access is denied.
+        with contextlib.suppress(ObjectNotFound, AccessDenied):
+            beside = above.open()
+            beside.stat(name)
+            return beside, "" if name == CONFIG_NAME else name
+    return store, only
+
+
+def find(
+    store: Store, only: str = "", listed: Callable[[str], object] = lambda where: None
+) -> Iterator[Found]:
     """Yields what lies under a source, in key order.
 
     Args:
         store: The source.
         only: The name of the one file meant, or empty.
+        listed: Called with the source for each file that is listed; may raise to end it.
 
     Raises:
         ObjectNotFound: If there is nothing there.
     """
     folders: dict[str, dict[str, ObjectInfo]] = {}
     for info in _listing(store, only):
+        listed(store.uri)
         folder, _, name = info.key.rpartition("/")
         folders.setdefault(folder, {})[name] = info
     if not folders and not _exists(store):

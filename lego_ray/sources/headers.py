@@ -2,78 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
+from typing import cast
 
-from lego_ray.errors import (
-    AdapterRefused,
-    MalformedAdapter,
-    ObjectNotFound,
-    SourceChanged,
-    UnsupportedAdapter,
-)
-from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows, stand_in
-from lego_ray.formats.layouts import check_layout, layout_named
-from lego_ray.formats.model_card import ModelCard, parse_card
+from lego_ray.formats.model_card import ModelCard
 from lego_ray.formats.peft import FullWeights
-from lego_ray.formats.peft_config import CONFIG_NAME
-from lego_ray.formats.reading import is_adapter, read_adapter
-from lego_ray.formats.record import (
-    AdapterHeaders,
-    AdapterRecord,
-    Refused,
-    TensorSpan,
-)
-from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
-from lego_ray.formats.strict_json import parse_object
-from lego_ray.formats.torch_bin import read_spans
+from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.arguments import checked_checkpoints
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.run_names import run_name, says_its_number, step_of
+from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
 from lego_ray.planning.trainer_runs import Candidate, settle
-from lego_ray.sources.beside import (
-    HINTS,
-    SHARD,
-    check_foreign,
-    is_foreign,
-    notes_on,
-    sharded,
-    unread,
-)
+from lego_ray.sources.adapter_headers import Reading, read_found
+from lego_ray.sources.beside import notes_on, unread
 from lego_ray.sources.contents import read_content
-from lego_ray.sources.find import (
-    LONE_NAMES,
-    PEFT_NAMES,
-    Found,
-    find,
-    find_again,
-    open_source,
-)
+from lego_ray.sources.find import LONE_NAMES, Found
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
-from lego_ray.storage.base import ByteRange, ObjectInfo, Store
-from lego_ray.storage.ranged_file import RangedFile
+from lego_ray.sources.listing import THREADS, list_sources
+from lego_ray.sources.spent import Spent
 from lego_ray.storage.uri import Place
-
-# One request brings the header of most adapters and the first sample with it.
-FIRST_READ = 2 * SAMPLE_BYTES
-# A configuration of a thousand sites by name is about 100 KB.
-MAX_CONFIG_BYTES = 10 << 20
-MAX_CARD_BYTES = 1 << 20
-# The header of 100,000 tensors takes 15 MB, what trainers add a few. Parsed, the worst takes some
-# twenty times as much, so those above the second number are parsed one at a time.
-MAX_HEADER = 32 << 20
-LARGE = 1 << 20
-_LARGE = threading.Lock()
-# Times an adapter is read that is written meanwhile: once more is enough for one that is replaced, and
-# one that is written all the time is not ready.
-TRIES = 3
-# Small reads that wait for a store, so more than there are cores.
-THREADS = 16
 
 # Told how many are done, and of how many.
 Counted = Callable[[int, int], None]
@@ -108,6 +58,7 @@ def scan_sources(
     progress: Counted = untold,
     known: Known = NOTHING,
     again: bool = False,
+    limits: ScanLimits = NO_LIMITS,
 ) -> Scan:
     """Reads the headers of every adapter at or below some places.
 
@@ -115,7 +66,8 @@ def scan_sources(
     again since a record of `known`, or two of them have the same headers and samples.
 
     Args:
-        sources: Directories, `s3://` prefixes or `hf://` repositories, or weights files in them.
+        sources: Directories, `s3://` prefixes or `hf://` repositories, or weights files in them; lists
+            of these (`@list.txt`); or collections of the Hub (`hf://collections/owner/slug`).
         exclude: Glob patterns; an adapter is left out if one matches its name, its path below the
             source, or its URI.
         full_weights: The recipe's choice for weights that are not low-rank.
@@ -126,71 +78,66 @@ def scan_sources(
         known: What records of earlier runs say of adapters.
         again: Whether the same places were scanned before in this run. One that is gone is passed over
             then, because the run goes on without its adapters and names them.
+        limits: The most that the scan may list and read. Adapters that are read whole are not counted.
 
     Raises:
         InvalidOption: If `checkpoints` is neither.
+        ScanLimitReached: If more lies there than the limits allow.
         ObjectNotFound: If a source does not exist.
         StorageError: If a source cannot be read.
     """
     checkpoints = checked_checkpoints(checkpoints)
     mode = cast(FullWeights, full_weights.partition(":")[0])
-    skipped = {str(place) for place in skip}
-    stores: list[Store] = []
-    found: list[tuple[Found, bool]] = []
-    refused: list[Refused] = []
-    for source in sources:
-        store, only = open_source(source)
-        stores.append(store)
-        for each in _found(store, only, again):
-            if each.lies_at(skipped) or each.is_meant(exclude):
-                continue
-            if refusal := each.refusal():
-                refused.append(refusal)
-            else:
-                found.append((each, _is_named(each, only)))
+    spent = Spent(limits)
+    listing = list_sources(sources, spent, exclude=exclude, skip=tuple(skip), again=again)
+    found = listing.found
     cards: dict[str, ModelCard] = {}
     candidates: list[Candidate] = []
     files_of: dict[str, Found] = {}
+
+    def read(each: tuple[Found, bool]) -> Candidate | None:
+        item, named = each
+        reading = read_found(item, mode, cards)
+        spent.read(item.store)
+        return candidate_of(reading, item, named)
+
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
-        results = threads.map(lambda f: _read(f[0], mode, cards), found)
-        for done, ((item, named), result) in enumerate(zip(found, results, strict=True), 1):
+        results = threads.map(read, found)
+        for done, ((item, _), candidate) in enumerate(zip(found, results, strict=True), 1):
             progress(done, len(found))
-            if result is not None:
-                candidates.append(_candidate(item, named, *result))
-                files_of[result[0].uri] = item
+            if candidate is not None:
+                candidates.append(candidate)
+                files_of[candidate.found.uri] = item
         runs = settle(candidates, checkpoints)
         unclear = to_read(runs.adapters, known)
-        read = {a.uri: c for a, c in zip(unclear, threads.map(read_content, unclear), strict=True)}
-    adapters = _noted(settled(runs.adapters, known, read), files_of)
-    inventory = Inventory.of(adapters, (*refused, *runs.refused))
-    whole = read.values()
+        whole = dict(zip((a.uri for a in unclear), threads.map(read_content, unclear), strict=True))
+    adapters = with_notes(settled(runs.adapters, known, whole), files_of)
+    inventory = Inventory.of(adapters, (*listing.refused, *runs.refused))
+    more = whole.values()
     return Scan(
-        inventory=replace(inventory, passed_over=runs.passed_over, doubts=runs.doubts),
-        bytes_read=sum(s.bytes_read for s in stores) + sum(each.bytes_read for each in whole),
-        requests=sum(s.requests for s in stores) + sum(each.requests for each in whole),
+        inventory=replace(
+            inventory,
+            passed_over=runs.passed_over,
+            doubts=runs.doubts,
+            warnings=listing.warnings,
+        ),
+        bytes_read=sum(s.bytes_read for s in listing.stores) + sum(e.bytes_read for e in more),
+        requests=sum(s.requests for s in listing.stores) + sum(e.requests for e in more),
     )
 
 
-def _found(store: Store, only: str, again: bool) -> Iterator[Found]:
-    """What lies under a source; nothing if it is gone and was scanned before."""
-    try:
-        yield from find(store, only)
-    except ObjectNotFound:
-        if not again:
-            raise
+def candidate_of(reading: Reading, found: Found, named: bool) -> Candidate | None:
+    """What was read, with what its path and its header say of a training run; None for no adapter.
 
-
-def _is_named(found: Found, only: str) -> bool:
-    """Whether it is what its source names: the one file meant, or what the whole directory is."""
-    if only or found.folder or not found.is_file:
-        return bool(only) or not found.folder
-    return found.weights is not None and found.name_of(found.weights) in LONE_NAMES
-
-
-def _candidate(
-    found: Found, named: bool, result: AdapterRecord | Refused, metadata: Mapping[str, str]
-) -> Candidate:
-    """What was read, with what its path and its header say of a training run."""
+    Args:
+        reading: What was read.
+        found: Where, as it was listed at first.
+        named: Whether its source names it and not only a folder above it.
+    """
+    if reading.result is None:
+        return None
+    is_read = isinstance(reading.result, AdapterRecord)
+    metadata = reading.table.metadata if is_read and reading.table else {}
     place, name = found.uri, ""
     if found.is_file and found.weights is not None:
         place, name = found.uri_of(found.weights), found.name_of(found.weights)
@@ -200,7 +147,7 @@ def _candidate(
         below = min(below, last.rfind("/") + 1)
     return Candidate(
         place=place,
-        found=result,
+        found=reading.result,
         step=step_of(place, below, is_mlx=found.config is not None and bool(name)),
         named=named,
         of_trainer=found.is_trained_here or says_its_number(metadata, name),
@@ -208,10 +155,15 @@ def _candidate(
     )
 
 
-def _noted(
+def with_notes(
     adapters: Iterable[AdapterRecord], files_of: Mapping[str, Found]
 ) -> Iterator[AdapterRecord]:
-    """The adapters, each with notes on what lies beside it and is not merged."""
+    """The adapters, each with notes on what lies beside it and is not merged.
+
+    Args:
+        adapters: What was read.
+        files_of: Where each was found, by its URI.
+    """
     adapters = list(adapters)
     in_folder = Counter((id(f.store), f.folder) for f in (files_of[a.uri] for a in adapters))
     for adapter in adapters:
@@ -223,183 +175,3 @@ def _noted(
         if found.config is not None and not found.is_file:
             notes += unread(found.beside, adapter.weights_key)
         yield replace(adapter, notes=(*adapter.notes, *notes)) if notes else adapter
-
-
-def _read(
-    found: Found, mode: FullWeights, cards: dict[str, ModelCard]
-) -> tuple[AdapterRecord | Refused, Mapping[str, str]] | None:
-    """Reads one adapter, with its header's metadata; None for what is not one.
-
-    From its listing on again where a file of it changed in between.
-    """
-    for _ in range(TRIES):
-        try:
-            return _read_once(found, mode, cards)
-        except SourceChanged as error:
-            last, again = error, find_again(found)
-            if again is None:
-                break
-            found = again
-    return Refused(found.uri, "refused", f"{type(last).__name__}: {last}"), {}
-
-
-def _read_once(
-    found: Found, mode: FullWeights, cards: dict[str, ModelCard]
-) -> tuple[AdapterRecord | Refused, Mapping[str, str]] | None:
-    try:
-        config, weights = _config(found), found.weights
-        if weights is None:
-            raise _incomplete(found, config or b"")
-        if config is None and is_foreign(found.name_of(weights)) and found.is_file:
-            check_foreign(
-                found.name_of(weights),
-                _range(found.store, weights, 0, FIRST_READ),
-                found.uri_of(weights),
-            )
-            return None
-        table = _table(found, weights) if config else _lone_table(found, weights)
-        if table is None:
-            return None
-        identity = stand_in(table.metadata) if config is None else config
-        card = _card(found, cards)
-        headers = AdapterHeaders(
-            uri=found.uri,
-            weights_key=found.name_of(weights),
-            weights=found.uri_of(weights),
-            spans=table.spans,
-            metadata=table.metadata,
-            config=config,
-            n_bytes=weights.size,
-            version=weights.version,
-            revision=found.store.revision,
-            adapter_id=adapter_id(
-                identity, table.spans, weights.size, *_samples(found, weights, table)
-            ),
-            base_model=card.base_model,
-            license=card.license,
-            tags=card.tags,
-            config_version=found.config.version if found.config else "",
-        )
-        record = read_adapter(headers, mode)
-        if not layout_named(record.format).has_config:
-            record = replace(record, uri=headers.weights)
-        return record, table.metadata
-    except AdapterRefused as error:
-        return Refused(found.uri, "refused", f"{type(error).__name__}: {error}"), {}
-
-
-def _config(found: Found) -> bytes | None:
-    config = found.config
-    if config is None:
-        return None
-    if config.size > MAX_CONFIG_BYTES:
-        raise MalformedAdapter(
-            found.uri_of(config),
-            f"it has {config.size} bytes, more than a configuration can need",
-            "Export the adapter again.",
-        )
-    data = found.store.read(config.key, config.version)
-    with _one_at_a_time(len(data)):
-        parse_object(data, found.uri_of(config))  # refused here, it is named by its place
-    return data
-
-
-def _incomplete(found: Found, config: bytes) -> AdapterRefused:
-    """The error of a configuration without weights; a method refused by name is a better answer."""
-    where = str(found.place.join(CONFIG_NAME))
-    fields = parse_object(config, where)
-    layout = check_layout(fields, (), where)
-    layout.module.check_config(fields, where)
-    for name in sorted(found.beside):
-        if shard := SHARD.fullmatch(name):
-            return sharded(shard[1], shard[3], found.uri)
-        if is_foreign(name):
-            ending = f".{name.rpartition('.')[2].lower()}"
-            problem = f"its weights are in {name}, a type of file that is not read"
-            return UnsupportedAdapter(found.uri, problem, HINTS[ending])
-    return MalformedAdapter(
-        found.uri,
-        f"there is no {' or '.join(layout.weights_names)} beside its configuration",
-        "Finish copying the adapter, or leave it out with --exclude.",
-    )
-
-
-def _card(found: Found, known: dict[str, ModelCard]) -> ModelCard:
-    """The directory's model card, read once for all files in it."""
-    if found.card is None or found.card.size > MAX_CARD_BYTES:
-        return ModelCard()
-    uri = found.uri_of(found.card)
-    if uri not in known:
-        known[uri] = parse_card(found.store.read(found.card.key, found.card.version))
-    return known[uri]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """What a weights file's header says, and the bytes from its start that were read on the way."""
-
-    spans: tuple[TensorSpan, ...]
-    metadata: Mapping[str, str]
-    first: bytes
-
-
-def _lone_table(found: Found, weights: ObjectInfo) -> _Table | None:
-    """A weights file without a configuration beside it; None for one that is no adapter at all."""
-    is_named = found.name_of(weights) in PEFT_NAMES
-    try:
-        table = _table(found, weights)
-    except AdapterRefused:
-        # Any tool may leave a damaged file about; one that was to be a LoRA is worth a word.
-        if is_named or b"lora" in _range(found.store, weights, 0, FIRST_READ):
-            raise
-        return None
-    names = [span.name for span in table.spans]
-    if not is_named and not is_adapter(names, found.uri_of(weights)):
-        return None
-    if shard := SHARD.fullmatch(found.name_of(weights)):
-        raise sharded(shard[1], shard[3], found.uri_of(weights))
-    return table
-
-
-def _table(found: Found, weights: ObjectInfo) -> _Table:
-    where = found.uri_of(weights)
-    if weights.key.endswith(".bin"):
-        file = RangedFile(found.store, weights.key, weights.size, weights.version)
-        return _Table(read_spans(cast(BinaryIO, file), where), {}, b"")
-    first = _range(found.store, weights, 0, FIRST_READ)
-    length = header_length(first[:LENGTH_BYTES], weights.size, where)
-    if length > MAX_HEADER:
-        problem = f"its header has {length} bytes, more than an adapter's can need"
-        raise UnsupportedAdapter(where, problem, "Save it again without its metadata.")
-    end = LENGTH_BYTES + length
-    with _one_at_a_time(length):
-        if end > len(first):
-            first += _range(found.store, weights, len(first), end)
-        spans, metadata = parse_header(first[LENGTH_BYTES:end], weights.size, where)
-    if not spans:
-        raise UnsupportedAdapter(where, "it holds no tensors", "Export the adapter again.")
-    return _Table(spans, metadata, first)
-
-
-def _one_at_a_time(n_bytes: int) -> AbstractContextManager[object]:
-    """For a block that parses so many bytes of JSON: waits for others that parse as many."""
-    return _LARGE if n_bytes > LARGE else nullcontext()
-
-
-def _samples(found: Found, weights: ObjectInfo, table: _Table) -> tuple[bytes, bytes]:
-    """The two windows of tensor bytes that the adapter's id is taken over."""
-
-    def window(start: int, end: int) -> bytes:
-        if end <= len(table.first):
-            return table.first[start:end]
-        return _range(found.store, weights, start, end)
-
-    head, tail = sample_windows(table.spans)
-    return window(*head), window(*tail)
-
-
-def _range(store: Store, info: ObjectInfo, start: int, end: int) -> bytes:
-    end = min(end, info.size)
-    if end <= start:
-        return b""
-    return bytes(store.read_ranges(info.key, [ByteRange(start, end)], info.version)[0])

@@ -26,6 +26,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # Revisions the Hub itself writes with slashes; any other slash in one is given as %2F.
 _HUB_REVISION = re.compile(r"(refs/pr/\d+|refs/convert/[\w.-]+|[^/]+)(?:/(.*))?", re.DOTALL)
 _HUB_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_COLLECTION = re.compile(r"hf://collections(?:/(.*))?", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +263,38 @@ def _parse_hub(text: str, rest: str) -> HubPlace:
         repo_id = f"{owner}/{name}"
     if not _HUB_REPO.fullmatch(repo_id):
         raise UnsupportedUri(text, "it names no repository as owner/name", forms())
+    if repo_id.split("/")[0] == "collections":
+        raise UnsupportedUri(
+            text, "a collection of the Hub can only be a source of adapters", forms()
+        )
     if repo_id.split("/")[0] in ("datasets", "spaces", "buckets", "kernels"):
         raise UnsupportedUri(text, "only model repositories hold adapters", forms())
     return HubPlace(repo_id, revision, subfolder.strip("/"))
+
+
+def collection_slug(text: str) -> str | None:
+    """`owner/slug` of a collection on the Hub, or None for any other place.
+
+    A collection is no place in a store: it lists repositories, each of which is one.
+
+    Args:
+        text: `hf://collections/owner/slug`, or any place.
+
+    Raises:
+        UnsupportedUri: If it is a collection's, of another form.
+    """
+    match = _HUB_COLLECTION.fullmatch(text)
+    if match is None:
+        return None
+    slug = (match[1] or "").strip("/")
+    if not _HUB_REPO.fullmatch(slug):
+        raise UnsupportedUri(
+            text,
+            "it names no collection as hf://collections/owner/slug; a collection has no revisions and "
+            "no folders",
+            "Copy owner and slug from the address of its page, with the digits at its end.",
+        )
+    return slug
 
 
 def normalize_uri(uri: str | os.PathLike[str]) -> str:

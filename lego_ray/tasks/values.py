@@ -78,10 +78,9 @@ class SourceSlice:
         )
 
     def spans(self) -> Iterator[TensorSpan]:
-        """Every tensor to read."""
-        for pair in self.factors:
-            yield from pair.spans()
-        yield from self.full_weights
+        """Every tensor to read, one that several sites share once."""
+        found = dict.fromkeys(span for pair in self.factors for span in pair.spans())
+        yield from dict.fromkeys((*found, *self.full_weights))
 
 
 @dataclass(frozen=True, slots=True)

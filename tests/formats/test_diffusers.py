@@ -62,7 +62,7 @@ def test_every_style_names_the_same_sites_with_alpha_the_rank(
         ),
         ("transformer.a.lora_A.weight", "transformer.a"),
         ("a.lora_A.weight", None),
-        ("unet.a.lora_A.default.weight", None),
+        ("unet.a.lora_A.default.weight", "unet.a"),
         ("unet.a.weight", None),
     ],
 )

@@ -26,10 +26,21 @@ KEYS = {
     "diffusion_model.blocks.0.attn.q.lora_down.weight": "kohya",
     "diffusion_model.blocks.0.attn.q.lora_A.weight": "comfyui",
     "double_blocks.0.processor.qkv_lora1.down.weight": "xlabs",
+    "single_blocks.0.processor.proj_lora.up.weight": "xlabs",
+    "lora_unet_blocks_0_self_attn_q.lora_A.weight": "kohya",
+    "lora_unet__blocks_0_self_attn_q.lora_up.weight": "kohya",
+    "lora_prior_unet_down_blocks_0_0.lora_down.weight": "kohya",
+    "pipe.dit.blocks.0.self_attn.q.lora_A.default.weight": "comfyui",
+    "model.diffusion_model.blocks.0.q.lora_B.weight": "comfyui",
+    "text_encoders.clip_l.transformer.text_model.x.lora_A.weight": "comfyui",
+    "transformer_blocks.0.attn.to_q.lora_A.weight": "comfyui",
+    "transformer_blocks.0.attn.to_q.lora_A.default.weight": "comfyui",
+    "blocks.0.attn.qkv_x.lora_A": "comfyui",
+    "layers.0.attention.to_q.lora.down.weight": "comfyui",
+    "down_blocks.0.to_q.lora_A.weight": "comfyui",
+    "transformer.transformer_blocks.0.attn.to_q.lora_A.default.weight": "diffusers",
     "model.layers.0.self_attn.q_proj.lora_a": "mlx",
 }
-READ = ("peft", "kohya", "diffusers", "mlx")
-
 PEFT = {"peft_type": "LORA"}
 
 
@@ -40,16 +51,7 @@ def test_layouts_are_recognized_by_their_keys(key: str, name: str) -> None:
     assert found.name == name
 
 
-@pytest.mark.parametrize("key", [key for key, name in KEYS.items() if name not in READ])
-def test_layouts_that_are_not_read_are_refused_by_name(key: str) -> None:
-    with pytest.raises(UnsupportedAdapter, match=f"in {KEYS[key]}'s layout") as caught:
-        check_layout(None, [key], "w")
-    assert "save_lora_weights" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    "key", [key for key, name in KEYS.items() if name in ("kohya", "diffusers")]
-)
+@pytest.mark.parametrize("key", [key for key, name in KEYS.items() if name not in ("peft", "mlx")])
 def test_single_files_need_no_configuration(key: str) -> None:
     assert check_layout(None, [key], "w").name == KEYS[key]
 
@@ -77,7 +79,15 @@ def test_a_configuration_of_mlx_is_told_from_a_broken_one() -> None:
         check_layout({"r": 8}, [], "w")
 
 
-@pytest.mark.parametrize("key", ["base_model.model.q.lora_A.weight", "model.q.lora_a"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "base_model.model.q.lora_A.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+        "base_model.model.blocks.0.attn.qkv.lora_A.weight",  # ViT's, as far as anyone can tell
+        "model.q.lora_a",
+    ],
+)
 def test_weights_whose_scaling_is_beside_them_are_refused_alone(key: str) -> None:
     with pytest.raises(MalformedAdapter, match=r"no adapter_config\.json"):
         check_layout(None, [key], "w")
@@ -99,12 +109,36 @@ def test_models_and_textual_inversions_are_no_layout(key: str) -> None:
     assert not is_adapter([key], "w")
 
 
-@pytest.mark.parametrize("key", ["q.lora_A.weight", "down_blocks.0.to_q.lora_A.weight", "LoRA.0"])
+@pytest.mark.parametrize(
+    "key", ["q.lora_A.weight", "model.layers.0.self_attn.q_proj.lora_A.weight", "LoRA.0"]
+)
 def test_what_may_be_a_lora_and_is_none_known_is_refused_by_name(key: str) -> None:
     with pytest.raises(UnsupportedAdapter, match=f"such as {key}"):
         is_adapter(["x.weight", key], "w")
     with pytest.raises(UnsupportedAdapter, match="LoKr"):
         is_adapter(["x.lokr_w1"], "w")
+
+
+def test_names_of_peft_in_a_lone_file_are_read_of_image_models_alone() -> None:
+    key = "base_model.model.single_transformer_blocks.0.attn.to_k.lora_A.weight"
+    assert check_layout(None, [key], "zoo/swd.safetensors").name == "comfyui"
+    with pytest.raises(MalformedAdapter, match=r"no adapter_config\.json"):
+        check_layout(None, [key], "zoo/adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "blocks.0.att.key.lora_A",  # RWKV
+        "blocks.0.ffn.key.lora_A",
+        "layers.0.attention.wq.lora_A.weight",  # Llama's own names
+        "layers.0.self_attn.q_proj.lora_A.weight",
+    ],
+)
+def test_bare_names_of_language_models_are_not_taken_for_an_image_models(key: str) -> None:
+    assert recognize([key]) is None
+    with pytest.raises(UnsupportedAdapter, match="no layout known"):
+        is_adapter([key], "w")
 
 
 def test_keys_of_no_layout_are_refused() -> None:

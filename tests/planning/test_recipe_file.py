@@ -244,3 +244,8 @@ def test_no_merge_has_the_name_of_a_group() -> None:
 def test_a_catalog_may_stand_for_the_sources() -> None:
     library = parse("catalog: c\nmerges: [{name: a, rank: 4}]")
     assert (library.sources, library.catalog) == ((), "c")
+
+
+def test_a_list_of_sources_without_quotes_is_told_to_have_them() -> None:
+    with pytest.raises(RecipeError, match=r'line 1, .*; put the name of a list in quotes: "@list'):
+        parse_recipe_file("sources: [@list.txt]\nmerges: [{name: a, rank: 2}]\n", "library.yaml")

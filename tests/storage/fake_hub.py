@@ -62,6 +62,7 @@ class FakeHub:
         echo: Whether errors repeat the request's credentials, as careless proxies do.
         before_commit: Called before each commit, for what others do meanwhile.
         cas: A directory for hf_xet to keep large files in; None for LFS.
+        collections: Kind and id of what each collection lists, by its slug.
         large: Uploaded large files by sha256.
         uploads: sha256 of each large file that came, in order.
         created: What each request for a new repository said.
@@ -84,6 +85,7 @@ class FakeHub:
         self.echo = False
         self.before_commit: Callable[[], object] = lambda: None
         self.cas: Path | None = None
+        self.collections: dict[str, list[tuple[str, str]]] = {}
         self.large: dict[str, bytes] = {}
         self.uploads: list[str] = []
         self.created: list[dict[str, object]] = []
@@ -138,6 +140,8 @@ def fake_hub() -> Iterator[FakeHub]:
                 return self.file(hub.repos[match[1]].commits[match[2]][match[3]])
             if not self.known_token():
                 return None
+            if path.startswith("/api/collections/"):
+                return self.collection(path.removeprefix("/api/collections/"))
             match = re.fullmatch(r"(?:/api/models)?/([\w.-]+/[\w.-]+?)(?:/(.*))?", path)
             repo = self.visible(match[1]) if match else None
             if match is None or repo is None:
@@ -167,6 +171,18 @@ def fake_hub() -> Iterator[FakeHub]:
                 return self.answer(404, X_Error_Code="RevisionNotFound")
             known = {"_id": "1", "id": name, "modelId": name, "sha": commit}
             return self.json({**known, "private": repo.private, "tags": [], "siblings": []})
+
+        def collection(self, slug: str) -> None:
+            if slug not in hub.collections:
+                return self.answer(404, X_Error_Message="Collection not found")
+            items = [
+                {"_id": str(at), "id": name, "type": kind, "position": at, "repoType": kind}
+                for at, (kind, name) in enumerate(hub.collections[slug])
+            ]
+            now = "2026-11-24T10:00:00.000Z"
+            known = {"slug": slug, "title": "A zoo", "owner": {"name": slug.split("/")[0]}}
+            more = {"lastUpdated": now, "position": 0, "private": False, "theme": "blue"}
+            return self.json({**known, **more, "upvotes": 0, "items": items})
 
         def list_refs(self, repo: FakeRepo) -> None:
             def listed(kind: str, refs: dict[str, str]) -> list[dict[str, str]]:

@@ -37,6 +37,7 @@ ALLOWED = {
     ("catalog/opening.py", "store_of"): "a catalog's URI, which is text for the Delta library",
     ("catalog/holders.py", "_resolve"): "a word of the user, which may be a URI, an id or a name",
     ("catalog/adapters.py", "adapter_places"): _ROW,
+    ("sources/expand.py", "_plain"): "the name of a list of sources, from the user or another list",
     ("catalog/history.py", "output_of"): _ROW,
     ("audit/adopt.py", "adopt_merge"): _CALL,
     ("audit/check.py", "check_catalog"): _CALL,

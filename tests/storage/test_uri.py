@@ -82,6 +82,7 @@ def test_a_hub_revision_with_a_slash_is_read_back() -> None:
         "hf://org/zoo@/sub",
         "hf://datasets/org/zoo",
         "hf://org/z o",
+        "hf://collections/org/zoo-65f0",
     ],
 )
 def test_other_forms_are_refused_with_those_that_work(uri: str) -> None:

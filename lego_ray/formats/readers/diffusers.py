@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lego_ray.errors import AdapterRefused
-from lego_ray.formats.diffusers import ALPHA, METADATA, configs_of
 from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, module_of, parse_factor
+from lego_ray.formats.lone import METADATA, configs_of
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.suffixes import ALPHA
 
 _AGAIN = "Merge again from the sources; an earlier version may have written it."
 

@@ -16,6 +16,7 @@ from lego_ray.errors import (
     VerificationFailed,
 )
 from lego_ray.formats.identity import family
+from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.leaving import (
     PLACE,
@@ -178,7 +179,9 @@ def check_fits(
     if not adapters:
         return
     layout = agreed_format(adapters)
-    if layout != manifest["format"]:
+    written_as = output_layout(str(manifest["format"]))
+    both_pipelines = written_as.is_pipeline and output_layout(layout).is_pipeline
+    if layout != written_as.name and not both_pipelines:
         raise LayoutMismatch(
             adapters[0].uri,
             f"its layout is {layout}'s, and the merge's {manifest['format']}'s",

@@ -15,6 +15,7 @@ from lego_ray.merging.updates.changes import place_of
 from lego_ray.merging.updates.drift import REFIT_ABOVE
 from lego_ray.merging.updates.parent import MergedBefore
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.scan_limits import ScanLimits
 from lego_ray.planning.weights import means
 from lego_ray.runners.base import Runner
 from lego_ray.sources.identities import sightings_of
@@ -31,6 +32,7 @@ def refit_merge(
     memory_budget: int,
     strict: bool,
     checkpoints: str,
+    limits: ScanLimits,
     progress: Progress,
 ) -> UpdateRecord:
     """Merges again what a merge was made of, with the changes; see `update`.
@@ -45,6 +47,7 @@ def refit_merge(
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         checkpoints: As for `scan_sources`.
+        limits: As for `scan_sources`.
         progress: Called with the plan when it is made (result None), and with each result.
     """
     staying = [s for s in before.manifest["sources"] if s not in going]
@@ -60,6 +63,7 @@ def refit_merge(
         memory_budget=memory_budget,
         strict=strict,
         trainer_checkpoints=checkpoints,
+        limits=limits,
         progress=progress,
         more={**before.told(), "drift": 0.0, "skipped_sites": []},
         known=sightings_of(before.manifest),

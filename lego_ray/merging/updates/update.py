@@ -23,6 +23,7 @@ from lego_ray.output.running_sums import State
 from lego_ray.output.write import manifest_at
 from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
@@ -41,6 +42,7 @@ class Asked:
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         checkpoints: As for `scan_sources`.
+        limits: As for `scan_sources`.
     """
 
     add: tuple[str, ...]
@@ -49,6 +51,7 @@ class Asked:
     memory_budget: int
     strict: bool
     checkpoints: str = "last"
+    limits: ScanLimits = NO_LIMITS
 
 
 def update_merge(
@@ -139,6 +142,7 @@ def _scan(
         exclude=recipe.exclude,
         full_weights=recipe.full_weights,
         checkpoints=asked.checkpoints,
+        limits=asked.limits,
         skip=[asked.output, before.store.uri],
         known=catalogued(catalog).and_of(seen),
         again=attempt.is_again,

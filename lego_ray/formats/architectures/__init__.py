@@ -1,0 +1,23 @@
+"""Models whose modules have two sets of names, as tables: one architecture a file.
+
+To add one, write its rows and name it here. A name that is in no row is never guessed at: adapters that
+have such a name and are in two namings do not merge.
+"""
+
+from __future__ import annotations
+
+from lego_ray.formats.architectures.anima import ANIMA
+from lego_ray.formats.architectures.flux import FLUX, FLUX2
+from lego_ray.formats.architectures.ltx import LTX
+from lego_ray.formats.architectures.lumina import LUMINA2, Z_IMAGE
+from lego_ray.formats.architectures.qwen import QWEN_IMAGE
+from lego_ray.formats.architectures.rows import Architecture, Reading, Row, Side
+from lego_ray.formats.architectures.sd3 import SD3
+from lego_ray.formats.architectures.unet import SD, SDXL
+from lego_ray.formats.architectures.wan import WAN
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    *(SDXL, SD, FLUX, FLUX2, SD3, WAN, Z_IMAGE, LUMINA2, ANIMA, QWEN_IMAGE, LTX),
+)
+
+__all__ = ["ARCHITECTURES", "Architecture", "Reading", "Row", "Side"]

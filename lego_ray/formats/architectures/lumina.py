@@ -1,0 +1,58 @@
+"""Z-Image and Lumina 2, whose own names are alike and diffusers' are not.
+
+Source: diffusers' `_convert_non_diffusers_z_image_lora_to_diffusers`,
+`convert_z_image_transformer_checkpoint_to_diffusers` and
+`_convert_non_diffusers_lumina2_lora_to_diffusers`.
+"""
+
+from __future__ import annotations
+
+from lego_ray.formats.architectures.rows import Architecture, Row, renamed, same
+
+_CONTAINERS = ("layers.#.", "noise_refiner.#.", "context_refiner.#.")
+
+Z_IMAGE = Architecture(
+    "Z-Image",
+    (
+        *(
+            row
+            for each in _CONTAINERS
+            for row in (
+                Row(f"{each}attention.qkv", tuple(f"{each}attention.to_{part}" for part in "qkv")),
+                *renamed({"attention.out": "attention.to_out.0"}, each),
+                *same(*(f"{each}feed_forward.w{number}" for number in (1, 2, 3))),
+                *same(f"{each}adaLN_modulation.0"),
+            )
+        ),
+        *same("cap_embedder.1", "t_embedder.mlp.0", "t_embedder.mlp.2"),
+        *renamed(
+            {
+                "x_embedder": "all_x_embedder.2-1",
+                "final_layer.linear": "all_final_layer.2-1.linear",
+                "final_layer.adaLN_modulation.1": "all_final_layer.2-1.adaLN_modulation.1",
+            }
+        ),
+    ),
+)
+
+LUMINA2 = Architecture(
+    "Lumina 2",
+    tuple(
+        row
+        for each in _CONTAINERS
+        for row in (
+            Row(
+                f"{each}attention.qkv",
+                tuple(f"{each}attn.to_{part}" for part in "qkv"),
+                cut="heads",
+            ),
+            *renamed(
+                {
+                    "attention.out": "attn.to_out.0",
+                    **{f"feed_forward.w{n}": f"feed_forward.linear_{n}" for n in (1, 2, 3)},
+                },
+                each,
+            ),
+        )
+    ),
+)

@@ -1,0 +1,52 @@
+"""ComfyUI's layout and its kin: one file of dotted names, `diffusion_model.<path>.lora_A.weight`.
+
+It is the default of ai-toolkit, diffusion-pipe and most trainers of video models. Names are kept as the
+file has them: `diffusion_model.`, `pipe.dit.`, `text_encoders.clip_l.transformer.`, PEFT's prefix, or no
+prefix at all, of an image model's blocks.
+"""
+
+from __future__ import annotations
+
+from lego_ray.formats.base_model import base_model_in
+from lego_ray.formats.diffusers_keys import plain_path
+from lego_ray.formats.kohya import CARRIED_FIELDS
+from lego_ray.formats.lone import FullWeights, read_lone
+from lego_ray.formats.peft_keys import PREFIX
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
+
+OF_PEFT = (
+    "its names are PEFT's and it has no adapter_config.json: alpha is taken to be the rank, as "
+    "ComfyUI and diffusers take it"
+)
+
+
+def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
+    """Describes a file of dotted names from its headers, having checked all that headers can show.
+
+    The record's `config` holds `kohya.CARRIED_FIELDS`, and `adapter`, the adapter's name in the keys.
+
+    Args:
+        headers: The adapter's.
+        full_weights: As in `lone.read_lone`.
+
+    Raises:
+        UnsupportedAdapter: If it is not a plain LoRA.
+        RankMismatch: If the ranks of a site's factors differ, or are not the ones configured.
+        MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
+    """
+    found = read_lone(headers, plain_path, full_weights, has_config=True)
+    notes = found.notes
+    bare = any(s.site.startswith(PREFIX) and s.alpha is None for s in found.sites)
+    if bare and not found.configs:
+        notes = (*notes, OF_PEFT)
+    named = next((config.base_model for config in found.configs.values() if config.base_model), "")
+    config: dict[str, object] = {
+        name: headers.metadata[name] for name in CARRIED_FIELDS if headers.metadata.get(name)
+    }
+    return headers.record(
+        format="comfyui",
+        base_model=base_model_in(headers.metadata) or headers.base_model or named,
+        sites=found.sites,
+        config={**config, "adapter": found.adapter},
+        notes=notes,
+    )

@@ -1,0 +1,274 @@
+"""One set of names where adapters have two for the modules of one model. Pure.
+
+The tables are in `formats.architectures`. A fused projection becomes its parts: A is shared and B is cut
+by rows, which is the same update to the bit. A zoo in one set of names stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lego_ray.errors import LayoutMismatch
+from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side
+from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
+from lego_ray.formats.record import AdapterRecord, SiteFactors
+
+_HINT = "Merge them separately (--exclude), or convert them to one naming first."
+
+# Parts of a pipeline that the tables are of.
+_DENOISERS = ("denoiser", "denoiser 2")
+
+
+# Prefixes of diffusers' names that diffusers itself reads in part (Flux's attention) or not at all.
+_RARE = ("lora_transformer_", "lycoris_")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an adapter shows of an architecture.
+
+    Attributes:
+        sides: The sides of names that only one side has.
+        prefixes: What its names begin with, by side; of names that both sides have, neither.
+    """
+
+    sides: frozenset[Side]
+    prefixes: Mapping[Side, str]
+
+
+def in_one_dialect(adapters: Sequence[AdapterRecord]) -> Sequence[AdapterRecord]:
+    """The adapters, with one set of names for the modules of a model.
+
+    diffusers' where some modules are several there; else the one that most adapters have, and of equals
+    the one of the model's authors, which more readers know.
+
+    Args:
+        adapters: Of image models, in any order.
+
+    Returns:
+        The adapters in the order given; the same ones where there is nothing to do, or where what is
+        there is in no table, which the plan then refuses.
+
+    Raises:
+        LayoutMismatch: If the names mean different modules in two architectures.
+    """
+    names = {factors.site for adapter in adapters for factors in adapter.sites}
+    paths = {name.path for name in map(parse_name, names) if name.component in _DENOISERS}
+    readings: list[tuple[Architecture, list[AdapterRecord]]] = []
+    for architecture in ARCHITECTURES:
+        if not _has_several(architecture, paths):
+            continue
+        shown = [told(adapter.sites, architecture) for adapter in adapters]
+        if None in shown:
+            continue
+        side = _side(architecture, [each.sides for each in shown if each])
+        prefix = _prefix([each for each in shown if each], side, architecture)
+        readings.append((architecture, [_as(a, architecture, side, prefix) for a in adapters]))
+    if not readings:
+        return adapters
+    first, out = readings[0]
+    for other, different in readings[1:]:
+        for one, two in zip(out, different, strict=True):
+            if one.sites != two.sites:
+                mine, theirs = next(
+                    (m, t) for m, t in zip(one.sites, two.sites, strict=False) if m != t
+                )
+                problem = (
+                    f"its modules have two readings: {mine.a.name} is {mine.site} of {first.name}, or "
+                    f"{theirs.site} of {other.name} ({theirs.a.name})"
+                )
+                raise LayoutMismatch(one.uri, problem, _HINT)
+    return out
+
+
+def as_known(adapter: AdapterRecord, known: Iterable[str]) -> AdapterRecord:
+    """An adapter with the names of a merge, where it has others for the same modules.
+
+    Args:
+        adapter: The adapter.
+        known: Names of the merge's sites.
+    """
+    names = set(known)
+    if all(factors.site in names for factors in adapter.sites):
+        return adapter
+    parsed = [parse_name(name) for name in sorted(names)]
+    best, most = adapter, 0
+    for architecture in ARCHITECTURES:
+        called: dict[tuple[str, str], tuple[str, Side]] = {}
+        for name in parsed:
+            reading = architecture.read(name.path) if name.component in _DENOISERS else None
+            if reading and not (reading.side == "original" and reading.row.is_fused):
+                part = reading.part if reading.side == "diffusers" else 0
+                key = (name.component, reading.path("diffusers", part))
+                called.setdefault(key, (name.site, reading.side))
+        if not called:
+            continue
+        sites, count = _called(adapter.sites, names, architecture, called)
+        if count > most:
+            best, most = replace(adapter, sites=tuple(sites)), count
+    return best
+
+
+def _called(
+    sites: Sequence[SiteFactors],
+    names: set[str],
+    architecture: Architecture,
+    called: Mapping[tuple[str, str], tuple[str, Side]],
+) -> tuple[list[SiteFactors], int]:
+    """An adapter's sites as a merge calls them, and how many of them got other names."""
+    out: list[SiteFactors] = []
+    count = 0
+    for factors in sites:
+        name = parse_name(factors.site)
+        reading = architecture.read(name.path) if name.component in _DENOISERS else None
+        mine = [factors]
+        if factors.site not in names and reading and _fits(factors, reading):
+            parts = (
+                range(len(reading.row.diffusers)) if reading.side == "original" else (reading.part,)
+            )
+            there = [called.get((name.component, reading.path("diffusers", p))) for p in parts]
+            found = [each for each in there if each]
+            if len(found) == len(there):
+                mine = [
+                    moved(factors, reading, site, side, part)
+                    for (site, side), part in zip(found, parts, strict=True)
+                ]
+                count += 1
+        out += mine
+    return sorted(out, key=lambda each: each.site), count
+
+
+def told(sites: Iterable[SiteFactors], architecture: Architecture) -> Told | None:
+    """What an adapter shows of an architecture; None if a module of its denoiser is in no row.
+
+    Args:
+        sites: The adapter's.
+        architecture: The table.
+    """
+    sides: set[Side] = set()
+    prefixes: dict[Side, str] = {}
+    for factors in sites:
+        name = parse_name(factors.site)
+        if name.component not in _DENOISERS:
+            continue
+        reading = architecture.read(name.path)
+        if reading is None or not _fits(factors, reading):
+            return None
+        if reading.is_telling:
+            sides.add(reading.side)
+            prefixes.setdefault(reading.side, name.prefix)
+    return Told(frozenset(sides), prefixes)
+
+
+def _fits(factors: SiteFactors, reading: Reading) -> bool:
+    """Whether a module has a shape that its row can have."""
+    row = reading.row
+    if reading.side == "diffusers":
+        return not (row.widths and not row.is_fused and factors.d_out != row.widths * factors.d_in)
+    if row.widths and factors.d_out != row.widths * factors.d_in:
+        return False
+    return not row.is_fused or row.rows_of(0, factors.d_in, factors.d_out) is not None
+
+
+def _side(architecture: Architecture, sides: Iterable[frozenset[Side]]) -> Side:
+    if architecture.is_split:
+        return "diffusers"
+    votes = Counter(side for mine in sides for side in mine)
+    return "diffusers" if votes["diffusers"] > votes["original"] else "original"
+
+
+def _has_several(architecture: Architecture, paths: Iterable[str]) -> bool:
+    """Whether paths are all of a model, and some of its modules have names of several kinds.
+
+    These are those of both sides, or two of one side, such as XLabs' and kohya's of Flux.1.
+    """
+    sides: set[Side] = set()
+    called: dict[str, str] = {}
+    found = False
+    for path in paths:
+        reading = architecture.read(path)
+        if reading is None:
+            return False
+        if reading.is_telling:
+            sides.add(reading.side)
+            if reading.side == "original":
+                for there in reading.row.diffusers:
+                    found |= called.setdefault(there, reading.row.original) != reading.row.original
+    return found or len(sides) > 1
+
+
+def _prefix(told: Iterable[Told], side: Side, architecture: Architecture) -> str:
+    """What most of the adapters that have a side's names begin them with.
+
+    diffusers' own where none has them, or where some begin them as few readers know.
+    """
+    votes = Counter(each.prefixes[side] for each in told if side in each.prefixes)
+
+    def standing(prefix: str) -> int:
+        return STANDARD.index(prefix) if prefix in STANDARD else len(STANDARD)
+
+    if not votes or (side == "diffusers" and set(votes) & set(_RARE)):
+        return f"{architecture.component}."
+    return min(votes, key=lambda prefix: (-votes[prefix], standing(prefix), prefix))
+
+
+def _as(
+    adapter: AdapterRecord, architecture: Architecture, side: Side, prefix: str
+) -> AdapterRecord:
+    sites = [
+        each for factors in adapter.sites for each in _on_side(factors, architecture, side, prefix)
+    ]
+    seen: dict[tuple[str, str], SiteFactors] = {}
+    for each in sites:
+        other = seen.setdefault(parse_name(each.site).module, each)
+        if other is not each:
+            problem = (
+                f"it names one module in two ways, {other.a.name} and {each.a.name}, both of which "
+                f"are {each.site}"
+            )
+            raise LayoutMismatch(adapter.uri, problem, "Save it again with one of them.")
+    changed = tuple(sorted(sites, key=lambda each: each.site))
+    return adapter if changed == adapter.sites else replace(adapter, sites=changed)
+
+
+def _on_side(
+    factors: SiteFactors, architecture: Architecture, side: Side, prefix: str
+) -> Iterator[SiteFactors]:
+    name = parse_name(factors.site)
+    reading = architecture.read(name.path) if name.component in _DENOISERS else None
+    is_there = reading is not None and reading.side == side and reading.is_telling
+    if reading is None or (is_there and name.prefix not in _RARE):
+        yield factors
+        return
+    prefix = _of_component(name, prefix)
+    is_split = side == "diffusers" and reading.side == "original"
+    for at in range(len(reading.row.diffusers)) if is_split else (reading.part,):
+        path = reading.path(side, at)
+        site = f"{prefix}{flattened(path) if prefix.endswith('_') else path}"
+        yield moved(factors, reading, site, side, at)
+
+
+def _of_component(name: ModuleName, prefix: str) -> str:
+    """A prefix for a name's own part of the pipeline; Wan 2.2 has a second denoiser."""
+    return name.prefix if name.component == "denoiser 2" else prefix
+
+
+def moved(factors: SiteFactors, reading: Reading, site: str, side: Side, part: int) -> SiteFactors:
+    """A site under another name, of another side or the same; of a fused one, a part.
+
+    Args:
+        factors: The site.
+        reading: What its name is in the table.
+        site: The new name.
+        side: Whose name that is.
+        part: Which of diffusers' names.
+    """
+    row = reading.row
+    is_other = reading.side != side and reading.is_telling
+    rows = factors.rows
+    if row.is_fused and reading.side == "original" and side == "diffusers":
+        rows = row.rows_of(part, factors.d_in, factors.d_out)
+    swapped = factors.is_swapped != (row.is_swapped and is_other)
+    return replace(factors, site=site, rows=rows, is_swapped=swapped)

@@ -1,0 +1,64 @@
+"""One style of names in a file: dots, or underscores for dots. Pure.
+
+Readers tell a file's layout by its names, and most do not read one in which the parts of a pipeline are
+named in two styles. The denoiser decides, as text encoders have few modules, which tables name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lego_ray.errors import LayoutMismatch
+from lego_ray.formats.architectures.text import CLIP, T5
+from lego_ray.formats.module_names import DENOISER, ModuleName, flattened, parse_name
+
+_HINT = "Merge them separately, with --exclude for the others, or convert them to one naming."
+
+
+def in_one_style(before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]) -> dict[str, str]:
+    """New names of text encoders' sites where they have another style than the denoiser's.
+
+    Args:
+        before: The sites of each adapter, as it has them.
+        after: The same as they are to be merged.
+
+    Returns:
+        New names by site; none where an adapter has both styles itself.
+
+    Raises:
+        LayoutMismatch: If a module is in no table.
+    """
+    if any(len(_styles(map(parse_name, sites))) > 1 for sites in before):
+        return {}
+    names = [parse_name(site) for site in sorted({site for sites in after for site in sites})]
+    wanted = _styles(name for name in names if name.component == DENOISER)
+    if len(wanted) != 1:
+        return {}
+    [is_flat] = wanted
+    components = {name.component for name in names}
+    return {
+        name.site: _renamed(name, is_flat, components)
+        for name in names
+        if name.component.startswith("t") and name.is_flat != is_flat
+    }
+
+
+def _styles(names: Iterable[ModuleName]) -> set[bool]:
+    return {name.is_flat for name in names}
+
+
+def _renamed(name: ModuleName, is_flat: bool, components: set[str]) -> str:
+    number = {"text 1": 1, "text 2": 2, "text 3": 3}.get(name.component)
+    reading = CLIP.read(name.path)
+    if name.component == "t5":
+        number, reading = (3 if "text 2" in components else 2), T5.read(name.path)
+    if number is None or reading is None:
+        problem = (
+            "the adapters name the denoiser with dots and the text encoders with underscores, or the "
+            "other way about, and what this module is called in the other style is not known"
+        )
+        raise LayoutMismatch(name.site, problem, _HINT)
+    path = reading.path("original")
+    if is_flat:
+        return f"lora_te{3 if name.component == 't5' else number}_{flattened(path)}"
+    return f"text_encoder{'' if number == 1 else f'_{number}'}.{path}"

@@ -1,0 +1,213 @@
+"""Reads the headers of one adapter, and says what it is or why it is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lego_ray.errors import AdapterRefused, MalformedAdapter, SourceChanged, UnsupportedAdapter
+from lego_ray.formats.identity import adapter_id, stand_in
+from lego_ray.formats.layouts import check_layout, layout_named
+from lego_ray.formats.model_card import ModelCard, parse_card
+from lego_ray.formats.peft import FullWeights
+from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.reading import is_adapter, read_adapter
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord, Refused
+from lego_ray.formats.strict_json import parse_object
+from lego_ray.sources.beside import HINTS, SHARD, check_foreign, is_foreign, sharded
+from lego_ray.sources.find import PEFT_NAMES, Found, find_again
+from lego_ray.sources.weights_table import (
+    FIRST_READ,
+    WeightsTable,
+    one_at_a_time,
+    read_range,
+    read_samples,
+    read_table,
+)
+from lego_ray.storage.base import ObjectInfo
+
+# A configuration of a thousand sites by name is about 100 KB.
+MAX_CONFIG_BYTES = 10 << 20
+MAX_CARD_BYTES = 1 << 20
+# Times an adapter is read that is written meanwhile: once more is enough for one that is replaced, and
+# one that is written all the time is not ready.
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of one place, and what it is.
+
+    Attributes:
+        found: The place.
+        result: The adapter, or its refusal; None for what is not an adapter at all.
+        why: Why it is not one; empty otherwise.
+        config: Bytes of the configuration beside it; None if there is none, or it was refused unread.
+        table: The header of its weights file; None if it could not be read.
+        headers: All that its layout's reader was given; None if it did not come to that.
+    """
+
+    found: Found
+    result: AdapterRecord | Refused | None
+    why: str = ""
+    config: bytes | None = None
+    table: WeightsTable | None = None
+    headers: AdapterHeaders | None = None
+
+
+def read_found(found: Found, mode: FullWeights, cards: dict[str, ModelCard]) -> Reading:
+    """Reads the headers of one adapter, from its listing on again where a file of it changed since.
+
+    Args:
+        found: Where it is.
+        mode: What to do with weights that are not low-rank.
+        cards: The model cards read so far, by URI; this one's is added.
+
+    Raises:
+        StorageError: If it cannot be read.
+    """
+    for _ in range(TRIES):
+        try:
+            return _read_once(found, mode, cards)
+        except SourceChanged as error:
+            last, again = error, find_again(found)
+            if again is None:
+                break
+            found = again
+    return Reading(found, _refused(found, last))
+
+
+def _read_once(found: Found, mode: FullWeights, cards: dict[str, ModelCard]) -> Reading:
+    read = Reading(found, None)
+    try:
+        config, weights = _config(found), found.weights
+        read = replace(read, config=config)
+        if weights is None:
+            raise _incomplete(found, config or b"")
+        where = found.uri_of(weights)
+        if config is None and is_foreign(found.name_of(weights)) and found.is_file:
+            start = read_range(found.store, weights, 0, FIRST_READ)
+            check_foreign(found.name_of(weights), start, where)
+            return replace(read, why="no name in its first bytes is one of a LoRA's tensors")
+        if config is None:
+            table = _lone_table(found, weights)
+            if isinstance(table, str):
+                return replace(read, why=table)
+        else:
+            table = read_table(found, weights)
+        read = replace(read, table=table)
+        if config is None and (why := _why_none(found, weights, table)):
+            return replace(read, why=why)
+        headers = _headers(found, weights, config, table, cards)
+        read = replace(read, headers=headers)
+        record = read_adapter(headers, mode)
+        if not layout_named(record.format).has_config:
+            record = replace(record, uri=headers.weights)
+        return replace(read, result=record)
+    except AdapterRefused as error:
+        return replace(read, result=_refused(found, error))
+
+
+def _refused(found: Found, error: AdapterRefused | SourceChanged) -> Refused:
+    return Refused(found.uri, "refused", f"{type(error).__name__}: {error}")
+
+
+def _headers(
+    found: Found,
+    weights: ObjectInfo,
+    config: bytes | None,
+    table: WeightsTable,
+    cards: dict[str, ModelCard],
+) -> AdapterHeaders:
+    identity = stand_in(table.metadata) if config is None else config
+    card = _card(found, cards)
+    return AdapterHeaders(
+        uri=found.uri,
+        weights_key=found.name_of(weights),
+        weights=found.uri_of(weights),
+        spans=table.spans,
+        metadata=table.metadata,
+        config=config,
+        n_bytes=weights.size,
+        version=weights.version,
+        revision=found.store.revision,
+        adapter_id=adapter_id(
+            identity, table.spans, weights.size, *read_samples(found, weights, table)
+        ),
+        base_model=card.base_model,
+        license=card.license,
+        tags=card.tags,
+        config_version=found.config.version if found.config else "",
+    )
+
+
+def _config(found: Found) -> bytes | None:
+    config = found.config
+    if config is None:
+        return None
+    if config.size > MAX_CONFIG_BYTES:
+        raise MalformedAdapter(
+            found.uri_of(config),
+            f"it has {config.size} bytes, more than a configuration can need",
+            "Export the adapter again.",
+        )
+    data = found.store.read(config.key, config.version)
+    with one_at_a_time(len(data)):
+        parse_object(data, found.uri_of(config))  # refused here, it is named by its place
+    return data
+
+
+def _incomplete(found: Found, config: bytes) -> AdapterRefused:
+    """The error of a configuration without weights; a method refused by name is a better answer."""
+    where = str(found.place.join(CONFIG_NAME))
+    fields = parse_object(config, where)
+    layout = check_layout(fields, (), where)
+    layout.module.check_config(fields, where)
+    for name in sorted(found.beside):
+        if shard := SHARD.fullmatch(name):
+            return sharded(shard[1], shard[3], found.uri)
+        if is_foreign(name):
+            ending = f".{name.rpartition('.')[2].lower()}"
+            problem = f"its weights are in {name}, a type of file that is not read"
+            return UnsupportedAdapter(found.uri, problem, HINTS[ending])
+    return MalformedAdapter(
+        found.uri,
+        f"there is no {' or '.join(layout.weights_names)} beside its configuration",
+        "Finish copying the adapter, or leave it out with --exclude.",
+    )
+
+
+def _card(found: Found, known: dict[str, ModelCard]) -> ModelCard:
+    """The directory's model card, read once for all files in it."""
+    if found.card is None or found.card.size > MAX_CARD_BYTES:
+        return ModelCard()
+    uri = found.uri_of(found.card)
+    if uri not in known:
+        known[uri] = parse_card(found.store.read(found.card.key, found.card.version))
+    return known[uri]
+
+
+def _lone_table(found: Found, weights: ObjectInfo) -> WeightsTable | str:
+    """The header of a weights file without a configuration beside it; or why it is of no account."""
+    try:
+        return read_table(found, weights)
+    except AdapterRefused as error:
+        # Any tool may leave a damaged file about; one that was to be a LoRA is worth a word.
+        start = read_range(found.store, weights, 0, FIRST_READ)
+        if found.name_of(weights) in PEFT_NAMES or b"lora" in start:
+            raise
+        return error.problem
+
+
+def _why_none(found: Found, weights: ObjectInfo, table: WeightsTable) -> str:
+    """Why a file without a configuration beside it is not an adapter; empty if it is one.
+
+    Raises:
+        UnsupportedAdapter: If it is one of a kind that is refused by its tensors' names.
+    """
+    names = [span.name for span in table.spans]
+    name, where = found.name_of(weights), found.uri_of(weights)
+    if name not in PEFT_NAMES and not is_adapter(names, where):
+        return f"its tensors are not a LoRA's, such as {names[0]}"
+    if shard := SHARD.fullmatch(name):
+        raise sharded(shard[1], shard[3], where)
+    return ""
