@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights, UnsupportedAdapter
-from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.formats.record import Packed, SiteFactors, TensorSpan
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F32": torch.float32,
@@ -75,10 +75,23 @@ def factor_matrices(
         MalformedAdapter: If a buffer does not have its tensor's size.
         UnsupportedAdapter: If a type is not float32, float16 or bfloat16.
     """
+    if site.packed is not None:
+        _check_float(site.a)
+        _check_float(site.b)
+        return _expert(site.packed, site.rank, _view(site.a, a), _view(site.b, b))
     matrix_a, matrix_b = as_float32(site.a, a), as_float32(site.b, b)
     if site.transposed:
         return matrix_a.T, matrix_b.T
     return matrix_a.reshape(site.rank, site.d_in), matrix_b.reshape(site.d_out, site.rank)
+
+
+def _expert(packed: Packed, rank: int, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """One expert's pair in float32, out of tensors of shape (E r, d) and (d', E r)."""
+    at, experts = packed.expert, packed.experts
+    mine = slice(at * rank, (at + 1) * rank)
+    one = a[mine].to(torch.float32)
+    two = (b[:, mine] if packed.is_grouped else b[:, at::experts]).to(torch.float32)
+    return (two.T, one.T) if packed.is_swapped else (one, two)
 
 
 def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapter: str) -> float:

@@ -19,7 +19,9 @@ from lego_ray.formats.factors import (
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
+from lego_ray.formats.peft_experts import ExpertConfig, split_parameters
 from lego_ray.formats.peft_keys import is_full_weight, is_training_only, parse_factor
+from lego_ray.formats.peft_parameters import parameter_of, split_base_layers
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import LORA_BIAS_KEY, check_config, check_tensors
@@ -54,6 +56,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     check_layout(fields, (), files.config)
     check_config(fields, files.config, without=("lora_bias",) if full_weights == "drop" else ())
     settings = config_from(fields, files.config)
+    experts = ExpertConfig.of(fields, files.config)
     check_layout(fields, names, files.weights)
     biases = {n for n in names if full_weights == "drop" and LORA_BIAS_KEY.search(n)}
     check_tensors([name for name in names if name not in biases], files.weights)
@@ -81,8 +84,10 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         notes.append(f"the biases of its updates (lora_bias) were dropped: {some(sorted(biases))}")
     notes += _incomplete(whole, settings)
     kept = tuple(sorted(whole, key=lambda span: span.name)) if full_weights == "keep" else ()
-    sites = _pair(factors, settings, files)
-    unsure = [s.site for s in sites if disagree(settings.alpha_pattern, s.site)]
+    sites, expert_notes = _pair(factors, settings, experts, files)
+    notes += expert_notes
+    targets = dict.fromkeys(parameter_of(s.site, s.kind) for s in sites)
+    unsure = [name for name in targets if disagree(settings.alpha_pattern, name)]
     if unsure:
         notes.append(
             f"alpha_pattern has entries that disagree for {some(unsure)}; the first in the file "
@@ -150,12 +155,18 @@ def _check_full_weights(whole: Sequence[TensorSpan], choice: FullWeights, files:
 
 
 def _pair(
-    factors: Sequence[tuple[FactorKey, TensorSpan]], settings: PeftConfig, files: _Files
-) -> tuple[SiteFactors, ...]:
-    sites = []
+    factors: Sequence[tuple[FactorKey, TensorSpan]],
+    settings: PeftConfig,
+    experts: ExpertConfig,
+    files: _Files,
+) -> tuple[tuple[SiteFactors, ...], list[str]]:
+    """The sites of an adapter, sorted, and notes on those of parameters."""
     pairs = pair(factors, files.weights)
-    settings.check_affordable([found.site for found in pairs], files.config)
-    for found in pairs:
+    paths = {module for found in pairs if (module := split_base_layers(found.site)[0])}
+    named = {f"{path}.{name}" for path in paths for name in experts.parameters_of(path)}
+    settings.check_affordable([*(found.site for found in pairs), *sorted(named)], files.config)
+    plain, sites, notes = split_parameters(pairs, experts, settings, files.weights, files.config)
+    for found in plain:
         scaling = settings.scaling_of(found.site)
         factor = site_factors(found, scaling=scaling, where=files.weights)
         wanted = settings.rank_of(found.site)
@@ -171,4 +182,4 @@ def _pair(
             )
             raise RankMismatch(files.config, problem, hint)
         sites.append(factor)
-    return tuple(sites)
+    return tuple(sorted(sites, key=lambda site: site.site)), notes

@@ -8,7 +8,7 @@ from typing import Literal
 
 from lego_ray.errors import redacted
 
-SiteKind = Literal["linear", "embedding", "conv"]
+SiteKind = Literal["linear", "embedding", "conv", "parameter", "expert"]
 
 # Bytes an element, for the dtypes an adapter may be stored in (safetensors' names).
 DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
@@ -34,13 +34,35 @@ class TensorSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """Where one expert's pair lies in tensors that hold the pairs of all experts.
+
+    Attributes:
+        experts: E, how many there are, at least 2.
+        expert: Which of them it is, from 0.
+        is_grouped: Whether the columns of B are those of expert 0, then those of expert 1, and so on,
+            as the rows of A always are. PEFT stores first the column of rank 0 of every expert, then
+            that of rank 1.
+        is_swapped: Whether the stored A is the expert's B transposed, and the stored B its A.
+    """
+
+    experts: int
+    expert: int
+    is_grouped: bool = False
+    is_swapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFactors:
     """One adapter's factor pair at one site, `dW = scaling * B A`.
 
     Attributes:
-        site: The target module's path in the base model, without PEFT's prefix.
+        site: The target module's path in the base model, without PEFT's prefix; of a parameter that is
+            targeted by its name that path (`mlp.gate.weight`), and of an expert the number after it
+            (`mlp.experts.down_proj.3`).
         kind: `linear` and `conv`: A is (r, d_in) once flattened, B is (d_out, r).
-            `embedding`: A is (r, vocabulary), B is (dim, r).
+            `embedding`: A is (r, vocabulary), B is (dim, r). `parameter` and `expert`: as `linear`, in
+            the orientation in which PEFT stores the parameter's factors.
         rank: r, at least 1.
         scaling: alpha / r, or alpha / sqrt(r) for rsLoRA; of no meaning where `alpha` is a tensor.
         a: The span of A.
@@ -48,6 +70,7 @@ class SiteFactors:
         alpha: The span of a number, read with the factors, whose value over r is the scaling; None
             where headers say it all.
         transposed: Whether A is stored as (d_in, r) and B as (r, d_out).
+        packed: Where the pair is in `a` and `b`, if they hold the pairs of all experts.
     """
 
     site: str
@@ -58,6 +81,7 @@ class SiteFactors:
     b: TensorSpan
     alpha: TensorSpan | None = None
     transposed: bool = False
+    packed: Packed | None = None
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""
@@ -67,8 +91,16 @@ class SiteFactors:
             yield self.alpha
 
     @property
+    def read_bytes(self) -> int:
+        """Bytes of its tensors; of tensors that all experts share, an expert's part, rounded up."""
+        whole = sum(span.end - span.start for span in self.spans())
+        return whole if self.packed is None else -(-whole // self.packed.experts)
+
+    @property
     def a_tail(self) -> tuple[int, ...]:
         """The shape of one row of A: (d_in,), or a convolution's (in/groups, kernel sizes)."""
+        if self.packed is not None and self.packed.is_swapped:
+            return self.b.shape[:1]
         return self.a.shape[:1] if self.transposed else self.a.shape[1:]
 
     @property
@@ -82,6 +114,8 @@ class SiteFactors:
     @property
     def d_out(self) -> int:
         """Length of a column of B."""
+        if self.packed is not None and self.packed.is_swapped:
+            return self.a.shape[1]
         return self.b.shape[1] if self.transposed else self.b.shape[0]
 
 

@@ -63,10 +63,6 @@ REFUSED_FIELDS: Mapping[str, Refusal] = {
     "lora_bias": LORA_BIAS,
     "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
     "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
-    "target_parameters": Refusal(
-        "it packs experts on the rank axis, so a rank is not one unit of meaning",
-        "Leave it out, or train it with target_modules on a model whose experts are modules.",
-    ),
     "trainable_token_indices": Refusal(
         "it carries whole rows of the embedding, which are not low-rank",
         "Train it again with the embedding among target_modules, or leave it out.",
@@ -92,6 +88,8 @@ PLAIN_FIELDS = frozenset(
         # read by formats.peft_config
         *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "bias"),
         *("base_model_name_or_path", "task_type", "fan_in_fan_out", "modules_to_save"),
+        # read by formats.peft_experts
+        *("target_parameters", "peft_version", "lora_B_layout", "unsloth_fused_expert_lora"),
         # checked above
         "init_lora_weights",
         # where the tensors are says which sites there are
@@ -101,7 +99,7 @@ PLAIN_FIELDS = frozenset(
         *("loftq_config", "velora_config", "qalora_group_size", "megatron_core"),
         *("runtime_config", "ensure_weight_tying"),
         # about the file
-        *("auto_mapping", "peft_version", "revision"),
+        *("auto_mapping", "revision"),
         # PEFT before 0.4, Unsloth, ms-swift
         *("merge_weights", "unsloth_fixed", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),
     }

@@ -6,7 +6,7 @@ A site's pool is all MSUs of all adapters there, so it grows with the zoo while 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lego_ray.errors import InvalidOption
@@ -29,7 +29,7 @@ class Tally:
     Attributes:
         example: One of the factor pairs.
         ranks: Rank of each.
-        read_bytes: Tensor bytes of each.
+        read_bytes: Tensor bytes of each; of tensors that experts share, this expert's part.
     """
 
     example: SiteFactors
@@ -41,6 +41,16 @@ class Tally:
         """Most memory its reads take: what is fetched ahead, and one pair widened to float32 twice."""
         widened = 8 * max(self.ranks) * (self.example.d_in + self.example.d_out)
         return (READ_AHEAD + 1) * max(self.read_bytes) + widened
+
+    @property
+    def shared_by(self) -> int:
+        """How many sites share its tensors: the experts of one parameter; else 1."""
+        return self.example.packed.experts if self.example.packed else 1
+
+    @property
+    def others_bytes(self) -> int:
+        """Memory of the parts of its tensors that are other sites': tensors are read whole."""
+        return (READ_AHEAD + 1) * max(self.read_bytes) * (self.shared_by - 1)
 
 
 def cut_into_tasks(
@@ -93,7 +103,7 @@ def _site_plan(tally: Tally, recipe: Recipe, work: PoolCosts, memory_budget: int
     """The site by its fastest route that fits, or by the one that takes least if none does."""
     factors = tally.example
     n, d_in, d_out = sum(tally.ranks), factors.d_in, factors.d_out
-    besides = WORKER_BYTES + tally.buffer_bytes + 4 * n * (d_in + d_out)
+    besides = WORKER_BYTES + tally.buffer_bytes + tally.others_bytes + 4 * n * (d_in + d_out)
     rank = recipe.rank_of(factors.site)
     routes = work.routes(n, d_in, d_out, rank)
     fitting = [r for r in routes if besides + r.costs.workspace_bytes <= memory_budget]
@@ -133,12 +143,31 @@ def _group(batch: Sequence[tuple[Tally, SitePlan]]) -> TaskPlan:
 
 def _peak(batch: Iterable[tuple[Tally, SitePlan]]) -> int:
     """All pools and reads of a task are in memory at once, and one site at a time is solved."""
+    batch = list(batch)
     held, workspace = 0, 0
     for tally, site in batch:
         held += site.pool_bytes + tally.buffer_bytes
-        own = site.peak_bytes - site.pool_bytes - tally.buffer_bytes - WORKER_BYTES
-        workspace = max(workspace, own)
-    return WORKER_BYTES + held + workspace
+        besides = tally.buffer_bytes + tally.others_bytes + WORKER_BYTES
+        workspace = max(workspace, site.peak_bytes - site.pool_bytes - besides)
+    read_ahead = parts_of_others(
+        (tally for tally, _ in batch), lambda tally: (READ_AHEAD + 1) * max(tally.read_bytes)
+    )
+    return WORKER_BYTES + held + workspace + read_ahead
+
+
+def parts_of_others(tallies: Iterable[Tally], part: Callable[[Tally], int]) -> int:
+    """What the tensors of some sites take besides the sites' own parts, because they are read whole.
+
+    Args:
+        tallies: The sites of a task.
+        part: Bytes that are held of a site's own part.
+    """
+    left: dict[str, int] = {}
+    for tally in tallies:
+        if tally.shared_by > 1:
+            shared = tally.example.site.rpartition(".")[0]
+            left[shared] = left.get(shared, part(tally) * tally.shared_by) - part(tally)
+    return sum(max(0, size) for size in left.values())
 
 
 def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -> TaskPlan:
@@ -153,7 +182,7 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
             "Raise the budget, merge fewer adapters at once, or choose another method"
             + (" or leave out --distance rank-one." if work.name == "lego" else "."),
         )
-    fixed = WORKER_BYTES + tally.buffer_bytes + costs.fixed_bytes
+    fixed = WORKER_BYTES + tally.buffer_bytes + tally.others_bytes + costs.fixed_bytes
     most = (memory_budget - fixed) // costs.row_bytes
     if most < max(tally.ranks):
         raise InvalidOption(

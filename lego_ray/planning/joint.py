@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lego_ray.planning.cutting import TASK_SECONDS, Tally, layer_of, layers_of
+from lego_ray.planning.cutting import TASK_SECONDS, Tally, layer_of, layers_of, parts_of_others
 from lego_ray.planning.plan import WORKER_BYTES, Plan, SitePlan, TaskPlan
 from lego_ray.planning.planner import tally_sites
 
@@ -125,7 +125,9 @@ def _peak(batch: Sequence[_Site]) -> int:
         for number, plan in site.plans.items():
             pools[number] += plan.pool_bytes
             workspace = max(workspace, plan.peak_bytes - WORKER_BYTES - plan.pool_bytes)
-    return WORKER_BYTES + sum(site.held for site in batch) + max(pools.values()) + workspace
+    held = sum(site.held for site in batch)
+    held += parts_of_others((site.tally for site in batch), lambda tally: sum(tally.read_bytes))
+    return WORKER_BYTES + held + max(pools.values()) + workspace
 
 
 def _read_bytes(plan: Plan) -> dict[str, int]:

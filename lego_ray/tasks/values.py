@@ -80,10 +80,9 @@ class SourceSlice:
         )
 
     def spans(self) -> Iterator[TensorSpan]:
-        """Every tensor to read."""
-        for pair in self.factors:
-            yield from pair.spans()
-        yield from self.full_weights
+        """Every tensor to read, once: the experts of one parameter share theirs."""
+        factors = (span for pair in self.factors for span in pair.spans())
+        yield from dict.fromkeys((*factors, *self.full_weights))
 
 
 @dataclass(frozen=True, slots=True)
