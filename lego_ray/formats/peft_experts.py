@@ -242,7 +242,7 @@ def _sized(name: str, pair: Pair, settings: PeftConfig, where: str, place: str) 
         raise RankMismatch(where, problem, RESAVE)
     if rows % rank or not rows:
         problem = (
-            f"{name} is configured with rank {rank}, of which {rows} rows of A are no multiple"
+            f"{name} is configured with rank {rank}, of which {rows} rows of A are not a multiple"
         )
         raise RankMismatch(place, problem, RESAVE)
     return _Found(name, pair, rank, rows // rank)

@@ -14,6 +14,7 @@ from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
+from lego_ray.planning.model_trees import in_new_tree, tree_renames
 from lego_ray.planning.wrapped import without_wrappers
 
 # Begins the note of an adapter whose modules are called otherwise than in its file.
@@ -26,7 +27,8 @@ def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[Adapte
     """The adapters, each module under one name.
 
     The spelling is the one that most adapters have; of equals the one that most readers know. Where a
-    module is known only with its dots as underscores, all are written so.
+    module is known only with its dots as underscores, all are written so. Of a vision-language model's
+    old and new module trees it is the new one.
 
     Args:
         adapters: In any order, which has no influence on the names.
@@ -40,7 +42,7 @@ def agreed_names(adapters: Sequence[AdapterRecord], layout: str) -> tuple[Adapte
     """
     adapters = _renamed(adapters, without_wrappers(list(_counted(adapters))))
     if not output_layout(layout).is_pipeline:
-        return tuple(adapters)
+        return tuple(_renamed(adapters, tree_renames(_counted(adapters))))
     return tuple(_renamed(adapters, _Spellings(_counted(adapters), layout).renames()))
 
 
@@ -55,7 +57,7 @@ def named_as(
         layout: What the merge is written in.
     """
     known = set(known)
-    module: Callable[[str], object] = _module if output_layout(layout).is_pipeline else _plain
+    module: Callable[[str], object] = _module if output_layout(layout).is_pipeline else _in_tree
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
         called[module(site)].add(site)
@@ -90,6 +92,10 @@ def warnings_of_names(adapters: Iterable[AdapterRecord]) -> Iterable[str]:
 
 def _plain(site: str) -> str:
     return without_doubt(unwrapped(site))
+
+
+def _in_tree(site: str) -> str:
+    return in_new_tree(_plain(site))
 
 
 def _module(site: str) -> tuple[str, str]:

@@ -216,7 +216,7 @@ def test_parameters_that_cannot_be_told_apart_are_refused(
 def test_rows_that_are_no_multiple_of_the_rank_are_refused(tmp_path: Path) -> None:
     train("qwen3_moe", tmp_path / "a")
     edit(tmp_path / "a", rank_pattern={"experts.gate_up_proj": 4})
-    with pytest.raises(RankMismatch, match="of which 6 rows of A are no multiple"):
+    with pytest.raises(RankMismatch, match="of which 6 rows of A are not a multiple"):
         read(tmp_path / "a")
 
 
