@@ -58,7 +58,10 @@ def as_stored(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
 
 
 def factor_matrices(
-    site: SiteFactors, a: bytes | bytearray | memoryview, b: bytes | bytearray | memoryview
+    site: SiteFactors,
+    a: bytes | bytearray | memoryview,
+    b: bytes | bytearray | memoryview,
+    diagonal: bytes | bytearray | memoryview = b"",
 ) -> tuple[Tensor, Tensor]:
     """Decodes a factor pair into matrices, `dW = scaling * B @ A`, a convolution flattened.
 
@@ -66,6 +69,7 @@ def factor_matrices(
         site: The pair.
         a: The bytes of A.
         b: The bytes of B.
+        diagonal: The bytes of the diagonal, if the site has one.
 
     Returns:
         A (rank, d_in) and B (d_out, rank), float32, read-only as `as_float32` says, in memory as
@@ -82,6 +86,8 @@ def factor_matrices(
     matrix_a, matrix_b = as_float32(site.a, a), as_float32(site.b, b)
     if site.transposed:
         return matrix_a.T, matrix_b.T
+    if site.diagonal is not None:
+        matrix_a = matrix_a * as_float32(site.diagonal, diagonal)
     return matrix_a.reshape(site.rank, site.d_in), matrix_b.reshape(site.d_out, site.rank)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from lego_ray.formats.factors import (
     some,
 )
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
 from lego_ray.formats.peft_experts import ExpertConfig, split_parameters
@@ -54,21 +55,29 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     spans = by_plain_key(headers.spans, files.weights)
     names = list(spans)
     check_layout(fields, (), files.config)
+    adalora = AdaLora.of(fields, files.config)
+    if adalora:
+        fields = adalora.as_lora(fields)
     check_config(fields, files.config, without=("lora_bias",) if full_weights == "drop" else ())
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
     check_layout(fields, names, files.weights)
     biases = {n for n in names if full_weights == "drop" and LORA_BIAS_KEY.search(n)}
-    check_tensors([name for name in names if name not in biases], files.weights)
+    diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
+    check_tensors([n for n in names if n not in biases | diagonals], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
+    of_rows: dict[str, TensorSpan] = {}
     whole: list[TensorSpan] = []
     notes: list[str] = []
     unknown: list[str] = []
     for name, span in spans.items():
         if name in biases:
             continue
-        if key := parse_factor(name):
+        key = parse_key(name) if adalora else parse_factor(name)
+        if key and key.half == "E":
+            of_rows[key.site] = span
+        elif key:
             factors.append((key, span))
         elif is_full_weight(name, settings):
             whole.append(span)
@@ -84,8 +93,11 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         notes.append(f"the biases of its updates (lora_bias) were dropped: {some(sorted(biases))}")
     notes += _incomplete(whole, settings)
     kept = tuple(sorted(whole, key=lambda span: span.name)) if full_weights == "keep" else ()
-    sites, expert_notes = _pair(factors, settings, experts, files)
-    notes += expert_notes
+    if adalora:
+        sites, more = _adalora_sites(factors, of_rows, settings, adalora, files)
+    else:
+        sites, more = _pair(factors, settings, experts, files)
+    notes += more
     targets = dict.fromkeys(parameter_of(s.site, s.kind) for s in sites)
     unsure = [name for name in targets if disagree(settings.alpha_pattern, name)]
     if unsure:
@@ -183,3 +195,27 @@ def _pair(
             raise RankMismatch(files.config, problem, hint)
         sites.append(factor)
     return tuple(sorted(sites, key=lambda site: site.site)), notes
+
+
+def _adalora_sites(
+    factors: Sequence[tuple[FactorKey, TensorSpan]],
+    diagonals: Mapping[str, TensorSpan],
+    settings: PeftConfig,
+    adalora: AdaLora,
+    files: _Files,
+) -> tuple[tuple[SiteFactors, ...], list[str]]:
+    """The sites of an AdaLoRA, sorted, and a note on those of which nothing was kept."""
+    sites, emptied = [], []
+    for found in pair(factors, files.weights):
+        site = adalora.site(found, diagonals.get(found.site), settings.lora_alpha, files.weights)
+        if site is None:
+            emptied.append(found.site)
+        else:
+            sites.append(site)
+    if not sites:
+        problem = "AdaLoRA kept no rank of any module, so that there is no update"
+        raise MalformedAdapter(files.weights, problem, "Leave it out with --exclude.")
+    notes = (
+        [f"AdaLoRA kept no rank of {some(emptied)}, which it does not change"] if emptied else []
+    )
+    return tuple(sites), notes

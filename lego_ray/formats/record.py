@@ -71,6 +71,7 @@ class SiteFactors:
             where headers say it all.
         transposed: Whether A is stored as (d_in, r) and B as (r, d_out).
         packed: Where the pair is in `a` and `b`, if they hold the pairs of all experts.
+        diagonal: The span of a factor on each row of A, of shape (r, 1); None for none.
     """
 
     site: str
@@ -82,6 +83,7 @@ class SiteFactors:
     alpha: TensorSpan | None = None
     transposed: bool = False
     packed: Packed | None = None
+    diagonal: TensorSpan | None = None
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""
@@ -89,6 +91,8 @@ class SiteFactors:
         yield self.b
         if self.alpha is not None:
             yield self.alpha
+        if self.diagonal is not None:
+            yield self.diagonal
 
     @property
     def read_bytes(self) -> int:

@@ -107,7 +107,6 @@ PLAIN_FIELDS = frozenset(
 
 # PEFT methods that are not LoRA, where there is more to say than that.
 REFUSED_TYPES: Mapping[str, Refusal] = {
-    "ADALORA": Refusal("AdaLoRA has a diagonal between A and B, and masks ranks", _EXTRACT),
     "LOHA": Refusal("LoHa's update is a product of two low-rank matrices by element", _EXTRACT),
     "LOKR": Refusal("LoKr's update is a Kronecker product", _EXTRACT),
     "OFT": Refusal("OFT multiplies the weight instead of adding to it", _EXTRACT),
@@ -124,7 +123,10 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
     r"\.diff(_b)?$": Refusal("it is the difference of a whole weight, not low-rank", _EXTRACT),
     r"\.lora_mid\b": Refusal("it has a third factor between A and B", _EXTRACT),
-    r"\.lora_E\b|\.ranknum\b": REFUSED_TYPES["ADALORA"],
+    r"\.lora_E\b|\.ranknum\b": Refusal(
+        "AdaLoRA has a diagonal between A and B, which only PEFT's own files are read with",
+        _EXTRACT,
+    ),
     r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],
     r"\.hada_w[12]": REFUSED_TYPES["LOHA"],
     r"\.lokr_": REFUSED_TYPES["LOKR"],
