@@ -25,10 +25,17 @@ _LARGEST = 1e30
 _FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<half>[ab])")
 _MAGNITUDE = re.compile(r".+\.m")
 
-_OF_2024 = (
-    "lora_parameters has alpha beside scale: taken as mlx-lm of 2024 did, scale times alpha over rank; "
-    "releases that came later leave alpha out of account"
+_EFFECTIVE = (
+    "lora_parameters has alpha beside scale: taken as mlx-lm of April to June 2024 did, scale times "
+    "alpha over rank; releases from then on leave alpha out of account, and which of them wrote this "
+    "file cannot be told. If it was a later one, remove alpha from adapter_config.json"
 )
+_SCALE_ALONE = (
+    "lora_parameters has alpha beside scale, and alpha is left out of account, as by the mlx-lm since "
+    "September 2024 that wrote the file"
+)
+# Fields of configurations: until September 2024, and since.
+_BEFORE, _SINCE = "lora_layers", ("fine_tune_type", "num_layers")
 
 # What models call their embeddings, which nothing else in the file tells from linear layers.
 _EMBEDDINGS = ("embed_tokens", "embed_in", "embeddings", "tok_embeddings", "word_embeddings", "wte")
@@ -52,7 +59,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     fields = parse_object(headers.config or b"", place)
     check_layout(fields, (), place)
     check_config(fields, place)
-    scale = _scale(fields, place)
+    scale, note = _scale(fields, place)
     spans = by_plain_key(headers.spans, where)
     names = list(spans)
     check_layout(fields, names, where)
@@ -79,7 +86,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         sites=tuple(
             site_factors(each, scaling=scale, where=where, transposed=True) for each in pairs
         ),
-        notes=(_OF_2024,) if _alpha_over_rank(fields.get("lora_parameters"), place) != 1 else (),
+        notes=(note,) if note else (),
         config={"task_type": "CAUSAL_LM", "fan_in_fan_out": False, "bias": "none"},
     )
 
@@ -103,7 +110,8 @@ def check_config(fields: Mapping[str, object], where: str) -> None:
     raise UnsupportedAdapter(where, f"fine_tune_type is {kind}: {why}", hint)
 
 
-def _scale(fields: Mapping[str, object], where: str) -> float:
+def _scale(fields: Mapping[str, object], where: str) -> tuple[float, str]:
+    """The scale of the updates, and a note on how it was made out; empty where that is plain."""
     parameters = fields.get("lora_parameters")
     scale = parameters.get("scale") if isinstance(parameters, dict) else None
     value = math.nan
@@ -113,11 +121,22 @@ def _scale(fields: Mapping[str, object], where: str) -> float:
     if not math.isfinite(value) or value == 0:
         problem = f"lora_parameters gives scale {scale!r}, expected a finite number other than 0"
         raise MalformedAdapter(where, problem, "Write the scale of training into the file.")
-    return value * _alpha_over_rank(parameters, where)
+    if isinstance(parameters, dict) and "alpha" in parameters and _is_later(fields):
+        return value, _SCALE_ALONE
+    more = _alpha_over_rank(parameters, where)
+    return value * more, _EFFECTIVE if more != 1 else ""
+
+
+def _is_later(fields: Mapping[str, object]) -> bool:
+    """Whether an mlx-lm since September 2024 wrote the configuration.
+
+    The defaults had an alpha until April 2025, and nothing read it since 2 June 2024.
+    """
+    return _BEFORE not in fields and any(name in fields for name in _SINCE)
 
 
 def _alpha_over_rank(parameters: object, where: str) -> float:
-    """What mlx-lm of 2024 multiplied by besides, which wrote alpha beside scale; 1 without alpha."""
+    """What mlx-lm of April to June 2024 multiplied by besides; 1 without alpha."""
     if not isinstance(parameters, dict) or "alpha" not in parameters:
         return 1.0
     alpha, rank = parameters["alpha"], parameters.get("rank")
