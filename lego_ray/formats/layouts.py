@@ -76,6 +76,19 @@ LAYOUTS: tuple[Layout, ...] = (
         "diffusers",
     ),
     Layout(
+        "torchtune",
+        re.compile(r".+\.lora_[ab]\.weight$"),
+        hint="Take adapter_model.safetensors and adapter_config.json, which torchtune writes for PEFT.",
+    ),
+    Layout(
+        "megatron",
+        re.compile(r".+\.(adapter|\w*lora\w*adapter)\.linear_(in|out)\.weight$"),
+        hint=(
+            "Export it to PEFT's layout first: with AutoBridge.export_adapter_ckpt of Megatron-Bridge, "
+            "or with the exporter of the program that trained it."
+        ),
+    ),
+    Layout(
         "mlx",
         re.compile(r".+\.lora_[ab]$"),
         "peft",
@@ -159,6 +172,10 @@ def _as_peft(found: Layout | None, keys: list[str], where: str) -> Layout | None
 
 def _beside_config(name: str, found: Layout | None, keys: list[str], where: str) -> Layout:
     """The layout that a configuration names, if the keys agree."""
+    if found is not None and not found.written_as:
+        raise UnsupportedAdapter(
+            where, f"it is in {found.name}'s layout, which is not read", found.hint
+        )
     if found is not None and found.name != name:
         problem = (
             f"it is in {found.name}'s layout, and the adapter_config.json beside it is {name}'s"

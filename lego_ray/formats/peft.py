@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,14 +20,20 @@ from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
-from lego_ray.formats.peft_experts import ExpertConfig, split_parameters
-from lego_ray.formats.peft_keys import is_full_weight, is_training_only, parse_factor
+from lego_ray.formats.peft_experts import ExpertConfig, check_axes, split_parameters
+from lego_ray.formats.peft_keys import (
+    PREFIX,
+    is_embedding_name,
+    is_full_weight,
+    is_training_only,
+    parse_factor,
+)
 from lego_ray.formats.peft_parameters import parameter_of, split_base_layers
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
-from lego_ray.formats.refusals import LORA_BIAS_KEY, check_config, check_tensors
+from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
-from lego_ray.formats.wrappers import by_plain_key
+from lego_ray.formats.wrappers import by_plain_key, unwrapped
 
 FullWeights = Literal["refuse", "drop", "keep"]
 
@@ -58,13 +64,17 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     adalora = AdaLora.of(fields, files.config)
     if adalora:
         fields = adalora.as_lora(fields)
-    check_config(fields, files.config, without=("lora_bias",) if full_weights == "drop" else ())
+    droppable = DROPPABLE if full_weights == "drop" else {}
+    check_config(fields, files.config, without=droppable)
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
     check_layout(fields, names, files.weights)
-    biases = {n for n in names if full_weights == "drop" and LORA_BIAS_KEY.search(n)}
+    dropped = [
+        ([name for name in names if key.search(name)], note) for key, note in droppable.values()
+    ]
+    left_out = {name for found, _ in dropped for name in found}
     diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
-    check_tensors([n for n in names if n not in biases | diagonals], files.weights)
+    check_tensors([n for n in names if n not in left_out | diagonals], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
     of_rows: dict[str, TensorSpan] = {}
@@ -72,7 +82,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     notes: list[str] = []
     unknown: list[str] = []
     for name, span in spans.items():
-        if name in biases:
+        if name in left_out:
             continue
         key = parse_key(name) if adalora else parse_factor(name)
         if key and key.half == "E":
@@ -86,11 +96,14 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
+    if full_weights == "refuse":
+        whole, unchanged = _without_embeddings(whole, {key.site for key, _ in factors})
+        if unchanged:
+            notes.append(_EMBEDDINGS.format(some([span.name for span in unchanged])))
     _check_full_weights(whole, full_weights, files)
     if whole and full_weights == "drop":
         notes.append(f"full weights were dropped: {some([span.name for span in whole])}")
-    if biases:
-        notes.append(f"the biases of its updates (lora_bias) were dropped: {some(sorted(biases))}")
+    notes += [f"{note}: {some(sorted(found))}" for found, note in dropped if found]
     notes += _incomplete(whole, settings)
     kept = tuple(sorted(whole, key=lambda span: span.name)) if full_weights == "keep" else ()
     if adalora:
@@ -118,6 +131,30 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         full_weights=kept,
         notes=tuple(notes),
     )
+
+
+_EMBEDDINGS = (
+    "the base model's own weights of an adapted embedding, which PEFT saves unasked, were left out: {}. "
+    "If the vocabulary was resized before training, they are not the base model's: take them along "
+    "with --full-weights keep:NAME"
+)
+
+
+def _without_embeddings(
+    whole: Sequence[TensorSpan], adapted: Collection[str]
+) -> tuple[list[TensorSpan], list[TensorSpan]]:
+    """Full weights without, and those that are, base weights of embeddings that have factors.
+
+    Training does not change these; with another vocabulary the factors would not fit the base model,
+    and PEFT refuse to load them.
+    """
+    left, unchanged = [], []
+    for span in whole:
+        module = unwrapped(span.name).removeprefix(PREFIX).rpartition(".")[0]
+        inner, depth = split_base_layers(module)
+        is_own = depth == 1 and inner in adapted and is_embedding_name(inner)
+        (unchanged if is_own else left).append(span)
+    return left, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +211,7 @@ def _pair(
 ) -> tuple[tuple[SiteFactors, ...], list[str]]:
     """The sites of an adapter, sorted, and notes on those of parameters."""
     pairs = pair(factors, files.weights)
+    check_axes(pairs, files.weights)
     paths = {module for found in pairs if (module := split_base_layers(found.site)[0])}
     named = {f"{path}.{name}" for path in paths for name in experts.parameters_of(path)}
     settings.check_affordable([*(found.site for found in pairs), *sorted(named)], files.config)

@@ -117,6 +117,29 @@ class _Found:
     experts: int
 
 
+def check_axes(pairs: Iterable[Pair], where: str) -> None:
+    """Passes factors of two axes, and of more where they are not those of experts.
+
+    Tinker keeps the experts on an axis of their own, `experts.w1.lora_A` of shape (E or 1, r, d). What
+    w1 is called in the model depends on the model, so its own converter is needed.
+
+    Args:
+        pairs: All factors of the file.
+        where: The weights file, for the error.
+
+    Raises:
+        UnsupportedAdapter: Otherwise.
+    """
+    for pair in pairs:
+        if len(pair.a.shape) == 3 and "experts" in pair.site.split("."):
+            problem = (
+                f"{pair.site} has the factors of its experts on an axis of their own, in A of shape "
+                f"{list(pair.a.shape)}, as Tinker saves them"
+            )
+            hint = "Convert it to PEFT's layout with tinker_cookbook.weights.build_lora_adapter."
+            raise UnsupportedAdapter(where, problem, hint)
+
+
 def split_parameters(
     pairs: Sequence[Pair], config: ExpertConfig, settings: PeftConfig, where: str, place: str
 ) -> tuple[list[Pair], list[SiteFactors], list[str]]:

@@ -72,7 +72,12 @@ def is_full_weight(key: str, config: PeftConfig) -> bool:
 def is_embedding_weight(key: str) -> bool:
     """Whether the tensor is a whole embedding or output layer, which PEFT saves unasked."""
     module, _, parameter = key.removeprefix(PREFIX).rpartition(".")
-    return module.rpartition(".")[2] in _EMBEDDING_NAMES and parameter == "weight"
+    return is_embedding_name(module) and parameter == "weight"
+
+
+def is_embedding_name(module: str) -> bool:
+    """Whether a module is the embedding or the output layer, by the names that PEFT knows."""
+    return module.rpartition(".")[2] in _EMBEDDING_NAMES
 
 
 def full_weight_key(key: str) -> str:

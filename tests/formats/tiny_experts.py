@@ -29,6 +29,7 @@ _COMMON: dict[str, Any] = {
 }
 # A model of each way in which transformers keeps the experts of a layer in one parameter.
 _MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {"intermediate_size": 24}),
     "qwen3_moe": (
         "Qwen3Moe",
         {"moe_intermediate_size": 12, "num_experts": 3, "num_experts_per_tok": 2},
