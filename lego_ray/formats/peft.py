@@ -148,7 +148,8 @@ def _without_embeddings(
     Training does not change these; with another vocabulary the factors would not fit the base model,
     and PEFT refuse to load them.
     """
-    left, unchanged = [], []
+    left: list[TensorSpan] = []
+    unchanged: list[TensorSpan] = []
     for span in whole:
         module = unwrapped(span.name).removeprefix(PREFIX).rpartition(".")[0]
         inner, depth = split_base_layers(module)
