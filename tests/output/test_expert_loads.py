@@ -197,3 +197,16 @@ def test_two_orders_that_nothing_explains_are_refused_by_their_shapes(tmp_path: 
     as_before_019(tmp_path / "zoo" / "b")  # and says that it was saved by today's PEFT
     with pytest.raises(SiteShapeMismatch, match="disagree on this site's shape"):
         merge(tmp_path / "zoo", tmp_path / "m", rank=4)
+
+
+def test_merges_of_a_library_share_one_read_of_the_experts(tmp_path: Path) -> None:
+    zoo("qwen3_moe", tmp_path / "zoo")
+    place = tmp_path / "library.yaml"
+    place.write_text(
+        f"sources: [{tmp_path / 'zoo'}]\ncatalog: {tmp_path / 'catalog'}\n"
+        "merges:\n  - {name: one, rank: 3}\n  - {name: two, rank: 5}\n"
+    )
+    lego_ray.build(place, output=tmp_path / "out", runner="inline")
+    for name, rank in (("one", 3), ("two", 5)):
+        merge(tmp_path / "zoo", tmp_path / "alone" / name, rank=rank)
+        assert weights_of(tmp_path / "out" / name) == weights_of(tmp_path / "alone" / name)
