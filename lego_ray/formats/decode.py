@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights, UnsupportedAdapter
-from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.formats.record import Packed, SiteFactors, TensorSpan
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F32": torch.float32,
@@ -65,7 +65,10 @@ def as_stored(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
 
 
 def factor_matrices(
-    site: SiteFactors, a: bytes | bytearray | memoryview, b: bytes | bytearray | memoryview
+    site: SiteFactors,
+    a: bytes | bytearray | memoryview,
+    b: bytes | bytearray | memoryview,
+    diagonal: bytes | bytearray | memoryview = b"",
 ) -> tuple[Tensor, Tensor]:
     """Decodes a factor pair into matrices, `dW = scaling * B @ A`, a convolution flattened.
 
@@ -73,6 +76,7 @@ def factor_matrices(
         site: The pair.
         a: The bytes of A.
         b: The bytes of B.
+        diagonal: The bytes of the diagonal, if the site has one.
 
     Returns:
         A (rank, d_in) and B (d_out, rank), float32, read-only as `as_float32` says, in memory as
@@ -82,6 +86,10 @@ def factor_matrices(
         MalformedAdapter: If a buffer does not have its tensor's size.
         UnsupportedAdapter: If a type is not float32, float16, bfloat16 or float8.
     """
+    if site.packed is not None:
+        _check_float(site.a)
+        _check_float(site.b)
+        return _expert(site.packed, site.rank, _view(site.a, a), _view(site.b, b))
     matrix_a, matrix_b = as_float32(site.a, a), as_float32(site.b, b)
     if site.transposed:
         return matrix_a.T, matrix_b.T
@@ -90,7 +98,18 @@ def factor_matrices(
         matrix_b = matrix_b[site.rows[0] : site.rows[1]]
     if site.is_swapped:
         matrix_b = torch.cat(matrix_b.chunk(2)[::-1])
+    if site.diagonal is not None:
+        matrix_a = matrix_a * as_float32(site.diagonal, diagonal)
     return matrix_a.reshape(site.rank, site.d_in), matrix_b
+
+
+def _expert(packed: Packed, rank: int, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """One expert's pair in float32, out of tensors of shape (E r, d) and (d', E r)."""
+    at, experts = packed.expert, packed.experts
+    mine = slice(at * rank, (at + 1) * rank)
+    one = a[mine].to(torch.float32)
+    two = (b[:, mine] if packed.is_grouped else b[:, at::experts]).to(torch.float32)
+    return (two.T, one.T) if packed.is_swapped else (one, two)
 
 
 def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapter: str) -> float:

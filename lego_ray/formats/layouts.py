@@ -26,7 +26,8 @@ class Layout:
     Attributes:
         name: As in the catalog's `format` column.
         key: Matches, from the start, a tensor key that only this layout has.
-        written_as: The layout a merge of such adapters is written in.
+        written_as: The layout a merge of such adapters is written in; empty for one that is not read.
+        hint: What to do with one that is not read.
         has_config: Whether `adapter_config.json` stands beside the weights; or else each file is an
             adapter.
         weights_names: What the weights beside a configuration may be called.
@@ -36,7 +37,8 @@ class Layout:
 
     name: str
     key: re.Pattern[str]
-    written_as: str
+    written_as: str = ""
+    hint: str = ""
     has_config: bool = False
     weights_names: tuple[str, ...] = ()
     has_full_weights: bool = False
@@ -87,6 +89,19 @@ LAYOUTS: tuple[Layout, ...] = (
         has_full_weights=True,
     ),
     Layout(
+        "torchtune",
+        re.compile(r".+\.lora_[ab]\.weight$"),
+        hint="Take adapter_model.safetensors and adapter_config.json, which torchtune writes for PEFT.",
+    ),
+    Layout(
+        "megatron",
+        re.compile(r".+\.(adapter|\w*lora\w*adapter)\.linear_(in|out)\.weight$"),
+        hint=(
+            "Export it to PEFT's layout first: with AutoBridge.export_adapter_ckpt of Megatron-Bridge, "
+            "or with the exporter of the program that trained it."
+        ),
+    ),
+    Layout(
         "mlx",
         re.compile(r".+\.lora_[ab]$"),
         "peft",
@@ -95,7 +110,9 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
 )
 
-WRITTEN_AS: Mapping[str, str] = {layout.name: layout.written_as for layout in LAYOUTS}
+WRITTEN_AS: Mapping[str, str] = {
+    layout.name: layout.written_as for layout in LAYOUTS if layout.written_as
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +162,8 @@ DESCRIPTIONS: Mapping[str, Description] = {
     ),
     "mlx": Description(
         ("model.layers...lora_a",),
-        "its `scale`; where `lora_parameters` has an `alpha` too (mlx-lm of 2024), scale times alpha "
-        "over rank, with a note",
+        "its `scale`; times alpha over rank where `lora_parameters` has an `alpha` and mlx-lm of April "
+        "to June 2024, which used it, may have written the file. A note says which",
         "mlx-lm",
     ),
 }
@@ -186,6 +203,9 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
     """
     keys = [unwrapped(key) for key in keys]
     found = recognize(keys)
+    if found is not None and not found.written_as:
+        problem = f"it is in {found.name}'s layout, which is not read"
+        raise UnsupportedAdapter(where, problem, found.hint)
     if config is None:
         return _without_config(found, keys, where)
     if "peft_type" in config:

@@ -24,10 +24,17 @@ from lego_ray.formats.wrappers import by_plain_key
 _FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<half>[ab])")
 _MAGNITUDE = re.compile(r".+\.m")
 
-_OF_2024 = (
-    "lora_parameters has alpha beside scale: taken as mlx-lm of 2024 did, scale times alpha over rank; "
-    "releases that came later leave alpha out of account"
+_EFFECTIVE = (
+    "lora_parameters has alpha beside scale: taken as mlx-lm of April to June 2024 did, scale times "
+    "alpha over rank; releases from then on leave alpha out of account, and which of them wrote this "
+    "file cannot be told. If it was a later one, remove alpha from adapter_config.json"
 )
+_SCALE_ALONE = (
+    "lora_parameters has alpha beside scale, and alpha is left out of account, as by the mlx-lm since "
+    "September 2024 that wrote the file"
+)
+# Fields of configurations: until September 2024, and since.
+_BEFORE, _SINCE = "lora_layers", ("fine_tune_type", "num_layers")
 
 _FIX = "Write the values of training into the file."
 
@@ -44,14 +51,21 @@ def _other_than_0(value: float) -> float:
 _Positive = Annotated[float, Field(gt=0, lt=1e30)]
 
 
-class _Parameters(Form):
+class _Scale(Form):
     scale: Annotated[float, Field(allow_inf_nan=False), AfterValidator(_other_than_0)]
+
+
+class _Config(Form):
+    lora_parameters: _Scale
+
+
+class _ScaleBefore(_Scale):
     rank: _Positive = 0
     alpha: _Positive = 0
 
     @property
     def alpha_over_rank(self) -> float:
-        """The other factor in mlx-lm of 2024, which wrote alpha beside scale; 1 without alpha."""
+        """What mlx-lm of April to June 2024 multiplied by as well; 1 without alpha."""
         return self.alpha / self.rank if self.alpha else 1.0
 
     @model_validator(mode="after")
@@ -61,8 +75,8 @@ class _Parameters(Form):
         return self
 
 
-class _Config(Form):
-    lora_parameters: _Parameters
+class _ConfigBefore(Form):
+    lora_parameters: _ScaleBefore
 
 
 def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
@@ -83,11 +97,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     fields = parse_object(headers.config or b"", place)
     check_layout(fields, (), place)
     check_config(fields, place)
-    config = read_as(
-        _Config, fields, lambda faults: MalformedAdapter(place, sentence_of(faults), _FIX)
-    )
-    parameters = config.lora_parameters
-    scaling = parameters.scale * parameters.alpha_over_rank
+    scaling, note = _scaling(fields, place)
     spans = by_plain_key(headers.spans, where)
     names = list(spans)
     check_layout(fields, names, where)
@@ -114,7 +124,7 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
         sites=tuple(
             site_factors(each, scaling=scaling, where=where, transposed=True) for each in pairs
         ),
-        notes=(_OF_2024,) if parameters.alpha_over_rank != 1 else (),
+        notes=(note,) if note else (),
         config={"task_type": "CAUSAL_LM", "fan_in_fan_out": False, "bias": "none"},
     )
 
@@ -136,6 +146,29 @@ def check_config(fields: Mapping[str, object], where: str) -> None:
     why = known.why if known else "only LoRA adapters are merged"
     hint = known.hint if known else "Train it again with --fine-tune-type lora, or leave it out."
     raise UnsupportedAdapter(where, f"fine_tune_type is {kind}: {why}", hint)
+
+
+def _scaling(fields: Mapping[str, object], place: str) -> tuple[float, str]:
+    """The scale of the updates, and a note on how it was found; empty where that is plain."""
+
+    def refused(faults: tuple[str, ...]) -> MalformedAdapter:
+        return MalformedAdapter(place, sentence_of(faults), _FIX)
+
+    if _is_later(fields):
+        parameters = fields.get("lora_parameters")
+        has_alpha = isinstance(parameters, dict) and "alpha" in parameters
+        scale = read_as(_Config, fields, refused).lora_parameters.scale
+        return scale, _SCALE_ALONE if has_alpha else ""
+    found = read_as(_ConfigBefore, fields, refused).lora_parameters
+    return found.scale * found.alpha_over_rank, _EFFECTIVE if found.alpha_over_rank != 1 else ""
+
+
+def _is_later(fields: Mapping[str, object]) -> bool:
+    """Whether an mlx-lm since September 2024 wrote the configuration.
+
+    The defaults had an alpha until April 2025, and nothing read it since 2 June 2024.
+    """
+    return _BEFORE not in fields and any(name in fields for name in _SINCE)
 
 
 def _check_not_experts(each: Pair, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,14 +17,23 @@ from lego_ray.formats.factors import (
     some,
 )
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
-from lego_ray.formats.peft_keys import is_full_weight, is_training_only, parse_factor
+from lego_ray.formats.peft_experts import ExpertConfig, check_axes, split_parameters
+from lego_ray.formats.peft_keys import (
+    PREFIX,
+    is_embedding_name,
+    is_full_weight,
+    is_training_only,
+    parse_factor,
+)
+from lego_ray.formats.peft_parameters import parameter_of, split_base_layers
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
-from lego_ray.formats.refusals import LORA_BIAS_KEY, check_config, check_tensors
+from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
-from lego_ray.formats.wrappers import by_plain_key
+from lego_ray.formats.wrappers import by_plain_key, unwrapped
 
 FullWeights = Literal["refuse", "drop", "keep"]
 
@@ -52,20 +61,33 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     spans = by_plain_key(headers.spans, files.weights)
     names = list(spans)
     check_layout(fields, (), files.config)
-    check_config(fields, files.config, without=("lora_bias",) if full_weights == "drop" else ())
+    adalora = AdaLora.of(fields, files.config)
+    if adalora:
+        fields = adalora.as_lora(fields)
+    droppable = DROPPABLE if full_weights == "drop" else {}
+    check_config(fields, files.config, without=droppable)
     settings = config_from(fields, files.config)
+    experts = ExpertConfig.of(fields, files.config)
     check_layout(fields, names, files.weights)
-    biases = {n for n in names if full_weights == "drop" and LORA_BIAS_KEY.search(n)}
-    check_tensors([name for name in names if name not in biases], files.weights)
+    dropped = [
+        ([name for name in names if key.search(name)], note) for key, note in droppable.values()
+    ]
+    left_out = {name for found, _ in dropped for name in found}
+    diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
+    check_tensors([n for n in names if n not in left_out | diagonals], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
+    of_rows: dict[str, TensorSpan] = {}
     whole: list[TensorSpan] = []
     notes: list[str] = []
     unknown: list[str] = []
     for name, span in spans.items():
-        if name in biases:
+        if name in left_out:
             continue
-        if key := parse_factor(name):
+        key = parse_key(name) if adalora else parse_factor(name)
+        if key and key.half == "E":
+            of_rows[key.site] = span
+        elif key:
             factors.append((key, span))
         elif is_full_weight(name, settings):
             whole.append(span)
@@ -74,15 +96,23 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
+    if full_weights == "refuse":
+        whole, unchanged = _without_embeddings(whole, {key.site for key, _ in factors})
+        if unchanged:
+            notes.append(_EMBEDDINGS.format(some([span.name for span in unchanged])))
     _check_full_weights(whole, full_weights, files)
     if whole and full_weights == "drop":
         notes.append(f"full weights were dropped: {some([span.name for span in whole])}")
-    if biases:
-        notes.append(f"the biases of its updates (lora_bias) were dropped: {some(sorted(biases))}")
+    notes += [f"{note}: {some(sorted(found))}" for found, note in dropped if found]
     notes += _incomplete(whole, settings)
     kept = tuple(sorted(whole, key=lambda span: span.name)) if full_weights == "keep" else ()
-    sites = _pair(factors, settings, files)
-    unsure = [s.site for s in sites if disagree(settings.alpha_pattern, s.site)]
+    if adalora:
+        sites, more = _adalora_sites(factors, of_rows, settings, adalora, files)
+    else:
+        sites, more = _pair(factors, settings, experts, files)
+    notes += more
+    targets = dict.fromkeys(parameter_of(s.site, s.kind) for s in sites)
+    unsure = [name for name in targets if disagree(settings.alpha_pattern, name)]
     if unsure:
         notes.append(
             f"alpha_pattern has entries that disagree for {some(unsure)}; the first in the file "
@@ -101,6 +131,31 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         full_weights=kept,
         notes=tuple(notes),
     )
+
+
+_EMBEDDINGS = (
+    "the base model's own weights of an adapted embedding, which PEFT saves unasked, were left out: {}. "
+    "If the vocabulary was resized before training, they are not the base model's: take them along "
+    "with --full-weights keep:NAME"
+)
+
+
+def _without_embeddings(
+    whole: Sequence[TensorSpan], adapted: Collection[str]
+) -> tuple[list[TensorSpan], list[TensorSpan]]:
+    """Full weights without, and those that are, base weights of embeddings that have factors.
+
+    Training does not change these; with another vocabulary the factors would not fit the base model,
+    and PEFT refuse to load them.
+    """
+    left: list[TensorSpan] = []
+    unchanged: list[TensorSpan] = []
+    for span in whole:
+        module = unwrapped(span.name).removeprefix(PREFIX).rpartition(".")[0]
+        inner, depth = split_base_layers(module)
+        is_own = depth == 1 and inner in adapted and is_embedding_name(inner)
+        (unchanged if is_own else left).append(span)
+    return left, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +205,19 @@ def _check_full_weights(whole: Sequence[TensorSpan], choice: FullWeights, files:
 
 
 def _pair(
-    factors: Sequence[tuple[FactorKey, TensorSpan]], settings: PeftConfig, files: _Files
-) -> tuple[SiteFactors, ...]:
-    sites = []
+    factors: Sequence[tuple[FactorKey, TensorSpan]],
+    settings: PeftConfig,
+    experts: ExpertConfig,
+    files: _Files,
+) -> tuple[tuple[SiteFactors, ...], list[str]]:
+    """The sites of an adapter, sorted, and notes on those of parameters."""
     pairs = pair(factors, files.weights)
-    settings.check_affordable([found.site for found in pairs], files.config)
-    for found in pairs:
+    check_axes(pairs, files.weights)
+    paths = {module for found in pairs if (module := split_base_layers(found.site)[0])}
+    named = {f"{path}.{name}" for path in paths for name in experts.parameters_of(path)}
+    settings.check_affordable([*(found.site for found in pairs), *sorted(named)], files.config)
+    plain, sites, notes = split_parameters(pairs, experts, settings, files.weights, files.config)
+    for found in plain:
         scaling = settings.scaling_of(found.site)
         factor = site_factors(found, scaling=scaling, where=files.weights)
         wanted = settings.rank_of(found.site)
@@ -171,4 +233,28 @@ def _pair(
             )
             raise RankMismatch(files.config, problem, hint)
         sites.append(factor)
-    return tuple(sites)
+    return tuple(sorted(sites, key=lambda site: site.site)), notes
+
+
+def _adalora_sites(
+    factors: Sequence[tuple[FactorKey, TensorSpan]],
+    diagonals: Mapping[str, TensorSpan],
+    settings: PeftConfig,
+    adalora: AdaLora,
+    files: _Files,
+) -> tuple[tuple[SiteFactors, ...], list[str]]:
+    """The sites of an AdaLoRA, sorted, and a note on those of which nothing was kept."""
+    sites, emptied = [], []
+    for found in pair(factors, files.weights):
+        site = adalora.site(found, diagonals.get(found.site), settings.lora_alpha, files.weights)
+        if site is None:
+            emptied.append(found.site)
+        else:
+            sites.append(site)
+    if not sites:
+        problem = "AdaLoRA kept no rank of any module, so that there is no update"
+        raise MalformedAdapter(files.weights, problem, "Leave it out with --exclude.")
+    notes = (
+        [f"AdaLoRA kept no rank of {some(emptied)}, which it does not change"] if emptied else []
+    )
+    return tuple(sites), notes

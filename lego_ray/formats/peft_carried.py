@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from lego_ray.formats.peft_keys import BASE_LAYER, PREFIX, full_weight_key, is_embedding_weight
+from lego_ray.formats.peft_keys import PREFIX, full_weight_key, is_embedding_weight
+from lego_ray.formats.peft_parameters import BASE_LAYER
 from lego_ray.formats.wrappers import named_like
 
 _CLASSIFIERS = ("classifier", "score")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lego_ray.formats.factors import FactorKey
 from lego_ray.formats.peft_config import PeftConfig
+from lego_ray.formats.peft_parameters import BASE_LAYER
 from lego_ray.formats.wrappers import unwrapped
 
 PREFIX = "base_model.model."
@@ -19,9 +20,6 @@ _TRAINING_ONLY = re.compile(r".+\.lora_velora_embed(\.[^.]+)?")
 
 # Modules PEFT saves whole without being told to, when their size or targeting makes it think it must.
 _EMBEDDING_NAMES = ("embed_tokens", "lm_head")
-
-# What PEFT calls the module that it wraps, inside of the wrapper.
-BASE_LAYER = "base_layer"
 
 _WRAPPED = re.compile(r"\.modules_to_save(?:\.[^.]+)?\.(?=[^.]+$)")
 
@@ -74,7 +72,12 @@ def is_full_weight(key: str, config: PeftConfig) -> bool:
 def is_embedding_weight(key: str) -> bool:
     """Whether the tensor is a whole embedding or output layer, which PEFT saves unasked."""
     module, _, parameter = key.removeprefix(PREFIX).rpartition(".")
-    return module.rpartition(".")[2] in _EMBEDDING_NAMES and parameter == "weight"
+    return is_embedding_name(module) and parameter == "weight"
+
+
+def is_embedding_name(module: str) -> bool:
+    """Whether a module is the embedding or the output layer, by the names that PEFT knows."""
+    return module.rpartition(".")[2] in _EMBEDDING_NAMES
 
 
 def full_weight_key(key: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, agreed, shapes_of
+from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, agreed
 from lego_ray.formats.peft_carried import Carried, carried_over
 from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.formats.peft_keys import factor_key
+from lego_ray.formats.peft_parameters import WRITTEN_FOR, Stored, stored_pairs
 from lego_ray.formats.peft_patterns import exact_key
 from lego_ray.formats.readers import peft, servers
 from lego_ray.formats.readers.outgoing import Outgoing
-from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.record import AdapterRecord, SiteKind
 
 if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite
@@ -41,14 +42,15 @@ class PeftOutput(OutputLayout):
     ) -> tuple[tuple[str, ...], Outgoing | None]:
         """With the configuration, and what is carried over from the sources' own."""
         rank = max(ranks.values())
-        carried = _carried_of(adapters, ranks)
-        shapes = shapes_of(sites, ranks, _keys)
+        stored = stored_pairs({site.site: site.kind for site in sites})
+        carried = _carried_of(adapters, [each.name for each in stored])
+        shapes, patterns = _shapes_of(stored, sites, ranks, rank)
         for adapter in adapters:
             shapes |= {carried.keys[span.name]: span.shape for span in adapter.full_weights}
         config = config_of(
-            sorted(ranks),
+            stored,
             rank=rank,
-            patterns={exact_key(s, ranks): r for s, r in ranks.items() if r != rank},
+            patterns=patterns,
             base_model=base_model,
             task_type=carried.task_type,
             fan_in_fan_out=bool(agreed(adapters, "fan_in_fan_out")),
@@ -65,7 +67,8 @@ class PeftOutput(OutputLayout):
         from lego_ray.formats.peft_writer import encode
 
         spans = {span.name: span for adapter in asked.adapters for span in adapter.full_weights}
-        carried = _carried_of(asked.adapters, [site.site for site in sites])
+        stored = stored_pairs({site.site: site.kind for site in sites})
+        carried = _carried_of(asked.adapters, [each.name for each in stored])
         return encode(
             sites,
             **asked.common(),
@@ -89,12 +92,41 @@ class PeftOutput(OutputLayout):
         )
 
 
-def _keys(site: PlannedSite) -> tuple[str, str]:
-    is_embedding = site.kind == "embedding"
+def keys_of(stored: Stored, kind: SiteKind) -> tuple[str, str]:
+    """What A and B of a pair of tensors are called in the file.
+
+    Args:
+        stored: The pair.
+        kind: Its sites'.
+    """
+    is_embedding = kind == "embedding"
     return (
-        factor_key(site.site, "A", is_embedding=is_embedding),
-        factor_key(site.site, "B", is_embedding=is_embedding),
+        factor_key(stored.path, "A", is_embedding=is_embedding),
+        factor_key(stored.path, "B", is_embedding=is_embedding),
     )
+
+
+def _shapes_of(
+    stored: Sequence[Stored],
+    sites: Sequence[PlannedSite],
+    ranks: Mapping[str, int],
+    rank: int,
+) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """Shapes of the factors by key, and the ranks that differ from the adapter's by pattern."""
+    by_name = {site.site: site for site in sites}
+    names = [each.name for each in stored]
+    shapes: dict[str, tuple[int, ...]] = {}
+    patterns: dict[str, int] = {}
+    for each in stored:
+        site = by_name[each.sites[0]]
+        own = max(ranks[name] for name in each.sites)
+        rows = own * len(each.sites)
+        a, b = keys_of(each, site.kind)
+        shapes[a] = (rows, *site.a_tail)
+        shapes[b] = (site.d_out, rows, *(1,) * (site.b_dims - 2))
+        if own != rank:
+            patterns[exact_key(each.name, names)] = own
+    return shapes, patterns
 
 
 def _carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carried:
@@ -109,7 +141,7 @@ def _carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carr
 
 
 def config_of(
-    sites: Sequence[str],
+    stored: Sequence[Stored],
     *,
     rank: int,
     patterns: Mapping[str, int],
@@ -122,7 +154,7 @@ def config_of(
     """The fields of `adapter_config.json`, as JSON values.
 
     Args:
-        sites: Every site, sorted.
+        stored: Every module and parameter, sorted by name.
         rank: The adapter's rank.
         patterns: Ranks of sites that have another, by pattern; alpha is the rank everywhere.
         base_model: Copied to `base_model_name_or_path`.
@@ -131,7 +163,8 @@ def config_of(
         modules_to_save: Copied.
         bias: Copied.
     """
-    return {
+    parameters = [each.name for each in stored if each.is_parameter]
+    fields: dict[str, object] = {
         "alpha_pattern": dict(patterns),
         "base_model_name_or_path": base_model or None,
         "bias": bias,
@@ -144,8 +177,11 @@ def config_of(
         "peft_type": "LORA",
         "r": rank,
         "rank_pattern": dict(patterns),
-        "target_modules": list(sites),
+        "target_modules": [each.name for each in stored if not each.is_parameter],
         "task_type": task_type,
         "use_dora": False,
         "use_rslora": False,
     }
+    if parameters:  # the version says on which axes their factors are
+        fields |= {"target_parameters": parameters, "peft_version": WRITTEN_FOR}
+    return fields

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
-from lego_ray.formats.peft_keys import factor_key, full_weight_key
-from lego_ray.formats.peft_output import config_of
+from lego_ray.formats.peft_keys import full_weight_key
+from lego_ray.formats.peft_output import config_of, keys_of
+from lego_ray.formats.peft_parameters import stored_pairs
 from lego_ray.formats.peft_patterns import exact_key
 
 
@@ -56,21 +58,21 @@ def encode(
         NonFiniteWeights: If a factor holds NaN or infinity.
     """
     ordered = in_order(sites, dtype, base_model)
-    names = [site.site for site in ordered]
+    by_name = {site.site: site for site in ordered}
+    stored = stored_pairs({site.site: site.kind for site in ordered})
+    names = [each.name for each in stored]
     tensors = {full_weight_key(key): t.contiguous() for key, t in (full_weights or {}).items()}
     patterns: dict[str, int] = {}
-    for site in ordered:
-        is_embedding = site.kind == "embedding"
-        keys = (
-            factor_key(site.site, "A", is_embedding=is_embedding),
-            factor_key(site.site, "B", is_embedding=is_embedding),
-        )
-        pair = stored_pair(site, rank, dtype, compact=compact, keys=keys)
-        tensors.update(zip(keys, pair, strict=True))
-        if pair[0].shape[0] != rank:
-            patterns[exact_key(site.site, names)] = pair[0].shape[0]
+    for each in stored:
+        mine = [by_name[name] for name in each.sites]
+        keys = keys_of(each, mine[0].kind)
+        own = min(rank, max(site.a.shape[0] for site in mine)) if compact else rank
+        pairs = [stored_pair(site, own, dtype, compact=False, keys=keys) for site in mine]
+        tensors.update(zip(keys, pairs[0] if len(mine) == 1 else _packed(pairs), strict=True))
+        if own != rank:
+            patterns[exact_key(each.name, names)] = own
     config = config_of(
-        names,
+        stored,
         rank=rank,
         patterns=patterns,
         base_model=base_model,
@@ -81,3 +83,10 @@ def encode(
     )
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     return {WEIGHTS_NAME: save(tensors, metadata={"format": "pt"}), CONFIG_NAME: text.encode()}
+
+
+def _packed(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The pairs of all experts in one, as PEFT stores them: see `peft_experts`."""
+    a = torch.cat([a for a, _ in pairs])
+    b = torch.stack([b for _, b in pairs], dim=2)  # (d_out, r, E)
+    return a, b.reshape(b.shape[0], -1)

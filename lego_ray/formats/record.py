@@ -8,7 +8,7 @@ from typing import Literal
 
 from lego_ray.errors import redacted
 
-SiteKind = Literal["linear", "embedding", "conv"]
+SiteKind = Literal["linear", "embedding", "conv", "parameter", "expert"]
 
 # Bytes an element, for the dtypes an adapter may be stored in (safetensors' names).
 DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -34,13 +34,35 @@ class TensorSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """Where one expert's pair lies in tensors that hold the pairs of all experts.
+
+    Attributes:
+        experts: E, how many there are, at least 2.
+        expert: Which of them it is, from 0.
+        is_grouped: Whether the columns of B are those of expert 0, then those of expert 1, and so on,
+            as the rows of A always are. PEFT stores first the column of rank 0 of every expert, then
+            that of rank 1.
+        is_swapped: Whether the stored A is the expert's B transposed, and the stored B its A.
+    """
+
+    experts: int
+    expert: int
+    is_grouped: bool = False
+    is_swapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFactors:
     """One adapter's factor pair at one site, `dW = scaling * B A`.
 
     Attributes:
-        site: The target module's path in the base model, without PEFT's prefix.
+        site: The target module's path in the base model, without PEFT's prefix; of a parameter that is
+            targeted by its name that path (`mlp.gate.weight`), and of an expert the number after it
+            (`mlp.experts.down_proj.3`).
         kind: `linear` and `conv`: A is (r, d_in) once flattened, B is (d_out, r).
-            `embedding`: A is (r, vocabulary), B is (dim, r).
+            `embedding`: A is (r, vocabulary), B is (dim, r). `parameter` and `expert`: as `linear`, in
+            the orientation in which PEFT stores the parameter's factors.
         rank: r, at least 1.
         scaling: alpha / r, or alpha / sqrt(r) for rsLoRA; of no meaning where `alpha` is a tensor.
         a: The span of A.
@@ -52,6 +74,8 @@ class SiteFactors:
         rows: The rows of B that are this site's, where B is stored for several modules at once (a fused
             projection); None for all.
         is_swapped: Whether the two halves of B's rows stand the other way about than in the merge.
+        packed: Where the pair is in `a` and `b`, if they hold the pairs of all experts.
+        diagonal: The span of a factor on each row of A, of shape (r, 1); None for none.
     """
 
     site: str
@@ -65,6 +89,8 @@ class SiteFactors:
     kernel: tuple[int, ...] = ()
     rows: tuple[int, int] | None = None
     is_swapped: bool = False
+    packed: Packed | None = None
+    diagonal: TensorSpan | None = None
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""
@@ -72,10 +98,20 @@ class SiteFactors:
         yield self.b
         if self.alpha is not None:
             yield self.alpha
+        if self.diagonal is not None:
+            yield self.diagonal
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of its tensors; of tensors that all experts share, an expert's part, rounded up."""
+        whole = sum(span.end - span.start for span in self.spans())
+        return whole if self.packed is None else -(-whole // self.packed.experts)
 
     @property
     def a_tail(self) -> tuple[int, ...]:
         """The shape of one row of A: (d_in,), or a convolution's (in/groups, kernel sizes)."""
+        if self.packed is not None and self.packed.is_swapped:
+            return self.b.shape[:1]
         return self.a.shape[:1] if self.transposed else (*self.a.shape[1:], *self.kernel)
 
     @property
@@ -91,6 +127,8 @@ class SiteFactors:
         """Length of a column of B."""
         if self.rows is not None:
             return self.rows[1] - self.rows[0]
+        if self.packed is not None and self.packed.is_swapped:
+            return self.a.shape[1]
         return self.b.shape[1] if self.transposed else self.b.shape[0]
 
     @property

@@ -54,8 +54,24 @@ LORA_BIAS = Refusal(
     "--full-weights drop leaves the biases out. Else merge it into its base model (PEFT: "
     "merge_and_unload) and extract a plain LoRA from the difference.",
 )
-# Its bias beside B of a site, in PEFT's files.
-LORA_BIAS_KEY = re.compile(r"\.lora_B(\.[^.]+)?\.bias$")
+TOKENS = Refusal(
+    "it carries whole rows of the embedding, which are not low-rank",
+    "--full-weights drop leaves them out. Else train it again with the embedding among target_modules.",
+)
+# Keys of the tensors in PEFT's files: a bias beside B of a site, and such rows.
+_BIAS_KEY = r"\.lora_B(\.[^.]+)?\.bias$"
+_TOKENS_KEY = r"\btrainable_tokens_|\.token_adapter\b"
+# Fields of LoraConfig that --full-weights drop takes: the tensors that are left out, and a note on them.
+DROPPABLE: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "lora_bias": (
+        re.compile(_BIAS_KEY),
+        "the biases of its updates (lora_bias) were dropped",
+    ),
+    "trainable_token_indices": (
+        re.compile(_TOKENS_KEY),
+        "its rows of the embedding (trainable_token_indices) were dropped",
+    ),
+}
 
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
@@ -63,14 +79,7 @@ REFUSED_FIELDS: Mapping[str, Refusal] = {
     "lora_bias": LORA_BIAS,
     "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
     "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
-    "target_parameters": Refusal(
-        "it packs experts on the rank axis, so a rank is not one unit of meaning",
-        "Leave it out, or train it with target_modules on a model whose experts are modules.",
-    ),
-    "trainable_token_indices": Refusal(
-        "it carries whole rows of the embedding, which are not low-rank",
-        "Train it again with the embedding among target_modules, or leave it out.",
-    ),
+    "trainable_token_indices": TOKENS,
     "use_qalora": Refusal("QA-LoRA pools the input before A", _RETRAIN),
     "use_bdlora": Refusal("BD-LoRA's A or B is block-diagonal and stored packed", _RETRAIN),
     "arrow_config": Refusal(
@@ -92,6 +101,8 @@ PLAIN_FIELDS = frozenset(
         # read by formats.peft_config
         *("peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "bias"),
         *("base_model_name_or_path", "task_type", "fan_in_fan_out", "modules_to_save"),
+        # read by formats.peft_experts
+        *("target_parameters", "peft_version", "lora_B_layout", "unsloth_fused_expert_lora"),
         # checked above
         "init_lora_weights",
         # where the tensors are says which sites there are
@@ -101,7 +112,7 @@ PLAIN_FIELDS = frozenset(
         *("loftq_config", "velora_config", "qalora_group_size", "megatron_core"),
         *("runtime_config", "ensure_weight_tying"),
         # about the file
-        *("auto_mapping", "peft_version", "revision"),
+        *("auto_mapping", "revision"),
         # PEFT before 0.4, Unsloth, ms-swift
         *("merge_weights", "unsloth_fixed", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),
     }
@@ -109,7 +120,6 @@ PLAIN_FIELDS = frozenset(
 
 # PEFT methods that are not LoRA, where there is more to say than that.
 REFUSED_TYPES: Mapping[str, Refusal] = {
-    "ADALORA": Refusal("AdaLoRA has a diagonal between A and B, and masks ranks", _EXTRACT),
     "LOHA": Refusal("LoHa's update is a product of two low-rank matrices by element", _EXTRACT),
     "LOKR": Refusal("LoKr's update is a Kronecker product", _EXTRACT),
     "OFT": Refusal("OFT multiplies the weight instead of adding to it", _EXTRACT),
@@ -122,18 +132,21 @@ REFUSED_TYPES: Mapping[str, Refusal] = {
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
-    LORA_BIAS_KEY.pattern: LORA_BIAS,
+    _BIAS_KEY: LORA_BIAS,
     r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
     r"\.diff(_b)?$": Refusal("it is the difference of a whole weight, not low-rank", _EXTRACT),
     r"\.lora_mid\b": Refusal("it has a third factor between A and B", _EXTRACT),
-    r"\.lora_E\b|\.ranknum\b": REFUSED_TYPES["ADALORA"],
+    r"\.lora_E\b|\.ranknum\b": Refusal(
+        "AdaLoRA has a diagonal between A and B, which only PEFT's own files are read with",
+        _EXTRACT,
+    ),
     r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],
     r"\.hada_w[12]": REFUSED_TYPES["LOHA"],
     r"\.lokr_": REFUSED_TYPES["LOKR"],
     r"\.oft_|\.boft_": REFUSED_TYPES["OFT"],
     r"\.ia3_l\b": REFUSED_TYPES["IA3"],
     r"\.vera_lambda_": REFUSED_TYPES["VERA"],
-    r"\btrainable_tokens_|\.token_adapter\b": REFUSED_FIELDS["trainable_token_indices"],
+    _TOKENS_KEY: TOKENS,
 }
 
 

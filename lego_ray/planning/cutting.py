@@ -6,7 +6,7 @@ A site's pool is all MSUs of all adapters there, so it grows with the zoo while 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lego_ray.errors import InvalidOption
@@ -29,7 +29,7 @@ class Tally:
     Attributes:
         example: One of the factor pairs.
         ranks: Rank of each.
-        read_bytes: Tensor bytes of each.
+        read_bytes: Tensor bytes of each; of tensors that experts share, this expert's part.
     """
 
     example: SiteFactors
@@ -40,7 +40,27 @@ class Tally:
     def buffer_bytes(self) -> int:
         """Most memory its reads take: what is fetched ahead, and one pair widened to float32 twice."""
         widened = 8 * max(self.ranks) * (self.example.d_in + self.example.d_out)
-        return (READ_AHEAD + 1) * max(self.read_bytes) + widened
+        return self.ahead_bytes + widened
+
+    @property
+    def ahead_bytes(self) -> int:
+        """Most memory that what is fetched ahead of it takes."""
+        return (READ_AHEAD + 1) * max(self.read_bytes)
+
+    @property
+    def shared(self) -> str:
+        """The parameter whose tensors it shares with other experts."""
+        return self.example.site.rpartition(".")[0]
+
+    @property
+    def shared_by(self) -> int:
+        """How many sites share its tensors: the experts of one parameter; else 1."""
+        return self.example.packed.experts if self.example.packed else 1
+
+    @property
+    def others_bytes(self) -> int:
+        """Memory of the parts of its tensors that are other sites': tensors are read whole."""
+        return self.ahead_bytes * (self.shared_by - 1)
 
 
 def cut_into_tasks(
@@ -58,25 +78,25 @@ def cut_into_tasks(
         InvalidOption: If a site fits no worker, and its parts do not either.
     """
     work = work or recipe.work()
-    batch: list[tuple[Tally, SitePlan]] = []
+    batch = _Batch()
     for tally in tallies:
         site = _site_plan(tally, recipe, work, memory_budget)
         if site.peak_bytes > memory_budget:
-            if batch:
-                yield _group(batch)
-                batch = []
+            if batch.sites:
+                yield batch.task()
+                batch = _Batch()
             yield _spread(tally, site, work, memory_budget)
             continue
-        before = batch[-1][1] if batch else None
+        before = batch.sites[-1] if batch.sites else None
         new_layer = before is not None and layer_of(before.site) != layer_of(site.site)
-        worth = sum(s.seconds for _, s in batch) >= TASK_SECONDS
-        too_much = batch and _peak([*batch, (tally, site)]) > memory_budget
+        worth = batch.seconds >= TASK_SECONDS
+        too_much = batch.sites and batch.peak_with(tally, site) > memory_budget
         if too_much or (new_layer and worth):
-            yield _group(batch)
-            batch = []
-        batch.append((tally, site))
-    if batch:
-        yield _group(batch)
+            yield batch.task()
+            batch = _Batch()
+        batch.add(tally, site)
+    if batch.sites:
+        yield batch.task()
 
 
 def layer_of(site: str) -> str:
@@ -93,7 +113,7 @@ def _site_plan(tally: Tally, recipe: Recipe, work: PoolCosts, memory_budget: int
     """The site by its fastest route that fits, or by the one that takes least if none does."""
     factors = tally.example
     n, d_in, d_out = sum(tally.ranks), factors.d_in, factors.d_out
-    besides = WORKER_BYTES + tally.buffer_bytes + 4 * n * (d_in + d_out)
+    besides = WORKER_BYTES + tally.buffer_bytes + tally.others_bytes + 4 * n * (d_in + d_out)
     rank = recipe.rank_of(factors.site)
     routes = work.routes(n, d_in, d_out, rank)
     fitting = [r for r in routes if besides + r.costs.workspace_bytes <= memory_budget]
@@ -121,24 +141,83 @@ def layers_of(sites: Sequence[SitePlan]) -> str:
     return layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
 
 
-def _group(batch: Sequence[tuple[Tally, SitePlan]]) -> TaskPlan:
-    sites = tuple(site for _, site in batch)
-    return TaskPlan(
-        name=layers_of(sites),
-        sites=sites,
-        read_bytes=sum(sum(tally.read_bytes) for tally, _ in batch),
-        peak_bytes=_peak(batch),
-    )
+@dataclass(slots=True)
+class SharedParts:
+    """What tensors that experts share take besides the parts of a task's own sites: they are read whole.
+
+    Attributes:
+        bytes: That of the sites added so far.
+    """
+
+    bytes: int = 0
+    _left: dict[str, int] = field(default_factory=dict)
+
+    def change(self, tally: Tally, part: int) -> int:
+        """How one more site changes it.
+
+        Args:
+            tally: The site.
+            part: Bytes that are held of the site's own part.
+        """
+        if tally.shared_by == 1:
+            return 0
+        left = self._left.get(tally.shared)
+        if left is None:
+            return part * (tally.shared_by - 1)
+        return max(0, left - part) - left
+
+    def add(self, tally: Tally, part: int) -> None:
+        """Takes one more site in.
+
+        Args:
+            tally: The site.
+            part: Bytes that are held of the site's own part.
+        """
+        change = self.change(tally, part)
+        self.bytes += change
+        if tally.shared_by > 1:
+            self._left[tally.shared] = self._left.get(tally.shared, 0) + change
 
 
-def _peak(batch: Iterable[tuple[Tally, SitePlan]]) -> int:
-    """All pools and reads of a task are in memory at once, and one site at a time is solved."""
-    held, workspace = 0, 0
-    for tally, site in batch:
-        held += site.pool_bytes + tally.buffer_bytes
-        own = site.peak_bytes - site.pool_bytes - tally.buffer_bytes - WORKER_BYTES
-        workspace = max(workspace, own)
-    return WORKER_BYTES + held + workspace
+@dataclass(slots=True)
+class _Batch:
+    """Sites of a task to be, and what they take: all pools and reads at once, one workspace."""
+
+    sites: list[SitePlan] = field(default_factory=list)
+    seconds: float = 0.0
+    _read_bytes: int = 0
+    _held: int = 0
+    _workspace: int = 0
+    _shared: SharedParts = field(default_factory=SharedParts)
+
+    def peak_with(self, tally: Tally, site: SitePlan) -> int:
+        """Memory of a worker that has one more site."""
+        held = self._held + site.pool_bytes + tally.buffer_bytes
+        shared = self._shared.bytes + self._shared.change(tally, tally.ahead_bytes)
+        return WORKER_BYTES + held + max(self._workspace, _workspace(tally, site)) + shared
+
+    def add(self, tally: Tally, site: SitePlan) -> None:
+        """Takes one more site in."""
+        self.sites.append(site)
+        self.seconds += site.seconds
+        self._read_bytes += sum(tally.read_bytes)
+        self._held += site.pool_bytes + tally.buffer_bytes
+        self._workspace = max(self._workspace, _workspace(tally, site))
+        self._shared.add(tally, tally.ahead_bytes)
+
+    def task(self) -> TaskPlan:
+        """The task of these sites."""
+        return TaskPlan(
+            name=layers_of(self.sites),
+            sites=tuple(self.sites),
+            read_bytes=self._read_bytes,
+            peak_bytes=WORKER_BYTES + self._held + self._workspace + self._shared.bytes,
+        )
+
+
+def _workspace(tally: Tally, site: SitePlan) -> int:
+    besides = tally.buffer_bytes + tally.others_bytes + WORKER_BYTES
+    return site.peak_bytes - site.pool_bytes - besides
 
 
 def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -> TaskPlan:
@@ -153,7 +232,7 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
             "Raise the budget, merge fewer adapters at once, or choose another method"
             + (" or leave out --distance rank-one." if work.name == "lego" else "."),
         )
-    fixed = WORKER_BYTES + tally.buffer_bytes + costs.fixed_bytes
+    fixed = WORKER_BYTES + tally.buffer_bytes + tally.others_bytes + costs.fixed_bytes
     most = (memory_budget - fixed) // costs.row_bytes
     if most < max(tally.ranks):
         raise InvalidOption(

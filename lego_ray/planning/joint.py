@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from lego_ray.planning.cutting import TASK_SECONDS, Tally, layer_of, layers_of
+from lego_ray.planning.cutting import TASK_SECONDS, SharedParts, Tally, layer_of, layers_of
 from lego_ray.planning.plan import WORKER_BYTES, Plan, SitePlan, TaskPlan
 from lego_ray.planning.planner import tally_sites
 
@@ -39,7 +39,17 @@ class _Site:
     @property
     def held(self) -> int:
         """Every adapter's tensors as they are stored, and what reading them takes besides."""
-        return sum(self.tally.read_bytes) + self.tally.buffer_bytes
+        return self.read_bytes + self.tally.buffer_bytes
+
+    @property
+    def read_bytes(self) -> int:
+        """Every adapter's tensors, of shared ones its own part."""
+        return sum(self.tally.read_bytes)
+
+    @property
+    def workspace(self) -> int:
+        """Most memory that a merge takes besides its pools to solve it."""
+        return max(plan.peak_bytes - WORKER_BYTES - plan.pool_bytes for plan in self.plans.values())
 
     @property
     def seconds(self) -> float:
@@ -68,14 +78,14 @@ def cut_jointly(
     reads = [_read_bytes(plan) for plan in plans]
     for batch in _batches(sites, memory_budget):
         parts = []
-        for number in sorted({number for site in batch for number in site.plans}):
-            mine = tuple(site.plans[number] for site in batch if number in site.plans)
+        for number in sorted({number for site in batch.sites for number in site.plans}):
+            mine = tuple(site.plans[number] for site in batch.sites if number in site.plans)
             read = sum(reads[number][site.site] for site in mine)
             parts.append((number, len(tasks[number])))
-            tasks[number].append(TaskPlan(layers_of(mine), mine, read, _peak(batch)))
+            tasks[number].append(TaskPlan(layers_of(mine), mine, read, batch.peak_bytes))
         name = tasks[parts[0][0]][-1].name
-        joint.append(JointPlan(name, tuple(parts), _peak(batch)))
-    together = {site.name for site in sites if _fits([site], memory_budget)}
+        joint.append(JointPlan(name, tuple(parts), batch.peak_bytes))
+    together = {site.name for site in sites if _fits_alone(site, memory_budget)}
     for number, plan in enumerate(plans):
         for task in plan.tasks:
             alone = tuple(s for s in task.sites if s.site not in together)
@@ -97,35 +107,64 @@ def _sites(plans: Sequence[Plan]) -> list[_Site]:
     return [_Site(tally, by_name[tally.example.site]) for tally in tallies]
 
 
-def _batches(sites: Iterable[_Site], memory_budget: int) -> Iterator[list[_Site]]:
+def _batches(sites: Iterable[_Site], memory_budget: int) -> Iterator[_Batch]:
     """Sites that fit together and are worth a task; those that do not even fit alone are left out."""
-    batch: list[_Site] = []
+    batch = _Batch()
     for site in sites:
-        if not _fits([site], memory_budget):
+        if not _fits_alone(site, memory_budget):
             continue
-        new_layer = bool(batch) and layer_of(batch[-1].name) != layer_of(site.name)
-        worth = sum(each.seconds for each in batch) >= TASK_SECONDS
-        if batch and (not _fits([*batch, site], memory_budget) or (new_layer and worth)):
+        new_layer = bool(batch.sites) and layer_of(batch.sites[-1].name) != layer_of(site.name)
+        worth = batch.seconds >= TASK_SECONDS
+        too_much = batch.sites and batch.peak_with(site) > memory_budget
+        if too_much or (new_layer and worth):
             yield batch
-            batch = []
-        batch.append(site)
-    if batch:
+            batch = _Batch()
+        batch.add(site)
+    if batch.sites:
         yield batch
 
 
-def _fits(batch: Sequence[_Site], memory_budget: int) -> bool:
-    spread = any(plan.route == "spread" for site in batch for plan in site.plans.values())
-    return not spread and _peak(batch) <= memory_budget
+def _fits_alone(site: _Site, memory_budget: int) -> bool:
+    spread = any(plan.route == "spread" for plan in site.plans.values())
+    return not spread and _Batch().peak_with(site) <= memory_budget
 
 
-def _peak(batch: Sequence[_Site]) -> int:
-    """All tensors are held; one merge at a time has its pools, and one of its sites is solved."""
-    pools, workspace = dict.fromkeys((n for site in batch for n in site.plans), 0), 0
-    for site in batch:
+@dataclass(slots=True)
+class _Batch:
+    """Sites of a task to be. All tensors are held; one merge at a time has its pools and a workspace."""
+
+    sites: list[_Site] = field(default_factory=list)
+    seconds: float = 0.0
+    _held: int = 0
+    _pools: dict[int, int] = field(default_factory=dict)
+    _workspace: int = 0
+    _shared: SharedParts = field(default_factory=SharedParts)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory of its worker."""
+        pools = max(self._pools.values(), default=0)
+        return WORKER_BYTES + self._held + pools + self._workspace + self._shared.bytes
+
+    def peak_with(self, site: _Site) -> int:
+        """Memory of its worker with one more site."""
+        pools = dict(self._pools)
         for number, plan in site.plans.items():
-            pools[number] += plan.pool_bytes
-            workspace = max(workspace, plan.peak_bytes - WORKER_BYTES - plan.pool_bytes)
-    return WORKER_BYTES + sum(site.held for site in batch) + max(pools.values()) + workspace
+            pools[number] = pools.get(number, 0) + plan.pool_bytes
+        workspace = max(self._workspace, site.workspace)
+        shared = self._shared.bytes + self._shared.change(site.tally, site.read_bytes)
+        held = self._held + site.held
+        return WORKER_BYTES + held + max(pools.values(), default=0) + workspace + shared
+
+    def add(self, site: _Site) -> None:
+        """Takes one more site in."""
+        self.sites.append(site)
+        self.seconds += site.seconds
+        self._held += site.held
+        for number, plan in site.plans.items():
+            self._pools[number] = self._pools.get(number, 0) + plan.pool_bytes
+        self._workspace = max(self._workspace, site.workspace)
+        self._shared.add(site.tally, site.read_bytes)
 
 
 def _read_bytes(plan: Plan) -> dict[str, int]:

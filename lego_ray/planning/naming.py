@@ -17,6 +17,7 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.asked_layout import in_layout
 from lego_ray.planning.dialects import as_known, in_one_dialect
+from lego_ray.planning.model_trees import in_new_tree, tree_renames
 from lego_ray.planning.styles import in_one_style
 from lego_ray.planning.wrapped import without_wrappers
 
@@ -32,7 +33,8 @@ def agreed_names(
     """The adapters, each module under one name.
 
     The spelling is the one that most adapters have; of equals the one that most readers know. Where a
-    module is known only with its dots as underscores, all are written so.
+    module is known only with its dots as underscores, all are written so. Of a vision-language model's
+    old and new module trees it is the new one.
 
     Args:
         adapters: In any order, which has no influence on the names.
@@ -48,6 +50,7 @@ def agreed_names(
     """
     named = _renamed(adapters, without_wrappers(list(_counted(adapters))))
     if not output_layout(layout).is_pipeline:
+        named = _renamed(named, tree_renames(_counted(named)))
         return tuple(named) if asked == "sources" else in_layout(named, layout, asked)
     before = list(_counted(named))
     spoken = in_one_dialect(named)
@@ -76,7 +79,7 @@ def named_as(
     )
     if is_pipeline:
         adapters = _noted(adapters, [as_known(adapter, known) for adapter in adapters])
-    module: Callable[[str], object] = _module if is_pipeline else _plain
+    module: Callable[[str], object] = _module if is_pipeline else _in_tree
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
         called[module(site)].add(site)
@@ -111,6 +114,10 @@ def warnings_of_names(adapters: Iterable[AdapterRecord]) -> Iterable[str]:
 
 def _plain(site: str) -> str:
     return without_doubt(unwrapped(site))
+
+
+def _in_tree(site: str) -> str:
+    return in_new_tree(_plain(site))
 
 
 def _module(site: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from lego_ray.planning.licenses import license_conflicts
 from lego_ray.planning.loading import reader_warnings
 from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_names
 from lego_ray.planning.noise_halves import noise_warnings
+from lego_ray.planning.parameters import agreed_parameters
 from lego_ray.planning.plan import PLAN_VERSION, Plan, TaskPlan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
@@ -65,7 +66,7 @@ def make_plan(
     adapters = inventory.adapters
     written_as = agreed_format(adapters)
     base_model = agreed_base_model(adapters, recipe.base_model)
-    adapters = as_convolutions(agreed_names(adapters, written_as, recipe.layout))
+    adapters = agreed_parameters(as_convolutions(agreed_names(adapters, written_as, recipe.layout)))
     asked = recipe.layout if recipe.layout != "sources" else ""
     written_as = asked or named_layout(adapters, written_as)
     names = names_in(adapters)
@@ -161,7 +162,7 @@ def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
         for factors in adapter.sites:
             found = tallies.setdefault(factors.site, Tally(factors))
             found.ranks.append(factors.rank)
-            found.read_bytes.append(sum(s.end - s.start for s in factors.spans()))
+            found.read_bytes.append(factors.read_bytes)
     return [found for _, found in sorted(tallies.items(), key=lambda item: _natural(item[0]))]
 
 

@@ -54,9 +54,8 @@ def content_hash(tensor_hashes: Iterable[tuple[str, str]]) -> str:
     """Hex sha256 over an adapter's tensors, whatever order they were read in.
 
     Args:
-        tensor_hashes: Name and `tensor_hash` of each.
+        tensor_hashes: Name and `tensor_hash` of each; one that tasks read several times counts once.
     """
-    # Modules that share a tensor each have it read.
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(set(tensor_hashes)))
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -164,7 +164,8 @@ def _add_rows(
     """
     mine = []
     for factors in source.factors:
-        a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name])
+        diagonal = buffers[factors.diagonal.name] if factors.diagonal else b""
+        a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name], diagonal)
         scaling = factors.scaling
         if factors.alpha is not None:
             scaling = scaling_from(factors, buffers[factors.alpha.name], source.uri)

@@ -123,20 +123,37 @@ def test_files_that_cannot_be_merged_are_named(
     assert caught.value.where == f"{tmp_path}/adapters.safetensors"
 
 
-def test_alpha_beside_scale_counts_as_in_the_release_that_wrote_it(tmp_path: Path) -> None:
-    """mlx-lm of 2024, whose defaults of alpha 16 and scale 10 became scale 20 at rank 8."""
+def test_alpha_beside_scale_counts_where_the_release_may_have_used_it(tmp_path: Path) -> None:
+    """mlx-lm until June 2024, whose defaults of alpha 16 and scale 10 are scale 20 at rank 8."""
     file = write(tmp_path)
-    old = {"rank": 8, "scale": 10.0, "alpha": 16}
-    record = read(file, config=config(lora_parameters=old))
+    before = {**CONFIG, "lora_layers": 16, "lora_parameters": OF_2024}
+    record = read(file, config=json.dumps(before).encode())
     now = read(file, config=config(lora_parameters={"rank": 8, "scale": 20.0}))
     got, wanted = updates(file, record), updates(file, now)
     assert all(np.array_equal(got[site], wanted[site]) for site in wanted)
-    assert "alpha" in record.notes[0]
+    assert "cannot be told" in record.notes[0]
     assert now.notes == ()
+
+
+OF_2024 = {"rank": 8, "scale": 10.0, "alpha": 16}
+
+
+@pytest.mark.parametrize("field", ["fine_tune_type", "num_layers"])
+def test_an_alpha_that_the_release_did_not_use_is_left_out_with_a_note(
+    field: str, tmp_path: Path
+) -> None:
+    """mlx-lm of September 2024 to April 2025 wrote its default alpha and never read it."""
+    file = write(tmp_path)
+    fields = {"model": "org/base", field: CONFIG[field], "lora_parameters": OF_2024}
+    record = read(file, config=json.dumps(fields).encode())
+    now = read(file, config=config(lora_parameters={"rank": 8, "scale": 10.0}))
+    got, wanted = updates(file, record), updates(file, now)
+    assert all(np.array_equal(got[site], wanted[site]) for site in wanted)
+    assert "alpha is left out of account" in record.notes[0]
 
 
 @pytest.mark.parametrize("alpha", [0, -1, None, "16", True, 10**400])
 def test_an_alpha_that_is_none_is_refused(alpha: object, tmp_path: Path) -> None:
     parameters = {"rank": 8, "scale": 10.0, "alpha": alpha}
     with pytest.raises(MalformedAdapter, match="alpha"):
-        read(write(tmp_path), config=config(lora_parameters=parameters))
+        read(write(tmp_path), config=config(lora_layers=16, lora_parameters=parameters))

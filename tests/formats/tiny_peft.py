@@ -108,7 +108,8 @@ def read(path: Path, **options: Any) -> AdapterRecord:
 def factors(path: Path, site: SiteFactors) -> tuple[Tensor, Tensor]:
     data = memoryview(weights_file(path).read_bytes())
     a, b = site.a, site.b
-    return factor_matrices(site, data[a.start : a.end], data[b.start : b.end])
+    more = data[site.diagonal.start : site.diagonal.end] if site.diagonal else b""
+    return factor_matrices(site, data[a.start : a.end], data[b.start : b.end], more)
 
 
 def our_deltas(path: Path, record: AdapterRecord) -> dict[str, Tensor]:

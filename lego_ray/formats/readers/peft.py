@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from lego_ray.errors import AdapterRefused
 from lego_ray.formats.peft_carried import HEADS, SAVED_FOR_TASK, holds
 from lego_ray.formats.peft_config import PeftConfig, config_from
-from lego_ray.formats.peft_keys import BASE_LAYER, PREFIX, is_embedding_weight, parse_factor
+from lego_ray.formats.peft_keys import PREFIX, is_embedding_weight, parse_factor
+from lego_ray.formats.peft_parameters import BASE_LAYER, depths, split_base_layers
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.refusals import check_config
 
@@ -70,33 +71,57 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         before = sites.get(factor.site, _Site(factor.is_embedding))
         mine = (shape, before.b) if factor.half == "A" else (before.a, shape)
         sites[factor.site] = _Site(factor.is_embedding, *mine)
-    yield from _of_sites(outgoing, config, sites)
+    parameters = _parameters_of(outgoing.config, sites)
+    yield from _of_sites(outgoing, config, sites, parameters)
     yield from _of_whole(outgoing, config, sites, whole)
     yield from _of_heads(config, whole)
 
 
+def _parameters_of(config: Mapping[str, object], sites: Collection[str]) -> dict[str, str]:
+    """The parameter that each path is of, where the configuration targets parameters by whole paths."""
+    listed = config.get("target_parameters")
+    modules: dict[str, list[str]] = {}
+    for target in listed if isinstance(listed, list) else []:
+        module, _, name = str(target).rpartition(".")
+        modules.setdefault(module, []).append(name)
+    found = {}
+    for path in sites:
+        module, depth = split_base_layers(path)
+        nesting = depths(modules.get(module, ())) or {}
+        for name, at in nesting.items():
+            if at == depth:
+                found[path] = f"{module}.{name}"
+    return found
+
+
 def _of_sites(
-    outgoing: Outgoing, config: PeftConfig, sites: Mapping[str, _Site]
+    outgoing: Outgoing,
+    config: PeftConfig,
+    sites: Mapping[str, _Site],
+    parameters: Mapping[str, str],
 ) -> Iterator[Finding]:
     listed = outgoing.config.get("target_modules")
     # Where it is not a list it is an expression, and what a base model has of it is not known here.
     targets = frozenset(listed) if isinstance(listed, list) else None
-    for name, site in sites.items():
+    for path, site in sites.items():
+        name = parameters.get(path, path)
         if site.a is None or site.b is None:
             half = "B" if site.b is None else "A"
             yield Finding(f"{name} has no factor {half}; PEFT starts it from nothing", True, _AGAIN)
             continue
         rank, wanted = site.a[0], config.rank_of(name)
-        if (rank, site.b[1]) != (wanted, wanted):
+        # A parameter has this rank for each expert, and the base model says how many there are.
+        stored = wanted if path not in parameters else rank - rank % wanted
+        if (rank, site.b[1]) != (stored, stored):
             problem = f"{name} has rank {rank} and its configuration {wanted}; PEFT raises"
             yield Finding(problem, True, _AGAIN)
         elif config.scaling_of(name) != 1:
             problem = f"PEFT multiplies {name} by {config.scaling_of(name):g}; it is stored for 1"
             yield Finding(problem, True, _AGAIN)
-        if not _is_targeted(name, targets):
+        if path not in parameters and not _is_targeted(name, targets):
             problem = f"target_modules does not name {name}, and PEFT drops its factors"
             yield Finding(problem, True, _AGAIN)
-        saved = next((m for m in config.modules_to_save if _guards(m, name)), None)
+        saved = next((m for m in config.modules_to_save if _guards(m, path)), None)
         if saved is not None:
             problem = (
                 f"{name} is adapted and {saved} is saved whole; PEFT drops the factors of a module "

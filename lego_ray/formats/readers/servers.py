@@ -8,10 +8,11 @@ except for `base_layer.weight` and norms, and takes one `lora_alpha` for all sit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lego_ray.formats.factors import some
-from lego_ray.formats.peft_keys import BASE_LAYER, PREFIX, parse_factor
+from lego_ray.formats.peft_keys import PREFIX, parse_factor
+from lego_ray.formats.peft_parameters import BASE_LAYER, WRITTEN_FOR, split_base_layers
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 
 LARGEST_VLLM_RANK = 512
@@ -24,7 +25,19 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         outgoing: It.
     """
     factors = {key: parse_factor(key) for key in outgoing.shapes}
-    ranks = {outgoing.shapes[key][0] for key, f in factors.items() if f and f.half == "A"}
+    listed = outgoing.config.get("target_parameters")
+    parameters = [str(name) for name in listed] if isinstance(listed, list) else []
+    modules = {name.rpartition(".")[0] for name in parameters}
+    ranks = {  # those of experts are not in the shapes
+        outgoing.shapes[key][0]
+        for key, f in factors.items()
+        if f and f.half == "A" and split_base_layers(f.site)[0] not in modules
+    } or {_rank_of(outgoing.config)}
+    if parameters:
+        yield Finding(
+            f"parameters adapted by name, such as {parameters[0]}, rule out llama.cpp and releases of "
+            f"PEFT before {WRITTEN_FOR}; vLLM and SGLang read them for some models only"
+        )
     names = sorted(
         {
             key.removeprefix(PREFIX).rpartition(".")[0].removesuffix(f".{BASE_LAYER}")
@@ -60,6 +73,11 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
             f"ranks from {min(ranks)} to {max(ranks)} with patterns rule out llama.cpp, which scales "
             "all sites by one alpha, and releases of vLLM that read no patterns"
         )
+
+
+def _rank_of(config: Mapping[str, object]) -> int:
+    rank = config.get("r")
+    return rank if isinstance(rank, int) else 0
 
 
 def _first_saved(outgoing: Outgoing, names: list[str]) -> list[str]:

@@ -1,0 +1,212 @@
+"""Merges of adapters of experts, loaded by PEFT on models of transformers: its sums are the oracle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import lego_ray
+from lego_ray.errors import LayoutMismatch, SiteShapeMismatch
+from tests.formats.tiny_experts import (
+    BASE,
+    EXPERTS,
+    Updates,
+    as_before_019,
+    edit,
+    targets,
+    total,
+    train,
+    updates,
+)
+from tests.zoo import Site, relative_error, weights_of, write_adapter
+
+MODELS = ["qwen3_moe", "mixtral", "gpt_oss", "llama4"]
+# Float32 factors whose products PEFT forms in float64; what a method rounds on the way comes on top.
+F32_ROUNDING = 32 * 2.0**-24
+BF16_ROUNDING = 8 * 2.0**-9
+# Singular vectors of float32 matrices.
+SVD_ROUNDING = 1e-5
+
+
+def merge(source: Path, output: Path, **options: Any) -> Any:
+    return lego_ray.merge(source, output=output, **{"runner": "inline", **options})
+
+
+def zoo(name: str, root: Path) -> Updates:
+    """Three adapters of different ranks and parts, and the sum of what PEFT does with them."""
+    train(name, root / "a", 1)
+    pattern = {f"{EXPERTS[name]}.gate_up_proj": 1, f"{EXPERTS[name]}.down_proj": 5}
+    train(name, root / "b", 2, r=3, use_rslora=True, rank_pattern=pattern)
+    train(name, root / "c", 3, target_parameters=None, target_modules=["q_proj", "v_proj"])
+    train(name, root / "d", 4, target_modules=[], target_parameters=targets(name)[1:])
+    return total(*(updates(name, root / each) for each in "abcd"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_adapter_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
+    train(name, tmp_path / "a")
+    record = merge(tmp_path / "a", tmp_path / "m", rank=2)
+    wanted = updates(name, tmp_path / "a")
+    assert relative_error(updates(name, tmp_path / "m"), wanted) < F32_ROUNDING
+    assert record["sites"] == 7
+    config = json.loads((tmp_path / "m" / "adapter_config.json").read_text())
+    place = f"model.layers.0.{EXPERTS[name]}"
+    assert config["target_parameters"] == [f"{place}.down_proj", f"{place}.gate_up_proj"]
+    assert config["target_modules"] == ["model.layers.0.self_attn.q_proj"]
+    assert config["r"] == 2
+    shapes = {k: tuple(t.shape) for k, t in load_file(tmp_path / "a" / FILE).items()}
+    assert {k: tuple(t.shape) for k, t in load_file(tmp_path / "m" / FILE).items()} == shapes
+
+
+FILE = "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize("method", ["concat", "svd", "lego"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_exact_sum_through_peft(name: str, method: str, tmp_path: Path) -> None:
+    wanted = zoo(name, tmp_path / "zoo")
+    options: dict[str, Any] = {"output_reweight": "none"} if method == "lego" else {}
+    merge(tmp_path / "zoo", tmp_path / "m", rank=13, method=method, **options)
+    tolerance = SVD_ROUNDING if method == "svd" else F32_ROUNDING
+    assert relative_error(updates(name, tmp_path / "m"), wanted) < tolerance
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_mean_of_several_by_weights(compact: bool, tmp_path: Path) -> None:
+    wanted = zoo("qwen3_moe", tmp_path / "zoo")
+    weights = dict.fromkeys("abcd", 0.25)
+    merge(
+        tmp_path / "zoo", tmp_path / "m", rank=13, method="concat", weights=weights, compact=compact
+    )
+    quarter = {key: update / 4 for key, update in wanted.items()}
+    assert relative_error(updates("qwen3_moe", tmp_path / "m"), quarter) < F32_ROUNDING
+
+
+def test_svd_is_the_nearest_of_its_rank_for_each_expert(tmp_path: Path) -> None:
+    wanted = zoo("qwen3_moe", tmp_path / "zoo")
+    merge(tmp_path / "zoo", tmp_path / "m", rank=3, method="svd")
+    got = updates("qwen3_moe", tmp_path / "m")
+    for key, update in wanted.items():
+        u, s, v = np.linalg.svd(update, full_matrices=False)
+        nearest = (u[..., :3] * s[..., None, :3]) @ v[..., :3, :]
+        assert np.linalg.norm(got[key] - nearest) < SVD_ROUNDING * np.linalg.norm(update)
+
+
+def test_ranks_of_a_budget_are_stored_at_the_largest_of_a_parameters_experts(
+    tmp_path: Path,
+) -> None:
+    zoo("qwen3_moe", tmp_path / "zoo")
+    record = merge(tmp_path / "zoo", tmp_path / "m", rank_budget=3, method="svd")
+    config = json.loads((tmp_path / "m" / "adapter_config.json").read_text())
+    for key, tensor in load_file(tmp_path / "m" / FILE).items():
+        if ".experts." in key and ".lora_A." in key:
+            name = "gate_up_proj" if "base_layer" in key else "down_proj"
+            ranks = [rank for site, rank in record["ranks"].items() if f".{name}." in site]
+            assert len(ranks) == 3
+            assert tensor.shape[0] == 3 * max(ranks)
+            path = f"model.layers.0.mlp.experts.{name}"
+            assert config["rank_pattern"].get(path, config["r"]) == max(ranks)
+    assert updates("qwen3_moe", tmp_path / "m").keys() == {
+        "model.layers.0.mlp.experts.gate_up_proj",
+        "model.layers.0.mlp.experts.down_proj",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.0.self_attn.v_proj.weight",
+    }
+
+
+def test_bf16_and_a_router_among_the_parameters(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    listed = ["mlp.gate.weight", "mlp.experts.gate_up_proj"]
+    for number in (1, 2):
+        path = tmp_path / "zoo" / f"a{number}"
+        train("qwen3_moe", path, number, target_parameters=listed)
+        tensors = {key: t.to(torch.bfloat16) for key, t in load_file(path / FILE).items()}
+        save_file(tensors, path / FILE, {"format": "pt"})
+    wanted = total(*(updates("qwen3_moe", tmp_path / "zoo" / f"a{n}") for n in (1, 2)))
+    merge(tmp_path / "zoo", tmp_path / "m", rank=4, method="concat")
+    got = updates("qwen3_moe", tmp_path / "m")
+    assert relative_error(got, wanted) < BF16_ROUNDING
+    assert "model.layers.0.mlp.gate.weight" in got
+
+
+def test_a_weight_is_one_site_whether_the_module_or_the_parameter_is_targeted(
+    tmp_path: Path,
+) -> None:
+    train("qwen3_moe", tmp_path / "zoo" / "a", 1, target_parameters=None)
+    listed = ["self_attn.q_proj.weight"]
+    train("qwen3_moe", tmp_path / "zoo" / "b", 2, target_modules=[], target_parameters=listed)
+    wanted = total(*(updates("qwen3_moe", tmp_path / "zoo" / each) for each in "ab"))
+    record = merge(tmp_path / "zoo", tmp_path / "m", rank=4, method="concat")
+    assert record["sites"] == 1
+    assert relative_error(updates("qwen3_moe", tmp_path / "m"), wanted) < F32_ROUNDING
+
+
+def test_old_and_new_orders_of_peft_merge(tmp_path: Path) -> None:
+    wanted = zoo("qwen3_moe", tmp_path / "zoo")
+    for each in "ab":
+        as_before_019(tmp_path / "zoo" / each)
+        edit(tmp_path / "zoo" / each, peft_version=None)
+    record = merge(tmp_path / "zoo", tmp_path / "m", rank=13, method="concat")
+    assert relative_error(updates("qwen3_moe", tmp_path / "m"), wanted) < F32_ROUNDING
+    assert sum("the other way about" in each["note"] for each in record["notes"]) == 2
+
+
+def test_experts_of_one_parameter_cut_into_several_tasks_give_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    zoo("qwen3_moe", tmp_path / "zoo")
+    whole = lego_ray.plan(tmp_path / "zoo", rank=5)
+    budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
+    cut = lego_ray.plan(tmp_path / "zoo", rank=5, memory_budget=budget)
+    assert len(whole.tasks) == 1 < len(cut.tasks)
+    assert all(task.peak_bytes <= budget for task in cut.tasks)
+    merge(tmp_path / "zoo", tmp_path / "m", rank=5)
+    merge(tmp_path / "zoo", tmp_path / "cut", rank=5, memory_budget=budget)
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "m")
+    assert lego_ray.verify(tmp_path / "cut", memory_budget=budget)
+
+
+def test_a_merge_of_experts_is_verified_and_merged_again(tmp_path: Path) -> None:
+    wanted = zoo("gpt_oss", tmp_path / "zoo")
+    merge(tmp_path / "zoo", tmp_path / "m", rank=13, method="concat")
+    assert lego_ray.verify(tmp_path / "m")
+    merge(tmp_path / "m", tmp_path / "again", rank=13, method="concat")
+    assert relative_error(updates("gpt_oss", tmp_path / "again"), wanted) < F32_ROUNDING
+
+
+def test_experts_as_modules_do_not_mix_with_experts_in_one_parameter(tmp_path: Path) -> None:
+    train("qwen3_moe", tmp_path / "zoo" / "a", 1)
+    sites = tuple(
+        Site(f"model.layers.0.mlp.experts.{number}.down_proj", (12,), 16) for number in range(3)
+    )
+    write_adapter(tmp_path / "zoo" / "b", sites=sites, base_model=BASE)
+    with pytest.raises(LayoutMismatch, match="the experts of one layer in two ways"):
+        merge(tmp_path / "zoo", tmp_path / "m", rank=4)
+
+
+def test_two_orders_that_nothing_explains_are_refused_by_their_shapes(tmp_path: Path) -> None:
+    train("qwen3_moe", tmp_path / "zoo" / "a", 1)
+    train("qwen3_moe", tmp_path / "zoo" / "b", 2)
+    as_before_019(tmp_path / "zoo" / "b")  # and says that it was saved by today's PEFT
+    with pytest.raises(SiteShapeMismatch, match="disagree on this site's shape"):
+        merge(tmp_path / "zoo", tmp_path / "m", rank=4)
+
+
+def test_merges_of_a_library_share_one_read_of_the_experts(tmp_path: Path) -> None:
+    zoo("qwen3_moe", tmp_path / "zoo")
+    place = tmp_path / "library.yaml"
+    place.write_text(
+        f"sources: [{tmp_path / 'zoo'}]\ncatalog: {tmp_path / 'catalog'}\n"
+        "merges:\n  - {name: one, rank: 3}\n  - {name: two, rank: 5}\n"
+    )
+    lego_ray.build(place, output=tmp_path / "out", runner="inline")
+    for name, rank in (("one", 3), ("two", 5)):
+        merge(tmp_path / "zoo", tmp_path / "alone" / name, rank=rank)
+        assert weights_of(tmp_path / "out" / name) == weights_of(tmp_path / "alone" / name)
