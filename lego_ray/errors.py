@@ -28,7 +28,7 @@ _SECRETS = (
 
 
 def redacted(text: str) -> str:
-    """Text without passwords, signatures, keys and tokens that can be told by their form."""
+    """Text without passwords, signatures, keys and tokens that can be recognized by their form."""
     for pattern in _SECRETS:
         text = pattern.sub("***", text)
     return text

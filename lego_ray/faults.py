@@ -1,7 +1,7 @@
 """Errors that are the machine's and not lego-ray's: too little memory, a package that is not whole.
 
 They come from wherever a package is imported or memory is asked for, under many types; here they are
-told from faults of the program, and become errors of the family.
+told apart from faults of the program, and become errors of the family.
 """
 
 from __future__ import annotations

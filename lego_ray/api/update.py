@@ -57,7 +57,7 @@ def update(
     weights are a function of the fit and of the adapters that are in: an adapter added and removed
     again, or removed and added, gives back the earlier bytes, and the order of updates is free.
     Clusters left empty are dropped, and the rank grows no more than the fit's. Sites that the fit never
-    had are left out and told.
+    had are left out and reported.
 
     Nothing is overwritten: the version is a directory of its own, with its parent in the manifest and
     in the catalog. The same update again is left as it is.

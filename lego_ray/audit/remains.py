@@ -1,4 +1,4 @@
-"""What a process that was killed leaves besides its work: probes, leases, files it was writing."""
+"""What a process that was killed leaves apart from its work: probes, leases, files it was writing."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def commit(
 
     Args:
         opener: Opens the table, making it if there is none.
-        prepare: The change to make to a table in the state given, or None for none. Also told
+        prepare: The change to make to a table in the state given, or None for none. Also receives
             whether it was asked before.
         uri: The table's, for errors.
 

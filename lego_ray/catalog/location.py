@@ -1,4 +1,4 @@
-"""Where tables are, and how the Delta library is told to reach them."""
+"""Where tables are, and how the Delta library reaches them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def resumable(output: str | None) -> Iterator[ExitStack]:
-    """Ends the command with one line, and status 130 or 143, if it is told to stop in the block.
+    """Ends the command with one line, and status 130 or 143, if it gets a signal to stop in the block.
 
     A second signal ends the process at once; what is kept is complete at any moment.
 
@@ -26,7 +26,7 @@ def resumable(output: str | None) -> Iterator[ExitStack]:
         output: Where the merge of the block goes; None if it makes several.
 
     Yields:
-        What to close before the process ends, after the line is said; only if it is told to stop.
+        What to close before the process ends, after the line is printed; only after a signal.
     """
     told: list[int] = []
 

@@ -215,5 +215,5 @@ def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[...,
 
 
 run = _run("ray", "Run on Ray, or in this process.")
-# A plan starts no Ray unless it is told to.
+# A plan starts Ray only if it is asked to.
 plan_run = _run("inline", "With --errors: measure on Ray, or in this process.")

@@ -17,7 +17,7 @@ def starting(given: dict[str, Any], last: ExitStack) -> Runner:
 
     Args:
         given: The command's options.
-        last: What is closed before the process ends, if it is told to stop.
+        last: What is closed before the process ends, if it gets a signal to stop.
     """
     from lego_ray.runners.open import make_runner
 

@@ -18,14 +18,14 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BF16": torch.bfloat16,
 }
 
-# What factors may be stored in besides; nothing is written in it.
+# Other types that factors may be stored in; nothing is written in them.
 _READ: Mapping[str, torch.dtype] = {
     **DTYPES,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
 
-# What a single number may be stored as besides: tools write alpha as whatever they have available.
+# Other types that a single number may be stored as: tools write alpha as whatever they have available.
 _NUMBERS: Mapping[str, torch.dtype] = {
     **_READ,
     "F64": torch.float64,

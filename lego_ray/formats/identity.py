@@ -18,7 +18,7 @@ SAMPLE_BYTES = 64 << 10
 # Changes whenever what is hashed changes, so that old and new ids never meet.
 _SCHEME = b"lego-ray adapter 1"
 _CONTENT_SCHEME = b"lego-ray adapter content 1"
-# Digits of an id that an id told apart by content shares with the one from the headers.
+# Digits of an id that an id distinguished by content shares with the one from the headers.
 _SHARED_DIGITS = 32
 
 

@@ -32,7 +32,7 @@ class Layout:
             adapter.
         weights_names: What the weights beside a configuration may be called.
         has_full_weights: Whether its adapters may carry tensors that are not low-rank, so that its
-            reader is told what to do with them.
+            reader gets an option for them.
     """
 
     name: str

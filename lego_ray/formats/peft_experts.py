@@ -156,7 +156,7 @@ def split_parameters(
         The factors of modules; a site for each parameter or expert; and notes.
 
     Raises:
-        UnsupportedAdapter: If it cannot be told which parameter, expert or axis a factor is of.
+        UnsupportedAdapter: If it is not certain which parameter, expert or axis a factor is of.
         RankMismatch: If a rank is not the one configured.
         MalformedAdapter: If factors are missing.
     """
@@ -244,7 +244,7 @@ def _depths_of(
     if found is None or sorted(mine) != list(range(len(names))):
         problem = (
             f"target_parameters names {some(sorted(names))} of {module}, and the file has "
-            f"{len(mine)} pairs of factors there: which is whose cannot be told"
+            f"{len(mine)} pairs of factors there: which belongs to which cannot be determined"
         )
         hint = (
             "Correct target_parameters in adapter_config.json so that it names the parameters that "

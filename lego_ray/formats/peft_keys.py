@@ -18,7 +18,7 @@ _EMBEDDING = re.compile(r"(?P<site>.+)\.lora_embedding_(?P<half>[AB])(?:\.(?P<ad
 # Kept by VeLoRA for its backward pass; the forward pass is LoRA's.
 _TRAINING_ONLY = re.compile(r".+\.lora_velora_embed(\.[^.]+)?")
 
-# Modules PEFT saves whole without being told to, when their size or targeting makes it think it must.
+# Modules PEFT saves whole without being asked to, when their size or targeting makes it think it must.
 _EMBEDDING_NAMES = ("embed_tokens", "lm_head")
 
 _WRAPPED = re.compile(r"\.modules_to_save(?:\.[^.]+)?\.(?=[^.]+$)")

@@ -96,7 +96,7 @@ def parse_suffix(key: str) -> Factor | None:
     if "lora" not in key:
         return None
     for suffix, half, end, pattern in _COMPILED:
-        # Most rows are told by the end alone, which costs nothing however long a name is.
+        # The end alone decides for most rows, which costs nothing however long a name is.
         if key.endswith(end) and (found := pattern.fullmatch(key)):
             return Factor(found["stem"], half, suffix, found.groupdict().get("adapter") or "")
     return None

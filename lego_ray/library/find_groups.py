@@ -117,7 +117,7 @@ def _shown(plan: Plan) -> str:
 
 
 def group_record(found: Grouping, merges: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What is told of a grouping.
+    """What is reported of a grouping.
 
     Args:
         found: The grouping.

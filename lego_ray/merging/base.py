@@ -98,7 +98,7 @@ class Run(Protocol):
         """What is to be written. Called if `is_last`."""
 
     def full_record(self, record: MergeRecord, published: Mapping[str, Any] | None) -> MergeRecord:
-        """The record of the merge, with what a run of this kind reports besides.
+        """The record of the merge, with what else a run of this kind reports.
 
         Args:
             record: The record so far.

@@ -45,7 +45,7 @@ class Merged:
         full_weights: Tensors that are taken over as they are, by key.
         zeros: Warnings of what came out as zero.
         state: Its running sums, if it keeps any.
-        more: What its manifest says besides; see `manifest_of`.
+        more: What else its manifest says; see `manifest_of`.
         drift: Of an update: how far it is from a full merge.
     """
 

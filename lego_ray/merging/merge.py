@@ -81,7 +81,7 @@ def merge_at(
         progress: Called with the plan when it is made (result None), and with each result.
         trainer_checkpoints: `checkpoints` of `scan_sources`.
         limits: As for `scan_sources`.
-        more: What its manifest says besides; see `manifest_of`.
+        more: What else its manifest says; see `manifest_of`.
         known: What the merge it follows says of adapters.
     """
     started = time.perf_counter()

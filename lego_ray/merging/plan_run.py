@@ -65,7 +65,7 @@ class PlanRun:
             attempt: Which try of the run this is.
             memory_budget: Most bytes one worker may take.
             progress: Called with each plan that is run (result None), and with each result.
-            more: What its manifest says besides; see `manifest_of`.
+            more: What else its manifest says; see `manifest_of`.
         """
         self.name = plan.recipe.name
         self.asked = self.plan = plan

@@ -72,7 +72,7 @@ def make_planned(
             they are. Takes those that are published now.
         tenure: The turn at a library, if there are turns: none is published or recorded once a later
             turn has begun.
-        more: What their manifests say besides; see `manifest_of`.
+        more: What else their manifests say; see `manifest_of`.
         bytes_before: Bytes that were read for them before this, to be counted in their records.
 
     Returns:

@@ -224,7 +224,7 @@ def record_of_published(
 
 
 def with_more(record: MergeRecord, kind: type[More], **told: Any) -> More:
-    """A record of a kind that has more: that of the merge, and what the kind has besides."""
+    """A record of a kind that has more: that of the merge, and what else the kind has."""
     mine = {f.name: getattr(record, f.name) for f in fields(MergeRecord)}
     return kind(**{**mine, **told})
 

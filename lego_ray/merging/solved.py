@@ -77,7 +77,7 @@ def merged_of(solved: Solved, requested: str, store: Store, more: Mapping[str, A
         solved: What it gave.
         requested: Digest of the plan as it was asked for.
         store: The output.
-        more: What its manifest says besides; see `manifest_of`.
+        more: What else its manifest says; see `manifest_of`.
     """
     contents = contents_of(solved.plan, solved.results)
     adapters = tuple(replace(a, content=contents[a.uri]) for a in solved.plan.adapters)

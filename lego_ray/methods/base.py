@@ -90,7 +90,7 @@ class SpreadCosts:
 
     Attributes:
         row_bytes: Memory of one MSU in its shard.
-        fixed_bytes: Memory of a shard besides.
+        fixed_bytes: Other memory of a shard.
         owner_bytes: Memory of the site's owner, which holds no MSU.
     """
 

@@ -101,7 +101,7 @@ class InBases(Whole):
         return prevailing(tensors, self.density, self.election)
 
     def inner_costs(self, found: Costs, n: int, rank: int, values: int) -> Costs:
-        """What it takes to merge coordinates, besides finding them.
+        """What it takes to merge coordinates, apart from finding them.
 
         Args:
             found: What it takes to find them.

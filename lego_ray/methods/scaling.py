@@ -42,7 +42,7 @@ def checked_output_scale(scale: str | float) -> str | float:
 
 
 def parts(scale: str | float) -> tuple[str, float]:
-    """The rule of an output scale, empty for none, and the factor besides.
+    """The rule of an output scale, empty for none, and the additional factor.
 
     Args:
         scale: A number, a rule, or `RULE*FACTOR`.

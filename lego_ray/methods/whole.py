@@ -28,7 +28,7 @@ class Whole(ABC):
 
     @abstractmethod
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
-        """What a site takes besides its pool.
+        """What a site takes apart from its pool.
 
         Args:
             n: MSUs of the site.

@@ -21,7 +21,7 @@ MATMUL_64 = 2.0e10
 MATMUL_32 = 3.2e10
 # Seconds to pass over one value of a pool once: widened to float64 and summed or compared.
 TOUCH = 1.2e-9
-# Passes over the pool that a restart makes besides its products: the first sums, then ever fewer rows.
+# Passes over the pool of a restart, apart from its products: the first sums, then ever fewer rows.
 PASSES = 3
 # Rows of float64 that steps in MSU space have at once: a chunk, its temporaries, its differences.
 WIDE_ROWS = 3 * CHUNK
@@ -33,7 +33,7 @@ class Costs:
 
     Attributes:
         seconds: On one core.
-        workspace_bytes: Most memory besides the pool.
+        workspace_bytes: Most memory apart from the pool.
     """
 
     seconds: float
@@ -91,7 +91,7 @@ def msu_costs(n: int, d_in: int, d_out: int, k: int, n_init: int) -> Costs:
 
 
 def spread_fixed_bytes(d: int, k: int, n_init: int) -> int:
-    """Memory of a shard's steps besides its rows, whatever their number.
+    """Memory of a shard's steps apart from its rows, for any number of rows.
 
     Args:
         d: Width of an MSU.
@@ -105,7 +105,7 @@ def spread_fixed_bytes(d: int, k: int, n_init: int) -> int:
 
 
 def spread_row_bytes(k: int, n_init: int) -> int:
-    """Memory a row of a shard takes besides its values: labels, lengths, scores of a chunk.
+    """Memory a row of a shard takes apart from its values: labels, lengths, scores of a chunk.
 
     Args:
         k: Clusters, or rows of a result.

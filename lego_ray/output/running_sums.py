@@ -47,7 +47,7 @@ class StateSite:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that updates need besides the manifest.
+    """Everything that updates need apart from the manifest.
 
     Attributes:
         fit: merge_id of the merge that read all its adapters.

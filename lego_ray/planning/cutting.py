@@ -143,7 +143,7 @@ def layers_of(sites: Sequence[SitePlan]) -> str:
 
 @dataclass(slots=True)
 class SharedParts:
-    """What tensors that experts share take besides the parts of a task's own sites: they are read whole.
+    """Memory of tensors that experts share, which are read whole, beyond the parts of a task's sites.
 
     Attributes:
         bytes: That of the sites added so far.

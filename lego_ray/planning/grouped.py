@@ -21,7 +21,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.scales import means_site
 from lego_ray.planning.weights import means
 
-# Digits of a cosine that are told, and by which groups are told apart.
+# Digits of a cosine that are reported, and by which groups are told apart.
 DIGITS = 6
 
 Matrix = NDArray[np.float64]
@@ -46,7 +46,7 @@ class Member:
     nearest_similarity: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """What is told of it, except for its group."""
+        """What is reported of it, except for its group."""
         return {
             "adapter": self.adapter.uri,
             "adapter_id": self.adapter.adapter_id,
@@ -202,7 +202,7 @@ def _in_order(labels: NDArray[np.int64], similarity: Matrix) -> Iterator[int]:
 def _nearest(
     cosines: Matrix, labels: NDArray[np.int64], numbers: list[int]
 ) -> list[tuple[int, float | None]]:
-    """For each adapter the group, of those given, that it is most like besides its own; -1 for none."""
+    """For each adapter the group, of those given, that it is most like, except its own; -1 for none."""
     if not numbers:
         return [(-1, None)] * len(labels)
     member = np.stack([labels == number for number in numbers], axis=1).astype(np.float64)

@@ -38,7 +38,7 @@ class _Site:
 
     @property
     def held(self) -> int:
-        """Every adapter's tensors as they are stored, and what reading them takes besides."""
+        """Every adapter's tensors as they are stored, and what else reading them takes."""
         return self.read_bytes + self.tally.buffer_bytes
 
     @property
@@ -48,7 +48,7 @@ class _Site:
 
     @property
     def workspace(self) -> int:
-        """Most memory that a merge takes besides its pools to solve it."""
+        """Most memory that a merge needs to be solved, apart from its pools."""
         return max(plan.peak_bytes - WORKER_BYTES - plan.pool_bytes for plan in self.plans.values())
 
     @property

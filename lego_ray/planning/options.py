@@ -243,8 +243,8 @@ class RecipeOptions(SourceOptions, ResultOptions, MethodOptions, total=False):
 
 
 class MergeOptions(RecipeOptions, RunOptions, total=False):
-    """All that `merge` and `plan` take besides places and a runner."""
+    """All that `merge` and `plan` accept, apart from places and a runner."""
 
 
 class ScanOptions(SourceOptions, StrictOption, total=False):
-    """All that `scan` takes besides places."""
+    """All that `scan` accepts, apart from places."""

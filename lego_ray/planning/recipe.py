@@ -46,7 +46,7 @@ class Recipe:
         output_scale: Factor on the merged update, after all that the method does; or the rule that
             gives each site its own, `source-norm` or `sum-fit`, or a rule times a factor, such as
             `sum-fit*0.5`. See `scaling.scaled`.
-        site_scales: Factor besides on the merged update of sites, by name or glob pattern; see
+        site_scales: Additional factor on the merged update of sites, by name or glob pattern; see
             `scales.site_scales_of`.
         rank_error: Largest relative error of the nearest adapter of rank k to the sum of the updates,
             by which k is or was chosen; None if by nothing of the kind.

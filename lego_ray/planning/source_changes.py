@@ -46,7 +46,7 @@ def ending(
 
 
 def warning(error: SourceChanged) -> str:
-    """What a user is told of a change that a run started over for."""
+    """The warning about a change that a run started over for."""
     return (
         f"{error.what} The sources were scanned again and the plan was made again; nothing that was "
         "read before is in the merge"

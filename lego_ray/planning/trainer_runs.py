@@ -1,6 +1,6 @@
 """Which adapters are checkpoints of one training run, so that one run counts as one adapter.
 
-A run is told by its trainer's own names (`run_names`). Of a run the final adapter is taken, or the last
+A run is recognized by names that trainers use (`run_names`). Its final adapter is taken, or the last
 checkpoint where there is no final one. A checkpoint is passed over only if it has the modules and ranks
 of the one taken. Where names alone cannot tell a run from adapters with numbers in their names, all are
 taken, and a warning says so.

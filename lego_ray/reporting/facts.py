@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """A site of a merge; what nobody told is None.
+    """A site of a merge; what is not known is None.
 
     Attributes:
         site: The target module's path.

@@ -6,7 +6,7 @@ are equal.
 
 # Each theme's colors by name. Text has a contrast of 4.5 at least against its background, and marks
 # of 3; a test measures them. `c0` to `c6` tell series apart for the color-blind too, by lightness as
-# well as hue, and each has a shape of its own besides.
+# well as hue, and each also has a separate shape.
 LIGHT = {
     "ground": "#ffffff",
     "panel": "#f4f6f8",

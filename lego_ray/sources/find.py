@@ -24,7 +24,7 @@ from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.uri import FilePlace, Place, parse_uri
 
 CARD_NAME = "README.md"
-# What the tools that write single files call them; a .bin of any other name is no one's adapter.
+# What the tools that write single files call them; a .bin of any other name is not an adapter.
 LONE_BIN_NAME = "pytorch_lora_weights.bin"
 # What diffusers calls the one adapter in a directory.
 LONE_NAMES = ("pytorch_lora_weights.safetensors", LONE_BIN_NAME)
@@ -265,7 +265,7 @@ def _listing(store: Store, only: str) -> Iterator[ObjectInfo]:
 
 
 def _exists(store: Store) -> bool:
-    """An empty directory is there; an empty prefix of a bucket is not told from a missing one."""
+    """An empty directory exists; an empty prefix of a bucket is taken for a missing one."""
     place = store.place
     return not isinstance(place, FilePlace) or Path(place.path).is_dir()
 

@@ -49,7 +49,7 @@ def probe_create_only(store: Store) -> None:
 
 
 def _sweep(store: Store, mine: str) -> None:
-    """Removes old leftovers; how old they are is told by the time the store gives the probe."""
+    """Removes old leftovers; their age is measured against the time the store gives the probe."""
     with contextlib.suppress(StorageError):
         now = next((info.modified_at for info in store.list(mine)), None)
         if now is not None:

@@ -26,8 +26,8 @@ class RangedFile(io.RawIOBase):
     Args:
         store: The store the object is in.
         key: Its key.
-        size: Its size in bytes, as `stat` or `list` told it.
-        version: Its version, as they told it: every block is of that one. None takes what is there.
+        size: Its size in bytes, as `stat` or `list` returned it.
+        version: Its version, as they returned it: every block is of that one. None takes what is there.
     """
 
     def __init__(self, store: Store, key: str, size: int, version: str | None = None) -> None:

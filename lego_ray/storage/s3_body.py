@@ -34,7 +34,7 @@ def whole_head(ask: Callable[[], T]) -> T:
         What boto3 made of the answer.
 
     Raises:
-        CutBodyError: If the head broke off, as far as that can be told.
+        CutBodyError: If the head broke off, as far as that can be seen.
     """
     try:
         found: Any = ask()

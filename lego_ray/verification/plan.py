@@ -23,7 +23,7 @@ from lego_ray.planning.recipe import Recipe
 
 # Share of the budget that the band of a site's sum may take, the more the fewer times sources are read.
 BAND_SHARE = 4
-# Of a row besides its values: where it is from, its length, its place in order.
+# Of a row apart from its values: where it is from, its norm, its place in order.
 ROW_BYTES = 64
 
 

@@ -199,9 +199,12 @@ def test_factors_nested_the_other_way_about_are_told_by_their_shapes(tmp_path: P
 @pytest.mark.parametrize(
     ("listed", "said"),
     [
-        ([*targets("qwen3_moe"), "mlp.experts.bias"], "which is whose cannot be told"),
+        (
+            [*targets("qwen3_moe"), "mlp.experts.bias"],
+            "which belongs to which cannot be determined",
+        ),
         (targets("qwen3_moe")[:1], "the file has 2 pairs of factors there"),
-        (["mlp.experts.one", "mlp.experts.two"], "which is whose cannot be told"),
+        (["mlp.experts.one", "mlp.experts.two"], "which belongs to which cannot be determined"),
     ],
 )
 def test_parameters_that_cannot_be_told_apart_are_refused(

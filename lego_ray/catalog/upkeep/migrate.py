@@ -36,8 +36,8 @@ def migrate(catalog: Catalog) -> list[Migrated]:
     """Adds what columns are missing from each table, and says which schema version it is of now.
 
     No file of rows is written or removed, so readers and time travel go on as before. Earlier
-    releases can no longer write; a writer of theirs that is at it is told to upgrade. Cut short, it is
-    made good by calling it again; so is one by another process at the same time.
+    releases can no longer write; a writer of theirs that is running gets an error that says to
+    upgrade. If it is cut short, or another process migrates at the same time, call it again.
 
     Args:
         catalog: Which catalog.

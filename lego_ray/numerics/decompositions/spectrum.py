@@ -85,7 +85,7 @@ def shards_costs(n: int, d_in: int, d_out: int) -> Costs:
 
 
 def shard_bytes(d_in: int, d_out: int) -> int:
-    """Memory of a shard besides its rows: a block of the sum in parts, and on its way.
+    """Memory of a shard apart from its rows: a block of the sum in parts, and on its way.
 
     Args:
         d_in: Length of the `a` half.

@@ -45,7 +45,7 @@ def group(cosines: Matrix, count: int | None = None, alone_below: float | None =
         cosines: Shape (T, T), symmetric, 1 on the diagonal.
         count: How many groups; None to choose. At most T come out.
         alone_below: An adapter whose mean cosine to the others of its group is lower leaves it, the
-            least alike first, and is a group of its own, besides those counted.
+            least alike first, and is a separate group, not among those counted.
     """
     labels, silhouette = _cut(1.0 - cosines, count)
     if alone_below is not None:

@@ -134,7 +134,7 @@ def cosines_bytes(n_adapters: int) -> int:
 
 
 def products_bytes(n: int, d: int, n_adapters: int) -> int:
-    """Memory of an exact part besides its pool: rows in order and widened, products, earlier ones.
+    """Memory of an exact part apart from its pool: rows in order and widened, products, earlier ones.
 
     Args:
         n: MSUs.
@@ -145,7 +145,7 @@ def products_bytes(n: int, d: int, n_adapters: int) -> int:
 
 
 def sketch_bytes(d: int) -> tuple[int, int]:
-    """Memory of a part of sketches besides its pool: fixed, and for each adapter.
+    """Memory of a part of sketches apart from its pool: fixed, and for each adapter.
 
     Args:
         d: Width of the MSUs.

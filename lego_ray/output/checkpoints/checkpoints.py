@@ -74,7 +74,7 @@ class Checkpoints:
             store: The output.
             plan: The plan as it was asked for.
             given_up: Digests of plans that this run has made the output by before, and does not any
-                more because their sources changed: what is kept of them is in no one's way.
+                more because their sources changed: what is kept of them is not in the way.
         """
         self._store = store
         self._plan = plan

@@ -237,7 +237,7 @@ def _found_in(
 
 
 def _made_by() -> str:
-    """What the bits of a result depend on besides the plan: another torch may add in another order."""
+    """What a result's bits depend on apart from the plan: another torch may add in another order."""
     return ", ".join(f"{package} {version(package)}" for package in ("lego-ray", "torch"))
 
 
