@@ -136,10 +136,10 @@ class Road:
         return records
 
     def _check_writable(self, runs: Sequence[Run]) -> None:
-        if self.catalog and runs:
-            check_before_writing(self.catalog)
         for run in runs:
             probe_create_only(run.store)
+        if self.catalog and runs:
+            check_before_writing(self.catalog)
 
     def _run(self, runs: Sequence[Run]) -> None:
         """Runs what is left of some plans, reads in common first."""
