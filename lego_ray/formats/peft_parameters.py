@@ -72,7 +72,12 @@ def split_base_layers(path: str) -> tuple[str, int]:
 
 
 def parameter_of(site: str, kind: SiteKind) -> str:
-    """The path that PEFT's patterns are matched with: that of an expert without its number."""
+    """The path that PEFT's patterns are matched with: that of an expert without its number.
+
+    Args:
+        site: Name of the site.
+        kind: Its kind.
+    """
     return site.rpartition(".")[0] if kind == "expert" else site
 
 

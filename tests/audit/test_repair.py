@@ -96,7 +96,7 @@ def test_a_table_of_details_that_is_gone_is_left(place: Place) -> None:
     record = lego_ray.repair_catalog(place.catalog, apply=True)
     [left] = record["left"]
     assert left["table"] == "msus"
-    assert left["problem"] == "there is no such table, and 32 rows of it were recorded"
+    assert left["problem"] == "the table does not exist, but 32 rows were recorded"
 
 
 def test_a_catalog_that_was_only_scanned_into_is_repaired_too(place: Place, tmp_path: Path) -> None:

@@ -362,6 +362,6 @@ def test_more_adapters_than_memory_can_compare_are_refused(zoo: Path) -> None:
     inventory = scan_sources([str(zoo)]).inventory
     need = cosines_bytes(len(FAMILIES))
     finder = GroupFinder(make_runner("inline"), need - 1, False, lambda plan, result: None)
-    with pytest.raises(InvalidOption, match="to group 5 adapters") as caught:
+    with pytest.raises(InvalidOption, match="grouping 5 adapters") as caught:
         finder.find(Recipe(name="fit", rank=1), inventory, GroupOptions())
     assert caught.value.exit_code == 2

@@ -150,8 +150,8 @@ def test_who_has_the_token_joins(case: str, zoo: Path, head: Head, tmp_path: Pat
         ("none auto", "RAY_AUTH_MODE is not `token`"),
         ("mode alone", "no token is given"),
         ("no such file", "RAY_AUTH_TOKEN_PATH names"),
-        ("wrong path", "is another"),
-        ("wrong auto", "is another"),
+        ("wrong path", "does not match"),
+        ("wrong auto", "does not match"),
     ],
 )
 def test_who_has_it_not_is_told_how_to_give_it(
