@@ -637,5 +637,6 @@ def test_a_third_prefix_is_brought_to_the_one_of_the_split_names(
         + flattened["lora_transformer_transformer_blocks_0_attn_to_q"]
         + bare[f"{third}transformer_blocks.0.attn.to_q"]
     )
-    assert len(query) == 1 and not any(name.startswith("lora_") for name in merged)
+    assert len(query) == 1
+    assert not any(name.startswith("lora_") for name in merged)
     assert relative_error({"q": query[0]}, {"q": wanted}) < F32_ROUNDING
