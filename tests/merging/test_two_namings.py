@@ -160,6 +160,7 @@ PAIRS: dict[str, tuple[Any, dict[str, Tensor], dict[str, Tensor], dict[str, Any]
                 "double_blocks.0.processor.proj_lora1": (H, H),
                 "double_blocks.0.processor.proj_lora2": (H, H),
                 "single_blocks.0.processor.qkv_lora": (H, 3 * H),
+                "single_blocks.0.processor.proj_lora": (5 * H, H),
             },
             ends="xlabs",
             seed=1,
