@@ -55,7 +55,7 @@ def agreed_names(
     before = list(_counted(named))
     spoken = in_one_dialect(named)
     is_mixed = spoken is not named or len({adapter.format for adapter in adapters}) > 1
-    named = _renamed(spoken, _Spellings(_counted(named), layout).renames())
+    named = _renamed(spoken, _Spellings(_counted(spoken), layout).renames())
     if is_mixed:
         named = _renamed(named, in_one_style(before, list(_counted(named))))
     if asked != "sources":

@@ -160,6 +160,7 @@ PAIRS: dict[str, tuple[Any, dict[str, Tensor], dict[str, Tensor], dict[str, Any]
                 "double_blocks.0.processor.proj_lora1": (H, H),
                 "double_blocks.0.processor.proj_lora2": (H, H),
                 "single_blocks.0.processor.qkv_lora": (H, 3 * H),
+                "single_blocks.0.processor.proj_lora": (5 * H, H),
             },
             ends="xlabs",
             seed=1,
@@ -614,3 +615,29 @@ def test_a_layout_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LayoutMismatch, match="no names in comfyui's layout"):
         merge(tmp_path / "peft", tmp_path / "m", layout="comfyui")
     assert merge(tmp_path / "peft", tmp_path / "p", layout="peft")["sites"] == 4
+
+
+@pytest.mark.parametrize("third", ["", "diffusion_model."])
+def test_a_third_prefix_is_brought_to_the_one_of_the_split_names(
+    third: str, tmp_path: Path
+) -> None:
+    there = {"transformer_blocks.0.attn.to_q": (H, H), "transformer_blocks.0.attn.to_out.0": (H, H)}
+    parts = [
+        tensors_of(flat("lora_unet_", FLUX), ends="down_up", alpha=1.0, seed=1),
+        tensors_of(flat("lora_transformer_", there), ends="down_up", alpha=2.0, rank=3, seed=2),
+        tensors_of(dotted(third, there), rank=1, seed=3),
+    ]
+    for number, part in enumerate(parts):
+        write(tmp_path / f"zoo/{number}.safetensors", part)
+    merge(tmp_path / "zoo", tmp_path / "m")
+    merged = updates_of(load(tmp_path / "m"))
+    query = [update for name, update in merged.items() if name.endswith("blocks.0.attn.to_q")]
+    fused, flattened, bare = map(updates_of, parts)
+    wanted = (
+        fused["lora_unet_double_blocks_0_img_attn_qkv"][:H]
+        + flattened["lora_transformer_transformer_blocks_0_attn_to_q"]
+        + bare[f"{third}transformer_blocks.0.attn.to_q"]
+    )
+    assert len(query) == 1
+    assert not any(name.startswith("lora_") for name in merged)
+    assert relative_error({"q": query[0]}, {"q": wanted}) < F32_ROUNDING

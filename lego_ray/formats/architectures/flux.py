@@ -61,6 +61,7 @@ FLUX = Architecture(
                 "linear2": "proj_out",
                 "modulation.lin": "norm.linear",
                 "modulation.linear": "norm.linear",
+                "processor.proj_lora": "proj_out",  # XLabs'
             },
             _SINGLE,
             _ALONE,
