@@ -6,11 +6,16 @@ named in two styles. The denoiser decides, as text encoders have few modules, wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures.text import CLIP, T5
 from lego_ray.formats.module_names import DENOISER, ModuleName, flattened, parse_name
+
+# Blocks that only one of the models with a T5 has.
+_SD3 = re.compile(r"joint_blocks(\b|_)")
+_FLUX = re.compile(r"(double_blocks|single_blocks|single_transformer_blocks)(\b|_)")
 
 _HINT = "Merge them separately, with --exclude for the others, or convert them to one naming."
 
@@ -35,9 +40,10 @@ def in_one_style(before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]
     if len(wanted) != 1:
         return {}
     [is_flat] = wanted
-    components = {name.component for name in names}
+    former = [parse_name(site) for sites in before for site in sites]
+    t5 = _number_of_t5([*former, *names])
     return {
-        name.site: _renamed(name, is_flat, components)
+        name.site: _renamed(name, is_flat, t5)
         for name in names
         if name.component.startswith("t") and name.is_flat != is_flat
     }
@@ -47,11 +53,22 @@ def _styles(names: Iterable[ModuleName]) -> set[bool]:
     return {name.is_flat for name in names}
 
 
-def _renamed(name: ModuleName, is_flat: bool, components: set[str]) -> str:
+def _number_of_t5(names: Sequence[ModuleName]) -> int | None:
+    """Which text encoder of diffusers' pipeline T5 is; None if the names do not show it.
+
+    It is the third where CLIP-G is the second, as in Stable Diffusion 3, and the second in Flux.
+    """
+    blocks = [name.path for name in names if name.component == DENOISER]
+    if any(name.component == "text 2" for name in names) or any(map(_SD3.match, blocks)):
+        return 3
+    return 2 if any(map(_FLUX.match, blocks)) else None
+
+
+def _renamed(name: ModuleName, is_flat: bool, t5: int | None) -> str:
     number = {"text 1": 1, "text 2": 2, "text 3": 3}.get(name.component)
     reading = CLIP.read(name.path)
     if name.component == "t5":
-        number, reading = (3 if "text 2" in components else 2), T5.read(name.path)
+        number, reading = (3 if is_flat else t5), T5.read(name.path)
     if number is None or reading is None:
         problem = (
             "the adapters name the denoiser with dots and the text encoders with underscores, or the "
@@ -60,5 +77,5 @@ def _renamed(name: ModuleName, is_flat: bool, components: set[str]) -> str:
         raise LayoutMismatch(name.site, problem, _HINT)
     path = reading.path("original")
     if is_flat:
-        return f"lora_te{3 if name.component == 't5' else number}_{flattened(path)}"
+        return f"lora_te{number}_{flattened(path)}"
     return f"text_encoder{'' if number == 1 else f'_{number}'}.{path}"

@@ -59,7 +59,11 @@ def test_a_recipe_that_names_every_option_makes_the_same_method(name: str, inner
     [
         ({"inner": "mean"}, "--inner: 'mean' is not one of sum, ties, dare_ties", ""),
         ({"inner": "sum", "density": 0.5}, "--density: ", "Take --inner ties or dare_ties"),
-        ({"inner": "sum", "election": "total"}, "--election: the inner merge sum has no", ""),
+        (
+            {"inner": "sum", "election": "total"},
+            "--election: the inner merge sum does not have",
+            "",
+        ),
         ({"dare_density": 0.5}, "--dare-density: ", "Take --inner dare_ties"),
         (
             {"inner": "dare_ties", "dare_density": 0},

@@ -156,8 +156,8 @@ def test_a_file_system_without_hard_links_is_refused_and_left_clean(
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.ENOSPC, StoreUnavailable, "no room left"),
-        (errno.EDQUOT, StoreUnavailable, "no room left"),
+        (errno.ENOSPC, StoreUnavailable, "no space left"),
+        (errno.EDQUOT, StoreUnavailable, "no space left"),
         (errno.EIO, StoreUnavailable, "the disk failed"),
         (errno.EROFS, AccessDenied, "read-only"),
         (errno.EACCES, AccessDenied, "Check owner and permissions"),
