@@ -136,10 +136,12 @@ class Road:
         return records
 
     def _check_writable(self, runs: Sequence[Run]) -> None:
+        if self.catalog and runs:
+            self.catalog.check_writable()  # reads alone, so it is first
         for run in runs:
             probe_create_only(run.store)
         if self.catalog and runs:
-            check_before_writing(self.catalog)
+            check_before_writing(self.catalog, tables=())
 
     def _run(self, runs: Sequence[Run]) -> None:
         """Runs what is left of some plans, reads in common first."""
