@@ -16,16 +16,14 @@ from lego_ray.catalog.adapters import record_adapters, seen_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import check_before_writing, has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
-from lego_ray.formats.identity import adapter_id_of
-from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.output.manifest import marker_of, weights_of
-from lego_ray.output.read import checked_files, read_manifest
+from lego_ray.output.read import read_manifest
 from lego_ray.planning.arguments import parse_bytes
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import canonical_json
 from lego_ray.storage.base import Store
 from lego_ray.storage.uri import parse_uri
-from lego_ray.verification.against_manifest import run_verify
+from lego_ray.verification.against_manifest import reload_merged, run_verify
 
 
 @checked
@@ -57,7 +55,7 @@ def adopt_merge(merged: str | PathLike[str], *, catalog: str | PathLike[str]) ->
     recorded = False
     if not has_merge(opened, manifest["merge_id"]):
         check_before_writing(opened)
-        row = _row(manifest, store, verified.rank, sites, msus)
+        row = _row(manifest, store, sites, msus)
         known = {each["adapter_id"] for each in seen_adapters(opened)}
         named = Manifests().adapters(row)
         record_adapters(opened, [each for each in named if each["adapter_id"] not in known])
@@ -73,30 +71,29 @@ def adopt_merge(merged: str | PathLike[str], *, catalog: str | PathLike[str]) ->
 
 
 def _row(
-    manifest: Mapping[str, Any], store: Store, rank: int, sites: int | None, msus: int | None
+    manifest: dict[str, Any], store: Store, sites: int | None, msus: int | None
 ) -> dict[str, Any]:
     """The row of `merges`; its time is that of the file written last."""
     recipe = manifest["recipe"]
-    files = dict(checked_files(store, manifest))
-    weights = weights_of(manifest)
+    adapter = reload_merged(store.place, manifest)
     return {
         "merge_id": manifest["merge_id"],
         "name": manifest["name"],
         "parent_id": recipe.get("parent") or None,
         "method": recipe["method"],
-        "rank": rank,
+        "rank": max(adapter.ranks),
         "recipe": canonical_json(recipe),
         "seed": recipe["seed"],
         "adapter_ids": [source["adapter_id"] for source in manifest["sources"]],
         "output_uri": store.uri,
-        "content_hash": manifest["files"][weights]["sha256"],
+        "content_hash": manifest["files"][weights_of(manifest)]["sha256"],
         "status": "ok",
         "created_at": store.stat(marker_of(manifest)).modified_at or datetime.now(UTC),
         "seconds": 0.0,
         "versions": manifest["versions"],
         "licenses": manifest.get("licenses"),
         "license_conflicts": manifest.get("license_conflicts"),
-        "output_adapter_id": adapter_id_of(files.get(CONFIG_NAME), files[weights]),
+        "output_adapter_id": adapter.adapter_id,
         "n_sites": sites,
         "n_msus": msus,
         "drift": manifest.get("drift"),

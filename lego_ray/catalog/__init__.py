@@ -207,9 +207,9 @@ def _open(catalog: Uri, at: Moment) -> Catalog:
 
 def _to_write(catalog: Uri) -> Catalog:
     """Opens a catalog that is there, on a store that loses no commit."""
-    from lego_ray.catalog.opening import check_before_writing
+    from lego_ray.catalog.opening import check_store
 
     opened = _open(catalog, None)
     opened.required_tables()
-    check_before_writing(opened, tables=())
+    check_store(opened)
     return opened

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from lego_ray.catalog.data_files import check_footer
-from lego_ray.catalog.location import place_of
+from lego_ray.catalog.location import directory_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -61,7 +61,7 @@ def table_dataset(
         parts = list(whole.get_fragments(filter=where))
         whole = ds.FileSystemDataset(parts, found.schema, checked, found.filesystem)
     if parts:
-        uri = place_of(handle)
+        uri = directory_of(handle)
 
         def check(part: ds.Fragment) -> None:
             check_footer(found.filesystem, part.path, uri)

@@ -61,7 +61,7 @@ def delta_uri(uri: str) -> str:
     return f"{scheme}://{quote(place)}" if separator else uri
 
 
-def place_of(handle: DeltaTable) -> str:
+def directory_of(handle: DeltaTable) -> str:
     """Where an open table is; the Delta library writes the directory as a URL."""
     return unquote(handle.table_uri.rstrip("/")).removeprefix("file://")
 

@@ -71,6 +71,19 @@ def check_before_writing(catalog: Catalog, tables: Iterable[str] = tuple(TABLES)
         StorageError: If the store cannot be written, or can lose a commit.
     """
     catalog.check_writable(tables)
+    check_store(catalog)
+
+
+def check_store(catalog: Catalog) -> None:
+    """Makes sure that the Delta library can write where a catalog is; the tables are not looked at.
+
+    Args:
+        catalog: The catalog.
+
+    Raises:
+        CatalogError: If the Delta library writes to another place than the rest of lego-ray.
+        StorageError: If the store cannot be written, or can lose a commit.
+    """
     store = store_of(catalog)
     probe_create_only(store)
     check_same_place(store, catalog.options())

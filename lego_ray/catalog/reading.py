@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
-from lego_ray.catalog.location import place_of
+from lego_ray.catalog.location import directory_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,9 +32,9 @@ def filesystem_of(handle: DeltaTable) -> fs.FileSystem:
     Args:
         handle: The table.
     """
-    return native_filesystem(place_of(handle), handle._storage_options or {}) or fs.PyFileSystem(
-        _own(handle)
-    )
+    return native_filesystem(
+        directory_of(handle), handle._storage_options or {}
+    ) or fs.PyFileSystem(_own(handle))
 
 
 def put_file(handle: DeltaTable, name: str, content: pa.Buffer) -> None:

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from lego_ray.catalog.data_files import now_millis, write_data_file
 from lego_ray.catalog.dataset import table_dataset
 from lego_ray.catalog.failures import FEATURE_HINT
-from lego_ray.catalog.location import place_of
+from lego_ray.catalog.location import directory_of
 from lego_ray.catalog.reading import filesystem_of
 from lego_ray.errors import CatalogError
 
@@ -49,7 +49,7 @@ def check_plain(handle: DeltaTable) -> None:
         features.add("partitions")
     if features:
         raise CatalogError(
-            place_of(handle),
+            directory_of(handle),
             f"another program gave the table {', '.join(sorted(features))}, which lego-ray does not "
             "write",
             FEATURE_HINT,

@@ -55,6 +55,6 @@ def check_current(uri: str, handle: DeltaTable) -> None:
         raise CatalogVersionMismatch(
             uri,
             f"its schema version is {version}, and this lego-ray writes {SCHEMA_VERSION}",
-            f"Bring it up with `lego-ray catalog migrate --catalog {catalog}`; nothing is lost by it. "
-            "Until then it can be read.",
+            f"Run `lego-ray catalog migrate --catalog {catalog}`; it loses nothing. Until then the "
+            "catalog can be read and not written.",
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lego_ray.formats.kohya import CARRIED_FIELDS
-from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, agreed, shapes_of
+from lego_ray.formats.kohya_output import NamedFile
+from lego_ray.formats.output_layout import Asked, PlannedSite, agreed, shapes_of
 from lego_ray.formats.readers import dotted
 from lego_ray.formats.readers.outgoing import Outgoing
 from lego_ray.formats.record import AdapterRecord
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite
 
 
-class DottedOutput(OutputLayout):
+class DottedOutput(NamedFile):
     """One file, called like the merge, with alpha multiplied into the factors.
 
     Some readers refuse a file with an alpha that they do not expect, and none needs one here.
     """
 
-    library = "diffusers"
     rules = (dotted.findings,)
 
     def __init__(self, name: str, suffix: Suffix) -> None:
@@ -35,10 +34,6 @@ class DottedOutput(OutputLayout):
         """
         self.name = name
         self.suffix = suffix
-
-    def weights_name(self, merge: str) -> str:
-        """That of the merge."""
-        return f"{merge}.safetensors"
 
     def foreseen(
         self,
@@ -68,9 +63,9 @@ class DottedOutput(OutputLayout):
         return {self.weights_name(asked.name): data}
 
     def usage(self, weights_name: str) -> Sequence[str]:
-        """By the file's name."""
-        call = f'pipeline.load_lora_weights("...", weight_name={json.dumps(weights_name)})'
-        return "# `pipeline` is the base model's. ComfyUI loads the file as it is.", call
+        """By the file's name; ComfyUI needs no call."""
+        comment, call = super().usage(weights_name)
+        return f"{comment} ComfyUI loads the file as it is.", call
 
     def _ends(self, adapters: Sequence[AdapterRecord]) -> tuple[str, str]:
         """What follows a site's name: with the name of an adapter where all sources have that.

@@ -17,16 +17,26 @@ if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite
 
 
-class KohyaOutput(OutputLayout):
-    """One file, called like the merge."""
+class NamedFile(OutputLayout):
+    """One file, called like the merge, which diffusers loads by that name."""
 
-    name = "kohya"
     library = "diffusers"
-    rules = (kohya.findings,)
 
     def weights_name(self, merge: str) -> str:
         """That of the merge."""
         return f"{merge}.safetensors"
+
+    def usage(self, weights_name: str) -> Sequence[str]:
+        """By the file's name."""
+        call = f'pipeline.load_lora_weights("...", weight_name={json.dumps(weights_name)})'
+        return "# `pipeline` is the base model's.", call
+
+
+class KohyaOutput(NamedFile):
+    """Kohya's keys, with alphas where its readers want them."""
+
+    name = "kohya"
+    rules = (kohya.findings,)
 
     def foreseen(
         self,
@@ -54,8 +64,3 @@ class KohyaOutput(OutputLayout):
             carried={field: agreed(asked.adapters, field) for field in CARRIED_FIELDS},
         )
         return {self.weights_name(asked.name): data}
-
-    def usage(self, weights_name: str) -> Sequence[str]:
-        """By the file's name."""
-        call = f'pipeline.load_lora_weights("...", weight_name={json.dumps(weights_name)})'
-        return "# `pipeline` is the base model's.", call

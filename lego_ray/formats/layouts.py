@@ -1,6 +1,6 @@
 """Which layout an adapter is in, by its configuration and tensor keys.
 
-Each layout has a module of its own name in this room, which reads it.
+The module in this room with the name of a layout reads it.
 """
 
 from __future__ import annotations

@@ -252,7 +252,7 @@ def _adalora_sites(
         else:
             sites.append(site)
     if not sites:
-        problem = "AdaLoRA kept no rank of any module, so that there is no update"
+        problem = "AdaLoRA cut every rank of every module, so the update is zero"
         raise MalformedAdapter(files.weights, problem, "Leave it out with --exclude.")
     notes = (
         [f"AdaLoRA kept no rank of {some(emptied)}, which it does not change"] if emptied else []

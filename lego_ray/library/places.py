@@ -62,7 +62,7 @@ def read_places(library: LibraryRecipe) -> LibraryPlaces:
     """Reads the places of a library.
 
     Args:
-        library: The library, with the catalog and the output that the call names in place of its own.
+        library: The library, with the catalog and the output that the call names, if it does.
 
     Raises:
         UnsupportedUri: If one is no URI.
@@ -111,8 +111,8 @@ def places_to_refresh(
             if place.is_inside(parse_uri(str(source))):
                 raise InvalidOption(
                     "--output",
-                    f"{word} lies in the source {source}, so each refresh would take what the one "
-                    "before it made for adapters of the zoo",
+                    f"{word} lies in the source {source}, so each refresh would read the merges of "
+                    "the one before as adapters",
                     "Choose an output beside the sources.",
                 )
     return places

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lego_ray import journal
-from lego_ray.catalog.opening import check_before_writing, has_merge
+from lego_ray.catalog.opening import check_store, has_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import BadInput, SourceChanged, StrictRefusal
@@ -141,7 +141,7 @@ class Road:
         for run in runs:
             probe_create_only(run.store)
         if self.catalog and runs:
-            check_before_writing(self.catalog, tables=())
+            check_store(self.catalog)
 
     def _run(self, runs: Sequence[Run]) -> None:
         """Runs what is left of some plans, reads in common first."""

@@ -12,7 +12,7 @@ from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import DENOISER, ModuleName, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, SiteFactors
-from lego_ray.planning.dialects import moved, told
+from lego_ray.planning.dialects import moved, only_reading, told
 
 _HINT = "Leave out --layout to keep the names that the adapters have."
 
@@ -48,13 +48,13 @@ def in_layout(
         return tuple(adapters)
     if same_layout(adapters, layout):
         return tuple(adapters)
-    found: list[tuple[Architecture, tuple[AdapterRecord, ...]]] = []
+    found: list[tuple[Architecture, list[AdapterRecord]]] = []
     refused: LayoutMismatch | None = None
     for architecture in ARCHITECTURES:
         if any(told(adapter.sites, architecture) is None for adapter in adapters):
             continue
         try:
-            found.append((architecture, tuple(_as(a, architecture, layout) for a in adapters)))
+            found.append((architecture, [_as(a, architecture, layout) for a in adapters]))
         except LayoutMismatch as error:
             refused = refused or error
     if refused:
@@ -70,19 +70,7 @@ def in_layout(
             "of no model in the tables of this version, or of several"
         )
         raise LayoutMismatch(adapters[0].uri, problem, _HINT)
-    first, out = found[0]
-    for other, different in found[1:]:
-        for one, two in zip(out, different, strict=True):
-            if one.sites != two.sites:
-                mine, theirs = next(
-                    (m, t) for m, t in zip(one.sites, two.sites, strict=False) if m != t
-                )
-                problem = (
-                    f"its modules have two readings: {mine.a.name} is {mine.site} of {first.name}, or "
-                    f"{theirs.site} of {other.name} ({theirs.a.name})"
-                )
-                raise LayoutMismatch(one.uri, problem, _HINT)
-    return out
+    return tuple(only_reading(found, _HINT))
 
 
 def same_layout(adapters: Sequence[AdapterRecord], layout: str) -> bool:

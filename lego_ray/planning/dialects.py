@@ -68,6 +68,21 @@ def in_one_dialect(adapters: Sequence[AdapterRecord]) -> Sequence[AdapterRecord]
         readings.append((architecture, [_as(a, architecture, side, prefix) for a in adapters]))
     if not readings:
         return adapters
+    return only_reading(readings, _HINT)
+
+
+def only_reading(
+    readings: Sequence[tuple[Architecture, list[AdapterRecord]]], hint: str
+) -> list[AdapterRecord]:
+    """What adapters are by the tables that fit them, if these agree.
+
+    Args:
+        readings: By each table, at least one, the adapters with the names they get.
+        hint: What to do if the tables do not agree.
+
+    Raises:
+        LayoutMismatch: If the names mean different modules in two architectures.
+    """
     first, out = readings[0]
     for other, different in readings[1:]:
         for one, two in zip(out, different, strict=True):
@@ -79,7 +94,7 @@ def in_one_dialect(adapters: Sequence[AdapterRecord]) -> Sequence[AdapterRecord]
                     f"its modules have two readings: {mine.a.name} is {mine.site} of {first.name}, or "
                     f"{theirs.site} of {other.name} ({theirs.a.name})"
                 )
-                raise LayoutMismatch(one.uri, problem, _HINT)
+                raise LayoutMismatch(one.uri, problem, hint)
     return out
 
 

@@ -48,7 +48,7 @@ def checked_limits(given: Mapping[str, float] | None) -> ScanLimits:
         given: A number by the name of a limit; None for none.
 
     Raises:
-        InvalidOption: If there is no such limit, or a number is not a whole one of at least 1.
+        InvalidOption: If a name is not that of a limit, or a number is not a whole number of at least 1.
     """
     wanted: dict[str, int] = {}
     for name, value in (given or {}).items():

@@ -49,8 +49,8 @@ class Occupancy:
     Attributes:
         sites: The clusters of each site, in natural order.
         n_clusters: How many there are.
-        single: Of them, what share holds one MSU.
-        lone: Likewise, MSUs of one adapter alone.
+        single: Share of the clusters that hold one MSU.
+        lone: Share of the clusters that hold MSUs of one adapter only.
         fullest: The site whose largest cluster holds most of its MSUs.
         drawing: The figure.
     """

@@ -53,8 +53,8 @@ class Drawing:
 
     Attributes:
         svg: Its `<svg>` element.
-        width: Of the drawing, in its own units.
-        height: Likewise.
+        width: Width of the drawing, in its own units.
+        height: Height of the drawing, in the same units.
         marks: What shows a name when pointed at: x and y in the drawing's units, and the name.
     """
 
@@ -82,9 +82,9 @@ class Canvas:
         """Draws the marks of a series, each of which shows a title when pointed at.
 
         Args:
-            x: Where they are.
-            y: Likewise.
-            titles: One of each.
+            x: The marks' horizontal positions.
+            y: Their vertical positions.
+            titles: The title of each mark.
             series: Number of the series, for its color and shape.
             how: Passed to matplotlib's `scatter`.
         """

@@ -42,8 +42,8 @@ def probe_create_only(store: Store) -> None:
         store.delete(key)
     raise UnsafeStore(
         store.uri,
-        "the store took a create-only write over an object that was there, so two writers could "
-        "each believe they had won and commits would be lost without an error",
+        "the store accepted a create-only write over an existing object, so two writers could both "
+        "succeed and one commit would be lost without an error",
         "Write to a store that honors If-None-Match on PUT: AWS S3, Ceph RGW, MinIO, or a disk.",
     )
 

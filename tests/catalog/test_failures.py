@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from unittest.mock import MagicMock
+from pathlib import Path
 
 import pytest
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -11,6 +11,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from lego_ray.catalog import failures
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.failures import READINGS, read_through, translate
+from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import AccessDenied, CatalogError, ObjectNotFound, StoreUnavailable
 
 CUT = (
@@ -66,8 +67,9 @@ def test_a_failure_is_told_by_its_words(text: str, kind: type[Exception]) -> Non
     ],
 )
 def test_only_a_conflict_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, text: str, attempts: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, attempts: int
 ) -> None:
+    catalog = Catalog(str(tmp_path))
     monkeypatch.setattr("lego_ray.catalog.commit._CONFLICT_ATTEMPTS", 3)
     tried = []
 
@@ -77,7 +79,11 @@ def test_only_a_conflict_is_tried_again(
             raise CommitFailedError(text)
 
     with pytest.raises(CatalogError, match="3 commits lost" if attempts > 1 else text[:20]):
-        commit(lambda: MagicMock(), lambda handle, again: Failing(), "s3://b/catalog/merges")
+        commit(
+            lambda: catalog.open_or_create("merges"),
+            lambda handle, again: Failing(),
+            "s3://b/catalog/merges",
+        )
     assert len(tried) == attempts
 
 

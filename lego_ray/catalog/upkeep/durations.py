@@ -70,7 +70,7 @@ def check_long_enough(option: str, duration: timedelta, force: bool) -> None:
     if duration < SHORTEST and not force:
         raise InvalidOption(
             option,
-            f"it is shorter than {SHORTEST / timedelta(hours=1):.0f} hours, so what someone reads, or "
-            "is about to finish, may be removed",
+            f"it is shorter than {SHORTEST / timedelta(hours=1):.0f} hours, so files that "
+            "are in use may be removed",
             "Give a longer one, or --force if nobody uses the catalog now.",
         )

@@ -1,4 +1,4 @@
-"""The text encoders of image models, whose modules are called alike by all but for the dots."""
+"""The text encoders of image models. All tools use the same module names, with or without dots."""
 
 from __future__ import annotations
 
