@@ -53,6 +53,19 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """A module's own pair where a merge has the module as a part of a fused one.
+
+    Attributes:
+        factors: The module's pair.
+        start: The row of the fused B at which its rows begin.
+    """
+
+    factors: SiteFactors
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFactors:
     """One adapter's factor pair at one site, `dW = scaling * B A`.
 
@@ -76,6 +89,10 @@ class SiteFactors:
         is_swapped: Whether the two halves of B's rows stand the other way about than in the merge.
         packed: Where the pair is in `a` and `b`, if they hold the pairs of all experts.
         diagonal: The span of a factor on each row of A, of shape (r, 1); None for none.
+        blocks: Of a fused module that the adapter has as several: their pairs, in the order of B's rows.
+            Their A are one after another and B is block-diagonal, so the rank is the sum of theirs;
+            rows of B that are in no block are zero. `a` and `b` are then those of the first. Else empty.
+        height: Rows of the fused B, if there are blocks.
     """
 
     site: str
@@ -91,9 +108,15 @@ class SiteFactors:
     is_swapped: bool = False
     packed: Packed | None = None
     diagonal: TensorSpan | None = None
+    blocks: tuple[Block, ...] = ()
+    height: int = 0
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""
+        if self.blocks:
+            for block in self.blocks:
+                yield from block.factors.spans()
+            return
         yield self.a
         yield self.b
         if self.alpha is not None:
@@ -125,6 +148,8 @@ class SiteFactors:
     @property
     def d_out(self) -> int:
         """Length of a column of B."""
+        if self.blocks:
+            return self.height
         if self.rows is not None:
             return self.rows[1] - self.rows[0]
         if self.packed is not None and self.packed.is_swapped:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side
 from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
-from lego_ray.formats.record import AdapterRecord, SiteFactors
+from lego_ray.formats.record import AdapterRecord, Block, SiteFactors
 
 _HINT = "Merge them separately (--exclude), or convert them to one naming first."
 
@@ -98,61 +98,131 @@ def only_reading(
     return out
 
 
-def as_known(adapter: AdapterRecord, known: Iterable[str]) -> AdapterRecord:
+def as_known(adapter: AdapterRecord, known: Mapping[str, int]) -> AdapterRecord:
     """An adapter with the names of a merge, where it has others for the same modules.
+
+    A fused module that the merge has in parts is cut into them, and parts of one that the merge has
+    whole are put together: their A one after another, B block-diagonal.
 
     Args:
         adapter: The adapter.
-        known: Names of the merge's sites.
+        known: Rows of B at each of the merge's sites, by name.
     """
-    names = set(known)
-    if all(factors.site in names for factors in adapter.sites):
+    if all(factors.site in known for factors in adapter.sites):
         return adapter
-    parsed = [parse_name(name) for name in sorted(names)]
     best, most = adapter, 0
     for architecture in ARCHITECTURES:
-        called: dict[tuple[str, str], tuple[str, Side]] = {}
-        for name in parsed:
-            reading = architecture.read(name.path) if name.component in _DENOISERS else None
-            if reading and not (reading.side == "original" and reading.row.is_fused):
-                part = reading.part if reading.side == "diffusers" else 0
-                key = (name.component, reading.path("diffusers", part))
-                called.setdefault(key, (name.site, reading.side))
-        if not called:
-            continue
-        sites, count = _called(adapter.sites, names, architecture, called)
+        sites, count = _called(adapter.sites, known, architecture, _merge_of(known, architecture))
         if count > most:
             best, most = replace(adapter, sites=tuple(sites)), count
     return best
 
 
+# A module of a component by diffusers' name, which a fused one has for each of its parts.
+_Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """The modules of a merge as an architecture has them.
+
+    Attributes:
+        own: The site of a module that it has by itself, and whose name that is.
+        whole: The site of the fused module that has it as a part, and what that is in the table.
+    """
+
+    own: Mapping[_Key, tuple[str, Side]]
+    whole: Mapping[_Key, tuple[str, Reading]]
+
+
+def _merge_of(known: Iterable[str], architecture: Architecture) -> _Merge:
+    own: dict[_Key, tuple[str, Side]] = {}
+    whole: dict[_Key, tuple[str, Reading]] = {}
+    for name in map(parse_name, sorted(known)):
+        reading = architecture.read(name.path) if name.component in _DENOISERS else None
+        if reading is None:
+            continue
+        if reading.side == "original" and reading.row.is_fused:
+            for part in range(len(reading.row.diffusers)):
+                key = (name.component, reading.path("diffusers", part))
+                whole.setdefault(key, (name.site, reading))
+        else:
+            part = reading.part if reading.side == "diffusers" else 0
+            key = (name.component, reading.path("diffusers", part))
+            own.setdefault(key, (name.site, reading.side))
+    return _Merge(own, whole)
+
+
 def _called(
     sites: Sequence[SiteFactors],
-    names: set[str],
+    known: Mapping[str, int],
     architecture: Architecture,
-    called: Mapping[tuple[str, str], tuple[str, Side]],
+    merge: _Merge,
 ) -> tuple[list[SiteFactors], int]:
     """An adapter's sites as a merge calls them, and how many of them got other names."""
     out: list[SiteFactors] = []
+    blocks: dict[str, list[Block]] = {}
     count = 0
     for factors in sites:
         name = parse_name(factors.site)
         reading = architecture.read(name.path) if name.component in _DENOISERS else None
-        mine = [factors]
-        if factors.site not in names and reading and _fits(factors, reading):
-            parts = (
-                range(len(reading.row.diffusers)) if reading.side == "original" else (reading.part,)
-            )
-            there = [called.get((name.component, reading.path("diffusers", p))) for p in parts]
-            found = [each for each in there if each]
-            if len(found) == len(there):
-                mine = [
-                    moved(factors, reading, site, side, part)
-                    for (site, side), part in zip(found, parts, strict=True)
-                ]
-                count += 1
-        out += mine
+        if factors.site in known or reading is None or not _fits(factors, reading):
+            out.append(factors)
+            continue
+        is_split = reading.side == "original"
+        parts = range(len(reading.row.diffusers)) if is_split else (reading.part,)
+        keys = [(name.component, reading.path("diffusers", part)) for part in parts]
+        wholes = {merge.whole[key][0] for key in keys if key in merge.whole}
+        if len(wholes) == 1 and len(parts) > 1:  # another name of the whole
+            out.append(moved(factors, reading, *wholes, "original", 0))
+            count += 1
+        elif any(key in merge.own for key in keys):
+            style = next(merge.own[key] for key in keys if key in merge.own)
+            for key, part in zip(keys, parts, strict=True):
+                site, side = merge.own.get(key) or _beside(style, key[1])
+                out.append(moved(factors, reading, site, side, part))
+            count += 1
+        elif block := _block_of(factors, keys[0], known, merge):
+            blocks.setdefault(merge.whole[keys[0]][0], []).append(block)
+            count += 1
+        else:
+            out.append(factors)
+    out += [whole_of(site, mine, known[site]) for site, mine in blocks.items()]
     return sorted(out, key=lambda each: each.site), count
+
+
+def _beside(sibling: tuple[str, Side], path: str) -> tuple[str, Side]:
+    """What a merge would call a part of a fused module of which it has another part only."""
+    name = parse_name(sibling[0])
+    return f"{name.prefix}{flattened(path) if name.is_flat else path}", sibling[1]
+
+
+def _block_of(
+    factors: SiteFactors, key: _Key, known: Mapping[str, int], merge: _Merge
+) -> Block | None:
+    """A module as a part of a fused one of the merge; None if it is not one of that size."""
+    if key not in merge.whole or factors.kind != "linear":
+        return None
+    site, whole = merge.whole[key]
+    part = [whole.path("diffusers", at) for at in range(len(whole.row.diffusers))].index(key[1])
+    rows = whole.row.rows_of(part, factors.d_in, known[site])
+    if rows is None or rows[1] - rows[0] != factors.d_out:
+        return None
+    return Block(factors, rows[0])
+
+
+def whole_of(site: str, blocks: Iterable[Block], height: int) -> SiteFactors:
+    """A fused module of parts that an adapter has by themselves.
+
+    Args:
+        site: Its name.
+        blocks: The parts that the adapter has, at least one.
+        height: Rows of its B.
+    """
+    ordered = tuple(sorted(blocks, key=lambda block: block.start))
+    first = ordered[0].factors
+    rank = sum(block.factors.rank for block in ordered)
+    return SiteFactors(site, first.kind, rank, 1.0, first.a, first.b, blocks=ordered, height=height)
 
 
 def told(sites: Iterable[SiteFactors], architecture: Architecture) -> Told | None:

@@ -64,16 +64,15 @@ def agreed_names(
 
 
 def named_as(
-    adapters: Sequence[AdapterRecord], known: Iterable[str], layout: str
+    adapters: Sequence[AdapterRecord], known: Mapping[str, int], layout: str
 ) -> tuple[AdapterRecord, ...]:
     """The adapters, with the names that a merge has for modules it knows.
 
     Args:
         adapters: Any.
-        known: Names of the merge's sites.
+        known: Rows of B at each of the merge's sites, by name.
         layout: What the merge is written in.
     """
-    known = set(known)
     is_pipeline = output_layout(layout).is_pipeline or any(
         output_layout(WRITTEN_AS[adapter.format]).is_pipeline for adapter in adapters
     )
@@ -148,9 +147,10 @@ def _note(before: AdapterRecord, after: AdapterRecord) -> AdapterRecord:
     if not changed:
         return after
     first = changed[0]
-    there = sorted(f.site for f in after.sites if (f.a, f.b) == (first.a, first.b))
+    whole = [f.site for f in after.sites if any(first == each.factors for each in f.blocks)]
+    there = whole or sorted(f.site for f in after.sites if (f.a, f.b) == (first.a, first.b))
     count = f"{len(changed)} of its modules, such as" if len(changed) > 1 else "its module"
-    are = "is" if len(there) == 1 else "are"
+    are = "is a part of" if whole else "is" if len(there) == 1 else "are"
     note = f"{RESPELLED} {count} {first.site}, which {are} {', '.join(there)} there"
     notes = (*(n for n in after.notes if not n.startswith(RESPELLED)), note)
     return replace(after, notes=notes)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lego_ray.errors import AdapterRefused, LegoRayError, SourceChanged
 from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
+from lego_ray.formats.record import Block, SiteFactors
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
 from lego_ray.planning.cutting import READ_AHEAD
@@ -164,23 +165,74 @@ def _add_rows(
     """
     mine = []
     for factors in source.factors:
-        diagonal = buffers[factors.diagonal.name] if factors.diagonal else b""
-        a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name], diagonal)
-        scaling = factors.scaling
-        if factors.alpha is not None:
-            scaling = scaling_from(factors, buffers[factors.alpha.name], source.uri)
+        rows, scaling = _rows(factors, source, buffers, as_stored=scalings is not None)
         if scalings is not None:
             scalings[factors.site] = scaling
-        rows = msu_rows(a, b, scaling * source.weight if scalings is None else 1.0)
         long = lengths(rows)
         if not bool(torch.isfinite(long).all()):  # seen without another pass over the rows
-            check_finite(a, source.uri, factors.a.name)
-            check_finite(b, source.uri, factors.b.name)
+            _check_finite(factors, source, buffers)
             check_finite(rows, source.uri, f"{factors.site}, times its scaling and weight,")
         pooled = prepare(rows, factors.d_in)
         mine.append((factors.site, pooled, long if pooled is rows else lengths(pooled)))
     for site, pooled, long in mine:
         builders[site].add(source.adapter, pooled, long)
+
+
+def _rows(
+    factors: SiteFactors,
+    source: SourceSlice,
+    buffers: Mapping[str, memoryview],
+    *,
+    as_stored: bool,
+) -> tuple[Tensor, float]:
+    """A pair's MSUs, and the scaling and weight that are left out of them if they are as stored.
+
+    The scaling of a pair of blocks is in its MSUs, as each block has one of its own.
+    """
+    if factors.blocks:
+        weight = 1.0 if as_stored else source.weight
+        parts = [_scaled(block, source, buffers, weight) for block in factors.blocks]
+        rows = torch.zeros(factors.rank, factors.d_in + factors.height, dtype=torch.float32)
+        rank = 0
+        for block, part in zip(factors.blocks, parts, strict=True):
+            mine = rows[rank : rank + len(part)]
+            mine[:, : factors.d_in] = part[:, : factors.d_in]
+            at = factors.d_in + block.start
+            mine[:, at : at + block.factors.d_out] = part[:, factors.d_in :]
+            rank += len(part)
+        return rows, 1.0
+    a, b = _pair(factors, buffers)
+    scaling = _scaling(factors, source, buffers)
+    return msu_rows(a, b, 1.0 if as_stored else scaling * source.weight), scaling
+
+
+def _scaled(
+    block: Block, source: SourceSlice, buffers: Mapping[str, memoryview], weight: float
+) -> Tensor:
+    """A block's MSUs, those of its own module."""
+    a, b = _pair(block.factors, buffers)
+    return msu_rows(a, b, _scaling(block.factors, source, buffers) * weight)
+
+
+def _pair(factors: SiteFactors, buffers: Mapping[str, memoryview]) -> tuple[Tensor, Tensor]:
+    diagonal = buffers[factors.diagonal.name] if factors.diagonal else b""
+    return factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name], diagonal)
+
+
+def _scaling(factors: SiteFactors, source: SourceSlice, buffers: Mapping[str, memoryview]) -> float:
+    if factors.alpha is None:
+        return factors.scaling
+    return scaling_from(factors, buffers[factors.alpha.name], source.uri)
+
+
+def _check_finite(
+    factors: SiteFactors, source: SourceSlice, buffers: Mapping[str, memoryview]
+) -> None:
+    """Names the factor that is not finite, if one is."""
+    for each in (block.factors for block in factors.blocks) if factors.blocks else (factors,):
+        a, b = _pair(each, buffers)
+        check_finite(a, source.uri, each.a.name)
+        check_finite(b, source.uri, each.b.name)
 
 
 def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:

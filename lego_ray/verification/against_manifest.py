@@ -169,7 +169,10 @@ def _plan_of(
         # By URI: names may mean other adapters where the sources have moved.
         weights[chosen.uri] = source.get("weight", 1.0)
     layout = manifest.get("format", merged.format)
-    taken = list(named_as(taken, (factors.site for factors in merged.sites), layout))
+    known = {factors.site: factors.d_out for factors in merged.sites}
+    taken = list(named_as(taken, known, layout))
+    if manifest.get("parent"):  # an update leaves out modules that the merge before it had not
+        taken = [replace(a, sites=tuple(f for f in a.sites if f.site in known)) for a in taken]
     inventory = keep_full_weights_of(Inventory.of(taken, ()), recipe.full_weights)
     return plan_comparison(
         recipe,

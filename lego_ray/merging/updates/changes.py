@@ -162,7 +162,7 @@ def with_names_of(
         state: The merge's sums.
         layout: What it is written in.
     """
-    return named_as(adapters, (site.plan.site for site in state.sites), layout)
+    return named_as(adapters, {s.plan.site: s.plan.d_out for s in state.sites}, layout)
 
 
 def check_fits(
