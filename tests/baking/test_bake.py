@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch import nn
 
 import lego_ray
@@ -64,7 +66,7 @@ def saved(
         for name, parameter in trained.named_parameters():
             if "lora_" in name or "modules_to_save" in name or name.endswith(".bias"):
                 parameter.data.copy_(torch.randn(parameter.shape) * 0.3)
-        trained.save_pretrained(root / "adapter")
+        trained.save_pretrained(str(root / "adapter"))
     return root / "base", root / "adapter"
 
 
@@ -129,7 +131,8 @@ def test_it_is_what_peft_makes_of_it(tmp_path: Path, case: str, dtype: torch.dty
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss"])
 def test_experts_are_what_peft_makes_of_them(tmp_path: Path, name: str) -> None:
-    tiny_experts.model(name).save_pretrained(tmp_path / "base")
+    base: Any = tiny_experts.model(name)
+    base.save_pretrained(tmp_path / "base")
     tiny_experts.train(name, tmp_path / "adapter")
     check(tmp_path / "base", tmp_path / "adapter")
 
@@ -217,3 +220,35 @@ def test_an_output_with_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputExists, match="other files"):
         lego_ray.bake(adapter, base=base, output=base)
     assert files_of(base) == before
+
+
+def test_image_adapters_go_into_the_component_of_a_pipeline(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model: Any = diffusers.QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(2, 2, 4),
+    )
+    base = tmp_path / "base"
+    model.save_pretrained(base / "transformer")
+    (base / "model_index.json").write_text('{"_class_name": "QwenImagePipeline"}')
+    weight = model.transformer_blocks[0].attn.to_q.weight
+    a, b = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2)
+    dotted = "transformer.transformer_blocks.0.attn.to_q"
+    flat = "lora_unet_transformer_blocks_0_attn_to_q"
+    save_file(
+        {f"{dotted}.lora_A.weight": a, f"{dotted}.lora_B.weight": b}, tmp_path / "d.safetensors"
+    )
+    kohya = {"lora_down.weight": a, "lora_up.weight": b, "alpha": torch.tensor(1.0)}
+    save_file({f"{flat}.{k}": v for k, v in kohya.items()}, tmp_path / "k.safetensors")
+    for name, scale in (("d", 1.0), ("k", 0.5)):
+        out = tmp_path / name
+        record = lego_ray.bake(tmp_path / f"{name}.safetensors", base=base, output=out)
+        assert record.files[-1]["path"] == "model_index.json"
+        found = diffusers.QwenImageTransformer2DModel.from_pretrained(out / "transformer")
+        baked = found.transformer_blocks[0].attn.to_q.weight
+        assert torch.equal(baked, weight + b @ a * scale)
