@@ -224,7 +224,8 @@ def test_an_output_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 def test_image_adapters_go_into_the_component_of_a_pipeline(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model: Any = diffusers.QwenImageTransformer2DModel(
+    kind: Any = diffusers.QwenImageTransformer2DModel
+    model = kind(
         in_channels=16,
         out_channels=4,
         num_layers=1,
@@ -249,6 +250,16 @@ def test_image_adapters_go_into_the_component_of_a_pipeline(tmp_path: Path) -> N
         out = tmp_path / name
         record = lego_ray.bake(tmp_path / f"{name}.safetensors", base=base, output=out)
         assert record.files[-1]["path"] == "model_index.json"
-        found = diffusers.QwenImageTransformer2DModel.from_pretrained(out / "transformer")
+        found = kind.from_pretrained(out / "transformer")
         baked = found.transformer_blocks[0].attn.to_q.weight
         assert torch.equal(baked, weight + b @ a * scale)
+
+
+@pytest.mark.s3
+def test_a_bucket_gets_the_files_that_a_directory_gets(s3_bucket: str, tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, shard="10KB", target_modules=ATTENTION)
+    local = lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+    there = lego_ray.bake(adapter, base=base, output=f"s3://{s3_bucket}/out")
+    again = lego_ray.bake(adapter, base=base, output=f"s3://{s3_bucket}/out")
+    assert local.files == there.files == again.files
+    assert again.status == "already baked"
