@@ -117,3 +117,34 @@ def test_a_merge_with_fused_names_is_checked_against_split_sources(tmp_path: Pat
     assert report["sites"] == len(FLUX)
     with pytest.raises(VerificationFailed):
         lego_ray.verify(added["output"], sources=tmp_path / "zoo")
+
+
+def test_a_refresh_takes_an_adapter_with_other_names(tmp_path: Path) -> None:
+    one, two, new = CASES["fused, then split"]
+    for name, part in {"zoo/one": one, "zoo/two": two}.items():
+        write(tmp_path / f"{name}.safetensors", part)
+    recipe = tmp_path / "library.yaml"
+    places = {"catalog": tmp_path / "catalog", "output": tmp_path / "out"}
+    recipe.write_text(
+        f"sources: ['{tmp_path / 'zoo'}']\ncatalog: '{places['catalog']}'\n"
+        f"output: '{places['output']}'\n"
+        "defaults: {method: concat, rank: 12, base_model: base}\nmerges:\n  - name: everything\n"
+    )
+    lego_ray.refresh(recipe, runner="inline")
+    write(tmp_path / "zoo/new.safetensors", new)
+    lego_ray.refresh(recipe, runner="inline")
+    [place] = lego_ray.catalog.sql(
+        places["catalog"], "SELECT arg_max(output_uri, version) AS uri FROM merges"
+    ).to_pylist()
+    lego_ray.merge(
+        tmp_path / "zoo",
+        output=tmp_path / "m",
+        rank=12,
+        method="concat",
+        base_model="base",
+        runner="inline",
+    )
+    refreshed, merged = updates_of(load(Path(place["uri"]))), updates_of(load(tmp_path / "m"))
+    assert relative_error(refreshed, merged) == 0
+    assert lego_ray.verify(place["uri"], sources=tmp_path / "zoo")["ok"]
+    assert lego_ray.refresh(recipe, runner="inline")["status"] != "failed"
