@@ -174,7 +174,7 @@ def _called(
         keys = [(name.component, reading.path("diffusers", part)) for part in parts]
         wholes = {merge.whole[key][0] for key in keys if key in merge.whole}
         if len(wholes) == 1 and len(parts) > 1:  # another name of the whole
-            out.append(moved(factors, reading, *wholes, "original", 0))
+            out.append(moved(factors, reading, wholes.pop(), "original", 0))
             count += 1
         elif any(key in merge.own for key in keys):
             style = next(merge.own[key] for key in keys if key in merge.own)
