@@ -237,7 +237,7 @@ def _scale_of(site: SiteFactors, first: bytes) -> float | None:
         return None
     (value,) = struct.unpack(_FLOATS[dtype], data)
     # What is no number is refused when a merge reads it; JSON has no word for it.
-    return value / site.rank if math.isfinite(value) else None
+    return value / site.divisor if math.isfinite(value) else None
 
 
 def _tensors(spans: Iterable[TensorSpan]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import AdapterRefused, LegoRayError, SourceChanged
-from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
+from lego_ray.formats.decode import check_finite, site_matrices, site_scaling, stored_tensors
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
 from lego_ray.planning.cutting import READ_AHEAD
@@ -164,18 +164,15 @@ def _add_rows(
     """
     mine = []
     for factors in source.factors:
-        diagonal = buffers[factors.diagonal.name] if factors.diagonal else b""
-        a, b = factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name], diagonal)
-        scaling = factors.scaling
-        if factors.alpha is not None:
-            scaling = scaling_from(factors, buffers[factors.alpha.name], source.uri)
+        a, b = site_matrices(factors, buffers)
+        scaling = site_scaling(factors, buffers, source.uri)
         if scalings is not None:
             scalings[factors.site] = scaling
         rows = msu_rows(a, b, scaling * source.weight if scalings is None else 1.0)
         long = lengths(rows)
         if not bool(torch.isfinite(long).all()):  # seen without another pass over the rows
-            check_finite(a, source.uri, factors.a.name)
-            check_finite(b, source.uri, factors.b.name)
+            for name, tensor in stored_tensors(factors, buffers, (a, b)):
+                check_finite(tensor, source.uri, name)
             check_finite(rows, source.uri, f"{factors.site}, times its scaling and weight,")
         pooled = prepare(rows, factors.d_in)
         mine.append((factors.site, pooled, long if pooled is rows else lengths(pooled)))
