@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
-from lego_ray.formats.factors import RESAVE, Pair, check_dtype
+from lego_ray.formats.factors import RESAVE, Pair, check_dtype, some
 from lego_ray.formats.module_names import flattened
 from lego_ray.formats.record import Expansion, Form, SiteFactors, TensorSpan
 
@@ -204,6 +204,17 @@ def note_of(sites: Iterable[SiteFactors]) -> tuple[str, ...]:
             f"{modules} {NAMES[form]}: merged as the plain LoRA of rank {rank} that is the same update"
         )
     return tuple(notes)
+
+
+def note_of_flat(sites: Iterable[SiteFactors]) -> tuple[str, ...]:
+    """What to tell of convolutions whose kernel nothing in the file says, without its full stop."""
+    flat = [site.site for site in sites if is_flat_convolution(site)]
+    if not flat:
+        return ()
+    return (
+        f"it does not say the kernel of {some(flat)}; unless another adapter does, it is written as a "
+        "linear layer, which ComfyUI loads and others may not",
+    )
 
 
 SCALARS = (

@@ -29,6 +29,7 @@ from lego_ray.formats.kinds import (
     folded_pair,
     has_alpha,
     note_of,
+    note_of_flat,
     parse_kind,
 )
 from lego_ray.formats.layouts import check_layout
@@ -140,7 +141,8 @@ def read_lone(
     check_named_once((site.site for site in sites), where)
     check_not_named_twice((site.site for site in sites), where)
     note = f"full weights and biases were dropped: {some(whole)}"
-    notes = ((note,) if whole else ()) + note_of(sites) + ((SCALARS,) if parts.scalars else ())
+    notes = ((note,) if whole else ()) + note_of(sites) + note_of_flat(sites)
+    notes += (SCALARS,) if parts.scalars else ()
     return LoneFile(sites, configs, notes, factors[0][0].adapter if factors else "")
 
 

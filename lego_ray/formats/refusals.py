@@ -132,17 +132,22 @@ _KINDS_READ = (
 )
 _KINDS_HINT = "Copy the adapter_config.json of training beside it, or leave the adapter out."
 
+# In a file of PEFT these may be modules that were saved whole.
+_GLORA = "|".join(
+    rf"^(?!base_model\.).+\.{part}\.weight$" for part in ("a1", "a2", "b1", "b2", "bm")
+)
+
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
     _BIAS_KEY: LORA_BIAS,
     r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
-    r"\.diff(_b|_m)?$|\.[wb]_norm$": Refusal(
+    r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
         "it is the difference of a whole weight, a bias or a norm, not low-rank",
         "--full-weights drop leaves such differences out. Else merge it into its base model and extract "
         "a plain LoRA from the difference.",
     ),
-    r"\.(set|reshape)_weight$": Refusal(
+    r"\.set_weight$|\.reshape_weight$": Refusal(
         "it replaces a weight of the base model instead of adding to it", _RETRAIN
     ),
     r"\.lora_mid\b": Refusal(
@@ -155,7 +160,7 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],
     r"\.hada_[wt][12]": Refusal("it is of a LoHa, " + _KINDS_READ.format("LOHA"), _KINDS_HINT),
     r"\.lokr_[wt][12]": Refusal("it is of a LoKr, " + _KINDS_READ.format("LOKR"), _KINDS_HINT),
-    r"^(?!base_model\.).*\.(a[12]|b[12]|bm)\.weight$": Refusal(
+    _GLORA: Refusal(
         "GLoRA multiplies the base model's weight too, so its update needs the base model", _EXTRACT
     ),
     r"\.on_input$": REFUSED_TYPES["IA3"],

@@ -31,11 +31,11 @@ LINEAR = ["q_proj", "v_proj", "score"]
 
 def train(path: Path, kind: str, seed: int = 1, **options: Any) -> PeftModel:
     """Saves a LoHa or LoKr with random tensors."""
-    made = {"loha": LoHaConfig, "lokr": LoKrConfig}[kind]
+    made: Any = {"loha": LoHaConfig, "lokr": LoKrConfig}[kind]
     fields: dict[str, Any] = {"r": 2, "alpha": 3, "target_modules": LINEAR, **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = get_peft_model(TinyModel(), made(**fields))
+        model: PeftModel = get_peft_model(TinyModel(), made(**fields))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
