@@ -26,6 +26,8 @@ class MergedSite:
         a_shape_tail: For a convolution, the shape of one row of A as stored (in, kernel sizes);
             empty for the others.
         b_ndim: Number of axes of B as stored: 2, or a convolution's 3 to 5.
+        is_put_together: Whether it is a fused module made of its parts, which is stored at its own rank,
+            whatever the adapter's.
     """
 
     site: str
@@ -34,6 +36,7 @@ class MergedSite:
     b: Tensor
     a_shape_tail: tuple[int, ...] = ()
     b_ndim: int = 2
+    is_put_together: bool = False
 
 
 def in_order(sites: Sequence[MergedSite], dtype: str, where: str) -> list[MergedSite]:
@@ -80,7 +83,7 @@ def stored_pair(
         NonFiniteWeights: If a factor holds NaN or infinity.
     """
     k = _check(site, rank)
-    stored = k if compact else rank
+    stored = k if compact or site.is_put_together else rank
     a = _cast(site.a, dtype, keys[0])
     b = _cast(site.b, dtype, keys[1])
     full_a = a.new_zeros((stored, a.shape[1]))
@@ -120,7 +123,7 @@ def _check(site: MergedSite, rank: int) -> int:
         problem = f"A has shape {list(site.a.shape)} and B {list(site.b.shape)}, expected a pair"
         raise ShapeMismatch(site.site, problem)
     k = site.a.shape[0]
-    if not 1 <= k <= rank:
+    if k < 1 or (k > rank and not site.is_put_together):
         raise ShapeMismatch(site.site, f"its rank is {k}, expected 1 to {rank}")
     if site.a_shape_tail and torch.Size(site.a_shape_tail).numel() != site.a.shape[1]:
         problem = f"a row of A has {site.a.shape[1]} values, {list(site.a_shape_tail)} takes others"

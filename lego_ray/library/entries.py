@@ -18,7 +18,7 @@ from lego_ray.output.catalog_rows import adapter_rows
 from lego_ray.output.write import manifest_at
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
-from lego_ray.planning.inventory import Inventory, agreed_format
+from lego_ray.planning.inventory import Inventory, agreed_base_model, agreed_format
 from lego_ray.planning.naming import agreed_names
 from lego_ray.planning.planner import make_plan, tally_sites
 from lego_ray.planning.recipe import Recipe
@@ -177,7 +177,12 @@ def _with_site_ranks(
 ) -> Recipe:
     if not site_ranks or recipe.rank is None:
         return recipe
-    adapters = agreed_names(inventory.adapters, agreed_format(inventory.adapters), recipe.layout)
+    adapters = agreed_names(
+        inventory.adapters,
+        agreed_format(inventory.adapters),
+        recipe.layout,
+        agreed_base_model(inventory.adapters, recipe.base_model),
+    )
     sites = [tally.example.site for tally in tally_sites(adapters)]
     own = by_site(sites, site_ranks, "sites", complete=complete)
     ranks = {site: own.get(site, recipe.rank) for site in sites}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lego_ray.formats import kohya
+from lego_ray.formats.fused import put_together
 from lego_ray.formats.merged import MergedSite
 from lego_ray.formats.output_layout import Asked, agreed
 from lego_ray.planning.plan import Plan
@@ -49,7 +50,7 @@ def adapter_files(
         dtype=plan.dtype,
         compact=plan.recipe.compact,
     )
-    return plan.layout.files(merged, asked, full_weights)
+    return plan.layout.files(put_together(merged), asked, full_weights)
 
 
 def carried_of(plan: Plan) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.forms import Form, Many, Table, read_as, sentence_of
+from lego_ray.formats.fused import stored_count
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import Store
@@ -62,8 +63,11 @@ def manifest_of(
         files: The adapter's other files.
         more: What is said of a later version besides, such as its parent.
     """
+    sites = [site.site for task in plan.tasks for site in task.sites]
+    stored = stored_count(sites)
     return {
         **more,
+        **({"stored_sites": stored} if stored != len(sites) else {}),
         "manifest_version": MANIFEST_VERSION,
         "merge_id": plan.digest,
         "requested_plan": requested,
@@ -217,6 +221,7 @@ class _Manifest(Form):
     limits: Many[str] = ()
     warnings: Many[str] = ()
     sites: int = 0
+    stored_sites: int = 0
     nearest_error: float | None = None
     refused: Many[_Refused] = ()
     versions: Table[str] = Field(default_factory=dict)

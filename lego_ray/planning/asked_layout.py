@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lego_ray.errors import LayoutMismatch
-from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side
+from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side, by_base
+from lego_ray.formats.architectures.rows import Row
 from lego_ray.formats.architectures.text import CLIP, T5
+from lego_ray.formats.fused import Part, part_named
 from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import DENOISER, ModuleName, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
@@ -15,6 +17,7 @@ from lego_ray.formats.record import AdapterRecord, SiteFactors
 from lego_ray.planning.dialects import moved, only_reading, told
 
 _HINT = "Leave out --layout to keep the names that the adapters have."
+_WHICH = f"Say which model it is by the name of the base model (--base-model). {_HINT}"
 
 # What names of text encoders begin with in a layout.
 _TEXT: Mapping[str, Mapping[str, str]] = {
@@ -29,14 +32,24 @@ _TEXT: Mapping[str, Mapping[str, str]] = {
 
 
 def in_layout(
-    adapters: Sequence[AdapterRecord], written_as: str, layout: str
+    adapters: Sequence[AdapterRecord],
+    written_as: str,
+    layout: str,
+    base_model: str = "",
+    *,
+    is_respelled: bool = False,
 ) -> tuple[AdapterRecord, ...]:
     """The adapters, with the names that a layout has for their modules.
+
+    Parts of a module that the layout has fused stay parts, named after the whole (see `formats.fused`):
+    they are put together when the merge is written. A module that all adapters have whole stays whole.
 
     Args:
         adapters: Each module under one name.
         written_as: The layout of those names.
         layout: The layout asked for: `peft`, `kohya`, `diffusers` or `comfyui`.
+        base_model: Name of the base model, which decides if the modules could be those of several.
+        is_respelled: Whether these are not the names that the adapters have themselves.
 
     Raises:
         LayoutMismatch: If it has no names for them, or what they are there is not certain.
@@ -46,15 +59,20 @@ def in_layout(
             problem = f"these adapters are PEFT's, whose modules have no names in {layout}'s layout"
             raise LayoutMismatch(adapters[0].uri, problem, _HINT)
         return tuple(adapters)
-    if same_layout(adapters, layout):
+    if same_layout(adapters, layout) and not is_respelled:
         return tuple(adapters)
     found: list[tuple[Architecture, list[AdapterRecord]]] = []
     refused: LayoutMismatch | None = None
-    for architecture in ARCHITECTURES:
-        if any(told(adapter.sites, architecture) is None for adapter in adapters):
-            continue
+    fitting = [
+        architecture
+        for architecture in ARCHITECTURES
+        if all(told(adapter.sites, architecture) is not None for adapter in adapters)
+    ]
+    for architecture in by_base(fitting, base_model):
         try:
-            found.append((architecture, [_as(a, architecture, layout) for a in adapters]))
+            heights = _heights(adapters, architecture)
+            named = [_as(a, architecture, layout, heights) for a in adapters]
+            found.append((architecture, _left_whole(named)))
         except LayoutMismatch as error:
             refused = refused or error
     if refused:
@@ -70,7 +88,7 @@ def in_layout(
             "of no model in the tables of this version, or of several"
         )
         raise LayoutMismatch(adapters[0].uri, problem, _HINT)
-    return tuple(only_reading(found, _HINT))
+    return tuple(only_reading(found, _WHICH))
 
 
 def same_layout(adapters: Sequence[AdapterRecord], layout: str) -> bool:
@@ -83,17 +101,23 @@ def same_layout(adapters: Sequence[AdapterRecord], layout: str) -> bool:
     return layout == "sources" or {WRITTEN_AS[a.format] for a in adapters} == {layout}
 
 
-def _as(adapter: AdapterRecord, architecture: Architecture, layout: str) -> AdapterRecord:
+# Rows of B of fused modules, by the authors' path; None where the adapters do not show it.
+_Heights = Mapping[str, int | None]
+
+
+def _as(
+    adapter: AdapterRecord, architecture: Architecture, layout: str, heights: _Heights
+) -> AdapterRecord:
     sites = [
         each
         for factors in adapter.sites
-        for each in _named(factors, architecture, layout, adapter.uri)
+        for each in _named(factors, architecture, layout, adapter.uri, heights)
     ]
     return replace(adapter, sites=tuple(sorted(sites, key=lambda each: each.site)))
 
 
 def _named(
-    factors: SiteFactors, architecture: Architecture, layout: str, uri: str
+    factors: SiteFactors, architecture: Architecture, layout: str, uri: str, heights: _Heights
 ) -> Iterator[SiteFactors]:
     name = parse_name(factors.site)
     if name.component != DENOISER:
@@ -111,26 +135,128 @@ def _named(
         "comfyui": "diffusion_model.",
         "peft": "",
     }[layout]
-    is_split = reading.side == "original" and side == "diffusers"
+
+    def site(path: str) -> str:
+        return f"{prefix}{flattened(path) if layout == 'kohya' else path}"
+
+    whole = _original(reading, architecture) if side == "original" else ""
+    if whole and not (reading.side == "diffusers" and reading.row.is_fused):
+        yield moved(factors, reading, site(whole), side, reading.part)
+        return
+    is_split = reading.side == "original"
     for part in range(len(reading.row.diffusers)) if is_split else (reading.part,):
-        path = reading.path(side, part) if side == "diffusers" else _original(reading, architecture)
-        is_part = side == "original" and reading.side == "diffusers" and reading.row.is_fused
-        if is_part or not path:
+        mine = moved(factors, reading, "", "diffusers", part)
+        if side == "diffusers":
+            yield replace(mine, site=site(reading.path(side, part)))
+            continue
+        marked = _part(reading, part, mine, architecture, heights)
+        if marked is None:
             problem = (
-                f"{factors.site} is {'a part of one module' if is_part else 'no whole module'} in "
-                f"{layout}'s layout, of {architecture.name}, and parts are not put together"
+                f"{factors.site} is a part of one module in {layout}'s layout, of "
+                f"{architecture.name}, and what rows of it these are is not known"
             )
             hint = "Ask for --layout diffusers, or leave it out to keep the names of the adapters."
             raise LayoutMismatch(uri, problem, hint)
-        site = f"{prefix}{flattened(path) if layout == 'kohya' else path}"
-        yield moved(factors, reading, site, side, part)
+        yield replace(mine, site=replace(marked, whole=site(marked.whole)).site)
 
 
 def _original(reading: Reading, architecture: Architecture) -> str:
     """The authors' own name of a module, which XLabs and others have another for; empty if none."""
-    row = next(row for row in architecture.rows if row.diffusers == reading.row.diffusers)
-    path = replace(reading, row=row).path("original")
-    return "" if ".processor." in path else path
+    rows = (row for row in architecture.rows if row.diffusers == reading.row.diffusers)
+    return next((replace(reading, row=row).path("original") for row in rows if _is_own(row)), "")
+
+
+def _is_own(row: Row) -> bool:
+    """Whether a row has the authors' name of a module, not XLabs'."""
+    return ".processor." not in row.original
+
+
+def _whole(reading: Reading, part: int, architecture: Architecture) -> Reading | None:
+    """The fused module of the authors' that a part is of; the reading's part is its number there."""
+    template = reading.row.diffusers[part]
+    row = next(
+        (r for r in architecture.rows if r.is_fused and _is_own(r) and template in r.diffusers),
+        None,
+    )
+    if row is None:
+        return None
+    return replace(reading, row=row, side="diffusers", part=row.diffusers.index(template))
+
+
+def _part(
+    reading: Reading,
+    part: int,
+    factors: SiteFactors,
+    architecture: Architecture,
+    heights: _Heights,
+) -> Part | None:
+    """Which rows of a fused module a part is; None if that is not certain."""
+    whole = _whole(reading, part, architecture)
+    height = heights.get(whole.path("original")) if whole else None
+    if whole is None or height is None:
+        return None
+    rows = whole.row.rows_of(whole.part, factors.d_in, height)
+    if rows is None or rows[1] - rows[0] != factors.d_out:
+        return None
+    return Part(whole.path("original"), *rows, height)
+
+
+def _heights(adapters: Sequence[AdapterRecord], architecture: Architecture) -> _Heights:
+    """Rows of B of each fused module that adapters have a part of."""
+    found: dict[str, tuple[Row, int, dict[int, int]]] = {}
+    for adapter in adapters:
+        for factors in adapter.sites:
+            name = parse_name(factors.site)
+            reading = architecture.read(name.path) if name.component == DENOISER else None
+            if reading is None or not reading.row.is_fused:
+                continue
+            is_split = reading.side == "original"
+            for part in range(len(reading.row.diffusers)) if is_split else (reading.part,):
+                if whole := _whole(reading, part, architecture):
+                    mine = moved(factors, reading, "", "diffusers", part)
+                    path = whole.path("original")
+                    _, _, sizes = found.setdefault(path, (whole.row, mine.d_in, {}))
+                    sizes[whole.part] = mine.d_out
+    return {path: row.height_of(d_in, sizes) for path, (row, d_in, sizes) in found.items()}
+
+
+def _left_whole(adapters: list[AdapterRecord]) -> list[AdapterRecord]:
+    """The adapters, modules that all of them have whole not in parts."""
+    whole: dict[str, bool] = {}
+    for adapter in adapters:
+        for name, parts in _parts_in(adapter).items():
+            whole[name] = whole.get(name, True) and _is_whole(parts)
+    if not any(whole.values()):
+        return adapters
+    out = []
+    for adapter in adapters:
+        parts_in = {n: parts for n, parts in _parts_in(adapter).items() if whole[n]}
+        gone = {factors.site for parts in parts_in.values() for _, factors in parts}
+        sites = [factors for factors in adapter.sites if factors.site not in gone]
+        sites += [replace(parts[0][1], site=n, rows=None) for n, parts in parts_in.items()]
+        out.append(replace(adapter, sites=tuple(sorted(sites, key=lambda each: each.site))))
+    return out
+
+
+def _parts_in(adapter: AdapterRecord) -> dict[str, list[tuple[Part, SiteFactors]]]:
+    found: dict[str, list[tuple[Part, SiteFactors]]] = {}
+    for factors in adapter.sites:
+        if part := part_named(factors.site):
+            found.setdefault(part.whole, []).append((part, factors))
+    return {name: sorted(mine, key=lambda each: each[0].start) for name, mine in found.items()}
+
+
+def _is_whole(parts: Sequence[tuple[Part, SiteFactors]]) -> bool:
+    """Whether parts are all rows of one pair of factors."""
+    [first, *_] = parts
+    whole, at = replace(first[1], site="", rows=None), 0
+    for part, factors in parts:
+        if factors.rows != (part.start, part.end) or part.start != at:
+            return False
+        if replace(factors, site="", rows=None) != whole:
+            return False
+        at = part.end
+    return at == first[0].height == whole.d_out
 
 
 def _text(name: ModuleName, layout: str, uri: str) -> str:

@@ -11,11 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import LayoutMismatch
-from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side
+from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side, by_base
+from lego_ray.formats.fused import part_named
 from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
 from lego_ray.formats.record import AdapterRecord, Block, SiteFactors
 
-_HINT = "Merge them separately (--exclude), or convert them to one naming first."
+_HINT = (
+    "If the name of the base model would tell, give it with --base-model. Else merge them separately "
+    "(--exclude), or convert them to one naming first."
+)
 
 # Parts of a pipeline that the tables are of.
 _DENOISERS = ("denoiser", "denoiser 2")
@@ -38,7 +42,9 @@ class Told:
     prefixes: Mapping[Side, str]
 
 
-def in_one_dialect(adapters: Sequence[AdapterRecord]) -> Sequence[AdapterRecord]:
+def in_one_dialect(
+    adapters: Sequence[AdapterRecord], base_model: str = ""
+) -> Sequence[AdapterRecord]:
     """The adapters, with one set of names for the modules of a model.
 
     diffusers' where some modules are several there; else the one that most adapters have, and of equals
@@ -46,6 +52,7 @@ def in_one_dialect(adapters: Sequence[AdapterRecord]) -> Sequence[AdapterRecord]
 
     Args:
         adapters: Of image models, in any order.
+        base_model: Name of the base model, which decides if the modules could be those of several.
 
     Returns:
         The adapters in the order given; the same ones where there is nothing to do, or where what is
@@ -57,12 +64,14 @@ def in_one_dialect(adapters: Sequence[AdapterRecord]) -> Sequence[AdapterRecord]
     names = {factors.site for adapter in adapters for factors in adapter.sites}
     paths = {name.path for name in map(parse_name, names) if name.component in _DENOISERS}
     readings: list[tuple[Architecture, list[AdapterRecord]]] = []
-    for architecture in ARCHITECTURES:
-        if not _has_several(architecture, paths):
-            continue
-        shown = [told(adapter.sites, architecture) for adapter in adapters]
-        if None in shown:
-            continue
+    shown_by = {
+        each.name: [told(adapter.sites, each) for adapter in adapters]
+        for each in ARCHITECTURES
+        if _has_several(each, paths)
+    }
+    fitting = [a for a in ARCHITECTURES if a.name in shown_by and None not in shown_by[a.name]]
+    for architecture in by_base(fitting, base_model):
+        shown = shown_by[architecture.name]
         side = _side(architecture, [each.sides for each in shown if each])
         prefix = _prefix([each for each in shown if each], side, architecture)
         readings.append((architecture, [_as(a, architecture, side, prefix) for a in adapters]))
@@ -83,22 +92,25 @@ def only_reading(
     Raises:
         LayoutMismatch: If the names mean different modules in two architectures.
     """
-    first, out = readings[0]
-    for other, different in readings[1:]:
-        for one, two in zip(out, different, strict=True):
+    out = readings[0][1]
+    for _, different in readings[1:]:
+        for number, (one, two) in enumerate(zip(out, different, strict=True)):
             if one.sites != two.sites:
-                mine, theirs = next(
-                    (m, t) for m, t in zip(one.sites, two.sites, strict=False) if m != t
-                )
-                problem = (
-                    f"its modules have two readings: {mine.a.name} is {mine.site} of {first.name}, or "
-                    f"{theirs.site} of {other.name} ({theirs.a.name})"
-                )
+                mine = next(each for each in one.sites if each not in two.sites)
+                named: dict[str, list[str]] = {}
+                for architecture, adapters in readings:
+                    there = [each for each in adapters[number].sites if each.a == mine.a]
+                    same = [each for each in there if each.rows == mine.rows] or there
+                    called = " and ".join(each.site for each in same)
+                    named.setdefault(called, []).append(architecture.name)
+                *first, last = (f"{site} of {', '.join(of)}" for site, of in named.items())
+                listed = f"{'; '.join(first)}; or {last}"
+                problem = f"its modules have several readings: {mine.a.name} is {listed}"
                 raise LayoutMismatch(one.uri, problem, hint)
     return out
 
 
-def as_known(adapter: AdapterRecord, known: Mapping[str, int]) -> AdapterRecord:
+def as_known(adapter: AdapterRecord, known: Mapping[str, tuple[int, int]]) -> AdapterRecord:
     """An adapter with the names of a merge, where it has others for the same modules.
 
     A fused module that the merge has in parts is cut into them, and parts of one that the merge has
@@ -106,7 +118,7 @@ def as_known(adapter: AdapterRecord, known: Mapping[str, int]) -> AdapterRecord:
 
     Args:
         adapter: The adapter.
-        known: Rows of B at each of the merge's sites, by name.
+        known: d_in and d_out at each of the merge's sites, by name.
     """
     if all(factors.site in known for factors in adapter.sites):
         return adapter
@@ -135,27 +147,36 @@ class _Merge:
     whole: Mapping[_Key, tuple[str, Reading]]
 
 
-def _merge_of(known: Iterable[str], architecture: Architecture) -> _Merge:
+def _merge_of(known: Mapping[str, tuple[int, int]], architecture: Architecture) -> _Merge:
     own: dict[_Key, tuple[str, Side]] = {}
     whole: dict[_Key, tuple[str, Reading]] = {}
-    for name in map(parse_name, sorted(known)):
+    for site, (d_in, _) in sorted(known.items()):
+        marked = part_named(site)
+        name = parse_name(marked.whole if marked else site)
         reading = architecture.read(name.path) if name.component in _DENOISERS else None
         if reading is None:
+            continue
+        if marked:
+            rows = (marked.start, marked.end)
+            for part in range(len(reading.row.diffusers)):
+                if reading.row.rows_of(part, d_in, marked.height) == rows:
+                    key = (name.component, reading.path("diffusers", part))
+                    own.setdefault(key, (site, "diffusers"))
             continue
         if reading.side == "original" and reading.row.is_fused:
             for part in range(len(reading.row.diffusers)):
                 key = (name.component, reading.path("diffusers", part))
-                whole.setdefault(key, (name.site, reading))
+                whole.setdefault(key, (site, reading))
         else:
             part = reading.part if reading.side == "diffusers" else 0
             key = (name.component, reading.path("diffusers", part))
-            own.setdefault(key, (name.site, reading.side))
+            own.setdefault(key, (site, reading.side))
     return _Merge(own, whole)
 
 
 def _called(
     sites: Sequence[SiteFactors],
-    known: Mapping[str, int],
+    known: Mapping[str, tuple[int, int]],
     architecture: Architecture,
     merge: _Merge,
 ) -> tuple[list[SiteFactors], int]:
@@ -187,25 +208,25 @@ def _called(
             count += 1
         else:
             out.append(factors)
-    out += [whole_of(site, mine, known[site]) for site, mine in blocks.items()]
+    out += [whole_of(site, mine, known[site][1]) for site, mine in blocks.items()]
     return sorted(out, key=lambda each: each.site), count
 
 
 def _beside(sibling: tuple[str, Side], path: str) -> tuple[str, Side]:
     """What a merge would call a part of a fused module of which it has another part only."""
-    name = parse_name(sibling[0])
+    name = parse_name(sibling[0].partition("@")[0])
     return f"{name.prefix}{flattened(path) if name.is_flat else path}", sibling[1]
 
 
 def _block_of(
-    factors: SiteFactors, key: _Key, known: Mapping[str, int], merge: _Merge
+    factors: SiteFactors, key: _Key, known: Mapping[str, tuple[int, int]], merge: _Merge
 ) -> Block | None:
     """A module as a part of a fused one of the merge; None if it is not one of that size."""
     if key not in merge.whole or factors.kind != "linear":
         return None
     site, whole = merge.whole[key]
     part = [whole.path("diffusers", at) for at in range(len(whole.row.diffusers))].index(key[1])
-    rows = whole.row.rows_of(part, factors.d_in, known[site])
+    rows = whole.row.rows_of(part, factors.d_in, known[site][1])
     if rows is None or rows[1] - rows[0] != factors.d_out:
         return None
     return Block(factors, rows[0])

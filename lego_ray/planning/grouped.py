@@ -150,7 +150,10 @@ def grouping_of(plan: Plan, inventory: Inventory, cosines: Matrix, how: GroupOpt
     # As they came: the plan may have left weights that are not low-rank to one of them.
     # Under the names that the plan's sites have, so that groups and what is asked of sites agree.
     adapters = agreed_names(
-        [a for a in inventory.adapters if a.uri in measured], plan.format, plan.recipe.layout
+        [a for a in inventory.adapters if a.uri in measured],
+        plan.format,
+        plan.recipe.layout,
+        plan.base_model,
     )
     nearest = _nearest(cosines, found.labels, numbers)
     members = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
+from lego_ray.formats.fused import FusedSite, planned_wholes
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.readers.check import check_readers
 from lego_ray.formats.record import AdapterRecord
@@ -42,8 +43,29 @@ def reader_warnings(
             f"the base model's name is the path {base_model}, which is of no use elsewhere; "
             "--base-model gives it another",
         )
+    stored, fused = planned_wholes(sites, ranks)
+    ranks = {site.site: ranks[site.site] for site in stored} | {f.site: f.rank for f in fused}
     foreseen = output_layout(written_as).foreseen(
-        f"merge {name}", base_model, adapters, sites, ranks
+        f"merge {name}", base_model, adapters, [*stored, *fused], ranks
     )
     limits = check_readers(foreseen[1]) if foreseen[1] else ()
-    return (*notes, *foreseen[0], *limits)
+    return (*notes, *_put_together(fused, is_open=not rank), *foreseen[0], *limits)
+
+
+def _put_together(fused: Sequence[FusedSite], *, is_open: bool) -> Iterator[str]:
+    """What is said of modules that are stored whole and merged in parts."""
+    if not fused:
+        return
+    largest = max(fused, key=lambda site: site.rank)
+    up_to = "" if is_open else f", {largest.rank} at most for {largest.site}"
+    how = f"at the sum of the parts' ranks{up_to}, less where parts share rows of A"
+    first, more = fused[0].site, len(fused) - 1
+    which = f"{first} and {more} more are" if more else f"{first} is"
+    yield f"{which} merged in parts and stored whole, {how}"
+    if empty := [site for site in fused if site.empty_rows]:
+        example, more = empty[0], len(empty) - 1
+        which = f"{example.site} and {more} more" if more else example.site
+        yield (
+            f"no adapter has all parts of {which}, so rows of B are zero there: {example.empty_rows} "
+            f"of the {example.d_out} of {example.site}"
+        )

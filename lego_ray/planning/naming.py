@@ -28,7 +28,7 @@ _HINT = "Merge them separately (--exclude), or convert them to one spelling firs
 
 
 def agreed_names(
-    adapters: Sequence[AdapterRecord], layout: str, asked: str = "sources"
+    adapters: Sequence[AdapterRecord], layout: str, asked: str = "sources", base_model: str = ""
 ) -> tuple[AdapterRecord, ...]:
     """The adapters, each module under one name.
 
@@ -40,6 +40,7 @@ def agreed_names(
         adapters: In any order, which has no influence on the names.
         layout: What the merge is written in, as far as the adapters say.
         asked: The layout whose names are asked for, or `sources` for theirs.
+        base_model: Name of the base model, which decides if the modules could be those of several.
 
     Returns:
         The adapters in the order given, those renamed with a note that says so.
@@ -53,24 +54,24 @@ def agreed_names(
         named = _renamed(named, tree_renames(_counted(named)))
         return tuple(named) if asked == "sources" else in_layout(named, layout, asked)
     before = list(_counted(named))
-    spoken = in_one_dialect(named)
+    named_before, spoken = named, in_one_dialect(named, base_model)
     is_mixed = spoken is not named or len({adapter.format for adapter in adapters}) > 1
     named = _renamed(spoken, _Spellings(_counted(spoken), layout).renames())
     if is_mixed:
         named = _renamed(named, in_one_style(before, list(_counted(named))))
     if asked != "sources":
-        named = in_layout(named, layout, asked)
+        named = in_layout(named, layout, asked, base_model, is_respelled=spoken is not named_before)
     return tuple(_noted(adapters, named))
 
 
 def named_as(
-    adapters: Sequence[AdapterRecord], known: Mapping[str, int], layout: str
+    adapters: Sequence[AdapterRecord], known: Mapping[str, tuple[int, int]], layout: str
 ) -> tuple[AdapterRecord, ...]:
     """The adapters, with the names that a merge has for modules it knows.
 
     Args:
         adapters: Any.
-        known: Rows of B at each of the merge's sites, by name.
+        known: d_in and d_out at each of the merge's sites, by name.
         layout: What the merge is written in.
     """
     is_pipeline = output_layout(layout).is_pipeline or any(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lego_ray.formats.fused import FusedSite, planned_wholes
 from lego_ray.formats.output_layout import OutputLayout
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, Refused, SiteKind
@@ -219,6 +220,12 @@ class Plan:
         return sum(len(task.sites) for task in self.tasks)
 
     @property
+    def put_together(self) -> tuple[FusedSite, ...]:
+        """Fused modules that are stored whole and merged in parts, at the most rank each may have."""
+        sites = [site for task in self.tasks for site in task.sites]
+        return tuple(planned_wholes(sites, {site.site: site.rank for site in sites})[1])
+
+    @property
     def n_msus(self) -> int:
         """MSUs over all sites."""
         return sum(site.n_msus for task in self.tasks for site in task.sites)
@@ -294,6 +301,10 @@ class Plan:
             "errors": [asdict(each) for each in self.errors] or None,
             "nearest_error": self.nearest_error,
             "sites": self.n_sites,
+            "put_together": [
+                {"site": f.site, "rank": f.rank, "parts": f.parts, "zero_rows": f.empty_rows}
+                for f in self.put_together
+            ],
             "msus": self.n_msus,
             "tasks": [
                 {

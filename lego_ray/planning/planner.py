@@ -66,7 +66,8 @@ def make_plan(
     adapters = inventory.adapters
     written_as = agreed_format(adapters)
     base_model = agreed_base_model(adapters, recipe.base_model)
-    adapters = agreed_parameters(as_convolutions(agreed_names(adapters, written_as, recipe.layout)))
+    adapters = agreed_names(adapters, written_as, recipe.layout, base_model)
+    adapters = agreed_parameters(as_convolutions(adapters))
     asked = recipe.layout if recipe.layout != "sources" else ""
     written_as = asked or named_layout(adapters, written_as)
     names = names_in(adapters)

@@ -134,9 +134,10 @@ def reload_merged(place: Place, manifest: dict[str, Any]) -> AdapterRecord:
         reason = inventory.refused[0].reason if inventory.refused else "no adapter was found"
         raise VerificationFailed(uri, f"it cannot be read back: {reason.rstrip('.')}")
     adapter = mine[0]
-    if len(adapter.sites) != manifest["sites"]:
+    stored = manifest.get("stored_sites", manifest["sites"])
+    if len(adapter.sites) != stored:
         raise VerificationFailed(
-            uri, f"it has {len(adapter.sites)} sites, the manifest says {manifest['sites']}"
+            uri, f"it has {len(adapter.sites)} sites, the manifest says {stored}"
         )
     return adapter
 
@@ -169,7 +170,7 @@ def _plan_of(
         # By URI: names may mean other adapters where the sources have moved.
         weights[chosen.uri] = source.get("weight", 1.0)
     layout = manifest.get("format", merged.format)
-    known = {factors.site: factors.d_out for factors in merged.sites}
+    known = {f.site: (f.d_in, f.d_out) for f in merged.sites}
     taken = list(named_as(taken, known, layout))
     if manifest.get("parent"):  # an update leaves out modules that the merge before it had not
         taken = [replace(a, sites=tuple(f for f in a.sites if f.site in known)) for a in taken]

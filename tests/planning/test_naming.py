@@ -12,7 +12,7 @@ from lego_ray.planning.naming import agreed_names, named_as
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe, site_seed
-from tests.planning.records import adapter, factors, inventory
+from tests.planning.records import SHAPE, adapter, factors, inventory
 
 
 def of(name: str, *sites: str, layout: str = "kohya") -> AdapterRecord:
@@ -118,10 +118,10 @@ def test_names_that_were_changed_name_another_run() -> None:
 
 
 def test_names_of_a_merge_that_is_there() -> None:
-    known = {"lora_te1_x_0": 8, "lora_unet_y_0": 8}
+    known = dict.fromkeys(["lora_te1_x_0", "lora_unet_y_0"], SHAPE)
     named = named_as([of("a", "lora_te_x_0", "unet.y.0", "lora_unet_z_0")], known, "kohya")
     assert [f.site for f in named[0].sites] == ["lora_te1_x_0", "lora_unet_y_0", "lora_unet_z_0"]
-    wrapped = named_as([peft("a", "m.module.q")], {"m.q": 8}, "peft")
+    wrapped = named_as([peft("a", "m.module.q")], {"m.q": SHAPE}, "peft")
     assert [f.site for f in wrapped[0].sites] == ["m.q"]
 
 

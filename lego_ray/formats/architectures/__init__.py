@@ -6,6 +6,8 @@ have such a name and are in two namings do not merge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lego_ray.formats.architectures.anima import ANIMA
 from lego_ray.formats.architectures.flux import FLUX, FLUX2
 from lego_ray.formats.architectures.ltx import LTX
@@ -20,4 +22,15 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     *(SDXL, SD, FLUX, FLUX2, SD3, WAN, Z_IMAGE, LUMINA2, ANIMA, QWEN_IMAGE, LTX),
 )
 
-__all__ = ["ARCHITECTURES", "Architecture", "Reading", "Row", "Side"]
+
+def by_base(architectures: Sequence[Architecture], base_model: str) -> Sequence[Architecture]:
+    """Those of several models that may be an adapter's which its base model's name says; else all.
+
+    Args:
+        architectures: Models whose tables have all modules of the adapter.
+        base_model: As adapters or the user have it; may be empty.
+    """
+    return [each for each in architectures if each.is_named(base_model)] or architectures
+
+
+__all__ = ["ARCHITECTURES", "Architecture", "Reading", "Row", "Side", "by_base"]

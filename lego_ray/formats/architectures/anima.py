@@ -34,4 +34,5 @@ ANIMA = Architecture(
             }
         ),
     ),
+    bases=r"anima\b",
 )

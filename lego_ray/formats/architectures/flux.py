@@ -86,6 +86,12 @@ FLUX = Architecture(
         ),
         Row("final_layer.adaLN_modulation.1", ("norm_out.linear",), is_swapped=True),
     ),
+    # HunyuanVideo has 20 and 40, Flux.1 and Chroma 19 and 38.
+    bases=r"flux(?!.?2)|chroma|hunyuan",
+    blocks={
+        **dict.fromkeys(("double_blocks", "transformer_blocks"), 20),
+        **dict.fromkeys(("single_blocks", "single_transformer_blocks"), 40),
+    },
 )
 
 # Its final_layer.adaLN_modulation.1 is left out: diffusers swaps the halves of a model's and not of a
@@ -116,4 +122,6 @@ FLUX2 = Architecture(
             }
         ),
     ),
+    bases=r"flux.?2",
+    blocks=dict.fromkeys(("double_blocks", "transformer_blocks"), 8),
 )

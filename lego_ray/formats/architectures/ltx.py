@@ -53,4 +53,5 @@ LTX = Architecture(
             for row in renamed({name: name for name in _INSIDE}, f"{here}.", f"{there}.")
         ),
     ),
+    bases=r"\bltx",
 )

@@ -33,6 +33,7 @@ Z_IMAGE = Architecture(
             }
         ),
     ),
+    bases=r"z.?image",
 )
 
 LUMINA2 = Architecture(
@@ -55,4 +56,5 @@ LUMINA2 = Architecture(
             ),
         )
     ),
+    bases=r"lumina",
 )

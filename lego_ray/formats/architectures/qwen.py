@@ -27,4 +27,6 @@ QWEN_IMAGE = Architecture(
         *("img_in", "txt_in", "proj_out", "norm_out.linear"),
         *(f"time_text_embed.timestep_embedder.linear_{number}" for number in (1, 2)),
     ),
+    bases=r"qwen",
+    blocks={"transformer_blocks": 60},
 )

@@ -67,6 +67,24 @@ class Row:
             return None
         return sum(sizes[:part]), sum(sizes[: part + 1])
 
+    def height_of(self, d_in: int, sizes: Mapping[int, int]) -> int | None:
+        """Rows of the fused B, by those of some of its parts; None if they do not show it.
+
+        Args:
+            d_in: Length of a row of A.
+            sizes: Rows of each part that is known, by its number.
+        """
+        parts = len(self.diffusers)
+        if self.widths:
+            return self.widths * d_in
+        if self.cut == "equal":
+            return parts * next(iter(sizes.values())) if sizes else None
+        last = sizes.get(parts - 1)
+        if self.cut == "rest":
+            return None if last is None else (parts - 1) * d_in + last
+        others = [size for part, size in sizes.items() if part]
+        return d_in + (parts - 1) * others[0] if others else None
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -91,9 +109,17 @@ class Reading:
             side: Whose name.
             part: Which of diffusers' names.
         """
-        template = self.row.original if side == "original" else self.row.diffusers[part]
+        template = self._template(side, part)
         numbers = iter(self.numbers)
         return ".".join(next(numbers) if word == "#" else word for word in template.split("."))
+
+    @property
+    def template(self) -> str:
+        """The path as the table has it."""
+        return self._template(self.side, self.part)
+
+    def _template(self, side: Side, part: int) -> str:
+        return self.row.original if side == "original" else self.row.diffusers[part]
 
     @property
     def is_telling(self) -> bool:
@@ -110,12 +136,17 @@ class Architecture:
         rows: The modules that adapters have.
         component: What diffusers calls the part of the pipeline that they are in.
         kohya: Whose names kohya's trainers write, with underscores for dots.
+        bases: Regular expression of names of base models, in lower case.
+        blocks: How many blocks of a kind the largest of its models has, by the name of the kind; a
+            number beyond that is of another model.
     """
 
     name: str
     rows: tuple[Row, ...]
     component: str = "transformer"
     kohya: Side = "original"
+    bases: str = ""
+    blocks: Mapping[str, int] = field(default_factory=dict)
     _cache: dict[str, Reading | None] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, path: str) -> Reading | None:
@@ -127,6 +158,14 @@ class Architecture:
         if path not in self._cache:
             self._cache[path] = self._read(path)
         return self._cache[path]
+
+    def is_named(self, base_model: str) -> bool:
+        """Whether a base model's name says that it is this model.
+
+        Args:
+            base_model: As adapters have it; may be empty.
+        """
+        return bool(self.bases) and re.search(self.bases, base_model.lower()) is not None
 
     @cached_property
     def is_split(self) -> bool:
@@ -147,8 +186,13 @@ class Architecture:
         for row, side, part, wanted in self._index.get(pattern, ()):
             pairs = list(zip(wanted, numbers, strict=True))
             if all(w in ("#", n) for w, n in pairs):
-                return Reading(row, side, part, tuple(n for w, n in pairs if w == "#"))
+                found = Reading(row, side, part, tuple(n for w, n in pairs if w == "#"))
+                return found if self._has_block(found) else None
         return None
+
+    def _has_block(self, reading: Reading) -> bool:
+        kind, number, _ = reading.template.partition(".#")
+        return not number or int(reading.numbers[0]) < self.blocks.get(kind, 1 << 30)
 
 
 def _templates(row: Row) -> Iterator[tuple[Side, int, str]]:

@@ -46,4 +46,6 @@ SD3 = Architecture(
         ),
         Row("final_layer.adaLN_modulation.1", ("norm_out.linear",), is_swapped=True),
     ),
+    bases=r"stable.diffusion.3|\bsd.?3",
+    blocks=dict.fromkeys(("joint_blocks", "transformer_blocks"), 38),
 )

@@ -75,10 +75,11 @@ def _rows(
     yield from renamed(_OUTSIDE)
 
 
-SDXL = Architecture("SDXL", tuple(_rows(3, (1, 2), (0, 1))), component="unet")
+SDXL = Architecture("SDXL", tuple(_rows(3, (1, 2), (0, 1))), component="unet", bases=r"xl")
 SD = Architecture(
     "Stable Diffusion 1 or 2",
     tuple(_rows(4, (0, 1, 2), (1, 2, 3), depth="0")),
     component="unet",
     kohya="diffusers",
+    bases=r"stable.diffusion.v?[12]|\bsd.?v?[12]",
 )

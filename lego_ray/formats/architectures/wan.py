@@ -31,4 +31,5 @@ WAN = Architecture(
         ),
         *renamed({"head.head": "proj_out"}),
     ),
+    bases=r"\bwan",
 )

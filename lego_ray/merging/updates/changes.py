@@ -162,7 +162,8 @@ def with_names_of(
         state: The merge's sums.
         layout: What it is written in.
     """
-    return named_as(adapters, {s.plan.site: s.plan.d_out for s in state.sites}, layout)
+    known = {s.plan.site: (s.plan.d_in, s.plan.d_out) for s in state.sites}
+    return named_as(adapters, known, layout)
 
 
 def check_fits(
