@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from lego_ray.baking.changes import Change, Update
 from lego_ray.errors import NonFiniteWeights
-from lego_ray.formats.decode import DTYPES, as_float32, as_stored, factor_matrices, scaling_from
+from lego_ray.formats.decode import DTYPES, as_float32, as_stored, site_matrices, site_scaling
 from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange
@@ -115,16 +115,16 @@ def _delta(pair: SiteFactors, update: Update, factors: Factors) -> Tensor:
         product = factors.experts(pair)[pair.packed.expert]
         return product.T if update.is_transposed else product
     spans = list(pair.spans())
-    views = dict(zip(spans, factors.read(*spans), strict=True))
-    scaling = pair.scaling
-    if pair.alpha is not None:
-        scaling = scaling_from(pair, views[pair.alpha], factors.adapter.uri)
-    diagonal = views[pair.diagonal] if pair.diagonal is not None else b""
-    if pair.kind == "conv" and set(pair.a_tail[1:]) != {1}:
-        a = as_float32(pair.a, views[pair.a]).reshape(pair.rank, *pair.a_tail)
-        b = as_float32(pair.b, views[pair.b]).reshape(pair.d_out, pair.rank, *(1,) * (a.ndim - 2))
+    read = zip(spans, factors.read(*spans), strict=True)
+    views = {span.name: memoryview(data) for span, data in read}
+    scaling = site_scaling(pair, views, factors.adapter.uri)
+    if pair.kind == "conv" and pair.expansion is None and set(pair.a_tail[1:]) != {1}:
+        a = as_float32(pair.a, views[pair.a.name]).reshape(pair.rank, *pair.a_tail)
+        b = as_float32(pair.b, views[pair.b.name]).reshape(
+            pair.d_out, pair.rank, *(1,) * (a.ndim - 2)
+        )
         return _CONVOLUTIONS[a.ndim](a.transpose(0, 1), b).transpose(0, 1) * scaling
-    a, b = factor_matrices(pair, views[pair.a], views[pair.b], diagonal)
+    a, b = site_matrices(pair, views)
     product = b @ a
     return (product.T if update.is_transposed else product) * scaling
 
