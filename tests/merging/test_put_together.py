@@ -142,8 +142,8 @@ def test_rank_is_the_sum_of_the_parts_and_less_where_they_share_a(tmp_path: Path
         assert own.count_nonzero() == own[:, 2 * part : 2 * part + 2].count_nonzero() > 0
     # Parts that were cut from one module share A: the rank is that of the whole.
     shared = dict(split)
-    for part in ("to_k", "to_v"):
-        shared[f"transformer.{ATTENTION}{part}.lora_A.weight"] = split[
+    for name in ("to_k", "to_v"):
+        shared[f"transformer.{ATTENTION}{name}.lora_A.weight"] = split[
             f"transformer.{ATTENTION}to_q.lora_A.weight"
         ].clone()
     merge(
