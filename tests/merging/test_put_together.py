@@ -138,12 +138,12 @@ def test_rank_is_the_sum_of_the_parts_and_less_where_they_share_a(tmp_path: Path
     assert float(tensors["lora_unet_double_blocks_0_img_mlp_2.alpha"]) == 2
     assert any(f"6 at most for {whole}" in warning for warning in record["warnings"])
     for part in range(3):  # block-diagonal
-        rows = b[part * H : (part + 1) * H]
-        assert rows.count_nonzero() == rows[:, 2 * part : 2 * part + 2].count_nonzero() > 0
+        own = b[part * H : (part + 1) * H]
+        assert own.count_nonzero() == own[:, 2 * part : 2 * part + 2].count_nonzero() > 0
     # Parts that were cut from one module share A: the rank is that of the whole.
     shared = dict(split)
-    for other in ("to_k", "to_v"):
-        shared[f"transformer.{ATTENTION}{other}.lora_A.weight"] = split[
+    for name in ("to_k", "to_v"):
+        shared[f"transformer.{ATTENTION}{name}.lora_A.weight"] = split[
             f"transformer.{ATTENTION}to_q.lora_A.weight"
         ].clone()
     merge(

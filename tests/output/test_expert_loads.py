@@ -87,6 +87,17 @@ def test_the_mean_of_several_by_weights(compact: bool, tmp_path: Path) -> None:
     assert relative_error(updates("qwen3_moe", tmp_path / "m"), quarter) < F32_ROUNDING
 
 
+def test_a_merge_on_ray_has_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
+    zoo("qwen3_moe", tmp_path / "zoo")
+    for method, rank in (("lego", 3), ("svd", 3), ("concat", 13)):
+        made = []
+        for runner in ("inline", "ray"):
+            place = tmp_path / method / runner
+            merge(tmp_path / "zoo", place, rank=rank, method=method, runner=runner, name="merged")
+            made.append((place / FILE).read_bytes())
+        assert made[0] == made[1]
+
+
 def test_svd_is_the_nearest_of_its_rank_for_each_expert(tmp_path: Path) -> None:
     wanted = zoo("qwen3_moe", tmp_path / "zoo")
     merge(tmp_path / "zoo", tmp_path / "m", rank=3, method="svd")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lego_ray.formats.architectures.anima import ANIMA
 from lego_ray.formats.architectures.flux import FLUX, FLUX2
+from lego_ray.formats.architectures.hidream import HIDREAM
 from lego_ray.formats.architectures.ltx import LTX
 from lego_ray.formats.architectures.lumina import LUMINA2, Z_IMAGE
 from lego_ray.formats.architectures.qwen import QWEN_IMAGE
@@ -19,7 +20,7 @@ from lego_ray.formats.architectures.unet import SD, SDXL
 from lego_ray.formats.architectures.wan import WAN
 
 ARCHITECTURES: tuple[Architecture, ...] = (
-    *(SDXL, SD, FLUX, FLUX2, SD3, WAN, Z_IMAGE, LUMINA2, ANIMA, QWEN_IMAGE, LTX),
+    *(SDXL, SD, FLUX, FLUX2, SD3, WAN, Z_IMAGE, LUMINA2, ANIMA, QWEN_IMAGE, LTX, HIDREAM),
 )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from lego_ray.formats.architectures.rows import Architecture, Row, renamed, same
 
-_CONTAINERS = ("layers.#.", "noise_refiner.#.", "context_refiner.#.")
+# The blocks that refine the text have no modulation.
+_OF_TEXT = "context_refiner.#."
+_CONTAINERS = ("layers.#.", "noise_refiner.#.", _OF_TEXT)
 
 Z_IMAGE = Architecture(
     "Z-Image",
@@ -21,7 +23,7 @@ Z_IMAGE = Architecture(
                 Row(f"{each}attention.qkv", tuple(f"{each}attention.to_{part}" for part in "qkv")),
                 *renamed({"attention.out": "attention.to_out.0"}, each),
                 *same(*(f"{each}feed_forward.w{number}" for number in (1, 2, 3))),
-                *same(f"{each}adaLN_modulation.0"),
+                *(same(f"{each}adaLN_modulation.0") if each != _OF_TEXT else ()),
             )
         ),
         *same("cap_embedder.1", "t_embedder.mlp.0", "t_embedder.mlp.2"),
@@ -54,6 +56,7 @@ LUMINA2 = Architecture(
                 },
                 each,
             ),
+            *(renamed({"adaLN_modulation.1": "norm1.linear"}, each) if each != _OF_TEXT else ()),
         )
     ),
     bases=r"lumina",
