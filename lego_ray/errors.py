@@ -289,6 +289,15 @@ class NotEnoughMemory(RunFailed):
     )
 
 
+class ClusterTooSmall(RunFailed):
+    """The cluster cannot hold a task, and no node came that can."""
+
+    advice = (
+        "Add nodes or larger ones, set --memory-budget to what a node has, merge fewer adapters, or "
+        "wait longer with --wait; finished work is kept."
+    )
+
+
 class SitesFailed(RunFailed):
     """One or more sites could not be solved."""
 

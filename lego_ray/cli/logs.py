@@ -69,7 +69,7 @@ class _Printed(io.TextIOBase):
 
 @contextmanager
 def shown(kind: str) -> Iterator[None]:
-    """Shows what is logged in the block: as `text`, as `json`, or, for `none`, not at all.
+    """Shows what is logged in the block: as `text`, as `json`, or, for `none`, warnings alone.
 
     What anyone prints in it is logged too: stdout is for what the command answers after it.
     """
@@ -79,14 +79,11 @@ def shown(kind: str) -> Iterator[None]:
 
 @contextmanager
 def _handling(kind: str) -> Iterator[None]:
-    if kind == "none":
-        yield
-        return
-    handler = _Handler()
-    handler.setFormatter(_FORMATS[kind]())
+    handler = _Handler(logging.WARNING if kind == "none" else logging.INFO)
+    handler.setFormatter(_FORMATS.get(kind, _Text)())
     before = LOGGER.level
     LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
+    LOGGER.setLevel(handler.level)
     try:
         yield
     finally:
