@@ -298,6 +298,12 @@ class ClusterTooSmall(RunFailed):
     )
 
 
+class VersionMismatch(RunFailed):
+    """A node has another lego-ray or torch than the driver, so its bytes would differ."""
+
+    advice = "Give all nodes the same image or environment; finished work is kept."
+
+
 class SitesFailed(RunFailed):
     """One or more sites could not be solved."""
 

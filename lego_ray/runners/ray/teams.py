@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.runners.ray.answers import get
+from lego_ray.runners.ray.drift import versions_here
 from lego_ray.runners.ray.room import Bundle, has_room
 from lego_ray.runners.ray.waiting import Wait
 
@@ -52,7 +53,7 @@ def solve_on_teams(
     if not tasks:
         return
     bundles = bundles_for(tasks, slots, gpus)
-    what, plan = tasks[0].plan.name, tasks[0].plan_digest
+    what, plan = f"task {tasks[0].title}", tasks[0].plan_digest
     if not joined:
         wait.look(what, plan, bundles)
     several = len(tasks) > 1 and (joined or has_room(bundles * TEAMS))
@@ -76,7 +77,7 @@ def solve_on_teams(
             if done:
                 wait.moved()
                 _, task = running.pop(done[0])
-                yield get(done[0], f"task {task.plan.name}")
+                yield get(done[0], f"task {task.title}")
             elif not joined and not has_room(bundles * len(teams)):
                 wait.look(what, plan, bundles)  # without the second team at least
                 _give_up(teams, running, waiting)
@@ -170,13 +171,16 @@ class _Team:
         from lego_ray.runners.ray.actors import ShardAt
         from lego_ray.tasks.cut import shard_tasks
 
+        parts, versions = shard_tasks(task), versions_here()
         shards = [
-            ShardAt(f"{task.plan.name} shard {number}", [ray.put(part)])
-            for number, part in enumerate(shard_tasks(task))
+            ShardAt(f"{task.title} shard {number}/{len(parts)}", [ray.put(part)], versions)
+            for number, part in enumerate(parts, 1)
         ]
         # The shards have the sources; the owner needs none.
         alone = replace(task, sources=())
-        return self._owner.solve.remote(alone, self._actors[: len(shards)], shards)
+        return self._owner.solve.options(name=f"SiteActor.solve {task.title}").remote(
+            alone, self._actors[: len(shards)], shards
+        )
 
     def close(self) -> None:
         """Ends its actors and gives their resources back."""
