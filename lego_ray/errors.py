@@ -295,6 +295,21 @@ class NotEnoughMemory(RunFailed):
     )
 
 
+class ClusterTooSmall(RunFailed):
+    """The cluster cannot hold a task, and no node came that can."""
+
+    advice = (
+        "Add nodes or larger ones, set --memory-budget to what a node has, merge fewer adapters, or "
+        "wait longer with --wait; finished work is kept."
+    )
+
+
+class VersionMismatch(RunFailed):
+    """A node has another lego-ray or torch than the driver, so its bytes would differ."""
+
+    advice = "Give all nodes the same image or environment; finished work is kept."
+
+
 class SitesFailed(RunFailed):
     """One or more sites could not be solved."""
 

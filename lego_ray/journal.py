@@ -48,5 +48,8 @@ def failures(
     except BaseException as error:
         if goes_on(error):
             raise
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            note("interrupted", plan, reason="the run was stopped; finished tasks are kept")
+            raise
         note("failed", plan, logging.ERROR, error=type(error).__name__, reason=str(error))
         raise

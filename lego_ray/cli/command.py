@@ -9,6 +9,7 @@ import click
 
 from lego_ray.methods.names import MethodOptions
 from lego_ray.options import keywords_of
+from lego_ray.planning.options import RUNNER_OPTIONS
 
 # Options by the section of `--help` they stand in; any other stands in the last, Options.
 SECTIONS = {
@@ -25,7 +26,7 @@ SECTIONS = {
     ),
     "Where it goes": ("output", "name", "catalog", "dtype", "layout", "compact", "updatable"),
     "Options of methods": tuple(keywords_of(MethodOptions)),
-    "Where it runs": ("runner", "address", "workers", "gpus", "memory_budget"),
+    "Where it runs": ("runner", *RUNNER_OPTIONS, "memory_budget"),
 }
 _PLACED = frozenset(name for names in SECTIONS.values() for name in names)
 # Fewer options than this are found at a glance.

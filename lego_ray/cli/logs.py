@@ -48,11 +48,16 @@ class _Json(logging.Formatter):
 _FORMATS = {"text": _Text, "json": _Json}
 
 
+# The runner says by itself what it waits for.
+_OF_RAY = ("(autoscaler", "(raylet) There are tasks with infeasible resource requests")
+
+
 class _Printed(io.TextIOBase):
     """A stdout whose lines become events: Ray prints there that a worker died, whatever it is told."""
 
     def __init__(self) -> None:
         self._begun = ""
+        self._said: set[str] = set()
         self._writing = threading.Lock()
 
     def writable(self) -> bool:
@@ -62,14 +67,17 @@ class _Printed(io.TextIOBase):
         with self._writing:
             *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            if said := click.unstyle(line).strip():
+            said = click.unstyle(line).strip()
+            # Ray prints some lines again and again, and with them what its autoscaler knows.
+            if said and said not in self._said and not said.startswith(_OF_RAY):
+                self._said.add(said)
                 note("printed", "", text=said)
         return len(text)
 
 
 @contextmanager
 def shown(kind: str) -> Iterator[None]:
-    """Shows what is logged in the block: as `text`, as `json`, or, for `none`, not at all.
+    """Shows what is logged in the block: as `text`, as `json`, or, for `none`, warnings alone.
 
     What anyone prints in it is logged too: stdout is for what the command answers after it.
     """
@@ -79,14 +87,13 @@ def shown(kind: str) -> Iterator[None]:
 
 @contextmanager
 def _handling(kind: str) -> Iterator[None]:
-    if kind == "none":
-        yield
-        return
-    handler = _Handler()
-    handler.setFormatter(_FORMATS[kind]())
+    handler = _Handler(logging.WARNING if kind == "none" else logging.INFO)
+    if kind == "none":  # the error that ends a run is told by the command
+        handler.addFilter(lambda record: record.levelno == logging.WARNING)
+    handler.setFormatter(_FORMATS.get(kind, _Text)())
     before = LOGGER.level
     LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
+    LOGGER.setLevel(handler.level)
     try:
         yield
     finally:

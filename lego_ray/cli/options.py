@@ -11,6 +11,7 @@ from lego_ray.cli.param_types import NumberOr, NumberOrAuto, OneOf, Place
 from lego_ray.methods.names import METHODS, MethodOptions, takers
 from lego_ray.options import Keyword, keywords_of
 from lego_ray.planning.options import (
+    RUNNER_OPTIONS,
     RUNNERS,
     ResultOptions,
     RunOptions,
@@ -209,7 +210,7 @@ def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[...,
             show_default=True,
             help=help,
         ),
-        flags(RunOptions, ["address", "workers", "gpus"]),
+        flags(RunOptions, RUNNER_OPTIONS),
         strict,
     )
 

@@ -19,9 +19,10 @@ def starting(given: dict[str, Any], last: ExitStack) -> Runner:
         given: The command's options.
         last: What is closed before the process ends, if it gets a signal to stop.
     """
+    from lego_ray.planning.options import RUNNER_OPTIONS
     from lego_ray.runners.open import make_runner
 
-    where = {k: given.pop(k) for k in ("address", "workers", "gpus") if k in given}
+    where = {k: given.pop(k) for k in RUNNER_OPTIONS if k in given}
     runner = make_runner(given.pop("runner"), **where)
     runner.start()
     last.callback(runner.close)

@@ -16,6 +16,7 @@ from lego_ray.cli.logs import shown
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import count, print_json, print_refused, print_set_aside, ratio
 from lego_ray.cli.start_runner import starting
+from lego_ray.planning.options import RUNNER_OPTIONS
 
 
 class _Several(Command):
@@ -121,7 +122,7 @@ def _update(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:
     from lego_ray.api.update import update as call
 
     if runner is None:
-        for name in ("runner", "address", "workers", "gpus"):
+        for name in ("runner", *RUNNER_OPTIONS):
             given.pop(name, None)
         return call(given.pop("merge"), **given, runner="inline")
     from lego_ray.cli.progress import SiteProgress

@@ -39,13 +39,23 @@ def note_resumed(plan: Plan, kept: Kept) -> None:
     )
 
 
-def note_done(plan: Plan, result: TaskResult) -> None:
-    """Logs a task that is done."""
+def note_done(plan: Plan, result: TaskResult, done: int) -> None:
+    """Logs a task that is done.
+
+    Args:
+        plan: The plan.
+        result: The task's result.
+        done: How many tasks of the plan are done now.
+    """
     told: dict[str, Any] = {} if result.inertia is None else {"inertia": result.inertia}
+    if result.worker:
+        told["node"] = result.worker
     journal.note(
         first_pass(plan.recipe).done,
         plan.digest,
         name=plan.tasks[result.index].name,
+        merge=plan.recipe.name,
+        done=f"{done} of {len(plan.tasks)}",
         sites=result.n_sites,
         bytes=result.bytes_read,
         requests=result.requests,

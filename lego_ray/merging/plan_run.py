@@ -139,7 +139,7 @@ class PlanRun:
         self.checkpoints.save(self.plan, self._number, covers, result)
         self._fresh.append(result)
         self.bytes_read += result.bytes_read
-        note_done(self.plan, result)
+        note_done(self.plan, result, len(self._kept.results) + len(self._fresh))
         self._progress(self.plan, result)
         _check_storable(self.plan, result)
 

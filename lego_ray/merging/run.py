@@ -170,7 +170,9 @@ class Road:
             if parts:
                 owners.append([n for n, _ in parts])
                 tasks = [task for _, task in parts]
-                shared.append(joint_task(len(shared), each.name, each.peak_bytes, tasks))
+                shared.append(
+                    joint_task(len(shared), each.name, each.peak_bytes, tasks, of=len(joint))
+                )
         with closing_results(self.runner, shared) as together:
             for several in together:
                 self.bytes_read += several.bytes_read

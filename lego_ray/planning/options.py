@@ -20,6 +20,8 @@ CHECKPOINTS = ("last", "all")
 RUNNERS = ("ray", "inline")
 LARGEST_SEED = 2**63 - 1
 DEFAULT_MEMORY_BUDGET = "4GiB"
+# Those of `RunOptions` that a runner is made with.
+RUNNER_OPTIONS = ("address", "workers", "max_workers", "wait", "gpus")
 
 
 class SourceOptions(TypedDict, total=False):
@@ -218,6 +220,25 @@ class RunOptions(StrictOption, total=False):
     workers: Annotated[
         int | None,
         Option("Most tasks at once.", default_said="one a CPU", metavar="N", at_least=1),
+    ]
+    max_workers: Annotated[
+        int | None,
+        Option(
+            "Most workers to ask a cluster for. A cluster that autoscales adds nodes for the tasks that "
+            "wait, up to this many at once.",
+            default_said="as many as there are tasks, up to 1000",
+            metavar="N",
+            at_least=1,
+        ),
+    ]
+    wait: Annotated[
+        float | None,
+        Option(
+            "Seconds to wait for a cluster that cannot hold the next task to get a node that can.",
+            default_said="900",
+            metavar="SECONDS",
+            at_least=0,
+        ),
     ]
     gpus: Annotated[
         float,

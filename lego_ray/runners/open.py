@@ -13,7 +13,7 @@ from typing import Any
 
 from lego_ray.errors import InvalidOption
 from lego_ray.options import keywords_of
-from lego_ray.planning.options import RUNNERS, RunOptions
+from lego_ray.planning.options import RUNNER_OPTIONS, RUNNERS, RunOptions
 from lego_ray.runners.base import Runner
 from lego_ray.runners.inline import InlineRunner
 
@@ -24,12 +24,12 @@ def open_runner(given: str | Runner, options: RunOptions) -> Iterator[Runner]:
 
     Args:
         given: A runner, or the name of one.
-        options: What was asked for; `address`, `workers` and `gpus` are for `make_runner`.
+        options: What was asked for; those of `RUNNER_OPTIONS` are for `make_runner`.
     """
     if not isinstance(given, str):
         yield given
         return
-    where = {n: v for n, v in options.items() if n in ("address", "workers", "gpus")}
+    where = {n: v for n, v in options.items() if n in RUNNER_OPTIONS}
     mine = make_runner(given, **where)  # type: ignore[arg-type]
     try:
         yield mine
@@ -38,7 +38,13 @@ def open_runner(given: str | Runner, options: RunOptions) -> Iterator[Runner]:
 
 
 def make_runner(
-    name: str, *, address: str = "local", workers: int | None = None, gpus: float = 0.0
+    name: str,
+    *,
+    address: str = "local",
+    workers: int | None = None,
+    gpus: float = 0.0,
+    max_workers: int | None = None,
+    wait: float | None = None,
 ) -> Runner:
     """Makes a runner.
 
@@ -47,11 +53,15 @@ def make_runner(
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
         workers: Most tasks at once; None for one a CPU.
         gpus: Share of a GPU each task takes, such as 0.5 or 1; 0 for none.
+        max_workers: Most workers to ask a cluster for; None for one a task.
+        wait: Seconds to wait for a node that can hold a task; None for the default.
 
     Raises:
         InvalidOption: If there is no such runner, workers is below 1, or Ray cannot give that share.
     """
-    keywords_of(RunOptions)["workers"].check(workers)
+    known = keywords_of(RunOptions)
+    for option, value in (("workers", workers), ("max_workers", max_workers), ("wait", wait)):
+        known[option].check(value)
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise InvalidOption("--gpus", f"{gpus:g} is neither a share from 0 to 1 nor a whole number")
     if name == "inline":
@@ -59,7 +69,7 @@ def make_runner(
     if name == "ray":
         from lego_ray.runners.ray.runner import RayRunner
 
-        return RayRunner(address=address, workers=workers, gpus=gpus)
+        return RayRunner(address, workers, gpus, max_workers=max_workers, wait=wait)
     raise InvalidOption("--runner", f"{name!r} is not one of {', '.join(RUNNERS)}")
 
 

@@ -58,4 +58,13 @@ def tasks_of(
         full_weights = False
         # The task's estimates stand, as estimates from above.
         rest = replace(task, sites=left)
-        yield SolveTask(index, plan.digest, rest, tuple(sources), plan.memory_budget, work)
+        yield SolveTask(
+            index,
+            plan.digest,
+            rest,
+            tuple(sources),
+            plan.memory_budget,
+            work,
+            merge=plan.recipe.name or "",
+            of=len(plan.tasks),
+        )

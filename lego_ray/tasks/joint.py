@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.planning.plan import TaskPlan
-from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice, TaskResult
+from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice, TaskResult, task_title
+
+# Of the merges that share a task, in its name.
+NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class JointTask:
         sources: Every tensor its parts need, once; numbered for this task alone, weights left open.
         parts: A task of each merge.
         memory_budget: Most bytes its worker may take.
+        of: How many shared tasks there are.
     """
 
     index: int
@@ -26,6 +30,14 @@ class JointTask:
     sources: tuple[SourceSlice, ...]
     parts: tuple[SolveTask, ...]
     memory_budget: int
+    of: int = 0
+
+    @property
+    def title(self) -> str:
+        """What people see of it; see `task_title`."""
+        merges = list(dict.fromkeys(part.merge for part in self.parts))
+        more = f" and {len(merges) - NAMED} more" if len(merges) > NAMED else ""
+        return task_title(f"{', '.join(merges[:NAMED])}{more}", self.plan.name, self.index, self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,7 @@ class JointResult:
         bytes_read: As in `TaskResult`.
         requests: As in `TaskResult`.
         seconds: As in `TaskResult`.
+        worker: As in `TaskResult`.
         retries: As in `TaskResult`.
     """
 
@@ -46,10 +59,13 @@ class JointResult:
     bytes_read: int
     requests: int
     seconds: float
+    worker: str = ""
     retries: int = 0
 
 
-def joint_task(index: int, name: str, peak_bytes: int, parts: Sequence[SolveTask]) -> JointTask:
+def joint_task(
+    index: int, name: str, peak_bytes: int, parts: Sequence[SolveTask], *, of: int = 0
+) -> JointTask:
     """One task of several merges' tasks.
 
     Args:
@@ -57,6 +73,7 @@ def joint_task(index: int, name: str, peak_bytes: int, parts: Sequence[SolveTask
         name: Its name.
         peak_bytes: Most memory it takes.
         parts: The merges' tasks.
+        of: How many shared tasks there are.
     """
     sources: dict[SourceKey, SourceSlice] = {}
     for part in parts:
@@ -75,4 +92,5 @@ def joint_task(index: int, name: str, peak_bytes: int, parts: Sequence[SolveTask
         sources=tuple(sources.values()),
         parts=tuple(parts),
         memory_budget=parts[0].memory_budget,
+        of=of,
     )

@@ -21,7 +21,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.tasks.passes import Merging
 from lego_ray.tasks.read import extract
 from lego_ray.tasks.solve import named, one_thread
-from lego_ray.tasks.values import SiteResult, SolveTask, SourceSlice
+from lego_ray.tasks.values import SiteResult, SolveTask, SourceSlice, task_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class UpdateTask:
         kept: For each adapter added before its number from now on, -1 if it goes.
         present: Whether each adapter of the fit is in from now on.
         memory_budget: Most bytes its worker may take.
+        of: How many tasks the update has.
     """
 
     index: int
@@ -66,6 +67,12 @@ class UpdateTask:
     kept: tuple[int, ...]
     present: tuple[bool, ...]
     memory_budget: int
+    of: int = 0
+
+    @property
+    def title(self) -> str:
+        """What people see of it; see `task_title`."""
+        return task_title(self.recipe.name or "", self.plan.name, self.index, self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class UpdateResult:
         bytes_read: Bytes fetched.
         requests: Read requests made.
         seconds: Wall time in the worker.
+        worker: As in `TaskResult`.
         retries: As in `TaskResult`.
     """
 
@@ -93,6 +101,7 @@ class UpdateResult:
     bytes_read: int
     requests: int
     seconds: float
+    worker: str = ""
     retries: int = 0
 
 

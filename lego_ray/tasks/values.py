@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +83,19 @@ class SourceSlice:
         yield from dict.fromkeys((*found, *self.full_weights))
 
 
+def task_title(merge: str, sites: str, index: int, of: int) -> str:
+    """A task's name where people look for it: on the dashboard, in `ray list tasks` and in logs.
+
+    Args:
+        merge: Name of the merge, or of those that share it; empty if there is none.
+        sites: Which sites it has.
+        index: Its number, from 0.
+        of: How many there are; 0 if that is not known.
+    """
+    merge = f"{merge} / " if merge else ""
+    return f"{merge}{sites} [{index + 1}/{of}]" if of else f"{merge}{sites}"
+
+
 @dataclass(frozen=True, slots=True)
 class SolveTask:
     """One task: extract some sites, and do at each what the pass says.
@@ -94,6 +107,8 @@ class SolveTask:
         sources: What to read.
         memory_budget: Most bytes its worker may take.
         work: What is done at its sites.
+        merge: Name of the merge.
+        of: How many tasks the plan has.
     """
 
     index: int
@@ -102,6 +117,13 @@ class SolveTask:
     sources: tuple[SourceSlice, ...]
     memory_budget: int
     work: Pass
+    merge: str = ""
+    of: int = 0
+
+    @property
+    def title(self) -> str:
+        """What people see of it: `m3 / model.layers.0 [2/3]`."""
+        return task_title(self.merge, self.plan.name, self.index, self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +186,7 @@ class TaskResult:
         bytes_read: Bytes fetched, gaps of coalesced reads included.
         requests: Read requests made.
         seconds: Wall time in the worker.
+        worker: The node it ran on, where the runner knows.
         retries: Times the task was started before and did not end, where the runner knows.
         found: What a pass that does not merge found; see `Pass.with_found`.
         n_found: At how many sites it found that.
@@ -177,7 +200,7 @@ class TaskResult:
     bytes_read: int
     requests: int
     seconds: float
-    worker: str = field(default="")
+    worker: str = ""
     retries: int = 0
     found: tuple[Any, ...] = ()
     n_found: int = 0

@@ -15,13 +15,24 @@ import pytest
 import ray
 
 import lego_ray
-from lego_ray.errors import BadInput, NonFiniteWeights, RunFailed, SourceChanged
+from lego_ray.errors import (
+    BadInput,
+    ClusterTooSmall,
+    NonFiniteWeights,
+    RunFailed,
+    SourceChanged,
+    VersionMismatch,
+)
 from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray import runner as ray_runner
+from lego_ray.runners.ray import waiting
+from lego_ray.runners.ray.drift import versions_here
+from lego_ray.runners.ray.room import Bundle
 from lego_ray.runners.ray.runner import RayRunner
 from lego_ray.tasks import run, solve
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.values import SolveTask, TaskResult
+from tests.runners.spread import SITES, budget_for, write_wide_zoo
 from tests.zoo import Site, files_of, weights_of, write_zoo
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -101,7 +112,9 @@ def test_an_error_not_foreseen_is_a_failed_run_that_names_the_task(
         raise ZeroDivisionError("by nothing")
 
     solves_with(monkeypatch, breaks)
-    with pytest.raises(RunFailed, match=r"task layers\.0.*ZeroDivisionError: by nothing") as caught:
+    with pytest.raises(
+        RunFailed, match=r"task m / layers\.0.* \[1/1\]: ZeroDivisionError: by nothing"
+    ) as caught:
         merge(zoo, tmp_path / "m")
     assert caught.value.exit_code == 1
     assert files_of(tmp_path / "m") == {}
@@ -204,6 +217,42 @@ def test_tasks_that_do_not_fit_a_node_together_run_one_after_another(
     solves_with(monkeypatch, logged)
     assert len(list(RayRunner(address="local", workers=2).run(tasks))) == 3
     assert log.read_text().split() == ["start", "end"] * 3
+
+
+def test_a_node_with_other_packages_is_refused_by_name(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a driver of another release, the worker is the node that differs."""
+    other = {**versions_here(), "torch": "1.0"}
+    for module in ("runner", "teams"):
+        monkeypatch.setattr(f"lego_ray.runners.ray.{module}.versions_here", lambda: other)
+    with pytest.raises(VersionMismatch, match=r"node .* \(torch .* there, 1.0 here\)"):
+        merge(zoo, tmp_path / "m")
+    assert files_of(tmp_path / "m") == {}
+    wide = write_wide_zoo(tmp_path / "wide", sites=SITES[:1])
+    with pytest.raises(VersionMismatch, match=r"node .* \(torch .* there, 1.0 here\)"):
+        merge(wide, tmp_path / "m", memory_budget=budget_for(wide, 3))
+    assert files_of(tmp_path / "m") == {}
+
+
+def test_what_is_waited_for_is_said_and_given_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "FIRST_NOTE_SECONDS", 0.0)
+    caplog.set_level("WARNING", logger="lego_ray")
+    lacking: list[Bundle] = [{"CPU": 100.0, "memory": 2.0**28}]
+    waiting.Wait(1000.0, joined=True).look("task m / layers.0 [1/2]", "abc", lacking)
+    [said] = caplog.messages
+    assert "needs=100 CPUs and 0.25 GiB cluster=" in said
+    assert "lacks=100 CPUs needed, 2 CPUs there" in said
+    with pytest.raises(ClusterTooSmall, match=r"layers.0.*\(100 CPUs needed, 2 CPUs there\)"):
+        waiting.Wait(0.0, joined=True).look("task m / layers.0 [1/2]", "abc", lacking)
+    waiting.Wait(0.0, joined=True).look("task", "abc", [{"CPU": 1.0, "memory": 1.0}])
+
+
+def test_a_task_has_its_merge_and_part_in_its_name(zoo: Path) -> None:
+    plan = lego_ray.plan(zoo, rank=2, name="m3")
+    assert [task.title for task in tasks_of(plan)] == [f"m3 / {plan.tasks[0].name} [1/1]"]
 
 
 def test_workers_below_one_are_bad_input(zoo: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import ray
 from safetensors.torch import load_file, save_file
 
 import lego_ray
-from lego_ray.errors import NoAdaptersFound, RunFailed, SourceChanged
+from lego_ray.errors import ClusterTooSmall, NoAdaptersFound, RunFailed, SourceChanged
 from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray.runner import RayRunner
 from lego_ray.tasks.cut import shard_tasks, tasks_of
@@ -173,7 +173,10 @@ class TestOnRay:
         [task] = tasks_of(plan)
         shards = tuple(replace(s, peak_bytes=room // 2 + 1) for s in task.plan.shards)
         large = replace(task, plan=replace(task.plan, shards=shards))
-        with pytest.raises(RunFailed, match=r"needs 3 workers of up to .* GiB at once"):
+        with pytest.raises(
+            ClusterTooSmall,
+            match=r"needs .* at once, up to .* GiB in one \(.* GiB needed, .* there\)",
+        ):
             list(RayRunner(workers=2).run([large]))
 
     def test_a_source_that_is_gone_is_named(self, tmp_path: Path) -> None:

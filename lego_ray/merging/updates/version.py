@@ -95,6 +95,7 @@ class Version:
                 kept=self.kept,
                 present=self.present,
                 memory_budget=memory_budget,
+                of=len(plans),
             )
             for index, task in enumerate(plans)
         ]

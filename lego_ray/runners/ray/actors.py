@@ -6,9 +6,9 @@ again and remembers nothing else; the owner starts its site over. Both give the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ray
@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from lego_ray.errors import RunFailed, StoreUnavailable
 from lego_ray.numerics.shards.shard import Shard
 from lego_ray.runners.ray.answers import get
+from lego_ray.runners.ray.drift import check_versions
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.solve import load_shard, one_thread, solve_spread
 from lego_ray.tasks.values import SolveTask, TaskResult
@@ -40,6 +41,7 @@ class ShardActor:
 
     def load(self, at: ShardAt) -> TaskResult:
         """Reads a shard, unless it is the one held; says what that showed."""
+        check_versions(at.versions, at.name)
         if self._holds != at.name or self._report is None:
             self._holds, self._shard, self._report = at.name, None, None  # before the next is read
             self._shard, self._report = self._read(ray.get(at.task[0]))
@@ -75,10 +77,12 @@ class ShardAt:
         name: Of its own among all shards of the run.
         task: The task that reads it, in Ray's object store; in a list, so that it is fetched when it
             is needed and not with every call.
+        versions: Of the packages that its bytes depend on, as the driver has them.
     """
 
     name: str
     task: list[ray.ObjectRef[SolveTask]]
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class RayShards:
@@ -91,7 +95,10 @@ class RayShards:
 
     def load(self) -> list[TaskResult]:
         """Reads all shards at once; see `ShardActor.load`."""
-        loading = [actor.load.remote(at) for actor, at in self._actors]
+        loading = [
+            actor.load.options(name=f"ShardActor.load {at.name}").remote(at)
+            for actor, at in self._actors
+        ]
         return [get(each, "a shard") for each in loading]
 
     def map(
@@ -100,7 +107,9 @@ class RayShards:
         """Calls the function on all shards at once; see `Shards.map`."""
         everywhere = ray.put(shared)  # once, whatever the number of shards
         answers = [
-            actor.call.remote(at, function, () if own is None else (own[number],), everywhere)
+            actor.call.options(name=f"ShardActor.call {at.name}").remote(
+                at, function, () if own is None else (own[number],), everywhere
+            )
             for number, (actor, at) in enumerate(self._actors)
         ]
         while answers:

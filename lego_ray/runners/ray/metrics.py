@@ -61,14 +61,18 @@ class RunMetrics:
 
 
 def counting_retries(solve: Callable[..., Any]) -> Callable[..., Any]:
-    """The same task for a Ray worker, with how often Ray had to start it again in its result."""
+    """The same task for a Ray worker, with its node, and how often Ray had to start it again."""
 
     def counted(*given: Any) -> Any:
+        import ray
         from ray._private.worker import global_worker
 
         # Ray tells neither the driver nor, through anything public, the task itself.
         core = getattr(global_worker, "core_worker", None)
         ask = getattr(core, "get_current_task_attempt_number", lambda: 0)
-        return replace(solve(*given), retries=int(ask()))
+        node = ""
+        if ray.is_initialized():
+            node = f"{ray.util.get_node_ip_address()} {ray.get_runtime_context().get_node_id()[:8]}"
+        return replace(solve(*given), worker=node, retries=int(ask()))
 
     return counted

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import StoreUnavailable
 from lego_ray.runners.ray.answers import get
+from lego_ray.runners.ray.drift import checked, guarded, versions_here
 from lego_ray.runners.ray.metrics import counting_retries
+from lego_ray.runners.ray.room import Bundle, totals
 from lego_ray.runners.ray.session import RaySession
 from lego_ray.runners.ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
+from lego_ray.runners.ray.waiting import Wait
 
 if TYPE_CHECKING:
     from lego_ray.tasks.joint import JointTask
@@ -19,19 +23,32 @@ if TYPE_CHECKING:
 TASK_RETRIES = 3
 # Tasks a core has at once when they read from afar: one waits for its bytes while one computes.
 READS_BESIDE = 2
+# Most workers that a cluster is asked for, and most bytes of tasks that wait for them: an autoscaler
+# sees only what is submitted, and all of it is held by this process and the object store beside it.
+MOST_WORKERS = 1000
+PENDING_BYTES = 256 * 2**20
 
 
 class RayRunner:
-    """Runs tasks on Ray, no more at once than its workers can take.
+    """Runs tasks on Ray: a local one gets no more at once than its workers can take.
 
-    Each task reserves its planned memory, so neither the queue nor finished results grow with the
-    job, and Ray places no more on a node than it can hold. Spread sites come last, a few at a time.
+    A cluster gets more, up to a bound, since an autoscaler adds nodes for tasks that wait and for
+    nothing else. They are no resource of the cluster: tasks that wait end with this process.
+
+    Each task reserves its planned memory, so that Ray places no more on a node than it can hold.
+    Spread sites come last, a few at a time.
     """
 
     name = "ray"
 
     def __init__(
-        self, address: str = "local", workers: int | None = None, gpus: float = 0.0
+        self,
+        address: str = "local",
+        workers: int | None = None,
+        gpus: float = 0.0,
+        *,
+        max_workers: int | None = None,
+        wait: float | None = None,
     ) -> None:
         """Describes where to run; `start` or `run` connects.
 
@@ -39,10 +56,15 @@ class RayRunner:
             address: `local` starts a Ray, `auto` joins the running cluster, or a cluster's address.
             workers: Most tasks at once; None for one a CPU of the cluster.
             gpus: Share of a GPU each task takes; 0 for none.
+            max_workers: Most workers to ask a cluster for; None for one a task, up to `MOST_WORKERS`.
+            wait: Seconds to wait for a node that can hold a task; None for the default.
         """
         self._session = RaySession(address, workers)
         self._workers = workers
         self._gpus = gpus
+        self._joined = address != "local"
+        self._max_workers = max_workers
+        self._wait = wait
 
     def start(self) -> None:
         """Begins to bring Ray up."""
@@ -54,7 +76,8 @@ class RayRunner:
         Raises:
             BadInput: If Ray cannot be started or reached.
             RunFailed: If a task failed in a way that is no `LegoRayError`, lost its worker too
-                often, or cannot be placed.
+                often.
+            ClusterTooSmall: If a task cannot be placed, and no node came that can hold it.
         """
         self._session.wait()
         spread: list[SolveTask] = []
@@ -68,7 +91,12 @@ class RayRunner:
 
         yield from self._in_flight(whole())
         yield from solve_on_teams(
-            spread, slots=self._slots(), gpus=self._gpus, retries=TASK_RETRIES
+            spread,
+            slots=self._slots(),
+            gpus=self._gpus,
+            retries=TASK_RETRIES,
+            wait=Wait(self._wait, joined=self._joined),
+            joined=self._joined,
         )
 
     def stop(self) -> None:
@@ -83,58 +111,94 @@ class RayRunner:
         """Workers at once; asked each time, for nodes come and go."""
         import ray
 
-        return self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        now = self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return min(now, self._max_workers or now)
+
+    def _asked(self) -> int:
+        """Workers that are asked for: more than there are, on a cluster that may grow."""
+        if self._workers or not self._joined:
+            return self._slots()
+        return max(self._slots(), self._max_workers or MOST_WORKERS)
 
     def _in_flight(self, tasks: Iterator[SolveTask | JointTask]) -> Iterator[Any]:
-        """Launches tasks, no more than may run at once, and yields results as they are done."""
+        """Launches tasks, no more than may wait at once, and yields results as they are done."""
         import ray
 
         running: list[_Launched] = []
         a_core, task = 1, None
+        wait = Wait(self._wait, joined=self._joined)
         try:
             while True:
-                while len(running) < self._slots() * a_core and (task := next(tasks, None)):
-                    running.append(_Launched(task, self._gpus))
+                while self._may_launch(running, a_core) and (task := next(tasks, None)):
+                    running.append(_Launched(task, self._gpus, joined=self._joined))
                     a_core = tasks_a_core(task)
                 if not running:
                     return
                 answers = [each.answer for each in running]
                 done, _ = ray.wait(answers, num_returns=1, timeout=LOOK_AGAIN_SECONDS)
                 if done:
+                    wait.moved()
                     finished = running.pop(answers.index(done[0]))
-                    what = f"task {finished.task.plan.name}"
-                    yield get(finished.answer, what, f"{TASK_RETRIES + 1} times")
-                for each in running if not done else ():
-                    each.check_room()
+                    what = f"task {finished.title}"
+                    answer = get(finished.answer, what, f"{TASK_RETRIES + 1} times")
+                    yield checked(answer, finished.versions, what)
+                elif self._joined:
+                    least = min(running, key=lambda each: each.plan.peak_bytes)
+                    wait.look(f"task {least.title}", least.plan_digest, [least.bundle])
+                else:
+                    for each in running:
+                        each.check_room()
         finally:
             for each in running:
                 each.close()
+
+    def _may_launch(self, running: list[_Launched], a_core: int) -> bool:
+        if len(running) < self._slots() * a_core:
+            return True
+        waiting = sum(each.bytes for each in running)
+        return len(running) < self._asked() * a_core and waiting < PENDING_BYTES
 
 
 class _Launched:
     """A task on its way to one worker; `answer` is what Ray is asked about it."""
 
-    def __init__(self, task: SolveTask | JointTask, gpus: float) -> None:
+    def __init__(self, task: SolveTask | JointTask, gpus: float, *, joined: bool) -> None:
         import ray
 
         from lego_ray.tasks.run import run_task
 
-        self.task = task
+        self.plan = task.plan
+        self.title = task.title
+        self.versions = versions_here()
+        self.plan_digest = getattr(task, "plan_digest", "")
+        self._joined = joined
         self._gpus = gpus
-        self._remote = ray.remote(counting_retries(run_task))
+        self._cpus = 1 / tasks_a_core(task)
+        # Pickled once, here, so that its size is known.
+        self._task = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
+        self.bytes = len(self._task)
+        self._remote = ray.remote(guarded(counting_retries(run_task), self.versions))
         self._submit()
 
+    @property
+    def bundle(self) -> Bundle:
+        """What it reserves."""
+        gpus = {"GPU": self._gpus} if self._gpus else {}
+        return {"CPU": self._cpus, "memory": float(self._memory), **gpus}
+
     def _submit(self) -> None:
-        # A plan estimates from above; for more than its largest node has, Ray would wait for ever.
-        self._memory = min(self.task.plan.peak_bytes, _largest_node())
+        # What a cluster reserves is all that a task may take there. A Ray of this machine's own has
+        # the whole machine, and a plan estimates from above; it would wait for ever for more.
+        peak = self.plan.peak_bytes
+        self._memory = peak if self._joined else min(peak, _largest_node())
         self.answer = self._remote.options(
-            num_cpus=1 / tasks_a_core(self.task),
+            num_cpus=self._cpus,
             num_gpus=self._gpus,
             memory=self._memory,
             max_retries=TASK_RETRIES,
             retry_exceptions=[StoreUnavailable],
-            name=f"solve {self.task.plan.name}",
-        ).remote(self.task, self._gpus)
+            name=f"solve {self.title}",
+        ).remote(self._task, self._gpus)
 
     def check_room(self) -> None:
         """Asks for less if no node that is left has so much memory."""
@@ -155,6 +219,4 @@ def tasks_a_core(task: SolveTask | JointTask) -> int:
 
 
 def _largest_node() -> int:
-    import ray
-
-    return int(max(n["Resources"].get("memory", 0) for n in ray.nodes() if n["Alive"]))
+    return int(max(node.get("memory", 0.0) for node in totals()))

@@ -7,8 +7,10 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from lego_ray.errors import RunFailed
 from lego_ray.runners.ray.answers import get
+from lego_ray.runners.ray.drift import versions_here
+from lego_ray.runners.ray.room import Bundle, has_room
+from lego_ray.runners.ray.waiting import Wait
 
 if TYPE_CHECKING:
     from lego_ray.tasks.values import SolveTask, TaskResult
@@ -19,22 +21,31 @@ TEAMS = 2
 # Time without a finished site after which the cluster is looked at again: nodes may have gone.
 LOOK_AGAIN_SECONDS = 10.0
 
-Bundle = dict[str, float]
-
 
 def solve_on_teams(
-    tasks: Sequence[SolveTask], *, slots: int, gpus: float, retries: int
+    tasks: Sequence[SolveTask],
+    *,
+    slots: int,
+    gpus: float,
+    retries: int,
+    wait: Wait,
+    joined: bool,
 ) -> Iterator[TaskResult]:
     """Solves spread sites, each on a team of actors, and yields results as they are done.
+
+    A team is asked for before there is room for it on a cluster, since an autoscaler adds nodes for
+    what waits; it gets sites once it has its place.
 
     Args:
         tasks: Tasks with shards.
         slots: Workers the cluster has.
         gpus: Share of a GPU each shard takes.
         retries: Times a lost actor is started again for each site, and a failed read tried again.
+        wait: How long to wait for the cluster.
+        joined: Whether the cluster may get more nodes.
 
     Raises:
-        RunFailed: If the cluster cannot hold all shards of a site at once.
+        ClusterTooSmall: If the cluster cannot hold all processes of a site at once.
         LegoRayError: What a task raised.
     """
     import ray
@@ -42,75 +53,65 @@ def solve_on_teams(
     if not tasks:
         return
     bundles = bundles_for(tasks, slots, gpus)
-    check_room(bundles, tasks[0].plan.name)
-    count = TEAMS if len(tasks) > 1 and has_room(bundles * TEAMS) else 1
-    teams = [_Team(bundles, tasks, gpus, retries) for _ in range(count)]
+    what, plan = f"task {tasks[0].title}", tasks[0].plan_digest
+    if not joined:
+        wait.look(what, plan, bundles)
+    several = len(tasks) > 1 and (joined or has_room(bundles * TEAMS))
+    teams: list[_Team] = []
     waiting = list(tasks)
     running: dict[Any, tuple[_Team, SolveTask]] = {}
+    wait.moved()
     try:
+        teams += [_Team(bundles, tasks, gpus, retries) for _ in range(TEAMS if several else 1)]
         while waiting or running:
             for team in teams:
-                if waiting and team not in [busy for busy, _ in running.values()]:
+                busy = [other for other, _ in running.values()]
+                if waiting and team not in busy and team.is_placed():
                     task = waiting.pop(0)
                     running[team.solve(task)] = (team, task)
+            if not running:
+                teams[0].is_placed(LOOK_AGAIN_SECONDS)
+                wait.look(what, plan, bundles)
+                continue
             done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_AGAIN_SECONDS)
             if done:
+                wait.moved()
                 _, task = running.pop(done[0])
-                yield get(done[0], f"task {task.plan.name}")
-            elif not has_room(bundles * len(teams)):
-                check_room(bundles, tasks[0].plan.name)  # without the second team at least
-                for answer, (team, task) in list(running.items()):
-                    if team is teams[-1] and len(teams) > 1:
-                        del running[answer]
-                        waiting.insert(0, task)
-                teams.pop().close()
+                yield get(done[0], f"task {task.title}")
+            elif not joined and not has_room(bundles * len(teams)):
+                wait.look(what, plan, bundles)  # without the second team at least
+                _give_up(teams, running, waiting)
+            elif joined and not has_room(bundles):
+                # Nodes are gone; Ray places the teams again when others come.
+                wait.look(what, plan, bundles)
+            elif joined and len(running) > 1 and not has_room(bundles * TEAMS):
+                _give_up(teams, running, waiting)
     finally:
         for team in teams:
             team.close()
 
 
+def _give_up(
+    teams: list[_Team], running: dict[Any, tuple[_Team, SolveTask]], waiting: list[SolveTask]
+) -> None:
+    """Ends the last team, and puts its site back."""
+    for answer, (team, task) in list(running.items()):
+        if team is teams[-1] and len(teams) > 1:
+            del running[answer]
+            waiting.insert(0, task)
+    teams.pop().close()
+
+
 def bundles_for(tasks: Sequence[SolveTask], slots: int, gpus: float) -> list[Bundle]:
-    """What each actor of a team reserves: enough for its shard of every site."""
+    """What each shard of a team reserves, enough for every site; and last, what their owner does."""
     peaks = [max(each) for each in zip_longest(*map(_peaks, tasks), fillvalue=0)]
     # A shard's share of a core, so that all teams' shards fill the slots and no more, and a node
     # takes a whole number of them.
     cpus = 1 / (TEAMS * -(-len(peaks) // slots))
-    return [
+    shards = [
         {"memory": float(peak), "CPU": cpus} | ({"GPU": gpus} if gpus else {}) for peak in peaks
     ]
-
-
-def has_room(bundles: Sequence[Bundle]) -> bool:
-    """Whether the nodes that are alive can hold all these at once, first fit, largest first."""
-    import ray
-
-    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for bundle in sorted(bundles, key=lambda b: -b["memory"]):
-        node = next(
-            (n for n in nodes if all(n.get(key, 0) >= need for key, need in bundle.items())), None
-        )
-        if node is None:
-            return False
-        for key, need in bundle.items():
-            node[key] -= need
-    return True
-
-
-def check_room(bundles: Sequence[Bundle], site: str) -> None:
-    """Raises `RunFailed` if they cannot be held."""
-    import ray
-
-    if has_room(bundles):
-        return
-    need = sum(b["memory"] for b in bundles)
-    have = ray.cluster_resources().get("memory", 0)
-    raise RunFailed(
-        site,
-        f"its pool needs {len(bundles)} workers of up to "
-        f"{max(b['memory'] for b in bundles) / 2**30:.2f} GiB at once, {need / 2**30:.2f} GiB in "
-        f"all, and the cluster has {have / 2**30:.2f} GiB",
-        "Add nodes, set --memory-budget to what they have, or merge fewer adapters.",
-    )
+    return [*shards, {"memory": float(max(task.plan.owner_bytes for task in tasks))}]
 
 
 class _Team:
@@ -120,25 +121,48 @@ class _Team:
         self, bundles: Sequence[Bundle], tasks: Sequence[SolveTask], gpus: float, retries: int
     ) -> None:
         from ray.util.placement_group import placement_group
+
+        self._bundles = bundles
+        self._gpus = gpus
+        self._retries = retries
+        self._restarts = retries * len(tasks)  # an actor serves many sites
+        self._group = placement_group(list(bundles), strategy="PACK")
+        self._actors: list[Any] = []
+
+    def is_placed(self, seconds: float = 0) -> bool:
+        """Whether it has its place on the cluster; its actors are started then.
+
+        Args:
+            seconds: How long to wait for it.
+        """
+        if not self._actors and self._group.wait(seconds):
+            self._begin()
+        return bool(self._actors)
+
+    def _begin(self) -> None:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         from lego_ray.runners.ray.actors import ShardActor, SiteActor, resilient
 
-        restarts = retries * len(tasks)  # an actor serves many sites
-        self._group = placement_group(list(bundles), strategy="PACK")
+        def begun(actor: type, number: int, *given: Any, **more: Any) -> Any:
+            place = PlacementGroupSchedulingStrategy(self._group, number)
+            memory = int(self._bundles[number]["memory"])
+            options = {"memory": memory, "scheduling_strategy": place, **more}
+            return resilient(actor, self._restarts, **options).remote(*given)
+
+        *shards, _ = self._bundles
         self._actors = [
-            resilient(
+            begun(
                 ShardActor,
-                restarts,
+                number,
+                self._gpus,
+                self._retries,
                 num_cpus=bundle["CPU"],
-                num_gpus=gpus,
-                memory=int(bundle["memory"]),
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, number),
-            ).remote(gpus, retries)
-            for number, bundle in enumerate(bundles)
+                num_gpus=self._gpus,
+            )
+            for number, bundle in enumerate(shards)
         ]
-        memory = max(task.plan.owner_bytes for task in tasks)
-        self._owner = resilient(SiteActor, restarts, memory=memory).remote()
+        self._owner = begun(SiteActor, len(shards))
 
     def solve(self, task: SolveTask) -> Any:
         """Begins a site; what Ray is asked about it."""
@@ -147,20 +171,23 @@ class _Team:
         from lego_ray.runners.ray.actors import ShardAt
         from lego_ray.tasks.cut import shard_tasks
 
+        parts, versions = shard_tasks(task), versions_here()
         shards = [
-            ShardAt(f"{task.plan.name} shard {number}", [ray.put(part)])
-            for number, part in enumerate(shard_tasks(task))
+            ShardAt(f"{task.title} shard {number}/{len(parts)}", [ray.put(part)], versions)
+            for number, part in enumerate(parts, 1)
         ]
         # The shards have the sources; the owner needs none.
         alone = replace(task, sources=())
-        return self._owner.solve.remote(alone, self._actors[: len(shards)], shards)
+        return self._owner.solve.options(name=f"SiteActor.solve {task.title}").remote(
+            alone, self._actors[: len(shards)], shards
+        )
 
     def close(self) -> None:
         """Ends its actors and gives their resources back."""
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        for actor in (self._owner, *self._actors):
+        for actor in (self._owner, *self._actors) if self._actors else ():
             ray.kill(actor)
         remove_placement_group(self._group)
 
