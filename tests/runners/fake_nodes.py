@@ -22,7 +22,7 @@ from ray.autoscaler.tags import (
 )
 
 
-class FakeNodes(FakeMultiNodeProvider):
+class FakeNodes(FakeMultiNodeProvider):  # type: ignore[misc]  # untyped in Ray
     """Starts a raylet for each node, in the monitor's process group."""
 
     def _create_node_with_resources_and_labels(
