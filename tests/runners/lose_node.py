@@ -1,12 +1,14 @@
 """Merges on a cluster of three nodes and takes one away, with all it runs, in the middle of the work.
 
-Run as `python -m tests.runners.lose_node ZOO OUTPUT BUDGET TITLE N_INIT`: the node goes when one of
-its workers shows the title. A process of its own, because a process can be in one Ray only.
+Run as `python -m tests.runners.lose_node ZOO OUTPUT BUDGET TITLE N_INIT DONE`: once so many tasks are
+done, the node goes of which a worker shows the title. A process of its own, because a process can be
+in one Ray only.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from typing import Any
@@ -17,7 +19,7 @@ from tests.runners.killing import POLL_SECONDS, titled
 MIB = 2**20
 
 
-def main(zoo: str, output: str, budget: str, title: str, n_init: str) -> None:
+def main(zoo: str, output: str, budget: str, title: str, n_init: str, after: str) -> None:
     from ray.cluster_utils import Cluster
 
     small = {"object_store_memory": 96 * MIB}
@@ -26,10 +28,11 @@ def main(zoo: str, output: str, budget: str, title: str, n_init: str) -> None:
     nodes = [cluster.add_node(num_cpus=1, memory=8 * 2**30, **small) for _ in range(2)]
     lost: list[int] = []
     done = threading.Event()
+    tasks_done = Counted("task done")
 
     def take_away() -> None:
         while not done.wait(POLL_SECONDS):
-            for node in nodes:
+            for node in nodes if tasks_done.count >= int(after) else ():
                 raylet = _pid(node)
                 if titled(title, below=raylet):
                     lost.append(raylet)
@@ -55,6 +58,19 @@ def main(zoo: str, output: str, budget: str, title: str, n_init: str) -> None:
     finally:
         done.set()
         cluster.shutdown()
+
+
+class Counted(logging.Handler):
+    """Counts the events of one name that a run logs in this process."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__()
+        self.event, self.count = event, 0
+        logging.getLogger("lego_ray").addHandler(self)
+        logging.getLogger("lego_ray").setLevel(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += record.getMessage().startswith(self.event)
 
 
 def _pid(node: Any) -> int:

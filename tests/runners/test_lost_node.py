@@ -24,9 +24,11 @@ SECONDS = 280
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(SECONDS + 20)]
 
 
-def merge_and_lose(zoo: Path, output: Path, budget: int, title: str, n_init: int) -> None:
+def merge_and_lose(
+    zoo: Path, output: Path, budget: int, title: str, n_init: int, after: int = 0
+) -> None:
     words = [sys.executable, "-m", "tests.runners.lose_node", str(zoo), str(output)]
-    words += [str(budget), title, str(n_init)]
+    words += [str(budget), title, str(n_init), str(after)]
     if shutil.which("unshare") and os.geteuid() == 0:
         # A head listens on every interface; in a network of its own nobody else can reach it.
         inside = 'ip link set lo up 2>/dev/null || ifconfig lo up; exec "$@"'
@@ -51,12 +53,14 @@ def test_tasks_of_a_lost_node_are_done_by_another(tmp_path: Path) -> None:
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "whole")
 
 
-def test_shards_of_a_lost_node_are_read_again_by_another(tmp_path: Path) -> None:
+# With a site done, the team that did it has nothing left to do and must not keep its node.
+@pytest.mark.parametrize("after", [0, 1])
+def test_shards_of_a_lost_node_are_read_again_by_another(tmp_path: Path, after: int) -> None:
     zoo = write_wide_zoo(tmp_path / "zoo")
     many: dict[str, Any] = {"n_init": 60, "tol": 0.0}
     budget = budget_for(zoo, 3, **many)
     plan = lego_ray.plan(zoo, rank=4, memory_budget=budget, **many)
     assert max(shards_of(plan).values()) >= 3
-    merge_and_lose(zoo, tmp_path / "m", budget, "ray::ShardActor.call", 60)
+    merge_and_lose(zoo, tmp_path / "m", budget, "ray::ShardActor.call", 60, after)
     lego_ray.merge(zoo, rank=4, output=tmp_path / "whole", runner="inline", **many)
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "whole")

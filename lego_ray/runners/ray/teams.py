@@ -69,6 +69,9 @@ def solve_on_teams(
                 if waiting and team not in busy and team.is_placed():
                     task = waiting.pop(0)
                     running[team.solve(task)] = (team, task)
+            if not waiting:
+                # An idle team would keep the place that a busy one needs when its node is lost.
+                _end_idle(teams, running)
             if not running:
                 teams[0].is_placed(LOOK_AGAIN_SECONDS)
                 wait.look(what, plan, bundles)
@@ -78,6 +81,8 @@ def solve_on_teams(
                 wait.moved()
                 _, task = running.pop(done[0])
                 yield get(done[0], f"task {task.title}")
+                if joined and waiting and len(teams) < TEAMS:  # one was given up: nodes come again
+                    teams.append(_Team(bundles, tasks, gpus, retries))
             elif not joined and not has_room(bundles * len(teams)):
                 wait.look(what, plan, bundles)  # without the second team at least
                 _give_up(teams, running, waiting)
@@ -100,6 +105,15 @@ def _give_up(
             del running[answer]
             waiting.insert(0, task)
     teams.pop().close()
+
+
+def _end_idle(teams: list[_Team], running: dict[Any, tuple[_Team, SolveTask]]) -> None:
+    """Ends the teams that have no site; for when none waits."""
+    busy = [team for team, _ in running.values()]
+    for team in [team for team in teams if team not in busy]:
+        if len(teams) > 1:
+            teams.remove(team)
+            team.close()
 
 
 def bundles_for(tasks: Sequence[SolveTask], slots: int, gpus: float) -> list[Bundle]:
@@ -135,9 +149,15 @@ class _Team:
         Args:
             seconds: How long to wait for it.
         """
-        if not self._actors and self._group.wait(seconds):
+        if not self._actors and (self._group.wait(seconds) if seconds else self._has_place()):
             self._begin()
         return bool(self._actors)
+
+    def _has_place(self) -> bool:
+        """Whether it has its place now; `PlacementGroup.wait(0)` often says no when it has."""
+        from ray.util import placement_group_table
+
+        return bool(placement_group_table(self._group)["state"] == "CREATED")
 
     def _begin(self) -> None:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
