@@ -10,7 +10,7 @@ demo: $(VENV)/.run-ready
 
 # What a change most often breaks, while you work on it.
 quick: $(VENV)/.dev-ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist load -m 'not slow' tests/planning tests/numerics tests/methods tests/formats tests/cli/test_help.py
+	$(BIN)/pytest -q -n 2 --dist load -m 'not slow' tests/planning tests/numerics tests/methods tests/formats tests/cli/test_help.py
 
 # Three at a time, a file each: much of the suite waits for processes to start, be killed or time out.
 test: $(VENV)/.dev-ready

@@ -3,11 +3,11 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests.surroundings import RAY_SETTINGS, shut_out
+from tests.surroundings import ONE_THREAD, RAY_SETTINGS, shut_out
 
 # Before anything is imported that reads them.
 _clean_up = shut_out(os.environ)
-os.environ.update(RAY_SETTINGS)
+os.environ.update(RAY_SETTINGS | ONE_THREAD)
 
 pytest_plugins = ["tests.s3_server", "tests.browser", "tests.local_ray"]
 

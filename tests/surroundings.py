@@ -26,6 +26,8 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 UMASK = 0o022
 # Ray gives its workers the least of a processor that others want; here the others are tests.
 RAY_SETTINGS = {"RAY_worker_niceness": "0"}
+# Several processes at a time take the cores; threads of one that wait for the others' would spin.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def without_ray() -> dict[str, str]:
