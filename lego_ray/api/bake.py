@@ -32,7 +32,7 @@ def bake(
 
     Args:
         merged: The adapter: a directory, `s3://bucket/prefix` or `hf://owner/name[@revision]`.
-        base: The base model, likewise, with its weights in safetensors.
+        base: The base model, in the same kinds of place, with its weights in safetensors.
         output: Where to write: a directory or `s3://bucket/prefix`.
         dtype: Element type to write: `base` for the base model's, or F32, BF16 or F16. The sum is made
             in the wider of both.

@@ -122,7 +122,7 @@ def parents(
 
 @checked
 def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None) -> pa.Table:
-    """Says which merges hold an adapter, directly or by way of other merges; see `holders.merges_with`.
+    """Says which merges hold an adapter, directly or through other merges; see `holders.merges_with`.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.

@@ -34,7 +34,7 @@ _COLUMNS = {
 
 
 def merges_with(catalog: Catalog, adapter: str) -> pa.Table:
-    """Says which merges hold an adapter, directly or by way of a merged adapter they were made of.
+    """Says which merges hold an adapter, directly or through a merged adapter that they were made from.
 
     Args:
         catalog: Where to look.

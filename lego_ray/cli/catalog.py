@@ -132,7 +132,7 @@ def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any)
 
     With MERGE: its adapters, how much of it is each one's, and the versions it updates; with --site
     or --rank, which rank of which adapter went into each merged rank. With --adapter, by its
-    adapter_id, URI or name: every merge that holds it, directly or by way of a merged adapter.
+    adapter_id, URI or name: every merge that holds it, directly or through a merged adapter.
 
     \b
     Examples:

@@ -36,7 +36,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What is said of an error.
+    """The message of an error.
 
     Attributes:
         text: For people.
@@ -113,7 +113,7 @@ def _given(words: Sequence[str], flag: str) -> bool:
 
 
 def _print_trace(error: BaseException) -> None:
-    """Everything but the last lines, which are the message that is said anyway."""
+    """Everything except the last lines, which repeat the message."""
     found = TracebackException.from_exception(error)
     lines = list(found.format())
     last = len(list(found.format_exception_only()))

@@ -53,7 +53,7 @@ _OF_RAY = ("(autoscaler", "(raylet) There are tasks with infeasible resource req
 
 
 class _Printed(io.TextIOBase):
-    """A stdout whose lines become events: Ray prints there that a worker died, whatever it is told."""
+    """A stdout whose lines become events: there Ray prints that a worker died, also when set quiet."""
 
     def __init__(self) -> None:
         self._begun = ""
@@ -88,7 +88,7 @@ def shown(kind: str) -> Iterator[None]:
 @contextmanager
 def _handling(kind: str) -> Iterator[None]:
     handler = _Handler(logging.WARNING if kind == "none" else logging.INFO)
-    if kind == "none":  # the error that ends a run is told by the command
+    if kind == "none":  # the command itself reports the error that ends a run
         handler.addFilter(lambda record: record.levelno == logging.WARNING)
     handler.setFormatter(_FORMATS.get(kind, _Text)())
     before = LOGGER.level

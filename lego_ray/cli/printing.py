@@ -109,7 +109,7 @@ def rank_range(low: int, high: int) -> str:
 
 
 def nearest(error: float | None) -> str:
-    """What is said after a rank that was chosen by its error; nothing after another."""
+    """The text after a rank that was chosen by its error; empty after any other rank."""
     return "" if error is None else f" (the nearest adapter has error {ratio(error)})"
 
 

@@ -58,7 +58,7 @@ class ExpertConfig:
 
         Raises:
             MalformedAdapter: If a value is of the wrong type.
-            UnsupportedAdapter: If B is said to be in an order that is not known.
+            UnsupportedAdapter: If the file names an order of B that is not known.
         """
         targets = fields.get("target_parameters") or []
         if not isinstance(targets, list) or not all(isinstance(t, str) and t for t in targets):

@@ -1,6 +1,6 @@
 """LoHa and LoKr as PEFT saves them: a configuration of `peft_type` `LOHA` or `LOKR`, and their tensors.
 
-The rank and alpha of a module are in the configuration, under LoRA's names but for alpha's own; the
+The configuration has the rank of a module under LoRA's names, and its alpha under others. The
 scaling is alpha / r for every module, also where no tensor has that rank (`lokr_w1` and `lokr_w2`
 whole).
 """

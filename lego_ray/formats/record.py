@@ -364,8 +364,8 @@ class Refused:
         status: `refused` (its headers say it cannot be merged) or `quarantined` (its weights do).
         reason: The error's class and message, as shown to the user.
         adapter_id: Its id, if its weights were read.
-        version: The store's mark of them, likewise.
-        content: As in `AdapterRecord`, likewise.
+        version: The store's mark of them, as in `AdapterRecord`.
+        content: As in `AdapterRecord`.
     """
 
     uri: str

@@ -1,1 +1,1 @@
-"""Merge methods: one a file, all behind `base.MergeMethod`; the registry lists them."""
+"""Merge methods: one per file, all behind `base.MergeMethod`; the registry lists them."""

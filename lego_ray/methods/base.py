@@ -180,5 +180,5 @@ class MergeMethod(PoolWork, Protocol):
             generator: CPU generator of this site; the only source of randomness.
 
         Raises:
-            InvalidOption: If the method needs the pool whole; no plan lets it come to that.
+            InvalidOption: If the method needs the whole pool. The planner never spreads such a pool.
         """

@@ -61,7 +61,7 @@ def manifest_of(
         requested: Digest of the plan as first made, before any adapter was quarantined.
         source_hashes: Hex sha256 over each source's merged tensors, in plan order.
         files: The adapter's other files.
-        more: What is said of a later version besides, such as its parent.
+        more: Further entries of a later version, such as its parent.
     """
     sites = [site.site for task in plan.tasks for site in task.sites]
     stored = stored_count(sites)

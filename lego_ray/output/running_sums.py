@@ -54,7 +54,7 @@ class State:
         carried: What the merged adapter takes over of its sources' configurations.
         fitted: The fit's adapters, as a manifest lists them, in its order.
         present: Whether each of them is in now.
-        added: Adapters that are in now and were not in the fit, likewise.
+        added: Adapters that are in now and were not in the fit, listed as in a manifest.
         sites: Every site of the fit.
     """
 

@@ -21,7 +21,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.scales import means_site
 from lego_ray.planning.weights import means
 
-# Digits of a cosine that are reported, and by which groups are told apart.
+# Digits of a cosine that are reported, and by which groups are compared.
 DIGITS = 6
 
 Matrix = NDArray[np.float64]
@@ -36,7 +36,7 @@ class Member:
         group: Name of its group; empty if it stays alone.
         similarity: Mean cosine of its update to those of the group's other members; None if alone.
         nearest_group: Name of the other group it is most like; None if there is no other.
-        nearest_similarity: Mean cosine to that group's members; None likewise.
+        nearest_similarity: Mean cosine to that group's members; None in the same case.
     """
 
     adapter: AdapterRecord

@@ -53,7 +53,7 @@ def reader_warnings(
 
 
 def _put_together(fused: Sequence[FusedSite], *, is_open: bool) -> Iterator[str]:
-    """What is said of modules that are stored whole and merged in parts."""
+    """The note on modules that are stored whole and merged in parts."""
     if not fused:
         return
     largest = max(fused, key=lambda site: site.rank)

@@ -49,7 +49,7 @@ class Recipe:
         site_scales: Additional factor on the merged update of sites, by name or glob pattern; see
             `scales.site_scales_of`.
         rank_error: Largest relative error of the nearest adapter of rank k to the sum of the updates,
-            by which k is or was chosen; None if by nothing of the kind.
+            by which k is or was chosen; None if it is not chosen by its error.
         rank_budget: Rank that has, at every site, as many parameters as the ranks that are or were
             chosen site by site; None if they are not. It implies `compact`.
         ranks: Merged rank of each site, where that was chosen; `rank` at those not named.

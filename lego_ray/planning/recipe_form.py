@@ -120,7 +120,7 @@ else:
 
 
 class MergeForm(SettingsForm):
-    """One merge, or one a group: its name, which adapters, and settings of its own."""
+    """One merge, or one per group: its name, its adapters and its settings."""
 
     name: Name
     adapters: Annotated[Sequence[Text], Field(min_length=1)] | None = None

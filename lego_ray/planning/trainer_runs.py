@@ -99,7 +99,7 @@ class Settled:
 
     Attributes:
         adapters: Those taken.
-        refused: Those that cannot be read, without checkpoints that are of no account.
+        refused: Those that cannot be read, without checkpoints that a later one replaces.
         passed_over: One entry per run.
         doubts: What could not be decided.
     """

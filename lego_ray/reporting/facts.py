@@ -126,7 +126,7 @@ class Recorded:
     Attributes:
         merge: The row of `merges`.
         clusters: Those of all sites, by site and place; None if the method does not cluster.
-        reaches: Each adapter's, in the order of the manifest; likewise.
+        reaches: Each adapter's, in the order of the manifest; None as above.
     """
 
     merge: Mapping[str, Any]

@@ -53,7 +53,7 @@ def make_runner(
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
         workers: Most tasks at once; None for one a CPU.
         gpus: Share of a GPU each task takes, such as 0.5 or 1; 0 for none.
-        max_workers: Most workers to ask a cluster for; None for one a task.
+        max_workers: Most workers to ask a cluster for; None for one per task.
         wait: Seconds to wait for a node that can hold a task; None for the default.
 
     Raises:

@@ -43,7 +43,7 @@ class Reading:
         why: Why it is not one; empty otherwise.
         config: Bytes of the configuration beside it; None if there is none, or it was refused unread.
         table: The header of its weights file; None if it could not be read.
-        headers: All that its layout's reader was given; None if it did not come to that.
+        headers: All that its layout's reader was given; None if reading stopped before.
     """
 
     found: Found
@@ -187,7 +187,7 @@ def _card(found: Found, known: dict[str, ModelCard]) -> ModelCard:
 
 
 def _lone_table(found: Found, weights: ObjectInfo) -> WeightsTable | str:
-    """The header of a weights file without a configuration beside it; or why it is of no account."""
+    """The header of a weights file without a configuration beside it; or why it is not an adapter."""
     try:
         return read_table(found, weights)
     except AdapterRefused as error:

@@ -25,7 +25,7 @@ from lego_ray.sources.listing import THREADS, list_sources
 from lego_ray.sources.spent import Spent
 from lego_ray.storage.uri import Place
 
-# Told how many are done, and of how many.
+# Called with (done, total).
 Counted = Callable[[int, int], None]
 
 

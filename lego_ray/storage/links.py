@@ -9,7 +9,7 @@ from lego_ray.storage.uri import FilePlace
 
 
 def lies_inside(store: Store, key: str) -> bool:
-    """Tells whether an object is below its store's root itself, and not by way of a symbolic link.
+    """Tells whether an object is below its store's root itself, and not through a symbolic link.
 
     A listing follows links; whoever deletes must not. The root may be a link, as the user gave it.
 

@@ -18,7 +18,7 @@ def probe_create_only(store: Store) -> None:
 
     Some S3 servers take `If-None-Match` and ignore it; on those, two writers of one commit both
     believe they won. Writes one object of a few bytes under a name no one else has, tries to
-    create it again, and deletes it, and what runs that were killed left of the kind. Call it once for
+    create it again, and deletes it. It also deletes such objects that killed runs left. Call it once for
     each root opened for writing.
 
     Args:

@@ -1,4 +1,4 @@
-"""boto3 clients, one a process for each way of being configured."""
+"""boto3 clients, one per process and configuration."""
 
 from __future__ import annotations
 

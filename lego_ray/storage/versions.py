@@ -1,4 +1,4 @@
-"""What is said when an object is not the version that was asked for."""
+"""The error for an object that is not the version that was asked for."""
 
 from __future__ import annotations
 

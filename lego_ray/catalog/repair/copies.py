@@ -26,7 +26,7 @@ class Merge:
         name: Its name.
         version: Its version.
         n_sites: Rows it has in `merge_sites`; None if that was not recorded.
-        n_msus: Rows it has in `msus`, likewise.
+        n_msus: Rows it has in `msus`; the same.
         copies: How often each adapter is in it; one that lies at two places is merged twice.
     """
 

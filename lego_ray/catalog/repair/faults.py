@@ -42,7 +42,7 @@ class Diagnosis:
         removed: Rows that the change takes away.
         added: Rows that it brings back.
         changed: Rows that it changes.
-        change: The commit that puts right what can be; None if there is nothing of the kind.
+        change: The commit that repairs what can be repaired; None if nothing can.
         unpublished: Merges that it has details of and that have no row: of runs that were cut short, or
             publish now.
     """

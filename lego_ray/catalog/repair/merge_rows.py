@@ -96,7 +96,7 @@ def _renumber(table: pa.Table) -> tuple[pa.Table, dict[str, int], list[Fault]]:
     for name in sorted({row["name"] for row in rows}):
         mine = [row for row in rows if row["name"] == name]
         if len({(row["version"], row["merge_id"]) for row in mine}) != len(mine):
-            continue  # rows of one merge that cannot be told apart
+            continue  # rows of one merge that nothing distinguishes
         if len({row["version"] for row in mine}) == len(mine):
             continue
         reached = 0

@@ -148,7 +148,7 @@ def check_new(
             raise InvalidOption(
                 f"{ADD} {adapter.uri}",
                 f"it was changed since {merge} was made of it, and what it was cannot be taken out",
-                "Merge what is there now with --refit, or give the new one a place of its own.",
+                "Merge what is there now with --refit, or put the new one in a separate folder.",
             )
 
 

@@ -16,7 +16,7 @@ class SiteFigures:
         n_msus: Size of its pool.
         rank: Merged rank, before padding.
         relative_error: Of the merged update to the sum of the sources'; not finite where that is 0.
-        norm_ratio: Norm of the merged update over that of the sum; likewise.
+        norm_ratio: Norm of the merged update over that of the sum; not finite in the same case.
     """
 
     site: str

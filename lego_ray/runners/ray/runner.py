@@ -56,7 +56,7 @@ class RayRunner:
             address: `local` starts a Ray, `auto` joins the running cluster, or a cluster's address.
             workers: Most tasks at once; None for one a CPU of the cluster.
             gpus: Share of a GPU each task takes; 0 for none.
-            max_workers: Most workers to ask a cluster for; None for one a task, up to `MOST_WORKERS`.
+            max_workers: Most workers to ask a cluster for; None for one per task, up to `MOST_WORKERS`.
             wait: Seconds to wait for a node that can hold a task; None for the default.
         """
         self._session = RaySession(address, workers)

@@ -27,7 +27,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # deaf to signals, if one of them is killed before it is counted.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
-# Results wait in the object store only until the driver fetches them, at most one a running task.
+# Results wait in the object store only until the driver fetches them, at most one per running task.
 OBJECT_STORE_BYTES = 512 * 2**20
 # Ray gives its own processes 30 s to come up, which a busy machine may not have for them; each start
 # after the first finds more in the page cache.
