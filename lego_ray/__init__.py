@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lego_ray.api.publish import publish
     from lego_ray.api.refresh import refresh
     from lego_ray.api.scan import ScanRecord, scan
-    from lego_ray.api.status import StatusRecord, status
+    from lego_ray.api.status import library_status, status
     from lego_ray.api.update import update
     from lego_ray.api.verify import verify
     from lego_ray.audit.adopt import adopt_merge
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from lego_ray.audit.record import AdoptRecord, CatalogCheck, CatalogRepair, Garbage
     from lego_ray.audit.repair import repair_catalog
     from lego_ray.baking.record import BakeRecord
+    from lego_ray.library.progress import LibraryStatus
     from lego_ray.library.record import LibraryRecord, RefreshRecord, VersionRecord
     from lego_ray.merging.record import MergeRecord, UpdateRecord
+    from lego_ray.output.progress import StatusRecord
     from lego_ray.output.publish_record import PublishRecord
     from lego_ray.planning.plan import Plan
     from lego_ray.verification.record import Verification
@@ -44,6 +46,7 @@ __all__ = [
     "Garbage",
     "InspectRecord",
     "LibraryRecord",
+    "LibraryStatus",
     "MergeRecord",
     "Plan",
     "PublishRecord",
@@ -60,6 +63,7 @@ __all__ = [
     "check_catalog",
     "collect_garbage",
     "inspect",
+    "library_status",
     "merge",
     "plan",
     "publish",
@@ -76,7 +80,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "VersionRecord": "lego_ray.library.record",
     "Verification": "lego_ray.verification.record",
-    "StatusRecord": "lego_ray.api.status",
+    "LibraryStatus": "lego_ray.library.progress",
+    "StatusRecord": "lego_ray.output.progress",
     "ScanRecord": "lego_ray.api.scan",
     "RefreshRecord": "lego_ray.library.record",
     "PublishRecord": "lego_ray.output.publish_record",
@@ -96,6 +101,7 @@ _HOMES = {
     "check_catalog": "lego_ray.audit.check",
     "collect_garbage": "lego_ray.audit.collect",
     "inspect": "lego_ray.api.inspect",
+    "library_status": "lego_ray.api.status",
     "merge": "lego_ray.api.merge",
     "plan": "lego_ray.api.plan",
     "publish": "lego_ray.api.publish",

@@ -88,6 +88,11 @@ CALLS: dict[str, Call] = {
         lambda at: lego_ray.status(at / "m"),
         lambda at: ["status", str(at / "m")],
     ),
+    "library status": (
+        lego_ray.LibraryStatus,
+        lambda at: lego_ray.library_status(at),
+        lambda at: ["status", str(at)],
+    ),
     "verify": (
         lego_ray.Verification,
         lambda at: lego_ray.verify(at / "m", sources=at / "zoo"),

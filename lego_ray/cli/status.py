@@ -1,6 +1,8 @@
-"""`lego-ray status`: how far a merge is."""
+"""`lego-ray status`: how far a merge or a library is."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,28 +10,68 @@ from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json
+from lego_ray.cli.printing import count, print_json, print_table
+from lego_ray.errors import ObjectNotFound
+from lego_ray.storage.lease import told
+
+if TYPE_CHECKING:
+    from lego_ray.library.progress import LibraryStatus
+    from lego_ray.output.progress import StatusRecord
 
 
 @command()
 @click.argument("run", metavar="RUN", type=Place())
 @options.as_json
 def status(run: str, as_json: bool) -> None:
-    """Say how far a merge is; RUN is its --output.
+    """Say how far a merge or a library is; RUN is its --output.
 
-    Reads what a run keeps beside its output, and may be asked while it runs.
+    Reads what a run keeps beside its output, and may be asked while it runs. For the output of a build
+    or a refresh, shows each merge below it, and who is at work there.
 
     \b
     Examples:
       lego-ray status ./merged
-      lego-ray status s3://zoo/merged --json
+      lego-ray status s3://zoo/library --json
     """
+    from lego_ray.api.status import library_status
     from lego_ray.api.status import status as ask
 
-    found = ask(run)
-    if as_json:
-        print_json(found)
+    try:
+        merge = ask(run)
+    except ObjectNotFound:
+        library = library_status(run)
+        if as_json:
+            print_json(library)
+        else:
+            _print_library(library)
         return
+    if as_json:
+        print_json(merge)
+    else:
+        _print_merge(merge)
+
+
+def _print_library(found: LibraryStatus) -> None:
+    done = sum(merge["state"] == "published" for merge in found["merges"])
+    click.echo(
+        f"{found['state']}: {done:,} of {count(len(found['merges']), 'merge')} published"
+        + (f", {count(found['former'], 'former version')}" if found["former"] else "")
+    )
+    if found["holder"]:
+        click.echo(f"at work: {told(found['holder'])}")
+    print_table(
+        ("merge", "state", "adapters", "rank", "done", "sites", "last saved", "output"),
+        (
+            (
+                *(m["name"], m["state"], m["adapters"], m["rank"], m["sites_done"], m["sites"]),
+                *(m["saved_at"] or "-", m["output"]),
+            )
+            for m in found["merges"]
+        ),
+    )
+
+
+def _print_merge(found: StatusRecord) -> None:
     click.echo(
         f"{found['state']}: {found['name']}, {count(found['adapters'], 'adapter')} at rank "
         f"{found['rank']} by {found['method']}; {found['sites_done']:,} of "

@@ -69,7 +69,9 @@ class RefreshRecord(Record):
 
     Attributes:
         status: `refreshed`, `unchanged` or `busy`.
-        holder: Who is at the library, if busy: `host`, `pid`, `job` and `since`; else None.
+        holder: Who is at the library, if busy: `host`, `pid`, `job`, `since`, and by the store's clock
+            `last_sign_at` and, from when on a silent one is taken over from, `may_be_taken_over_at`;
+            else None.
         output: URI of the library.
         catalog: URI of its catalog.
         adapters: How many the zoo has; None if busy.

@@ -46,7 +46,7 @@ from lego_ray.merging.record import (
 from lego_ray.merging.run import Records
 from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
-from lego_ray.output.checkpoints.run_folder import FOLDER
+from lego_ray.output.checkpoints.run_folder import REFRESH_FOLDER
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
     from lego_ray.tasks.values import TaskResult
 
-LEASE_FOLDER = f"{FOLDER}refresh/"
 # The lease's number is in the catalog under this and the library's place.
 TURN = "lego-ray.refresh"
 # Three beats may get lost before a holder is taken for dead.
@@ -98,7 +97,7 @@ def run_refresh(
         """A lease for one try: each takes it again, under another number."""
         return Lease(
             places.output.open(),
-            LEASE_FOLDER,
+            REFRESH_FOLDER,
             owner,
             stale_after=stale_after,
             above=lambda: last_tenure(opened, turn),

@@ -113,7 +113,12 @@ class Lease:
         seen = self._look()
         if not seen.number or self._is_silent(seen):
             return None
-        return self._owner_of(seen.number)
+        return self._holder_of(seen)
+
+    def last_holder(self) -> dict[str, str] | None:
+        """Says who holds it, alive or not, and the time of the last sign of life; writes nothing."""
+        seen = self._look()
+        return {**self._owner_of(seen.number), **_sign_of(seen)} if seen.number else None
 
     def take(self) -> dict[str, str] | None:
         """Takes the lease, over from a holder that is silent if need be, and begins to give signs.
@@ -124,7 +129,7 @@ class Lease:
         for _ in range(_TRIES):
             seen = self._look()
             if seen.number and not self._is_silent(seen):
-                return self._owner_of(seen.number)
+                return self._holder_of(seen)
             number = max(seen.number, self._above()) + 1
             try:
                 self._create(number)
@@ -234,6 +239,17 @@ class Lease:
         about = {**self._owner, "token": secrets.token_hex(8)}
         self._store.create(self._key(number), (json.dumps(about) + "\n").encode())
 
+    def _holder_of(self, seen: _Seen) -> dict[str, str]:
+        """A living holder, its last sign of life, and when it may be taken over from if it was the last.
+
+        Both times are the store's.
+        """
+        holder = {**self._owner_of(seen.number), **_sign_of(seen)}
+        if seen.alive_at is not None:
+            free_at = seen.alive_at + self._stale_after
+            holder["may_be_taken_over_at"] = free_at.isoformat(timespec="seconds")
+        return holder
+
     def _owner_of(self, number: int) -> dict[str, str]:
         try:
             about = parse_object(self._store.read(self._key(number)), self._key(number))
@@ -269,9 +285,15 @@ class Lease:
         return f"{self._folder}beat-{self._number:08d}-{beats:08d}"
 
 
+def _sign_of(seen: _Seen) -> dict[str, str]:
+    if seen.alive_at is None:
+        return {}
+    return {"last_sign_at": seen.alive_at.isoformat(timespec="seconds")}
+
+
 def told(owner: Mapping[str, str]) -> str:
     """An owner in one phrase."""
-    return ", ".join(f"{name} {value}" for name, value in owner.items())
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in owner.items())
 
 
 @contextlib.contextmanager

@@ -90,6 +90,22 @@ def test_an_unfinished_run_tells_what_is_done(zoo: Path, tmp_path: Path) -> None
     assert files_of(tmp_path) == before
 
 
+def test_a_folder_of_merges_shows_each(zoo: Path, tmp_path: Path) -> None:
+    merge(zoo, tmp_path / "all" / "whole")
+    with pytest.raises(Stop):
+        merge(zoo, tmp_path / "all" / "below" / "m", stop_after=3)
+    before = files_of(tmp_path)
+    found = lego_ray.library_status(tmp_path / "all")
+    below, whole = found.merges
+    assert below == lego_ray.status(tmp_path / "all" / "below" / "m")
+    assert (below.sites_done, below.sites) == (3, 4)
+    assert whole == lego_ray.status(tmp_path / "all" / "whole")
+    assert (found.state, found.former, found.holder) == ("unfinished", 0, None)
+    assert json.loads(ask(tmp_path / "all", "--json").stdout) == found
+    assert "unfinished: 1 of 2 merges published\n" in ask_here(tmp_path / "all")
+    assert files_of(tmp_path) == before
+
+
 def test_nothing_of_k_means_is_told_of_a_method_that_does_not_cluster(
     zoo: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from deltalake import DeltaTable
 
 import lego_ray
 from lego_ray.cli.main import cli
-from lego_ray.errors import InvalidOption, StorageError
+from lego_ray.errors import InvalidOption, ObjectNotFound, StorageError
 from lego_ray.storage.file import FileStore
+from lego_ray.storage.lease import STALE_AFTER
 from tests.merging.runs import N_INIT, kept, many_sites, started, until
 from tests.zoo import files_of, mixed_zoo, weights_of, write_adapter
 
@@ -56,6 +58,25 @@ def current(tmp_path: Path) -> dict[str, Path]:
         "SELECT name, arg_max(output_uri, version) AS uri FROM merges GROUP BY name",
     ).to_pylist()
     return {row["name"]: Path(row["uri"]) for row in rows}
+
+
+def test_the_status_of_a_library_is_that_of_its_newest_versions(zoo: Path, tmp_path: Path) -> None:
+    refresh(tmp_path)
+    first = current(tmp_path)
+    write_adapter(zoo / "new", seed=77)
+    refresh(tmp_path)
+    before = files_of(tmp_path)
+    found = lego_ray.library_status(tmp_path / "output")
+    assert (found.state, found.holder, found.former) == ("published", None, 1)
+    assert {m.name: Path(m.output) for m in found.merges} == current(tmp_path)
+    assert current(tmp_path)["few"] == first["few"]
+    assert files_of(tmp_path) == before
+    told = CliRunner().invoke(cli, ["status", str(tmp_path / "output")])
+    assert told.exit_code == 0, told.output
+    assert told.stdout.startswith("published: 2 of 2 merges published, 1 former version\n")
+    assert str(current(tmp_path)["everything"]) in told.stdout
+    with pytest.raises(ObjectNotFound, match="or below"):
+        lego_ray.library_status(tmp_path / "zoo")
 
 
 def statuses(record: dict[str, Any]) -> dict[str, tuple[str, int]]:
@@ -249,7 +270,18 @@ def test_of_two_processes_one_works_and_one_killed_is_taken_over_from(tmp_path: 
         os.kill(first.pid, signal.SIGSTOP)  # at work, however fast this machine is
         second = again()
         assert second["status"] == "busy"
-        assert second["holder"]["pid"] == str(first.pid)
+        holder = second["holder"]
+        assert holder["pid"] == str(first.pid)
+        last, free = (
+            datetime.fromisoformat(holder[key]) for key in ("last_sign_at", "may_be_taken_over_at")
+        )
+        assert free - last == STALE_AFTER
+        found = lego_ray.library_status(tmp_path / "output")
+        assert found.state == "unfinished"
+        assert found.holder == {k: v for k, v in holder.items() if k != "may_be_taken_over_at"}
+        [merge] = found.merges
+        assert (merge.state, merge.name) == ("unfinished", "m")
+        assert merge == lego_ray.status(merge.output)
         assert second["merges"] == []
         os.kill(first.pid, signal.SIGKILL)
         first.wait()

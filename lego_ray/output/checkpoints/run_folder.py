@@ -21,6 +21,8 @@ from lego_ray.storage.links import lies_inside
 
 FOLDER = ".lego-ray/"
 MARKER = f"{FOLDER}run.json"
+# Of a library: the lease of the refresh that is at work.
+REFRESH_FOLDER = f"{FOLDER}refresh/"
 # Not .safetensors: a scan must not take one for an adapter.
 ENDING = ".checkpoint"
 # Changes whenever a file of another release must not be read.
