@@ -41,7 +41,8 @@ class LibraryStatus(Record):
 
     def __repr__(self) -> str:
         done = sum(merge.state == "published" for merge in self.merges)
-        return f"<{type(self).__name__} {self.state}: {done} of {len(self.merges)} merges, {self.output}>"
+        merges = f"{done} of {len(self.merges)} merges"
+        return f"<{type(self).__name__} {self.state}: {merges}, {self.output}>"
 
 
 def library_progress(store: Store, found: Mapping[str, ObjectInfo]) -> LibraryStatus | None:
