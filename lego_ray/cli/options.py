@@ -67,6 +67,8 @@ def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]
         more |= {"multiple": True, "callback": _several}
     elif option.choices:
         more |= {"type": OneOf(option.choices)}
+    elif keyword.annotation == "str | PathLike[str]":
+        more |= {"type": Place()}
     elif keyword.annotation == "int | str | None":
         more |= {"type": NumberOrAuto()}
     elif option.words:

@@ -31,18 +31,21 @@ class Tally:
         ranks: Rank of each.
         read_bytes: Tensor bytes of each; of tensors that experts share, this expert's part.
         widened_bytes: Most memory that decoding one of them takes.
+        base_bytes: Size of the base model's weight, if one of them is computed with it: it is read once
+            for all, and held as long as the task runs.
     """
 
     example: SiteFactors
     ranks: list[int] = field(default_factory=list)
     read_bytes: list[int] = field(default_factory=list)
     widened_bytes: int = 0
+    base_bytes: int = 0
 
     @property
     def buffer_bytes(self) -> int:
         """Most memory its reads take: what is fetched ahead, and one pair as it is decoded."""
         widened = 8 * max(self.ranks) * (self.example.d_in + self.example.d_out)
-        return self.ahead_bytes + max(widened, self.widened_bytes)
+        return self.ahead_bytes + max(widened, self.widened_bytes) + self.base_bytes
 
     @property
     def ahead_bytes(self) -> int:
@@ -202,7 +205,7 @@ class _Batch:
         """Takes one more site in."""
         self.sites.append(site)
         self.seconds += site.seconds
-        self._read_bytes += sum(tally.read_bytes)
+        self._read_bytes += sum(tally.read_bytes) + tally.base_bytes
         self._held += site.pool_bytes + tally.buffer_bytes
         self._workspace = max(self._workspace, _workspace(tally, site))
         self._shared.add(tally, tally.ahead_bytes)
@@ -250,7 +253,7 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
             ShardPlan(
                 n_adapters=block.stop - block.start,
                 n_msus=rows,
-                read_bytes=sum(tally.read_bytes[block]),
+                read_bytes=sum(tally.read_bytes[block]) + tally.base_bytes,
                 peak_bytes=fixed + rows * costs.row_bytes,
             )
         )
@@ -258,7 +261,7 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
     return TaskPlan(
         name=site.site,
         sites=(replace(site, route="spread", peak_bytes=peak),),
-        read_bytes=sum(tally.read_bytes),
+        read_bytes=sum(tally.read_bytes) + len(shards) * tally.base_bytes,
         peak_bytes=peak,
         shards=tuple(shards),
         owner_bytes=WORKER_BYTES + costs.owner_bytes,

@@ -169,4 +169,4 @@ class _Batch:
 
 def _read_bytes(plan: Plan) -> dict[str, int]:
     """Tensor bytes that a merge reads at each site."""
-    return {t.example.site: sum(t.read_bytes) for t in tally_sites(plan.adapters)}
+    return {t.example.site: sum(t.read_bytes) + t.base_bytes for t in tally_sites(plan.adapters)}

@@ -105,7 +105,7 @@ class _Options(SourceOptions, ResultOptions, total=False):
 
 _FORMS: Mapping[str, Any] = {"rank": Rank, "output_scale": Scale, "exclude": Sequence[Text]}
 # What a library has once, or writes in another way.
-_ELSEWHERE = {"name", "full_weights", "checkpoints", "scan_limits", "site_scales"}
+_ELSEWHERE = {"name", "base", "full_weights", "checkpoints", "scan_limits", "site_scales"}
 SETTINGS = tuple(name for name in keywords_of(_Options) if name not in _ELSEWHERE)
 if TYPE_CHECKING:
     SettingsForm = _Settings

@@ -148,7 +148,9 @@ def _plan_of(
     """How to compare the merge with the sources available, each of which must be there."""
     recipe = recipe_from(manifest["recipe"], f"merge {manifest['merge_id'][:12]}")
     # Whatever was merged is looked for, by what it is and not by where it lies.
-    found = scan_sources(sources, full_weights=recipe.full_weights, checkpoints="all").inventory
+    found = scan_sources(
+        sources, full_weights=recipe.full_weights, checkpoints="all", base=recipe.base
+    ).inventory
     at_hand: dict[str, list[AdapterRecord]] = {}
     for adapter in found.adapters:
         at_hand.setdefault(family(adapter.adapter_id), []).append(adapter)
