@@ -103,7 +103,9 @@ class BaseKinds:
         # PEFT starts the pairs of embeddings as usual, whatever it is asked for.
         init = "" if site.kind == "embedding" else self.init
         if init and (site.kind != "linear" or (init == "olora" and settings.fan_in_fan_out)):
-            layer = "a layer that stores its weight transposed" if site.kind == "linear" else site.kind
+            layer = (
+                "a layer that stores its weight transposed" if site.kind == "linear" else site.kind
+            )
             problem = f"{site.site} is a {NAMES[init]} of {layer}, which PEFT does not have"
             raise UnsupportedAdapter(where, problem, _MERGE)
         if self.is_dora:

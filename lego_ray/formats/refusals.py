@@ -33,6 +33,13 @@ _EXTRACT = (
 )
 _RETRAIN = "Train it again as plain LoRA, without this option."
 
+_WITH_BASE = (
+    "`lego-ray merge` and `plan` read it with its base model, in PEFT's layout: give that with --base. "
+    "Or: "
+)
+# What training subtracted from the base model is the weight's own in these, and chance's in others.
+_TOLD_BY_BASE = ("pissa", "olora")
+
 _CHANGES_BASE = "training started from a changed base model, so B A is not the whole update"
 
 # init_lora_weights values that leave the base model as it was. Anything else is refused, known or not.
@@ -73,9 +80,10 @@ DROPPABLE: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
 }
 
+DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT)
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
-    "use_dora": Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT),
+    "use_dora": Refusal(DORA.why, _WITH_BASE + _EXTRACT),
     "lora_bias": LORA_BIAS,
     "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
     "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
@@ -139,9 +147,9 @@ _GLORA = "|".join(
 
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
-    r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
+    r"\.lora_magnitude_vector\b": DORA,
     _BIAS_KEY: LORA_BIAS,
-    r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
+    r"\.dora_scale$": DORA,
     r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
         "it is the difference of a whole weight, a bias or a norm, not low-rank",
         "--full-weights drop leaves such differences out. Else merge it into its base model and extract "
@@ -210,7 +218,8 @@ def _check_init(value: object, where: str) -> None:
     unknown = Refusal("this version does not know whether it changes the base model", _TO_PLAIN)
     refusal = next((r for p, r in CHANGING_INITS.items() if str(name).startswith(p)), unknown)
     problem = f"init_lora_weights is {str(value)[:80]}: {refusal.why}"
-    raise UnsupportedAdapter(where, problem, refusal.hint)
+    hint = f"{_WITH_BASE}{refusal.hint}" if name in _TOLD_BY_BASE else refusal.hint
+    raise UnsupportedAdapter(where, problem, hint)
 
 
 def check_tensors(names: Iterable[str], where: str) -> None:

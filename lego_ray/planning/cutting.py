@@ -53,6 +53,11 @@ class Tally:
         return (READ_AHEAD + 1) * max(self.read_bytes)
 
     @property
+    def is_alone(self) -> bool:
+        """Whether it is a task by itself: what is computed with a base model's weight takes long."""
+        return self.base_bytes > 0
+
+    @property
     def shared(self) -> str:
         """The parameter whose tensors it shares with other experts."""
         return self.example.site.rpartition(".")[0]
@@ -96,10 +101,13 @@ def cut_into_tasks(
         new_layer = before is not None and layer_of(before.site) != layer_of(site.site)
         worth = batch.seconds >= TASK_SECONDS
         too_much = batch.sites and batch.peak_with(tally, site) > memory_budget
-        if too_much or (new_layer and worth):
+        if too_much or (new_layer and worth) or (batch.sites and tally.is_alone):
             yield batch.task()
             batch = _Batch()
         batch.add(tally, site)
+        if tally.is_alone:
+            yield batch.task()
+            batch = _Batch()
     if batch.sites:
         yield batch.task()
 

@@ -135,6 +135,7 @@ class LibraryForm(_Model):
     version: Literal[1] = 1
     sources: Annotated[Sequence[Text], Field(min_length=1)] | None = None
     full_weights: Text = "refuse"
+    base: Text | None = None
     checkpoints: Literal["last", "all"] = "last"
     scan_limits: Mapping[str, float] | None = None
     catalog: Text | None = None

@@ -167,4 +167,6 @@ def _weight(
     )
 
 
-_ITS_OWN = "Give the model that it was trained on with --base, or leave the adapter out with --exclude."
+_ITS_OWN = (
+    "Give the model that it was trained on with --base, or leave the adapter out with --exclude."
+)

@@ -56,7 +56,8 @@ class BaseWeights:
             SourceChanged: If the base model's file is not the one that was scanned.
         """
         derived = site.derived
-        assert derived is not None and derived.weight is not None  # as a scan leaves it
+        assert derived is not None
+        assert derived.weight is not None  # as a scan leaves it
         stored = stored_pair(site, buffers)
         for name, tensor in zip((site.a.name, site.b.name), stored, strict=True):
             check_finite(tensor, adapter, name)
@@ -73,9 +74,7 @@ class BaseWeights:
         update = rescaled(wide, stored, derived.scaling, magnitude, initial)
         del wide
         if not bool(torch.isfinite(torch.linalg.vector_norm(update))):  # makes nothing as large
-            problem = (
-                f"a row of {site.site} is zero with its update in it, so that DoRA cannot rescale it"
-            )
+            problem = f"a row of {site.site} is zero with its update, and DoRA cannot rescale it"
             hint = "Check that --base is the model it was trained on, or leave the adapter out."
             raise NonFiniteWeights(adapter, problem, hint)
         return _rows_of(site, nearest_pair(update, site.rank))

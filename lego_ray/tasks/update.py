@@ -21,7 +21,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.tasks.passes import Merging
 from lego_ray.tasks.read import extract
 from lego_ray.tasks.solve import named, one_thread
-from lego_ray.tasks.values import SiteResult, SolveTask, SourceSlice
+from lego_ray.tasks.values import Loss, SiteResult, SolveTask, SourceSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class UpdateResult:
         requests: Read requests made.
         seconds: Wall time in the worker.
         retries: As in `TaskResult`.
+        losses: As in `TaskResult`.
     """
 
     index: int
@@ -94,6 +95,7 @@ class UpdateResult:
     requests: int
     seconds: float
     retries: int = 0
+    losses: tuple[Loss, ...] = ()
 
 
 def update_sites(task: UpdateTask) -> UpdateResult:
@@ -138,6 +140,7 @@ def update_sites(task: UpdateTask) -> UpdateResult:
         bytes_read=extraction.bytes_read,
         requests=extraction.requests,
         seconds=time.perf_counter() - started,
+        losses=tuple(extraction.losses),
     )
 
 

@@ -64,9 +64,10 @@ def initial_pair(init: str, weight: Tensor, rank: int) -> tuple[Tensor, Tensor] 
     squares, vectors = _eigen(weight if is_wide else weight.T)
     values = squares.clamp(min=0).sqrt()
     unsure = _UNSURE * float(values[0])
-    if rank < len(values) and float(values[rank - 1]) > unsure:
-        if not float(values[rank - 1] - values[rank]) > unsure:
-            return None
+    last = float(values[rank - 1])
+    after = float(values[rank]) if rank < len(values) else 0.0
+    if last > unsure and not last - after > unsure:
+        return None
     top = vectors[:, :rank]
     return (top.T @ weight, top) if is_wide else (top.T, weight @ top)
 
