@@ -34,11 +34,9 @@ _EXTRACT = (
 _RETRAIN = "Train it again as plain LoRA, without this option."
 
 _WITH_BASE = (
-    "`lego-ray merge` and `plan` read it with its base model, in PEFT's layout: give that with --base. "
-    "Or: "
+    "Give its base model with --base (of merge, plan, build, refresh and update), which reads it in "
+    "PEFT's layout. Or: "
 )
-# What training subtracted from the base model is the weight's own in these, and chance's in others.
-_TOLD_BY_BASE = ("pissa", "olora")
 
 _CHANGES_BASE = "training started from a changed base model, so B A is not the whole update"
 
@@ -49,8 +47,8 @@ PLAIN_INITS: frozenset[object] = frozenset(
 
 # By prefix, lower case, as PEFT compares them.
 CHANGING_INITS: Mapping[str, Refusal] = {
-    "pissa": Refusal(_CHANGES_BASE, _TO_PLAIN),
-    "olora": Refusal(_CHANGES_BASE, _TO_PLAIN),
+    "pissa": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
+    "olora": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
     "corda": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "lora_ga": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "loftq": Refusal("it corrects one quantised base model, and fits no other", _RETRAIN),
@@ -218,7 +216,8 @@ def _check_init(value: object, where: str) -> None:
     unknown = Refusal("this version does not know whether it changes the base model", _TO_PLAIN)
     refusal = next((r for p, r in CHANGING_INITS.items() if str(name).startswith(p)), unknown)
     problem = f"init_lora_weights is {str(value)[:80]}: {refusal.why}"
-    hint = f"{_WITH_BASE}{refusal.hint}" if name in _TOLD_BY_BASE else refusal.hint
+    # Of pissa_niter_N the base model does not say what training began with: chance was in it.
+    hint = refusal.hint if name in CHANGING_INITS else refusal.hint.removeprefix(_WITH_BASE)
     raise UnsupportedAdapter(where, problem, hint)
 
 

@@ -128,8 +128,12 @@ def scan_sources(
             doubts=runs.doubts,
             warnings=(*listing.warnings, *with_base.warnings()),
         ),
-        bytes_read=sum(e.bytes_read for e in (*listing.stores, *more, with_base)),
-        requests=sum(e.requests for e in (*listing.stores, *more, with_base)),
+        bytes_read=sum(s.bytes_read for s in listing.stores)
+        + sum(e.bytes_read for e in more)
+        + with_base.bytes_read,
+        requests=sum(s.requests for s in listing.stores)
+        + sum(e.requests for e in more)
+        + with_base.requests,
     )
 
 
