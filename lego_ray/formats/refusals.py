@@ -217,7 +217,8 @@ def _check_init(value: object, where: str) -> None:
     refusal = next((r for p, r in CHANGING_INITS.items() if str(name).startswith(p)), unknown)
     problem = f"init_lora_weights is {str(value)[:80]}: {refusal.why}"
     # Of pissa_niter_N the base model does not say what training began with: chance was in it.
-    hint = refusal.hint if name in CHANGING_INITS else refusal.hint.removeprefix(_WITH_BASE)
+    is_told = isinstance(name, str) and name in CHANGING_INITS
+    hint = refusal.hint if is_told else refusal.hint.removeprefix(_WITH_BASE)
     raise UnsupportedAdapter(where, problem, hint)
 
 

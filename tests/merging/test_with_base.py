@@ -18,6 +18,7 @@ from torch import Tensor
 
 import lego_ray
 from lego_ray.errors import InvalidOption, NoAdaptersFound, ObjectNotFound, UnusableBase
+from tests.formats import tiny_peft
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -166,6 +167,26 @@ def test_the_effect_is_peft_s_where_the_rank_holds_it(tmp_path: Path, case: str)
     check(effect(base, tmp_path / "out"), wanted)
     told = "; ".join(note["note"] for note in record.notes)
     assert ("DoRA" in told) == bool(options.get("use_dora"))
+
+
+def test_convolutions_and_embeddings_are_rescaled_as_peft_does(tmp_path: Path) -> None:
+    model = tiny_peft.train(3, use_dora=True, r=12)
+    before = {
+        name.removeprefix("base_model.model.").replace(".base_layer", ""): tensor.clone()
+        for name, tensor in model.state_dict().items()
+        if "lora_" not in name
+    }
+    (tmp_path / "base").mkdir()
+    save_file(before, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    tiny_peft.save(model, tmp_path / "adapter")
+    after = model.merge_and_unload().state_dict()
+    merged(tmp_path / "adapter", tmp_path / "base", tmp_path / "out", 12, full_weights="drop")
+    found = tiny_peft.our_deltas(tmp_path / "out", tiny_peft.read(tmp_path / "out"))
+    assert len(found) == 9
+    for site, delta in found.items():
+        wanted = after[f"{site}.weight"] - before[f"{site}.weight"]
+        wanted = wanted.T if site == "emb" else wanted.flatten(1)
+        torch.testing.assert_close(delta, wanted, **FLOAT32)
 
 
 def test_a_nearest_update_of_a_lower_rank_says_its_error(tmp_path: Path) -> None:

@@ -162,5 +162,10 @@ def _pair(rows: Tensor, d_in: int, rank: int, lost: float, total: float) -> Near
 
 
 def relative_error(lost: float, total: float) -> float:
-    """Relative Frobenius error; 0 of nothing."""
+    """Relative Frobenius error; 0 of an update that is zero.
+
+    Args:
+        lost: Squared norm of what is left out.
+        total: Squared norm of the update.
+    """
     return math.sqrt(lost / total) if total > 0 else 0.0
