@@ -19,6 +19,7 @@ class BaseLayers:
     """
 
     def __init__(self, base: BaseModel, paths: Sequence[str], *, fan_in_fan_out: bool) -> None:
+        self._is_pipeline = base.is_pipeline
         self._pipeline: dict[tuple[str, str], BaseTensor] = {}
         self._tensors: Mapping[str, BaseTensor] = {}
         if base.is_pipeline:
@@ -38,7 +39,7 @@ class BaseLayers:
         Args:
             path: The module's path, as the adapter has it.
         """
-        if self._pipeline:
+        if self._is_pipeline:
             return self._pipeline.get(pipeline_module("", path))
         name = self._names.find(f"{path}.weight") or tied_embedding(path, self._tensors)
         return None if name is None else self._tensors[name]
@@ -63,7 +64,7 @@ class BaseLayers:
         if plain != turned:
             return shape == turned
         bias = f"{tensor.span.name.removesuffix('.weight')}.bias"
-        return not self._pipeline and self._has_conv1d and bias in self._tensors
+        return not self._is_pipeline and self._has_conv1d and bias in self._tensors
 
 
 def looks_like_conv1d(tensors: Mapping[str, BaseTensor], fan_in_fan_out: bool) -> bool:

@@ -11,6 +11,7 @@ from lego_ray.errors import NonFiniteWeights, SourceChanged, UnsupportedAdapter
 from lego_ray.formats.decode import as_float32, as_stored, check_finite, rows_of, stored_pair
 from lego_ray.formats.record import BaseWeight, Derived, SiteFactors
 from lego_ray.numerics.decompositions.with_base import (
+    InitialPair,
     NearPair,
     exact_pair,
     initial_pair,
@@ -20,8 +21,6 @@ from lego_ray.numerics.decompositions.with_base import (
 from lego_ray.storage.base import ByteRange, Store
 from lego_ray.storage.uri import parse_uri
 
-_Initial = tuple[Tensor, Tensor]
-
 
 class BaseWeights:
     """Reads a base model's weights for the sites of one task, each once whatever needs it."""
@@ -30,7 +29,7 @@ class BaseWeights:
         """Reads nothing yet."""
         self._stores: dict[str, Store] = {}
         self._weights: dict[BaseWeight, Tensor] = {}
-        self._initial: dict[tuple[BaseWeight, str, int], _Initial | None] = {}
+        self._initial: dict[tuple[BaseWeight, str, int], InitialPair | None] = {}
 
     @property
     def bytes_read(self) -> int:
@@ -81,7 +80,7 @@ class BaseWeights:
 
     def _started(
         self, derived: Derived, wide: Tensor, site: SiteFactors, adapter: str
-    ) -> _Initial | None:
+    ) -> InitialPair | None:
         if not derived.init or derived.weight is None:
             return None
         key = (derived.weight, derived.init, derived.rank)
@@ -101,7 +100,7 @@ class BaseWeights:
             raise UnsupportedAdapter(adapter, problem, hint)
         # PiSSA divides its terms by the scaling before training multiplies by it, OLoRA does not.
         scale = derived.scaling if derived.init == "olora" else 1.0
-        return initial[0], initial[1] * scale
+        return InitialPair(initial.a, initial.b * scale, initial.doubt * scale)
 
     def _read(self, weight: BaseWeight, adapter: str) -> Tensor:
         """A weight as it is stored, its element type too."""

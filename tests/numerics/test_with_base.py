@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from lego_ray.numerics.decompositions.with_base import (
 )
 
 # Pairs are rounded to float32 once.
-ROUNDED = {"rtol": 1e-6, "atol": 1e-6}
+ROUNDED: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -28,7 +30,7 @@ def test_what_training_began_with_is_the_weight_s_own(init: str, shape: tuple[in
     weight = random(*shape)
     found = initial_pair(init, weight, 4)
     assert found is not None
-    a, b = found
+    a, b = found.a, found.b
     if init == "pissa":
         u, s, vh = torch.linalg.svd(weight, full_matrices=False)
         wanted = (u[:, :4] * s[:4]) @ vh[:4]
@@ -54,6 +56,23 @@ def test_a_start_that_is_not_defined_is_none() -> None:
     twice = random(6, 6)
     twice[:, 1] = twice[:, 0]
     assert initial_pair("olora", twice, 3) is None
+
+
+def test_an_update_within_the_rounding_of_its_start_is_in_doubt() -> None:
+    """As of an adapter that was saved before training."""
+    u, v = (torch.linalg.qr(random(8, 8, seed=seed))[0] for seed in (1, 2))
+    sizes = torch.tensor([3.0, 2.0, 1.00001, 1.0, 0.5, 0.4, 0.3, 0.2], dtype=torch.float64)
+    weight = (u * sizes) @ v
+    found = initial_pair("pissa", weight, 3)
+    assert found is not None
+    pu, ps, pv = torch.linalg.svd(weight.float())
+    start = ((pu[:, :3] * ps[:3]) @ pv[:3]).double()
+    distance = float((found.b @ found.a - start).norm())
+    assert distance <= found.doubt <= 1e4 * distance
+    untrained = exact_pair((found.a.float(), found.b.float()), found, 1.0, 6)
+    assert relative_error(untrained.lost, untrained.total) > 1
+    trained = exact_pair((random(3, 8).float(), random(8, 3).float()), found, 1.0, 6)
+    assert 1e-3 < relative_error(trained.lost, trained.total) < 0.1
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (14, 9), (9, 9)])

@@ -28,7 +28,8 @@ class NearPair:
     Attributes:
         a: A, shape (rank, d_in), float32.
         b: B, shape (d_out, rank), float32.
-        lost: Squared Frobenius norm of what the pair leaves out of the update; 0 if it is exact.
+        lost: Squared Frobenius norm of what the pair leaves out of the update, or by which the update
+            is in doubt; 0 if it is exact.
         total: That of the update.
     """
 
@@ -38,7 +39,23 @@ class NearPair:
     total: float
 
 
-def initial_pair(init: str, weight: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
+@dataclass(frozen=True, slots=True)
+class InitialPair:
+    """The pair that training began with, as far as a weight tells.
+
+    Attributes:
+        a: A0, shape (r, d_in), float64.
+        b: B0, shape (d_out, r), float64.
+        doubt: Frobenius norm by which the product of training may differ, which was found in float32:
+            to first order in its rounding, as the terms are apart or the columns independent.
+    """
+
+    a: Tensor
+    b: Tensor
+    doubt: float
+
+
+def initial_pair(init: str, weight: Tensor, rank: int) -> InitialPair | None:
     """The pair whose product training subtracted from a weight, `P = B0 A0`; of OLoRA, s times that.
 
     The product alone is defined by the weight, so the pair is another than the one training began with.
@@ -50,34 +67,39 @@ def initial_pair(init: str, weight: Tensor, rank: int) -> tuple[Tensor, Tensor] 
         rank: r, at most d_out and d_in.
 
     Returns:
-        A0 (r, d_in) and B0 (d_out, r), float64; None if the weight does not define their product, since
-        of two terms that are equally large one is in it, or the columns depend on each other.
+        The pair; None if the weight does not define its product, since of two terms that are equally
+        large one is in it, or the columns depend on each other.
     """
     d_out, d_in = weight.shape
     if init == "olora":
         b, triangle = torch.linalg.qr(weight[:, :rank])
-        steep = triangle.diagonal().abs()
-        if not float(steep.min()) > _UNSURE * float(torch.linalg.vector_norm(weight)):
+        steep, size = triangle.diagonal().abs(), float(torch.linalg.vector_norm(weight))
+        least = float(steep.min())
+        if not least > _UNSURE * size:
             return None
-        return b.T @ weight, b
+        return InitialPair(b.T @ weight, b, _ROUNDING * size * float(steep.max()) / least)
     is_wide = d_out <= d_in
     squares, vectors = _eigen(weight if is_wide else weight.T)
-    values = squares.clamp(min=0).sqrt()
-    unsure = _UNSURE * float(values[0])
-    last = float(values[rank - 1])
-    after = float(values[rank]) if rank < len(values) else 0.0
-    if last > unsure and not last - after > unsure:
+    values = [*squares.clamp(min=0).sqrt().tolist(), 0.0]
+    last, gap = values[rank - 1], values[rank - 1] - values[rank]
+    is_whole = rank == len(values) - 1 or last <= _UNSURE * values[0]
+    if not is_whole and not gap > _UNSURE * values[0]:
         return None
+    doubt = _ROUNDING * values[0] * (1.0 if is_whole else last / gap)
     top = vectors[:, :rank]
-    return (top.T @ weight, top) if is_wide else (top.T, weight @ top)
+    pair = (top.T @ weight, top) if is_wide else (top.T, weight @ top)
+    return InitialPair(*pair, doubt)
 
 
 # Training found the initial pair in float32: what is nearer than its rounding, another machine swaps.
+_ROUNDING = 2.0**-21  # a few units in the last place, as LAPACK's errors are
 _UNSURE = 2.0**-22
+# A share of an update that is too small to be worth a word.
+_NOTHING = 1e-3
 
 
 def exact_pair(
-    stored: tuple[Tensor, Tensor], initial: tuple[Tensor, Tensor], scaling: float, rank: int
+    stored: tuple[Tensor, Tensor], initial: InitialPair, scaling: float, rank: int
 ) -> NearPair:
     """`s B A - B0 A0` as a balanced pair, its largest singular term first.
 
@@ -87,11 +109,13 @@ def exact_pair(
         scaling: s.
         rank: Rank of the pair, the least of 2 r, d_in and d_out.
     """
-    a = torch.cat([stored[0].double(), initial[0]])
-    b = torch.cat([stored[1].double() * scaling, -initial[1]], dim=1)
+    a = torch.cat([stored[0].double(), initial.a])
+    b = torch.cat([stored[1].double() * scaling, -initial.b], dim=1)
     d_in = a.shape[1]
     terms = svd_of_sum(torch.cat([a, b.T], dim=1), d_in)
-    return _pair(terms.rows(rank), d_in, rank, 0.0, float(terms.s.square().sum()))
+    total, doubt = float(terms.s.square().sum()), initial.doubt**2
+    lost = doubt if doubt > _NOTHING**2 * total else 0.0
+    return _pair(terms.rows(rank), d_in, rank, lost, total)
 
 
 def rescaled(
@@ -99,7 +123,7 @@ def rescaled(
     stored: tuple[Tensor, Tensor],
     scaling: float,
     magnitude: Tensor,
-    initial: tuple[Tensor, Tensor] | None = None,
+    initial: InitialPair | None = None,
 ) -> Tensor:
     """What DoRA adds to a weight, `m / |V| V - W` by rows, `V = W - P + s B A`.
 
@@ -116,7 +140,7 @@ def rescaled(
     a, b = stored
     new = torch.addmm(weight, b.double(), a.double(), alpha=scaling)
     if initial is not None:
-        new.addmm_(initial[1], initial[0], alpha=-1)
+        new.addmm_(initial.b, initial.a, alpha=-1)
     new *= (magnitude.double() / torch.linalg.vector_norm(new, dim=1))[:, None]
     return new.sub_(weight)
 
