@@ -174,4 +174,4 @@ def picked(home: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def _spelled(kind: Any) -> str:
     """A type as it is written in a signature."""
     plain = isinstance(kind, type) and get_origin(kind) is None
-    return kind.__name__ if plain else str(kind).replace("collections.abc.", "")
+    return kind.__name__ if plain else str(kind).replace("collections.abc.", "").replace("os.", "")

@@ -34,6 +34,7 @@ def build(
     groups: int | str | None = None,
     checkpoints: str | None = None,
     scan_limits: Mapping[str, float] | None = None,
+    base: Uri | None = None,
     dry_run: bool = False,
     runner: str | Runner = "ray",
     progress: Progress | None = None,
@@ -57,6 +58,7 @@ def build(
         groups: How many groups, or `auto`; in place of what the file's entries with `groups` say.
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
         scan_limits: As for `merge`; in place of the file's `scan_limits`.
+        base: As for `merge`; in place of the file's `base`.
         dry_run: Only plan, which reads what groups are found by; write nothing.
         runner: As for `merge`.
         progress: Called with each merge's plan, and with each result of it.
@@ -83,6 +85,8 @@ def build(
         library = replace(library, checkpoints=checked_checkpoints(checkpoints))
     if scan_limits is not None:
         library = replace(library, scan_limits=checked_limits(scan_limits))
+    if base is not None:
+        library = library.on_base(base)
     budget = parse_bytes(run["memory_budget"])
     with open_runner(runner, options) as mine:
         return run_build(

@@ -77,6 +77,7 @@ def plan(
             skip=() if place is None else (place,),
             again=attempt.is_again,
             limits=limits,
+            base=recipe.base,
         )
         inventory = attempt.with_gone(found.inventory)
         check_strict(inventory, strict)

@@ -33,6 +33,7 @@ def refresh(
     catalog: Uri | None = None,
     checkpoints: str | None = None,
     scan_limits: Mapping[str, float] | None = None,
+    base: Uri | None = None,
     runner: str | Runner = "ray",
     stale_after: str | timedelta = STALE_AFTER,
     progress: Progress | None = None,
@@ -59,6 +60,7 @@ def refresh(
         catalog: Where it is recorded; in place of the file's `catalog`.
         checkpoints: As for `merge`; in place of the file's `checkpoints`.
         scan_limits: As for `merge`; in place of the file's `scan_limits`.
+        base: As for `merge`; in place of the file's `base`.
         runner: As for `build`. Nothing is started if nothing is to be merged.
         stale_after: How long another must have given no sign of life to count as dead, measured by the
             store's own clock: a duration, or text such as `5m`; at least a minute.
@@ -84,6 +86,8 @@ def refresh(
         library = replace(library, checkpoints=checked_checkpoints(checkpoints))
     if scan_limits is not None:
         library = replace(library, scan_limits=checked_limits(scan_limits))
+    if base is not None:
+        library = library.on_base(base)
     budget = parse_bytes(run["memory_budget"])
     silence = checked_silence(stale_after)
     return run_refresh(

@@ -33,6 +33,7 @@ from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.sources.rescan import rescanning
+from lego_ray.storage.uri import parse_uri
 
 
 @checked_with(RunOptions)
@@ -44,6 +45,7 @@ def update(
     refit: bool = False,
     checkpoints: str = "last",
     scan_limits: Mapping[str, float] | None = None,
+    base: Uri | None = None,
     output: Uri | None = None,
     catalog: Uri | None = None,
     runner: str | Runner = "ray",
@@ -71,6 +73,7 @@ def update(
             updatable where the recipe can be. Adapters are taken as they are now.
         checkpoints: As for `merge`; of the adapters to add.
         scan_limits: As for `merge`; of the adapters to add.
+        base: As for `merge`; in place of what the merge was made with.
         output: Where the new version goes; by default beside the merge: `merged-v2` for `merged`.
         catalog: Where it is recorded. None for no catalog.
         runner: As for `merge`.
@@ -98,6 +101,8 @@ def update(
     place = place_or_none(catalog)
     opened = None if place is None else catalog_at(place)
     before = find_merged(fspath(merge), opened)
+    if base is not None:
+        before = before.on_base(str(parse_uri(base)))
     asked = Asked(
         add=tuple(sources_given(add)),
         remove=(remove,) if isinstance(remove, str) else tuple(remove),

@@ -18,6 +18,7 @@ def verify(
     merged: Uri,
     *,
     sources: Uri | Sequence[Uri] = (),
+    base: Uri | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
     progress: Counted = untold,
 ) -> Verification:
@@ -27,6 +28,8 @@ def verify(
         merged: Where the merged adapter is.
         sources: The adapters it was made from, as for `merge`; without them the errors are not
             computed. Each must be unchanged.
+        base: Where the base model is now, for sources that were merged with it; in place of what the
+            merge was made with.
         memory_budget: Most memory to take: bytes, or text such as `4GiB`. Sources of a site that do not
             fit are read block by block, several times if the budget is small.
         progress: Called with the number of sites compared with their sources, and of those there are.
@@ -41,4 +44,5 @@ def verify(
         ObjectNotFound: If there is no merged adapter there.
     """
     budget = parse_bytes(memory_budget)
-    return run_verify(parse_uri(merged), sources_given(sources), budget, progress)
+    place = "" if base is None else str(parse_uri(base))
+    return run_verify(parse_uri(merged), sources_given(sources), budget, progress, place)

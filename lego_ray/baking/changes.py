@@ -18,6 +18,7 @@ from lego_ray.planning.base_names import (
     pipeline_module,
     tied_embedding,
 )
+from lego_ray.sources.base_layers import looks_like_conv1d
 from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
 
 # Models whose experts are stored with inputs first, as PEFT knows from their classes.
@@ -115,7 +116,8 @@ class _Model:
         self._tensors: Mapping[str, BaseTensor] = self._component.tensors
         self._names = BaseNames(self._tensors, paths)
         self._sites = {factors.site for factors in adapter.sites}
-        self._has_conv1d = self._looks_like_conv1d()
+        turned = bool(adapter.config.get("fan_in_fan_out"))
+        self._has_conv1d = looks_like_conv1d(self._tensors, turned)
 
     def is_head(self, path: str) -> tuple[bool, str]:
         return self._own(path) is None and tied_embedding(path, self._tensors) is not None, path
@@ -198,15 +200,6 @@ class _Model:
             n.removesuffix(".weight").rpartition(".")[2] in ("lm_head", "embed_out")
             for n in self._tensors
         ) and not any(n.startswith("score.") for n in self._tensors)
-
-    def _looks_like_conv1d(self) -> bool:
-        """Whether some weight has its outputs, as many as its bias has, on the second axis."""
-        for name, tensor in self._tensors.items():
-            bias = self._tensors.get(f"{name.removesuffix('.weight')}.bias")
-            shape = tensor.span.shape
-            if name.endswith(".weight") and bias and len(shape) == 2 and shape[0] != shape[1]:
-                return bias.span.shape == shape[1:]
-        return bool(self._adapter.config.get("fan_in_fan_out"))
 
     def _is_conv1d(self, name: str) -> bool:
         """Whether a square weight is stored with inputs first."""

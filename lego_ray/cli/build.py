@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 )
 @options.library_checkpoints
 @options.scan_limits
+@options.library_base
 @options.run
 @options.memory_budget
 @options.log

@@ -68,6 +68,8 @@ def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]
         more |= {"multiple": True, "callback": _several}
     elif option.choices:
         more |= {"type": OneOf(option.choices)}
+    elif keyword.annotation == "str | PathLike[str]":
+        more |= {"type": Place()}
     elif keyword.annotation == "int | str | None":
         more |= {"type": NumberOrAuto()}
     elif option.words:
@@ -175,6 +177,13 @@ memory_budget = flags(RunOptions, ["memory_budget"])
 recipe = all_of(flags(ResultOptions), flags(SourceOptions), flags(RunOptions, ["memory_budget"]))
 method = flags(MethodOptions)
 
+base = flags(ResultOptions, ["base"])
+library_base = click.option(
+    "--base",
+    type=Place(),
+    metavar="URI",
+    help="Override the file's `base`: the base model, for adapters that are merged with it.",
+)
 library_checkpoints = click.option(
     "--checkpoints",
     type=OneOf(keywords_of(SourceOptions)["checkpoints"].option.choices),

@@ -28,6 +28,7 @@ from lego_ray.cli.printing import (
 @options.catalog
 @options.library_checkpoints
 @options.scan_limits
+@options.library_base
 @options.run
 @options.memory_budget
 @click.option(

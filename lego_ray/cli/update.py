@@ -60,6 +60,7 @@ class _Several(Command):
 )
 @options.checkpoints
 @options.scan_limits
+@options.base
 @options.catalog
 @options.memory_budget
 @options.run

@@ -23,6 +23,7 @@ from lego_ray.cli.verify_table import print_errors
     help="Source adapters, to compute exact errors.",
 )
 @click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
+@options.base
 @options.memory_budget
 @options.as_json
 def verify(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ def factor_matrices(
     matrix_a, matrix_b = as_float32(site.a, a), as_float32(site.b, b)
     if site.transposed:
         return matrix_a.T, matrix_b.T
-    matrix_b = _rows_of(site, matrix_b.reshape(site.b.shape[0], site.rank))
+    matrix_b = rows_of(site, matrix_b.reshape(site.b.shape[0], site.rank))
     if site.diagonal is not None:
         matrix_a = matrix_a * as_float32(site.diagonal, diagonal)
     return matrix_a.reshape(site.rank, site.d_in), matrix_b
@@ -112,7 +113,7 @@ def site_matrices(site: SiteFactors, buffers: Mapping[str, memoryview]) -> tuple
         return factor_matrices(site, buffers[site.a.name], buffers[site.b.name], diagonal)
     parts = {name: as_float32(span, buffers[span.name]) for name, span in site.expansion.parts}
     a, b = expand(site.expansion.form, parts)
-    return a, _rows_of(site, b)
+    return a, rows_of(site, b)
 
 
 def stored_tensors(
@@ -133,8 +134,25 @@ def stored_tensors(
         yield span.name, as_float32(span, buffers[span.name])
 
 
-def _rows_of(site: SiteFactors, b: Tensor) -> Tensor:
-    """The rows of B that are the site's, in the order of the merge."""
+def stored_pair(site: SiteFactors, buffers: Mapping[str, memoryview]) -> tuple[Tensor, Tensor]:
+    """The stored A and B, whole, of a site whose plain pair is computed with the base model.
+
+    Args:
+        site: The site.
+        buffers: The bytes of each of its tensors, by name.
+    """
+    rank = site.rank if site.derived is None else site.derived.rank
+    alone = replace(site, rank=rank, rows=None, is_swapped=False, derived=None)
+    return factor_matrices(alone, buffers[site.a.name], buffers[site.b.name])
+
+
+def rows_of(site: SiteFactors, b: Tensor) -> Tensor:
+    """The rows of B that are the site's, in the order of the merge.
+
+    Args:
+        site: The site.
+        b: B as it is stored, shape (rows, rank).
+    """
     if site.rows is not None:
         b = b[site.rows[0] : site.rows[1]]
     return torch.cat(b.chunk(2)[::-1]) if site.is_swapped else b

@@ -18,6 +18,7 @@ SAMPLE_BYTES = 64 << 10
 # Changes whenever what is hashed changes, so that old and new ids never meet.
 _SCHEME = b"lego-ray adapter 1"
 _CONTENT_SCHEME = b"lego-ray adapter content 1"
+_BASE_SCHEME = b"lego-ray adapter on a base 1"
 # Digits of an id that an id distinguished by content shares with the one from the headers.
 _SHARED_DIGITS = 32
 
@@ -102,6 +103,20 @@ def told_apart(header_id: str, content: str) -> str:
     """
     digest = hashlib.sha256(b"\n".join((_CONTENT_SCHEME, header_id.encode(), content.encode())))
     return digest.hexdigest()[: 64 - _SHARED_DIGITS] + header_id[-_SHARED_DIGITS:]
+
+
+def on_base(header_id: str, base: str) -> str:
+    """The id of an adapter whose update is computed with its base model.
+
+    Args:
+        header_id: Its `adapter_id`, from its headers.
+        base: Hex sha256 that identifies the weights of the base model that it is computed with.
+
+    Returns:
+        64 hex digits, both halves of which depend on both.
+    """
+    parts = (_BASE_SCHEME, header_id.encode(), base.encode())
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
 
 def family(adapter_id: str) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.factors import (
     GATHER,
+    RESAVE,
     FactorKey,
     check_dtype,
     pair,
@@ -19,6 +20,8 @@ from lego_ray.formats.factors import (
 from lego_ray.formats.kinds import SCALARS, Parts, note_of, parse_kind
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
+from lego_ray.formats.peft_base import BaseKinds, parse_magnitude
+from lego_ray.formats.peft_base import note_of as note_of_base
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
 from lego_ray.formats.peft_experts import ExpertConfig, check_axes, split_parameters
@@ -40,7 +43,9 @@ from lego_ray.formats.wrappers import by_plain_key, unwrapped
 FullWeights = Literal["refuse", "drop", "keep"]
 
 
-def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
+def read_adapter(
+    headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
+) -> AdapterRecord:
     """Describes a PEFT LoRA from its headers, having checked all that headers can show.
 
     Every site of the record is a complete pair of float32, float16 or bfloat16 factors whose ranks
@@ -50,6 +55,8 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         headers: The adapter's; with its configuration.
         full_weights: What to do with tensors that are not low-rank (saved modules, biases): refuse
             the adapter, drop them with a note, or keep them in the record.
+        with_base: Whether to take adapters whose update is computed with the base model too; where
+            its weights lie is then still to be put into their sites.
 
     Raises:
         UnsupportedAdapter: If it is not a plain LoRA, or carries full weights and these are refused.
@@ -69,6 +76,9 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         fields = adalora.as_lora(fields)
     elif is_lycoris:
         fields = as_lora(fields)
+    kinds_of_base = BaseKinds.of(fields) if with_base else None
+    if kinds_of_base:
+        fields = kinds_of_base.as_lora(fields)
     droppable = DROPPABLE if full_weights == "drop" else {}
     check_config(fields, files.config, without=droppable)
     settings = config_from(fields, files.config)
@@ -80,7 +90,9 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     left_out = {name for found, _ in dropped for name in found}
     diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
     kinds = {n: kind for n in names if is_lycoris and (kind := parse_kind(n))}
-    understood = left_out | diagonals | kinds.keys()
+    is_dora = kinds_of_base is not None and kinds_of_base.is_dora
+    of_dora = {n: site for n in names if is_dora and (site := parse_magnitude(n))}
+    understood = left_out | diagonals | kinds.keys() | of_dora.keys()
     check_tensors([n for n in names if n not in understood], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
@@ -89,8 +101,14 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     notes: list[str] = []
     unknown: list[str] = []
     parts = Parts()
+    magnitudes: dict[str, TensorSpan] = {}
     for name, span in spans.items():
         if name in left_out:
+            continue
+        if name in of_dora:
+            if magnitudes.setdefault(of_dora[name], span) is not span:
+                problem = f"{of_dora[name]} has two magnitudes, {span.name} is one of them"
+                raise MalformedAdapter(files.weights, problem, RESAVE)
             continue
         if kind := kinds.get(name):
             parts.add(kind.stem.removeprefix(PREFIX), kind, span, files.weights)
@@ -126,6 +144,9 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         more = [*note_of(sites), *([SCALARS] if parts.scalars else [])]
     else:
         sites, more = _pair(factors, settings, experts, files)
+    if kinds_of_base:
+        sites = kinds_of_base.sites(sites, magnitudes, settings, files.weights)
+        more = [*more, *note_of_base(sites)]
     notes += more
     targets = dict.fromkeys(parameter_of(s.site, s.kind) for s in sites)
     unsure = [name for name in targets if disagree(settings.alpha_pattern, name)]

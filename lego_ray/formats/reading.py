@@ -18,12 +18,15 @@ from lego_ray.formats.wrappers import check_in_doubt, wrappers_in
 _LORA = re.compile("lora", re.IGNORECASE)
 
 
-def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
+def read_adapter(
+    headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
+) -> AdapterRecord:
     """Describes an adapter from its headers, having checked all that headers can show.
 
     Args:
         headers: The adapter's.
         full_weights: What to do with tensors that are not low-rank; see `peft.read_adapter`.
+        with_base: As for `peft.read_adapter`; of other layouts no such adapters are taken.
 
     Raises:
         AdapterRefused: If it cannot be merged; says why and what to do.
@@ -35,8 +38,9 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         where = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
         layout = check_layout(parse_object(headers.config, where), (), where)
     read = layout.module.read_adapter
+    more = {"with_base": True} if with_base and layout.name == "peft" else {}
     record: AdapterRecord = (
-        read(headers, full_weights) if layout.has_full_weights else read(headers)
+        read(headers, full_weights, **more) if layout.has_full_weights else read(headers)
     )
     check_in_doubt((factors.site for factors in record.sites), headers.weights)
     note = wrappers_in(headers.spans)

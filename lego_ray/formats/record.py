@@ -89,6 +89,68 @@ class Expansion:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseWeight:
+    """Where a weight of a base model lies.
+
+    Attributes:
+        folder: URI of the base model, at the commit where there is one.
+        revision: That commit, or empty.
+        key: Its weights file there.
+        version: The store's mark of that file when it was scanned: that one is read, or nothing.
+        span: The weight.
+        is_transposed: Whether it is stored as (d_in, d_out).
+    """
+
+    folder: str
+    revision: str
+    key: str
+    version: str
+    span: TensorSpan
+    is_transposed: bool = False
+
+    @property
+    def n_bytes(self) -> int:
+        """Its size."""
+        return self.span.end - self.span.start
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """How a plain pair is computed from the stored pair and the base model's weight.
+
+    Attributes:
+        init: What training subtracted from the base model's weight before it began: `pissa` or `olora`;
+            empty for nothing.
+        rank: The rank of the stored pair.
+        scaling: The factor on the stored pair; that of the plain pair is 1.
+        magnitude: The span of DoRA's magnitudes, d_out numbers; None if it is not a DoRA.
+        weight: The base model's weight; None until the base model is read.
+    """
+
+    init: str
+    rank: int
+    scaling: float
+    magnitude: TensorSpan | None = None
+    weight: BaseWeight | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the plain pair is the same update, and not only the nearest of its rank."""
+        return self.magnitude is None
+
+    def work_bytes(self, d_in: int, d_out: int) -> int:
+        """Most memory that computing the plain pair takes, apart from the stored weight.
+
+        Args:
+            d_in: Length of a row of A.
+            d_out: Length of a column of B.
+        """
+        least = min(d_in, d_out)
+        # In float64: the weight, what it becomes and a product; a Gram matrix, its vectors and LAPACK's.
+        return 8 * (3 * d_in * d_out + 5 * least * least + 8 * self.rank * (d_in + d_out))
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFactors:
     """One adapter's factor pair at one site, `dW = scaling * B A`.
 
@@ -119,6 +181,8 @@ class SiteFactors:
         expansion: What A and B are made of, if they are not in the file; r is then the rank of what is
             made.
         scalar: The span of a number that the scaling is multiplied by; None for none.
+        derived: How A and B are computed with the base model's weight, if they are; r is then the rank
+            of what is computed.
     """
 
     site: str
@@ -138,6 +202,7 @@ class SiteFactors:
     height: int = 0
     expansion: Expansion | None = None
     scalar: TensorSpan | None = None
+    derived: Derived | None = None
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""
@@ -150,9 +215,20 @@ class SiteFactors:
             yield self.b
         else:
             yield from (span for _, span in self.expansion.parts)
-        for more in (self.alpha, self.diagonal, self.scalar):
+        magnitude = self.derived.magnitude if self.derived else None
+        for more in (self.alpha, self.diagonal, self.scalar, magnitude):
             if more is not None:
                 yield more
+
+    def parts(self) -> tuple[SiteFactors, ...]:
+        """The pairs of its blocks, or itself where it is one pair."""
+        return tuple(block.factors for block in self.blocks) if self.blocks else (self,)
+
+    def base_weights(self) -> Iterator[BaseWeight]:
+        """The base model's weights that it is computed with."""
+        for each in self.parts():
+            if each.derived is not None and each.derived.weight is not None:
+                yield each.derived.weight
 
     @property
     def divisor(self) -> int:
@@ -163,6 +239,9 @@ class SiteFactors:
     def widened_bytes(self) -> int:
         """Most memory that decoding it takes: the pair in float32 twice, and what makes it."""
         more = 0 if self.expansion is None else self.expansion.work_bytes
+        for each in self.parts():
+            if each.derived is not None:
+                more = max(more, each.derived.work_bytes(each.d_in, each.b.shape[0]))
         return 8 * self.rank * (self.d_in + self.d_out) + more
 
     @property

@@ -33,6 +33,11 @@ _EXTRACT = (
 )
 _RETRAIN = "Train it again as plain LoRA, without this option."
 
+_WITH_BASE = (
+    "Give its base model with --base (of merge, plan, build, refresh and update), which reads it in "
+    "PEFT's layout. Or: "
+)
+
 _CHANGES_BASE = "training started from a changed base model, so B A is not the whole update"
 
 # init_lora_weights values that leave the base model as it was. Anything else is refused, known or not.
@@ -42,8 +47,8 @@ PLAIN_INITS: frozenset[object] = frozenset(
 
 # By prefix, lower case, as PEFT compares them.
 CHANGING_INITS: Mapping[str, Refusal] = {
-    "pissa": Refusal(_CHANGES_BASE, _TO_PLAIN),
-    "olora": Refusal(_CHANGES_BASE, _TO_PLAIN),
+    "pissa": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
+    "olora": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
     "corda": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "lora_ga": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "loftq": Refusal("it corrects one quantised base model, and fits no other", _RETRAIN),
@@ -73,9 +78,10 @@ DROPPABLE: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
 }
 
+DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT)
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
-    "use_dora": Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT),
+    "use_dora": Refusal(DORA.why, _WITH_BASE + _EXTRACT),
     "lora_bias": LORA_BIAS,
     "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
     "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
@@ -139,9 +145,9 @@ _GLORA = "|".join(
 
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
-    r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
+    r"\.lora_magnitude_vector\b": DORA,
     _BIAS_KEY: LORA_BIAS,
-    r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
+    r"\.dora_scale$": DORA,
     r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
         "it is the difference of a whole weight, a bias or a norm, not low-rank",
         "--full-weights drop leaves such differences out. Else merge it into its base model and extract "
@@ -210,7 +216,10 @@ def _check_init(value: object, where: str) -> None:
     unknown = Refusal("this version does not know whether it changes the base model", _TO_PLAIN)
     refusal = next((r for p, r in CHANGING_INITS.items() if str(name).startswith(p)), unknown)
     problem = f"init_lora_weights is {str(value)[:80]}: {refusal.why}"
-    raise UnsupportedAdapter(where, problem, refusal.hint)
+    # Of pissa_niter_N the base model does not say what training began with: chance was in it.
+    is_told = isinstance(name, str) and name in CHANGING_INITS
+    hint = refusal.hint if is_told else refusal.hint.removeprefix(_WITH_BASE)
+    raise UnsupportedAdapter(where, problem, hint)
 
 
 def check_tensors(names: Iterable[str], where: str) -> None:

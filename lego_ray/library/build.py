@@ -132,6 +132,7 @@ def _build_once(
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
             limits=library.scan_limits,
+            base=library.base,
             skip=places.outputs,
             known=catalogued(catalog).and_of(before),
             again=attempt.is_again,

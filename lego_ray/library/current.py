@@ -92,6 +92,7 @@ def look(
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
             limits=library.scan_limits,
+            base=library.base,
             known=known,
             again=attempt.is_again,
         )

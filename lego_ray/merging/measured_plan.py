@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lego_ray.merging.bad_adapters import bad_adapters, without_bad
+from lego_ray.merging.losses import with_losses
 from lego_ray.merging.plan_run import Progress
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.options import DEFAULT_ERROR
@@ -65,7 +66,11 @@ def plan_with_errors(
         inventory = without_bad(plan, inventory, bad, strict)
         plan = make_plan(opened, inventory, sources=sorted(bad), memory_budget=memory_budget)
     made = Measuring().then(recipe, plan, results).plan(inventory, memory_budget)
-    return replace(made, errors=error_table(found_at_all(plan, results), [made.rank]))
+    return replace(
+        made,
+        adapters=with_losses(made.adapters, (loss for r in results for loss in r.losses)),
+        errors=error_table(found_at_all(plan, results), [made.rank]),
+    )
 
 
 def _run(plan: Plan, runner: Runner, progress: Progress) -> list[TaskResult]:

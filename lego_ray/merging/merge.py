@@ -140,6 +140,7 @@ def _merge_once(
             known=catalogued(opened).and_of(seen),
             again=attempt.is_again,
             limits=limits,
+            base=recipe.base,
         )
     stages.moved("scan", scan.bytes_read)
     inventory = attempt.with_gone(scan.inventory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, TypedDict, TypeVar
 
@@ -199,6 +199,7 @@ def record_of_published(
     aside: Aside = {"refused": tuple(refused), "passed_over": (), "notes": tuple(notes)}
     if plan:
         aside = {**entries_set_aside(plan), "refused": tuple(refused)}
+        aside["notes"] = _with_measured(aside["notes"], notes)
     recipe = manifest["recipe"]
     return MergeRecord(
         merge_id=manifest["merge_id"],
@@ -221,6 +222,17 @@ def record_of_published(
             *manifest.get("warnings", manifest.get("limits", ())),
         ),
     )
+
+
+def _with_measured(planned: tuple[Entry, ...], published: Sequence[Entry]) -> tuple[Entry, ...]:
+    """A plan's notes, with those that the run that published it could add to them."""
+    out = list(planned)
+    for uri in dict.fromkeys(note["adapter"] for note in published):
+        then = [note for note in published if note["adapter"] == uri]
+        now = [note for note in planned if note["adapter"] == uri]
+        if all(note in then for note in now):  # or they are of another release
+            out += [note for note in then if note not in now]
+    return tuple(out)
 
 
 def with_more(record: MergeRecord, kind: type[More], **told: Any) -> More:

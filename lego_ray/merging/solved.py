@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lego_ray.merging.finish import Merged
+from lego_ray.merging.losses import with_losses
 from lego_ray.output.adapter_files import carried_of
 from lego_ray.output.manifest import sources_of
 from lego_ray.output.nothing import zero_warnings
@@ -81,6 +82,7 @@ def merged_of(solved: Solved, requested: str, store: Store, more: Mapping[str, A
     """
     contents = contents_of(solved.plan, solved.results)
     adapters = tuple(replace(a, content=contents[a.uri]) for a in solved.plan.adapters)
+    adapters = with_losses(adapters, (loss for r in solved.results for loss in r.losses))
     rows = Inventory(adapters, solved.plan.refused)
     solved = replace(solved, plan=replace(solved.plan, adapters=adapters))
     solved, requested = as_begun(solved, requested, manifest_at(store))

@@ -130,6 +130,7 @@ def _recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "full_weights": f"{mode}{colon}{_cut(kept)}",
         "exclude": [*map(_cut, recipe.get("exclude", ()))],
         "weights": {_cut(name): w for name, w in recipe.get("weights", {}).items()},
+        **({"base": _cut(recipe["base"])} if recipe.get("base") else {}),
     }
 
 

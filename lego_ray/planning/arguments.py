@@ -141,6 +141,7 @@ def recipe_of(output: Place | None, options: RecipeOptions) -> Recipe:
         {name: value for name, value in options.items() if name in keywords_of(MethodOptions)},
         asked.pop("output_scale"),
     )
+    asked["base"] = str(parse_uri(asked["base"])) if asked["base"] else ""
     mappings: dict[str, Any] = {n: asked.pop(n) or {} for n in ("weights", "site_scales")}
     return Recipe(
         **{**asked, **mappings, "name": name_of(asked["name"], output)},

@@ -31,23 +31,31 @@ class Tally:
         ranks: Rank of each.
         read_bytes: Tensor bytes of each; of tensors that experts share, this expert's part.
         widened_bytes: Most memory that decoding one of them takes.
+        base_bytes: Size of the base model's weight, if one of them is computed with it: it is read once
+            for all, and held as long as the task runs.
     """
 
     example: SiteFactors
     ranks: list[int] = field(default_factory=list)
     read_bytes: list[int] = field(default_factory=list)
     widened_bytes: int = 0
+    base_bytes: int = 0
 
     @property
     def buffer_bytes(self) -> int:
         """Most memory its reads take: what is fetched ahead, and one pair as it is decoded."""
         widened = 8 * max(self.ranks) * (self.example.d_in + self.example.d_out)
-        return self.ahead_bytes + max(widened, self.widened_bytes)
+        return self.ahead_bytes + max(widened, self.widened_bytes) + self.base_bytes
 
     @property
     def ahead_bytes(self) -> int:
         """Most memory that what is fetched ahead of it takes."""
         return (READ_AHEAD + 1) * max(self.read_bytes)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is a task by itself: what is computed with a base model's weight takes long."""
+        return self.base_bytes > 0
 
     @property
     def shared(self) -> str:
@@ -93,10 +101,13 @@ def cut_into_tasks(
         new_layer = before is not None and layer_of(before.site) != layer_of(site.site)
         worth = batch.seconds >= TASK_SECONDS
         too_much = batch.sites and batch.peak_with(tally, site) > memory_budget
-        if too_much or (new_layer and worth):
+        if too_much or (new_layer and worth) or (batch.sites and tally.is_alone):
             yield batch.task()
             batch = _Batch()
         batch.add(tally, site)
+        if tally.is_alone:
+            yield batch.task()
+            batch = _Batch()
     if batch.sites:
         yield batch.task()
 
@@ -202,7 +213,7 @@ class _Batch:
         """Takes one more site in."""
         self.sites.append(site)
         self.seconds += site.seconds
-        self._read_bytes += sum(tally.read_bytes)
+        self._read_bytes += sum(tally.read_bytes) + tally.base_bytes
         self._held += site.pool_bytes + tally.buffer_bytes
         self._workspace = max(self._workspace, _workspace(tally, site))
         self._shared.add(tally, tally.ahead_bytes)
@@ -250,7 +261,7 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
             ShardPlan(
                 n_adapters=block.stop - block.start,
                 n_msus=rows,
-                read_bytes=sum(tally.read_bytes[block]),
+                read_bytes=sum(tally.read_bytes[block]) + tally.base_bytes,
                 peak_bytes=fixed + rows * costs.row_bytes,
             )
         )
@@ -258,7 +269,7 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
     return TaskPlan(
         name=site.site,
         sites=(replace(site, route="spread", peak_bytes=peak),),
-        read_bytes=sum(tally.read_bytes),
+        read_bytes=sum(tally.read_bytes) + len(shards) * tally.base_bytes,
         peak_bytes=peak,
         shards=tuple(shards),
         owner_bytes=WORKER_BYTES + costs.owner_bytes,

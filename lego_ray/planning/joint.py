@@ -116,10 +116,13 @@ def _batches(sites: Iterable[_Site], memory_budget: int) -> Iterator[_Batch]:
         new_layer = bool(batch.sites) and layer_of(batch.sites[-1].name) != layer_of(site.name)
         worth = batch.seconds >= TASK_SECONDS
         too_much = batch.sites and batch.peak_with(site) > memory_budget
-        if too_much or (new_layer and worth):
+        if too_much or (new_layer and worth) or (batch.sites and site.tally.is_alone):
             yield batch
             batch = _Batch()
         batch.add(site)
+        if site.tally.is_alone:
+            yield batch
+            batch = _Batch()
     if batch.sites:
         yield batch
 
@@ -169,4 +172,4 @@ class _Batch:
 
 def _read_bytes(plan: Plan) -> dict[str, int]:
     """Tensor bytes that a merge reads at each site."""
-    return {t.example.site: sum(t.read_bytes) for t in tally_sites(plan.adapters)}
+    return {t.example.site: sum(t.read_bytes) + t.base_bytes for t in tally_sites(plan.adapters)}

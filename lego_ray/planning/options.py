@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Annotated, TypedDict
 
 from lego_ray.methods.names import DEFAULT_METHOD, METHODS, SCALE_RULES, MethodOptions
@@ -154,6 +155,16 @@ class ResultOptions(TypedDict, total=False):
         str,
         Option(
             "Name of the base model, where the adapters disagree on it.", default="", metavar="NAME"
+        ),
+    ]
+    base: Annotated[
+        str | PathLike[str],
+        Option(
+            "The base model, a directory, s3://bucket/prefix or hf://owner/name[@revision]: with it, "
+            "DoRA, PiSSA and OLoRA adapters are merged too, each as the plain LoRA nearest to what it "
+            "does at its rank, or at twice its rank for PiSSA and OLoRA, which loses nothing.",
+            default="",
+            metavar="URI",
         ),
     ]
     weights: Annotated[

@@ -165,6 +165,8 @@ def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
             found.ranks.append(factors.rank)
             found.read_bytes.append(factors.read_bytes)
             found.widened_bytes = max(found.widened_bytes, factors.widened_bytes)
+            base = sum(weight.n_bytes for weight in factors.base_weights())
+            found.base_bytes = max(found.base_bytes, base)
     return [found for _, found in sorted(tallies.items(), key=lambda item: _natural(item[0]))]
 
 
@@ -225,8 +227,14 @@ def _digest(
     the work leaves out what only says how the solved sites are written.
     """
     asked = recipe.as_json()
+    asked.pop("base", None)  # the ids of the adapters that need it have it in them, by content
     if of_work:
         del asked["dtype"], asked["base_model"]
+        # What is kept of an unfinished run is of the base model as it was read.
+        if marks_of_base := sorted(
+            {w.version for a in adapters for f in a.sites for w in f.base_weights()}
+        ):
+            asked["base_marks"] = marks_of_base
     del asked["weights"], asked["site_scales"]
     if scales:
         asked["site_scales"] = dict(scales)

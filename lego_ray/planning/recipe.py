@@ -57,6 +57,7 @@ class Recipe:
             change no byte of the adapter.
         parent: The merge_id of the merge that this is a later version of; empty for none.
         layout: The layout to write, or `sources` for that of the adapters.
+        base: Where the base model is, for adapters whose update is computed with it; empty for nowhere.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Recipe:
     updatable: bool = False
     parent: str = ""
     layout: str = "sources"
+    base: str = ""
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
@@ -90,6 +92,9 @@ class Recipe:
         if redacted(self.base_model) != self.base_model:
             problem = f"{self.base_model} has credentials in it, which would be published"
             raise InvalidOption("--base-model", problem, "Give the name alone.")
+        if redacted(self.base) != self.base:
+            problem = f"{self.base} has credentials in it, which would be published"
+            raise InvalidOption("--base", problem, "Give them in the environment.")
         mode, _, kept = self.full_weights.partition(":")
         if not (self.full_weights in ("refuse", "drop") or (mode == "keep" and kept)):
             raise InvalidOption(
@@ -128,10 +133,12 @@ class Recipe:
         return Measure() if self.is_open else self.merge_method()
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as JSON values; the layout only if one was asked for."""
+        """Every field as JSON values; layout and base only if they were asked for."""
         fields = {**asdict(self), "exclude": list(self.exclude)}
         if self.layout == "sources":  # so that records and digests are those of earlier releases
             del fields["layout"]
+        if not self.base:
+            del fields["base"]
         return fields
 
 

@@ -17,10 +17,11 @@ merges:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any
 
-from lego_ray.errors import InvalidOption, RecipeError
+from lego_ray.errors import InvalidOption, RecipeError, UnsupportedUri
 from lego_ray.formats.strict_yaml import YamlFault, load_strict
 from lego_ray.methods.presets import how_to_merge
 from lego_ray.planning.group_options import GroupOptions
@@ -34,6 +35,7 @@ from lego_ray.planning.recipe_form import (
     read_form,
 )
 from lego_ray.planning.scan_limits import DEFAULT_LIMITS, ScanLimits, checked_limits
+from lego_ray.storage.uri import parse_uri
 
 # A recipe of a thousand merges by list is a few hundred kilobytes.
 MAX_CHARACTERS = 4 << 20
@@ -72,6 +74,7 @@ class LibraryRecipe:
         entries: The merges.
         checkpoints: Whether to take one adapter per training run (`last`), or `all`.
         scan_limits: The most that a scan of the sources may list and read.
+        base: As in `Recipe`.
     """
 
     sources: tuple[str, ...]
@@ -81,6 +84,20 @@ class LibraryRecipe:
     entries: tuple[MergeEntry, ...]
     checkpoints: str = "last"
     scan_limits: ScanLimits = DEFAULT_LIMITS
+    base: str = ""
+
+    def on_base(self, base: str | PathLike[str]) -> LibraryRecipe:
+        """The library with another base model.
+
+        Args:
+            base: Where it is.
+
+        Raises:
+            UnsupportedUri: If it is no URI.
+        """
+        place = str(parse_uri(base))
+        entries = (replace(each, recipe=replace(each.recipe, base=place)) for each in self.entries)
+        return replace(self, base=place, entries=tuple(entries))
 
 
 def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
@@ -134,9 +151,14 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         faults.append(f"scan_limits: {_said(error)}")
     if not file.sources and not file.catalog:
         faults.append("sources: missing; expected places of adapters, or a catalog that lists them")
+    try:
+        base = str(parse_uri(file.base)) if file.base else ""
+        Recipe(name="base", rank=1, base=base)
+    except (UnsupportedUri, InvalidOption) as error:
+        faults.append(f"base: {error.problem}")
     if faults:
         raise RecipeError(where, tuple(faults))
-    return LibraryRecipe(
+    library = LibraryRecipe(
         sources=tuple(file.sources or ()),
         full_weights=file.full_weights,
         catalog=file.catalog or "",
@@ -145,6 +167,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         checkpoints=file.checkpoints,
         scan_limits=limits,
     )
+    return library.on_base(base) if base else library
 
 
 _RANKS = ("rank", "rank_error", "rank_budget")

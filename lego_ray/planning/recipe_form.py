@@ -105,7 +105,7 @@ class _Options(SourceOptions, ResultOptions, total=False):
 
 _FORMS: Mapping[str, Any] = {"rank": Rank, "output_scale": Scale, "exclude": Sequence[Text]}
 # What a library has once, or writes in another way.
-_ELSEWHERE = {"name", "full_weights", "checkpoints", "scan_limits", "site_scales"}
+_ELSEWHERE = {"name", "base", "full_weights", "checkpoints", "scan_limits", "site_scales"}
 SETTINGS = tuple(name for name in keywords_of(_Options) if name not in _ELSEWHERE)
 if TYPE_CHECKING:
     SettingsForm = _Settings
@@ -135,6 +135,7 @@ class LibraryForm(_Model):
     version: Literal[1] = 1
     sources: Annotated[Sequence[Text], Field(min_length=1)] | None = None
     full_weights: Text = "refuse"
+    base: Text | None = None
     checkpoints: Literal["last", "all"] = "last"
     scan_limits: Mapping[str, float] | None = None
     catalog: Text | None = None

@@ -54,20 +54,23 @@ class Reading:
     headers: AdapterHeaders | None = None
 
 
-def read_found(found: Found, mode: FullWeights, cards: dict[str, ModelCard]) -> Reading:
+def read_found(
+    found: Found, mode: FullWeights, cards: dict[str, ModelCard], *, with_base: bool = False
+) -> Reading:
     """Reads the headers of one adapter, from its listing on again where a file of it changed since.
 
     Args:
         found: Where it is.
         mode: What to do with weights that are not low-rank.
         cards: The model cards read so far, by URI; this one's is added.
+        with_base: As for `formats.reading.read_adapter`.
 
     Raises:
         StorageError: If it cannot be read.
     """
     for _ in range(TRIES):
         try:
-            return _read_once(found, mode, cards)
+            return _read_once(found, mode, cards, with_base)
         except SourceChanged as error:
             last, again = error, find_again(found)
             if again is None:
@@ -76,7 +79,9 @@ def read_found(found: Found, mode: FullWeights, cards: dict[str, ModelCard]) -> 
     return Reading(found, _refused(found, last))
 
 
-def _read_once(found: Found, mode: FullWeights, cards: dict[str, ModelCard]) -> Reading:
+def _read_once(
+    found: Found, mode: FullWeights, cards: dict[str, ModelCard], with_base: bool
+) -> Reading:
     read = Reading(found, None)
     try:
         config, weights = _config(found), found.weights
@@ -99,7 +104,7 @@ def _read_once(found: Found, mode: FullWeights, cards: dict[str, ModelCard]) -> 
             return replace(read, why=why)
         headers = _headers(found, weights, config, table, cards)
         read = replace(read, headers=headers)
-        record = read_adapter(headers, mode)
+        record = read_adapter(headers, mode, with_base=with_base)
         if not layout_named(record.format).has_config:
             record = replace(record, uri=headers.weights)
         return replace(read, result=record)

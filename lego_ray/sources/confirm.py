@@ -18,6 +18,7 @@ from lego_ray.errors import SourceChanged
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.sources.recorded import folder_of
+from lego_ray.storage.uri import Place, parse_uri
 from lego_ray.storage.versions import changed, present
 
 # Small requests that wait for a store.
@@ -35,7 +36,13 @@ def confirm(adapters: Iterable[AdapterRecord], *, weights: bool = True) -> None:
         SourceChanged: If a file was replaced, rewritten or deleted; the first, in the adapters' order.
         StorageError: If a store cannot be asked.
     """
-    files = [each for adapter in adapters for each in _files(adapter, weights)]
+    adapters = list(adapters)
+    files = [
+        (adapter, folder_of(adapter), key, version)
+        for adapter in adapters
+        for key, version in _files(adapter, weights)
+    ]
+    files += _files_of_base(adapters) if weights else []
     if not files:
         return
     with ThreadPoolExecutor(max_workers=min(THREADS, len(files))) as threads:
@@ -43,18 +50,34 @@ def confirm(adapters: Iterable[AdapterRecord], *, weights: bool = True) -> None:
             pass
 
 
-def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[AdapterRecord, str, str]]:
+def _files_of_base(
+    adapters: Iterable[AdapterRecord],
+) -> list[tuple[AdapterRecord, Place, str, str]]:
+    """The files of the base model that adapters are computed with, each once."""
+    found = {
+        (weight.folder, weight.key, weight.version): adapter
+        for adapter in adapters
+        for site in adapter.sites
+        for weight in site.base_weights()
+        if weight.version and not weight.revision
+    }
+    return [
+        (adapter, parse_uri(folder), key, version)
+        for (folder, key, version), adapter in found.items()
+    ]
+
+
+def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[str, str]]:
     """Names and versions of an adapter's files that may change."""
     if adapter.revision:
         return
     if adapter.config_version:
-        yield adapter, CONFIG_NAME, adapter.config_version
+        yield CONFIG_NAME, adapter.config_version
     if weights and adapter.version:
-        yield adapter, adapter.weights_key, adapter.version
+        yield adapter.weights_key, adapter.version
 
 
-def _confirm(adapter: AdapterRecord, key: str, version: str) -> None:
-    folder = folder_of(adapter)
+def _confirm(adapter: AdapterRecord, folder: Place, key: str, version: str) -> None:
     where = str(folder.join(key))
     try:
         with present(where, version):

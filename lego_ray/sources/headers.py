@@ -23,6 +23,7 @@ from lego_ray.sources.find import LONE_NAMES, Found
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
 from lego_ray.sources.listing import THREADS, list_sources
 from lego_ray.sources.spent import Spent
+from lego_ray.sources.with_base import WithBase
 from lego_ray.storage.uri import Place
 
 # Called with (done, total).
@@ -59,6 +60,7 @@ def scan_sources(
     known: Known = NOTHING,
     again: bool = False,
     limits: ScanLimits = NO_LIMITS,
+    base: str = "",
 ) -> Scan:
     """Reads the headers of every adapter at or below some places.
 
@@ -79,10 +81,13 @@ def scan_sources(
         again: Whether the same places were scanned before in this run. One that is gone is passed over
             then, because the run goes on without its adapters and names them.
         limits: The most that the scan may list and read. Adapters that are read whole are not counted.
+        base: Where the base model is, for adapters whose update is computed with it; read if one is.
 
     Raises:
         InvalidOption: If `checkpoints` is neither.
         ScanLimitReached: If more lies there than the limits allow.
+        UnusableBase: If an adapter needs the base model, and its weights are not read.
+        SourceChanged: If a file of the base model changes meanwhile.
         ObjectNotFound: If a source does not exist.
         StorageError: If a source cannot be read.
     """
@@ -94,11 +99,13 @@ def scan_sources(
     cards: dict[str, ModelCard] = {}
     candidates: list[Candidate] = []
     files_of: dict[str, Found] = {}
+    with_base = WithBase(base)
 
     def read(each: tuple[Found, bool]) -> Candidate | None:
         item, named = each
-        reading = read_found(item, mode, cards)
+        reading = read_found(item, mode, cards, with_base=with_base.is_given)
         spent.read(item.store)
+        reading = replace(reading, result=with_base.resolved(reading.result))
         return candidate_of(reading, item, named)
 
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
@@ -119,10 +126,14 @@ def scan_sources(
             inventory,
             passed_over=runs.passed_over,
             doubts=runs.doubts,
-            warnings=listing.warnings,
+            warnings=(*listing.warnings, *with_base.warnings()),
         ),
-        bytes_read=sum(s.bytes_read for s in listing.stores) + sum(e.bytes_read for e in more),
-        requests=sum(s.requests for s in listing.stores) + sum(e.requests for e in more),
+        bytes_read=sum(s.bytes_read for s in listing.stores)
+        + sum(e.bytes_read for e in more)
+        + with_base.bytes_read,
+        requests=sum(s.requests for s in listing.stores)
+        + sum(e.requests for e in more)
+        + with_base.requests,
     )
 
 

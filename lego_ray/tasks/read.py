@@ -20,7 +20,8 @@ from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.sources.contents import tensor_hash
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange, Store
-from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice
+from lego_ray.tasks.base_weights import BaseWeights
+from lego_ray.tasks.values import Loss, SolveTask, SourceKey, SourceSlice
 
 # Rows of one adapter at a site and d_in, to the rows that are pooled.
 Prepare = Callable[[Tensor, int], Tensor]
@@ -53,6 +54,7 @@ class Extraction:
         scalings: Scaling of each adapter at each site, if it was left out of the pools.
         tensor_hashes: Name and hex sha256 of each tensor, by adapter.
         full_weights: Tensors to pass through, raw, by name.
+        losses: How near pairs are that were computed with the base model.
         bytes_read: Bytes fetched.
         requests: Requests made.
         seconds: Wall time.
@@ -63,6 +65,7 @@ class Extraction:
     scalings: dict[int, dict[str, float]] = field(default_factory=dict)
     tensor_hashes: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     full_weights: dict[str, bytes] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
     bytes_read: int = 0
     requests: int = 0
     seconds: float = 0.0
@@ -83,27 +86,32 @@ def extract(
     """
     started = time.perf_counter()
     found = Extraction()
-    builders = _builders(task)
+    builders, base = _builders(task), BaseWeights()
     for source, read in read_ahead(task.sources):
         found.bytes_read += read.bytes_read
         found.requests += read.requests
-        _take(found, builders, source, read, prepare, as_stored)
+        _take(found, builders, source, read, prepare, as_stored, base)
+    found.bytes_read += base.bytes_read
+    found.requests += base.requests
     _build(found, builders)
     found.seconds = time.perf_counter() - started
     return found
 
 
-def pool_read(task: SolveTask, reads: Mapping[SourceKey, Read], prepare: Prepare) -> Extraction:
+def pool_read(
+    task: SolveTask, reads: Mapping[SourceKey, Read], prepare: Prepare, base: BaseWeights
+) -> Extraction:
     """What `extract` would find, of sources that were read before; it counts no reading.
 
     Args:
         task: What to pool.
         reads: What was read of each of its sources, and maybe more, by `SourceSlice.key`.
         prepare: As for `extract`.
+        base: Reads the base model's weights, for other tasks too.
     """
     found, builders = Extraction(), _builders(task)
     for source in task.sources:
-        _take(found, builders, source, reads[source.key], prepare, as_stored=False)
+        _take(found, builders, source, reads[source.key], prepare, False, base)
     _build(found, builders)
     return found
 
@@ -115,6 +123,7 @@ def _take(
     read: Read,
     prepare: Prepare,
     as_stored: bool,
+    base: BaseWeights,
 ) -> None:
     """Adds what was read of a source to an extraction."""
     found.tensor_hashes[source.adapter] = tuple(
@@ -125,7 +134,8 @@ def _take(
     )
     try:
         scalings: dict[str, float] | None = {} if as_stored else None
-        _add_rows(builders, source, read.buffers, prepare, scalings)
+        losses = _add_rows(builders, source, read.buffers, prepare, scalings, base)
+        found.losses += losses
         found.scalings[source.adapter] = scalings or {}
     except AdapterRefused as error:
         found.quarantined[source.adapter] = error
@@ -152,7 +162,8 @@ def _add_rows(
     buffers: Mapping[str, memoryview],
     prepare: Prepare,
     scalings: dict[str, float] | None,
-) -> None:
+    base: BaseWeights,
+) -> list[Loss]:
     """Adds an adapter's MSUs at every site, or at none if one of them is bad.
 
     Args:
@@ -162,10 +173,16 @@ def _add_rows(
         prepare: What is done to its MSUs first.
         scalings: Takes its scaling at each site, which is then left out of the MSUs, as its weight is;
             None to fold both in.
+        base: Reads the base model's weights.
+
+    Returns:
+        How near its pairs are that are computed with the base model.
     """
     mine = []
+    losses: list[Loss] = []
     for factors in source.factors:
-        rows, scaling = _rows(factors, source, buffers, as_stored=scalings is not None)
+        pairs = _Pairs(source, buffers, base, losses)
+        rows, scaling = _rows(factors, pairs, as_stored=scalings is not None)
         if scalings is not None:
             scalings[factors.site] = scaling
         long = lengths(rows)
@@ -176,22 +193,43 @@ def _add_rows(
         mine.append((factors.site, pooled, long if pooled is rows else lengths(pooled)))
     for site, pooled, long in mine:
         builders[site].add(source.adapter, pooled, long)
+    return losses
 
 
-def _rows(
-    factors: SiteFactors,
-    source: SourceSlice,
-    buffers: Mapping[str, memoryview],
-    *,
-    as_stored: bool,
-) -> tuple[Tensor, float]:
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """The plain pairs of one adapter.
+
+    Attributes:
+        source: The adapter.
+        buffers: Its tensors' bytes.
+        base: Reads the base model's weights.
+        losses: Takes how near pairs are that are computed with it.
+    """
+
+    source: SourceSlice
+    buffers: Mapping[str, memoryview]
+    base: BaseWeights
+    losses: list[Loss]
+
+    def of(self, factors: SiteFactors) -> tuple[Tensor, Tensor, float]:
+        """A, B and the scaling of a site's pair."""
+        if factors.derived is None:
+            a, b = site_matrices(factors, self.buffers)
+            return a, b, site_scaling(factors, self.buffers, self.source.uri)
+        near = self.base.pair(factors, self.buffers, self.source.uri)
+        self.losses.append((self.source.adapter, factors.site, near.lost, near.total))
+        return near.a, near.b, 1.0
+
+
+def _rows(factors: SiteFactors, pairs: _Pairs, *, as_stored: bool) -> tuple[Tensor, float]:
     """A pair's MSUs, and the scaling and weight that are left out of them if they are as stored.
 
     The scaling of a pair of blocks is in its MSUs, as each block has one of its own.
     """
     if factors.blocks:
-        weight = 1.0 if as_stored else source.weight
-        parts = [_scaled(block, source, buffers, weight) for block in factors.blocks]
+        weight = 1.0 if as_stored else pairs.source.weight
+        parts = [_scaled(block, pairs, weight) for block in factors.blocks]
         rows = torch.zeros(factors.rank, factors.d_in + factors.height, dtype=torch.float32)
         rank = 0
         for block, part in zip(factors.blocks, parts, strict=True):
@@ -201,24 +239,23 @@ def _rows(
             mine[:, at : at + block.factors.d_out] = part[:, factors.d_in :]
             rank += len(part)
         return rows, 1.0
-    a, b = site_matrices(factors, buffers)
-    scaling = site_scaling(factors, buffers, source.uri)
-    return msu_rows(a, b, 1.0 if as_stored else scaling * source.weight), scaling
+    a, b, scaling = pairs.of(factors)
+    return msu_rows(a, b, 1.0 if as_stored else scaling * pairs.source.weight), scaling
 
 
-def _scaled(
-    block: Block, source: SourceSlice, buffers: Mapping[str, memoryview], weight: float
-) -> Tensor:
+def _scaled(block: Block, pairs: _Pairs, weight: float) -> Tensor:
     """A block's MSUs, those of its own module."""
-    a, b = site_matrices(block.factors, buffers)
-    return msu_rows(a, b, site_scaling(block.factors, buffers, source.uri) * weight)
+    a, b, scaling = pairs.of(block.factors)
+    return msu_rows(a, b, scaling * weight)
 
 
 def _check_finite(
     factors: SiteFactors, source: SourceSlice, buffers: Mapping[str, memoryview]
 ) -> None:
     """Names the tensor that is not finite, if one is."""
-    for each in (block.factors for block in factors.blocks) if factors.blocks else (factors,):
+    for each in factors.parts():
+        if each.derived is not None:  # which were looked at when they were computed
+            continue
         pair = site_matrices(each, buffers)
         for name, tensor in stored_tensors(each, buffers, pair):
             check_finite(tensor, source.uri, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from lego_ray.tasks.base_weights import BaseWeights
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.joint import JointResult, JointTask
 from lego_ray.tasks.read import pool_read, read_ahead
@@ -39,14 +40,15 @@ def solve_joint(task: JointTask, gpus: float = 0.0) -> JointResult:
     device = device_of(gpus)
     with one_thread():
         reads = {source.key: read for source, read in read_ahead(task.sources)}
+        base = BaseWeights()
         parts = tuple(
-            solve_extracted(part, pool_read(part, reads, part.work.work.prepare), device)
+            solve_extracted(part, pool_read(part, reads, part.work.work.prepare, base), device)
             for part in task.parts
         )
     return JointResult(
         index=task.index,
         parts=parts,
-        bytes_read=sum(read.bytes_read for read in reads.values()),
-        requests=sum(read.requests for read in reads.values()),
+        bytes_read=base.bytes_read + sum(read.bytes_read for read in reads.values()),
+        requests=base.requests + sum(read.requests for read in reads.values()),
         seconds=time.perf_counter() - started,
     )

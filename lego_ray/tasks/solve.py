@@ -144,6 +144,7 @@ def _report(task: SolveTask, extraction: Extraction, started: float) -> TaskResu
         bytes_read=extraction.bytes_read,
         requests=extraction.requests,
         seconds=extraction.seconds + time.perf_counter() - started,
+        losses=tuple(extraction.losses),
     )
 
 
@@ -159,5 +160,6 @@ def _join(reports: Iterable[TaskResult]) -> TaskResult:
             bytes_read=first.bytes_read + report.bytes_read,
             requests=first.requests + report.requests,
             seconds=first.seconds + report.seconds,
+            losses=(*first.losses, *report.losses),
         )
     return first

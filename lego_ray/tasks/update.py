@@ -21,7 +21,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.tasks.passes import Merging
 from lego_ray.tasks.read import extract
 from lego_ray.tasks.solve import named, one_thread
-from lego_ray.tasks.values import SiteResult, SolveTask, SourceSlice, task_title
+from lego_ray.tasks.values import Loss, SiteResult, SolveTask, SourceSlice, task_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ class UpdateResult:
         seconds: Wall time in the worker.
         worker: As in `TaskResult`.
         retries: As in `TaskResult`.
+        losses: As in `TaskResult`.
     """
 
     index: int
@@ -103,6 +104,7 @@ class UpdateResult:
     seconds: float
     worker: str = ""
     retries: int = 0
+    losses: tuple[Loss, ...] = ()
 
 
 def update_sites(task: UpdateTask) -> UpdateResult:
@@ -147,6 +149,7 @@ def update_sites(task: UpdateTask) -> UpdateResult:
         bytes_read=extraction.bytes_read,
         requests=extraction.requests,
         seconds=time.perf_counter() - started,
+        losses=tuple(extraction.losses),
     )
 
 

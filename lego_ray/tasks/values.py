@@ -16,6 +16,9 @@ from lego_ray.planning.plan import SitePlan, TaskPlan
 if TYPE_CHECKING:
     from lego_ray.tasks.passes import Pass
 
+# An adapter's number, a site, and the squared norms of what its pair there leaves out of its update and
+# of the update.
+Loss = tuple[int, str, float, float]
 SourceKey = tuple[str, str, str]  # a URI, a weights file and its version
 
 
@@ -190,6 +193,7 @@ class TaskResult:
         retries: Times the task was started before and did not end, where the runner knows.
         found: What a pass that does not merge found; see `Pass.with_found`.
         n_found: At how many sites it found that.
+        losses: How near pairs are that were computed with the base model.
     """
 
     index: int
@@ -204,6 +208,7 @@ class TaskResult:
     retries: int = 0
     found: tuple[Any, ...] = ()
     n_found: int = 0
+    losses: tuple[Loss, ...] = ()
 
     @property
     def n_sites(self) -> int:

@@ -32,11 +32,15 @@ from lego_ray.verification.record import Verification
 
 
 def run_verify(
-    merged: Place, sources: Sequence[str], memory_budget: int, progress: Counted = untold
+    merged: Place,
+    sources: Sequence[str],
+    memory_budget: int,
+    progress: Counted = untold,
+    base: str = "",
 ) -> Verification:
     """Verifies a merged adapter; see `api.verify` for the promise."""
     return rescanning(
-        lambda attempt: _verify_once(attempt, merged, sources, memory_budget, progress)
+        lambda attempt: _verify_once(attempt, merged, sources, memory_budget, progress, base)
     )
 
 
@@ -46,6 +50,7 @@ def _verify_once(
     sources: Sequence[str],
     memory_budget: int,
     progress: Counted,
+    base: str,
 ) -> Verification:
     """Verifies a merged adapter as it is now.
 
@@ -54,6 +59,8 @@ def _verify_once(
     """
     store, uri = place.open(), str(place)
     manifest, _ = read_manifest(store)
+    if base:
+        manifest = {**manifest, "recipe": {**manifest["recipe"], "base": base}}
     marks = dict(_marks(store, listed_files(manifest, store.uri)))
     for _ in checked_files(store, manifest):
         pass
@@ -148,7 +155,9 @@ def _plan_of(
     """How to compare the merge with the sources available, each of which must be there."""
     recipe = recipe_from(manifest["recipe"], f"merge {manifest['merge_id'][:12]}")
     # Whatever was merged is looked for, by what it is and not by where it lies.
-    found = scan_sources(sources, full_weights=recipe.full_weights, checkpoints="all").inventory
+    found = scan_sources(
+        sources, full_weights=recipe.full_weights, checkpoints="all", base=recipe.base
+    ).inventory
     at_hand: dict[str, list[AdapterRecord]] = {}
     for adapter in found.adapters:
         at_hand.setdefault(family(adapter.adapter_id), []).append(adapter)

@@ -113,7 +113,9 @@ def records_of(
     records, bytes_read = [], 0
     for source in going:
         place = place_of(source, catalog)
-        scan = scan_sources([place], full_weights=recipe.full_weights, checkpoints="all")
+        scan = scan_sources(
+            [place], full_weights=recipe.full_weights, checkpoints="all", base=recipe.base
+        )
         bytes_read += scan.bytes_read
         mine = [a for a in scan.inventory.adapters if a.uri == place]
         # By its headers; that its weights are those that were merged is checked when they are read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lego_ray.catalog.history import find_merge, list_merges
@@ -64,6 +64,15 @@ class MergedBefore:
             "manifest_sha256": self.digest,
         }
         return {"version": self.version + 1, "parent": parent}
+
+    def on_base(self, base: str) -> MergedBefore:
+        """The merge, its next versions made with a base model at another place.
+
+        Args:
+            base: URI of the base model.
+        """
+        recipe = {**self.manifest["recipe"], "base": base}
+        return replace(self, manifest={**self.manifest, "recipe": recipe})
 
     def next_place(self) -> str:
         """Beside it, called after it: `merged-v2` for `merged`, `merged-v3` for that."""

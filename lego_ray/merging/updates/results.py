@@ -8,6 +8,7 @@ from typing import Any
 
 from lego_ray.errors import VerificationFailed
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.merging.losses import with_losses
 from lego_ray.merging.updates.version import Coming, Version
 from lego_ray.output.manifest import source_of
 from lego_ray.output.running_sums import State
@@ -63,7 +64,8 @@ def next_state(
     fitted = list(before.fitted)
     entries: dict[str, Mapping[str, Any]] = {}
     coming: list[AdapterRecord] = []
-    each_change = zip(version.sources, version.weights, version.changes, hashes, strict=True)
+    records = with_losses(version.sources, (loss for r in results for loss in r.losses))
+    each_change = zip(records, version.weights, version.changes, hashes, strict=True)
     for record, weight, change, tensors in each_change:
         if change.sign < 0:
             continue

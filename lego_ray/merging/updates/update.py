@@ -146,6 +146,7 @@ def _scan(
         skip=[asked.output, before.store.uri],
         known=catalogued(catalog).and_of(seen),
         again=attempt.is_again,
+        base=recipe.base,
     )
     inventory = attempt.with_gone(scan.inventory)
     check_strict(inventory, asked.strict)

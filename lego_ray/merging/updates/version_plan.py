@@ -38,12 +38,14 @@ class KnownAdapter(AdapterRecord):
 
 def digest_of_version(version: Version) -> str:
     """The merge_id of a version: of its fit, its recipe with its parent, and its adapters."""
+    asked = version.recipe.as_json()
+    asked.pop("base", None)  # as in the digest of a plan
     return digest_of(
         {
             "plan_version": PLAN_VERSION,
             "update_version": UPDATE_VERSION,
             "fit": version.before.fit,
-            "recipe": version.recipe.as_json(),
+            "recipe": asked,
             "adapters": version.identities(),
         }
     )

@@ -197,6 +197,8 @@ def _checkpoint(
         if finding is not None
     ]
     hashes = json.loads(arrays[_HASHES].tobytes())
+    told = about.result.model_dump(exclude_unset=True)
+    losses = tuple((int(n), str(s), float(x), float(y)) for n, s, x, y in told.pop("losses", ()))
     result = TaskResult(
         sites=tuple(solved),
         found=tuple(findings),
@@ -207,7 +209,8 @@ def _checkpoint(
             name: arrays[f"{_KEPT}.{number}"].tobytes()
             for number, name in enumerate(about.full_weights)
         },
-        **about.result.model_dump(exclude_unset=True),
+        losses=losses,
+        **told,
     )
     if not sites.keys() >= set(about.covers):
         raise UnreadableCheckpoint("it has sites the plan has not")

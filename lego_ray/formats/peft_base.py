@@ -1,0 +1,168 @@
+"""Adapters of PEFT whose update is computed with the base model: DoRA, PiSSA and OLoRA.
+
+By the arithmetic of PEFT 0.21 (`tuners/lora/layer.py` and `dora.py`), with W the base model's weight and
+s B A the stored pair's product:
+
+- DoRA (arXiv 2402.09353): W becomes `m / |W + s B A| (W + s B A)`, row by row, m the stored magnitudes.
+- PiSSA (arXiv 2404.02948) starts with `s B0 A0` the r largest singular terms of W, and OLoRA (arXiv
+  2406.01775) with B0 the first r columns of Q and A0 the first r rows of R, `W = Q R`. Both subtract
+  `s B0 A0` from W, so that the update is `s B A - s B0 A0`.
+
+What is here needs no base model: it says which sites are of these kinds, and what they need.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
+from lego_ray.formats.factors import RESAVE, check_dtype, some
+from lego_ray.formats.peft_config import PeftConfig
+from lego_ray.formats.peft_keys import PREFIX
+from lego_ray.formats.record import Derived, SiteFactors, TensorSpan
+
+NAMES: Mapping[str, str] = {"pissa": "PiSSA", "olora": "OLoRA"}
+_MAGNITUDE = re.compile(r"(?P<site>.+)\.lora_magnitude_vector(?:\.[^.]+)??(?:\.weight)?")
+_MERGE = (
+    "Merge it into its base model (PEFT: merge_and_unload) and extract a plain LoRA from the "
+    "difference, or leave it out with --exclude."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseKinds:
+    """Which of the kinds an adapter is of.
+
+    Attributes:
+        is_dora: Whether it has magnitudes.
+        init: `pissa`, `olora` or empty.
+    """
+
+    is_dora: bool
+    init: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object]) -> BaseKinds | None:
+        """Reads them from a configuration; None if it is of none.
+
+        Args:
+            fields: The configuration, parsed.
+        """
+        if fields.get("peft_type") != "LORA":
+            return None
+        init = fields.get("init_lora_weights")
+        found = init.lower() if isinstance(init, str) and init.lower() in NAMES else ""
+        kinds = cls(bool(fields.get("use_dora")), found)
+        return kinds if kinds.is_dora or kinds.init else None
+
+    def as_lora(self, fields: Mapping[str, object]) -> dict[str, object]:
+        """The configuration with what a plain LoRA has of it.
+
+        Args:
+            fields: The configuration, parsed.
+        """
+        own = {"use_dora", "init_lora_weights"} if self.init else {"use_dora"}
+        return {name: value for name, value in fields.items() if name not in own}
+
+    def sites(
+        self,
+        sites: Iterable[SiteFactors],
+        magnitudes: Mapping[str, TensorSpan],
+        settings: PeftConfig,
+        where: str,
+    ) -> tuple[SiteFactors, ...]:
+        """The sites, those of these kinds marked as computed with the base model.
+
+        Args:
+            sites: What they would be as plain LoRA.
+            magnitudes: DoRA's, by site.
+            settings: The adapter's configuration.
+            where: The weights file, for the error.
+
+        Raises:
+            MalformedAdapter: If a site has no magnitudes, or these do not fit; or they have no site.
+            UnsupportedAdapter: If PEFT does not have the kind for such a module.
+        """
+        sites = tuple(sites)
+        stray = sorted(magnitudes.keys() - {site.site for site in sites})
+        if stray:
+            problem = f"it has magnitudes of {some(stray)}, and no factors"
+            raise MalformedAdapter(where, problem, RESAVE)
+        return tuple(self._site(s, magnitudes.get(s.site), settings, where) for s in sites)
+
+    def _site(
+        self,
+        site: SiteFactors,
+        magnitude: TensorSpan | None,
+        settings: PeftConfig,
+        where: str,
+    ) -> SiteFactors:
+        # PEFT starts the pairs of embeddings as usual, whatever it is asked for.
+        init = "" if site.kind == "embedding" else self.init
+        if init and (site.kind != "linear" or (init == "olora" and settings.fan_in_fan_out)):
+            layer = (
+                "a layer that stores its weight transposed" if site.kind == "linear" else site.kind
+            )
+            problem = f"{site.site} is a {NAMES[init]} of {layer}, which PEFT does not have"
+            raise UnsupportedAdapter(where, problem, _MERGE)
+        if self.is_dora:
+            _check_magnitude(site, magnitude, where)
+        elif not init:
+            return site
+        derived = Derived(init, site.rank, site.scaling, magnitude if self.is_dora else None)
+        wanted = site.rank if self.is_dora else 2 * site.rank
+        rank = min(wanted, site.d_in, site.d_out)
+        return replace(site, rank=rank, scaling=1.0, derived=derived)
+
+
+def parse_magnitude(key: str) -> str | None:
+    """The site whose DoRA magnitudes a key is of; None for any other key."""
+    found = _MAGNITUDE.fullmatch(key.removeprefix(PREFIX))
+    return found["site"] if found else None
+
+
+def _check_magnitude(site: SiteFactors, magnitude: TensorSpan | None, where: str) -> None:
+    if magnitude is None:
+        problem = f"{site.site} has no lora_magnitude_vector, which a DoRA has"
+        raise MalformedAdapter(where, problem, RESAVE)
+    check_dtype(magnitude, where)
+    if site.kind not in ("linear", "embedding", "conv"):
+        problem = f"{site.site} is a DoRA of a {site.kind}, which PEFT does not have"
+        raise UnsupportedAdapter(where, problem, _MERGE)
+    if math.prod(magnitude.shape) != site.d_out:
+        problem = (
+            f"{magnitude.name} has shape {list(magnitude.shape)}, and {site.site} has {site.d_out} "
+            "outputs"
+        )
+        raise MalformedAdapter(where, problem, RESAVE)
+
+
+def note_of(sites: Sequence[SiteFactors]) -> tuple[str, ...]:
+    """What to tell of sites that are computed with the base model, without full stops."""
+    found: dict[tuple[str, bool], list[int]] = {}
+    for site in sites:
+        if site.derived is not None:
+            kind = " and ".join(_names(site.derived))
+            found.setdefault((kind, site.derived.is_exact), []).append(site.rank)
+    notes = []
+    for (kind, is_exact), ranks in sorted(found.items()):
+        low, high = min(ranks), max(ranks)
+        modules = f"{len(ranks)} modules are" if len(ranks) > 1 else "1 module is"
+        rank = str(low) if low == high else f"{low} to {high}"
+        what = (
+            "that is the same update of the base model"
+            if is_exact
+            else "nearest to what it does to the base model"
+        )
+        notes.append(f"{modules} {kind}: merged as the plain LoRA of rank {rank} {what}")
+    return tuple(notes)
+
+
+def _names(derived: Derived) -> Iterable[str]:
+    if derived.init:
+        yield NAMES[derived.init]
+    if derived.magnitude is not None:
+        yield "DoRA"
