@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lego_ray.storage.s3_settings import (
+    CHECKSUM_SETTINGS,
+    S3Settings,
+    ca_bundle,
+    chosen_checksums,
+    is_aws,
+    settings_of,
+)
 from lego_ray.storage.uri import check_plain
 
 if TYPE_CHECKING:
     import boto3
+    import botocore.session
     from mypy_boto3_s3 import S3Client
+
+    from lego_ray.storage.s3_credentials import LiveCredentials
 
 ATTEMPTS = 5
 """Tries of one request. Standard mode waits up to 1, 2, 4, 8 s between them, half that on average,
@@ -23,8 +34,30 @@ READ_SECONDS = 60
 CONNECTIONS = 32
 """Kept open per client: the fetch threads of four stores."""
 
+# Variables, and the starts of names of variables, that boto3 reads.
+_READ = ("AWS_", "HOME", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
 # boto3's sessions, unlike its clients, must not be used by two threads at once.
 _MAKING = threading.Lock()
+
+Environment = tuple[tuple[str, str], ...]
+
+
+class Reach(NamedTuple):
+    """How a server is reached.
+
+    Attributes:
+        settings: What all clients have in common.
+        credentials: The keys; None if boto3 finds none.
+    """
+
+    settings: S3Settings
+    credentials: LiveCredentials | None
+
+
+class _Session(NamedTuple):
+    boto3: boto3.session.Session
+    core: botocore.session.Session
 
 
 def s3_client(endpoint_url: str | None, attempts: int) -> S3Client:
@@ -39,45 +72,83 @@ def s3_client(endpoint_url: str | None, attempts: int) -> S3Client:
 
     Raises:
         botocore.exceptions.BotoCoreError: If the configuration contradicts itself.
+        InvalidOption: If the file of certificates cannot be used.
         UnsupportedUri: If the server's address has credentials in it.
     """
     with _MAKING:
         return _client(endpoint_url, attempts, os.getpid(), _environment())
 
 
-def aws_session() -> boto3.session.Session:
-    """The boto3 session for this process and its present environment."""
+def s3_reach() -> Reach:
+    """How this process reaches S3 in its present environment: for clients other than boto3's.
+
+    Raises:
+        botocore.exceptions.BotoCoreError: If the configuration contradicts itself.
+        InvalidOption: If the file of certificates cannot be used.
+        UnsupportedUri: If the server's address has credentials in it.
+    """
     with _MAKING:
-        return _session(os.getpid(), _environment())
+        pid, environment = os.getpid(), _environment()
+        session = _session(pid, environment)
+        client = _client(None, ATTEMPTS, pid, environment)
+        # The session's own resolver makes no other kind.
+        found: Any = session.core.get_credentials()
+        return Reach(settings_of(client, session.core), found)
 
 
-def _environment() -> tuple[tuple[str, str], ...]:
+def _environment() -> Environment:
     """What boto3 reads of the environment: a change must not find a client made before it."""
     return tuple(
         sorted(
             (name, value)
             for name, value in os.environ.items()
-            if name.startswith(("AWS_", "HOME")) or name.lower().endswith("_proxy")
+            if name.startswith(_READ) or name.lower().endswith("_proxy")
         )
     )
 
 
 @lru_cache(maxsize=8)
-def _session(pid: int, environment: tuple[tuple[str, str], ...]) -> boto3.session.Session:
+def _session(pid: int, environment: Environment) -> _Session:
     import boto3
+    import botocore.session
 
-    return boto3.session.Session()
+    from lego_ray.storage.s3_credentials import LiveResolver
+
+    core = botocore.session.Session()
+    core.register_component("credential_provider", LiveResolver(botocore.session.Session))
+    return _Session(boto3.session.Session(botocore_session=core), core)
 
 
 @lru_cache(maxsize=8)
 def _client(
-    endpoint_url: str | None, attempts: int, pid: int, environment: tuple[tuple[str, str], ...]
+    endpoint_url: str | None, attempts: int, pid: int, environment: Environment
 ) -> S3Client:
+    from lego_ray.storage.s3_credentials import LiveCredentials, retry_with_new_credentials
+
+    session = _session(pid, environment)
+    given = dict(environment)
+    endpoint = endpoint_url or given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL")
+    # Which server it is, boto3 says for certain once a client is made: a profile may name one too.
+    aws = is_aws(endpoint or "")
+    client = _made(session, endpoint_url, attempts, aws)
+    if is_aws(client.meta.endpoint_url) != aws:
+        client = _made(session, endpoint_url, attempts, not aws)
+    check_plain(client.meta.endpoint_url)
+    credentials = session.core.get_credentials()
+    if isinstance(credentials, LiveCredentials):
+        retry_with_new_credentials(client, credentials)
+    return client
+
+
+def _made(session: _Session, endpoint_url: str | None, attempts: int, aws: bool) -> S3Client:
     from botocore.config import Config
 
-    client = _session(pid, environment).client(
+    # boto3 adds checksums of its own in ways that other servers do not know, Ceph 16 among them.
+    plain = {} if aws or chosen_checksums(session.core) else _WHEN_REQUIRED
+    return session.boto3.client(
         "s3",
         endpoint_url=endpoint_url,
+        verify=ca_bundle(session.core) or None,
         config=Config(
             retries={"mode": "standard", "total_max_attempts": attempts},
             connect_timeout=CONNECT_SECONDS,
@@ -85,7 +156,9 @@ def _client(
             max_pool_connections=CONNECTIONS,
             tcp_keepalive=True,
             user_agent_extra="lego-ray",
+            **plain,
         ),
     )
-    check_plain(client.meta.endpoint_url)
-    return client
+
+
+_WHEN_REQUIRED: dict[str, Any] = dict.fromkeys(CHECKSUM_SETTINGS, "when_required")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import StoreUnavailable
@@ -10,6 +10,7 @@ from lego_ray.runners.ray.answers import get
 from lego_ray.runners.ray.metrics import counting_retries
 from lego_ray.runners.ray.session import RaySession
 from lego_ray.runners.ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
+from lego_ray.storage.carried import settings_here, use_settings
 
 if TYPE_CHECKING:
     from lego_ray.tasks.joint import JointTask
@@ -121,7 +122,7 @@ class _Launched:
 
         self.task = task
         self._gpus = gpus
-        self._remote = ray.remote(counting_retries(run_task))
+        self._remote = ray.remote(counting_retries(with_settings(run_task, settings_here())))
         self._submit()
 
     def _submit(self) -> None:
@@ -147,6 +148,21 @@ class _Launched:
         import ray
 
         ray.cancel(self.answer, force=True)
+
+
+def with_settings(work: Callable[..., Any], settings: Mapping[str, str]) -> Callable[..., Any]:
+    """The same work, done with the settings of stores that the driver has.
+
+    Args:
+        work: What to do.
+        settings: Of the driver.
+    """
+
+    def working(*given: Any) -> Any:
+        use_settings(settings)
+        return work(*given)
+
+    return working
 
 
 def tasks_a_core(task: SolveTask | JointTask) -> int:

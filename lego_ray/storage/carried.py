@@ -1,0 +1,41 @@
+"""The settings of stores that travel from the driver of a run to its workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+# Where servers are and how they are reached. No keys, tokens or profiles: a node has its own, such as
+# those of a role, and what travels with a task can be read by others on the cluster.
+NAMES = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"),
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"),
+    *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
+    *("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("HF_ENDPOINT", "HF_HUB_OFFLINE"),
+)
+# A node that lacks the file keeps its own setting.
+_FILES = frozenset({"AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"})
+
+
+def settings_here() -> dict[str, str]:
+    """The settings of this process that travel; none that has a password in it."""
+    return {
+        name: value
+        for name in NAMES
+        if (value := os.environ.get(name)) is not None and not urlsplit(value).password
+    }
+
+
+def use_settings(settings: Mapping[str, str]) -> None:
+    """Gives this process the settings of another; what that one has not set stays.
+
+    Args:
+        settings: What `settings_here` gave there.
+    """
+    for name, value in settings.items():
+        if name not in _FILES or Path(value).is_file():
+            os.environ[name] = value
