@@ -213,11 +213,10 @@ def main() -> None:
     parser.add_argument("upstream", help="URL of the server")
     parser.add_argument("more", nargs="*")
     given = parser.parse_args()
-    serve = {"tls": _serve_tls, "proxy": _serve_proxy}[given.kind]
+    serve = _serve_tls if given.kind == "tls" else _serve_proxy
     server = serve(given.upstream, *given.more)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    host, port = server.server_address[:2]  # type: ignore[misc]
-    print(f"{host!s}:{port}", flush=True)
+    print("{}:{}".format(*server.server_address), flush=True)
     sys.stdin.read()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.request import proxy_bypass_environment
 
 from pyarrow import fs
 
@@ -100,9 +99,14 @@ def native_filesystem(uri: str, options: Mapping[str, str]) -> fs.FileSystem | N
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
-    if scheme in ("s3", "s3a"):
+    if scheme in ("s3", "s3a") and not _is_paid_by_reader(options):  # Arrow cannot agree to pay
         return fs.SubTreeFileSystem(rest, _s3(options, rest.partition("/")[0]))
     return None
+
+
+def _is_paid_by_reader(options: Mapping[str, str]) -> bool:
+    given = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+    return given.get("request_payer", "").lower() in ("true", "1")
 
 
 def _s3(options: Mapping[str, str], bucket: str) -> fs.S3FileSystem:
@@ -142,6 +146,4 @@ def _s3(options: Mapping[str, str], bucket: str) -> fs.S3FileSystem:
 def _proxy(proxy: str | None, excludes: str | None, host: str) -> str | None:
     """The proxy that the Delta library reaches a host through."""
     without = (excludes or "").split(",")
-    if proxy is None or "*" in without or proxy_bypass_environment(host, {"no": excludes or ""}):
-        return None
-    return proxy
+    return None if "*" in without or host.partition(":")[0] in without else proxy

@@ -34,6 +34,7 @@ from lego_ray.planning.recipe_form import (
     read_form,
 )
 from lego_ray.planning.scan_limits import DEFAULT_LIMITS, ScanLimits, checked_limits
+from lego_ray.storage.buckets import BucketSettings
 
 # A recipe of a thousand merges by list is a few hundred kilobytes.
 MAX_CHARACTERS = 4 << 20
@@ -72,6 +73,7 @@ class LibraryRecipe:
         entries: The merges.
         checkpoints: Whether to take one adapter per training run (`last`), or `all`.
         scan_limits: The most that a scan of the sources may list and read.
+        buckets: Settings of single buckets on S3, by their names.
     """
 
     sources: tuple[str, ...]
@@ -81,6 +83,7 @@ class LibraryRecipe:
     entries: tuple[MergeEntry, ...]
     checkpoints: str = "last"
     scan_limits: ScanLimits = DEFAULT_LIMITS
+    buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
 
 
 def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
@@ -144,6 +147,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         entries=tuple(entries),
         checkpoints=file.checkpoints,
         scan_limits=limits,
+        buckets=file.buckets,
     )
 
 

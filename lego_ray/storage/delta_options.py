@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lego_ray.errors import AccessDenied
+from lego_ray.storage.buckets import BucketSettings, bucket_settings
 from lego_ray.storage.s3_client import s3_reach
 from lego_ray.storage.s3_errors import s3_errors
 from lego_ray.storage.s3_hints import NO_CREDENTIALS
 from lego_ray.storage.s3_settings import S3Settings
 from lego_ray.storage.uri import Place, S3Place
+
+if TYPE_CHECKING:
+    from lego_ray.storage.s3_credentials import LiveCredentials
 
 CA_FILE = "AWS_CA_BUNDLE"
 """Option with the path of the file of certificates. The Delta library takes no notice of it; it is for
@@ -45,20 +50,42 @@ def delta_storage_options(place: Place) -> dict[str, str]:
         return {}
     where = str(place)
     with s3_errors(where):
-        settings, found = s3_reach()
-        if found is None:
-            raise AccessDenied(where, "boto3 finds no credentials", NO_CREDENTIALS)
-        keys = found.present()
-    options = {
-        "AWS_ACCESS_KEY_ID": keys.access_key or "",
-        "AWS_SECRET_ACCESS_KEY": keys.secret_key or "",
+        bucket = bucket_settings(place.bucket)
+        settings, found = s3_reach(bucket)
+        keys = _keys(where, found, bucket)
+    return {
+        **keys,
         "AWS_REGION": settings.region,
         # Commits are PUT with If-None-Match, so that no two writers win the same one.
         "aws_conditional_put": "etag",
+        **_address(settings, place.bucket),
+        **_way(settings),
+        **_asked_for(bucket),
     }
-    if keys.token:
-        options["AWS_SESSION_TOKEN"] = keys.token
-    return options | _address(settings, place.bucket) | _way(settings)
+
+
+def _keys(where: str, found: LiveCredentials | None, bucket: BucketSettings) -> dict[str, str]:
+    """What requests are signed with."""
+    if bucket.anonymous:
+        return {"aws_skip_signature": "true"}
+    if found is None:
+        raise AccessDenied(where, "boto3 finds no credentials", NO_CREDENTIALS)
+    keys = found.present()
+    options = {
+        "AWS_ACCESS_KEY_ID": keys.access_key or "",
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key or "",
+    }
+    return options | ({"AWS_SESSION_TOKEN": keys.token} if keys.token else {})
+
+
+def _asked_for(bucket: BucketSettings) -> dict[str, str]:
+    """What the bucket asks for with each request."""
+    options = {"aws_request_payer": "true"} if bucket.requester_pays else {}
+    if bucket.sse:
+        options["aws_server_side_encryption"] = bucket.sse
+    if bucket.sse_kms_key_id:
+        options["aws_sse_kms_key_id"] = bucket.sse_kms_key_id
+    return options
 
 
 def _address(settings: S3Settings, bucket: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, StorageError
 from lego_ray.storage.base import ByteRange, ObjectInfo
+from lego_ray.storage.buckets import bucket_settings
 from lego_ray.storage.fetch import (
     REMOTE_MAX_GAP,
     REMOTE_MAX_REQUEST,
@@ -42,7 +43,8 @@ _WRITER = "lego-ray-writer"
 class S3Store:
     """A bucket, or a prefix in one, as a store.
 
-    Credentials, region, endpoint, proxy and certificates come from boto3's own chain: environment,
+    The bucket's own settings come first, of `lego-ray.toml` or a recipe file. The rest of credentials,
+    region, endpoint, proxy and certificates come from boto3's own chain: environment,
     shared files, container or instance role. Credentials are looked for again after a refusal.
     `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` name another server than AWS, which is then addressed
     by path unless the shared config says otherwise. Every request is tried `attempts` times at most, in
@@ -99,7 +101,8 @@ class S3Store:
 
     @property
     def _client(self) -> S3Client:
-        return s3_client(self._endpoint_url, self._attempts)
+        bucket = bucket_settings(self._at.bucket)
+        return s3_client(self._endpoint_url, self._attempts, bucket)
 
     def _where(self, key: str) -> str:
         return f"s3://{self._at.bucket}/{self._below}{key}"

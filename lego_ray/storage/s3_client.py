@@ -7,6 +7,7 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lego_ray.storage.buckets import NO_SETTINGS, BucketSettings
 from lego_ray.storage.s3_settings import (
     CHECKSUM_SETTINGS,
     S3Settings,
@@ -60,7 +61,9 @@ class _Session(NamedTuple):
     core: botocore.session.Session
 
 
-def s3_client(endpoint_url: str | None, attempts: int) -> S3Client:
+def s3_client(
+    endpoint_url: str | None, attempts: int, bucket: BucketSettings = NO_SETTINGS
+) -> S3Client:
     """The client for this process and its present environment.
 
     A client takes about 0.1 s to make and holds the connections, so all stores of a process share
@@ -69,6 +72,7 @@ def s3_client(endpoint_url: str | None, attempts: int) -> S3Client:
     Args:
         endpoint_url: Server to use instead of the one the environment or shared config names.
         attempts: Tries of one request, the first included.
+        bucket: Settings of the bucket that it is for.
 
     Raises:
         botocore.exceptions.BotoCoreError: If the configuration contradicts itself.
@@ -76,11 +80,14 @@ def s3_client(endpoint_url: str | None, attempts: int) -> S3Client:
         UnsupportedUri: If the server's address has credentials in it.
     """
     with _MAKING:
-        return _client(endpoint_url, attempts, os.getpid(), _environment())
+        return _client(endpoint_url, attempts, bucket, os.getpid(), _environment())
 
 
-def s3_reach() -> Reach:
+def s3_reach(bucket: BucketSettings = NO_SETTINGS) -> Reach:
     """How this process reaches S3 in its present environment: for clients other than boto3's.
+
+    Args:
+        bucket: Settings of the bucket that it is for.
 
     Raises:
         botocore.exceptions.BotoCoreError: If the configuration contradicts itself.
@@ -89,8 +96,8 @@ def s3_reach() -> Reach:
     """
     with _MAKING:
         pid, environment = os.getpid(), _environment()
-        session = _session(pid, environment)
-        client = _client(None, ATTEMPTS, pid, environment)
+        session = _session(bucket.profile, pid, environment)
+        client = _client(None, ATTEMPTS, bucket, pid, environment)
         # The session's own resolver makes no other kind.
         found: Any = session.core.get_credentials()
         return Reach(settings_of(client, session.core), found)
@@ -108,46 +115,62 @@ def _environment() -> Environment:
 
 
 @lru_cache(maxsize=8)
-def _session(pid: int, environment: Environment) -> _Session:
+def _session(profile: str | None, pid: int, environment: Environment) -> _Session:
     import boto3
     import botocore.session
 
     from lego_ray.storage.s3_credentials import LiveResolver
 
-    core = botocore.session.Session()
-    core.register_component("credential_provider", LiveResolver(botocore.session.Session))
+    def new() -> botocore.session.Session:
+        # With a profile that is given, botocore takes no keys from the environment.
+        return botocore.session.Session(profile=profile)
+
+    core = new()
+    core.register_component("credential_provider", LiveResolver(new))
     return _Session(boto3.session.Session(botocore_session=core), core)
 
 
 @lru_cache(maxsize=8)
 def _client(
-    endpoint_url: str | None, attempts: int, pid: int, environment: Environment
+    endpoint_url: str | None,
+    attempts: int,
+    bucket: BucketSettings,
+    pid: int,
+    environment: Environment,
 ) -> S3Client:
     from lego_ray.storage.s3_credentials import LiveCredentials, retry_with_new_credentials
 
-    session = _session(pid, environment)
+    session = _session(bucket.profile, pid, environment)
     given = dict(environment)
+    endpoint_url = endpoint_url or bucket.endpoint
     endpoint = endpoint_url or given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL")
     # Which server it is, boto3 says for certain once a client is made: a profile may name one too.
     aws = is_aws(endpoint or "")
-    client = _made(session, endpoint_url, attempts, aws)
+    client = _made(session, endpoint_url, attempts, bucket, aws)
     if is_aws(client.meta.endpoint_url) != aws:
-        client = _made(session, endpoint_url, attempts, not aws)
+        client = _made(session, endpoint_url, attempts, bucket, not aws)
     check_plain(client.meta.endpoint_url)
-    credentials = session.core.get_credentials()
+    _ask_with(client, bucket)
+    credentials = None if bucket.anonymous else session.core.get_credentials()
     if isinstance(credentials, LiveCredentials):
         retry_with_new_credentials(client, credentials)
     return client
 
 
-def _made(session: _Session, endpoint_url: str | None, attempts: int, aws: bool) -> S3Client:
+def _made(
+    session: _Session, endpoint_url: str | None, attempts: int, bucket: BucketSettings, aws: bool
+) -> S3Client:
+    from botocore import UNSIGNED
     from botocore.config import Config
 
     # boto3 adds checksums of its own in ways that other servers do not know, Ceph 16 among them.
-    plain = {} if aws or chosen_checksums(session.core) else _WHEN_REQUIRED
+    more: dict[str, Any] = {} if aws or chosen_checksums(session.core) else {**_WHEN_REQUIRED}
+    if bucket.anonymous:
+        more["signature_version"] = UNSIGNED
     return session.boto3.client(
         "s3",
         endpoint_url=endpoint_url,
+        region_name=bucket.region,
         verify=ca_bundle(session.core) or None,
         config=Config(
             retries={"mode": "standard", "total_max_attempts": attempts},
@@ -156,9 +179,33 @@ def _made(session: _Session, endpoint_url: str | None, attempts: int, aws: bool)
             max_pool_connections=CONNECTIONS,
             tcp_keepalive=True,
             user_agent_extra="lego-ray",
-            **plain,
+            **more,
         ),
     )
 
+
+def _ask_with(client: S3Client, bucket: BucketSettings) -> None:
+    """Makes a client send with its requests what a bucket asks for."""
+    payer = {"RequestPayer": "requester"} if bucket.requester_pays else {}
+    encryption = {"ServerSideEncryption": bucket.sse, "SSEKMSKeyId": bucket.sse_kms_key_id}
+    write = {name: value for name, value in encryption.items() if value}
+
+    def add(extra: dict[str, str], operation: str) -> None:
+        def added(params: dict[str, Any], **_: Any) -> None:
+            params.update(extra)
+
+        if extra:
+            client.meta.events.register(f"provide-client-params.s3.{operation}", added)
+
+    for operation in _READS:
+        add(payer, operation)
+    for operation in _WRITES:
+        add(payer | write, operation)
+
+
+# Operations that lego-ray uses and that say who pays; those of the second line make an object.
+_READS = ("GetObject", "HeadObject", "ListObjectsV2", "DeleteObject", "UploadPart")
+_READS += ("CompleteMultipartUpload", "AbortMultipartUpload")
+_WRITES = ("PutObject", "CreateMultipartUpload")
 
 _WHEN_REQUIRED: dict[str, Any] = dict.fromkeys(CHECKSUM_SETTINGS, "when_required")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 NO_CREDENTIALS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role, and "
-    "AWS_ENDPOINT_URL for a server other than AWS."
+    "AWS_ENDPOINT_URL for a server other than AWS. A bucket of another account, or a public one that is "
+    "read anonymously, has settings of its own in lego-ray.toml."
 )
 CERTIFICATE = (
     "If the server's certificate is of a private authority, set AWS_CA_BUNDLE to a PEM file with the "
@@ -65,7 +66,7 @@ _BY_CODE = {
 _BY_WORD = (
     (
         "requester pays",
-        "The bucket is a Requester Pays bucket. Copy the adapters to one of your own.",
+        "Set `requester_pays = true` for the bucket in lego-ray.toml: you then pay for the requests.",
     ),
     (
         "kms:",

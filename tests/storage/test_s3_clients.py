@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -199,7 +200,8 @@ def test_checksums_are_added_for_aws_or_where_it_is_asked_for(
         monkeypatch.delenv("AWS_ENDPOINT_URL")
     if said:
         monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", said)
-    assert s3_client(None, 5).meta.config.request_checksum_calculation == wanted
+    config: Any = s3_client(None, 5).meta.config
+    assert config.request_checksum_calculation == wanted
 
 
 def test_a_server_named_by_a_profile_gets_no_checksums_either(
@@ -211,7 +213,8 @@ def test_a_server_named_by_a_profile_gets_no_checksums_either(
     config = tmp_path / "config"
     config.write_text("[default]\nendpoint_url = https://s3.lab.example\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    assert s3_client(None, 5).meta.config.request_checksum_calculation == "when_required"
+    found: Any = s3_client(None, 5).meta.config
+    assert found.request_checksum_calculation == "when_required"
 
 
 @pytest.mark.s3

@@ -6,9 +6,10 @@ again and remembers nothing else; the owner starts its site over. Both give the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import ray
@@ -17,6 +18,7 @@ from ray.actor import ActorHandle
 from lego_ray.errors import RunFailed, StoreUnavailable
 from lego_ray.numerics.shards.shard import Shard
 from lego_ray.runners.ray.answers import get
+from lego_ray.storage.carried import use_settings
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.solve import load_shard, one_thread, solve_spread
 from lego_ray.tasks.values import SolveTask, TaskResult
@@ -31,7 +33,10 @@ class ShardActor:
     and one that took the place of another reads what that one held.
     """
 
-    def __init__(self, gpus: float, retries: int) -> None:
+    def __init__(
+        self, gpus: float, retries: int, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        use_settings(settings)
         self._gpus = gpus
         self._retries = retries
         self._holds = ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import RunFailed
 from lego_ray.runners.ray.answers import get
+from lego_ray.storage.carried import settings_here
 
 if TYPE_CHECKING:
     from lego_ray.tasks.values import SolveTask, TaskResult
@@ -134,7 +135,7 @@ class _Team:
                 num_gpus=gpus,
                 memory=int(bundle["memory"]),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, number),
-            ).remote(gpus, retries)
+            ).remote(gpus, retries, settings_here())
             for number, bundle in enumerate(bundles)
         ]
         memory = max(task.plan.owner_bytes for task in tasks)
