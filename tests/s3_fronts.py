@@ -118,7 +118,7 @@ class _TlsServer(socketserver.ThreadingTCPServer):
     request_queue_size = 64
 
 
-def _serve_tls(upstream: str, certificate: str) -> socketserver.BaseServer:
+def _serve_tls(upstream: str, certificate: str) -> socketserver.TCPServer:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     at = urlsplit(upstream)
@@ -133,7 +133,7 @@ def _serve_tls(upstream: str, certificate: str) -> socketserver.BaseServer:
     return _TlsServer(("127.0.0.1", 0), Handler)
 
 
-def _serve_proxy(upstream: str, log: str, tunnels_to: str) -> socketserver.BaseServer:
+def _serve_proxy(upstream: str, log: str, tunnels_to: str) -> socketserver.TCPServer:
     at = urlsplit(upstream)
     lock = threading.Lock()
 
@@ -216,7 +216,7 @@ def main() -> None:
     serve = _serve_tls if given.kind == "tls" else _serve_proxy
     server = serve(given.upstream, *given.more)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print("{}:{}".format(*server.server_address), flush=True)
+    print(f"127.0.0.1:{server.socket.getsockname()[1]}", flush=True)
     sys.stdin.read()
 
 

@@ -203,9 +203,11 @@ def _ask_with(client: S3Client, bucket: BucketSettings) -> None:
         add(payer | write, operation)
 
 
-# Operations that lego-ray uses and that say who pays; those of the second line make an object.
-_READS = ("GetObject", "HeadObject", "ListObjectsV2", "DeleteObject", "UploadPart")
-_READS += ("CompleteMultipartUpload", "AbortMultipartUpload")
+# Operations that lego-ray uses and that say who pays; the second make an object.
+_READS = (
+    *("GetObject", "HeadObject", "ListObjectsV2", "DeleteObject"),
+    *("UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload"),
+)
 _WRITES = ("PutObject", "CreateMultipartUpload")
 
 _WHEN_REQUIRED: dict[str, Any] = dict.fromkeys(CHECKSUM_SETTINGS, "when_required")
