@@ -22,6 +22,7 @@ from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
+from lego_ray.storage.buckets import buckets_in_use
 from lego_ray.storage.uri import parse_uri
 
 
@@ -88,7 +89,7 @@ def build(
     if base is not None:
         library = library.on_base(base)
     budget = parse_bytes(run["memory_budget"])
-    with open_runner(runner, options) as mine:
+    with buckets_in_use(library.buckets), open_runner(runner, options) as mine:
         return run_build(
             library,
             runner=mine,

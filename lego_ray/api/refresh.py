@@ -21,6 +21,7 @@ from lego_ray.planning.options import RunOptions
 from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
+from lego_ray.storage.buckets import buckets_in_use
 from lego_ray.storage.lease import STALE_AFTER
 from lego_ray.storage.uri import parse_uri
 
@@ -90,13 +91,14 @@ def refresh(
         library = library.on_base(base)
     budget = parse_bytes(run["memory_budget"])
     silence = checked_silence(stale_after)
-    return run_refresh(
-        library,
-        places,
-        opening=lambda: open_runner(runner, options),
-        memory_budget=budget,
-        strict=run["strict"],
-        stale_after=silence,
-        progress=progress or (lambda plan, result: None),
-        started=started,
-    )
+    with buckets_in_use(library.buckets):
+        return run_refresh(
+            library,
+            places,
+            opening=lambda: open_runner(runner, options),
+            memory_budget=budget,
+            strict=run["strict"],
+            stale_after=silence,
+            progress=progress or (lambda plan, result: None),
+            started=started,
+        )

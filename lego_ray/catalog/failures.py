@@ -15,6 +15,7 @@ from lego_ray.errors import (
     ObjectNotFound,
     StoreUnavailable,
 )
+from lego_ray.storage.s3_hints import CERTIFICATE, CREATE_ONLY, REGION, hint_for
 
 T = TypeVar("T")
 
@@ -22,6 +23,17 @@ _DENIED = re.compile(
     r"\b40[13]\b|AccessDenied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|Unauthenticated"
     r"|PermissionDenied|Permission denied"
 )
+# What a server answered, as the Delta library quotes it.
+_STATUS = re.compile(r"(?:status:?|error) (\d{3})\b")
+_CODE = re.compile(r"<Code>([^<]*)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_CERTIFICATE = re.compile(
+    r"invalid peer certificate|curlCode: 60\b|certificate verify failed", re.I
+)
+_OTHER_REGION = re.compile(
+    r"redirect without LOCATION|PermanentRedirect|AuthorizationHeaderMalformed"
+)
+_NOT_KNOWN = re.compile(r"\b501\b|NotImplemented|not implemented")
 _NO_BUCKET = re.compile(r"NoSuchBucket")
 _UNREACHABLE = re.compile(
     r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b", re.IGNORECASE
@@ -139,6 +151,14 @@ def is_damaged(text: str) -> bool:
     return _DAMAGED.search(text) is not None
 
 
+def _hint(text: str) -> str:
+    """What to do about a refusal that the Delta library quotes; empty if it quotes none."""
+    status, code, message = (each.search(text) for each in (_STATUS, _CODE, _MESSAGE))
+    if code is None:
+        return ""
+    return hint_for(code[1], message[1] if message else "", int(status[1]) if status else 403)
+
+
 def translate(uri: str, error: Exception) -> LegoRayError:
     """Names the error that a failure of the Delta library amounts to.
 
@@ -150,9 +170,17 @@ def translate(uri: str, error: Exception) -> LegoRayError:
     """
     text = " ".join(_COLOR.sub("", str(error)).split()).rstrip(".")
     if isinstance(error, PermissionError) or _DENIED.search(text):
-        return AccessDenied(uri, text, "Check the credentials and the bucket's policy.")
+        return AccessDenied(
+            uri, text, _hint(text) or "Check the credentials and the bucket's policy."
+        )
     if _NO_BUCKET.search(text):
         return ObjectNotFound(uri, "there is no such bucket", "Create the bucket first.")
+    if _CERTIFICATE.search(text):
+        return StoreUnavailable(uri, text, CERTIFICATE)
+    if _OTHER_REGION.search(text):
+        return CatalogError(uri, text[:LONGEST], REGION)
+    if _NOT_KNOWN.search(text):
+        return CatalogError(uri, text[:LONGEST], CREATE_ONLY)
     if _UNREACHABLE.search(text) or is_broken_off(text):
         return StoreUnavailable(uri, text, "Check the endpoint, then run again.")
     if isinstance(error, FileNotFoundError):

@@ -22,6 +22,10 @@ _TOKEN = ("session_token", "token")
 _REGION = ("region", "default_region")
 _ENDPOINT = ("endpoint_url", "endpoint")
 _ANONYMOUS = ("skip_signature",)
+_VIRTUAL = ("virtual_hosted_style_request",)
+_CA_FILE = ("ca_bundle",)
+_PROXY = ("proxy_url",)
+_NOT_BY_PROXY = ("proxy_excludes",)
 _BUFFER_BYTES = 1 << 20
 _PIECE_BYTES = _BUFFER_BYTES // 4
 
@@ -95,12 +99,17 @@ def native_filesystem(uri: str, options: Mapping[str, str]) -> fs.FileSystem | N
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return fs.SubTreeFileSystem(uri, fs.LocalFileSystem())
-    if scheme in ("s3", "s3a"):
-        return fs.SubTreeFileSystem(rest, _s3(options))
+    if scheme in ("s3", "s3a") and not _is_paid_by_reader(options):  # Arrow cannot agree to pay
+        return fs.SubTreeFileSystem(rest, _s3(options, rest.partition("/")[0]))
     return None
 
 
-def _s3(options: Mapping[str, str]) -> fs.S3FileSystem:
+def _is_paid_by_reader(options: Mapping[str, str]) -> bool:
+    given = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+    return given.get("request_payer", "").lower() in ("true", "1")
+
+
+def _s3(options: Mapping[str, str], bucket: str) -> fs.S3FileSystem:
     given = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
 
     def option(names: tuple[str, ...], environment: bool = False) -> str | None:
@@ -117,6 +126,9 @@ def _s3(options: Mapping[str, str]) -> fs.S3FileSystem:
     anonymous = str(option(_ANONYMOUS)).lower() in ("true", "1")
     endpoint = option(_ENDPOINT, environment=True)
     scheme, separator, host = (endpoint or "").rpartition("://")
+    virtual = str(option(_VIRTUAL)).lower() in ("true", "1")
+    # The Delta library takes the bucket for a part of the server's name, and Arrow adds it.
+    host = host.removeprefix(f"{bucket}.") if virtual else host
     return fs.S3FileSystem(
         access_key=None if anonymous else key_id,
         secret_key=None if anonymous else option(_SECRET),
@@ -125,4 +137,13 @@ def _s3(options: Mapping[str, str]) -> fs.S3FileSystem:
         region=option(_REGION, environment=True),
         endpoint_override=host.rstrip("/") or None,
         scheme=scheme if separator else "https",
+        force_virtual_addressing=virtual,
+        tls_ca_file_path=option(_CA_FILE, environment=True),
+        proxy_options=_proxy(option(_PROXY), option(_NOT_BY_PROXY), host),
     )
+
+
+def _proxy(proxy: str | None, excludes: str | None, host: str) -> str | None:
+    """The proxy that the Delta library reaches a host through."""
+    without = (excludes or "").split(",")
+    return None if "*" in without or host.partition(":")[0] in without else proxy

@@ -45,6 +45,8 @@ class _Json(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+# Events that people are told of without --log too.
+_ALWAYS = ("waiting", "cache")
 _FORMATS = {"text": _Text, "json": _Json}
 
 
@@ -83,6 +85,25 @@ def shown(kind: str) -> Iterator[None]:
     """
     with redirect_stdout(_Printed()), _handling(kind):
         yield
+
+
+@contextmanager
+def waits_shown() -> Iterator[None]:
+    """Shows, in the block, that the Hub is waited for or not reached, where nothing else shows it."""
+
+    class Waits(_Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            others = [each for each in LOGGER.handlers if isinstance(each, _Handler)]
+            if getattr(record, "event", "") in _ALWAYS and others == [self]:
+                about = getattr(record, "fields", {})
+                print(f"{about.get('where')}: {about.get('reason')}", file=sys.stderr, flush=True)
+
+    handler = Waits(logging.WARNING)
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from lego_ray.cli.command import Group
 from lego_ray.cli.completion import completion
 from lego_ray.cli.exit import told
 from lego_ray.cli.inspect import inspect
+from lego_ray.cli.logs import waits_shown
 from lego_ray.cli.merge import merge
 from lego_ray.cli.plan import plan
 from lego_ray.cli.publish import publish
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a name that cannot be written is no reason to fail
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with told(words):
+    with told(words), waits_shown():
         watch_room()
         if left := cli.main(words, standalone_mode=False):
             sys.exit(left)

@@ -35,6 +35,7 @@ from lego_ray.planning.recipe_form import (
     read_form,
 )
 from lego_ray.planning.scan_limits import DEFAULT_LIMITS, ScanLimits, checked_limits
+from lego_ray.storage.buckets import BucketSettings
 from lego_ray.storage.uri import parse_uri
 
 # A recipe of a thousand merges by list is a few hundred kilobytes.
@@ -75,6 +76,7 @@ class LibraryRecipe:
         checkpoints: Whether to take one adapter per training run (`last`), or `all`.
         scan_limits: The most that a scan of the sources may list and read.
         base: As in `Recipe`.
+        buckets: Settings of single buckets on S3, by their names.
     """
 
     sources: tuple[str, ...]
@@ -85,6 +87,7 @@ class LibraryRecipe:
     checkpoints: str = "last"
     scan_limits: ScanLimits = DEFAULT_LIMITS
     base: str = ""
+    buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
 
     def on_base(self, base: str | PathLike[str]) -> LibraryRecipe:
         """The library with another base model.
@@ -166,6 +169,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         entries=tuple(entries),
         checkpoints=file.checkpoints,
         scan_limits=limits,
+        buckets=file.buckets,
     )
     return library.on_base(base) if base else library
 

@@ -13,6 +13,7 @@ from lego_ray.formats.forms import Form, read_as
 from lego_ray.options import keywords_of
 from lego_ray.planning.group_options import group_count
 from lego_ray.planning.options import ResultOptions, SourceOptions
+from lego_ray.storage.buckets import BucketSettings
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -140,6 +141,7 @@ class LibraryForm(_Model):
     scan_limits: Mapping[str, float] | None = None
     catalog: Text | None = None
     output: Text | None = None
+    buckets: Mapping[str, BucketSettings] = {}
     defaults: SettingsForm = SettingsForm()
     merges: Annotated[Sequence[MergeForm], Field(min_length=1)]
 

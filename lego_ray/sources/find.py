@@ -185,7 +185,7 @@ def find(
         folder, _, name = info.key.rpartition("/")
         folders.setdefault(folder, {})[name] = info
     if not folders and not _exists(store):
-        raise ObjectNotFound(store.uri, "there is nothing there", "Check the path.")
+        raise ObjectNotFound(store.uri, "there is nothing there", _where_else(store.place))
     root = _pinned(store)
     for folder in sorted(folders):
         for each in _in_folder(store, root, folder, folders):
@@ -268,6 +268,15 @@ def _exists(store: Store) -> bool:
     """An empty directory exists; an empty prefix of a bucket is taken for a missing one."""
     place = store.place
     return not isinstance(place, FilePlace) or Path(place.path).is_dir()
+
+
+def _where_else(place: Place) -> str:
+    """What to do about a source that is not there."""
+    here = str(Path.cwd()) + "/"
+    name = str(place).removeprefix(here)
+    if isinstance(place, FilePlace) and str(place).startswith(here) and name.count("/") == 1:
+        return f"Check the path. A repository on the Hub is given as hf://{name}."
+    return "Check the path."
 
 
 def _pinned(store: Store) -> Place:

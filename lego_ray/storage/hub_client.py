@@ -1,26 +1,29 @@
-"""Calls the Hugging Face Hub through huggingface_hub, its session, its token and its retries."""
+"""Calls the Hugging Face Hub through huggingface_hub, its session, its token and its cache."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from lego_ray.errors import StorageError
+from lego_ray.errors import StorageError, StoreUnavailable
 from lego_ray.storage.base import ByteRange, ObjectInfo
+from lego_ray.storage.hub_cache import HubCache, is_offline, not_cached
 from lego_ray.storage.hub_errors import hub_errors
+from lego_ray.storage.hub_patience import BUSY, RETRIES, TOO_MANY, patiently
 from lego_ray.storage.uri import check_plain
 from lego_ray.storage.versions import changed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-RETRIES = 4
-"""Tries after the first, 1, 2, 4 and 8 s apart: the Hub limits rates by the minute."""
-
 READ_SECONDS = 60
-BUSY = (408, 429, 500, 502, 503, 504)
+
+# Repositories that were not reached: they are read from the cache from then on, without waiting again.
+_UNREACHED: set[str] = set()
 
 
 def endpoint() -> str:
@@ -45,7 +48,8 @@ def hub_api() -> HfApi:
 class HubClient:
     """The three calls lego-ray makes about one model repository.
 
-    Each raises `ObjectNotFound`, `AccessDenied` or `StoreUnavailable` with `where` in it.
+    Each raises `ObjectNotFound`, `AccessDenied` or `StoreUnavailable` with `where` in it. Where the Hub
+    is down, or HF_HUB_OFFLINE is set, each reads the local cache, if the repository is in it.
 
     Attributes:
         repo_id: `owner/name`.
@@ -66,11 +70,37 @@ class HubClient:
         Raises:
             StorageError: If the Hub names no commit.
         """
-        with hub_errors(where):
-            commit = hub_api().model_info(self.repo_id, revision=revision or None).sha
+        cache = HubCache(self.repo_id)
+        if self._is_cached() and (cached := cache.commit(revision)):
+            if is_offline():
+                cache.say(where, cached, "HF_HUB_OFFLINE is set")
+            return cached
+        if is_offline():
+            raise not_cached(where)
+        try:
+            with hub_errors(where):
+                commit = patiently(
+                    lambda: hub_api().model_info(self.repo_id, revision=revision or None).sha,
+                    where=where,
+                )
+        except StoreUnavailable as error:
+            cached = cache.commit(revision)
+            if not cached:
+                raise
+            self._unreached(where, cached, error)
+            return cached
         if not commit:
             raise StorageError(where, "the Hub did not name a commit for it")
         return commit
+
+    def _is_cached(self) -> bool:
+        """Whether the cache is read, and not the Hub."""
+        return is_offline() or f"{endpoint()}/{self.repo_id}" in _UNREACHED
+
+    def _unreached(self, where: str, commit: str, error: StoreUnavailable) -> None:
+        """Turns to the cache for the rest of this process."""
+        HubCache(self.repo_id).say(where, commit, error.problem)
+        _UNREACHED.add(f"{endpoint()}/{self.repo_id}")
 
     def files(self, where: str, commit: str, folder: str) -> list[ObjectInfo]:
         """Describes every file below a folder of a commit.
@@ -83,17 +113,32 @@ class HubClient:
         Returns:
             Files in any order, their keys being paths in the repository.
         """
-        from huggingface_hub.hf_api import RepoFile
+        cached = HubCache(self.repo_id).files(commit, folder)
+        if self._is_cached():
+            if cached is None:
+                raise not_cached(where)
+            return cached
+        try:
+            with hub_errors(where):
+                return self._listed(where, commit, folder)
+        except StoreUnavailable as error:
+            if cached is None:
+                raise
+            self._unreached(where, commit, error)
+            return cached
 
-        with hub_errors(where):
-            entries = hub_api().list_repo_tree(
-                self.repo_id, folder or None, recursive=True, revision=commit
-            )
-            return [
-                ObjectInfo(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
-                for entry in entries
-                if isinstance(entry, RepoFile)
-            ]
+    def _listed(self, where: str, commit: str, folder: str) -> list[ObjectInfo]:
+        below = f"/{quote(folder)}" if folder else ""
+        url = f"{endpoint()}/api/models/{self.repo_id}/tree/{commit}{below}?recursive=True"
+        found = []
+        while url:  # a page after the other
+            answer = _ask(where, url)
+            for entry in answer.json():
+                if entry["type"] == "file":
+                    version = (entry.get("lfs") or entry)["oid"]
+                    found.append(ObjectInfo(entry["path"], entry["size"], version))
+            url = answer.links.get("next", {}).get("url", "")
+        return found
 
     def get(
         self,
@@ -119,34 +164,70 @@ class HubClient:
             SourceChanged: If the Hub says that it answers from another commit, or with another hash.
             StorageError: If the range starts past the end of the file.
         """
+        if self._is_cached():
+            cached = HubCache(self.repo_id).get(where, commit, path, part)
+            if cached is not None:
+                return cached
+            if is_offline():
+                raise not_cached(where)
+        try:
+            return self._fetched(where, commit, path, part, version)
+        except StoreUnavailable as error:
+            cached = HubCache(self.repo_id).get(where, commit, path, part)
+            if cached is None:
+                raise
+            self._unreached(where, commit, error)
+            return cached
+
+    def _fetched(
+        self, where: str, commit: str, path: str, part: ByteRange | None, version: str | None
+    ) -> bytes:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
-            build_hf_headers,
-            hf_raise_for_status,
-            http_backoff,
-        )
 
         url = hf_hub_url(self.repo_id, path, revision=commit, endpoint=endpoint())
         # Compressed bytes could not be cut by their position.
-        headers = {**build_hf_headers(library_name="lego-ray"), "Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity"}
         if part is not None:
             headers["Range"] = f"bytes={part.start}-{part.end - 1}"
         with hub_errors(where):
-            answer = http_backoff(
-                "GET",
-                url,
-                headers=headers,
-                timeout=READ_SECONDS,
-                max_retries=RETRIES,
-                retry_on_status_codes=BUSY,
-            )
-            hf_raise_for_status(answer)
+            answer = _ask(where, url, headers)
             data = bytes(answer.content)
         for each in (*answer.history, answer):
             _check(where, each.status_code, each.headers, commit, version)
         # A mirror that ignores ranges sends the whole file.
         whole = part is not None and answer.status_code == 200
         return data[part.start : part.end] if part is not None and whole else data
+
+
+def _ask(where: str, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Asks the Hub for something to read, and again while it is too busy.
+
+    huggingface_hub's own calls wait for as long as the Hub asks, however long that is.
+
+    Args:
+        where: The place, for what is said of a wait.
+        url: What to ask for.
+        headers: Beside those that every request has.
+    """
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
+        build_hf_headers,
+        hf_raise_for_status,
+        http_backoff,
+    )
+
+    def once() -> Any:
+        answer = http_backoff(
+            "GET",
+            url,
+            headers={**build_hf_headers(library_name="lego-ray"), **headers},
+            timeout=READ_SECONDS,
+            max_retries=RETRIES,
+            retry_on_status_codes=tuple(set(BUSY) - set(TOO_MANY)),
+        )
+        hf_raise_for_status(answer)
+        return answer
+
+    return patiently(once, where=where, busy=TOO_MANY)
 
 
 def _check(

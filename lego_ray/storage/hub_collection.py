@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lego_ray.errors import ObjectNotFound
 from lego_ray.storage.hub_client import hub_api
 from lego_ray.storage.hub_errors import hub_errors
-from lego_ray.storage.hub_repository import patiently
+from lego_ray.storage.hub_patience import patiently
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def read_collection(slug: str, where: str) -> HubCollection:
     """
     try:
         with hub_errors(where):
-            items = patiently(lambda: hub_api().get_collection(slug)).items
+            items = patiently(lambda: hub_api().get_collection(slug), where=where).items
     except ObjectNotFound:
         raise ObjectNotFound(
             where,

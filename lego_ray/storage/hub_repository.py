@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from lego_ray.errors import AlreadyExists, InvalidOption, ObjectNotFound
 from lego_ray.storage.base import ObjectInfo
-from lego_ray.storage.hub_client import BUSY, RETRIES, HubClient, endpoint, hub_api
-from lego_ray.storage.hub_errors import hub_errors, is_network, no_token
+from lego_ray.storage.hub_client import HubClient, endpoint, hub_api
+from lego_ray.storage.hub_errors import hub_errors, no_token
+from lego_ray.storage.hub_patience import patiently
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.uri import HubPlace
 
-T = TypeVar("T")
-
 DEFAULT_BRANCH = "main"
-LONGEST_WAIT = 300
-"""Seconds. The Hub counts requests over five minutes, and says when the next may come."""
-
 _NO_BRANCH = re.compile(r"[0-9a-f]{40}|refs/.*", re.DOTALL)
 
 
@@ -241,35 +235,3 @@ def same_content(info: ObjectInfo, data: bytes) -> bool:
         return False
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     return info.version in (hashlib.sha256(data).hexdigest(), blob)
-
-
-def patiently(call: Callable[[], T], *, writing: bool = False) -> T:
-    """Calls huggingface_hub, again while the Hub is too busy: it repeats some requests by itself.
-
-    Args:
-        call: Must be safe to repeat: to read, or to build on a commit that is named.
-        writing: Whether to repeat it also when no answer came, which may mean that it was done.
-    """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    for number in range(RETRIES):
-        wait = 2.0**number
-        try:
-            return call()
-        except HfHubHTTPError as error:
-            if error.response.status_code not in BUSY:
-                raise
-            wait = max(wait, _asked_to_wait(error.response.headers))
-        except Exception as error:
-            if not (writing and is_network(error)):
-                raise
-        time.sleep(min(wait, LONGEST_WAIT))
-    return call()
-
-
-def _asked_to_wait(headers: Mapping[str, str]) -> float:
-    """Seconds until the Hub takes the next request, or 0 where it does not say."""
-    limit = re.search(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("ratelimit", ""))
-    after = re.fullmatch(r"\s*(\d+)\s*", headers.get("retry-after", ""))
-    # One more, as both are rounded.
-    return max((float(found[1]) + 1 for found in (limit, after) if found), default=0.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lego_ray.errors import AlreadyExists, ObjectNotFound, StorageError
 from lego_ray.storage.base import ByteRange, ObjectInfo
+from lego_ray.storage.buckets import bucket_settings
 from lego_ray.storage.fetch import (
     REMOTE_MAX_GAP,
     REMOTE_MAX_REQUEST,
@@ -23,7 +24,8 @@ from lego_ray.storage.meter import Meter
 from lego_ray.storage.parts import of_size, regrouped
 from lego_ray.storage.s3_body import CutBodyError, read_body, whole_head
 from lego_ray.storage.s3_client import ATTEMPTS, s3_client
-from lego_ray.storage.s3_errors import refusal, s3_errors
+from lego_ray.storage.s3_errors import refusal, s3_errors, said_by_server
+from lego_ray.storage.s3_hints import CREATE_ONLY
 from lego_ray.storage.s3_upload import UPLOAD_PART, multipart, part_size
 from lego_ray.storage.uri import S3Place
 from lego_ray.storage.versions import changed, present
@@ -41,11 +43,12 @@ _WRITER = "lego-ray-writer"
 class S3Store:
     """A bucket, or a prefix in one, as a store.
 
-    Credentials, region and endpoint come from boto3's own chain: environment, shared files,
-    container or instance role. `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` name another server
-    than AWS, which is then addressed by path unless the shared config says otherwise. Every
-    request is tried `attempts` times at most, in boto3's standard mode. Safe to share between
-    threads; a pickled store opens connections of its own.
+    The bucket's own settings come first, of `lego-ray.toml` or a recipe file. The rest of credentials,
+    region, endpoint, proxy and certificates come from boto3's own chain: environment,
+    shared files, container or instance role. Credentials are looked for again after a refusal.
+    `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` name another server than AWS, which is then addressed
+    by path unless the shared config says otherwise. Every request is tried `attempts` times at most, in
+    boto3's standard mode. Safe to share between threads; a pickled store opens connections of its own.
 
     Args:
         bucket: Its name.
@@ -98,7 +101,8 @@ class S3Store:
 
     @property
     def _client(self) -> S3Client:
-        return s3_client(self._endpoint_url, self._attempts)
+        bucket = bucket_settings(self._at.bucket)
+        return s3_client(self._endpoint_url, self._attempts, bucket)
 
     def _where(self, key: str) -> str:
         return f"s3://{self._at.bucket}/{self._below}{key}"
@@ -279,6 +283,8 @@ class S3Store:
                         if (answer.retried or tries > 1) and self._wrote(key, writer):
                             return
                         raise AlreadyExists(where, "an object already exists there") from None
+                    if answer.status == 501:
+                        raise StorageError(where, said_by_server(answer), CREATE_ONLY) from error
                     if answer.code != "ConditionalRequestConflict" or tries >= CONFLICT_TRIES:
                         raise
                 # 25 to 50 ms, doubled each try: 0.8 to 1.6 s in all.

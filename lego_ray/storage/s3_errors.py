@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,18 +16,17 @@ from lego_ray.errors import (
     UnsupportedUri,
 )
 from lego_ray.storage.s3_body import CutBodyError
+from lego_ray.storage.s3_hints import CERTIFICATE, NO_CREDENTIALS, PROXY, REGION, hint_for
 from lego_ray.storage.versions import changed
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
 
-_CREDENTIALS = (
-    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role, and "
-    "AWS_ENDPOINT_URL for a server other than AWS."
-)
 _SERVER = "Check AWS_ENDPOINT_URL, the region and the network, then start again."
 # Codes that come with status 400 and still speak of credentials.
 _DENIED_400 = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
+# Characters of a server's own words that go into a message.
+_QUOTED = 500
 _BUSY_400 = {"RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 
 
@@ -95,9 +95,23 @@ def s3_errors(where: str) -> Iterator[None]:
         raise UnsupportedUri(where, f"boto3 refused it: {error}", _SERVER) from error
 
 
+def said_by_server(answer: Refusal, times: str = "") -> str:
+    """A refusal in words: status, code and the server's own sentence, on one line.
+
+    Args:
+        answer: The refusal.
+        times: How often it came, with a comma before it.
+    """
+    words = " ".join(answer.message.split()).rstrip(".")[:_QUOTED]
+    code = "" if answer.code == str(answer.status) else f" {answer.code}"
+    said = f"the server answered {answer.status}{code}{times}"
+    return f"{said}: {words}" if words else said
+
+
 def _refused(where: str, answer: Refusal) -> StorageError:
     status, code = answer.status, answer.code
-    said = f"the server answered {status} {code}"
+    full = said_by_server(answer)
+    hint = hint_for(code, answer.message, status)
     if code == "NoSuchBucket":
         return ObjectNotFound(where, "there is no such bucket", "Check its name and the endpoint.")
     if code == "InvalidBucketName":
@@ -105,18 +119,21 @@ def _refused(where: str, answer: Refusal) -> StorageError:
     if status == 404:
         return ObjectNotFound(where, "there is no such object")
     if status in (401, 403) or code in _DENIED_400:
-        return AccessDenied(where, said, _CREDENTIALS)
+        return AccessDenied(where, full, hint or NO_CREDENTIALS)
     if status == 416:
         return StorageError(
             where,
             "bytes past the end of the object were asked for",
             "The object is truncated, or its header belongs to another file.",
         )
+    if status == 501:
+        return StorageError(where, full, hint)
     if status == 429 or status >= 500 or code in _BUSY_400:
-        return StoreUnavailable(where, f"{said}, {answer.retried + 1} times", _SERVER)
-    if status in (301, 307) or code == "AuthorizationHeaderMalformed":
-        return StorageError(where, said, "Set AWS_REGION to the bucket's region.")
-    return StorageError(where, f"{said} {answer.message}".rstrip(" ."))
+        often = said_by_server(answer, f", {answer.retried + 1} times")
+        return StoreUnavailable(where, often, hint or _SERVER)
+    if status in (301, 307):
+        return StorageError(where, full, hint or REGION)
+    return StorageError(where, full, hint)
 
 
 def _failed(where: str, error: BotoCoreError) -> StorageError:
@@ -127,16 +144,26 @@ def _failed(where: str, error: BotoCoreError) -> StorageError:
         b.PartialCredentialsError,
         b.CredentialRetrievalError,
         b.ProfileNotFound,
-        b.NoAuthTokenError,
-        b.TokenRetrievalError,
-        b.SSOError,
     )
+    if isinstance(error, b.SSOError | b.LoginError | b.NoAuthTokenError | b.TokenRetrievalError):
+        return AccessDenied(where, str(error).rstrip(". "), _login())
     network = (b.HTTPClientError, b.ConnectionError, b.IncompleteReadError)
     said = str(error).rstrip(".")
     if isinstance(error, credentials):
-        return AccessDenied(where, said, _CREDENTIALS)
+        return AccessDenied(where, said, NO_CREDENTIALS)
+    if isinstance(error, b.SSLError):
+        return StoreUnavailable(where, said, CERTIFICATE)
+    if isinstance(error, b.ProxyConnectionError):
+        return StoreUnavailable(where, said, PROXY)
     if isinstance(error, network):
         return StoreUnavailable(where, said, _SERVER)
     if isinstance(error, b.ParamValidationError):
         return UnsupportedUri(where, " ".join(said.split()), "Check the bucket's name.")
     return StorageError(where, said)
+
+
+def _login() -> str:
+    """How to log in again; the profile is that of this process."""
+    profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+    command = f"aws sso login --profile {profile}" if profile else "aws sso login"
+    return f"Run `{command}`, then start again."

@@ -26,7 +26,15 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # Revisions the Hub itself writes with slashes; any other slash in one is given as %2F.
 _HUB_REVISION = re.compile(r"(refs/pr/\d+|refs/convert/[\w.-]+|[^/]+)(?:/(.*))?", re.DOTALL)
 _HUB_REPO = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_COLLECTION = re.compile(r"hf://collections(?:/(.*))?", re.DOTALL | re.IGNORECASE)
+_HUB_COLLECTION = re.compile(
+    r"(?:hf:/|https?://(?:www\.)?(?:huggingface\.co|hf\.co))/collections(?:/(.*))?",
+    re.DOTALL | re.IGNORECASE,
+)
+_HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+# Of the page of a folder or a file, between the repository and the revision.
+_HUB_VIEWS = ("tree", "blob", "resolve", "raw")
+# What other programs call a scheme.
+_OTHER_NAMES = {"s3a": "s3", "s3n": "s3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +204,9 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
             "Leave them out: they are taken from the environment, or from AWS's configuration.",
         )
     scheme, rest = match.group(1).lower(), match.group(2)
+    scheme = _OTHER_NAMES.get(scheme, scheme)
+    if scheme in ("https", "http") and (page := _on_hub(rest)) is not None:
+        return _parse_page(text, page)
     if scheme not in STORES:
         raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", forms())
     return STORES[scheme].parse(text, rest)
@@ -268,8 +279,34 @@ def _parse_hub(text: str, rest: str) -> HubPlace:
             text, "a collection of the Hub can only be a source of adapters", forms()
         )
     if repo_id.split("/")[0] in ("datasets", "spaces", "buckets", "kernels"):
-        raise UnsupportedUri(text, "only model repositories hold adapters", forms())
+        raise UnsupportedUri(
+            text,
+            "only model repositories hold adapters",
+            f"Upload the adapters to a model repository, or download them. {forms()}",
+        )
     return HubPlace(repo_id, revision, subfolder.strip("/"))
+
+
+def _on_hub(rest: str) -> str | None:
+    """The path of a page on the Hub; None of any other address."""
+    host, _, path = rest.partition("/")
+    hosts = {*_HUB_HOSTS, os.environ.get("HF_ENDPOINT", "").partition("://")[2].strip("/")}
+    return path if host.lower() in hosts - {""} else None
+
+
+def _parse_page(text: str, path: str) -> HubPlace:
+    """Reads the address of a repository's page, or of a folder or file in it."""
+    plain = unquote(re.split(r"[?#]", path, maxsplit=1)[0]).strip("/")
+    owner, _, rest = plain.partition("/")
+    name, _, rest = rest.partition("/")
+    view, _, rest = rest.partition("/")
+    if not view or f"{owner}/" in ("datasets/", "spaces/", "collections/"):
+        return _parse_hub(text, plain)
+    if view not in _HUB_VIEWS or not rest:
+        problem = "this page of the Hub is not of a repository's files"
+        raise UnsupportedUri(text, problem, f"Give hf://{owner}/{name}. {forms()}")
+    revision, _, folder = rest.partition("/")
+    return _parse_hub(text, f"{owner}/{name}@{quote(revision, safe='')}/{folder}")
 
 
 def collection_slug(text: str) -> str | None:

@@ -259,3 +259,26 @@ def test_workers_below_one_are_bad_input(zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--workers"):
         merge(zoo, tmp_path / "m", workers=0)
     assert not (tmp_path / "m").exists()
+
+
+def test_workers_have_the_settings_of_the_driver_and_not_its_keys(
+    zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("AWS_ENDPOINT_URL", "NO_PROXY", "HTTP_PROXY", "AWS_SECRET_ACCESS_KEY")
+
+    def tell(task: SolveTask) -> TaskResult:
+        raise RunFailed("a worker", " ".join(str(os.environ.get(name)) for name in names))
+
+    tasks = [*tasks_of(lego_ray.plan(zoo, rank=2))][:1]
+    solves_with(monkeypatch, tell)
+    for endpoint in ("http://store.example:1", "http://store.example:2"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("NO_PROXY", "store.example")
+        monkeypatch.setenv("HTTP_PROXY", "http://user:password@proxy.example")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        with pytest.raises(RunFailed, match=f"{endpoint} store.example None None"):
+            list(RayRunner().run(tasks))
+    for name in names:
+        monkeypatch.delenv(name)
+    with pytest.raises(RunFailed, match="None None None None"):
+        list(RayRunner().run(tasks))

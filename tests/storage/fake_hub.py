@@ -67,7 +67,7 @@ class FakeHub:
         uploads: sha256 of each large file that came, in order.
         created: What each request for a new repository said.
         waits: Seconds slept between tries, where `used_hub` is used.
-        answer_headers: Headers of answers from `write_statuses`.
+        answer_headers: Headers of answers from `statuses` and `write_statuses`.
     """
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ def fake_hub() -> Iterator[FakeHub]:
             path = unquote(url.path)
             hub.requests.append(f"{self.command} {self.path}")
             if hub.statuses:
-                return self.answer(hub.statuses.pop(0))
+                return self.answer(hub.statuses.pop(0), **hub.answer_headers)
             if match := re.fullmatch(r"/cdn/([\w.-]+/[\w.-]+)/(\w+)/(.*)", path):
                 # Signed links carry their own permission.
                 return self.file(hub.repos[match[1]].commits[match[2]][match[3]])

@@ -52,6 +52,7 @@ def test_aws_itself_needs_no_endpoint(profile: Path) -> None:
         "AWS_SECRET_ACCESS_KEY": "S",
         "AWS_REGION": "us-east-1",
         "aws_conditional_put": "etag",
+        "aws_virtual_hosted_style_request": "true",
     }
 
 

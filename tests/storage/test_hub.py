@@ -5,6 +5,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -16,7 +17,14 @@ from lego_ray.errors import (
     StorageError,
     StoreUnavailable,
 )
-from lego_ray.storage import ByteRange, HubStore, open_store, probe_create_only
+from lego_ray.storage import (
+    ByteRange,
+    HubStore,
+    ObjectInfo,
+    Store,
+    open_store,
+    probe_create_only,
+)
 from tests.storage.fake_hub import FakeHub, fake_hub
 
 BIG = os.urandom(3 << 20)
@@ -37,7 +45,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.delenv("HF_TOKEN", raising=False)
         hub.commit(FILES)
         # Its waits of 1 to 8 s between tries are not what is tested here.
-        with mock.patch("huggingface_hub.utils._http.time.sleep"):
+        with mock.patch("time.sleep", hub.waits.append):
             yield hub
 
 
@@ -197,3 +205,91 @@ def test_the_tree_is_asked_for_once(hub: FakeHub) -> None:
     list(store.list("alice/"))
     store.stat("README.md")
     assert len(hub.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, 1),
+        ({"Retry_After": "30"}, 31),
+        ({"RateLimit": '"api";r=0;t=55'}, 56),
+        ({"Retry_After": "86400"}, 300),
+    ],
+)
+def test_every_call_waits_as_the_hub_says_within_bounds(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture, headers: dict[str, str], wait: float
+) -> None:
+    caplog.set_level("WARNING", "lego_ray")
+    hub.answer_headers = headers
+    store = open_store("hf://org/zoo")
+    for use in (
+        lambda: store.revision,
+        lambda: list(store.list()),
+        lambda: store.read("README.md"),
+    ):
+        hub.waits.clear()
+        caplog.clear()
+        hub.statuses = [429]
+        assert use()
+        assert hub.waits == [wait]
+        assert ("too many requests" in caplog.text) == (wait > 5)
+
+
+@pytest.fixture
+def cached(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A commit of the repository that huggingface_hub has downloaded."""
+    home = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home))
+    monkeypatch.setattr("lego_ray.storage.hub_client._UNREACHED", set())
+    # Its real layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    commit, folder = hub.refs["main"], home / "models--org--zoo"
+    for info in open_store("hf://org/zoo").list():
+        blob, link = folder / "blobs" / info.version, folder / "snapshots" / commit / info.key
+        for path in (blob, link):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(FILES[info.key])
+        link.symlink_to(blob)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    return commit
+
+
+def check_cached(store: Store, commit: str, before: list[ObjectInfo]) -> None:
+    assert store.revision == commit
+    assert list(store.list()) == before
+    key = "alice/adapter_model.safetensors"
+    assert store.read(key, hashlib.sha256(BIG).hexdigest()) == BIG
+    assert bytes(store.read_ranges(key, [ByteRange(5, 9)])[0]) == BIG[5:9]
+    assert [info.key for info in open_store("hf://org/zoo/alice").list()] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_offline_the_local_cache_is_read(
+    hub: FakeHub, cached: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = list(open_store("hf://org/zoo").list())
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    check_cached(open_store("hf://org/zoo"), cached, before)
+    assert hub.requests == []
+    assert "the local cache is read" in caplog.text
+    with pytest.raises(ObjectNotFound, match="hf download"):
+        assert open_store("hf://org/other").revision
+    with pytest.raises(ObjectNotFound, match="hf download"):
+        assert open_store("hf://org/zoo@v9").revision
+
+
+def test_a_hub_that_is_down_is_replaced_by_the_local_cache(
+    hub: FakeHub, cached: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = list(open_store("hf://org/zoo").list())
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    check_cached(open_store("hf://org/zoo"), cached, before)
+    assert "could not be reached" in caplog.text
+    assert caplog.text.count("the local cache is read") == 1
+    with pytest.raises(StoreUnavailable):
+        assert open_store("hf://org/other").revision

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import ray
@@ -18,6 +19,7 @@ from lego_ray.errors import RunFailed, StoreUnavailable
 from lego_ray.numerics.shards.shard import Shard
 from lego_ray.runners.ray.answers import get
 from lego_ray.runners.ray.drift import check_versions
+from lego_ray.storage.carried import use_settings
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.solve import load_shard, one_thread, solve_spread
 from lego_ray.tasks.values import SolveTask, TaskResult
@@ -32,7 +34,10 @@ class ShardActor:
     and one that took the place of another reads what that one held.
     """
 
-    def __init__(self, gpus: float, retries: int) -> None:
+    def __init__(
+        self, gpus: float, retries: int, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        use_settings(settings)
         self._gpus = gpus
         self._retries = retries
         self._holds = ""

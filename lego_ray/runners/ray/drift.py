@@ -26,7 +26,11 @@ def guarded(work: Callable[..., Any], wanted: Mapping[str, str]) -> Callable[...
         work: What does the task.
         wanted: The driver's versions.
     """
+    from ray import cloudpickle
+
     names, mark = dict(wanted), _MARK
+    # Packed, so that nothing of it is imported on a node before the versions are compared.
+    packed = cloudpickle.dumps(work)
 
     def looked_at(task: bytes, *given: Any) -> Any:
         # Travels by value, so that it is this release's on any node: it imports nothing of ours.
@@ -39,7 +43,7 @@ def guarded(work: Callable[..., Any], wanted: Mapping[str, str]) -> Callable[...
 
             node = f"{ray.util.get_node_ip_address()} {ray.get_runtime_context().get_node_id()[:8]}"
             return mark, node, found
-        return work(pickle.loads(task), *given)
+        return pickle.loads(packed)(pickle.loads(task), *given)
 
     return looked_at
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import StoreUnavailable
@@ -14,6 +14,7 @@ from lego_ray.runners.ray.room import Bundle, totals
 from lego_ray.runners.ray.session import RaySession
 from lego_ray.runners.ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
 from lego_ray.runners.ray.waiting import Wait
+from lego_ray.storage.carried import settings_here, use_settings
 
 if TYPE_CHECKING:
     from lego_ray.tasks.joint import JointTask
@@ -177,7 +178,8 @@ class _Launched:
         # Pickled once, here, so that its size is known.
         self._task = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
         self.bytes = len(self._task)
-        self._remote = ray.remote(guarded(counting_retries(run_task), self.versions))
+        work = counting_retries(with_settings(run_task, settings_here()))
+        self._remote = ray.remote(guarded(work, self.versions))
         self._submit()
 
     @property
@@ -211,6 +213,21 @@ class _Launched:
         import ray
 
         ray.cancel(self.answer, force=True)
+
+
+def with_settings(work: Callable[..., Any], settings: Mapping[str, str]) -> Callable[..., Any]:
+    """The same work, done with the settings of stores that the driver has.
+
+    Args:
+        work: What to do.
+        settings: Of the driver.
+    """
+
+    def working(*given: Any) -> Any:
+        use_settings(settings)
+        return work(*given)
+
+    return working
 
 
 def tasks_a_core(task: SolveTask | JointTask) -> int:

@@ -11,6 +11,7 @@ from lego_ray.runners.ray.answers import get
 from lego_ray.runners.ray.drift import versions_here
 from lego_ray.runners.ray.room import Bundle, has_room
 from lego_ray.runners.ray.waiting import Wait
+from lego_ray.storage.carried import settings_here
 
 if TYPE_CHECKING:
     from lego_ray.tasks.values import SolveTask, TaskResult
@@ -177,6 +178,7 @@ class _Team:
                 number,
                 self._gpus,
                 self._retries,
+                settings_here(),
                 num_cpus=bundle["CPU"],
                 num_gpus=self._gpus,
             )

@@ -1,0 +1,157 @@
+"""The one place that makes the settings of all S3 clients: boto3's, the Delta library's and Arrow's.
+
+boto3 finds them, as it does everywhere, and the others are given what it found. By themselves they read
+other variables and files, and would then work where boto3 fails, or fail where it works.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from lego_ray.errors import InvalidOption
+
+if TYPE_CHECKING:
+    import botocore.session
+    from mypy_boto3_s3 import S3Client
+
+# Names of AWS's own endpoints end in one of these.
+_AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
+CHECKSUM_SETTINGS = ("request_checksum_calculation", "response_checksum_validation")
+# Read if AWS_CA_BUNDLE is not set: boto3 reads the first, the Delta library the second.
+_OTHER_BUNDLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """What every S3 client of a process has in common, keys excepted.
+
+    Attributes:
+        endpoint: The server's address, without a slash at its end.
+        region: The region to sign for.
+        style: `virtual`, `path` or `auto`: whether the bucket is in the host or in the path.
+        ca_bundle: Path of a PEM file with the certificates to trust; empty for the usual ones.
+        proxy: Address of the proxy; empty to reach the server directly.
+    """
+
+    endpoint: str
+    region: str
+    style: str
+    ca_bundle: str
+    proxy: str
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether the server is AWS itself."""
+        return is_aws(self.endpoint)
+
+    @property
+    def needs_endpoint(self) -> bool:
+        """Whether the endpoint is another than the one that follows from the region."""
+        return self.endpoint not in (
+            "https://s3.amazonaws.com",
+            *(f"https://s3.{self.region}.{rest}" for rest in ("amazonaws.com", "amazonaws.com.cn")),
+        )
+
+    def is_virtual(self, bucket: str) -> bool:
+        """Whether boto3 puts a bucket into the host.
+
+        Args:
+            bucket: Its name. A certificate for `*.host` is not valid for a name with dots.
+        """
+        parts = urlsplit(self.endpoint)
+        if self.style == "path" or _is_address(parts.hostname or ""):
+            return False
+        if "." in bucket and parts.scheme == "https":
+            return False
+        return self.is_aws or self.style == "virtual"
+
+
+def settings_of(client: S3Client, core: botocore.session.Session) -> S3Settings:
+    """Reads the settings that boto3 found.
+
+    Args:
+        client: Its client.
+        core: The session of botocore that the client was made by.
+
+    Raises:
+        InvalidOption: If the file of certificates cannot be used.
+    """
+    # boto3's name for "none was set", which is not a region to sign for, nor a part of a host.
+    endpoint = client.meta.endpoint_url.rstrip("/").replace(".aws-global.", ".us-east-1.")
+    region = client.meta.region_name
+    # The attribute is made at run time, from what was configured.
+    style = (getattr(client.meta.config, "s3", None) or {}).get("addressing_style") or "auto"
+    return S3Settings(
+        endpoint=endpoint,
+        region="us-east-1" if region in ("", "aws-global") else region,
+        style=style,
+        ca_bundle=ca_bundle(core),
+        proxy=_proxy(endpoint),
+    )
+
+
+def is_aws(endpoint: str) -> bool:
+    """Whether an address is one of AWS itself; true of an empty one, for which boto3 takes AWS."""
+    host = urlsplit(endpoint).hostname or ""
+    return not endpoint or host.endswith(_AWS)
+
+
+def ca_bundle(core: botocore.session.Session) -> str:
+    """Path of the PEM file with the certificates to trust; empty for the usual ones.
+
+    AWS_CA_BUNDLE, `ca_bundle` of the profile, REQUESTS_CA_BUNDLE, SSL_CERT_FILE: the first that is set.
+
+    Args:
+        core: The session of botocore.
+
+    Raises:
+        InvalidOption: If the file that AWS was configured with is missing or has no certificates.
+    """
+    chosen = core.get_config_variable("ca_bundle")
+    if not chosen:
+        others = (os.environ.get(name, "") for name in _OTHER_BUNDLES)
+        return next((path for path in others if Path(path).is_file()), "")
+    try:
+        ssl.create_default_context(cafile=chosen)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidOption(
+            "AWS_CA_BUNDLE",
+            f"{chosen} cannot be used: {error.strerror or error}",
+            "Give a PEM file with the certificates of the authorities to trust. On a cluster, each "
+            "node needs it at the same path.",
+        ) from error
+    return str(chosen)
+
+
+def chosen_checksums(core: botocore.session.Session) -> bool:
+    """Whether the user has said when checksums are sent and verified.
+
+    Args:
+        core: The session of botocore.
+    """
+    in_file = core.get_scoped_config()
+    return any(os.environ.get(f"AWS_{n.upper()}") or in_file.get(n) for n in CHECKSUM_SETTINGS)
+
+
+def _proxy(endpoint: str) -> str:
+    """The proxy that boto3 reaches an address through; empty for none."""
+    from botocore.utils import get_environ_proxies
+
+    found: str = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme, "")
+    if not found or "://" in found:
+        return found
+    return f"http://{found.removeprefix('//')}"
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
