@@ -18,6 +18,7 @@ from lego_ray.formats.factors import (
 )
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
+from lego_ray.formats.peft_beside import beside_factors, noted_of
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
 from lego_ray.formats.peft_experts import ExpertConfig, check_axes, split_parameters
@@ -65,7 +66,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     if adalora:
         fields = adalora.as_lora(fields)
     droppable = DROPPABLE if full_weights == "drop" else {}
-    check_config(fields, files.config, without=droppable)
+    check_config(fields, files.config, without=DROPPABLE if full_weights == "keep" else droppable)
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
     check_layout(fields, names, files.weights)
@@ -74,7 +75,8 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     ]
     left_out = {name for found, _ in dropped for name in found}
     diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
-    check_tensors([n for n in names if n not in left_out | diagonals], files.weights)
+    beside = set(beside_factors(names)) if full_weights == "keep" else set()
+    check_tensors([n for n in names if n not in left_out | diagonals | beside], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
     of_rows: dict[str, TensorSpan] = {}
@@ -89,7 +91,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
             of_rows[key.site] = span
         elif key:
             factors.append((key, span))
-        elif is_full_weight(name, settings):
+        elif name in beside or is_full_weight(name, settings):
             whole.append(span)
         elif is_training_only(name):
             notes.append(f"{span.name} is of use in training only and was left out")
@@ -127,6 +129,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
             "fan_in_fan_out": settings.fan_in_fan_out,
             "modules_to_save": list(settings.modules_to_save) or None if kept else None,
             "bias": settings.bias if kept else "none",
+            **noted_of(beside_factors(span.name for span in kept), fields, settings),
         },
         full_weights=kept,
         notes=tuple(notes),

@@ -51,12 +51,14 @@ CHANGING_INITS: Mapping[str, Refusal] = {
 
 LORA_BIAS = Refusal(
     "the update has a bias beside B A",
-    "--full-weights drop leaves the biases out. Else merge it into its base model (PEFT: "
-    "merge_and_unload) and extract a plain LoRA from the difference.",
+    "--full-weights drop leaves the biases out, and --full-weights keep:NAME takes those of one "
+    "adapter. Else merge it into its base model (PEFT: merge_and_unload) and extract a plain LoRA from "
+    "the difference.",
 )
 TOKENS = Refusal(
     "it carries whole rows of the embedding, which are not low-rank",
-    "--full-weights drop leaves them out. Else train it again with the embedding among target_modules.",
+    "--full-weights drop leaves them out, and --full-weights keep:NAME takes those of one adapter. Else "
+    "train it again with the embedding among target_modules.",
 )
 # Keys of the tensors in PEFT's files: a bias beside B of a site, and such rows.
 _BIAS_KEY = r"\.lora_B(\.[^.]+)?\.bias$"
