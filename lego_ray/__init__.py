@@ -1,9 +1,9 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify` and `publish` are
-the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except `check_catalog`,
-`repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too. Importing this package
-loads neither torch nor Ray.
+`inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify`, `publish` and
+`bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
+`check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too.
+Importing this package loads neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lego_ray import catalog
+    from lego_ray.api.bake import bake
     from lego_ray.api.build import build
     from lego_ray.api.inspect import InspectRecord, inspect
     from lego_ray.api.merge import merge
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lego_ray.audit.collect import collect_garbage
     from lego_ray.audit.record import AdoptRecord, CatalogCheck, CatalogRepair, Garbage
     from lego_ray.audit.repair import repair_catalog
+    from lego_ray.baking.record import BakeRecord
     from lego_ray.library.record import LibraryRecord, RefreshRecord, VersionRecord
     from lego_ray.merging.record import MergeRecord, UpdateRecord
     from lego_ray.output.publish_record import PublishRecord
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdoptRecord",
+    "BakeRecord",
     "CatalogCheck",
     "CatalogRepair",
     "Garbage",
@@ -51,6 +54,7 @@ __all__ = [
     "Verification",
     "VersionRecord",
     "adopt_merge",
+    "bake",
     "build",
     "catalog",
     "check_catalog",
@@ -83,6 +87,8 @@ _HOMES = {
     "CatalogRepair": "lego_ray.audit.record",
     "CatalogCheck": "lego_ray.audit.record",
     "AdoptRecord": "lego_ray.audit.record",
+    "BakeRecord": "lego_ray.baking.record",
+    "bake": "lego_ray.api.bake",
     "adopt_merge": "lego_ray.audit.adopt",
     "MergeRecord": "lego_ray.merging.record",
     "UpdateRecord": "lego_ray.merging.record",

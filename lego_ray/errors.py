@@ -122,6 +122,12 @@ class BaseModelMismatch(BadInput):
     advice = "Leave the others out with --exclude, or name the base model with --base-model."
 
 
+class UnusableBase(BadInput):
+    """The base model given cannot be used: it is not read, or lacks what an adapter adapts."""
+
+    advice = "Give the base model that the adapter was trained on, with its weights in safetensors."
+
+
 class LayoutMismatch(BadInput):
     """The adapters of one merge name their sites in ways that do not go together."""
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator
 
 import pytest
+
+_shared: list[bool] = []
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +25,19 @@ def local_ray() -> Iterator[None]:
         log_to_driver=False,
         logging_level="ERROR",
     )
+    _shared.append(True)
     try:
         yield
     finally:
+        _shared.clear()
         ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_is_left() -> Iterator[None]:
+    """Fails the test that leaves a Ray up; otherwise a later one that starts its own would fail."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and not _shared and ray.is_initialized():
+        ray.shutdown()
+        pytest.fail("left a Ray up: close the runner, or run with --runner inline")

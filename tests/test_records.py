@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 import lego_ray
 from lego_ray.cli.main import cli
@@ -40,7 +42,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lego_ray.merge(
         root / "zoo", rank=2, output=root / "m", catalog=root / "catalog", runner="inline"
     )
+    write_base(root / "m", root / "base")
     return root
+
+
+def write_base(adapter: Path, base: Path) -> None:
+    """A base model of zeros that has the modules of an adapter."""
+    tensors: dict[str, torch.Tensor] = {}
+    factors = load_file(adapter / "adapter_model.safetensors")
+    for name, a in factors.items():
+        if name.endswith(".lora_A.weight"):
+            module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            b = factors[name.replace("lora_A", "lora_B")]
+            tensors[f"{module}.weight"] = torch.zeros(b.shape[0], a.shape[1])
+    base.mkdir()
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    (base / "config.json").write_text('{"model_type": "llama"}')
 
 
 Call = tuple[type[Record], Callable[[Path], Any], Callable[[Path], list[str]]]
@@ -80,6 +97,14 @@ CALLS: dict[str, Call] = {
         lego_ray.PublishRecord,
         lambda at: lego_ray.publish(at / "m", to=at / "copy", dry_run=True),
         lambda at: ["publish", str(at / "m"), "--to", str(at / "copy"), "--dry-run"],
+    ),
+    "bake": (
+        lego_ray.BakeRecord,
+        lambda at: lego_ray.bake(at / "m", base=at / "base", output=at / "baked", dry_run=True),
+        lambda at: [
+            *("bake", str(at / "m"), "--base", str(at / "base")),
+            *("--output", str(at / "baked"), "--dry-run"),
+        ],
     ),
     "check": (
         lego_ray.CatalogCheck,

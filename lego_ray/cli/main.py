@@ -10,6 +10,7 @@ import click
 
 from lego_ray import __version__
 from lego_ray.cli import catalog_upkeep
+from lego_ray.cli.bake import bake
 from lego_ray.cli.build import build
 from lego_ray.cli.catalog import catalog
 from lego_ray.cli.command import Group
@@ -58,6 +59,7 @@ cli.add_command(status)
 cli.add_command(verify)
 cli.add_command(report)
 cli.add_command(publish)
+cli.add_command(bake)
 cli.add_command(catalog)
 cli.add_command(completion)
 for each in catalog_upkeep.COMMANDS:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights, UnsupportedAdapter
+from lego_ray.formats.expansion import expand
 from lego_ray.formats.record import Packed, SiteFactors, TensorSpan
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -93,14 +94,50 @@ def factor_matrices(
     matrix_a, matrix_b = as_float32(site.a, a), as_float32(site.b, b)
     if site.transposed:
         return matrix_a.T, matrix_b.T
-    matrix_b = matrix_b.reshape(site.b.shape[0], site.rank)
-    if site.rows is not None:
-        matrix_b = matrix_b[site.rows[0] : site.rows[1]]
-    if site.is_swapped:
-        matrix_b = torch.cat(matrix_b.chunk(2)[::-1])
+    matrix_b = _rows_of(site, matrix_b.reshape(site.b.shape[0], site.rank))
     if site.diagonal is not None:
         matrix_a = matrix_a * as_float32(site.diagonal, diagonal)
     return matrix_a.reshape(site.rank, site.d_in), matrix_b
+
+
+def site_matrices(site: SiteFactors, buffers: Mapping[str, memoryview]) -> tuple[Tensor, Tensor]:
+    """The pair of a site, whichever kind of adapter its tensors are; else see `factor_matrices`.
+
+    Args:
+        site: The site.
+        buffers: The bytes of each of its tensors, by name.
+    """
+    if site.expansion is None:
+        diagonal = buffers[site.diagonal.name] if site.diagonal else b""
+        return factor_matrices(site, buffers[site.a.name], buffers[site.b.name], diagonal)
+    parts = {name: as_float32(span, buffers[span.name]) for name, span in site.expansion.parts}
+    a, b = expand(site.expansion.form, parts)
+    return a, _rows_of(site, b)
+
+
+def stored_tensors(
+    site: SiteFactors, buffers: Mapping[str, memoryview], pair: tuple[Tensor, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that a site's pair comes from, each after its name, to look for bad values in.
+
+    Args:
+        site: The site.
+        buffers: The bytes of each of its tensors, by name.
+        pair: Its A and B, as `site_matrices` gives them.
+    """
+    if site.expansion is None:
+        yield site.a.name, pair[0]
+        yield site.b.name, pair[1]
+        return
+    for _, span in site.expansion.parts:
+        yield span.name, as_float32(span, buffers[span.name])
+
+
+def _rows_of(site: SiteFactors, b: Tensor) -> Tensor:
+    """The rows of B that are the site's, in the order of the merge."""
+    if site.rows is not None:
+        b = b[site.rows[0] : site.rows[1]]
+    return torch.cat(b.chunk(2)[::-1]) if site.is_swapped else b
 
 
 def _expert(packed: Packed, rank: int, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,17 +166,44 @@ def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapt
     span = site.alpha
     if span is None:
         return site.scaling
-    if span.dtype not in _NUMBERS or math.prod(span.shape) != 1:
-        problem = f"{span.name} is {span.dtype} {list(span.shape)}, expected one number"
-        raise UnsupportedAdapter(adapter, problem, "Save the adapter again.")
-    value = float(_view(span, alpha).item())
-    if not math.isfinite(value):
-        hint = "The training run has diverged, or the file is damaged: leave the adapter out."
-        raise NonFiniteWeights(adapter, f"{span.name} is {value}", hint)
+    value = _number(span, alpha, adapter)
     if value == 0:
         hint = "Set it to the alpha of training, or remove it if that was the rank."
         raise MalformedAdapter(adapter, f"{span.name} is 0, which readers take in two ways", hint)
-    return value / site.rank
+    return value / site.divisor
+
+
+def site_scaling(site: SiteFactors, buffers: Mapping[str, memoryview], adapter: str) -> float:
+    """The scaling of a site, with the numbers of its tensors; else see `scaling_from`.
+
+    Args:
+        site: The site.
+        buffers: The bytes of each of its tensors, by name.
+        adapter: The adapter, for the error.
+
+    Raises:
+        MalformedAdapter: Also if the scalar is 0, so that nothing was trained.
+    """
+    scaling = scaling_from(site, buffers[site.alpha.name] if site.alpha else b"", adapter)
+    if site.scalar is None:
+        return scaling
+    value = _number(site.scalar, buffers[site.scalar.name], adapter)
+    if value == 0:
+        problem = f"{site.scalar.name} is 0, so the update of {site.site} is zero"
+        raise MalformedAdapter(adapter, problem, "It was not trained: leave the adapter out.")
+    return scaling * value
+
+
+def _number(span: TensorSpan, data: bytes | bytearray | memoryview, adapter: str) -> float:
+    """The value of a tensor that is one number."""
+    if span.dtype not in _NUMBERS or math.prod(span.shape) != 1:
+        problem = f"{span.name} is {span.dtype} {list(span.shape)}, expected one number"
+        raise UnsupportedAdapter(adapter, problem, "Save the adapter again.")
+    value = float(_view(span, data).item())
+    if not math.isfinite(value):
+        hint = "The training run has diverged, or the file is damaged: leave the adapter out."
+        raise NonFiniteWeights(adapter, f"{span.name} is {value}", hint)
+    return value
 
 
 def check_finite(tensor: Tensor, adapter: str, name: str) -> None:

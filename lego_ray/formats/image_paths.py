@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from lego_ray.formats.kinds import parse_kind
 from lego_ray.formats.suffixes import parse_suffix
 
 _PREFIX = "base_model.model."
@@ -33,5 +34,5 @@ def is_image_file(keys: Iterable[str]) -> bool:
     Args:
         keys: The tensor keys, without the names of wrappers.
     """
-    factors = (parse_suffix(key) for key in keys)
+    factors = (parse_suffix(key) or parse_kind(key) for key in keys)
     return any(f is not None and _BLOCKS.match(f.stem.removeprefix(_PREFIX)) for f in factors)

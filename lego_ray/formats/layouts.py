@@ -14,6 +14,8 @@ from types import ModuleType
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, plain_path
 from lego_ray.formats.image_paths import is_image_file
+from lego_ray.formats.kinds import ENDS as KIND_ENDS
+from lego_ray.formats.kinds import parse_kind
 from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.formats.suffixes import SUFFIXES, XLABS, any_of, parse_suffix
 from lego_ray.formats.wrappers import unwrapped
@@ -75,14 +77,14 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("xlabs", re.compile(rf"(?:{any_of(XLABS)})$"), "xlabs", has_full_weights=True),
     Layout(
         "comfyui",
-        re.compile(rf"(?=(?:{'|'.join(_COMFYUI)}))(?:{any_of(*SUFFIXES)})$"),
+        re.compile(rf"(?=(?:{'|'.join(_COMFYUI)}))(?:{any_of(*SUFFIXES)}|.+{KIND_ENDS})$"),
         "comfyui",
         has_full_weights=True,
     ),
     Layout(
         "diffusers",
         re.compile(
-            rf"({'|'.join(COMPONENTS)})\..+\.(lora_[AB]|lokr_\w+|lora\.(down|up))\b|"
+            rf"({'|'.join(COMPONENTS)})\..+\.(lora_[AB]|(lokr|hada)_\w+|lora\.(down|up))\b|"
             r".+(_lora|\.lora_linear_layer)\.(down|up)\.weight$"
         ),
         "diffusers",
@@ -180,6 +182,7 @@ def recognize(keys: Iterable[str]) -> Layout | None:
     found = next((layout for layout in LAYOUTS if any(map(layout.key.match, keys))), None)
     if found is None or found.name == "diffusers":
         sites = [plain_path(factor) for factor in map(parse_suffix, keys) if factor]
+        sites += [kind.stem for kind in map(parse_kind, keys) if kind]
         is_bare = not any(component_of(site) in COMPONENTS for site in sites)
         if is_bare and is_image_file(keys):
             return layout_named("comfyui")

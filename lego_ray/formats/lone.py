@@ -7,8 +7,8 @@ are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lego_ray.errors import MalformedAdapter, RankMismatch
@@ -22,13 +22,23 @@ from lego_ray.formats.factors import (
     site_factors,
     some,
 )
+from lego_ray.formats.kinds import (
+    SCALARS,
+    Parts,
+    expanded_site,
+    folded_pair,
+    has_alpha,
+    note_of,
+    note_of_flat,
+    parse_kind,
+)
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.module_names import check_named_once
 from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
-from lego_ray.formats.suffixes import A_B, ALPHA, Factor, parse_suffix
+from lego_ray.formats.suffixes import A_B, ALPHA, DOWN_UP, Factor, parse_suffix
 from lego_ray.formats.wrappers import by_plain_key
 
 METADATA = "lora_adapter_metadata"
@@ -85,14 +95,22 @@ def read_lone(
     check_layout(None, list(spans), where)
     whole = [name for name in spans if full_weights == "drop" and _WHOLE.fullmatch(name)]
     names = [name for name in spans if name not in set(whole)]
-    check_tensors(names, where)
+    check_tensors([name for name in names if parse_kind(name) is None], where)
     configs = configs_of(headers.metadata, where) if has_config else {}
     factors: list[tuple[FactorKey, TensorSpan]] = []
     called: dict[str, str] = {}  # sites by what stands before the suffix
     unknown: list[str] = []
+    parts = Parts()
     for name in names:
         factor = parse_suffix(name)
-        if factor and (site := site_of(factor)):
+        kind = parse_kind(name)
+        if kind:
+            if site := site_of(Factor(kind.stem, "A", DOWN_UP)):
+                parts.add(site, kind, spans[name], where)
+                called[kind.stem] = site
+            else:
+                unknown.append(spans[name].name)
+        elif factor and (site := site_of(factor)):
             factors.append((FactorKey(site, factor.half, adapter=factor.adapter), spans[name]))
             called[factor.stem] = site
         elif factor or not name.endswith(ALPHA):
@@ -112,17 +130,20 @@ def read_lone(
     if alphas and configs:
         problem = f"it gives alpha twice, in {METADATA} and in {next(iter(alphas.values())).name}"
         raise MalformedAdapter(where, problem, RESAVE)
-    pairs = pair(factors, where)
+    pairs = pair(factors, where) if factors or not parts.forms else []
     for config in configs.values():
-        config.check_affordable([found.site for found in pairs], f"{where} ({METADATA})")
-    sites = tuple(_site(found, configs, alphas.pop(found.site, None), where) for found in pairs)
+        names_of = [*(found.site for found in pairs), *parts.forms]
+        config.check_affordable(names_of, f"{where} ({METADATA})")
+    sites = _with_kinds(pairs, parts, configs, alphas, where)
     if alphas:
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
         raise MalformedAdapter(where, problem, "The file is incomplete: download or save it again.")
     check_named_once((site.site for site in sites), where)
     check_not_named_twice((site.site for site in sites), where)
     note = f"full weights and biases were dropped: {some(whole)}"
-    return LoneFile(sites, configs, (note,) if whole else (), factors[0][0].adapter)
+    notes = ((note,) if whole else ()) + note_of(sites) + note_of_flat(sites)
+    notes += (SCALARS,) if parts.scalars else ()
+    return LoneFile(sites, configs, notes, factors[0][0].adapter if factors else "")
 
 
 def configs_of(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]:
@@ -157,20 +178,57 @@ def configs_of(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]
     return {component: config_from(config, place) for component, config in fields.items()}
 
 
-def _site(
-    found: Pair, configs: Mapping[str, PeftConfig], alpha: TensorSpan | None, where: str
+def _with_kinds(
+    pairs: Sequence[Pair],
+    parts: Parts,
+    configs: Mapping[str, PeftConfig],
+    alphas: dict[str, TensorSpan],
+    where: str,
+) -> tuple[SiteFactors, ...]:
+    """The sites of a file, sorted: of plain pairs, and of the other kinds; alphas are taken out."""
+    sites: dict[str, SiteFactors] = {}
+    for found in pairs:
+        form = parts.forms.get(found.site)
+        if form == "cp":
+            sites[found.site] = folded_pair(found, parts.spans[found.site], where)
+        elif form:
+            other = next(iter(parts.spans[found.site].values())).name
+            problem = f"{found.site} is of two kinds, by {found.a.name} and {other}"
+            raise MalformedAdapter(where, problem, RESAVE)
+        else:
+            sites[found.site] = site_factors(found, scaling=None, where=where, flat_b=True)
+    for site, form in parts.forms.items():
+        if site not in sites:
+            sites[site] = expanded_site(site, form, parts.spans[site], where)
+    stray = next((span for site, span in parts.scalars.items() if site not in sites), None)
+    if stray is not None:
+        problem = f"{stray.name} is of no site in the file"
+        raise MalformedAdapter(where, problem, "The file is incomplete: download or save it again.")
+    return tuple(
+        _scaled(sites[name], configs, alphas.pop(name, None), parts.scalars.get(name), where)
+        for name in sorted(sites)
+    )
+
+
+def _scaled(
+    site: SiteFactors,
+    configs: Mapping[str, PeftConfig],
+    alpha: TensorSpan | None,
+    scalar: TensorSpan | None,
+    where: str,
 ) -> SiteFactors:
-    component, _, module = found.site.partition(".")
+    component, _, module = site.site.partition(".")
     config = configs.get(component)
     if config is None and "" in configs:
-        config, module = configs[""], found.site
+        config, module = configs[""], site.site
+    if not has_alpha(site):
+        return replace(site, scalar=scalar)
     if config is None:
-        return site_factors(found, scaling=None, where=where, alpha=alpha, flat_b=True)
-    site = site_factors(found, scaling=config.scaling_of(module), where=where, flat_b=True)
-    if site.rank != config.rank_of(module):
+        return replace(site, alpha=alpha, scalar=scalar)
+    if site.divisor != config.rank_of(module):
         problem = (
-            f"{METADATA} gives {found.site} rank {config.rank_of(module)}, its tensor has rank "
-            f"{site.rank}"
+            f"{METADATA} gives {site.site} rank {config.rank_of(module)}, its tensor has rank "
+            f"{site.divisor}"
         )
         raise RankMismatch(where, problem, RESAVE)
-    return site
+    return replace(site, scaling=config.scaling_of(module), scalar=scalar)

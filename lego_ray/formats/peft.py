@@ -16,6 +16,7 @@ from lego_ray.formats.factors import (
     site_factors,
     some,
 )
+from lego_ray.formats.kinds import SCALARS, Parts, note_of, parse_kind
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
 from lego_ray.formats.peft_beside import beside_factors, noted_of
@@ -29,6 +30,7 @@ from lego_ray.formats.peft_keys import (
     is_training_only,
     parse_factor,
 )
+from lego_ray.formats.peft_lycoris import TYPES, as_lora, lycoris_sites
 from lego_ray.formats.peft_parameters import parameter_of, split_base_layers
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
@@ -63,8 +65,11 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     names = list(spans)
     check_layout(fields, (), files.config)
     adalora = AdaLora.of(fields, files.config)
+    is_lycoris = fields.get("peft_type") in TYPES
     if adalora:
         fields = adalora.as_lora(fields)
+    elif is_lycoris:
+        fields = as_lora(fields)
     droppable = DROPPABLE if full_weights == "drop" else {}
     check_config(fields, files.config, without=DROPPABLE if full_weights == "keep" else droppable)
     settings = config_from(fields, files.config)
@@ -76,15 +81,21 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     left_out = {name for found, _ in dropped for name in found}
     diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
     beside = set(beside_factors(names)) if full_weights == "keep" else set()
-    check_tensors([n for n in names if n not in left_out | diagonals | beside], files.weights)
+    kinds = {n: kind for n in names if is_lycoris and (kind := parse_kind(n))}
+    understood = left_out | diagonals | beside | kinds.keys()
+    check_tensors([n for n in names if n not in understood], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
     of_rows: dict[str, TensorSpan] = {}
     whole: list[TensorSpan] = []
     notes: list[str] = []
     unknown: list[str] = []
+    parts = Parts()
     for name, span in spans.items():
         if name in left_out:
+            continue
+        if kind := kinds.get(name):
+            parts.add(kind.stem.removeprefix(PREFIX), kind, span, files.weights)
             continue
         key = parse_key(name) if adalora else parse_factor(name)
         if key and key.half == "E":
@@ -99,7 +110,8 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
     if full_weights == "refuse":
-        whole, unchanged = _without_embeddings(whole, {key.site for key, _ in factors})
+        adapted = {key.site for key, _ in factors} | set(parts.forms)
+        whole, unchanged = _without_embeddings(whole, adapted)
         if unchanged:
             notes.append(_EMBEDDINGS.format(some([span.name for span in unchanged])))
     _check_full_weights(whole, full_weights, files)
@@ -110,6 +122,10 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     kept = tuple(sorted(whole, key=lambda span: span.name)) if full_weights == "keep" else ()
     if adalora:
         sites, more = _adalora_sites(factors, of_rows, settings, adalora, files)
+    elif is_lycoris:
+        refuse_unknown([span.name for _, span in factors], files.weights)
+        sites = lycoris_sites(parts, settings, files.weights, files.config)
+        more = [*note_of(sites), *([SCALARS] if parts.scalars else [])]
     else:
         sites, more = _pair(factors, settings, experts, files)
     notes += more

@@ -9,6 +9,8 @@ from typing import Literal
 from lego_ray.errors import redacted
 
 SiteKind = Literal["linear", "embedding", "conv", "parameter", "expert"]
+# What an adapter's tensors at a site are, other than a pair of factors.
+Form = Literal["loha", "lokr", "cp"]
 
 # Bytes an element, for the dtypes an adapter may be stored in (safetensors' names).
 DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -66,6 +68,27 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Expansion:
+    """How a pair of plain factors is made of the tensors of another kind of adapter.
+
+    Attributes:
+        form: Which kind: LoHa, LoKr, or LoCon with a third factor between A and B.
+        parts: Each tensor, after what the formula in `expansion` calls it, such as `w1_a`.
+        d_out: Length of a column of the plain B.
+        tail: The shape of one row of the plain A.
+        divisor: The rank of the file, by which alpha is divided.
+        work_bytes: Most memory that making the pair takes, apart from the pair.
+    """
+
+    form: Form
+    parts: tuple[tuple[str, TensorSpan], ...]
+    d_out: int
+    tail: tuple[int, ...]
+    divisor: int
+    work_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFactors:
     """One adapter's factor pair at one site, `dW = scaling * B A`.
 
@@ -78,10 +101,10 @@ class SiteFactors:
             the orientation in which PEFT stores the parameter's factors.
         rank: r, at least 1.
         scaling: alpha / r, or alpha / sqrt(r) for rsLoRA; of no meaning where `alpha` is a tensor.
-        a: The span of A.
+        a: The span of A; of an expansion, of a tensor that A is made of, and so is B.
         b: The span of B.
-        alpha: The span of a number, read with the factors, whose value over r is the scaling; None
-            where headers say it all.
+        alpha: The span of a number, read with the factors, whose value over `divisor` is the scaling;
+            None where headers say it all.
         transposed: Whether A is stored as (d_in, r) and B as (r, d_out).
         kernel: Sizes of the kernel of a 1x1 convolution whose A is stored without them; else empty.
         rows: The rows of B that are this site's, where B is stored for several modules at once (a fused
@@ -93,6 +116,9 @@ class SiteFactors:
             Their A are one after another and B is block-diagonal, so the rank is the sum of theirs;
             rows of B that are in no block are zero. `a` and `b` are then those of the first. Else empty.
         height: Rows of the fused B, if there are blocks.
+        expansion: What A and B are made of, if they are not in the file; r is then the rank of what is
+            made.
+        scalar: The span of a number that the scaling is multiplied by; None for none.
     """
 
     site: str
@@ -110,6 +136,8 @@ class SiteFactors:
     diagonal: TensorSpan | None = None
     blocks: tuple[Block, ...] = ()
     height: int = 0
+    expansion: Expansion | None = None
+    scalar: TensorSpan | None = None
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""
@@ -117,12 +145,25 @@ class SiteFactors:
             for block in self.blocks:
                 yield from block.factors.spans()
             return
-        yield self.a
-        yield self.b
-        if self.alpha is not None:
-            yield self.alpha
-        if self.diagonal is not None:
-            yield self.diagonal
+        if self.expansion is None:
+            yield self.a
+            yield self.b
+        else:
+            yield from (span for _, span in self.expansion.parts)
+        for more in (self.alpha, self.diagonal, self.scalar):
+            if more is not None:
+                yield more
+
+    @property
+    def divisor(self) -> int:
+        """What alpha is divided by: the rank that the file's own tensors have."""
+        return self.rank if self.expansion is None else self.expansion.divisor
+
+    @property
+    def widened_bytes(self) -> int:
+        """Most memory that decoding it takes: the pair in float32 twice, and what makes it."""
+        more = 0 if self.expansion is None else self.expansion.work_bytes
+        return 8 * self.rank * (self.d_in + self.d_out) + more
 
     @property
     def read_bytes(self) -> int:
@@ -135,6 +176,8 @@ class SiteFactors:
         """The shape of one row of A: (d_in,), or a convolution's (in/groups, kernel sizes)."""
         if self.packed is not None and self.packed.is_swapped:
             return self.b.shape[:1]
+        if self.expansion is not None:
+            return (*self.expansion.tail, *self.kernel)
         return self.a.shape[:1] if self.transposed else (*self.a.shape[1:], *self.kernel)
 
     @property
@@ -152,6 +195,8 @@ class SiteFactors:
             return self.height
         if self.rows is not None:
             return self.rows[1] - self.rows[0]
+        if self.expansion is not None:
+            return self.expansion.d_out
         if self.packed is not None and self.packed.is_swapped:
             return self.a.shape[1]
         return self.b.shape[1] if self.transposed else self.b.shape[0]

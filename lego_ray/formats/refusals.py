@@ -122,8 +122,6 @@ PLAIN_FIELDS = frozenset(
 
 # PEFT methods that are not LoRA, where there is more to say than that.
 REFUSED_TYPES: Mapping[str, Refusal] = {
-    "LOHA": Refusal("LoHa's update is a product of two low-rank matrices by element", _EXTRACT),
-    "LOKR": Refusal("LoKr's update is a Kronecker product", _EXTRACT),
     "OFT": Refusal("OFT multiplies the weight instead of adding to it", _EXTRACT),
     "BOFT": Refusal("BOFT multiplies the weight instead of adding to it", _EXTRACT),
     "IA3": Refusal("IA3 scales activations, it has no factors", _RETRAIN),
@@ -131,20 +129,43 @@ REFUSED_TYPES: Mapping[str, Refusal] = {
     "XLORA": Refusal("X-LoRA mixes adapters at run time", "Pass the adapters it mixes instead."),
 }
 
+_KINDS_READ = (
+    "which is read from single files of image models, and beside a configuration of peft_type {}"
+)
+_KINDS_HINT = "Copy the adapter_config.json of training beside it, or leave the adapter out."
+
+# In a file of PEFT these may be modules that were saved whole.
+_GLORA = "|".join(
+    rf"^(?!base_model\.).+\.{part}\.weight$" for part in ("a1", "a2", "b1", "b2", "bm")
+)
+
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
     _BIAS_KEY: LORA_BIAS,
     r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
-    r"\.diff(_b)?$": Refusal("it is the difference of a whole weight, not low-rank", _EXTRACT),
-    r"\.lora_mid\b": Refusal("it has a third factor between A and B", _EXTRACT),
+    r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
+        "it is the difference of a whole weight, a bias or a norm, not low-rank",
+        "--full-weights drop leaves such differences out. Else merge it into its base model and extract "
+        "a plain LoRA from the difference.",
+    ),
+    r"\.set_weight$|\.reshape_weight$": Refusal(
+        "it replaces a weight of the base model instead of adding to it", _RETRAIN
+    ),
+    r"\.lora_mid\b": Refusal(
+        "it has a third factor between A and B, which only single files are read with", _EXTRACT
+    ),
     r"\.lora_E\b|\.ranknum\b": Refusal(
         "AdaLoRA has a diagonal between A and B, which only PEFT's own files are read with",
         _EXTRACT,
     ),
     r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],
-    r"\.hada_w[12]": REFUSED_TYPES["LOHA"],
-    r"\.lokr_": REFUSED_TYPES["LOKR"],
+    r"\.hada_[wt][12]": Refusal("it is of a LoHa, " + _KINDS_READ.format("LOHA"), _KINDS_HINT),
+    r"\.lokr_[wt][12]": Refusal("it is of a LoKr, " + _KINDS_READ.format("LOKR"), _KINDS_HINT),
+    _GLORA: Refusal(
+        "GLoRA multiplies the base model's weight too, so its update needs the base model", _EXTRACT
+    ),
+    r"\.on_input$": REFUSED_TYPES["IA3"],
     r"\.oft_|\.boft_": REFUSED_TYPES["OFT"],
     r"\.ia3_l\b": REFUSED_TYPES["IA3"],
     r"\.vera_lambda_": REFUSED_TYPES["VERA"],

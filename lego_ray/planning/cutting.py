@@ -30,17 +30,19 @@ class Tally:
         example: One of the factor pairs.
         ranks: Rank of each.
         read_bytes: Tensor bytes of each; of tensors that experts share, this expert's part.
+        widened_bytes: Most memory that decoding one of them takes.
     """
 
     example: SiteFactors
     ranks: list[int] = field(default_factory=list)
     read_bytes: list[int] = field(default_factory=list)
+    widened_bytes: int = 0
 
     @property
     def buffer_bytes(self) -> int:
-        """Most memory its reads take: what is fetched ahead, and one pair widened to float32 twice."""
+        """Most memory its reads take: what is fetched ahead, and one pair as it is decoded."""
         widened = 8 * max(self.ranks) * (self.example.d_in + self.example.d_out)
-        return self.ahead_bytes + widened
+        return self.ahead_bytes + max(widened, self.widened_bytes)
 
     @property
     def ahead_bytes(self) -> int:

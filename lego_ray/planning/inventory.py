@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -203,34 +204,38 @@ def named_layout(adapters: Sequence[AdapterRecord], layout: str) -> str:
 
 
 def as_convolutions(adapters: Sequence[AdapterRecord]) -> tuple[AdapterRecord, ...]:
-    """The adapters, with a 1x1 convolution as one where others have it stored as a linear layer.
+    """The adapters, with a convolution as one where others have it stored as a linear layer.
+
+    That is a 1x1 convolution of any of them, and one with any kernel in a LoHa or LoKr, which keeps its
+    factors flat.
 
     Args:
         adapters: In any order.
     """
-    kernels: dict[str, tuple[int, ...]] = {}
-    linear: set[str] = set()
+    tails: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for adapter in adapters:
         for factors in adapter.sites:
-            if factors.kind == "conv" and set(factors.a_tail[1:]) == {1}:
-                kernels[factors.site] = factors.a_tail[1:]
-            elif factors.kind == "linear":
-                linear.add(factors.site)
-    both = kernels.keys() & linear
-    if not both:
+            if factors.kind == "conv":
+                tails[factors.site].add(factors.a_tail)
+    if not any(f.kind == "linear" and f.site in tails for a in adapters for f in a.sites):
         return tuple(adapters)
     return tuple(
-        replace(
-            adapter,
-            sites=tuple(
-                replace(f, kind="conv", kernel=kernels[f.site])
-                if f.site in both and f.kind == "linear"
-                else f
-                for f in adapter.sites
-            ),
-        )
-        for adapter in adapters
+        replace(a, sites=tuple(_as_convolution(f, tails.get(f.site, ())) for f in a.sites))
+        for a in adapters
     )
+
+
+def _as_convolution(factors: SiteFactors, tails: Iterable[tuple[int, ...]]) -> SiteFactors:
+    """A linear site with the kernel that others have for it; any other as it is."""
+    if factors.kind != "linear":
+        return factors
+    for tail in sorted(tails):
+        if set(tail[1:]) == {1}:
+            return replace(factors, kind="conv", kernel=tail[1:])
+        if factors.expansion is not None and math.prod(tail) == factors.d_in:
+            expansion = replace(factors.expansion, tail=tail)
+            return replace(factors, kind="conv", expansion=expansion)
+    return factors
 
 
 def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:

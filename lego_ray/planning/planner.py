@@ -164,6 +164,7 @@ def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
             found = tallies.setdefault(factors.site, Tally(factors))
             found.ranks.append(factors.rank)
             found.read_bytes.append(factors.read_bytes)
+            found.widened_bytes = max(found.widened_bytes, factors.widened_bytes)
     return [found for _, found in sorted(tallies.items(), key=lambda item: _natural(item[0]))]
 
 

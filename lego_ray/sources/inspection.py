@@ -7,7 +7,7 @@ import re
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lego_ray.errors import AdapterRefused, redacted
@@ -46,6 +46,8 @@ class Inspection(Record):
         tags: From the model card.
         n_sites: Modules with a factor pair; 0 if it is refused before they are known.
         kinds: Number of these by kind: `linear`, `embedding` or `conv`.
+        forms: Number of these that are not pairs of factors in the file, by kind: `loha`, `lokr` or `cp`
+            (a LoCon with `lora_mid`). Ranks are then those of the plain LoRA that is the same update.
         modules: Each with `module` (its path, with `*` for numbers), `kind`, `d_in`, `d_out`, `sites`,
             `rank_min` and `rank_max`.
         ranks: Each with `rank` and `sites`, by rank.
@@ -76,6 +78,7 @@ class Inspection(Record):
     tags: Mapping[str, str]
     n_sites: int = 0
     kinds: Mapping[str, int]
+    forms: Mapping[str, int] = field(default_factory=dict)
     modules: tuple[Mapping[str, Any], ...] = ()
     ranks: tuple[Mapping[str, Any], ...] = ()
     scales: tuple[Mapping[str, Any], ...] = ()
@@ -193,8 +196,11 @@ def _sites(sites: Iterable[SiteFactors], reading: Reading) -> dict[str, Any]:
     groups: dict[tuple[str, str, int, int], list[int]] = defaultdict(list)
     ranks: Counter[int] = Counter()
     scales: Counter[float] = Counter()
+    forms: Counter[str] = Counter()
     unread = 0
     for site in sites:
+        if site.expansion is not None:
+            forms[site.expansion.form] += 1
         groups[pattern_of(site.site), site.kind, site.d_in, site.d_out].append(site.rank)
         ranks[site.rank] += 1
         scale = _scale_of(site, reading.table.first if reading.table else b"")
@@ -208,6 +214,7 @@ def _sites(sites: Iterable[SiteFactors], reading: Reading) -> dict[str, Any]:
     return {
         "n_sites": ranks.total(),
         "kinds": dict(sorted(kinds.items())),
+        "forms": dict(sorted(forms.items())),
         "modules": tuple(
             {
                 "module": name,
@@ -237,7 +244,7 @@ def _scale_of(site: SiteFactors, first: bytes) -> float | None:
         return None
     (value,) = struct.unpack(_FLOATS[dtype], data)
     # What is no number is refused when a merge reads it; JSON has no word for it.
-    return value / site.rank if math.isfinite(value) else None
+    return value / site.divisor if math.isfinite(value) else None
 
 
 def _tensors(spans: Iterable[TensorSpan]) -> dict[str, Any]:

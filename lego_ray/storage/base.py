@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -117,6 +117,24 @@ class Store(Protocol):
 
         Raises:
             AlreadyExists: If there is one; it is left as it was.
+            ReadOnlyStore: If this kind of store cannot be written.
+        """
+
+    def create_from(self, key: str, size: int, parts: Iterable[bytes]) -> None:
+        """Writes a new object that need not fit in memory: whole or not at all.
+
+        One that is there is left as it was. Of two writers at the same moment both may win on a server
+        that ignores `If-None-Match` at the end of a multipart upload, as Ceph does: the object is then
+        one of theirs. So it is for writers that are known to write the same bytes.
+
+        Args:
+            key: The object's, relative to the store's URI.
+            size: Bytes of all parts together.
+            parts: Its bytes, in order; taken one at a time.
+
+        Raises:
+            AlreadyExists: If there is one; it is left as it was.
+            StorageError: If the parts have another size together; nothing is written.
             ReadOnlyStore: If this kind of store cannot be written.
         """
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lego_ray.errors import ObjectNotFound, StorageError, UnsupportedUri
@@ -17,6 +17,7 @@ from lego_ray.storage.file_walk import TEMPORARY, described, walk
 from lego_ray.storage.file_write import write_new
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
+from lego_ray.storage.parts import of_size
 from lego_ray.storage.uri import FilePlace, parse_uri
 from lego_ray.storage.versions import changed, present
 
@@ -164,7 +165,19 @@ class FileStore:
         """
         path = self._path(key)
         with disk_errors(str(path)):
-            write_new(path, data)
+            write_new(path, (data,))
+
+    def create_from(self, key: str, size: int, parts: Iterable[bytes]) -> None:
+        """Writes a new file part by part, durably and atomically.
+
+        Raises:
+            AlreadyExists: If there is something at that key; it is left as it was.
+            StorageError: If the parts have another size together; nothing is written.
+            UnsafeStore: If the file system has no hard links, which this needs.
+        """
+        path = self._path(key)
+        with disk_errors(str(path)):
+            write_new(path, of_size(str(path), size, parts))
 
     def delete(self, key: str) -> None:
         """Removes one file; one that is not there is no error.

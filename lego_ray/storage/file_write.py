@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +31,7 @@ _OPEN_FILES = Path("/proc/self/fd")
 _TRIES = 20
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, parts: Iterable[bytes]) -> None:
     """Writes a new file, durably and atomically: no reader ever sees part of it.
 
     Where the file has no name until it is whole, a process that is killed leaves nothing behind;
@@ -39,7 +39,7 @@ def write_new(path: Path, data: bytes) -> None:
 
     Args:
         path: Its place; directories above are made.
-        data: What is in it.
+        parts: What is in it, in order. If taking one raises, nothing is written.
 
     Raises:
         AlreadyExists: If there is something in its place; it is left as it was.
@@ -47,9 +47,10 @@ def write_new(path: Path, data: bytes) -> None:
         OSError: If the system refuses.
     """
     with _new_file(path.parent) as (handle, name):
-        left = memoryview(data)
-        while left:
-            left = left[os.write(handle, left) :]
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                left = left[os.write(handle, left) :]
         os.fsync(handle)
         _in_directory(path.parent, lambda: _link(handle, name, path))
     _sync_directory(path.parent)

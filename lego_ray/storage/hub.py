@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lego_ray.errors import ObjectNotFound, ReadOnlyStore, StorageError
@@ -172,6 +172,14 @@ class HubStore:
         )
 
     def create(self, key: str, data: bytes) -> None:
+        """Refuses: the Hub is written to by the commit, through `HubRepository`.
+
+        Raises:
+            ReadOnlyStore: Always.
+        """
+        raise self._read_only(key)
+
+    def create_from(self, key: str, size: int, parts: Iterable[bytes]) -> None:
         """Refuses: the Hub is written to by the commit, through `HubRepository`.
 
         Raises:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from lego_ray.errors import AlreadyExists, StorageError
+from lego_ray.errors import AlreadyExists, ObjectNotFound, StorageError
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.fetch import (
     REMOTE_MAX_GAP,
@@ -19,9 +20,11 @@ from lego_ray.storage.fetch import (
 )
 from lego_ray.storage.keys import check_key
 from lego_ray.storage.meter import Meter
+from lego_ray.storage.parts import of_size, regrouped
 from lego_ray.storage.s3_body import CutBodyError, read_body, whole_head
 from lego_ray.storage.s3_client import ATTEMPTS, s3_client
 from lego_ray.storage.s3_errors import refusal, s3_errors
+from lego_ray.storage.s3_upload import UPLOAD_PART, multipart, part_size
 from lego_ray.storage.uri import S3Place
 from lego_ray.storage.versions import changed, present
 
@@ -280,6 +283,26 @@ class S3Store:
                         raise
                 # 25 to 50 ms, doubled each try: 0.8 to 1.6 s in all.
                 time.sleep(0.05 * 2 ** (tries - 1) * random.uniform(0.5, 1))
+
+    def create_from(self, key: str, size: int, parts: Iterable[bytes]) -> None:
+        """Writes a new object part by part; above `UPLOAD_PART` bytes by a multipart upload.
+
+        Raises:
+            AlreadyExists: If there is one; it is left as it was.
+            StorageError: If the parts have another size together; nothing is written.
+        """
+        check_key(self.uri, key)
+        where = self._where(key)
+        checked = of_size(where, size, parts)
+        if size <= UPLOAD_PART:
+            self.create(key, b"".join(checked))
+            return
+        with contextlib.suppress(ObjectNotFound):
+            self.stat(key)
+            raise AlreadyExists(where, "an object already exists there")
+        with multipart(self._client, self._at.bucket, self._below + key, where) as send:
+            for part in regrouped(checked, part_size(size)):
+                send(part)
 
     def _wrote(self, key: str, writer: str) -> bool:
         """Whether the object in place is the one this call wrote."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.errors import AdapterRefused, LegoRayError, SourceChanged
-from lego_ray.formats.decode import check_finite, factor_matrices, scaling_from
+from lego_ray.formats.decode import check_finite, site_matrices, site_scaling, stored_tensors
 from lego_ray.formats.record import Block, SiteFactors
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
@@ -201,8 +201,8 @@ def _rows(
             mine[:, at : at + block.factors.d_out] = part[:, factors.d_in :]
             rank += len(part)
         return rows, 1.0
-    a, b = _pair(factors, buffers)
-    scaling = _scaling(factors, source, buffers)
+    a, b = site_matrices(factors, buffers)
+    scaling = site_scaling(factors, buffers, source.uri)
     return msu_rows(a, b, 1.0 if as_stored else scaling * source.weight), scaling
 
 
@@ -210,29 +210,18 @@ def _scaled(
     block: Block, source: SourceSlice, buffers: Mapping[str, memoryview], weight: float
 ) -> Tensor:
     """A block's MSUs, those of its own module."""
-    a, b = _pair(block.factors, buffers)
-    return msu_rows(a, b, _scaling(block.factors, source, buffers) * weight)
-
-
-def _pair(factors: SiteFactors, buffers: Mapping[str, memoryview]) -> tuple[Tensor, Tensor]:
-    diagonal = buffers[factors.diagonal.name] if factors.diagonal else b""
-    return factor_matrices(factors, buffers[factors.a.name], buffers[factors.b.name], diagonal)
-
-
-def _scaling(factors: SiteFactors, source: SourceSlice, buffers: Mapping[str, memoryview]) -> float:
-    if factors.alpha is None:
-        return factors.scaling
-    return scaling_from(factors, buffers[factors.alpha.name], source.uri)
+    a, b = site_matrices(block.factors, buffers)
+    return msu_rows(a, b, site_scaling(block.factors, buffers, source.uri) * weight)
 
 
 def _check_finite(
     factors: SiteFactors, source: SourceSlice, buffers: Mapping[str, memoryview]
 ) -> None:
-    """Names the factor that is not finite, if one is."""
+    """Names the tensor that is not finite, if one is."""
     for each in (block.factors for block in factors.blocks) if factors.blocks else (factors,):
-        a, b = _pair(each, buffers)
-        check_finite(a, source.uri, each.a.name)
-        check_finite(b, source.uri, each.b.name)
+        pair = site_matrices(each, buffers)
+        for name, tensor in stored_tensors(each, buffers, pair):
+            check_finite(tensor, source.uri, name)
 
 
 def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview]]:

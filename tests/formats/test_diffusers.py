@@ -129,7 +129,8 @@ def test_alpha_may_be_a_tensor(tmp_path: Path) -> None:
             MalformedAdapter,
             "two factors B",
         ),
-        ({}, {"transformer.x.lokr_w1": torch.ones(4, 4)}, UnsupportedAdapter, "LoKr"),
+        ({}, {"transformer.x.lokr_w1": torch.ones(4, 4)}, MalformedAdapter, "LoKr and lacks"),
+        ({}, {"transformer.x.b_norm": torch.ones(4)}, UnsupportedAdapter, "a norm"),
     ],
 )
 def test_what_cannot_be_merged_is_named(

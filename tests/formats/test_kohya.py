@@ -97,11 +97,13 @@ def test_an_alpha_that_gives_no_scaling_is_named(
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        ("hada_w1_a", "LoHa"),
-        ("lokr_w1", "LoKr"),
         ("dora_scale", "DoRA"),
-        ("lora_mid.weight", "third factor"),
         ("oft_blocks", "OFT"),
+        ("oft_diag", "OFT"),
+        ("a1.weight", "GLoRA"),
+        ("on_input", "IA3"),
+        ("w_norm", "a norm"),
+        ("set_weight", "replaces a weight"),
         ("diff", "whole weight"),
     ],
 )

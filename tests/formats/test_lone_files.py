@@ -97,7 +97,7 @@ def test_an_alpha_of_no_module_and_tensors_of_no_lora_are_refused(tmp_path: Path
 
 def test_other_kinds_are_refused_by_name(tmp_path: Path) -> None:
     module = "diffusion_model.blocks.0.self_attn.q"
-    for key, why in {"lokr_w1": "LoKr", "dora_scale": "DoRA", "diff_b": "whole weight"}.items():
+    for key, why in {"oft_blocks": "OFT", "dora_scale": "DoRA", "diff_b": "whole weight"}.items():
         tensors = {**tensors_of([module]), f"{module}.{key}": torch.ones(8)}
         with pytest.raises(UnsupportedAdapter, match=why):
             read(write(tmp_path / f"{key}.safetensors", tensors))

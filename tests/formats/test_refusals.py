@@ -137,6 +137,12 @@ TENSORS = {
     "q.diff_b": "whole weight",
     "q.hada_w1_a": "LoHa",
     "q.lokr_w1": "LoKr",
+    "q.diff_m": "whole weight",
+    "q.w_norm": "a norm",
+    "q.b_norm": "a norm",
+    "q.set_weight": "replaces a weight",
+    "q.reshape_weight": "replaces a weight",
+    "q.on_input": "IA3",
     "q.oft_R": "OFT",
     "q.boft_s": "OFT",
     "q.ia3_l": "IA3",
@@ -144,6 +150,17 @@ TENSORS = {
     "emb.token_adapter.trainable_tokens_delta": "rows of the embedding",
     "emb.trainable_tokens_delta": "rows of the embedding",
 }
+
+
+# In a file of PEFT these may be the names of modules that were saved whole.
+OF_LONE_FILES = {f"lora_unet_q.{part}.weight": "GLoRA" for part in ("a1", "a2", "b1", "b2", "bm")}
+
+
+@pytest.mark.parametrize(("key", "why"), OF_LONE_FILES.items())
+def test_tensors_of_single_files_alone_are_refused(key: str, why: str) -> None:
+    with pytest.raises(UnsupportedAdapter, match=why):
+        check_tensors([key], "w")
+    check_tensors([f"base_model.model.{key}"], "w")
 
 
 @pytest.mark.parametrize(("key", "why"), TENSORS.items())
@@ -159,7 +176,8 @@ def test_every_tensor_rule_has_a_test() -> None:
     import re
 
     for pattern in REFUSED_TENSORS:
-        assert any(re.search(pattern, f"base_model.model.{key}") for key in TENSORS), pattern
+        keys = [*(f"base_model.model.{key}" for key in TENSORS), *OF_LONE_FILES]
+        assert any(re.search(pattern, key) for key in keys), pattern
 
 
 REAL: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from lego_ray.formats.decode import factor_matrices
+from lego_ray.formats.decode import site_matrices
 from lego_ray.formats.identity import adapter_id, sample_windows
 from lego_ray.formats.peft import read_adapter
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
@@ -107,9 +107,7 @@ def read(path: Path, **options: Any) -> AdapterRecord:
 
 def factors(path: Path, site: SiteFactors) -> tuple[Tensor, Tensor]:
     data = memoryview(weights_file(path).read_bytes())
-    a, b = site.a, site.b
-    more = data[site.diagonal.start : site.diagonal.end] if site.diagonal else b""
-    return factor_matrices(site, data[a.start : a.end], data[b.start : b.end], more)
+    return site_matrices(site, {span.name: data[span.start : span.end] for span in site.spans()})
 
 
 def our_deltas(path: Path, record: AdapterRecord) -> dict[str, Tensor]:

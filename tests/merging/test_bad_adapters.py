@@ -48,7 +48,7 @@ def write_bad(root: Path) -> None:
     save(train(seed=17, use_dora=True, target_modules=["q_proj"]), root / "dora")
     head = {"base_model.model.score.weight": torch.ones(3, 10)}
     write_adapter(root / "whole-head", seed=18, full_weights=head, modules_to_save=["score"])
-    write_adapter(root / "other-method", seed=19, peft_type="LOHA")
+    write_adapter(root / "other-method", seed=19, peft_type="OFT")
 
 
 @pytest.fixture(scope="module")

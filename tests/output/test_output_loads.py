@@ -248,7 +248,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "targets": {"target_modules": ["v_proj"]},
     "saved": {"modules_to_save": ["q_proj"]},
     "pattern": {"rank_pattern": {"q_proj": 3}},
-    "type": {"peft_type": "LOHA"},
+    "type": {"peft_type": "OFT"},
 }
 
 
@@ -326,7 +326,7 @@ def test_updates_that_cancel_warn_and_others_do_not(tmp_path: Path) -> None:
 def test_what_leaves_the_machine_holds_no_local_path(tmp_path: Path) -> None:
     write_zoo(tmp_path / "zoo", 3)
     (tmp_path / "zoo" / "broken").mkdir()
-    (tmp_path / "zoo" / "broken" / CONFIG).write_text('{"peft_type": "LOHA"}')
+    (tmp_path / "zoo" / "broken" / CONFIG).write_text('{"peft_type": "OFT"}')
     first = sorted(p.name for p in (tmp_path / "zoo").iterdir() if p.name != "broken")[0]
     options = {"method": "lego", "n_init": 1, "updatable": True, "rank": 4}
     weights = {f"{tmp_path}/zoo/{first}": 2.0}

@@ -86,7 +86,9 @@ def test_what_is_refused_is_described_too_with_the_reason_of_a_plan(tmp_path: Pa
     write_adapter(tmp_path / "dora", use_dora=True)
     write_adapter(tmp_path / "half")
     (tmp_path / "half" / WEIGHTS).unlink()
-    loha = {f"lora_unet_a.hada_w{n}_{half}": torch.ones(2, 4) for n in "12" for half in "ab"}
+    loha = {
+        f"lora_unet_a.hada_w{n}_{half}": torch.ones(2, 4) for n in "12" for half in "ab"
+    }  # ranks 4 and 2
     save_file(loha, tmp_path / "loha.safetensors")
     found = {Path(each.uri).name: each for each in lego_ray.inspect(tmp_path).found}
     assert {each.status for each in found.values()} == {"refused"}

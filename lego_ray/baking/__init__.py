@@ -1,0 +1,1 @@
+"""A merged adapter written into its base model."""

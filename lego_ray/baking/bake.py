@@ -1,0 +1,314 @@
+"""Writes a base model with an adapter in it: create-only, file by file, what makes it a model last.
+
+<output>/.lego-ray/bake.json      which bake the output is being made by; deleted at the end
+<output>/lego_ray_bake.json       what went in, and the hashes of what came out; last but one
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from lego_ray.baking.changes import Change, changes_of
+from lego_ray.baking.record import BakeRecord
+from lego_ray.baking.shards import shard_bytes, written_header, written_size
+from lego_ray.baking.update import Factors
+from lego_ray.errors import AlreadyExists, NoAdaptersFound, ObjectNotFound, OutputExists
+from lego_ray.formats.base_weights import CONFIG, PIPELINE
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.output.checkpoints.run_folder import FOLDER, check_folder
+from lego_ray.output.manifest import versions
+from lego_ray.sources.base_model import BaseModel, read_base
+from lego_ray.sources.contents import read_content
+from lego_ray.sources.headers import Counted, scan_sources
+from lego_ray.storage.base import ByteRange, Store
+from lego_ray.storage.bounded import read_at_most
+from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.uri import Place
+from lego_ray.tasks.solve import one_thread
+
+MANIFEST = "lego_ray_bake.json"
+_STARTED = f"{FOLDER}bake.json"
+_VERSION = 1
+_LARGEST = 64 << 20
+_PIECE = 16 << 20
+_CARD = "README.md"
+
+Parts = Callable[[], Iterator[bytes]]
+
+
+def run_bake(
+    merged: Place, base_place: Place, output: Place, dtype: str, *, dry_run: bool, progress: Counted
+) -> BakeRecord:
+    """Bakes an adapter into its base model; see `api.bake` for the promise."""
+    adapter = _adapter(merged)
+    base = read_base(base_place)
+    changes = changes_of(adapter, base)
+    bake_id = _id(adapter, base, dtype)
+    store = output.open()
+    files = _files(adapter, base, changes, dtype)
+    warnings = _warnings(adapter, base)
+
+    def record(status: str, hashes: Mapping[str, Any]) -> BakeRecord:
+        return BakeRecord(
+            merged=adapter.uri,
+            adapter_id=adapter.adapter_id,
+            base=base.uri,
+            output=store.uri,
+            bake_id=bake_id,
+            status=status,
+            dry_run=dry_run,
+            dtype=dtype,
+            changes=tuple(map(_told, changes.values())),
+            tensors=sum(len(each.tensors) for each in base.components),
+            files=tuple(
+                {
+                    "path": key,
+                    "bytes": size,
+                    "sha256": hashes[key]["sha256"] if key in hashes else None,
+                    "action": action,
+                }
+                for key, (size, action, _) in files.items()
+            ),
+            not_copied=base.left,
+            warnings=warnings,
+        )
+
+    done = _state(store, bake_id, list(files)[-1])
+    if done is not None:
+        return record("already baked", done["files"])
+    if dry_run:
+        return record("would bake", {})
+    probe_create_only(store)
+    _start(store, bake_id)
+    *most, marker = files
+    hashes: dict[str, dict[str, Any]] = {}
+    with one_thread():
+        for number, key in enumerate(most):
+            hashes[key] = _write(store, key, *files[key])
+            progress(number + 1, len(files))
+        size, _, parts = files[marker]
+        hashes[marker] = {"bytes": size, "sha256": _hash(parts())}
+        manifest = {
+            "bake_version": _VERSION,
+            "bake_id": bake_id,
+            "adapter": {"uri": _shown(adapter.uri, store), "adapter_id": adapter.adapter_id},
+            "base": {"uri": _shown(base.uri, store), "files": base.identity(_weights(base))},
+            "dtype": dtype,
+            "changed": sorted(name for _, name in changes),
+            "warnings": list(warnings),
+            "files": hashes,
+            "versions": versions(),
+        }
+        data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+        _write(store, MANIFEST, len(data), "change", lambda: iter((data,)))
+        _write(store, marker, *files[marker])
+    progress(len(files), len(files))
+    store.delete(_STARTED)
+    return record("baked", hashes)
+
+
+def _adapter(place: Place) -> AdapterRecord:
+    found = scan_sources([place], full_weights="keep", checkpoints="all").inventory
+    if len(found.adapters) == 1:
+        return found.adapters[0]
+    if found.adapters:
+        problem = f"there are {len(found.adapters)} adapters there, and one is baked"
+        raise NoAdaptersFound(str(place), problem, f"Give one of them: {found.adapters[0].uri}.")
+    reason = found.refused[0].reason.rstrip(".") if found.refused else "there is none there"
+    raise NoAdaptersFound(str(place), f"no adapter can be baked: {reason}")
+
+
+def _weights(base: BaseModel) -> Iterator[Any]:
+    for component in base.components:
+        yield from component.files
+
+
+def _id(adapter: AdapterRecord, base: BaseModel, dtype: str) -> str:
+    about = {
+        "bake_version": _VERSION,
+        "adapter": [adapter.adapter_id, read_content(adapter).whole],
+        "base": base.identity(_weights(base)),
+        "dtype": dtype,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _warnings(adapter: AdapterRecord, base: BaseModel) -> tuple[str, ...]:
+    found = list(adapter.notes)
+    if base.left:
+        found.append(
+            f"not copied, as the model is not loaded from them: {', '.join(base.left[:5])}"
+            + (f" and {len(base.left) - 5} more" if len(base.left) > 5 else "")
+        )
+    return tuple(found)
+
+
+def _told(change: Change) -> dict[str, Any]:
+    span = change.tensor.span
+    return {
+        "tensor": span.name,
+        "file": change.tensor.file.key,
+        "shape": list(span.shape),
+        "updates": sum(len(update.factors) for update in change.updates),
+        "replaced": change.replaced_by is not None,
+    }
+
+
+def _files(
+    adapter: AdapterRecord, base: BaseModel, changes: Mapping[tuple[str, str], Change], dtype: str
+) -> dict[str, tuple[int, str, Parts]]:
+    """Size, action and bytes of each file of the output, the one that makes it a model last."""
+    factors = Factors(adapter)
+    touched = {key for key, _ in changes}
+    out: dict[str, tuple[int, str, Parts]] = {}
+    last = ""
+    for component in base.components:
+        below = f"{component.folder}/" if component.folder else ""
+        for file in component.files:
+            # A part of a pipeline that the adapter does not touch stays as it is.
+            mine = dtype if any(f.key in touched for f in component.files) else "base"
+            size = len(written_header(file, mine)) + sum(written_size(s, mine) for s in file.spans)
+
+            def parts(file: Any = file, mine: str = mine) -> Iterator[bytes]:
+                return shard_bytes(base.store, file, changes, factors, mine)
+
+            is_changed = file.key in touched or mine != "base"
+            out[file.key] = (size, "change" if is_changed else "copy", parts)
+        if component.index:
+            grown = sum(written_size(s, dtype) for f in component.files for s in f.spans)
+            data = base.store.read(component.index)
+            if dtype != "base" and any(f.key in touched for f in component.files):
+                data = _with(data, "metadata", {"total_size": grown})
+            out[component.index] = (len(data), "copy", lambda data=data: iter((data,)))  # type: ignore[misc]
+        last = component.index or below + CONFIG
+    for info in base.others:
+        if info.key in (_CARD, MANIFEST):
+            continue
+        if info.key.rpartition("/")[2] == CONFIG and dtype != "base":
+            text = _of_dtype(base.store.read(info.key, info.version), dtype)
+            out[info.key] = (len(text), "change", lambda text=text: iter((text,)))  # type: ignore[misc]
+            continue
+        out[info.key] = (info.size, "copy", lambda i=info: _copied(base.store, i))  # type: ignore[misc]
+    card = _card(adapter, base)
+    out[_CARD] = (len(card), "change", lambda: iter((card,)))
+    if PIPELINE in out:
+        last = PIPELINE
+    out[last] = out.pop(last)
+    return out
+
+
+_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def _of_dtype(data: bytes, dtype: str) -> bytes:
+    """A model's configuration that says another type, where it says one."""
+    fields = json.loads(data)
+    for name in ("dtype", "torch_dtype"):
+        if name in fields:
+            fields[name] = _TYPES[dtype]
+    return (json.dumps(fields, indent=2) + "\n").encode()
+
+
+def _with(data: bytes, name: str, value: object) -> bytes:
+    return (json.dumps({**json.loads(data), name: value}, indent=2) + "\n").encode()
+
+
+def _copied(store: Store, info: Any) -> Iterator[bytes]:
+    for start in range(0, info.size, _PIECE):
+        part = ByteRange(start, min(info.size, start + _PIECE))
+        yield bytes(store.read_ranges(info.key, [part], info.version)[0])
+
+
+def _card(adapter: AdapterRecord, base: BaseModel) -> bytes:
+    library = "diffusers" if base.is_pipeline else "transformers"
+    named = adapter.base_model or base.uri.rpartition("/")[2]
+    front = [f"library_name: {library}"]
+    if adapter.base_model.count("/") == 1 and not adapter.base_model.startswith((".", "/")):
+        front.append(f"base_model: {json.dumps(adapter.base_model)}")
+    text = (
+        f"This is {named} with a LoRA adapter merged into its weights by lego-ray bake. "
+        f"{MANIFEST} names both, with the hash of each file."
+    )
+    return "\n".join(("---", *front, "---", "", text, "")).encode()
+
+
+def _shown(uri: str, output: Store) -> str:
+    """A place as an output names it: without local paths if it leaves the machine."""
+    is_path = "://" not in uri
+    return uri.rpartition("/")[2] if is_path and not output.place.is_local else uri
+
+
+def _state(store: Store, bake_id: str, marker: str) -> dict[str, Any] | None:
+    """The manifest of this bake if it is complete; None if the way is free, or it was begun.
+
+    Raises:
+        OutputExists: If something else is there.
+    """
+    check_folder(store)
+    keys = {info.key for info in store.list()}
+    if not keys:
+        return None
+    for key in (MANIFEST, _STARTED):
+        if key in keys:
+            try:
+                found = json.loads(read_at_most(store, key, _LARGEST))
+                if found["bake_id"] == bake_id:
+                    return dict(found) if key == MANIFEST and marker in keys else None
+            except (ValueError, KeyError, TypeError):
+                pass
+            raise OutputExists(
+                store.uri,
+                "it holds another bake, whole or unfinished: of another adapter, base model or type",
+                "Choose another --output, or delete that one first.",
+            )
+    raise OutputExists(
+        store.uri,
+        f"it holds other files, such as {min(keys)}",
+        "Choose an empty --output; outputs are never overwritten.",
+    )
+
+
+def _start(store: Store, bake_id: str) -> None:
+    data = (json.dumps({"bake_version": _VERSION, "bake_id": bake_id}) + "\n").encode()
+    try:
+        store.create(_STARTED, data)
+    except AlreadyExists:
+        if store.read(_STARTED) != data:
+            raise OutputExists(store.uri, "another bake has begun there") from None
+
+
+def _write(store: Store, key: str, size: int, action: str, parts: Parts) -> dict[str, Any]:
+    """Writes a file; one that an earlier run wrote is taken if it has the same bytes."""
+    try:
+        there = store.stat(key)
+    except ObjectNotFound:
+        there = None
+    if there is None:
+        digest = hashlib.sha256()
+
+        def hashed() -> Iterator[bytes]:
+            for part in parts():
+                digest.update(part)
+                yield part
+
+        try:
+            store.create_from(key, size, hashed())
+            return {"bytes": size, "sha256": digest.hexdigest()}
+        except AlreadyExists:
+            there = store.stat(key)
+    wanted = _hash(parts())
+    if there.size != size or _hash(_copied(store, there)) != wanted:
+        raise OutputExists(
+            store.uri, f"{key} already exists, with other bytes", "Choose another --output."
+        )
+    return {"bytes": size, "sha256": wanted}
+
+
+def _hash(parts: Iterator[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,294 @@
+"""What an adapter changes in a base model: which tensors, and by which factors. Reads headers only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lego_ray.errors import UnusableBase
+from lego_ray.formats.base_weights import PLAIN_DTYPES
+from lego_ray.formats.peft_carried import holds
+from lego_ray.formats.peft_keys import PREFIX, full_weight_key
+from lego_ray.formats.peft_parameters import BASE_LAYER, parameter_of
+from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.planning.base_names import (
+    BaseNames,
+    is_embedding_of_head,
+    pipeline_module,
+    tied_embedding,
+)
+from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
+
+# Models whose experts are stored with inputs first, as PEFT knows from their classes.
+_TRANSPOSED_EXPERTS = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A low-rank update of one tensor.
+
+    Attributes:
+        factors: The pair; of a tensor that holds all experts, the pair of each.
+        is_transposed: Whether the tensor holds the transpose of B A.
+        rows: The rows of B A that the tensor holds, if it is a part of them.
+    """
+
+    factors: tuple[SiteFactors, ...]
+    is_transposed: bool = False
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one tensor of the base model.
+
+    Attributes:
+        tensor: The tensor.
+        updates: What is added, in order.
+        replaced_by: The adapter's tensor that takes its place first, or None.
+    """
+
+    tensor: BaseTensor
+    updates: tuple[Update, ...] = ()
+    replaced_by: TensorSpan | None = None
+
+
+def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str], Change]:
+    """What an adapter changes in a base model.
+
+    Args:
+        adapter: The adapter, its full weights kept.
+        base: The base model.
+
+    Returns:
+        By key of the file and name of the tensor.
+
+    Raises:
+        UnusableBase: If the base model lacks a module of the adapter, or one has another size.
+    """
+    groups: dict[str, list[SiteFactors]] = defaultdict(list)
+    for factors in adapter.sites:
+        groups[parameter_of(factors.site, factors.kind)].append(factors)
+    finder = _Pipeline(base, adapter) if base.is_pipeline else _Model(base, adapter, list(groups))
+    found: dict[tuple[str, str], tuple[BaseTensor, list[Update]]] = {}
+    missing: list[str] = []
+    for path in sorted(groups, key=finder.is_head):  # PEFT adds the head's update last
+        pairs = list(finder.updates(path, groups[path]))
+        if not pairs:
+            missing.append(path)
+        for tensor, update in pairs:
+            _check_type(tensor, base)
+            key = (tensor.file.key, tensor.span.name)
+            found.setdefault(key, (tensor, []))[1].append(update)
+    replaced: dict[tuple[str, str], tuple[BaseTensor, TensorSpan]] = {}
+    for span in adapter.full_weights:
+        whole = finder.replaced(span)
+        if whole is None:
+            missing.append(span.name)
+            continue
+        if whole.span.shape != span.shape:
+            raise _other_size(base, whole, f"{span.name} of the adapter", span.shape)
+        _check_type(whole, base)
+        replaced[whole.file.key, whole.span.name] = (whole, span)
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        problem = (
+            f"the base model lacks {', '.join(missing[:_SHOWN])}{more}, which the adapter changes"
+        )
+        raise UnusableBase(base.uri, problem)
+    out: dict[tuple[str, str], Change] = {}
+    for key in sorted(found.keys() | replaced.keys()):
+        tensor = found[key][0] if key in found else replaced[key][0]
+        updates = tuple(found[key][1]) if key in found else ()
+        out[key] = Change(tensor, updates, replaced[key][1] if key in replaced else None)
+    return out
+
+
+class _Model:
+    """A model of one component, whose adapter names modules as PEFT does."""
+
+    def __init__(self, base: BaseModel, adapter: AdapterRecord, paths: Sequence[str]) -> None:
+        self._base, self._adapter = base, adapter
+        self._component: Component = base.components[0]
+        self._tensors: Mapping[str, BaseTensor] = self._component.tensors
+        self._names = BaseNames(self._tensors, paths)
+        self._sites = {factors.site for factors in adapter.sites}
+        self._has_conv1d = self._looks_like_conv1d()
+
+    def is_head(self, path: str) -> tuple[bool, str]:
+        return self._own(path) is None and tied_embedding(path, self._tensors) is not None, path
+
+    def _own(self, path: str) -> str | None:
+        return self._names.find(f"{path}.weight")
+
+    def updates(
+        self, path: str, pairs: Sequence[SiteFactors]
+    ) -> Iterator[tuple[BaseTensor, Update]]:
+        kind = pairs[0].kind
+        if kind == "expert":
+            yield from self._experts(path, pairs)
+            return
+        name = self._names.find(path) if kind == "parameter" else self._own(path)
+        if name is None and (name := tied_embedding(path, self._tensors)) is None:
+            return
+        tensor = self._tensors[name]
+        _check_untied(self._component, self._base, name, self._tensors)
+        yield tensor, _fitted(self._base, tensor, pairs[0], self._is_conv1d(name))
+
+    def _experts(
+        self, path: str, pairs: Sequence[SiteFactors]
+    ) -> Iterator[tuple[BaseTensor, Update]]:
+        ordered = sorted(pairs, key=lambda each: int(each.site.rpartition(".")[2]))
+        first = ordered[0]
+        name = self._names.find(path)
+        if name is not None:
+            tensor = self._tensors[name]
+            shape = (len(ordered), first.d_out, first.d_in)
+            other = (len(ordered), first.d_in, first.d_out)
+            is_square = shape == other
+            if tensor.span.shape not in (shape, other):
+                raise _other_size(self._base, tensor, path, shape)
+            model_type = self._component.config.get("model_type")
+            turned = model_type in _TRANSPOSED_EXPERTS if is_square else tensor.span.shape == other
+            yield tensor, Update(tuple(ordered), turned)
+            return
+        for factors in ordered:
+            names = self._names.parts_of_expert(path, int(factors.site.rpartition(".")[2]))
+            start = 0
+            for each in names:
+                tensor = self._tensors[each]
+                end = start + tensor.span.shape[0]
+                yield tensor, Update((factors,), rows=(start, end))
+                if tensor.span.shape != (end - start, factors.d_in):
+                    raise _other_size(self._base, tensor, path, (factors.d_out, factors.d_in))
+                start = end
+            if names and start != factors.d_out:
+                raise _other_size(self._base, tensor, path, (factors.d_out, factors.d_in))
+
+    def replaced(self, span: TensorSpan) -> BaseTensor | None:
+        key = full_weight_key(span.name)
+        module, _, parameter = key.removeprefix(PREFIX).rpartition(".")
+        is_shared = module.endswith(f".{BASE_LAYER}")
+        module = module.removesuffix(f".{BASE_LAYER}")
+        name = self._names.find(f"{module}.{parameter}")
+        listed = self._adapter.config.get("modules_to_save")
+        saved = listed if isinstance(listed, list | tuple) else ()
+        is_copy = not is_shared and any(holds(key, str(each)) for each in saved)
+        shared = tied_embedding(module, self._tensors)
+        if name is None and shared is not None and is_shared:
+            name = shared  # what the adapter's head was adapted on, which is one with the embedding
+        if name is None and shared is None:
+            return None
+        if name is None or (is_copy and is_embedding_of_head(name) and self._is_tied()):
+            problem = (
+                f"its input embedding and output layer are one tensor, and the adapter has another for "
+                f"one of them ({span.name})"
+            )
+            hint = (
+                "Untie them in the base model first (tie_word_embeddings: false, and both tensors "
+                "saved), or merge again with --full-weights drop."
+            )
+            raise UnusableBase(self._base.uri, problem, hint)
+        return self._tensors[name]
+
+    def _is_tied(self) -> bool:
+        return not any(
+            n.removesuffix(".weight").rpartition(".")[2] in ("lm_head", "embed_out")
+            for n in self._tensors
+        ) and not any(n.startswith("score.") for n in self._tensors)
+
+    def _looks_like_conv1d(self) -> bool:
+        """Whether some weight has its outputs, as many as its bias has, on the second axis."""
+        for name, tensor in self._tensors.items():
+            bias = self._tensors.get(f"{name.removesuffix('.weight')}.bias")
+            shape = tensor.span.shape
+            if name.endswith(".weight") and bias and len(shape) == 2 and shape[0] != shape[1]:
+                return bias.span.shape == shape[1:]
+        return bool(self._adapter.config.get("fan_in_fan_out"))
+
+    def _is_conv1d(self, name: str) -> bool:
+        """Whether a square weight is stored with inputs first."""
+        return self._has_conv1d and f"{name.removesuffix('.weight')}.bias" in self._tensors
+
+
+class _Pipeline:
+    """A pipeline of diffusers, whose adapter may spell its modules in any way that means the same."""
+
+    def __init__(self, base: BaseModel, adapter: AdapterRecord) -> None:
+        self._base = base
+        self._modules: dict[tuple[str, str], BaseTensor] = {}
+        for component in base.components:
+            for name, tensor in component.tensors.items():
+                if name.endswith(".weight"):
+                    module = pipeline_module(component.folder, name.removesuffix(".weight"))
+                    self._modules.setdefault(module, tensor)
+
+    def is_head(self, path: str) -> tuple[bool, str]:
+        return False, path
+
+    def updates(
+        self, path: str, pairs: Sequence[SiteFactors]
+    ) -> Iterator[tuple[BaseTensor, Update]]:
+        tensor = self._modules.get(pipeline_module("", path))
+        if tensor is not None:
+            yield tensor, _fitted(self._base, tensor, pairs[0], False)
+
+    def replaced(self, span: TensorSpan) -> BaseTensor | None:
+        return None
+
+
+def _fitted(base: BaseModel, tensor: BaseTensor, pair: SiteFactors, conv1d: bool) -> Update:
+    """The update of a tensor by one pair, the way about that it is stored."""
+    shape = tensor.span.shape
+    if pair.kind == "conv":
+        wanted = (pair.d_out, *pair.a_tail)
+        if shape != wanted:
+            raise _other_size(base, tensor, pair.site, wanted)
+        return Update((pair,))
+    plain, turned = (pair.d_out, pair.d_in), (pair.d_in, pair.d_out)
+    if pair.kind == "embedding":
+        if shape != turned:
+            raise _other_size(base, tensor, pair.site, turned)
+        return Update((pair,), is_transposed=True)
+    one_by_one = len(shape) == 4 and shape[2:] == (1, 1) and shape[:2] == plain
+    if shape not in (plain, turned) and not one_by_one:
+        raise _other_size(base, tensor, pair.site, plain)
+    is_turned = conv1d if plain == turned else shape == turned
+    return Update((pair,), is_transposed=is_turned)
+
+
+def _check_type(tensor: BaseTensor, base: BaseModel) -> None:
+    if tensor.span.dtype not in PLAIN_DTYPES:
+        problem = f"{tensor.span.name} is {tensor.span.dtype}, expected {', '.join(PLAIN_DTYPES)}"
+        raise UnusableBase(base.uri, problem)
+
+
+def _check_untied(
+    component: Component, base: BaseModel, name: str, tensors: Mapping[str, BaseTensor]
+) -> None:
+    """Refuses a model that says embedding and head are one, and has a tensor for each.
+
+    Which of both is loaded depends on the release of transformers.
+    """
+    if component.config.get("tie_word_embeddings") is not True or not is_embedding_of_head(name):
+        return
+    both = [each for each in tensors if is_embedding_of_head(each)]
+    heads = [each for each in both if tied_embedding(each.removesuffix(".weight"), tensors)]
+    if heads and len(both) > 1:
+        problem = (
+            f"tie_word_embeddings is true, and it has {' and '.join(sorted(both))}, one of which the "
+            "adapter changes: which of them is used is not certain"
+        )
+        hint = "Load it with transformers and call save_pretrained, which writes one of them."
+        raise UnusableBase(base.uri, problem, hint)
+
+
+def _other_size(
+    base: BaseModel, tensor: BaseTensor, what: str, wanted: Sequence[int]
+) -> UnusableBase:
+    problem = (
+        f"{tensor.span.name} has shape {list(tensor.span.shape)}, and {what} needs {list(wanted)}"
+    )
+    return UnusableBase(base.uri, problem)

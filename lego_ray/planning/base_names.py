@@ -1,0 +1,107 @@
+"""What a module that an adapter names is called in the files of its base model. Pure.
+
+A model's files may have other names than the model in memory, which an adapter's are: transformers adds
+or leaves out what a task's class begins its names with, it renamed the trees of vision-language models,
+and since its release 5 it holds the experts of a layer in one parameter that the files have in parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from lego_ray.formats.module_names import parse_name
+from lego_ray.planning.model_trees import in_new_tree
+
+# The tensors that a model keeps its input embedding in, by the last parts of their names.
+_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "shared")
+# Names of the layers that may share the input embedding's weight.
+_HEADS = ("lm_head", "embed_out", "output")
+# What the parts of an expert's parameter are called in files, in the order of its rows.
+_PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
+    "down_proj": (("down_proj",), ("w2",)),
+}
+
+
+class BaseNames:
+    """The names of a base model's tensors, found by the names that an adapter has.
+
+    Args:
+        tensors: Names of the tensors.
+        wanted: Paths of the modules and parameters that the adapter names.
+    """
+
+    def __init__(self, tensors: Collection[str], wanted: Sequence[str]) -> None:
+        self._by_name: dict[str, str] = {}
+        for name in sorted(tensors):
+            self._by_name.setdefault(_canonical(name), name)
+        self._exact = set(tensors)
+        firsts = {_canonical(name).partition(".")[0] for name in tensors}
+        begins = {_canonical(path).partition(".")[0] for path in wanted}
+        ways: list[Callable[[str], str]] = [lambda path: path]
+        ways += [lambda path, b=b: path.removeprefix(f"{b}.") for b in sorted(begins - firsts)]  # type: ignore[misc]
+        ways += [lambda path, f=f: f"{f}.{path}" for f in sorted(firsts - begins)]  # type: ignore[misc]
+        self._way = max(
+            ways, key=lambda way: sum(self._has(way(_canonical(path))) for path in wanted)
+        )
+
+    def _has(self, path: str) -> bool:
+        return path in self._by_name or f"{path}.weight" in self._by_name
+
+    def find(self, name: str) -> str | None:
+        """The name that a tensor has in the files; None if there is none.
+
+        Args:
+            name: Its name in the model.
+        """
+        if name in self._exact:
+            return name
+        plain = _canonical(name)
+        return self._by_name.get(self._way(plain)) or self._by_name.get(plain)
+
+    def parts_of_expert(self, parameter: str, number: int) -> tuple[str, ...]:
+        """The tensors that hold one expert of a parameter, in the order of its rows; empty if none.
+
+        Args:
+            parameter: Path of the parameter that holds all experts.
+            number: Which expert.
+        """
+        module, _, name = parameter.rpartition(".")
+        for parts in _PARTS.get(name, ()):
+            found = [self.find(f"{module}.{number}.{part}.weight") for part in parts]
+            if all(found):
+                return tuple(each for each in found if each)
+        return ()
+
+
+def _canonical(name: str) -> str:
+    return in_new_tree(name).replace(".block_sparse_moe.", ".mlp.")
+
+
+def tied_embedding(site: str, tensors: Collection[str]) -> str | None:
+    """The input embedding's tensor that an output layer without one of its own shares.
+
+    Args:
+        site: Path of the output layer.
+        tensors: Names of the tensors of the base model.
+    """
+    if site.rpartition(".")[2] not in _HEADS:
+        return None
+    found = [n for n in tensors if n.removesuffix(".weight").rpartition(".")[2] in _EMBEDDINGS]
+    return found[0] if len(found) == 1 else None
+
+
+def is_embedding_of_head(name: str) -> bool:
+    """Whether a tensor is one that input embedding and output layer may share."""
+    last = name.removesuffix(".weight").rpartition(".")[2]
+    return last in _EMBEDDINGS or last in _HEADS
+
+
+def pipeline_module(component: str, path: str) -> tuple[str, str]:
+    """What the names of one module of a pipeline have in common, however a trainer spells them.
+
+    Args:
+        component: Folder of the pipeline, such as `transformer`; empty for a name that says it itself.
+        path: The module's path.
+    """
+    return parse_name(f"{component}.{path}" if component else path).module

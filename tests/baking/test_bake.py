@@ -1,0 +1,265 @@
+"""A baked model is to the bit the one that PEFT's `merge_and_unload` makes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
+from torch import nn
+
+import lego_ray
+from lego_ray.errors import OutputExists, UnusableBase
+from tests.formats import tiny_experts
+from tests.zoo import files_of
+
+_SIZES: dict[str, Any] = {"vocab_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+_LLAMA = {**_SIZES, "hidden_size": 16, "intermediate_size": 24, "num_key_value_heads": 1}
+
+
+def llama(**more: Any) -> Any:
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_LLAMA, **more))
+
+
+def qwen() -> Any:
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**_LLAMA))
+
+
+def gpt2() -> Any:
+    config = transformers.GPT2Config(
+        vocab_size=40,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=16,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
+def saved(
+    root: Path,
+    make: Callable[[], Any],
+    dtype: torch.dtype = torch.float32,
+    shard: str = "1GB",
+    **options: Any,
+) -> tuple[Path, Path]:
+    """A base model and an adapter with random factors, saved by their own libraries."""
+    torch.manual_seed(0)
+    model = make().to(dtype)
+    model.save_pretrained(root / "base", max_shard_size=shard)
+    (root / "base" / "tokenizer.json").write_text('{"tiny": true}')
+    (root / "base" / "README.md").write_text("The base.")
+    fields: dict[str, Any] = {"r": 3, "lora_alpha": 7, "task_type": "CAUSAL_LM", **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trained = get_peft_model(model, LoraConfig(**fields))
+        for name, parameter in trained.named_parameters():
+            if "lora_" in name or "modules_to_save" in name or name.endswith(".bias"):
+                parameter.data.copy_(torch.randn(parameter.shape) * 0.3)
+        trained.save_pretrained(str(root / "adapter"))
+    return root / "base", root / "adapter"
+
+
+def oracle(base: Path, adapter: Path, kind: Any) -> dict[str, torch.Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: nn.Module = kind.from_pretrained(base)
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    return dict(merged.state_dict())
+
+
+def check(base: Path, adapter: Path, kind: Any = transformers.AutoModelForCausalLM) -> Any:
+    out = base.parent / "out"
+    record = lego_ray.bake(adapter, base=base, output=out)
+    assert record.status == "baked"
+    found = kind.from_pretrained(out).state_dict()
+    wanted = oracle(base, adapter, kind)
+    assert found.keys() == wanted.keys()
+    plain = kind.from_pretrained(base).state_dict()
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor), name
+    assert any(not torch.equal(found[name], plain[name]) for name in found)
+    return record
+
+
+ATTENTION = ["q_proj", "v_proj", "o_proj"]
+CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "llama": (llama, {"target_modules": [*ATTENTION, "up_proj", "down_proj", "lm_head"]}),
+    "qwen": (qwen, {"target_modules": ATTENTION}),
+    "patterns": (
+        llama,
+        {
+            "target_modules": ATTENTION,
+            "use_rslora": True,
+            "rank_pattern": {"layers.1.self_attn.q_proj": 2},
+            "alpha_pattern": {"v_proj": 5},
+        },
+    ),
+    "embedding": (llama, {"target_modules": ["embed_tokens", "q_proj"]}),
+    "tied embedding": (
+        lambda: llama(tie_word_embeddings=True),
+        {"target_modules": ["embed_tokens", "q_proj"]},
+    ),
+    "tied head": (
+        lambda: llama(tie_word_embeddings=True),
+        {"target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+    ),
+    "saved modules": (llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "biases": (qwen, {"target_modules": ["q_proj"], "bias": "all"}),
+    "gpt2": (gpt2, {"target_modules": ["c_attn", "c_proj", "c_fc"]}),
+    "gpt2 square": (gpt2, {"target_modules": ["attn.c_proj"], "fan_in_fan_out": True}),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_what_peft_makes_of_it(tmp_path: Path, case: str, dtype: torch.dtype) -> None:
+    make, options = CASES[case]
+    check(*saved(tmp_path, make, dtype, **options))
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss"])
+def test_experts_are_what_peft_makes_of_them(tmp_path: Path, name: str) -> None:
+    base: Any = tiny_experts.model(name)
+    base.save_pretrained(tmp_path / "base")
+    tiny_experts.train(name, tmp_path / "adapter")
+    check(tmp_path / "base", tmp_path / "adapter")
+
+
+def test_files_are_those_of_the_base_and_another_run_does_nothing(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, shard="10KB", target_modules=ATTENTION)
+    (base / "pytorch_model.bin").write_bytes(b"old")
+    dry = lego_ray.bake(adapter, base=base, output=tmp_path / "out", dry_run=True)
+    assert dry.status == "would bake"
+    assert not (tmp_path / "out").exists()
+    assert len(dry.changes) == 6
+    record = check(base, adapter)
+    out = tmp_path / "out"
+    names = {p.name for p in out.iterdir()}
+    assert {p.name for p in base.iterdir()} - {"pytorch_model.bin"} == names - {
+        "lego_ray_bake.json",
+        ".lego-ray",
+    }
+    assert record.not_copied == ("pytorch_model.bin",)
+    assert (out / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert record.files[-1]["path"] == "model.safetensors.index.json"
+    before = files_of(out)
+    again = lego_ray.bake(adapter, base=base, output=out)
+    assert again.status == "already baked"
+    assert again.files == record.files
+    assert files_of(out) == before
+
+
+def test_a_run_that_was_cut_short_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, shard="10KB", target_modules=ATTENTION)
+    lego_ray.bake(adapter, base=base, output=tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(done: int, total: int) -> None:
+        if done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        lego_ray.bake(adapter, base=base, output=tmp_path / "cut", progress=killed)
+    assert not (tmp_path / "cut" / "model.safetensors.index.json").exists()
+    with pytest.raises(OutputExists):
+        lego_ray.bake(adapter, base=base, output=tmp_path / "cut", dtype="BF16")
+    lego_ray.bake(adapter, base=base, output=tmp_path / "cut")
+    whole, cut = files_of(tmp_path / "whole"), files_of(tmp_path / "cut")
+    assert {k: v[1] for k, v in whole.items()} == {k: v[1] for k, v in cut.items()}
+
+
+def test_another_type_is_written_as_asked(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, target_modules=ATTENTION)
+    lego_ray.bake(adapter, base=base, output=tmp_path / "out", dtype="BF16")
+    found = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    for name, tensor in oracle(base, adapter, transformers.AutoModelForCausalLM).items():
+        assert torch.equal(found[name], tensor.to(torch.bfloat16)), name
+
+
+def test_bases_that_cannot_be_used_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, target_modules=["q_proj"])
+    config = json.loads((base / "config.json").read_text())
+
+    def refused(words: str) -> None:
+        with pytest.raises(UnusableBase, match=words):
+            lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    quantized = {**config, "quantization_config": {"quant_method": "gptq"}}
+    (base / "config.json").write_text(json.dumps(quantized))
+    refused("quantized .gptq.")
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    refused("pytorch_model.bin")
+    for change, words in (
+        ({"hidden_size": 32}, "has shape"),
+        ({"num_hidden_layers": 1}, "lacks model.layers.1"),
+    ):
+        other = transformers.LlamaConfig(**{**_LLAMA, **change})
+        transformers.LlamaForCausalLM(other).save_pretrained(base)
+        refused(words)
+
+
+def test_an_output_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, target_modules=["q_proj"])
+    before = files_of(base)
+    with pytest.raises(OutputExists, match="other files"):
+        lego_ray.bake(adapter, base=base, output=base)
+    assert files_of(base) == before
+
+
+def test_image_adapters_go_into_the_component_of_a_pipeline(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kind: Any = diffusers.QwenImageTransformer2DModel
+    model = kind(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(2, 2, 4),
+    )
+    base = tmp_path / "base"
+    model.save_pretrained(base / "transformer")
+    (base / "model_index.json").write_text('{"_class_name": "QwenImagePipeline"}')
+    weight = model.transformer_blocks[0].attn.to_q.weight
+    a, b = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2)
+    dotted = "transformer.transformer_blocks.0.attn.to_q"
+    flat = "lora_unet_transformer_blocks_0_attn_to_q"
+    save_file(
+        {f"{dotted}.lora_A.weight": a, f"{dotted}.lora_B.weight": b}, tmp_path / "d.safetensors"
+    )
+    kohya = {"lora_down.weight": a, "lora_up.weight": b, "alpha": torch.tensor(1.0)}
+    save_file({f"{flat}.{k}": v for k, v in kohya.items()}, tmp_path / "k.safetensors")
+    for name, scale in (("d", 1.0), ("k", 0.5)):
+        out = tmp_path / name
+        record = lego_ray.bake(tmp_path / f"{name}.safetensors", base=base, output=out)
+        assert record.files[-1]["path"] == "model_index.json"
+        found = kind.from_pretrained(out / "transformer")
+        baked = found.transformer_blocks[0].attn.to_q.weight
+        assert torch.equal(baked, weight + b @ a * scale)
+
+
+@pytest.mark.s3
+def test_a_bucket_gets_the_files_that_a_directory_gets(s3_bucket: str, tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, shard="10KB", target_modules=ATTENTION)
+    local = lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+    there = lego_ray.bake(adapter, base=base, output=f"s3://{s3_bucket}/out")
+    again = lego_ray.bake(adapter, base=base, output=f"s3://{s3_bucket}/out")
+    assert local.files == there.files == again.files
+    assert again.status == "already baked"
