@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
+from lego_ray.formats.differences import LORA_BIAS, Difference
 from lego_ray.formats.factors import (
     GATHER,
     FactorKey,
@@ -18,8 +18,9 @@ from lego_ray.formats.factors import (
 )
 from lego_ray.formats.kinds import SCALARS, Parts, note_of, parse_kind
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
-from lego_ray.formats.peft_beside import beside_factors, noted_of
+from lego_ray.formats.peft_beside import BIAS, beside_factors, noted_of, site_of_bias
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
 from lego_ray.formats.peft_experts import ExpertConfig, check_axes, split_parameters
@@ -38,8 +39,6 @@ from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key, unwrapped
 
-FullWeights = Literal["refuse", "drop", "keep"]
-
 
 def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
     """Describes a PEFT LoRA from its headers, having checked all that headers can show.
@@ -50,7 +49,8 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     Args:
         headers: The adapter's; with its configuration.
         full_weights: What to do with tensors that are not low-rank (saved modules, biases): refuse
-            the adapter, drop them with a note, or keep them in the record.
+            the adapter, drop them with a note, or keep them in the record. `sum` and `average` take the
+            biases of `lora_bias`, which are differences, and refuse the others.
 
     Raises:
         UnsupportedAdapter: If it is not a plain LoRA, or carries full weights and these are refused.
@@ -71,7 +71,9 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     elif is_lycoris:
         fields = as_lora(fields)
     droppable = DROPPABLE if full_weights == "drop" else {}
-    check_config(fields, files.config, without=DROPPABLE if full_weights == "keep" else droppable)
+    adds = full_weights in ("sum", "average")
+    taken = DROPPABLE if full_weights == "keep" else {BIAS} if adds else droppable
+    check_config(fields, files.config, without=taken)
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
     check_layout(fields, names, files.weights)
@@ -80,7 +82,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     ]
     left_out = {name for found, _ in dropped for name in found}
     diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
-    beside = set(beside_factors(names)) if full_weights == "keep" else set()
+    beside = set(beside_factors(names, fields)) if full_weights == "keep" or adds else set()
     kinds = {n: kind for n in names if is_lycoris and (kind := parse_kind(n))}
     understood = left_out | diagonals | beside | kinds.keys()
     check_tensors([n for n in names if n not in understood], files.weights)
@@ -91,6 +93,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     notes: list[str] = []
     unknown: list[str] = []
     parts = Parts()
+    differences: list[Difference] = []
     for name, span in spans.items():
         if name in left_out:
             continue
@@ -102,6 +105,10 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
             of_rows[key.site] = span
         elif key:
             factors.append((key, span))
+        elif adds and name in beside:
+            site = site_of_bias(name)
+            check_dtype(span, files.weights)
+            differences.append(Difference(site, LORA_BIAS, span, settings.scaling_of(site)))
         elif name in beside or is_full_weight(name, settings):
             whole.append(span)
         elif is_training_only(name):
@@ -109,7 +116,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
-    if full_weights == "refuse":
+    if full_weights == "refuse" or adds:
         adapted = {key.site for key, _ in factors} | set(parts.forms)
         whole, unchanged = _without_embeddings(whole, adapted)
         if unchanged:
@@ -145,9 +152,10 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
             "fan_in_fan_out": settings.fan_in_fan_out,
             "modules_to_save": list(settings.modules_to_save) or None if kept else None,
             "bias": settings.bias if kept else "none",
-            **noted_of(beside_factors(span.name for span in kept), fields, settings),
+            **noted_of(beside_factors((span.name for span in kept), fields), fields, settings),
         },
         full_weights=kept,
+        differences=tuple(sorted(differences, key=lambda each: each.key)),
         notes=tuple(notes),
     )
 
@@ -209,11 +217,13 @@ def _check_full_weights(whole: Sequence[TensorSpan], choice: FullWeights, files:
         )
         hint = f"{GATHER} --full-weights drop merges the rest of it."
         raise MalformedAdapter(files.weights, problem, hint)
-    if whole and choice == "refuse":
+    if whole and choice not in ("keep", "drop"):
         problem = (
             "it carries full weights, which are not low-rank and cannot be merged "
             f"(modules_to_save, biases or embeddings): {some([span.name for span in whole])}"
         )
+        if choice != "refuse":
+            problem += f". --full-weights {choice} takes differences, and these replace weights"
         hint = (
             "Choose --full-weights drop to leave them out, or --full-weights keep:NAME to take them "
             "from the one adapter of that name."

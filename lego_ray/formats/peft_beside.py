@@ -22,13 +22,15 @@ BIAS, TOKENS = "lora_bias", "trainable_token_indices"
 _BIAS = re.compile(r"(?P<site>.+)\.lora_B(?:\.[^.]+)?\.bias")
 
 
-def beside_factors(names: Iterable[str]) -> list[str]:
+def beside_factors(names: Iterable[str], fields: Mapping[str, object] | None = None) -> list[str]:
     """Those of tensor keys that are biases of B or rows of tokens.
 
     Args:
         names: Keys of a file.
+        fields: Its configuration, by which PEFT loads them; None to go by the keys alone.
     """
-    return [name for name in names if any(key.search(name) for key, _ in DROPPABLE.values())]
+    keys = [key for field, (key, _) in DROPPABLE.items() if fields is None or fields.get(field)]
+    return [name for name in names if any(key.search(name) for key in keys)]
 
 
 def site_of_bias(key: str) -> str:

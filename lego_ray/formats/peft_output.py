@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, agreed
+from lego_ray.formats.differences import ENDS, split_end
+from lego_ray.formats.output_layout import (
+    Asked,
+    OutputLayout,
+    PlannedSite,
+    agreed,
+    shapes_of_differences,
+)
 from lego_ray.formats.peft_beside import BIAS, bias_key, scaled
 from lego_ray.formats.peft_carried import Carried, carried_over
 from lego_ray.formats.peft_config import WEIGHTS_NAME
@@ -19,6 +27,8 @@ from lego_ray.formats.record import AdapterRecord, SiteKind
 
 if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite
+
+T = TypeVar("T")
 
 
 class PeftOutput(OutputLayout):
@@ -49,6 +59,8 @@ class PeftOutput(OutputLayout):
         shapes, patterns = _shapes_of(stored, sites, ranks, rank)
         for adapter in adapters:
             shapes |= {carried.keys[span.name]: span.shape for span in adapter.full_weights}
+        if any(adapter.differences for adapter in adapters):
+            shapes |= _biases_of(shapes_of_differences(adapters))
         heights = {each.site: each.d_out for each in sites if each.kind in ("linear", "conv")}
         shapes |= {key: (size,) for key, size in _zero_biases(carried, heights, shapes).items()}
         config = config_of(
@@ -80,6 +92,7 @@ class PeftOutput(OutputLayout):
             carried.keys[name]: scaled(name, as_stored(spans[name], raw), noted)
             for name, raw in full_weights.items()
         }
+        kept |= _biases_of(asked.beside())
         heights = {each.site: len(each.b) for each in sites if each.kind in ("linear", "conv")}
         for key, size in _zero_biases(carried, heights, kept).items():
             kept[key] = sites[0].b.new_zeros(size)
@@ -163,12 +176,25 @@ def _zero_biases(
 def _carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carried:
     """What a merge takes over of its sources' configurations."""
     keeper = next((a for a in adapters if a.full_weights), None)
-    return carried_over(
+    carried = carried_over(
         agreed(adapters, "task_type"),
         keeper.config if keeper else {},
         [span.name for span in keeper.full_weights] if keeper else [],
         set(sites),
     )
+    if any(adapter.differences for adapter in adapters):
+        carried = replace(carried, beside={**carried.beside, BIAS: True})
+    return carried
+
+
+def _biases_of(beside: Mapping[str, T]) -> dict[str, T]:
+    """Differences of biases by PEFT's keys; those of other weights by their own, which it refuses."""
+    out: dict[str, T] = {}
+    for key, value in beside.items():
+        split = split_end(key)
+        is_bias = split is not None and ENDS[split[1]] == "bias"
+        out[bias_key(split[0]) if split and is_bias else key] = value
+    return out
 
 
 def config_of(

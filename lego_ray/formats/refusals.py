@@ -51,9 +51,9 @@ CHANGING_INITS: Mapping[str, Refusal] = {
 
 LORA_BIAS = Refusal(
     "the update has a bias beside B A",
-    "--full-weights drop leaves the biases out, and --full-weights keep:NAME takes those of one "
-    "adapter. Else merge it into its base model (PEFT: merge_and_unload) and extract a plain LoRA from "
-    "the difference.",
+    "For PEFT's adapters, --full-weights sum or average merges the biases, and keep:NAME takes those of "
+    "one adapter; drop leaves them out. Else merge it into its base model (PEFT: merge_and_unload) and "
+    "extract a plain LoRA from the difference.",
 )
 TOKENS = Refusal(
     "it carries whole rows of the embedding, which are not low-rank",
@@ -145,9 +145,10 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     _BIAS_KEY: LORA_BIAS,
     r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
     r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
-        "it is the difference of a whole weight, a bias or a norm, not low-rank",
-        "--full-weights drop leaves such differences out. Else merge it into its base model and extract "
-        "a plain LoRA from the difference.",
+        "it is the difference of a whole weight, a bias or a norm, and no part of a LoRA can hold that",
+        "In single files, --full-weights sum or average merges such differences, keep:NAME takes those "
+        "of one adapter, and drop leaves them out. Else merge it into its base model and extract a "
+        "plain LoRA from the difference.",
     ),
     r"\.set_weight$|\.reshape_weight$": Refusal(
         "it replaces a weight of the base model instead of adding to it", _RETRAIN

@@ -297,7 +297,7 @@ def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
 
     Args:
         inventory: The inventory.
-        choice: `refuse`, `drop` or `keep:NAME`.
+        choice: As `Recipe.full_weights`.
 
     Raises:
         NoAdaptersFound: If no adapter's directory has that name.
@@ -320,7 +320,10 @@ def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
             "weights of one can be kept"
         )
         raise InvalidOption(where, problem, f"Give the whole path: keep:{uris[0]}.")
-    kept = tuple(a if a.uri == uris[0] else replace(a, full_weights=()) for a in inventory.adapters)
+    kept = tuple(
+        a if a.uri == uris[0] else replace(a, full_weights=(), differences=())
+        for a in inventory.adapters
+    )
     return replace(inventory, adapters=kept)
 
 

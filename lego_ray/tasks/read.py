@@ -20,6 +20,7 @@ from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.sources.contents import tensor_hash
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange, Store
+from lego_ray.tasks.added import Added, add_differences
 from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice
 
 # Rows of one adapter at a site and d_in, to the rows that are pooled.
@@ -53,6 +54,7 @@ class Extraction:
         scalings: Scaling of each adapter at each site, if it was left out of the pools.
         tensor_hashes: Name and hex sha256 of each tensor, by adapter.
         full_weights: Tensors to pass through, raw, by name.
+        sums: Sums of differences, by common key.
         bytes_read: Bytes fetched.
         requests: Requests made.
         seconds: Wall time.
@@ -63,6 +65,7 @@ class Extraction:
     scalings: dict[int, dict[str, float]] = field(default_factory=dict)
     tensor_hashes: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     full_weights: dict[str, bytes] = field(default_factory=dict)
+    sums: dict[str, Added] = field(default_factory=dict)
     bytes_read: int = 0
     requests: int = 0
     seconds: float = 0.0
@@ -127,6 +130,7 @@ def _take(
         scalings: dict[str, float] | None = {} if as_stored else None
         _add_rows(builders, source, read.buffers, prepare, scalings)
         found.scalings[source.adapter] = scalings or {}
+        add_differences(found.sums, source.differences, read.buffers, source.uri)
     except AdapterRefused as error:
         found.quarantined[source.adapter] = error
 

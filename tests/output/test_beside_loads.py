@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import lego_ray
-from lego_ray.errors import UnreadableOutput
+from lego_ray.errors import NoAdaptersFound, UnreadableOutput
 from tests.formats.tiny_experts import model, rewrite, train
 from tests.output.test_output_loads import bert, loaded
 
@@ -94,6 +94,55 @@ def test_biases_do_not_go_with_an_adapted_embedding(tmp_path: Path) -> None:
     saved(tmp_path / "zoo" / "b", 2, ["word_embeddings"])
     with pytest.raises(UnreadableOutput, match="no lora_bias with an embedding"):
         lego_ray.plan(tmp_path / "zoo", rank=4, full_weights="keep:a")
+
+
+def test_biases_are_summed_times_the_scalings_and_weights(tmp_path: Path) -> None:
+    saved(tmp_path / "zoo" / "a", 1, [QUERY, "value"], lora_bias=True)
+    saved(tmp_path / "zoo" / "b", 2, [QUERY, KEY], lora_bias=True, lora_alpha=1)
+    saved(tmp_path / "zoo" / "c", 3, [KEY])
+    record = lego_ray.merge(
+        tmp_path / "zoo",
+        output=tmp_path / "m",
+        rank=6,
+        method="concat",
+        full_weights="sum",
+        weights={"a": 0.5},
+        runner="inline",
+    )
+    loaded(bert(), tmp_path / "m")  # without a warning of PEFT, so no bias is missing
+    base, got = outputs(None), outputs(tmp_path / "m")
+    a, b, c = (outputs(tmp_path / "zoo" / name) for name in "abc")
+    for name in base:
+        wanted = 0.5 * (a[name] - base[name]) + b[name] + c[name] - base[name]
+        assert torch.allclose(got[name], wanted, atol=ROUNDING), name
+    assert any("the sum over" in warning for warning in record["warnings"])
+    assert lego_ray.verify(tmp_path / "m", sources=tmp_path / "zoo")["ok"]
+
+
+def test_averaged_biases_are_the_mean_of_those_that_have_one(tmp_path: Path) -> None:
+    saved(tmp_path / "zoo" / "a", 1, [QUERY], lora_bias=True)
+    saved(tmp_path / "zoo" / "b", 2, [QUERY, KEY], lora_bias=True)
+    saved(tmp_path / "zoo" / "c", 3, [QUERY])
+    lego_ray.merge(
+        tmp_path / "zoo", output=tmp_path / "m", rank=6, full_weights="average", runner="inline"
+    )
+    key = f"base_model.model.bert.encoder.layer.0.attention.self.{QUERY}.lora_B.bias"
+    one, two = (load_file(tmp_path / "zoo" / name / FILE)[key].double() for name in "ab")
+    assert torch.equal(load_file(tmp_path / "m" / FILE)[key], ((3 * one + 3 * two) / 2).float())
+    saved(tmp_path / "zoo" / "d", 4, ["word_embeddings"])
+    with pytest.raises(UnreadableOutput, match="no lora_bias with an embedding"):
+        lego_ray.plan(tmp_path / "zoo", rank=4, full_weights="sum")
+
+
+def test_weights_that_replace_others_are_not_summed(tmp_path: Path) -> None:
+    saved(tmp_path / "zoo" / "a", 1, [QUERY], modules_to_save=["dense"])
+    saved(tmp_path / "zoo" / "b", 2, [QUERY], bias="all")
+    train("llama", tmp_path / "zoo" / "c", 1, **TOKENS)
+    with pytest.raises(NoAdaptersFound, match="all 3 adapters were refused"):
+        lego_ray.plan(tmp_path / "zoo", rank=4, full_weights="sum")
+    for name, wanted in (("a", "takes differences"), ("b", "takes differences"), ("c", "rows of")):
+        with pytest.raises(NoAdaptersFound, match=wanted):
+            lego_ray.plan(tmp_path / "zoo" / name, rank=4, full_weights="average")
 
 
 TOKENS: dict[str, Any] = {
