@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 def random(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Values of a normal distribution."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def patches_of(tensors: Mapping[str, Tensor], strength: float = 1.0) -> Tensors:

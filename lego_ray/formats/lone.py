@@ -39,7 +39,7 @@ from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.module_names import check_named_once
 from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, SiteFactors, TensorSpan
-from lego_ray.formats.refusals import check_config, check_tensors
+from lego_ray.formats.refusals import BUNDLED, WHOLE_NORMS, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.suffixes import A_B, ALPHA, DOWN_UP, Factor, parse_suffix
 from lego_ray.formats.wrappers import by_plain_key
@@ -47,8 +47,12 @@ from lego_ray.formats.wrappers import by_plain_key
 METADATA = "lora_adapter_metadata"
 
 FullWeights = Literal["refuse", "drop", "keep", "sum", "average"]
-# Differences of whole weights, biases and norms that stand beside the factors.
-_WHOLE = re.compile(r".+\.(?:diff|diff_b|diff_m|w_norm|b_norm|lora_B(?:\.[^.]+)?\.bias)")
+# What stands beside the factors and may be left out: differences of whole weights, biases and norms; and
+# weights and embeddings that take the place of others.
+_WHOLE = re.compile(
+    r".+\.(?:diff|diff_b|diff_m|w_norm|b_norm|lora_B(?:\.[^.]+)?\.bias|set_weight)"
+    rf"|{WHOLE_NORMS}|{BUNDLED}.+"
+)
 
 
 @dataclass(frozen=True, slots=True)

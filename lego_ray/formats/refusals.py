@@ -139,6 +139,12 @@ _GLORA = "|".join(
     rf"^(?!base_model\.).+\.{part}\.weight$" for part in ("a1", "a2", "b1", "b2", "bm")
 )
 
+# Norms of Flux's control adapters, by diffusers' names and by those of the model's authors. In a file of
+# PEFT these may be modules that were saved whole.
+WHOLE_NORMS = r"^(?!base_model\.).+\.norm_\w+\.weight$|^(?!base_model\.).+\.\w+_norm\.scale$"
+# Embeddings of new words that OneTrainer and others store in the file of a LoRA.
+BUNDLED = r"\bbundle_emb\."
+
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": REFUSED_FIELDS["use_dora"],
@@ -150,8 +156,14 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
         "of one adapter, and drop leaves them out. Else merge it into its base model and extract a "
         "plain LoRA from the difference.",
     ),
-    r"\.set_weight$|\.reshape_weight$": Refusal(
-        "it replaces a weight of the base model instead of adding to it", _RETRAIN
+    rf"\.set_weight$|{WHOLE_NORMS}": Refusal(
+        "it replaces a weight of the base model instead of adding to it",
+        "--full-weights drop leaves such weights out. Else train it again as plain LoRA.",
+    ),
+    r"\.reshape_weight$": Refusal("it gives a weight of the base model another shape", _RETRAIN),
+    BUNDLED: Refusal(
+        "it is an embedding of a new word, and no part of a LoRA can hold that",
+        "--full-weights drop leaves it out. Save the embedding as a file and load it beside the merge.",
     ),
     r"\.lora_mid\b": Refusal(
         "it has a third factor between A and B, which only single files are read with", _EXTRACT

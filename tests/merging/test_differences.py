@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.loaders import lora_pipeline as loaders
 from torch import Tensor
 
 import lego_ray
@@ -75,6 +76,28 @@ def test_summed_comfyui_adds_what_the_adapters_add_together(tmp_path: Path) -> N
     [said] = [w for w in record["warnings"] if "the sum over" in w]
     assert "3 differences" in said
     assert lego_ray.verify(tmp_path / "m", sources=tmp_path / "zoo")["ok"]
+
+
+def test_diffusers_reads_the_summed_biases_of_wan(tmp_path: Path) -> None:
+    block = "diffusion_model.blocks.0."
+    modules = [f"{block}{a}_attn.{p}" for a in ("self", "cross") for p in "qkvo"]
+    modules += [f"{block}ffn.{n}" for n in (0, 2)]
+    parts = [
+        {
+            **tensors_of(modules, ends="down_up", alpha=1.0, seed=seed),
+            **{f"{m}.diff_b": random(100 * seed + n, 8) for n, m in enumerate(modules)},
+            f"{NORM}.diff": random(seed, 8),
+        }
+        for seed in (1, 2)
+    ]
+    merge(write_zoo(tmp_path / "zoo", parts), tmp_path / "m")
+    loader: Any = loaders.WanLoraLoaderMixin
+    state = loader.lora_state_dict(load(tmp_path / "m"))
+    before = [loader.lora_state_dict(dict(part)) for part in parts]
+    biases = [key for key in state if key.endswith(".lora_B.bias")]
+    assert len(biases) == len(modules)
+    for key in biases:
+        assert torch.equal(state[key], before[0][key] + before[1][key])
 
 
 def test_averaged_they_are_the_mean_of_those_that_have_one(tmp_path: Path) -> None:
@@ -338,3 +361,132 @@ def test_a_budget_without_room_for_them_is_refused(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", parts)
     with pytest.raises(InvalidOption, match="differences of weights, biases and norms need"):
         lego_ray.plan(zoo, rank=4, base_model="b", full_weights="sum", memory_budget="340MiB")
+
+
+@pytest.mark.parametrize(
+    ("module", "more", "why"),
+    [
+        (Q, f"{NORM}.set_weight", "replaces a weight"),
+        ("transformer.transformer_blocks.0.attn.to_q", "@.norm_q.weight", "replaces a weight"),
+        ("double_blocks.0.img_attn.proj", "@.norm.key_norm.scale", "replaces a weight"),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1", "bundle_emb.cat.clip_l", "a new word"),
+    ],
+    ids=["ComfyUI", "diffusers, Flux control", "authors, Flux control", "OneTrainer"],
+)
+def test_what_takes_the_place_of_a_weight_is_dropped_or_refused_by_name(
+    module: str, more: str, why: str, tmp_path: Path
+) -> None:
+    key = more.replace("@", module.rpartition(".")[0])
+    ends = "down_up" if module.startswith("lora_te_") else "a_b"
+    for seed in (1, 2):
+        tensors = {**tensors_of([module], ends=ends, seed=seed), key: random(seed, 8)}
+        write(tmp_path / f"zoo/{seed}.safetensors", tensors)
+    for choice in ("refuse", "sum"):
+        with pytest.raises(NoAdaptersFound, match=why):
+            lego_ray.plan(tmp_path / "zoo", rank=4, base_model="b", full_weights=choice)
+    record = merge(tmp_path / "zoo", tmp_path / "m", full_weights="drop")
+    assert [key in each["note"] for each in record["notes"]] == [True, True]
+    assert key not in load(tmp_path / "m")
+
+
+def test_inspect_lists_them(tmp_path: Path) -> None:
+    write(tmp_path / "a.safetensors", parts_of(1)[0])
+    [found] = lego_ray.inspect(tmp_path / "a.safetensors").found
+    assert found.status == "refused"
+    assert found.n_sites == 2
+    assert [each["tensor"] for each in found.extra_weights] == [
+        "diffusion_model.blocks.0.ffn.0.diff_b",
+        f"{NORM}.diff",
+        f"{Q}.diff_b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "key"),
+    [
+        (
+            "diffusion_model._orig_mod.blocks.0.self_attn.",
+            "diffusion_model.blocks.0.self_attn.",
+            f"{NORM}.diff",
+        ),
+        ("pipe.dit.blocks.0.self_attn.", "blocks.0.self_attn.", "blocks.0.self_attn.norm_q.diff"),
+    ],
+    ids=["torch.compile", "DiffSynth and bare names"],
+)
+def test_names_in_two_spellings_are_one(one: str, two: str, key: str, tmp_path: Path) -> None:
+    parts = [
+        {**tensors_of([f"{name}q"], seed=seed), f"{name}norm_q.diff": random(seed, 8)}
+        for seed, name in enumerate((one, two), 1)
+    ]
+    merge(write_zoo(tmp_path / "zoo", parts), tmp_path / "m")
+    total = random(1, 8).double() + random(2, 8).double()
+    assert torch.equal(load(tmp_path / "m")[key], total.float())
+
+
+def test_a_bias_under_the_authors_and_diffusers_names_is_one(tmp_path: Path) -> None:
+    flat_name, dotted_name = "lora_unet_blocks_0_self_attn_q", "transformer.blocks.0.attn1.to_q"
+    parts = [
+        {**tensors_of([name], ends=ends, seed=seed), f"{name}.diff_b": random(seed, 8)}
+        for seed, name, ends in ((1, flat_name, "down_up"), (2, dotted_name, "a_b"))
+    ]
+    zoo = write_zoo(tmp_path / "zoo", parts)
+    merge(zoo, tmp_path / "m")
+    total = (random(1, 8).double() + random(2, 8).double()).float()
+    assert torch.equal(load(tmp_path / "m")[f"{flat_name}.diff_b"], total)
+    merge(zoo, tmp_path / "n", layout="comfyui")
+    name = "diffusion_model.blocks.0.self_attn.q.diff_b"
+    assert torch.equal(load(tmp_path / "n")[name], total)
+    parts[1]["transformer.blocks.0.norm2.diff"] = random(3, 8)
+    write_zoo(zoo, parts)
+    with pytest.raises(LayoutMismatch, match="a module without factors"):
+        lego_ray.plan(zoo, rank=4, base_model="b", full_weights="sum")
+
+
+def test_numbers_and_narrow_types_add_up_exactly(tmp_path: Path) -> None:
+    narrow = torch.float8_e4m3fn
+    parts = [
+        {
+            **tensors_of([Q], seed=seed, dtype=narrow),
+            f"{NORM}.diff": random(seed, 8).to(narrow),
+            "diffusion_model.blocks.0.gamma.diff": random(seed, dtype=torch.float16),
+        }
+        for seed in (1, 2)
+    ]
+    merge(write_zoo(tmp_path / "zoo", parts), tmp_path / "m", dtype="F32")
+    merged = load(tmp_path / "m")
+    for key in (f"{NORM}.diff", "diffusion_model.blocks.0.gamma.diff"):
+        total = parts[0][key].double() + parts[1][key].double()
+        assert torch.equal(merged[key], total.float())
+
+
+def test_a_type_that_cannot_hold_the_sum_is_refused(tmp_path: Path) -> None:
+    parts = parts_of(2)
+    for part in parts:
+        part[f"{NORM}.diff"] = torch.full((8,), 40000.0)
+    zoo = write_zoo(tmp_path / "zoo", parts)
+    with pytest.raises(InvalidOption, match=r"F16 cannot hold .*norm_q\.diff"):
+        merge(zoo, tmp_path / "m", dtype="F16")
+    merge(zoo, tmp_path / "m", dtype="BF16")
+
+
+def test_a_library_sums_them_in_each_merge(tmp_path: Path) -> None:
+    parts = parts_of(3)
+    write_zoo(tmp_path / "zoo", parts)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"""
+sources: [{tmp_path}/zoo]
+output: {tmp_path}/out
+full_weights: sum
+defaults: {{rank: 16, method: concat, base_model: base}}
+merges:
+  - name: all
+  - name: two
+    adapters: ["0.safetensors", "2.safetensors"]
+"""
+    )
+    lego_ray.build(recipe, runner="inline")
+    for name, mine in (("all", parts), ("two", parts[::2])):
+        [made] = (tmp_path / "out" / name).rglob("*.safetensors")
+        got = patches_of(load(made.parent))
+        assert close(got, sum_of(*map(patches_of, mine)))
