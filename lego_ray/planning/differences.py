@@ -95,8 +95,8 @@ class _Names:
 def _named(before: AdapterRecord, after: AdapterRecord, names: _Names) -> AdapterRecord:
     there: dict[object, list[SiteFactors]] = defaultdict(list)
     for factors in after.sites:
-        for each in [block.factors for block in factors.blocks] or [factors]:
-            there[each.a, each.b, each.packed].append(factors)
+        for pair in [block.factors for block in factors.blocks] or [factors]:
+            there[pair.a, pair.b, pair.packed].append(factors)
     moved = {f.site: there[f.a, f.b, f.packed] for f in before.sites}
     is_translated = any(
         parse_name(new.site).module != parse_name(site).module

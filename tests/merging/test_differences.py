@@ -27,6 +27,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.sources.headers import scan_sources
 from tests.difference_zoo import patches_of, random, sum_of
 from tests.lone_zoo import load, tensors_of, write
+from tests.merging import test_resume as runs
 from tests.merging.test_two_namings import FLUX, FLUX_THERE, H, dotted, flat
 from tests.output.test_diffusers_loads import F32_ROUNDING
 
@@ -70,8 +71,7 @@ def test_summed_comfyui_adds_what_the_adapters_add_together(tmp_path: Path) -> N
     merged = load(tmp_path / "m")
     assert close(patches_of(merged, 0.5), sum_of(*(patches_of(part, 0.5) for part in parts)))
     for key in (f"{Q}.diff_b", f"{NORM}.diff"):
-        total = sum(part[key].double() for part in parts if key in part)
-        assert isinstance(total, Tensor)
+        total = torch.stack([part[key].double() for part in parts if key in part]).sum(dim=0)
         assert torch.equal(merged[key], total.float())
     [said] = [w for w in record["warnings"] if "the sum over" in w]
     assert "3 differences" in said
@@ -201,6 +201,33 @@ def test_any_cut_into_tasks_and_shards_gives_the_same_bits(tmp_path: Path) -> No
         made.add((output / "x.safetensors").read_bytes())
     assert len(made) == 1
     assert lego_ray.verify(output, sources=zoo, memory_budget=budgets[max(budgets)])["ok"]
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_run_that_stopped_adds_them_up_once(stop: int, tmp_path: Path) -> None:
+    parts = parts_of(3)
+    zoo = write_zoo(tmp_path / "zoo", parts)
+    options: dict[str, Any] = {"full_weights": "sum", "base_model": "b"}
+    options["memory_budget"] = next(
+        budget
+        for budget in range(WORKER_BYTES, WORKER_BYTES + (1 << 20), 512)
+        if tasks_under(zoo, budget, **options) == 2
+    )
+    runs.merge(zoo, tmp_path / "wanted", **options)
+    runs.stopped_after(stop, zoo, tmp_path / "m", **options)
+    if stop == 2:  # the task that has the sums is lost
+        runs.kept(tmp_path / "m")[0].unlink()
+    assert runs.merge(zoo, tmp_path / "m", **options)["resumed_sites"] == 1
+    assert runs.contents(tmp_path / "m") == runs.contents(tmp_path / "wanted")
+
+
+def tasks_under(zoo: Path, budget: int, **options: Any) -> int:
+    """How many tasks a merge has under a memory budget; 0 if it does not fit."""
+    try:
+        plan = lego_ray.plan(zoo, rank=4, n_init=2, **{**options, "memory_budget": budget})
+    except InvalidOption:
+        return 0
+    return 0 if any(task.shards for task in plan.tasks) else len(plan.tasks)
 
 
 def test_on_ray_the_bytes_are_those_of_one_process(tmp_path: Path) -> None:
@@ -455,7 +482,7 @@ def test_numbers_and_narrow_types_add_up_exactly(tmp_path: Path) -> None:
     merge(write_zoo(tmp_path / "zoo", parts), tmp_path / "m", dtype="F32")
     merged = load(tmp_path / "m")
     for key in (f"{NORM}.diff", "diffusion_model.blocks.0.gamma.diff"):
-        total = parts[0][key].double() + parts[1][key].double()
+        total: Tensor = parts[0][key].double() + parts[1][key].double()
         assert torch.equal(merged[key], total.float())
 
 
