@@ -51,8 +51,8 @@ CHANGING_INITS: Mapping[str, Refusal] = {
 
 LORA_BIAS = Refusal(
     "the update has a bias beside B A",
-    "For PEFT's adapters, --full-weights sum or average merges the biases, and keep:NAME takes those of "
-    "one adapter; drop leaves them out. Else merge it into its base model (PEFT: merge_and_unload) and "
+    "--full-weights drop leaves the biases out; sum or average merges those of PEFT's adapters, and "
+    "keep:NAME takes those of one. Else merge it into its base model (PEFT: merge_and_unload) and "
     "extract a plain LoRA from the difference.",
 )
 TOKENS = Refusal(
@@ -152,15 +152,17 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.dora_scale$": REFUSED_FIELDS["use_dora"],
     r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
         "it is the difference of a whole weight, a bias or a norm, and no part of a LoRA can hold that",
-        "In single files, --full-weights sum or average merges such differences, keep:NAME takes those "
-        "of one adapter, and drop leaves them out. Else merge it into its base model and extract a "
+        "--full-weights drop leaves such differences out; in single files, sum or average merges them, "
+        "and keep:NAME takes those of one adapter. Else merge it into its base model and extract a "
         "plain LoRA from the difference.",
     ),
     rf"\.set_weight$|{WHOLE_NORMS}": Refusal(
         "it replaces a weight of the base model instead of adding to it",
         "--full-weights drop leaves such weights out. Else train it again as plain LoRA.",
     ),
-    r"\.reshape_weight$": Refusal("it gives a weight of the base model another shape", _RETRAIN),
+    r"\.reshape_weight$": Refusal(
+        "it replaces a weight of the base model by one of another shape", _RETRAIN
+    ),
     BUNDLED: Refusal(
         "it is an embedding of a new word, and no part of a LoRA can hold that",
         "--full-weights drop leaves it out. Save the embedding as a file and load it beside the merge.",

@@ -28,6 +28,7 @@ from lego_ray.sources.headers import scan_sources
 from tests.difference_zoo import patches_of, random, sum_of
 from tests.lone_zoo import load, tensors_of, write
 from tests.merging import test_resume as runs
+from tests.merging.runs import kept
 from tests.merging.test_two_namings import FLUX, FLUX_THERE, H, dotted, flat
 from tests.output.test_diffusers_loads import F32_ROUNDING
 
@@ -195,9 +196,10 @@ def test_any_cut_into_tasks_and_shards_gives_the_same_bits(tmp_path: Path) -> No
     assert max(budgets) > 1
     options: dict[str, Any] = {"name": "x", "method": "lego", "rank": 4, "base_model": "b"}
     made = set()
-    for shards, budget in ((0, DEFAULT_MEMORY_BUDGET), (1, budgets[0]), *budgets.items()):
-        output = tmp_path / f"{shards}-{budget}"
-        merge(zoo, output, memory_budget=budget, **options)
+    chosen: list[int | str] = [DEFAULT_MEMORY_BUDGET, *budgets.values()]
+    for number, given in enumerate(chosen):
+        output = tmp_path / str(number)
+        merge(zoo, output, memory_budget=given, **options)
         made.add((output / "x.safetensors").read_bytes())
     assert len(made) == 1
     assert lego_ray.verify(output, sources=zoo, memory_budget=budgets[max(budgets)])["ok"]
@@ -216,7 +218,7 @@ def test_a_run_that_stopped_adds_them_up_once(stop: int, tmp_path: Path) -> None
     runs.merge(zoo, tmp_path / "wanted", **options)
     runs.stopped_after(stop, zoo, tmp_path / "m", **options)
     if stop == 2:  # the task that has the sums is lost
-        runs.kept(tmp_path / "m")[0].unlink()
+        kept(tmp_path / "m")[0].unlink()
     assert runs.merge(zoo, tmp_path / "m", **options)["resumed_sites"] == 1
     assert runs.contents(tmp_path / "m") == runs.contents(tmp_path / "wanted")
 
