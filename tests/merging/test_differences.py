@@ -148,6 +148,10 @@ def test_kept_they_are_those_of_the_file_named(tmp_path: Path) -> None:
     assert len(differences) == 2
     assert all(torch.equal(merged[key], parts[1][key]) for key in differences)
     assert any("those of one adapter" in warning for warning in record["warnings"])
+    [other] = [
+        each for each in record["notes"] if "left out by --full-weights keep" in each["note"]
+    ]
+    assert Path(other["adapter"]).name == "0.safetensors"
     assert lego_ray.verify(tmp_path / "m", sources=zoo)["ok"]
 
 

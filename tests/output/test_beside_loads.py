@@ -81,9 +81,11 @@ def test_the_biases_of_one_adapter_are_kept_times_its_scaling(tmp_path: Path) ->
 def test_two_adapters_with_biases_keep_those_of_one(tmp_path: Path) -> None:
     saved(tmp_path / "zoo" / "a", 1, [QUERY], lora_bias=True)
     saved(tmp_path / "zoo" / "b", 2, [QUERY], lora_bias=True)
-    lego_ray.merge(
+    record = lego_ray.merge(
         tmp_path / "zoo", output=tmp_path / "m", rank=4, full_weights="keep:b", runner="inline"
     )
+    [left_out] = [each["note"] for each in record["notes"]]
+    assert "left out by --full-weights keep:b" in left_out
     key = f"base_model.model.bert.encoder.layer.0.attention.self.{QUERY}.lora_B.bias"
     kept = load_file(tmp_path / "zoo" / "b" / FILE)[key]
     assert torch.equal(load_file(tmp_path / "m" / FILE)[key], 3 * kept)
