@@ -15,8 +15,16 @@ from lego_ray.baking.changes import Change, changes_of
 from lego_ray.baking.record import BakeRecord
 from lego_ray.baking.shards import shard_bytes, written_header, written_size
 from lego_ray.baking.update import Factors
-from lego_ray.errors import AlreadyExists, NoAdaptersFound, ObjectNotFound, OutputExists
+from lego_ray.errors import (
+    AlreadyExists,
+    NoAdaptersFound,
+    ObjectNotFound,
+    OutputExists,
+    UnsupportedAdapter,
+)
 from lego_ray.formats.base_weights import CONFIG, PIPELINE
+from lego_ray.formats.factors import some
+from lego_ray.formats.peft_beside import beside_factors
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.checkpoints.run_folder import FOLDER, check_folder
 from lego_ray.output.manifest import versions
@@ -113,12 +121,33 @@ def run_bake(
 def _adapter(place: Place) -> AdapterRecord:
     found = scan_sources([place], full_weights="keep", checkpoints="all").inventory
     if len(found.adapters) == 1:
-        return found.adapters[0]
+        [adapter] = found.adapters
+        _check_low_rank(adapter)
+        return adapter
     if found.adapters:
         problem = f"there are {len(found.adapters)} adapters there, and one is baked"
         raise NoAdaptersFound(str(place), problem, f"Give one of them: {found.adapters[0].uri}.")
     reason = found.refused[0].reason.rstrip(".") if found.refused else "there is none there"
     raise NoAdaptersFound(str(place), f"no adapter can be baked: {reason}")
+
+
+def _check_low_rank(adapter: AdapterRecord) -> None:
+    """Passes an adapter that adds nothing but updates of low rank.
+
+    Raises:
+        UnsupportedAdapter: If it has differences of weights and biases, or rows of tokens.
+    """
+    differences = [each.span.name for each in adapter.differences]
+    names = differences + beside_factors(span.name for span in adapter.full_weights)
+    if names:
+        problem = (
+            "bake adds updates of low rank only, and it has differences of weights or biases, or rows "
+            f"of tokens: {some(names)}"
+        )
+        hint = (
+            "Merge again with --full-weights drop, or let PEFT or ComfyUI merge it into the model."
+        )
+        raise UnsupportedAdapter(adapter.uri, problem, hint)
 
 
 def _weights(base: BaseModel) -> Iterator[Any]:

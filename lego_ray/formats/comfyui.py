@@ -47,6 +47,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         format="comfyui",
         base_model=base_model_in(headers.metadata) or headers.base_model or named,
         sites=found.sites,
+        differences=found.differences,
         config={**config, "adapter": found.adapter},
         notes=notes,
     )

@@ -31,6 +31,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         format="diffusers",
         base_model=headers.base_model or named or base_model_in(headers.metadata),
         sites=found.sites,
+        differences=found.differences,
         config={},
         notes=found.notes,
     )

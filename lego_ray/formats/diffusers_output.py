@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lego_ray.formats.diffusers_keys import WEIGHTS_NAME
-from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite
+from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, shapes_of_differences
 from lego_ray.formats.readers import diffusers
 from lego_ray.formats.readers.outgoing import Outgoing
 from lego_ray.formats.record import AdapterRecord
@@ -35,8 +35,9 @@ class DiffusersOutput(OutputLayout):
         sites: Sequence[PlannedSite],
         ranks: Mapping[str, int],
     ) -> tuple[tuple[str, ...], Outgoing | None]:
-        """Nothing: its readers take every merge that can be planned."""
-        return (), None
+        """The differences of weights, which its reader refuses; it loads all else."""
+        shapes = shapes_of_differences(adapters)
+        return (), Outgoing(self.name, where, shapes) if shapes else None
 
     def files(
         self, sites: Sequence[MergedSite], asked: Asked, full_weights: Mapping[str, bytes]

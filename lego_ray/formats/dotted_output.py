@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from lego_ray.formats.kohya import CARRIED_FIELDS
 from lego_ray.formats.kohya_output import NamedFile
-from lego_ray.formats.output_layout import Asked, PlannedSite, agreed, shapes_of
+from lego_ray.formats.output_layout import (
+    Asked,
+    PlannedSite,
+    agreed,
+    shapes_of,
+    shapes_of_differences,
+)
 from lego_ray.formats.readers import dotted
 from lego_ray.formats.readers.outgoing import Outgoing
 from lego_ray.formats.record import AdapterRecord
@@ -46,6 +52,7 @@ class DottedOutput(NamedFile):
         """A pair of factors for each site."""
         a, b = self._ends(adapters)
         shapes = shapes_of(sites, ranks, lambda each: (f"{each.site}{a}", f"{each.site}{b}"))
+        shapes |= shapes_of_differences(adapters)
         return (), Outgoing(self.name, where, shapes)
 
     def files(
@@ -58,6 +65,7 @@ class DottedOutput(NamedFile):
             sites,
             **asked.common(),
             ends=self._ends(asked.adapters),
+            beside=asked.beside(),
             carried={field: agreed(asked.adapters, field) for field in CARRIED_FIELDS},
         )
         return {self.weights_name(asked.name): data}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -20,6 +21,7 @@ def encode(
     ends: tuple[str, str],
     carried: Mapping[str, object],
     compact: bool = False,
+    beside: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> bytes:
     """Writes a merged adapter's file, to the same bytes for the same values.
 
@@ -31,6 +33,7 @@ def encode(
         ends: What follows a site's name in the keys of A and B.
         carried: Fields of the sources' headers that all agree on.
         compact: Store each site at its own rank instead of filling up with zeros.
+        beside: Further tensors, such as differences of biases, as they are stored.
 
     Raises:
         ShapeMismatch: If there are no sites or two of one name, or a pair does not fit together.
@@ -47,4 +50,4 @@ def encode(
     if base_model not in {value.removesuffix("/lora") for value in metadata.values()}:
         metadata = {name: text for name, text in metadata.items() if name not in FIELDS}
         metadata.update({FIELDS[0]: base_model} if base_model else {})
-    return serialize(tensors, {**metadata, "format": "pt"})
+    return serialize({**tensors, **beside}, {**metadata, "format": "pt"})

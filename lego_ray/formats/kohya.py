@@ -58,6 +58,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         format="kohya",
         base_model=base_model_in(headers.metadata) or headers.base_model,
         sites=found.sites,
+        differences=found.differences,
         config=config,
         notes=found.notes,
     )

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lego_ray.formats.kohya import CARRIED_FIELDS
-from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, agreed, shapes_of
+from lego_ray.formats.output_layout import (
+    Asked,
+    OutputLayout,
+    PlannedSite,
+    agreed,
+    shapes_of,
+    shapes_of_differences,
+)
 from lego_ray.formats.readers import kohya
 from lego_ray.formats.readers.kohya import ALPHA, DOWN, UP, wants_alphas
 from lego_ray.formats.readers.outgoing import Outgoing
@@ -50,6 +57,7 @@ class KohyaOutput(NamedFile):
         shapes = shapes_of(sites, ranks, lambda each: (f"{each.site}{DOWN}", f"{each.site}{UP}"))
         if wants_alphas(ranks, is_mixed=len(set(ranks.values())) > 1):
             shapes |= {f"{name}{ALPHA}": () for name in ranks}
+        shapes |= shapes_of_differences(adapters)
         return (), Outgoing(self.name, where, shapes)
 
     def files(
@@ -61,6 +69,7 @@ class KohyaOutput(NamedFile):
         data = encode(
             sites,
             **asked.common(),
+            beside=asked.beside(),
             carried={field: agreed(asked.adapters, field) for field in CARRIED_FIELDS},
         )
         return {self.weights_name(asked.name): data}

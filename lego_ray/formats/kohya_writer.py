@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ def encode(
     base_model: str,
     carried: Mapping[str, object],
     compact: bool = False,
+    beside: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> bytes:
     """Writes a merged adapter's file, to the same bytes for the same values.
 
@@ -35,6 +37,7 @@ def encode(
         carried: What the sources' headers agree on; of it `kohya.CARRIED_FIELDS` are written.
         compact: Store each site at its own rank instead of filling up with zeros. Where these differ,
             alphas are written as `readers.kohya.wants_alphas` says.
+        beside: Further tensors, such as differences of biases, as they are stored.
 
     Raises:
         ShapeMismatch: If there are no sites or two of one name, or a pair does not fit together.
@@ -58,4 +61,4 @@ def encode(
     size = str(*sizes) if len(sizes) == 1 else "Dynamic"  # kohya's own word for several
     metadata |= {"ss_network_module": "networks.lora", "ss_network_dim": size}
     metadata |= {"ss_network_alpha": size, "format": "pt"}
-    return serialize(tensors, metadata)
+    return serialize({**tensors, **beside}, metadata)

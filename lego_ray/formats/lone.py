@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lego_ray.errors import MalformedAdapter, RankMismatch
+from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.architectures.twice import check_not_named_twice
+from lego_ray.formats.differences import Difference, split_end
 from lego_ray.formats.factors import (
+    GATHER,
     RESAVE,
     FactorKey,
     Pair,
+    check_dtype,
     pair,
     refuse_unknown,
     site_factors,
@@ -36,16 +39,20 @@ from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.module_names import check_named_once
 from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, SiteFactors, TensorSpan
-from lego_ray.formats.refusals import check_config, check_tensors
+from lego_ray.formats.refusals import BUNDLED, WHOLE_NORMS, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.suffixes import A_B, ALPHA, DOWN_UP, Factor, parse_suffix
 from lego_ray.formats.wrappers import by_plain_key
 
 METADATA = "lora_adapter_metadata"
 
-FullWeights = Literal["refuse", "drop", "keep"]
-# Differences of whole weights, biases and norms that stand beside the factors.
-_WHOLE = re.compile(r".+\.(?:diff|diff_b|diff_m|w_norm|b_norm|lora_B(?:\.[^.]+)?\.bias)")
+FullWeights = Literal["refuse", "drop", "keep", "sum", "average"]
+# What stands beside the factors and may be left out: differences of whole weights, biases and norms; and
+# weights and embeddings that take the place of others.
+_WHOLE = re.compile(
+    r".+\.(?:diff|diff_b|diff_m|w_norm|b_norm|lora_B(?:\.[^.]+)?\.bias|set_weight)"
+    rf"|{WHOLE_NORMS}|{BUNDLED}.+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +65,15 @@ class LoneFile:
             where it is of the whole file.
         notes: What was left out, in words.
         adapter: The adapter's name in the keys, in dumps that have one; else empty.
+        differences: Differences of weights, biases and norms, sorted by common key, if they are kept,
+            summed or averaged.
     """
 
     sites: tuple[SiteFactors, ...]
     configs: Mapping[str, PeftConfig]
     notes: tuple[str, ...]
     adapter: str
+    differences: tuple[Difference, ...] = ()
 
 
 def read_lone(
@@ -81,12 +91,13 @@ def read_lone(
     Args:
         headers: The adapter's.
         site_of: The site that a factor is of; empty for one that is not understood.
-        full_weights: What to do with differences of whole weights and biases: `drop` leaves them out
-            with a note; anything else refuses the adapter.
+        full_weights: What to do with differences of whole weights, biases and norms: `drop` leaves them
+            out with a note, `refuse` refuses the adapter, and anything else takes them.
         has_config: Whether the header's `lora_adapter_metadata` counts.
 
     Raises:
-        UnsupportedAdapter: If it is not a plain LoRA (LoHa, LoKr, DoRA, ...).
+        UnsupportedAdapter: If it is not a plain LoRA (DoRA, OFT, ...), or it has differences that are to
+            be taken and no factors, or both for one weight.
         RankMismatch: If the ranks of a site's factors differ, or are not the ones configured.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
@@ -94,7 +105,10 @@ def read_lone(
     spans = by_plain_key(headers.spans, where)
     check_layout(None, list(spans), where)
     whole = [name for name in spans if full_weights == "drop" and _WHOLE.fullmatch(name)]
-    names = [name for name in spans if name not in set(whole)]
+    takes = full_weights not in ("refuse", "drop")
+    ends = {name: end for name in spans if takes and (end := split_end(name))}
+    left_out = {*whole, *ends}
+    names = [name for name in spans if name not in left_out]
     check_tensors([name for name in names if parse_kind(name) is None], where)
     configs = configs_of(headers.metadata, where) if has_config else {}
     factors: list[tuple[FactorKey, TensorSpan]] = []
@@ -130,6 +144,8 @@ def read_lone(
     if alphas and configs:
         problem = f"it gives alpha twice, in {METADATA} and in {next(iter(alphas.values())).name}"
         raise MalformedAdapter(where, problem, RESAVE)
+    if ends and not factors and not parts.forms:
+        raise without_factors(list(ends), where)
     pairs = pair(factors, where) if factors or not parts.forms else []
     for config in configs.values():
         names_of = [*(found.site for found in pairs), *parts.forms]
@@ -140,10 +156,76 @@ def read_lone(
         raise MalformedAdapter(where, problem, "The file is incomplete: download or save it again.")
     check_named_once((site.site for site in sites), where)
     check_not_named_twice((site.site for site in sites), where)
+    differences = _differences(ends, spans, called, site_of, where)
     note = f"full weights and biases were dropped: {some(whole)}"
     notes = ((note,) if whole else ()) + note_of(sites) + note_of_flat(sites)
     notes += (SCALARS,) if parts.scalars else ()
-    return LoneFile(sites, configs, notes, factors[0][0].adapter if factors else "")
+    adapter = factors[0][0].adapter if factors else ""
+    return LoneFile(sites, configs, notes, adapter, differences)
+
+
+def without_factors(names: Sequence[str], where: str) -> UnsupportedAdapter:
+    """The refusal of a file that has differences and nothing of low rank.
+
+    Args:
+        names: Keys of the differences.
+        where: The file.
+    """
+    problem = (
+        "it holds differences of whole weights, biases or norms and no factors of a LoRA: "
+        f"{some(names)}, so there is nothing of low rank to merge"
+    )
+    hint = (
+        "Merge it into its base model and extract a plain LoRA from the difference, or leave it out "
+        "with --exclude."
+    )
+    return UnsupportedAdapter(where, problem, hint)
+
+
+def _differences(
+    ends: Mapping[str, tuple[str, str]],
+    spans: Mapping[str, TensorSpan],
+    called: Mapping[str, str],
+    site_of: Callable[[Factor], str],
+    where: str,
+) -> tuple[Difference, ...]:
+    """The differences of a file, sorted.
+
+    Args:
+        ends: Path and end of each one's key, by key.
+        spans: The file's tensors, by key.
+        called: Sites by what stands before the suffix.
+        site_of: As for `read_lone`.
+        where: The file, for the error.
+    """
+    found: dict[str, Difference] = {}
+    adapted = set(called.values())
+    unknown: list[str] = []
+    for name, (stem, end) in ends.items():
+        module = called.get(stem) or site_of(Factor(stem, "A", DOWN_UP))
+        if not module:
+            unknown.append(spans[name].name)
+            continue
+        each = Difference(module, end, spans[name])
+        check_dtype(each.span, where)
+        if 0 in each.span.shape:
+            problem = (
+                f"{each.span.name} has shape {list(each.span.shape)}, so its values are missing"
+            )
+            raise MalformedAdapter(where, problem, GATHER)
+        if each.key in found:
+            problem = f"{found[each.key].span.name} and {each.span.name} are the same difference"
+            raise MalformedAdapter(where, problem, RESAVE)
+        if each.part == "weight" and module in adapted:
+            problem = (
+                f"{module} has factors and a difference of its whole weight ({each.span.name}), and "
+                "readers use only one of the two"
+            )
+            hint = "--full-weights drop leaves the difference out. Else leave out the adapter."
+            raise UnsupportedAdapter(where, problem, hint)
+        found[each.key] = each
+    refuse_unknown(unknown, where)
+    return tuple(found[key] for key in sorted(found))
 
 
 def configs_of(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]:

@@ -117,6 +117,21 @@ def check_storable(largest: float, dtype: str, name: str) -> None:
         )
 
 
+def stored_as(tensor: Tensor, dtype: str, name: str) -> Tensor:
+    """A tensor as it goes into a file, contiguous.
+
+    Args:
+        tensor: Any shape, floating point.
+        dtype: Element type to store.
+        name: Its key, for the error.
+
+    Raises:
+        InvalidOption: If `dtype` cannot hold a value.
+        NonFiniteWeights: If it holds NaN or infinity.
+    """
+    return _cast(tensor, dtype, name).contiguous()
+
+
 def _check(site: MergedSite, rank: int) -> int:
     """The site's own rank, once its shapes are known to fit."""
     if site.a.ndim != 2 or site.b.ndim != 2 or site.a.shape[0] != site.b.shape[1]:

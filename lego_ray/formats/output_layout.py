@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lego_ray.formats.differences import Difference, differences_of, stored_keys
+from lego_ray.formats.fused import part_named
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.record import AdapterRecord, SiteKind
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lego_ray.formats.merged import MergedSite
 
 Rules = Callable[[Outgoing], Iterator[Finding]]
@@ -52,6 +56,7 @@ class Asked:
         rank: Its rank.
         dtype: Element type to store.
         compact: Whether each site is stored at its own rank.
+        differences: Differences of weights, biases and norms as they are stored, by common key.
     """
 
     name: str
@@ -60,11 +65,17 @@ class Asked:
     rank: int
     dtype: str
     compact: bool
+    differences: Mapping[str, Tensor] = field(default_factory=dict)
 
     def common(self) -> dict[str, Any]:
         """What every writer takes of it."""
         names = ("rank", "dtype", "base_model", "compact")
         return {name: getattr(self, name) for name in names}
+
+    def beside(self) -> dict[str, Tensor]:
+        """The differences by the keys they have in a single file."""
+        keys = _stored_keys(self.adapters)
+        return {keys[key]: tensor for key, tensor in self.differences.items()}
 
 
 class OutputLayout(ABC):
@@ -181,3 +192,30 @@ def shapes_of(
         shapes[a] = (ranks[site.site], *site.a_tail)
         shapes[b] = (site.d_out, ranks[site.site], *(1,) * (site.b_dims - 2))
     return shapes
+
+
+def shapes_of_differences(adapters: Sequence[AdapterRecord]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the differences of a merge as they will be stored, by the key in a single file.
+
+    Args:
+        adapters: Its sources.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for same in differences_of(adapters).values():
+        each = same[0]
+        part = part_named(each.module)
+        whole = replace(each, module=part.whole) if part else each
+        shapes[whole.key] = (part.height, *each.shape[1:]) if part else each.shape
+    keys = _stored_keys(adapters)
+    return {keys[key]: shape for key, shape in shapes.items()}
+
+
+def _stored_keys(adapters: Sequence[AdapterRecord]) -> dict[str, str]:
+    """What differences are called in a single file, by common key, parts of a module put together."""
+    found: dict[str, list[Difference]] = {}
+    for same in differences_of(adapters).values():
+        for each in same:
+            part = part_named(each.module)
+            whole = replace(each, module=part.whole) if part else each
+            found.setdefault(whole.key, []).append(whole)
+    return stored_keys(found)

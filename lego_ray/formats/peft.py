@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
+from lego_ray.formats.differences import LORA_BIAS, Difference
 from lego_ray.formats.factors import (
     GATHER,
     RESAVE,
@@ -19,9 +19,11 @@ from lego_ray.formats.factors import (
 )
 from lego_ray.formats.kinds import SCALARS, Parts, note_of, parse_kind
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
 from lego_ray.formats.peft_base import BaseKinds, parse_magnitude
 from lego_ray.formats.peft_base import note_of as note_of_base
+from lego_ray.formats.peft_beside import BIAS, beside_factors, noted_of, site_of_bias
 from lego_ray.formats.peft_carried import HEADS, holds
 from lego_ray.formats.peft_config import CONFIG_NAME, PeftConfig, config_from
 from lego_ray.formats.peft_experts import ExpertConfig, check_axes, split_parameters
@@ -40,8 +42,6 @@ from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key, unwrapped
 
-FullWeights = Literal["refuse", "drop", "keep"]
-
 
 def read_adapter(
     headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
@@ -54,7 +54,8 @@ def read_adapter(
     Args:
         headers: The adapter's; with its configuration.
         full_weights: What to do with tensors that are not low-rank (saved modules, biases): refuse
-            the adapter, drop them with a note, or keep them in the record.
+            the adapter, drop them with a note, or keep them in the record. `sum` and `average` take the
+            biases of `lora_bias`, which are differences, and refuse the others.
         with_base: Whether to take adapters whose update is computed with the base model too; where
             its weights lie is then still to be put into their sites.
 
@@ -80,7 +81,9 @@ def read_adapter(
     if kinds_of_base:
         fields = kinds_of_base.as_lora(fields)
     droppable = DROPPABLE if full_weights == "drop" else {}
-    check_config(fields, files.config, without=droppable)
+    adds = full_weights in ("sum", "average")
+    taken = DROPPABLE if full_weights == "keep" else {BIAS} if adds else droppable
+    check_config(fields, files.config, without=taken)
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
     check_layout(fields, names, files.weights)
@@ -89,10 +92,11 @@ def read_adapter(
     ]
     left_out = {name for found, _ in dropped for name in found}
     diagonals = {n for n in names if adalora and DIAGONAL.search(n)}
+    beside = set(beside_factors(names, fields)) if full_weights == "keep" or adds else set()
     kinds = {n: kind for n in names if is_lycoris and (kind := parse_kind(n))}
     is_dora = kinds_of_base is not None and kinds_of_base.is_dora
     of_dora = {n: site for n in names if is_dora and (site := parse_magnitude(n))}
-    understood = left_out | diagonals | kinds.keys() | of_dora.keys()
+    understood = left_out | diagonals | beside | kinds.keys() | of_dora.keys()
     check_tensors([n for n in names if n not in understood], files.weights)
 
     factors: list[tuple[FactorKey, TensorSpan]] = []
@@ -102,6 +106,7 @@ def read_adapter(
     unknown: list[str] = []
     parts = Parts()
     magnitudes: dict[str, TensorSpan] = {}
+    differences: list[Difference] = []
     for name, span in spans.items():
         if name in left_out:
             continue
@@ -118,14 +123,18 @@ def read_adapter(
             of_rows[key.site] = span
         elif key:
             factors.append((key, span))
-        elif is_full_weight(name, settings):
+        elif adds and name in beside:
+            site = site_of_bias(name)
+            check_dtype(span, files.weights)
+            differences.append(Difference(site, LORA_BIAS, span, settings.scaling_of(site)))
+        elif name in beside or is_full_weight(name, settings):
             whole.append(span)
         elif is_training_only(name):
             notes.append(f"{span.name} is of use in training only and was left out")
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
-    if full_weights == "refuse":
+    if full_weights == "refuse" or adds:
         adapted = {key.site for key, _ in factors} | set(parts.forms)
         whole, unchanged = _without_embeddings(whole, adapted)
         if unchanged:
@@ -164,8 +173,10 @@ def read_adapter(
             "fan_in_fan_out": settings.fan_in_fan_out,
             "modules_to_save": list(settings.modules_to_save) or None if kept else None,
             "bias": settings.bias if kept else "none",
+            **noted_of(beside_factors((span.name for span in kept), fields), fields, settings),
         },
         full_weights=kept,
+        differences=tuple(sorted(differences, key=lambda each: each.key)),
         notes=tuple(notes),
     )
 
@@ -227,11 +238,13 @@ def _check_full_weights(whole: Sequence[TensorSpan], choice: FullWeights, files:
         )
         hint = f"{GATHER} --full-weights drop merges the rest of it."
         raise MalformedAdapter(files.weights, problem, hint)
-    if whole and choice == "refuse":
+    if whole and choice not in ("keep", "drop"):
         problem = (
             "it carries full weights, which are not low-rank and cannot be merged "
             f"(modules_to_save, biases or embeddings): {some([span.name for span in whole])}"
         )
+        if choice != "refuse":
+            problem += f". --full-weights {choice} takes differences, and these replace weights"
         hint = (
             "Choose --full-weights drop to leave them out, or --full-weights keep:NAME to take them "
             "from the one adapter of that name."

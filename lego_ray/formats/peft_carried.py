@@ -7,8 +7,9 @@ module they are in now: a weight kept from one adapter may be in a module that a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from lego_ray.formats.peft_beside import BIAS, TOKENS, beside_factors, placed
 from lego_ray.formats.peft_keys import PREFIX, full_weight_key, is_embedding_weight
 from lego_ray.formats.peft_parameters import BASE_LAYER
 from lego_ray.formats.wrappers import named_like
@@ -34,6 +35,7 @@ class Carried:
         modules_to_save: As PEFT's configuration has it; empty for none.
         bias: As PEFT's configuration has it.
         keys: Key in the output of each full weight, by its key in the file it comes from.
+        beside: Fields of PEFT's configuration that say what is trained beside the factors.
         notes: What was changed, and why; one sentence each, without its full stop.
     """
 
@@ -42,6 +44,7 @@ class Carried:
     bias: str
     keys: Mapping[str, str]
     notes: tuple[str, ...]
+    beside: Mapping[str, object] = field(default_factory=dict)
 
 
 def carried_over(
@@ -60,7 +63,11 @@ def carried_over(
         sites: Every site of the output.
     """
     notes: list[str] = []
-    keys = {name: placed_key(name, sites) for name in names}
+    keys = {name: placed(name, sites) or placed_key(name, sites) for name in names}
+    beside: dict[str, object] = {BIAS: True} if keeper.get(BIAS) else {}
+    if keeper.get(TOKENS):
+        beside[TOKENS] = keeper[TOKENS]
+    apart = set(beside_factors(names)) if beside else set()
     listed = keeper.get("modules_to_save")
     asked = tuple(listed) if isinstance(listed, list | tuple) else ()
     bias = str(keeper.get("bias") or "none")
@@ -75,7 +82,7 @@ def carried_over(
             "the merged adapter does not name it"
         )
     for name, key in keys.items():
-        if not _is_placed(key, saved, bias):
+        if name not in apart and not _is_placed(key, saved, bias):
             module = key.removeprefix(PREFIX).rpartition(".")[0]
             saved.append(module)
             notes.append(f"{name} is in no module that modules_to_save names; {module} was added")
@@ -87,7 +94,7 @@ def carried_over(
             f"({' or '.join(wanted)}) that is not in there"
         )
         task = None
-    return Carried(task, tuple(saved), bias, keys, tuple(notes))
+    return Carried(task, tuple(saved), bias, keys, tuple(notes), beside)
 
 
 def placed_key(key: str, sites: Collection[str]) -> str:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
-from lego_ray.formats.output_layout import Asked, OutputLayout, PlannedSite, agreed
+from lego_ray.formats.differences import ENDS, split_end
+from lego_ray.formats.output_layout import (
+    Asked,
+    OutputLayout,
+    PlannedSite,
+    agreed,
+    shapes_of_differences,
+)
+from lego_ray.formats.peft_beside import BIAS, bias_key, scaled
 from lego_ray.formats.peft_carried import Carried, carried_over
 from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.formats.peft_keys import factor_key
@@ -17,6 +27,8 @@ from lego_ray.formats.record import AdapterRecord, SiteKind
 
 if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite
+
+T = TypeVar("T")
 
 
 class PeftOutput(OutputLayout):
@@ -47,6 +59,10 @@ class PeftOutput(OutputLayout):
         shapes, patterns = _shapes_of(stored, sites, ranks, rank)
         for adapter in adapters:
             shapes |= {carried.keys[span.name]: span.shape for span in adapter.full_weights}
+        if any(adapter.differences for adapter in adapters):
+            shapes |= _biases_of(shapes_of_differences(adapters))
+        heights = {each.site: each.d_out for each in sites if each.kind in ("linear", "conv")}
+        shapes |= {key: (size,) for key, size in _zero_biases(carried, heights, shapes).items()}
         config = config_of(
             stored,
             rank=rank,
@@ -56,6 +72,7 @@ class PeftOutput(OutputLayout):
             fan_in_fan_out=bool(agreed(adapters, "fan_in_fan_out")),
             modules_to_save=carried.modules_to_save,
             bias=carried.bias,
+            beside=carried.beside,
         )
         return carried.notes, Outgoing(self.name, where, shapes, config)
 
@@ -69,17 +86,25 @@ class PeftOutput(OutputLayout):
         spans = {span.name: span for adapter in asked.adapters for span in adapter.full_weights}
         stored = stored_pairs({site.site: site.kind for site in sites})
         carried = _carried_of(asked.adapters, [each.name for each in stored])
+        keeper = next((a for a in asked.adapters if a.full_weights), None)
+        noted = keeper.config if keeper else {}
+        kept = {
+            carried.keys[name]: scaled(name, as_stored(spans[name], raw), noted)
+            for name, raw in full_weights.items()
+        }
+        kept |= _biases_of(asked.beside())
+        heights = {each.site: len(each.b) for each in sites if each.kind in ("linear", "conv")}
+        for key, size in _zero_biases(carried, heights, kept).items():
+            kept[key] = sites[0].b.new_zeros(size)
         return encode(
             sites,
             **asked.common(),
             task_type=carried.task_type,
             fan_in_fan_out=bool(agreed(asked.adapters, "fan_in_fan_out")),
-            full_weights={
-                carried.keys[name]: as_stored(spans[name], raw)
-                for name, raw in full_weights.items()
-            },
+            full_weights=kept,
             modules_to_save=carried.modules_to_save,
             bias=carried.bias,
+            beside=carried.beside,
         )
 
     def usage(self, weights_name: str) -> Sequence[str]:
@@ -129,15 +154,47 @@ def _shapes_of(
     return shapes, patterns
 
 
+def _zero_biases(
+    carried: Carried, heights: Mapping[str, int], present: Collection[str]
+) -> dict[str, int]:
+    """Biases of B that are not kept from an adapter and that PEFT looks for beside one that is.
+
+    Args:
+        carried: What is taken over.
+        heights: Rows of B of the sites that PEFT gives one, by name.
+        present: Keys of the biases that are kept.
+
+    Returns:
+        Sizes by key.
+    """
+    if BIAS not in carried.beside:
+        return {}
+    keys = {bias_key(site): size for site, size in sorted(heights.items())}
+    return {key: size for key, size in keys.items() if key not in present}
+
+
 def _carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carried:
     """What a merge takes over of its sources' configurations."""
     keeper = next((a for a in adapters if a.full_weights), None)
-    return carried_over(
+    carried = carried_over(
         agreed(adapters, "task_type"),
         keeper.config if keeper else {},
         [span.name for span in keeper.full_weights] if keeper else [],
         set(sites),
     )
+    if any(adapter.differences for adapter in adapters):
+        carried = replace(carried, beside={**carried.beside, BIAS: True})
+    return carried
+
+
+def _biases_of(beside: Mapping[str, T]) -> dict[str, T]:
+    """Differences of biases by PEFT's keys; those of other weights by their own, which it refuses."""
+    out: dict[str, T] = {}
+    for key, value in beside.items():
+        split = split_end(key)
+        is_bias = split is not None and ENDS[split[1]] == "bias"
+        out[bias_key(split[0]) if split and is_bias else key] = value
+    return out
 
 
 def config_of(
@@ -150,6 +207,7 @@ def config_of(
     fan_in_fan_out: bool,
     modules_to_save: Sequence[str] | None = None,
     bias: str = "none",
+    beside: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, object]:
     """The fields of `adapter_config.json`, as JSON values.
 
@@ -162,6 +220,7 @@ def config_of(
         fan_in_fan_out: Copied.
         modules_to_save: Copied.
         bias: Copied.
+        beside: Further fields.
     """
     parameters = [each.name for each in stored if each.is_parameter]
     fields: dict[str, object] = {
@@ -181,6 +240,7 @@ def config_of(
         "task_type": task_type,
         "use_dora": False,
         "use_rslora": False,
+        **beside,
     }
     if parameters:  # the version says on which axes their factors are
         fields |= {"target_parameters": parameters, "peft_version": WRITTEN_FOR}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from safetensors.torch import save
@@ -33,6 +34,7 @@ def encode(
     full_weights: Mapping[str, Tensor] | None = None,
     modules_to_save: Sequence[str] | None = None,
     bias: str = "none",
+    beside: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """Writes a merged adapter's two files, to the same bytes for the same values.
 
@@ -48,6 +50,7 @@ def encode(
         full_weights: Tensors to carry over as they are, by their key in the file they come from.
         modules_to_save: Copied; what `full_weights` hold.
         bias: Copied.
+        beside: Further fields of the configuration.
 
     Returns:
         File name to bytes, in the order to publish them: the configuration is last.
@@ -80,6 +83,7 @@ def encode(
         fan_in_fan_out=fan_in_fan_out,
         modules_to_save=modules_to_save,
         bias=bias,
+        beside=beside,
     )
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     return {WEIGHTS_NAME: save(tensors, metadata={"format": "pt"}), CONFIG_NAME: text.encode()}

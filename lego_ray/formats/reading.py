@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lego_ray.errors import UnsupportedAdapter
+from lego_ray.formats.differences import split_end
 from lego_ray.formats.layouts import check_layout, recognize
-from lego_ray.formats.lone import FullWeights
+from lego_ray.formats.lone import FullWeights, without_factors
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import check_tensors
@@ -63,6 +64,8 @@ def is_adapter(names: Iterable[str], where: str) -> bool:
     names = list(names)
     if recognize(names) is not None:
         return True
+    if differences := [name for name in names if split_end(name)]:
+        raise without_factors(differences, where)
     check_tensors(names, where)
     found = next(filter(_LORA.search, names), None)
     if found is None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lego_ray.errors import redacted
+
+if TYPE_CHECKING:
+    from lego_ray.formats.differences import Difference
 
 SiteKind = Literal["linear", "embedding", "conv", "parameter", "expert"]
 # What an adapter's tensors at a site are, other than a pair of factors.
@@ -330,6 +333,7 @@ class AdapterHeaders:
         sites: tuple[SiteFactors, ...],
         config: Mapping[str, object],
         full_weights: tuple[TensorSpan, ...] = (),
+        differences: tuple[Difference, ...] = (),
         notes: tuple[str, ...] = (),
     ) -> AdapterRecord:
         """The record of an adapter with these headers, any credentials in its texts left out.
@@ -339,7 +343,8 @@ class AdapterHeaders:
             base_model: As in `AdapterRecord`.
             sites: Factor pairs, sorted by site.
             config: What a merged adapter takes over of the configuration.
-            full_weights: As in `AdapterRecord`, and so are the notes.
+            full_weights: As in `AdapterRecord`.
+            differences: As in `AdapterRecord`.
             notes: What was set aside, in words.
         """
         return AdapterRecord(
@@ -352,6 +357,7 @@ class AdapterHeaders:
             base_model=redacted(base_model),
             sites=sites,
             full_weights=full_weights,
+            differences=differences,
             n_bytes=self.n_bytes,
             config=config,
             license=redacted(self.license),
@@ -379,6 +385,8 @@ class AdapterRecord:
         sites: Factor pairs, sorted by site.
         full_weights: Spans of tensors that are not low-rank (`modules_to_save`, biases) and were
             kept on request; empty otherwise. What was dropped is in `notes`.
+        differences: Tensors that are added to weights, biases and norms of the base model, and were
+            summed, averaged or kept on request; empty otherwise.
         n_bytes: Size of the weights file.
         config: The parts of the adapter's configuration that a merged adapter takes over, as JSON
             values: of PEFT's `task_type`, `fan_in_fan_out`, `modules_to_save` and `bias`; of the
@@ -408,6 +416,7 @@ class AdapterRecord:
     notes: tuple[str, ...] = ()
     content: str = ""
     config_version: str = ""
+    differences: tuple[Difference, ...] = ()
 
     @property
     def folder(self) -> str:

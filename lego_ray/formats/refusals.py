@@ -56,12 +56,14 @@ CHANGING_INITS: Mapping[str, Refusal] = {
 
 LORA_BIAS = Refusal(
     "the update has a bias beside B A",
-    "--full-weights drop leaves the biases out. Else merge it into its base model (PEFT: "
-    "merge_and_unload) and extract a plain LoRA from the difference.",
+    "--full-weights drop leaves the biases out; sum or average merges those of PEFT's adapters, and "
+    "keep:NAME takes those of one. Else merge it into its base model (PEFT: merge_and_unload) and "
+    "extract a plain LoRA from the difference.",
 )
 TOKENS = Refusal(
     "it carries whole rows of the embedding, which are not low-rank",
-    "--full-weights drop leaves them out. Else train it again with the embedding among target_modules.",
+    "--full-weights drop leaves them out, and --full-weights keep:NAME takes those of one adapter. Else "
+    "train it again with the embedding among target_modules.",
 )
 # Keys of the tensors in PEFT's files: a bias beside B of a site, and such rows.
 _BIAS_KEY = r"\.lora_B(\.[^.]+)?\.bias$"
@@ -143,18 +145,33 @@ _GLORA = "|".join(
     rf"^(?!base_model\.).+\.{part}\.weight$" for part in ("a1", "a2", "b1", "b2", "bm")
 )
 
+# Norms of Flux's control adapters, by diffusers' names and by those of the model's authors. In a file of
+# PEFT these may be modules that were saved whole.
+WHOLE_NORMS = r"^(?!base_model\.).+\.norm_\w+\.weight$|^(?!base_model\.).+\.\w+_norm\.scale$"
+# Embeddings of new words that OneTrainer and others store in the file of a LoRA.
+BUNDLED = r"\bbundle_emb\."
+
 # Tensors that show the same without the configuration saying so: `re.search` in the key.
 REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": DORA,
     _BIAS_KEY: LORA_BIAS,
     r"\.dora_scale$": DORA,
     r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
-        "it is the difference of a whole weight, a bias or a norm, not low-rank",
-        "--full-weights drop leaves such differences out. Else merge it into its base model and extract "
-        "a plain LoRA from the difference.",
+        "it is the difference of a whole weight, a bias or a norm, and no part of a LoRA can hold that",
+        "--full-weights drop leaves such differences out; in single files, sum or average merges them, "
+        "and keep:NAME takes those of one adapter. Else merge it into its base model and extract a "
+        "plain LoRA from the difference.",
     ),
-    r"\.set_weight$|\.reshape_weight$": Refusal(
-        "it replaces a weight of the base model instead of adding to it", _RETRAIN
+    rf"\.set_weight$|{WHOLE_NORMS}": Refusal(
+        "it replaces a weight of the base model instead of adding to it",
+        "--full-weights drop leaves such weights out. Else train it again as plain LoRA.",
+    ),
+    r"\.reshape_weight$": Refusal(
+        "it replaces a weight of the base model by one of another shape", _RETRAIN
+    ),
+    BUNDLED: Refusal(
+        "it is an embedding of a new word, and no part of a LoRA can hold that",
+        "--full-weights drop leaves it out. Save the embedding as a file and load it beside the merge.",
     ),
     r"\.lora_mid\b": Refusal(
         "it has a third factor between A and B, which only single files are read with", _EXTRACT

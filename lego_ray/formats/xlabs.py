@@ -29,6 +29,7 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
         format="xlabs",
         base_model=base_model_in(headers.metadata) or headers.base_model,
         sites=found.sites,
+        differences=found.differences,
         config={},
         notes=found.notes,
     )

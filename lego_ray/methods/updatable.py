@@ -50,6 +50,8 @@ def check_updatable(method: MergeMethod, output_scale: str | float, full_weights
         problem = f"--output-scale {output_scale} measures every adapter against the merged one"
     elif full_weights.startswith("keep"):
         problem = "full weights that are kept depend on their adapter"
+    elif full_weights in ("sum", "average"):
+        problem = f"--full-weights {full_weights} needs the differences of every adapter at once"
     if problem:
         raise InvalidOption(
             FLAG, problem, "Leave out --updatable, and merge again when adapters change."

@@ -14,6 +14,7 @@ from lego_ray.formats import kohya
 from lego_ray.formats.fused import put_together
 from lego_ray.formats.merged import MergedSite
 from lego_ray.formats.output_layout import Asked, agreed
+from lego_ray.output.differences import merged_differences
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.values import SiteResult
 
@@ -26,7 +27,8 @@ def adapter_files(
     Args:
         plan: What was run.
         sites: Every site of the plan, solved.
-        full_weights: Raw bytes of tensors passed through, by name.
+        full_weights: Raw bytes of tensors passed through, by name, and sums of differences, by common
+            key.
 
     Returns:
         File name to bytes.
@@ -49,8 +51,11 @@ def adapter_files(
         rank=plan.rank,
         dtype=plan.dtype,
         compact=plan.recipe.compact,
+        differences=merged_differences(plan, full_weights),
     )
-    return plan.layout.files(put_together(merged), asked, full_weights)
+    passed = {span.name for adapter in plan.adapters for span in adapter.full_weights}
+    kept = {name: raw for name, raw in full_weights.items() if name in passed}
+    return plan.layout.files(put_together(merged), asked, kept)
 
 
 def carried_of(plan: Plan) -> dict[str, Any]:

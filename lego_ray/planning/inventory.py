@@ -20,9 +20,11 @@ from lego_ray.errors import (
 )
 from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, module_of
 from lego_ray.formats.dotted_output import COMFYUI
+from lego_ray.formats.factors import some
 from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.output_layouts import output_layout
+from lego_ray.formats.peft_beside import beside_factors
 from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
 from lego_ray.planning.trainer_runs import Doubt, PassedOver
 
@@ -297,7 +299,7 @@ def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
 
     Args:
         inventory: The inventory.
-        choice: `refuse`, `drop` or `keep:NAME`.
+        choice: As `Recipe.full_weights`.
 
     Raises:
         NoAdaptersFound: If no adapter's directory has that name.
@@ -320,8 +322,18 @@ def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
             "weights of one can be kept"
         )
         raise InvalidOption(where, problem, f"Give the whole path: keep:{uris[0]}.")
-    kept = tuple(a if a.uri == uris[0] else replace(a, full_weights=()) for a in inventory.adapters)
+    kept = tuple(a if a.uri == uris[0] else _without_kept(a, choice) for a in inventory.adapters)
     return replace(inventory, adapters=kept)
+
+
+def _without_kept(adapter: AdapterRecord, choice: str) -> AdapterRecord:
+    """An adapter without its full weights, with a note on those that add to the base model."""
+    bare = replace(adapter, full_weights=(), differences=())
+    added = [each.span.name for each in adapter.differences]
+    added += beside_factors(span.name for span in adapter.full_weights)
+    if not added:
+        return bare
+    return replace(bare, notes=(*bare.notes, f"left out by --full-weights {choice}: {some(added)}"))
 
 
 def _named(uri: str, name: str) -> bool:

@@ -17,6 +17,7 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.asked_layout import in_layout
 from lego_ray.planning.dialects import as_known, in_one_dialect
+from lego_ray.planning.differences import with_named_differences
 from lego_ray.planning.model_trees import in_new_tree, tree_renames
 from lego_ray.planning.styles import in_one_style
 from lego_ray.planning.wrapped import without_wrappers
@@ -49,10 +50,18 @@ def agreed_names(
         LayoutMismatch: If a name could mean either of two modules, a file would have names of two
             styles, or the layout asked for has no certain name for a module.
     """
+    named = _agreed(adapters, layout, asked, base_model)
+    return tuple(with_named_differences(adapters, named))
+
+
+def _agreed(
+    adapters: Sequence[AdapterRecord], layout: str, asked: str, base_model: str
+) -> Sequence[AdapterRecord]:
+    """The adapters, each site under one name; see `agreed_names`."""
     named = _renamed(adapters, without_wrappers(list(_counted(adapters))))
     if not output_layout(layout).is_pipeline:
         named = _renamed(named, tree_renames(_counted(named)))
-        return tuple(named) if asked == "sources" else in_layout(named, layout, asked)
+        return named if asked == "sources" else in_layout(named, layout, asked)
     before = list(_counted(named))
     named_before, spoken = named, in_one_dialect(named, base_model)
     is_mixed = spoken is not named or len({adapter.format for adapter in adapters}) > 1
@@ -61,7 +70,7 @@ def agreed_names(
         named = _renamed(named, in_one_style(before, list(_counted(named))))
     if asked != "sources":
         named = in_layout(named, layout, asked, base_model, is_respelled=spoken is not named_before)
-    return tuple(_noted(adapters, named))
+    return _noted(adapters, named)
 
 
 def named_as(

@@ -16,6 +16,7 @@ AUTO = "auto"
 # norm are kept.
 DEFAULT_ERROR = 0.3
 LAYOUTS = ("sources", "peft", "kohya", "diffusers", "comfyui")
+FULL_WEIGHTS = ("refuse", "drop", "sum", "average")
 DTYPES = ("majority", "F32", "BF16", "F16")
 CHECKPOINTS = ("last", "all")
 RUNNERS = ("ray", "inline")
@@ -40,9 +41,10 @@ class SourceOptions(TypedDict, total=False):
         str,
         Option(
             "For adapters with weights that are not low-rank, such as modules_to_save and biases: "
-            "refuse them, drop those weights, or keep those of the adapter called NAME.",
+            "refuse them, drop those weights, or keep those of the adapter called NAME. Of differences "
+            "of weights, biases and norms, sum or average writes the sum or the mean of all adapters.",
             default="refuse",
-            metavar="[refuse|drop|keep:NAME]",
+            metavar=f"[{'|'.join(FULL_WEIGHTS)}|keep:NAME]",
         ),
     ]
     checkpoints: Annotated[

@@ -10,6 +10,13 @@ from lego_ray.errors import InvalidOption, SiteShapeMismatch
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.methods.base import PoolCosts
 from lego_ray.planning.cutting import Tally, cut_into_tasks
+from lego_ray.planning.differences import (
+    check_differences,
+    difference_warnings,
+    modules_of,
+    room_for,
+    with_room,
+)
 from lego_ray.planning.inventory import (
     Inventory,
     agreed_base_model,
@@ -73,17 +80,22 @@ def make_plan(
     names = names_in(adapters)
     check_one_tree(names, written_as)
     check_shapes(adapters)
+    check_differences(adapters)
     _check_layout(adapters)
     tallies = tally_sites(adapters)
     _check_ranks(recipe, tallies)
     if recipe.is_open:  # the merge to come must fit too, at the least rank if at any
         list(cut_into_tasks(tallies, replace(recipe, rank=1), memory_budget))
+    reads, room = room_for(adapters, memory_budget)
     scales = site_scales_of(
-        [t.example.site for t in tallies],
+        [t.example.site for t in tallies] + modules_of(adapters),
         recipe.site_scales,
         complete=not any(r.status == "quarantined" for r in inventory.refused),
     )
-    tasks = [_scaled(task, scales) for task in cut_into_tasks(tallies, recipe, memory_budget, work)]
+    cut = cut_into_tasks(tallies, recipe, memory_budget - room, work)
+    tasks = [_scaled(task, scales) for task in cut]
+    if reads:
+        tasks[0] = with_room(tasks[0], reads, room)
     passed_over, doubts = inventory.about(adapters)
     limits = reader_warnings(
         written_as,
@@ -108,6 +120,7 @@ def make_plan(
             *_warnings(adapters, unused),
             *warnings_of_names(adapters),
             *warnings_of_trees(names),
+            *difference_warnings(adapters, recipe.full_weights),
             *doubts,
             *noise_warnings(adapters),
             *license_conflicts(adapters),
@@ -129,6 +142,7 @@ def former_digest(plan: Plan, marks: Mapping[str, str]) -> str:
         marks: The mark of each adapter then, by URI; the present one counts for those not in it.
     """
     sites = [site.site for task in plan.tasks for site in task.sites]
+    sites += modules_of(plan.adapters)
     scales = site_scales_of(sites, plan.recipe.site_scales, complete=False)
     all_marks = {a.uri: marks.get(a.uri, a.version) for a in plan.adapters}
     return _digest(plan.recipe, plan.adapters, plan.weights, scales, all_marks)

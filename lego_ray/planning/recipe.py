@@ -16,7 +16,7 @@ from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import checked_output_scale
 from lego_ray.methods.updatable import check_updatable
 from lego_ray.options import keywords_of
-from lego_ray.planning.options import AUTO, ResultOptions
+from lego_ray.planning.options import AUTO, FULL_WEIGHTS, ResultOptions
 from lego_ray.planning.rank_options import check_rank
 from lego_ray.planning.scales import checked_site_scales
 from lego_ray.planning.weights import checked_weights
@@ -37,8 +37,9 @@ class Recipe:
             the sources have. Arithmetic is float32 and wider whatever it is.
         base_model: Base model the merged adapter names, whatever the sources say; empty to take the
             one name the sources agree on.
-        full_weights: What to do with `modules_to_save` and biases, which are not low-rank: `refuse`
-            the adapter, `drop` them, or `keep:NAME` those of the one adapter whose directory is NAME.
+        full_weights: What to do with `modules_to_save`, biases and differences of weights, which are not
+            low-rank: `refuse` the adapter, `drop` them, or `keep:NAME` those of the one adapter whose
+            directory or file is NAME; or of differences the `sum` or the `average`.
         exclude: Glob patterns; adapters whose path matches one are left out.
         compact: Write true ranks with `rank_pattern` instead of zero-padding to rank k.
         weights: Factor on the update of adapters, by name, glob pattern or URI; see
@@ -96,10 +97,9 @@ class Recipe:
             problem = f"{self.base} has credentials in it, which would be published"
             raise InvalidOption("--base", problem, "Give them in the environment.")
         mode, _, kept = self.full_weights.partition(":")
-        if not (self.full_weights in ("refuse", "drop") or (mode == "keep" and kept)):
-            raise InvalidOption(
-                "--full-weights", f"{self.full_weights!r} is not refuse, drop or keep:NAME"
-            )
+        if not (self.full_weights in FULL_WEIGHTS or (mode == "keep" and kept)):
+            listed = f"{', '.join(FULL_WEIGHTS)} or keep:NAME"
+            raise InvalidOption("--full-weights", f"{self.full_weights!r} is not {listed}")
         object.__setattr__(self, "weights", checked_weights(self.weights))
         object.__setattr__(self, "output_scale", checked_output_scale(self.output_scale))
         object.__setattr__(self, "site_scales", checked_site_scales(self.site_scales))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from lego_ray.errors import AdapterRefused, MalformedAdapter, SourceChanged, UnsupportedAdapter
 from lego_ray.formats.identity import adapter_id, stand_in
 from lego_ray.formats.layouts import check_layout, layout_named
+from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.model_card import ModelCard, parse_card
-from lego_ray.formats.peft import FullWeights
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.reading import is_adapter, read_adapter
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, Refused

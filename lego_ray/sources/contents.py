@@ -65,6 +65,7 @@ def spans_of(adapter: AdapterRecord) -> Iterator[TensorSpan]:
     for factors in adapter.sites:
         yield from factors.spans()
     yield from adapter.full_weights
+    yield from (each.span for each in adapter.differences)
 
 
 def read_content(adapter: AdapterRecord) -> Content:

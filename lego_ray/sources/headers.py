@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import cast
 
+from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.model_card import ModelCard
-from lego_ray.formats.peft import FullWeights
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.arguments import checked_checkpoints
 from lego_ray.planning.inventory import Inventory

@@ -155,9 +155,10 @@ def _extra(reading: Reading) -> tuple[Mapping[str, Any], ...]:
     if reading.headers is None or isinstance(reading.result, AdapterRecord):
         return ()
     try:
-        kept = read_adapter(reading.headers, "keep").full_weights
+        record = read_adapter(reading.headers, "keep")
     except AdapterRefused:
         return ()
+    kept = (*record.full_weights, *(each.span for each in record.differences))
     return tuple({"tensor": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in kept)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+from lego_ray.formats.differences import Difference
+from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.passes import Pass, first_pass
 from lego_ray.tasks.values import SolveTask, SourceSlice
@@ -14,7 +16,8 @@ def shard_tasks(task: SolveTask) -> list[SolveTask]:
     """A spread task cut into one for each shard: the same site, each with its block of adapters.
 
     Weights passed through unmerged are read with the first block of their adapter or, if it does not
-    have the site, with the first of all.
+    have the site, with the first of all. Differences are all added up with the first block, in plan
+    order, so that their sum does not depend on the cut.
     """
     with_site = [source for source in task.sources if source.factors]
     blocks, start = [], 0
@@ -22,7 +25,11 @@ def shard_tasks(task: SolveTask) -> list[SolveTask]:
         blocks.append(tuple(with_site[start : start + shard.n_adapters]))
         start += shard.n_adapters
     without = tuple(source for source in task.sources if not source.factors)
-    blocks[0] = (*blocks[0], *without)
+    moved = []
+    for number, block in enumerate(blocks[1:], 1):
+        moved += [replace(s, factors=(), full_weights=()) for s in block if s.differences]
+        blocks[number] = tuple(replace(source, differences=()) for source in block)
+    blocks[0] = tuple(sorted((*blocks[0], *without, *moved), key=lambda source: source.adapter))
     return [replace(task, sources=block) for block in blocks]
 
 
@@ -38,8 +45,8 @@ def tasks_of(
     Args:
         plan: The plan.
         done: Names of sites to leave out; a task with none left is left out too.
-        full_weights: Whether the weights passed through unmerged are wanted. They travel with the
-            first task, if the pass merges.
+        full_weights: Whether the weights passed through unmerged, and the differences, are wanted. They
+            travel with the first task, if the pass merges.
         work: The pass; None for the one that the plan's recipe begins with.
     """
     work = work or first_pass(plan.recipe)
@@ -53,8 +60,9 @@ def tasks_of(
         for number, (adapter, weight) in enumerate(zip(plan.adapters, plan.weights, strict=True)):
             factors = tuple(f for f in adapter.sites if f.site in wanted)
             kept = adapter.full_weights if full_weights else ()
-            if factors or kept:
-                sources.append(SourceSlice.of(adapter, number, factors, kept, weight))
+            added = _weighted(adapter, weight, plan) if full_weights else ()
+            if factors or kept or added:
+                sources.append(SourceSlice.of(adapter, number, factors, kept, weight, added))
         full_weights = False
         # The task's estimates stand, as estimates from above.
         rest = replace(task, sites=left)
@@ -68,3 +76,10 @@ def tasks_of(
             merge=plan.recipe.name or "",
             of=len(plan.tasks),
         )
+
+
+def _weighted(adapter: AdapterRecord, weight: float, plan: Plan) -> tuple[Difference, ...]:
+    """An adapter's differences with its weight; those that are kept of one adapter stay as they are."""
+    if plan.recipe.full_weights.startswith("keep"):
+        return adapter.differences
+    return tuple(replace(each, scaling=each.scaling * weight) for each in adapter.differences)

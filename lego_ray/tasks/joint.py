@@ -83,6 +83,7 @@ def joint_task(
                 known,
                 factors=tuple(dict.fromkeys((*known.factors, *source.factors))),
                 full_weights=tuple(dict.fromkeys((*known.full_weights, *source.full_weights))),
+                differences=tuple(dict.fromkeys((*known.differences, *source.differences))),
             )
     spans = {(key, span) for key, source in sources.items() for span in source.spans()}
     read_bytes = sum(span.end - span.start for _, span in spans)

@@ -20,6 +20,7 @@ from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.sources.contents import tensor_hash
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange, Store
+from lego_ray.tasks.added import Added, add_differences
 from lego_ray.tasks.base_weights import BaseWeights
 from lego_ray.tasks.values import Loss, SolveTask, SourceKey, SourceSlice
 
@@ -55,6 +56,7 @@ class Extraction:
         tensor_hashes: Name and hex sha256 of each tensor, by adapter.
         full_weights: Tensors to pass through, raw, by name.
         losses: How near pairs are that were computed with the base model.
+        sums: Sums of differences, by common key.
         bytes_read: Bytes fetched.
         requests: Requests made.
         seconds: Wall time.
@@ -66,6 +68,7 @@ class Extraction:
     tensor_hashes: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     full_weights: dict[str, bytes] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
+    sums: dict[str, Added] = field(default_factory=dict)
     bytes_read: int = 0
     requests: int = 0
     seconds: float = 0.0
@@ -137,6 +140,7 @@ def _take(
         losses = _add_rows(builders, source, read.buffers, prepare, scalings, base)
         found.losses += losses
         found.scalings[source.adapter] = scalings or {}
+        add_differences(found.sums, source.differences, read.buffers, source.uri)
     except AdapterRefused as error:
         found.quarantined[source.adapter] = error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,6 +18,9 @@ from lego_ray.tasks.cut import shard_tasks
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.read import Extraction, extract
 from lego_ray.tasks.values import SolveTask, TaskResult
+
+# Name and hex sha256 of each tensor, by the number of its adapter.
+Hashes = Mapping[int, tuple[tuple[str, str], ...]]
 
 
 def solve_task(task: SolveTask, gpus: float = 0.0) -> TaskResult:
@@ -140,7 +143,10 @@ def _report(task: SolveTask, extraction: Extraction, started: float) -> TaskResu
         sites=(),
         quarantined=extraction.quarantined,
         tensor_hashes=extraction.tensor_hashes,
-        full_weights=extraction.full_weights,
+        full_weights={
+            **extraction.full_weights,
+            **{key: each.packed() for key, each in extraction.sums.items()},
+        },
         bytes_read=extraction.bytes_read,
         requests=extraction.requests,
         seconds=extraction.seconds + time.perf_counter() - started,
@@ -155,7 +161,7 @@ def _join(reports: Iterable[TaskResult]) -> TaskResult:
         first = replace(
             first,
             quarantined={**first.quarantined, **report.quarantined},
-            tensor_hashes={**first.tensor_hashes, **report.tensor_hashes},
+            tensor_hashes=_both(first.tensor_hashes, report.tensor_hashes),
             full_weights={**first.full_weights, **report.full_weights},
             bytes_read=first.bytes_read + report.bytes_read,
             requests=first.requests + report.requests,
@@ -163,3 +169,8 @@ def _join(reports: Iterable[TaskResult]) -> TaskResult:
             losses=(*first.losses, *report.losses),
         )
     return first
+
+
+def _both(one: Hashes, two: Hashes) -> Hashes:
+    """The hashes of two reports; an adapter may have tensors in both."""
+    return {number: (*one.get(number, ()), *two.get(number, ())) for number in {**one, **two}}

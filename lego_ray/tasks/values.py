@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.errors import LegoRayError
+from lego_ray.formats.differences import Difference
 from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.planning.plan import SitePlan, TaskPlan
 
@@ -35,6 +36,7 @@ class SourceSlice:
         full_weights: Tensors to pass through unmerged.
         weight: Factor on its update.
         version: The store's mark of the weights file that was scanned: that one is read, or nothing.
+        differences: Differences to add up; their weight is in the scaling of each.
     """
 
     adapter: int
@@ -45,6 +47,7 @@ class SourceSlice:
     full_weights: tuple[TensorSpan, ...] = ()
     weight: float = 1.0
     version: str = ""
+    differences: tuple[Difference, ...] = ()
 
     @property
     def key(self) -> SourceKey:
@@ -59,6 +62,7 @@ class SourceSlice:
         factors: tuple[SiteFactors, ...],
         full_weights: tuple[TensorSpan, ...] = (),
         weight: float = 1.0,
+        differences: tuple[Difference, ...] = (),
     ) -> SourceSlice:
         """A slice of an adapter as it was scanned.
 
@@ -68,6 +72,7 @@ class SourceSlice:
             factors: As in the class.
             full_weights: As in the class.
             weight: As in the class.
+            differences: As in the class.
         """
         return cls(
             number,
@@ -78,12 +83,14 @@ class SourceSlice:
             full_weights,
             weight,
             adapter.version,
+            differences,
         )
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor to read, one that several sites share once."""
         found = dict.fromkeys(span for pair in self.factors for span in pair.spans())
-        yield from dict.fromkeys((*found, *self.full_weights))
+        more = (each.span for each in self.differences)
+        yield from dict.fromkeys((*found, *self.full_weights, *more))
 
 
 def task_title(merge: str, sites: str, index: int, of: int) -> str:
@@ -185,7 +192,8 @@ class TaskResult:
             a pass that does not merge.
         quarantined: What is wrong with the weights of which adapter.
         tensor_hashes: For each adapter, name and hex sha256 of each tensor read.
-        full_weights: Raw bytes of tensors passed through, by name.
+        full_weights: Raw bytes of tensors passed through, by name; and the sums of differences, by
+            common key, as `tasks.added.Added` packs them.
         bytes_read: Bytes fetched, gaps of coalesced reads included.
         requests: Read requests made.
         seconds: Wall time in the worker.

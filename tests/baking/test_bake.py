@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import lego_ray
-from lego_ray.errors import OutputExists, UnusableBase
+from lego_ray.errors import OutputExists, UnsupportedAdapter, UnusableBase
 from tests.formats import tiny_experts
+from tests.lone_zoo import tensors_of, write
 from tests.zoo import files_of
 
 _SIZES: dict[str, Any] = {"vocab_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -263,3 +264,20 @@ def test_a_bucket_gets_the_files_that_a_directory_gets(s3_bucket: str, tmp_path:
     again = lego_ray.bake(adapter, base=base, output=f"s3://{s3_bucket}/out")
     assert local.files == there.files == again.files
     assert again.status == "already baked"
+
+
+def test_what_is_not_of_low_rank_is_refused(tmp_path: Path) -> None:
+    base, biased = saved(tmp_path / "bias", qwen, target_modules=["q_proj"], lora_bias=True)
+    _, tokens = saved(
+        tmp_path / "tokens",
+        llama,
+        target_modules=["q_proj"],
+        trainable_token_indices={"embed_tokens": [3]},
+    )
+    image = tmp_path / "image.safetensors"
+    pair = tensors_of(["diffusion_model.blocks.0.self_attn.q"])
+    write(image, {**pair, "diffusion_model.blocks.0.norm3.diff": torch.ones(8)})
+    for adapter in (biased, tokens, image):
+        with pytest.raises(UnsupportedAdapter, match="adds updates of low rank only"):
+            lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -142,6 +142,7 @@ TENSORS = {
     "q.b_norm": "a norm",
     "q.set_weight": "replaces a weight",
     "q.reshape_weight": "replaces a weight",
+    "bundle_emb.cat.clip_l": "a new word",
     "q.on_input": "IA3",
     "q.oft_R": "OFT",
     "q.boft_s": "OFT",
@@ -154,6 +155,10 @@ TENSORS = {
 
 # In a file of PEFT these may be the names of modules that were saved whole.
 OF_LONE_FILES = {f"lora_unet_q.{part}.weight": "GLoRA" for part in ("a1", "a2", "b1", "b2", "bm")}
+OF_LONE_FILES |= {
+    "transformer.transformer_blocks.0.attn.norm_q.weight": "replaces a weight",
+    "double_blocks.0.img_attn.norm.key_norm.scale": "replaces a weight",
+}
 
 
 @pytest.mark.parametrize(("key", "why"), OF_LONE_FILES.items())

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lego_ray.errors import AdapterRefused
+from lego_ray.formats.differences import split_end
 from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, module_of, parse_factor
 from lego_ray.formats.lone import METADATA, configs_of
 from lego_ray.formats.peft_config import PeftConfig
+from lego_ray.formats.readers.differences import LEAVE_OUT
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.suffixes import ALPHA
@@ -39,6 +41,10 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
             if configs:
                 problem = f"alpha is in {key} and in {METADATA}, and diffusers raises at both"
                 yield Finding(problem, True, _AGAIN)
+            continue
+        if split_end(key):
+            problem = f"{key} is the difference of a weight, a bias or a norm, and diffusers raises"
+            yield Finding(problem, True, f"Ask for --layout comfyui. {LEAVE_OUT}")
             continue
         factor = parse_factor(key)
         if factor is None or component_of(key) not in COMPONENTS:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from lego_ray.formats.differences import split_end
+from lego_ray.formats.readers.differences import of_differences
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.suffixes import parse_suffix
 
@@ -23,6 +25,8 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
     ranks: dict[str, dict[str, int]] = defaultdict(dict)
     for key, shape in outgoing.shapes.items():
         factor = parse_suffix(key)
+        if split_end(key) and 0 not in shape:
+            continue
         if 0 in shape or len(shape) < 2:
             yield Finding(f"{key} has shape {list(shape)}, which no reader takes", True, _AGAIN)
         elif factor is None:
@@ -35,3 +39,4 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         elif found["A"] != found["B"]:
             problem = f"{site} has rank {found['A']} in one factor and {found['B']} in the other"
             yield Finding(f"{problem}, and readers raise", True, _AGAIN)
+    yield from of_differences(outgoing.shapes, ranks)

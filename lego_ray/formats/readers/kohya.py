@@ -12,6 +12,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from lego_ray.formats.differences import split_end
+from lego_ray.formats.readers.differences import of_differences
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 
 ALPHA = ".alpha"
@@ -69,7 +71,7 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
                 halves[key.removesuffix(suffix)][suffix] = shape
         if key.endswith(ALPHA):
             alphas[key.removesuffix(ALPHA)] = key
-        elif not key.endswith((DOWN, UP)):
+        elif not key.endswith((DOWN, UP)) and not split_end(key):
             yield Finding(f"{key} is of no LoRA, and readers drop it", True, _AGAIN)
     for site, found in halves.items():
         if len(found) != 2:
@@ -88,6 +90,7 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
                 yield Finding(problem, True, _AGAIN)
     yield from _of_alphas(halves, alphas)
     yield from _of_names(halves)
+    yield from of_differences(outgoing.shapes, halves)
 
 
 def _of_alphas(

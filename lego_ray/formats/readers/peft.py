@@ -10,15 +10,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from lego_ray.errors import AdapterRefused
+from lego_ray.formats.peft_beside import BIAS, TOKENS, beside_factors, site_of_bias
 from lego_ray.formats.peft_carried import HEADS, SAVED_FOR_TASK, holds
 from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.peft_keys import PREFIX, is_embedding_weight, parse_factor
 from lego_ray.formats.peft_parameters import BASE_LAYER, depths, split_base_layers
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
-from lego_ray.formats.refusals import check_config
+from lego_ray.formats.refusals import DROPPABLE, check_config
 
 _DROP = (
-    "Leave the head or embedding out with --full-weights drop, or leave out with --exclude the "
+    "Leave the head, bias or embedding out with --full-weights drop, or leave out with --exclude the "
     "adapters that adapted it."
 )
 _AGAIN = "Merge again from the sources; an earlier version may have written it."
@@ -50,7 +51,7 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         outgoing: It.
     """
     try:
-        check_config(outgoing.config, outgoing.where)
+        check_config(outgoing.config, outgoing.where, without=DROPPABLE)
         config = config_from(outgoing.config, outgoing.where)
     except AdapterRefused as error:
         yield Finding(f"PEFT does not apply it as B A: {error.problem}", True, error.hint)
@@ -72,6 +73,9 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         mine = (shape, before.b) if factor.half == "A" else (before.a, shape)
         sites[factor.site] = _Site(factor.is_embedding, *mine)
     parameters = _parameters_of(outgoing.config, sites)
+    beside = set(beside_factors(whole))
+    whole = [key for key in whole if key not in beside]
+    yield from _of_beside(outgoing, sites, parameters, beside)
     yield from _of_sites(outgoing, config, sites, parameters)
     yield from _of_whole(outgoing, config, sites, whole)
     yield from _of_heads(config, whole)
@@ -92,6 +96,41 @@ def _parameters_of(config: Mapping[str, object], sites: Collection[str]) -> dict
             if at == depth:
                 found[path] = f"{module}.{name}"
     return found
+
+
+def _of_beside(
+    outgoing: Outgoing,
+    sites: Mapping[str, _Site],
+    parameters: Collection[str],
+    beside: Collection[str],
+) -> Iterator[Finding]:
+    """Biases of B and rows of tokens, which PEFT makes by two fields of the configuration."""
+    has_bias = bool(outgoing.config.get(BIAS))
+    for key in sorted(beside):
+        path = site_of_bias(key)
+        if not path:
+            embedding = key.removeprefix(PREFIX).partition(".token_adapter")[0]
+            embedding = embedding.partition(".trainable_tokens_")[0]
+            if not outgoing.config.get(TOKENS):
+                yield Finding(f"{TOKENS} is not set, and PEFT drops {key}", True, _AGAIN)
+            if embedding in sites:
+                problem = f"{embedding} is adapted and rows of it are kept, which PEFT refuses"
+                yield Finding(problem, True, _DROP)
+            continue
+        b = sites[path].b if path in sites else None
+        if not has_bias or b is None:
+            yield Finding(f"PEFT drops {key}: its module has no bias of B", True, _AGAIN)
+        elif outgoing.shapes[key] != b[:1]:
+            problem = f"{key} has shape {list(outgoing.shapes[key])}, expected {list(b[:1])}"
+            yield Finding(f"{problem}; PEFT raises", True, _AGAIN)
+    if has_bias:
+        other = next((p for p, s in sites.items() if s.is_embedding or p in parameters), None)
+        if other is not None:
+            problem = (
+                f"{other} is adapted, and PEFT takes no {BIAS} with an embedding or a parameter"
+            )
+            yield Finding(problem, True, _DROP)
+        yield Finding(f"PEFT merges {BIAS} only into base layers that have a bias of their own")
 
 
 def _of_sites(

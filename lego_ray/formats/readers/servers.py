@@ -45,7 +45,9 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
             if factor is None and not key.endswith(".bias")
         }
     )
-    has_bias = outgoing.config.get("bias", "none") != "none"
+    has_bias = outgoing.config.get("bias", "none") != "none" or bool(
+        outgoing.config.get("lora_bias")
+    )
     if names:
         inner = all(
             f".{BASE_LAYER}." in key

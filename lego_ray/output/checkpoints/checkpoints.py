@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from lego_ray import journal
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
+from lego_ray.formats.differences import differences_of
 from lego_ray.output.checkpoints.format import (
     Checkpoint,
     decode_checkpoint,
@@ -54,7 +55,8 @@ class Kept:
     Attributes:
         results: Their results, each site in one of them only.
         done: Names of the sites that need not be done again.
-        full_weights: Whether the weights passed through unmerged are among them.
+        full_weights: Whether the weights passed through unmerged, and the sums of differences, are among
+            them.
         bytes_read: Bytes of adapters read to see that they are still what the results are of.
     """
 
@@ -275,6 +277,7 @@ def _is_of(marker: Marker, plan: Plan) -> bool:
 def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
     """The results of files that may overlap, where runs that cut their tasks differently met."""
     wanted = {span.name for adapter in plan.adapters for span in adapter.full_weights}
+    wanted |= differences_of(plan.adapters).keys()
     if not first_pass(plan.recipe).is_merge:  # which does not read them
         wanted = set()
     whole = {name for each in found for name in each.result.full_weights} >= wanted
