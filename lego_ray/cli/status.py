@@ -12,7 +12,6 @@ from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import count, print_json, print_table
 from lego_ray.errors import ObjectNotFound
-from lego_ray.storage.lease import told
 
 if TYPE_CHECKING:
     from lego_ray.library.progress import LibraryStatus
@@ -52,6 +51,8 @@ def status(run: str, as_json: bool) -> None:
 
 
 def _print_library(found: LibraryStatus) -> None:
+    from lego_ray.storage.lease import told
+
     done = sum(merge["state"] == "published" for merge in found["merges"])
     click.echo(
         f"{found['state']}: {done:,} of {count(len(found['merges']), 'merge')} published"
