@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lego_ray.errors import UnsupportedUri
+from lego_ray.errors import ObjectNotFound, UnsupportedUri
+from lego_ray.sources.find import find, open_source
 from lego_ray.storage import FileStore, HubStore, S3Store, join, normalize_uri, open_store
 from lego_ray.storage.uri import HubPlace, parse_uri
 
@@ -203,3 +204,12 @@ def test_the_storage_room_loads_no_client_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("org/zoo", "hf://org/zoo"), ("zoo", "Check the path")])
+def test_a_bare_name_that_is_not_there_is_answered_with_the_hubs_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ObjectNotFound, match=hint):
+        list(find(*open_source(name)))
