@@ -7,6 +7,7 @@ What a block is, the first words after its fence say:
 - `python`: run with the names of the page's earlier Python blocks.
 - `text` after one of these: what it prints. `...` stands for anything, blanks for any blanks, and
   `/home/you` for the directory.
+- `toml`: a `lego-ray.toml` to read.
 - `yaml NAME`: a file of that name; without a name, a recipe file to read.
 - `bash no-run: WHY` or `python no-run: WHY`: not run, but each `lego-ray` line must parse, and Python
   must compile.
@@ -39,7 +40,7 @@ PAGES = [
     "deploy/README.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
 ]
-LANGUAGES = ("bash", "python", "text", "yaml", "mermaid")
+LANGUAGES = ("bash", "python", "text", "yaml", "toml", "mermaid")
 HOME = "/home/you"
 
 _FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)^```$", re.MULTILINE)

@@ -10,6 +10,7 @@ import pytest
 
 from lego_ray.methods.names import METHODS, MethodName
 from lego_ray.planning.recipe_file import parse_recipe_file
+from lego_ray.storage.buckets import FILE_VARIABLE, all_settings
 from lego_ray.storage.uri import STORES
 from tests.docs.pages import (
     LANGUAGES,
@@ -64,6 +65,18 @@ def test_recipe_files_are_ones(page: str) -> None:
     for block in blocks_of(text_of(page)):
         if block.language == "yaml":
             parse_recipe_file(block.text, f"{page}, line {block.line}")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_of_settings_are_ones(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, block in enumerate(blocks_of(text_of(page))):
+        if block.language == "toml":
+            file = tmp_path / f"{number}.toml"
+            file.write_text(block.text)
+            monkeypatch.setenv(FILE_VARIABLE, str(file))
+            assert all_settings(), f"{page}, line {block.line}"
 
 
 def test_a_command_that_is_none_is_found() -> None:
