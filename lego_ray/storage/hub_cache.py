@@ -84,6 +84,9 @@ class HubCache:
             commit: The commit's full hash.
             path: The file's path in the repository.
             part: First byte and one past the last; None for the whole file.
+
+        Raises:
+            StorageError: If the range begins past the end of the file.
         """
         file = self._folder / "snapshots" / commit / path
         try:

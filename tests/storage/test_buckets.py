@@ -14,7 +14,7 @@ from lego_ray.catalog.opening import open_catalog
 from lego_ray.errors import AccessDenied, InvalidOption, RecipeError
 from lego_ray.storage import delta_storage_options, open_store
 from lego_ray.storage.buckets import BucketSettings, bucket_settings, buckets_in_use
-from lego_ray.storage.carried import settings_here
+from lego_ray.storage.carried import NAMES, settings_here
 from lego_ray.storage.uri import parse_uri
 from tests.catalog.sample import merge
 from tests.ceph_gateway import OtherUser, S3Server, second_user
@@ -26,6 +26,8 @@ from tests.zoo import write_zoo
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that commands are run in."""
     monkeypatch.chdir(tmp_path)
+    for name in NAMES:  # other tests of this process may have set some
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 

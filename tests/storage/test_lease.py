@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ def lease(store: Store, name: str, stale_after: timedelta = HOUR, **options: Any
     return Lease(store, FOLDER, {"host": name}, stale_after=stale_after, **options)
 
 
+def who(answer: dict[str, str] | None) -> dict[str, str] | None:
+    """An answer without its times, which only tell of a living holder."""
+    times = {"last_sign_at", "may_be_taken_over_at"}
+    return answer and {name: value for name, value in answer.items() if name not in times}
+
+
 def keys(store: Store) -> list[str]:
     return [info.key for info in store.list()]
 
@@ -47,9 +53,19 @@ def test_one_holds_it_the_other_learns_who(store: Store) -> None:
     with leased(lease(store, "a")) as holder:
         assert holder is None
         assert keys(store) == [f"{FOLDER}lease-00000001.json"]
-        assert lease(store, "b").holder() == {"host": "a"}
+        found = lease(store, "b").holder()
+        assert found is not None
+        assert who(found) == {"host": "a"}
+        last, free = (
+            datetime.fromisoformat(found[name]) for name in ("last_sign_at", "may_be_taken_over_at")
+        )
+        assert free - last == HOUR
+        assert lease(store, "b").last_holder() == {
+            "host": "a",
+            "last_sign_at": found["last_sign_at"],
+        }
         with leased(lease(store, "b")) as other:
-            assert other == {"host": "a"}
+            assert other == found
         assert keys(store) == [f"{FOLDER}lease-00000001.json"]
     assert keys(store) == []
     with leased(lease(store, "b")) as holder:
@@ -60,7 +76,7 @@ def test_one_holds_it_the_other_learns_who(store: Store) -> None:
 def test_a_lease_that_cannot_be_read_is_held_by_someone(held: bytes, tmp_path: Path) -> None:
     store = FileStore(tmp_path / "store")
     store.create(f"{FOLDER}lease-00000001.json", held)
-    assert lease(store, "b").holder() == {"owner": "unknown"}
+    assert who(lease(store, "b").holder()) == {"owner": "unknown"}
 
 
 def test_it_is_let_go_of_when_the_block_fails(store: Store) -> None:
@@ -80,7 +96,7 @@ def test_of_many_that_ask_at_once_one_gets_it(store: Store) -> None:
         answers = list(threads.map(ask, range(8)))
     won = [number for number, answer in enumerate(answers) if answer is None]
     assert len(won) == 1
-    assert all(answer in (None, {"host": str(won[0])}) for answer in answers)
+    assert all(who(answer) in (None, {"host": str(won[0])}) for answer in answers)
 
 
 def test_a_silent_holder_is_taken_over_from(store: Store) -> None:
@@ -101,7 +117,7 @@ def test_beats_keep_it_and_one_that_slept_learns_of_its_successor(tmp_path: Path
         until(lambda: any("beat-00000001" in key for key in keys(store)))
         # The lease is old, and the last beat is not.
         age(tmp_path / FOLDER / "lease-00000001.json")
-        assert lease(store, "b").take() == {"host": "a"}
+        assert who(lease(store, "b").take()) == {"host": "a"}
 
     sleeper = lease(store, "sleeper", beat=beat)
     with leased(sleeper):
@@ -133,9 +149,9 @@ def test_one_that_looked_long_ago_stands_back(tmp_path: Path) -> None:
         return seen
 
     slow._look = looks_then_sleeps  # type: ignore[method-assign, assignment]
-    assert slow.take() == {"host": "third"}
+    assert who(slow.take()) == {"host": "third"}
     assert keys(store) == [f"{FOLDER}lease-00000001.json"]
-    assert lease(store, "fourth").holder() == {"host": "third"}
+    assert who(lease(store, "fourth").holder()) == {"host": "third"}
 
 
 def age(path: Path, seconds: float = 2 * HOUR.total_seconds()) -> None:

@@ -52,6 +52,15 @@ ALLOWED = {
     ("sources/find.py", "open_source"): "a source, the user's word until it is scanned",
     ("sources/recorded.py", "folder_of"): "a record of an adapter, which is data of a plan",
     ("sources/recorded.py", "place_of"): "a record of an adapter, which is data of a plan",
+    ("planning/arguments.py", "recipe_of"): "the base model that a call is given",
+    ("planning/recipe_file.py", "parse_recipe_file"): "a recipe file",
+    ("planning/recipe_file.py", "LibraryRecipe.on_base"): "the base model that a call is given",
+    (
+        "sources/with_base.py",
+        "WithBase.__init__",
+    ): "the base model of a recipe, which is data of a plan",
+    ("sources/confirm.py", "_files_of_base"): "the base model of a recipe, which is data of a plan",
+    ("tasks/base_weights.py", "BaseWeights._read"): "a record of a weight, which is data of a plan",
     ("merging/merge.py", "run_merge"): "a refit, which takes places out of a manifest",
 }
 

@@ -18,7 +18,7 @@ REFUSALS = [
     (403, "InvalidObjectState", "Not valid for the object's storage class", "Restore it"),
     (403, "AccessDenied", "Not authorized to perform: kms:Decrypt on this", "kms:GenerateDataKey"),
     (403, "AccessDenied", "u is not authorized to perform: s3:GetObject", "Allow that action"),
-    (403, "AccessDenied", "Bucket is a Requester Pays bucket.", "Requester Pays"),
+    (403, "AccessDenied", "Bucket is a Requester Pays bucket.", "requester_pays = true"),
     (403, "SignatureDoesNotMatch", "The signature does not match.", "AWS_SECRET_ACCESS_KEY"),
     (403, "AccessDenied", "", "AWS_ACCESS_KEY_ID"),
     (400, "ExpiredToken", "The provided token has expired.", "aws sso login"),
