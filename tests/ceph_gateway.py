@@ -117,9 +117,12 @@ class S3Server:
 def _client(server: S3Server) -> Any:
     """One client for all buckets: to make one takes 20 times as long as to make a bucket."""
     import boto3
+    from botocore.config import Config
 
     return boto3.session.Session().client(
         "s3",
+        # Made at its first use, perhaps in a test that sets a proxy, and kept for those that set none.
+        config=Config(proxies={}),
         endpoint_url=server.endpoint_url,
         aws_access_key_id=server.access_key,
         aws_secret_access_key=server.secret_key,
