@@ -1,6 +1,6 @@
 """What stands before an S3 server in a company: a front that speaks TLS, and a proxy.
 
-Each is a process of its own, because the Delta library holds the interpreter while it waits for an
+Each is a separate process, because the Delta library holds the interpreter while it waits for an
 answer.
 """
 

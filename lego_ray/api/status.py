@@ -30,11 +30,7 @@ def status(run: str | PathLike[str]) -> StatusRecord:
     store, found = _listed(run)
     progress = progress_at(store, found)
     if progress is None:
-        raise ObjectNotFound(
-            store.uri,
-            "neither a merge nor an unfinished run was found",
-            "Give the --output of a merge.",
-        )
+        raise _nothing_found(store, "", "Give the --output of a merge.")
     return progress
 
 
@@ -57,14 +53,34 @@ def library_status(output: str | PathLike[str]) -> LibraryStatus:
     store, found = _listed(output)
     progress = library_progress(store, found)
     if progress is None:
-        raise ObjectNotFound(
-            store.uri,
-            "neither a merge nor an unfinished run was found there or below",
-            "Give the --output of a merge, a build or a refresh.",
-        )
+        raise _nothing_found(store, _BELOW, _ANY_OUTPUT)
+    return progress
+
+
+def status_of_either(output: str | PathLike[str]) -> StatusRecord | LibraryStatus:
+    """Says how far a merge is or, if there is none at the output itself, each merge below it.
+
+    Lists the output once. See `status` and `library_status`, also for the errors.
+
+    Args:
+        output: The output of a merge, a `build` or a `refresh`.
+    """
+    store, found = _listed(output)
+    progress = progress_at(store, found) or library_progress(store, found)
+    if progress is None:
+        raise _nothing_found(store, _BELOW, _ANY_OUTPUT)
     return progress
 
 
 def _listed(output: str | PathLike[str]) -> tuple[Store, dict[str, ObjectInfo]]:
     store = parse_uri(output).open()
     return store, {info.key: info for info in store.list()}
+
+
+_BELOW = " there or below"
+_ANY_OUTPUT = "Give the --output of a merge, a build or a refresh."
+
+
+def _nothing_found(store: Store, where: str, hint: str) -> ObjectNotFound:
+    problem = f"neither a merge nor an unfinished run was found{where}"
+    return ObjectNotFound(store.uri, problem, hint)

@@ -11,7 +11,6 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import count, print_json, print_table
-from lego_ray.errors import ObjectNotFound
 
 if TYPE_CHECKING:
     from lego_ray.library.progress import LibraryStatus
@@ -32,22 +31,16 @@ def status(run: str, as_json: bool) -> None:
       lego-ray status ./merged
       lego-ray status s3://zoo/library --json
     """
-    from lego_ray.api.status import library_status
-    from lego_ray.api.status import status as ask
+    from lego_ray.api.status import status_of_either
+    from lego_ray.library.progress import LibraryStatus
 
-    try:
-        merge = ask(run)
-    except ObjectNotFound:
-        library = library_status(run)
-        if as_json:
-            print_json(library)
-        else:
-            _print_library(library)
-        return
+    found = status_of_either(run)
     if as_json:
-        print_json(merge)
+        print_json(found)
+    elif isinstance(found, LibraryStatus):
+        _print_library(found)
     else:
-        _print_merge(merge)
+        _print_merge(found)
 
 
 def _print_library(found: LibraryStatus) -> None:

@@ -205,7 +205,7 @@ def _ask(where: str, url: str, headers: Mapping[str, str] = MappingProxyType({})
     huggingface_hub's own calls wait for as long as the Hub asks, however long that is.
 
     Args:
-        where: The place, for what is said of a wait.
+        where: The place, named in the line about a wait.
         url: What to ask for.
         headers: Beside those that every request has.
     """

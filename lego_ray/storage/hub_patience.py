@@ -32,7 +32,7 @@ def patiently(
     Args:
         call: Must be safe to repeat: to read, or to build on a commit that is named.
         writing: Whether to repeat it also when no answer came, which may mean that it was done.
-        where: The place, for what is said of a wait.
+        where: The place, named in the line about a wait.
         busy: The statuses that are waited for.
     """
     from huggingface_hub.errors import HfHubHTTPError

@@ -48,7 +48,7 @@ class S3Store:
     shared files, container or instance role. Credentials are looked for again after a refusal.
     `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` name another server than AWS, which is then addressed
     by path unless the shared config says otherwise. Every request is tried `attempts` times at most, in
-    boto3's standard mode. Safe to share between threads; a pickled store opens connections of its own.
+    boto3's standard mode. Safe to share between threads; a pickled store opens new connections.
 
     Args:
         bucket: Its name.

@@ -163,7 +163,7 @@ def _made(
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    # boto3 adds checksums of its own in ways that other servers do not know, Ceph 16 among them.
+    # boto3 adds checksums by default, in ways that other servers, such as Ceph 16, do not know.
     more: dict[str, Any] = {} if aws or chosen_checksums(session.core) else {**_WHEN_REQUIRED}
     if bucket.anonymous:
         more["signature_version"] = UNSIGNED

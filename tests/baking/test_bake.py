@@ -20,6 +20,7 @@ import lego_ray
 from lego_ray.errors import OutputExists, UnsupportedAdapter, UnusableBase
 from tests.formats import tiny_experts
 from tests.lone_zoo import tensors_of, write
+from tests.tiny_models import gpt2
 from tests.zoo import files_of
 
 _SIZES: dict[str, Any] = {"vocab_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -32,19 +33,6 @@ def llama(**more: Any) -> Any:
 
 def qwen() -> Any:
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**_LLAMA))
-
-
-def gpt2() -> Any:
-    config = transformers.GPT2Config(
-        vocab_size=40,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=16,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return transformers.GPT2LMHeadModel(config)
 
 
 def saved(

@@ -19,6 +19,7 @@ from torch import Tensor
 import lego_ray
 from lego_ray.errors import InvalidOption, NoAdaptersFound, ObjectNotFound, UnusableBase
 from tests.formats import tiny_peft
+from tests.tiny_models import gpt2
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -37,19 +38,6 @@ def llama(**more: Any) -> Any:
     sizes = {"vocab_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes |= {"hidden_size": 16, "intermediate_size": 24, "num_key_value_heads": 1}
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**sizes, **more}))
-
-
-def gpt2() -> Any:
-    config = transformers.GPT2Config(
-        vocab_size=40,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=16,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return transformers.GPT2LMHeadModel(config)
 
 
 def write_base(root: Path, make: Base = llama, *, shard: str = "1GB", seed: int = 0) -> Path:

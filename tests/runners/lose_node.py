@@ -1,8 +1,8 @@
 """Merges on a cluster of three nodes and takes one away, with all it runs, in the middle of the work.
 
-Run as `python -m tests.runners.lose_node ZOO OUTPUT BUDGET TITLE N_INIT DONE`: once so many tasks are
-done, the node goes of which a worker shows the title. A process of its own, because a process can be
-in one Ray only.
+Run as `python -m tests.runners.lose_node ZOO OUTPUT BUDGET TITLE N_INIT DONE`: once DONE tasks are
+finished, takes away the node that has a worker with the title. It is a separate process, because a
+process can be in one Ray only.
 """
 
 from __future__ import annotations
