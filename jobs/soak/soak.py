@@ -32,9 +32,10 @@ from jobs.soak.killer import Killer
 from jobs.soak.soaked_run import soak
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.peft_config import WEIGHTS_NAME
-from lego_ray.planning.plan import WORKER_BYTES, Plan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.sources.headers import scan_sources
 from lego_ray.storage.open import open_store
 from tests.ceph_gateway import one_server

@@ -11,9 +11,6 @@ from lego_ray.arguments import checked_with
 from lego_ray.errors import InvalidOption
 from lego_ray.library.build import read_library, run_build
 from lego_ray.library.record import LibraryRecord
-from lego_ray.merging.plan_run import (
-    Progress,
-)
 from lego_ray.options import picked
 from lego_ray.planning.arguments import Uri, checked_checkpoints, parse_bytes
 from lego_ray.planning.group_options import FLAG, group_count
@@ -24,6 +21,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.storage.buckets import buckets_in_use
 from lego_ray.storage.uri import parse_uri
+from lego_ray.tasks.values import Progress
 
 
 @checked_with(RunOptions)
@@ -37,7 +35,7 @@ def build(
     scan_limits: Mapping[str, float] | None = None,
     base: Uri | None = None,
     dry_run: bool = False,
-    runner: str | Runner = "ray",
+    runner: str | Runner = "auto",
     progress: Progress | None = None,
     **options: Unpack[RunOptions],
 ) -> LibraryRecord:

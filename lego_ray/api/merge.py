@@ -7,7 +7,6 @@ from typing import Unpack
 
 from lego_ray.arguments import checked_with
 from lego_ray.merging.merge import merge_at
-from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.record import MergeRecord
 from lego_ray.options import picked
 from lego_ray.planning.arguments import (
@@ -23,6 +22,7 @@ from lego_ray.planning.arguments import (
 from lego_ray.planning.options import MergeOptions, RunOptions
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
+from lego_ray.tasks.values import Progress
 
 
 @checked_with(MergeOptions)
@@ -31,7 +31,7 @@ def merge(
     *,
     output: Uri,
     catalog: Uri | None = None,
-    runner: str | Runner = "ray",
+    runner: str | Runner = "auto",
     progress: Progress | None = None,
     **options: Unpack[MergeOptions],
 ) -> MergeRecord:
@@ -51,8 +51,10 @@ def merge(
             a tree of them; or single weights files in one.
         output: Where to write it: a directory or `s3://bucket/prefix`.
         catalog: Where its catalog is; created if missing. None for no catalog.
-        runner: `ray`, or `inline` for this process; or a runner, which is stopped when its work is
-            done. A GPU gives the same labels except for near ties, and centroids to float32 rounding.
+        runner: `ray`; `inline` for this process, which is then one worker, and has a thread a core; or
+            `auto`, for Ray where its start pays or `address`, `workers`, `max_workers`, `wait` or
+            `gpus` is given. Or a runner, which is stopped when its work is done. A GPU gives the same
+            labels except for near ties, and centroids to float32 rounding.
         progress: Called with the plan, and with each task's result; first with those kept from an
             earlier run, for which nothing was read now.
         **options: See `MergeOptions`; those of `MethodOptions` go with the methods that have them.

@@ -8,7 +8,6 @@ from typing import Unpack
 
 from lego_ray.arguments import checked_with
 from lego_ray.merging.measured_plan import plan_with_errors
-from lego_ray.merging.plan_run import Progress
 from lego_ray.options import picked
 from lego_ray.planning.arguments import (
     Uri,
@@ -28,6 +27,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.rescan import rescanning
+from lego_ray.tasks.values import Progress
 
 
 @checked_with(MergeOptions)

@@ -14,7 +14,6 @@ from lego_ray.library.build import read_library
 from lego_ray.library.places import places_to_refresh
 from lego_ray.library.record import RefreshRecord
 from lego_ray.library.refresh import checked_silence, run_refresh
-from lego_ray.merging.plan_run import Progress
 from lego_ray.options import picked
 from lego_ray.planning.arguments import Uri, checked_checkpoints, parse_bytes
 from lego_ray.planning.options import RunOptions
@@ -24,6 +23,7 @@ from lego_ray.runners.open import open_runner
 from lego_ray.storage.buckets import buckets_in_use
 from lego_ray.storage.lease import STALE_AFTER
 from lego_ray.storage.uri import parse_uri
+from lego_ray.tasks.values import Progress
 
 
 @checked_with(RunOptions)
@@ -35,7 +35,7 @@ def refresh(
     checkpoints: str | None = None,
     scan_limits: Mapping[str, float] | None = None,
     base: Uri | None = None,
-    runner: str | Runner = "ray",
+    runner: str | Runner = "auto",
     stale_after: str | timedelta = STALE_AFTER,
     progress: Progress | None = None,
     **options: Unpack[RunOptions],

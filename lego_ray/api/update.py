@@ -10,7 +10,6 @@ from typing import Unpack
 from lego_ray.arguments import checked_with
 from lego_ray.catalog.opening import catalog_at
 from lego_ray.catalog.tables import Catalog
-from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.record import UpdateRecord, record_of_published, with_more
 from lego_ray.merging.updates.changes import (
     named_sources,
@@ -34,6 +33,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.uri import parse_uri
+from lego_ray.tasks.values import Progress
 
 
 @checked_with(RunOptions)
@@ -48,7 +48,7 @@ def update(
     base: Uri | None = None,
     output: Uri | None = None,
     catalog: Uri | None = None,
-    runner: str | Runner = "ray",
+    runner: str | Runner = "auto",
     progress: Progress | None = None,
     **options: Unpack[RunOptions],
 ) -> UpdateRecord:

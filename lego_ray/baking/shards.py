@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from torch import Tensor, uint8
-
 from lego_ray.baking.changes import Change
 from lego_ray.baking.update import Factors, changed
 from lego_ray.formats.base_weights import PLAIN_DTYPES
-from lego_ray.formats.decode import DTYPES, as_stored
+from lego_ray.formats.decode import as_stored, torch_dtype
 from lego_ray.formats.record import DTYPE_BYTES, TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES
+from lego_ray.lazy import Tensor, torch
 from lego_ray.sources.base_model import BaseFile
 from lego_ray.storage.base import ByteRange, Store
 
@@ -85,7 +84,7 @@ def shard_bytes(
         [data] = store.read_ranges(file.key, [ByteRange(span.start, span.end)], file.version)
         weight = as_stored(span, data)
         del data
-        kind = DTYPES[_dtype(span, dtype)]
+        kind = torch_dtype(_dtype(span, dtype))
         if kind.itemsize > weight.dtype.itemsize:  # what is narrower is rounded once, at the end
             weight = weight.to(kind)
         if change is not None:
@@ -94,6 +93,6 @@ def shard_bytes(
 
 
 def _pieces(weight: Tensor) -> Iterator[bytes]:
-    raw = weight.contiguous().reshape(-1).view(uint8).numpy()
+    raw = weight.contiguous().reshape(-1).view(torch.uint8).numpy()
     for start in range(0, len(raw), _PIECE):
         yield raw[start : start + _PIECE].tobytes()

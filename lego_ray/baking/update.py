@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from lego_ray.baking.changes import Change, Update
 from lego_ray.errors import NonFiniteWeights
-from lego_ray.formats.decode import DTYPES, as_float32, as_stored, site_matrices, site_scaling
+from lego_ray.formats.decode import as_float32, as_stored, site_matrices, site_scaling
 from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.lazy import Tensor, torch
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange
 
-_CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
+_CONVOLUTIONS = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
 class Factors:
@@ -123,12 +120,8 @@ def _delta(pair: SiteFactors, update: Update, factors: Factors) -> Tensor:
         b = as_float32(pair.b, views[pair.b.name]).reshape(
             pair.d_out, pair.rank, *(1,) * (a.ndim - 2)
         )
-        return _CONVOLUTIONS[a.ndim](a.transpose(0, 1), b).transpose(0, 1) * scaling
+        convolved: Tensor = getattr(torch, _CONVOLUTIONS[a.ndim])(a.transpose(0, 1), b)
+        return convolved.transpose(0, 1) * scaling
     a, b = site_matrices(pair, views)
     product = b @ a
     return (product.T if update.is_transposed else product) * scaling
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The type of safetensors' name."""
-    return DTYPES[name]

@@ -224,6 +224,10 @@ def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[...,
     )
 
 
-run = _run("ray", "Run on Ray, or in this process.")
+run = _run(
+    "auto",
+    "Run on Ray, or inline: in this process. auto takes Ray where it pays its start, and where "
+    "--address, --workers, --max-workers, --wait or --gpus is given.",
+)
 # A plan starts Ray only if it is asked to.
-plan_run = _run("inline", "With --errors: measure on Ray, or in this process.")
+plan_run = _run("inline", "With --errors: measure on Ray, or inline: in this process.")

@@ -104,9 +104,17 @@ def _print(made: Plan) -> None:
         f"{count(len(made.tasks), 'task')}; {size(made.read_bytes)} to read"
         f"{' to measure and again to merge' if made.recipe.is_open else ''}, at most "
         f"{size(made.peak_bytes)} of memory a worker\n"
+        f"about {_time_of(made)}\n"
         f"rank {_rank_of(made)} {made.dtype}, base model {made.base_model or '(none named)'}\n"
         f"plan {made.digest}"
     )
+
+
+def _time_of(plan: Plan) -> str:
+    """What the arithmetic takes, and where `--runner auto` has it done."""
+    where = "in this process" if plan.estimate.runner == "inline" else "on a local Ray"
+    seconds = plan.estimate.seconds
+    return f"{max(1, round(seconds))} s of arithmetic on one core, done {where} by --runner auto"
 
 
 def _rank_of(plan: Plan) -> str:

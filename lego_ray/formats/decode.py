@@ -7,36 +7,42 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights, UnsupportedAdapter
 from lego_ray.formats.expansion import expand
 from lego_ray.formats.record import Packed, SiteFactors, TensorSpan
+from lego_ray.lazy import Tensor, torch
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
+# Types by their names in safetensors files, with torch's names.
+DTYPES: Mapping[str, str] = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
 }
 
 # Other types that factors may be stored in; nothing is written in them.
-_READ: Mapping[str, torch.dtype] = {
+_READ: Mapping[str, str] = {
     **DTYPES,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
 }
 
 # Other types that a single number may be stored as: tools write alpha as whatever they have available.
-_NUMBERS: Mapping[str, torch.dtype] = {
+_NUMBERS: Mapping[str, str] = {
     **_READ,
-    "F64": torch.float64,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
+    "F64": "float64",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
 }
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The type that safetensors calls by a name, such as BF16."""
+    dtype = getattr(torch, _NUMBERS[name])
+    assert isinstance(dtype, torch.dtype)
+    return dtype
 
 
 def as_float32(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
@@ -256,7 +262,7 @@ def _check_float(span: TensorSpan) -> None:
 
 
 def _view(span: TensorSpan, data: bytes | bytearray | memoryview) -> Tensor:
-    dtype = _NUMBERS[span.dtype]
+    dtype = torch_dtype(span.dtype)
     size = dtype.itemsize * math.prod(span.shape)
     view = memoryview(data).cast("B")
     if len(view) != size:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from lego_ray.formats.diffusers_keys import component_of, factor_key, module_of
 from lego_ray.formats.lone import METADATA
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.peft_patterns import exact_key
 from lego_ray.formats.safetensors_writer import serialize
+from lego_ray.lazy import Tensor
 
 
 def encode(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from torch import Tensor
-
 from lego_ray.formats.base_model import FIELDS
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.safetensors_writer import serialize
+from lego_ray.lazy import Tensor
 
 
 def encode(

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 from lego_ray.formats.record import Form
+from lego_ray.lazy import Tensor, torch
 
 Pair = tuple[Tensor, Tensor]
 

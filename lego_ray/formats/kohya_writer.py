@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import torch
-from torch import Tensor
-
 from lego_ray.formats.base_model import FIELDS
 from lego_ray.formats.kohya import CARRIED_FIELDS
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.readers.kohya import wants_alphas
 from lego_ray.formats.safetensors_writer import serialize
 from lego_ray.formats.suffixes import ALPHA
+from lego_ray.lazy import Tensor, torch
 
 
 def encode(

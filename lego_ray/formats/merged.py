@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import InvalidOption, ShapeMismatch
-from lego_ray.formats.decode import DTYPES, check_finite
+from lego_ray.formats.decode import DTYPES, check_finite, torch_dtype
 from lego_ray.formats.record import SiteKind
+from lego_ray.lazy import Tensor, torch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +107,7 @@ def check_storable(largest: float, dtype: str, name: str) -> None:
         InvalidOption: If it would overflow.
     """
     wider = "BF16 or F32" if dtype == "F16" else "F32"
-    if not bool(torch.isfinite(torch.tensor(largest, dtype=torch.float64).to(DTYPES[dtype]))):
+    if not bool(torch.isfinite(torch.tensor(largest, dtype=torch.float64).to(torch_dtype(dtype)))):
         raise InvalidOption(
             "--dtype",
             f"{dtype} cannot hold {name}, whose largest value is {largest:g}",
@@ -150,7 +148,7 @@ def _check(site: MergedSite, rank: int) -> int:
 
 def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:
     check_finite(tensor, "merged adapter", name)
-    out = tensor.detach().to("cpu", DTYPES[dtype])
+    out = tensor.detach().to("cpu", torch_dtype(dtype))
     if not bool(torch.isfinite(out).all()):
         check_storable(float(tensor.abs().max()), dtype, name)
     return out

@@ -12,10 +12,9 @@ from lego_ray.formats.fused import part_named
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.record import AdapterRecord, SiteKind
+from lego_ray.lazy import Tensor
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lego_ray.formats.merged import MergedSite
 
 Rules = Callable[[Outgoing], Iterator[Finding]]

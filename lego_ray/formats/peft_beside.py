@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_keys import PREFIX
 from lego_ray.formats.refusals import DROPPABLE
 from lego_ray.formats.wrappers import named_like, unwrapped
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from lego_ray.lazy import Tensor
 
 BIAS, TOKENS = "lora_bias", "trainable_token_indices"
 _BIAS = re.compile(r"(?P<site>.+)\.lora_B(?:\.[^.]+)?\.bias")

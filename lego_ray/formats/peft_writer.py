@@ -10,16 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import torch
-from safetensors.torch import save
-from torch import Tensor
-
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.peft_keys import full_weight_key
 from lego_ray.formats.peft_output import config_of, keys_of
 from lego_ray.formats.peft_parameters import stored_pairs
 from lego_ray.formats.peft_patterns import exact_key
+from lego_ray.lazy import Tensor, torch
 
 
 def encode(
@@ -86,6 +83,8 @@ def encode(
         beside=beside,
     )
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    from safetensors.torch import save  # imports torch
+
     return {WEIGHTS_NAME: save(tensors, metadata={"format": "pt"}), CONFIG_NAME: text.encode()}
 
 

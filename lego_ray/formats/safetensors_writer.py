@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from safetensors.torch import save
-from torch import Tensor
-
 from lego_ray.formats.safetensors_header import LENGTH_BYTES
+from lego_ray.lazy import Tensor
 
 # What the reference implementation aligns the tensors to.
 _ALIGNMENT = 8
@@ -24,6 +22,8 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
         tensors: By name, contiguous.
         metadata: For the header.
     """
+    from safetensors.torch import save  # imports torch
+
     data = memoryview(save(dict(tensors), metadata={"format": "pt"}))
     start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
     header = json.loads(bytes(data[LENGTH_BYTES:start]))

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import MAX_NAME_CHARACTERS
+from lego_ray.lazy import torch
 
 # A description takes about 200 bytes a tensor; this is room for 80,000 tensors. Unpickled, the worst
 # takes some sixty times as much.
@@ -154,7 +155,6 @@ def _check_globals(description: bytes, where: str) -> None:
 
 def _describe(description: bytes, where: str) -> tuple[dict[str, Any], dict[int, str]]:
     """The tensors by name, on the meta device, and the record key of each storage by its identity."""
-    import torch
     from torch._weights_only_unpickler import Unpickler
     from torch.serialization import StorageType
 

@@ -17,7 +17,6 @@ from lego_ray.library.entries import manifests_at_outputs, plan_entries
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.library.places import LibraryPlaces, read_places
 from lego_ray.library.record import LibraryRecord
-from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import PLANNED, entries_set_aside, record_of, seconds_since
 from lego_ray.merging.run import Records
@@ -33,6 +32,7 @@ from lego_ray.sources.identities import sightings_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.uri import Place
+from lego_ray.tasks.values import Progress
 
 
 def read_library(place: Place, named: str) -> LibraryRecipe:

@@ -11,7 +11,6 @@ from typing import Any
 from lego_ray import journal
 from lego_ray.errors import InvalidOption
 from lego_ray.merging.bad_adapters import bad_adapters, without_bad
-from lego_ray.merging.plan_run import Progress
 from lego_ray.methods.similarity import Similarity
 from lego_ray.numerics.similarity.parts import SimilaritySums, cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
@@ -24,7 +23,7 @@ from lego_ray.runners.open import closing_results
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Comparing
 from lego_ray.tasks.solve import one_thread
-from lego_ray.tasks.values import TaskResult
+from lego_ray.tasks.values import Progress, TaskResult
 
 
 @dataclass(slots=True)

@@ -35,7 +35,6 @@ from lego_ray.library.entries import Find
 from lego_ray.library.find_groups import GroupFinder, group_record
 from lego_ray.library.places import RefreshPlaces
 from lego_ray.library.record import RefreshRecord, VersionRecord
-from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import (
     entries_set_aside,
@@ -56,6 +55,7 @@ from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.lease import BEAT, Lease, leased, told
+from lego_ray.tasks.values import Progress
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from lego_ray.merging.bad_adapters import bad_adapters, without_bad
 from lego_ray.merging.losses import with_losses
-from lego_ray.merging.plan_run import Progress
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.plan import Plan
@@ -19,7 +18,7 @@ from lego_ray.runners.open import closing_results
 from lego_ray.sources.confirm import confirm
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Measuring, found_at_all
-from lego_ray.tasks.values import TaskResult
+from lego_ray.tasks.values import Progress, TaskResult
 
 
 def plan_with_errors(

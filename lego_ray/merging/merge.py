@@ -9,7 +9,6 @@ from typing import Any
 
 from lego_ray.catalog.opening import catalog_at
 from lego_ray.errors import SourceChanged
-from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.planned import Planned, make_planned
 from lego_ray.merging.record import MergeRecord
 from lego_ray.merging.stages import Stages
@@ -25,6 +24,7 @@ from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Sighting, sightings_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.tasks.values import Progress
 
 
 def run_merge(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.merged import check_storable
+from lego_ray.lazy import np
 from lego_ray.merging.bad_adapters import bad_adapters, without_bad
 from lego_ray.merging.finish import Merged
 from lego_ray.merging.notes import note_done, note_ranks, note_resumed
@@ -29,9 +28,7 @@ from lego_ray.sources.confirm import confirm
 from lego_ray.storage.base import Store
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import Following, first_pass
-from lego_ray.tasks.values import SolveTask, TaskResult
-
-Progress = Callable[[Plan, TaskResult | None], None]
+from lego_ray.tasks.values import Progress, SolveTask, TaskResult
 
 
 class PlanRun:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
-from lego_ray.merging.plan_run import PlanRun, Progress
+from lego_ray.merging.plan_run import PlanRun
 from lego_ray.merging.run import Records, Road
 from lego_ray.merging.stages import Stages
 from lego_ray.planning.inventory import Inventory
@@ -18,6 +18,7 @@ from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.storage.uri import Place
+from lego_ray.tasks.values import Progress
 
 
 @dataclass(frozen=True, slots=True)

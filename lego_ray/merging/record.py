@@ -17,7 +17,7 @@ More = TypeVar("More", bound="MergeRecord")
 
 PUBLISHED, ALREADY, PLANNED = "published", "already published", "planned"
 # What is known only once a merge was made.
-_OF_A_RUN = ("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites")
+_OF_A_RUN = ("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites", "runner")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -43,6 +43,7 @@ class MergeRecord(Record):
         seconds: How long the call took.
         bytes_read: Bytes that the call read.
         resumed_sites: Sites taken from an earlier, unfinished run.
+        runner: What ran the others: `ray` or `inline`; None if there were none.
         licenses: Of the adapters, each once.
         warnings: What the user should know.
     """
@@ -64,6 +65,7 @@ class MergeRecord(Record):
     seconds: float = 0.0
     bytes_read: int = 0
     resumed_sites: int = 0
+    runner: str | None = None
     licenses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -140,6 +142,7 @@ def record_of(
     started: float,
     bytes_read: int = 0,
     resumed_sites: int = 0,
+    runner: str | None = None,
 ) -> MergeRecord:
     """The record of a plan that was carried out now, or only made.
 
@@ -151,6 +154,7 @@ def record_of(
         started: When the call began, by `time.perf_counter`.
         bytes_read: Bytes that the call read.
         resumed_sites: Sites taken from an earlier run.
+        runner: What ran the others, if there were any.
     """
     is_planned = status == PLANNED
     return MergeRecord(
@@ -169,6 +173,7 @@ def record_of(
         seconds=seconds_since(started),
         bytes_read=bytes_read,
         resumed_sites=resumed_sites,
+        runner=runner,
         licenses=tuple(plan.licenses),
         warnings=tuple(plan.warnings),
     )

@@ -56,6 +56,7 @@ class Road:
     tenure: Tenure | None = None
     bytes_before: int = 0
     bytes_read: int = field(default=0, init=False)
+    _ran_by: dict[str, str] = field(default_factory=dict, init=False)
 
     @property
     def _catalog_uri(self) -> str | None:
@@ -188,6 +189,7 @@ class Road:
 
     def _take(self, run: Run, result: Any) -> None:
         run.stages.moved(run.stage, result.bytes_read)
+        self._ran_by[run.name] = self.runner.name
         run.take(result, self.runner)
 
     def _publish(self, run: Run) -> MergeRecord:
@@ -209,6 +211,7 @@ class Road:
             started=self.started,
             bytes_read=self.bytes_before + run.bytes_read,
             resumed_sites=run.resumed_sites,
+            runner=self._ran_by.get(run.name),
         )
         note_published(record, plan, merged.drift)
         return run.full_record(record, None)

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.norms import UpdateComparison
 from lego_ray.numerics.pool import Pool

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from lego_ray.errors import InvalidOption
+from lego_ray.lazy import torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.whole import Whole
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, WIDE_ROWS, Costs

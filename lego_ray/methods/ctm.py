@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from lego_ray.lazy import Tensor
 from lego_ray.methods.in_bases import InBases
 from lego_ray.methods.names import METHODS
 from lego_ray.methods.whole import members_of

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.density import at_random
 from lego_ray.methods.stacked import Sparse
 from lego_ray.numerics.shards.spread import SpreadPool

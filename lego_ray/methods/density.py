@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from lego_ray.lazy import torch
 from lego_ray.numerics.sparsify import Sparsity
 
 

@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import InvalidOption
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.density import draw_of
 from lego_ray.methods.names import METHODS, check_options, keyword

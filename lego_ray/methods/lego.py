@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
 from lego_ray.methods.names import METHODS, check_options
 from lego_ray.numerics.costs import (

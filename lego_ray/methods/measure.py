@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
+from lego_ray.lazy import Tensor
 from lego_ray.methods.base import Route, SpreadCosts
 from lego_ray.numerics.costs import spread_row_bytes
 from lego_ray.numerics.decompositions.spectrum import (

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import SiteSolution, SpreadCosts
 from lego_ray.methods.whole import Whole
 from lego_ray.numerics.costs import Costs, spread_fixed_bytes, spread_row_bytes

@@ -5,9 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
 from lego_ray.numerics.costs import (
     MATMUL_64,

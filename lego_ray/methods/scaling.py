@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor
-
 from lego_ray.errors import InvalidOption
+from lego_ray.lazy import Tensor
 from lego_ray.methods.base import SiteSolution, scaled_rows
 from lego_ray.methods.names import SCALE_RULES
 from lego_ray.numerics.msu import squared_norms

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from lego_ray.lazy import Tensor
 from lego_ray.methods.base import Route, SpreadCosts
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs, spread_row_bytes
 from lego_ray.numerics.pool import Pool

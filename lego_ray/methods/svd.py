@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from lego_ray.lazy import Tensor
 from lego_ray.methods.of_sum import OfSum
 from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
 from lego_ray.numerics.norms import UpdateComparison

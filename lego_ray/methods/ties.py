@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.names import METHODS
 from lego_ray.methods.stacked import Elected
 from lego_ray.numerics.shards.spread import SpreadPool

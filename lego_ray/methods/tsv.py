@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import InvalidOption
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.parted import Parted
 from lego_ray.numerics.decompositions.task_vectors import orthogonalised, shared_out_terms
 from lego_ray.numerics.shards.spread import SpreadPool

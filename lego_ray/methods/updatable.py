@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import InvalidOption
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import MergeMethod, SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.scaling import SOURCE_NORM, SUM_FIT, parts, source_squares

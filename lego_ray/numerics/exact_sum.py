@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.partial_sums import chunks
 from lego_ray.numerics.norms import block_bounds
 from lego_ray.numerics.shards import shard as work

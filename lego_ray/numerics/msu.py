@@ -6,10 +6,8 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import ShapeMismatch
+from lego_ray.lazy import Tensor, torch
 
 
 def msu_rows(a: Tensor, b: Tensor, scaling: float) -> Tensor:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.partial_sums import CHUNK, chunks
 
 # Values of a dense block when n is so large that blocks of the sum are cheaper than n^2 products:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import ShapeMismatch
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import canonical_order, lengths
 
 

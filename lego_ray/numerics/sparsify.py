@@ -9,9 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import digests
 
 Dropping = Literal["nothing", "least", "random"]

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.partial_sums import PartialSums, fold, partial_sums, quanta_of
 from lego_ray.numerics.shards import shard as work
 from lego_ray.numerics.shards.shard import Shard

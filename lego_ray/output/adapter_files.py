@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lego_ray.formats import kohya
 from lego_ray.formats.fused import put_together
 from lego_ray.formats.merged import MergedSite
 from lego_ray.formats.output_layout import Asked, agreed
+from lego_ray.lazy import Tensor, torch
 from lego_ray.output.differences import merged_differences
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.values import SiteResult

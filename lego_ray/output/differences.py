@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import Tensor
-
 from lego_ray.formats.decode import DTYPES
 from lego_ray.formats.differences import Difference, differences_of
 from lego_ray.formats.fused import part_named
 from lego_ray.formats.merged import stored_as
+from lego_ray.lazy import Tensor
 from lego_ray.methods.scaling import SMALLEST, SOURCE_NORM, SUM_FIT, parts
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.scales import site_scales_of

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
@@ -20,9 +19,10 @@ from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.forms import Form, Many, read_as, sentence_of
 from lego_ray.formats.safetensors_arrays import arrays_of
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.lazy import torch
 from lego_ray.numerics.kmeans.running_sums import Members, RunningSite, SiteFit
 from lego_ray.output.manifest import Source
-from lego_ray.planning.plan import SitePlan
+from lego_ray.planning.task_plans import SitePlan
 from lego_ray.tasks.values import SiteResult
 
 STATE_KEY = "lego_ray_running_sums.dat"

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import SiteFactors
 from lego_ray.methods.base import PoolCosts
-from lego_ray.planning.plan import WORKER_BYTES, ShardPlan, SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe, site_seed
+from lego_ray.planning.task_plans import WORKER_BYTES, ShardPlan, SitePlan, TaskPlan
 
 # A Ray task costs about a millisecond to start and a result to fetch; layers are joined until one is
 # worth this many seconds.

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lego_ray.planning.cutting import TASK_SECONDS, SharedParts, Tally, layer_of, layers_of
-from lego_ray.planning.plan import WORKER_BYTES, Plan, SitePlan, TaskPlan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import tally_sites
+from lego_ray.planning.task_plans import WORKER_BYTES, SitePlan, TaskPlan
 
 
 @dataclass(frozen=True, slots=True)

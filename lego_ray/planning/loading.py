@@ -9,7 +9,7 @@ from lego_ray.formats.fused import FusedSite, planned_wholes
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.readers.check import check_readers
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.planning.plan import SitePlan
+from lego_ray.planning.task_plans import SitePlan
 
 
 def reader_warnings(

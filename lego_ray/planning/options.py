@@ -19,7 +19,7 @@ LAYOUTS = ("sources", "peft", "kohya", "diffusers", "comfyui")
 FULL_WEIGHTS = ("refuse", "drop", "sum", "average")
 DTYPES = ("majority", "F32", "BF16", "F16")
 CHECKPOINTS = ("last", "all")
-RUNNERS = ("ray", "inline")
+RUNNERS = ("auto", "ray", "inline")
 LARGEST_SEED = 2**63 - 1
 DEFAULT_MEMORY_BUDGET = "4GiB"
 # Those of `RunOptions` that a runner is made with.

@@ -32,9 +32,10 @@ from lego_ray.planning.loading import reader_warnings
 from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_names
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.parameters import agreed_parameters
-from lego_ray.planning.plan import PLAN_VERSION, Plan, TaskPlan
+from lego_ray.planning.plan import PLAN_VERSION, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
+from lego_ray.planning.task_plans import TaskPlan
 from lego_ray.planning.trees import check_one_tree, names_in, warnings_of_trees
 from lego_ray.planning.weights import weights_of, without_zeros
 

@@ -10,9 +10,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lego_ray.lazy import NDArray, np
 from lego_ray.planning.options import DEFAULT_ERROR
 from lego_ray.planning.plan import RankError
 from lego_ray.planning.recipe import Recipe

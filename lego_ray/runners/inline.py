@@ -2,83 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import BoundedSemaphore, Event, Thread
 from typing import TYPE_CHECKING, Any
 
+from lego_ray.lazy import torch
+
 if TYPE_CHECKING:
-    from lego_ray.tasks.read import Extraction
+    from lego_ray.tasks.joint import JointTask
+    from lego_ray.tasks.update import UpdateTask
     from lego_ray.tasks.values import SolveTask
+
+    Task = SolveTask | JointTask | UpdateTask
+
+# Tasks on a core: one reads while one computes.
+READS_BESIDE = 2
 
 
 class InlineRunner:
-    """Runs tasks one after another in this process, the next one's reads beside this one's work.
+    """Runs tasks in this process, several at once where all of them fit one worker's memory budget.
 
-    A spread site's shards are all held here, one after another at work: the serial twin of actors.
+    Each has one thread of its own, as it has one worker on Ray, so that the bits are the same. A spread
+    site's shards are all held here, one after another at work: the serial twin of actors.
     """
 
     name = "inline"
 
-    def __init__(self, gpus: float = 0.0) -> None:
-        """Describes where the arithmetic is done: gpus above 0 for the GPU."""
+    def __init__(self, gpus: float = 0.0, workers: int | None = None) -> None:
+        """Describes how the arithmetic is done.
+
+        Args:
+            gpus: Above 0 for the GPU, which has one task at a time.
+            workers: Most tasks that compute at once; None for one a CPU.
+        """
         self._gpus = gpus
+        self._at_once = 1 if gpus else workers or len(os.sched_getaffinity(0))
+        self._threads: list[Thread] = []
 
     def start(self) -> None:
         """Has nothing to get ready."""
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yields each task's result, in order."""
-        import torch
-
         from lego_ray.tasks.device import device_of
-        from lego_ray.tasks.run import run_task
-        from lego_ray.tasks.solve import (
-            extract_task,
-            one_thread,
-            solve_extracted,
-        )
-        from lego_ray.tasks.values import SolveTask
 
-        device = device_of(self._gpus)
-        reader = ThreadPoolExecutor(
-            max_workers=1,
-            thread_name_prefix="read-ahead",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
-        with one_thread(), reader:
-            ahead: Future[Extraction] | None = None
-            for task, following in _with_next(tasks):
-                if task.plan.shards or not isinstance(task, SolveTask):
-                    yield run_task(task, self._gpus)
-                    continue
-                extraction = ahead.result() if ahead else extract_task(task)
-                ahead = None
-                if following and _fit_together(task, following):
-                    ahead = reader.submit(extract_task, following)
-                yield solve_extracted(task, extraction, device)
+        work = _Work(device_of(self._gpus), self._gpus, self._at_once)
+        running: deque[tuple[Task, Future[Any]]] = deque()
+        most = READS_BESIDE * self._at_once
+        try:
+            for task in tasks:
+                while running and (len(running) >= most or not _fit([task, *_tasks(running)])):
+                    yield running.popleft()[1].result()
+                running.append((task, work.begin(task)))
+                if len(running) > work.threads:
+                    self._threads.append(work.one_more_thread())
+            while running:
+                yield running.popleft()[1].result()
+        finally:
+            work.end()
 
     def stop(self) -> None:
         """Holds nothing."""
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Waits for what was running when a run was cut short: a site a thread, at most."""
+        for thread in self._threads:
+            thread.join()
 
 
-def _fit_together(task: SolveTask, following: SolveTask) -> bool:
-    """Whether one task's work and the next one's reads are within the memory budget."""
-    from lego_ray.planning.plan import WORKER_BYTES
+class _Work:
+    """Threads and what they have to do, until it is ended."""
 
-    both = task.plan.peak_bytes + following.plan.peak_bytes - WORKER_BYTES
-    return not following.plan.shards and both <= task.memory_budget
+    def __init__(self, device: str, gpus: float, at_once: int) -> None:
+        self.threads = 0
+        self._device = device
+        self._gpus = gpus
+        self._computing = BoundedSemaphore(at_once)
+        self._waiting: SimpleQueue[tuple[Task, Future[Any]] | None] = SimpleQueue()
+        self._ended = Event()
+
+    def begin(self, task: Task) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting.put((task, future))
+        return future
+
+    def one_more_thread(self) -> Thread:
+        self.threads += 1
+        thread = Thread(target=self._live, name=f"tasks-{self.threads}")
+        thread.start()
+        return thread
+
+    def end(self) -> None:
+        """Lets the threads end. Of what is begun, the step they are at is the last."""
+        self._ended.set()
+        for _ in range(self.threads):
+            self._waiting.put(None)
+
+    def _live(self) -> None:
+        while (next_one := self._waiting.get()) is not None:
+            task, future = next_one
+            try:
+                future.set_result(self._result_of(task))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _result_of(self, task: Task) -> Any:
+        from lego_ray.tasks.run import run_task
+        from lego_ray.tasks.solve import extract_task, solve_extracted
+        from lego_ray.tasks.values import SolveTask
+
+        torch.set_num_threads(1)  # of this thread, for what is read before the work
+        if task.plan.shards or not isinstance(task, SolveTask):
+            with self._at_work():
+                return run_task(task, self._gpus)
+        self._check()
+        extraction = extract_task(task)
+        with self._at_work():
+            return solve_extracted(task, extraction, self._device)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._computing:
+            self._check()
+            yield
+
+    def _check(self) -> None:
+        if self._ended.is_set():
+            raise CancelledError
 
 
-def _with_next(tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Each task with the one after it, None for the last."""
-    waiting = None
-    for task in tasks:
-        if waiting is not None:
-            yield waiting, task
-        waiting = task
-    if waiting is not None:
-        yield waiting, None
+def _tasks(running: Iterable[tuple[Task, Future[Any]]]) -> list[Task]:
+    return [task for task, _ in running]
+
+
+def _fit(tasks: Sequence[Task]) -> bool:
+    """Whether tasks may run at once: within the memory that one worker may take."""
+    from lego_ray.planning.task_plans import WORKER_BYTES
+
+    if len(tasks) > 1 and any(task.plan.shards for task in tasks):
+        return False
+    peak = sum(task.plan.peak_bytes - WORKER_BYTES for task in tasks)
+    return WORKER_BYTES + peak <= tasks[0].memory_budget

@@ -14,6 +14,7 @@ from typing import Any
 from lego_ray.errors import InvalidOption
 from lego_ray.options import keywords_of
 from lego_ray.planning.options import RUNNER_OPTIONS, RUNNERS, RunOptions
+from lego_ray.runners.auto import AutoRunner
 from lego_ray.runners.base import Runner
 from lego_ray.runners.inline import InlineRunner
 
@@ -49,7 +50,8 @@ def make_runner(
     """Makes a runner.
 
     Args:
-        name: `ray` or `inline`.
+        name: `ray`, `inline`, or `auto`: Ray where something is asked of it, by the arguments below or
+            by the work, and else `inline`.
         address: Where Ray is: `local` starts one, `auto` joins the running cluster, `ray://...`.
         workers: Most tasks at once; None for one a CPU.
         gpus: Share of a GPU each task takes, such as 0.5 or 1; 0 for none.
@@ -64,8 +66,12 @@ def make_runner(
         known[option].check(value)
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise InvalidOption("--gpus", f"{gpus:g} is neither a share from 0 to 1 nor a whole number")
+    if name == "auto":
+        if address == "local" and not gpus and workers is max_workers is wait is None:
+            return AutoRunner()
+        name = "ray"
     if name == "inline":
-        return InlineRunner(gpus)
+        return InlineRunner(gpus, workers)
     if name == "ray":
         from lego_ray.runners.ray.runner import RayRunner
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from lego_ray.formats.decode import as_float32, check_finite
 from lego_ray.formats.differences import Difference
+from lego_ray.lazy import Tensor, torch
 
 
 @dataclass(slots=True)

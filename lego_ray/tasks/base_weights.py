@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import NonFiniteWeights, SourceChanged, UnsupportedAdapter
 from lego_ray.formats.decode import as_float32, as_stored, check_finite, rows_of, stored_pair
 from lego_ray.formats.record import BaseWeight, Derived, SiteFactors
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.decompositions.with_base import (
     InitialPair,
     NearPair,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from lego_ray.errors import RunFailed
+from lego_ray.lazy import torch
 
 
 def device_of(gpus: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lego_ray.planning.plan import TaskPlan
+from lego_ray.planning.task_plans import TaskPlan
 from lego_ray.tasks.values import SolveTask, SourceKey, SourceSlice, TaskResult, task_title
 
 # Of the merges that share a task, in its name.

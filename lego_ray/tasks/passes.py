@@ -11,12 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from lego_ray.errors import SitesFailed
+from lego_ray.lazy import NDArray, Tensor, np, torch
 from lego_ray.methods.base import PoolWork, SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.measure import Measure
@@ -29,10 +25,11 @@ from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.spread import Shards, SpreadPool
 from lego_ray.numerics.similarity.parts import SimilarityPart, added
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.plan import Plan, SitePlan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.ranks import Spectrum, nearest_error, with_ranks
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import SitePlan
 from lego_ray.tasks.values import SiteResult, TaskResult
 
 T = TypeVar("T")

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import AdapterRefused, LegoRayError, SourceChanged
 from lego_ray.formats.decode import check_finite, site_matrices, site_scaling, stored_tensors
 from lego_ray.formats.record import Block, SiteFactors
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
 from lego_ray.planning.cutting import READ_AHEAD

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
-
 from lego_ray.errors import LegoRayError, SitesFailed
 from lego_ray.faults import of_the_machine
+from lego_ray.lazy import torch
 from lego_ray.numerics.shards.shard import Shard
 from lego_ray.numerics.shards.spread import LocalShards, Shards
-from lego_ray.planning.plan import SitePlan
+from lego_ray.planning.task_plans import SitePlan
 from lego_ray.tasks.cut import shard_tasks
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.read import Extraction, extract

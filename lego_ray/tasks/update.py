@@ -6,18 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-
 from lego_ray.errors import LegoRayError, VerificationFailed
+from lego_ray.lazy import np, torch
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.scaling import SOURCE_NORM, parts, scaled_rows_of, source_squares
 from lego_ray.methods.updatable import derived
 from lego_ray.numerics.kmeans.running_sums import Members, Moved, RunningSite, moved, placed
 from lego_ray.numerics.msu import split_rows
 from lego_ray.numerics.pool import Pool
-from lego_ray.planning.plan import SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import SitePlan, TaskPlan
 from lego_ray.tasks.passes import Merging
 from lego_ray.tasks.read import extract
 from lego_ray.tasks.solve import named, one_thread

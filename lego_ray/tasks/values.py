@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.differences import Difference
 from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
-from lego_ray.planning.plan import SitePlan, TaskPlan
+from lego_ray.lazy import NDArray, np
+from lego_ray.planning.task_plans import SitePlan, TaskPlan
 
 if TYPE_CHECKING:
+    from lego_ray.planning.plan import Plan
     from lego_ray.tasks.passes import Pass
 
 # An adapter's number, a site, and the squared norms of what its pair there leaves out of its update and
 # of the update.
 Loss = tuple[int, str, float, float]
+# What a call is told while it runs: a plan, with no result when it begins, then with each of its tasks'.
+Progress = Callable[["Plan", "TaskResult | None"], None]
 SourceKey = tuple[str, str, str]  # a URI, a weights file and its version
 
 

@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import VerificationFailed
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.norms import (
     BLOCK_VALUES,
     UpdateComparison,
@@ -24,7 +22,8 @@ from lego_ray.numerics.similarity.per_source import (
     products_with_sources,
     squared_norms_of_sources,
 )
-from lego_ray.planning.plan import Plan, SitePlan
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.task_plans import SitePlan
 from lego_ray.sources.headers import Counted, untold
 from lego_ray.tasks.cut import shard_tasks, tasks_of
 from lego_ray.tasks.read import Extraction, extract

@@ -17,9 +17,10 @@ from lego_ray.numerics.kmeans.partial_sums import CHUNK
 from lego_ray.numerics.norms import BLOCK_VALUES
 from lego_ray.planning.cutting import cut_into_tasks
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.plan import WORKER_BYTES, Plan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import tally_sites
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 
 # Share of the budget that the band of a site's sum may take, the more the fewer times sources are read.
 BAND_SHARE = 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from lego_ray.lazy import torch
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.similarity.inner_products import (
     WIDTH,
@@ -15,7 +15,8 @@ from lego_ray.numerics.similarity.inner_products import (
     update_products,
     update_sketches,
 )
-from lego_ray.planning.plan import Plan, SitePlan
+from lego_ray.planning.plan import Plan
+from lego_ray.planning.task_plans import SitePlan
 from lego_ray.tasks.passes import seeded
 
 # Multiplications that all pairs of MSUs may take, over all sites; beyond, updates are sketched.

@@ -17,8 +17,8 @@ from lego_ray.methods.similarity import Similarity
 from lego_ray.numerics.similarity.parts import cosines_bytes
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import plan_similarity
-from lego_ray.planning.plan import WORKER_BYTES
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.runners.open import make_runner, open_runner
 from lego_ray.sources.headers import scan_sources

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import lego_ray
 from lego_ray.errors import InvalidOption, NoAdaptersFound, OutputExists
-from lego_ray.planning.plan import WORKER_BYTES, Plan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.tasks.values import TaskResult
 from tests.runners.spread import budget_of, write_wide_zoo
 from tests.zoo import (

@@ -21,9 +21,9 @@ from lego_ray.errors import (
     UnreadableOutput,
 )
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
-from lego_ray.planning.plan import WORKER_BYTES
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.sources.headers import scan_sources
 from tests.difference_zoo import patches_of, random, sum_of
 from tests.lone_zoo import load, tensors_of, write

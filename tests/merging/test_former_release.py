@@ -18,9 +18,8 @@ import pytest
 
 import lego_ray
 from lego_ray import MergeRecord
-from lego_ray.merging.plan_run import Progress
 from lego_ray.planning.plan import Plan
-from lego_ray.tasks.values import TaskResult
+from lego_ray.tasks.values import Progress, TaskResult
 from tests.docs.pages import ROOT
 from tests.zoo import WEIGHTS, weights_of, write_adapter, write_zoo
 

@@ -17,7 +17,7 @@ import lego_ray
 from lego_ray.cli.main import cli
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.names import METHODS
-from lego_ray.planning.plan import WORKER_BYTES
+from lego_ray.planning.task_plans import WORKER_BYTES
 from tests.formats.tiny_peft import TinyModel, save, train
 from tests.runners.spread import shards_of, write_wide_zoo
 from tests.zoo import mixed_zoo, relative_error, sum_of, update_of, weights_of, write_zoo

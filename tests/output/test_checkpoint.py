@@ -20,8 +20,9 @@ from lego_ray.output.checkpoints.format import (
     encode_checkpoint,
 )
 from lego_ray.output.checkpoints.run_folder import UnreadableCheckpoint
-from lego_ray.planning.plan import Plan, SitePlan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.ranks import Spectrum
+from lego_ray.planning.task_plans import SitePlan
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.solve import solve_task

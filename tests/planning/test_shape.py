@@ -7,9 +7,10 @@ import pytest
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.cutting import layer_of
-from lego_ray.planning.plan import WORKER_BYTES, Plan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from tests.planning.records import SHAPE, adapter, factors, inventory, layers, zoo
 
 # A site of this size has work for several seconds on one core, so its layer is worth a task.

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lego_ray.errors import InvalidOption
-from lego_ray.planning.plan import WORKER_BYTES, Plan
+from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.sources.headers import scan_sources
 from tests.zoo import Site, write_adapter
 

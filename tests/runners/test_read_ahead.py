@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lego_ray
-from lego_ray.planning.plan import WORKER_BYTES
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.runners.ray import runner as on_ray
 from lego_ray.tasks import solve

@@ -8,8 +8,8 @@ import pytest
 
 from lego_ray.errors import InvalidOption
 from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.plan import WORKER_BYTES
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.verification.plan import Comparison, plan_comparison
 from tests.planning.records import adapter, factors, inventory, layers
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 import lego_ray
 from lego_ray.cli.main import cli
 from lego_ray.errors import InvalidOption, LegoRayError, ObjectNotFound, VerificationFailed
-from lego_ray.planning.plan import WORKER_BYTES
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.sources.headers import scan_sources
 from lego_ray.verification import compare
 from lego_ray.verification.plan import Comparison, plan_comparison

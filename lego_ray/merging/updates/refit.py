@@ -9,7 +9,6 @@ from typing import Any
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
 from lego_ray.merging.merge import run_merge
-from lego_ray.merging.plan_run import Progress
 from lego_ray.merging.record import UpdateRecord, with_more
 from lego_ray.merging.updates.changes import place_of
 from lego_ray.merging.updates.drift import REFIT_ABOVE
@@ -19,6 +18,7 @@ from lego_ray.planning.scan_limits import ScanLimits
 from lego_ray.planning.weights import means
 from lego_ray.runners.base import Runner
 from lego_ray.sources.identities import sightings_of
+from lego_ray.tasks.values import Progress
 
 
 def refit_merge(

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.lazy import torch
 from lego_ray.output.manifest import source_of
 from lego_ray.output.running_sums import State
-from lego_ray.planning.plan import SitePlan, TaskPlan
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.task_plans import SitePlan, TaskPlan
 from lego_ray.tasks.update import Change, UpdateTask
 from lego_ray.tasks.values import SourceSlice
 

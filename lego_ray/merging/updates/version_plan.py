@@ -11,8 +11,9 @@ from lego_ray.merging.updates.version import Version
 from lego_ray.output.running_sums import State, StateSite
 from lego_ray.planning.licenses import license_conflicts
 from lego_ray.planning.loading import reader_warnings
-from lego_ray.planning.plan import PLAN_VERSION, WORKER_BYTES, Plan, SitePlan, TaskPlan
+from lego_ray.planning.plan import PLAN_VERSION, Plan
 from lego_ray.planning.recipe import digest_of
+from lego_ray.planning.task_plans import WORKER_BYTES, SitePlan, TaskPlan
 
 # Changes whenever the same update would give other bits.
 UPDATE_VERSION = 1

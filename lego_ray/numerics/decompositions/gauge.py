@@ -6,9 +6,7 @@ invertible mix of an adapter's ranks. Each function here returns rows of the sam
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import canonical_order, lengths, squared_norms
 
 

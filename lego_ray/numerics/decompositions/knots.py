@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.decompositions.core_space import signs
 from lego_ray.numerics.decompositions.truncated_svd import SMALLEST, UpdateSvd
 

@@ -7,9 +7,7 @@ whatever method then makes the adapter.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.costs import (
     MATMUL_64,
     TOUCH,

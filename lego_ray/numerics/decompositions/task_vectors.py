@@ -5,9 +5,7 @@ The method is that of TSV-Merge (arXiv 2412.00081).
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.decompositions.truncated_svd import SMALLEST, svd_of_sum
 from lego_ray.numerics.msu import canonical_order, lengths, squared_norms
 from lego_ray.numerics.shards.shard import Shard

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.decompositions.core_space import CoreSpace
 from lego_ray.numerics.decompositions.truncated_svd import SMALLEST, svd_costs

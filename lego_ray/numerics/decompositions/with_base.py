@@ -14,9 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.decompositions.gauge import align_signs
 from lego_ray.numerics.decompositions.truncated_svd import svd_of_sum
 

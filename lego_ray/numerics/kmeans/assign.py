@@ -5,9 +5,7 @@ So the labels are those of float64 distances, whatever the chunks, the shard or 
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.partial_sums import CHUNK, chunks
 
 # Columns of one float32 product. Its rounding is bounded by their number, so with all d at once many

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from lego_ray.lazy import Tensor, torch
 
 # Restarts whose inertia differs by less found the same partition, or as good as; the first wins, so
 # that rounding never chooses between them.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import ShapeMismatch
+from lego_ray.lazy import Tensor, torch
 
 # Rows widened to float64 at a time: at 8,192 columns their 16 MB stay in a last-level cache.
 CHUNK = 256

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from lego_ray.errors import InvalidOption
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import squared_norms
 
 ParameterNorm = Literal["inf", "l2", "none"]

@@ -15,11 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from lego_ray.errors import ShapeMismatch, UpdateImpossible
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.assign import assign, distances_to_own
 from lego_ray.numerics.kmeans.partial_sums import chunks, quanta_of
 from lego_ray.numerics.kmeans.reweight import ParameterNorm, row_norms
@@ -159,6 +156,8 @@ class Clusters:
 
     def source_squares(self) -> list[float]:
         """`Members.squares` of each adapter, in the adapters' order."""
+        import numpy as np  # torch has no such unique
+
         _, first = np.unique(self.members.adapters.numpy(), return_index=True)
         squares: list[float] = self.members.squares.numpy()[first].tolist()
         return squares

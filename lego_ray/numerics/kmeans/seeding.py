@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
+from lego_ray.lazy import Tensor, torch
 
 # Squared distances of the points at some positions, of any shape, to all points: one more dimension
 # of size n, float64, exactly 0 between equal points.

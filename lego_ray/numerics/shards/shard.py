@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.assign import assign, distances_to_own
 from lego_ray.numerics.kmeans.gram import gram
 from lego_ray.numerics.kmeans.partial_sums import PartialSums, column_peaks, moved_sums

@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import longest_first
 from lego_ray.numerics.norms import UpdateComparison, block_bounds, inner_product
 from lego_ray.numerics.shards import shard as work

@@ -7,9 +7,7 @@ through two random maps, `Q^T B A P`, whose plain inner products are the same in
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.similarity.per_source import sources_of
 

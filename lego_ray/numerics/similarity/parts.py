@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
+from lego_ray.lazy import NDArray, np, torch
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.shard import Shard
 from lego_ray.numerics.similarity.inner_products import (
@@ -23,7 +21,8 @@ from lego_ray.numerics.similarity.inner_products import (
 # tasks cut for another memory budget, must decide nothing.
 DIGITS = 9
 
-Matrix = NDArray[np.float64]
+if TYPE_CHECKING:
+    Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

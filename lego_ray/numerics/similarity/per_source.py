@@ -10,9 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.partial_sums import chunks
 from lego_ray.numerics.msu import canonical_order
 from lego_ray.numerics.norms import (

@@ -30,7 +30,7 @@ from lego_ray.output.checkpoints.run_folder import (
 from lego_ray.tasks.values import SiteResult, TaskResult
 
 if TYPE_CHECKING:
-    from lego_ray.planning.plan import SitePlan
+    from lego_ray.planning.task_plans import SitePlan
 
 _SEAL = "sha256"
 # Hashes of a zoo's tensors are text, but the format limits its metadata to 100 MB.
