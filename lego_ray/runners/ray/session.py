@@ -173,4 +173,6 @@ def _in_a_thread(work: Callable[[], list[Any]]) -> list[Any]:
 
 
 def _import_stages() -> None:
+    import torch  # noqa: F401
+
     import lego_ray.tasks.solve  # noqa: F401
