@@ -55,8 +55,8 @@ def refresh(
     is kept in `<output>/.lego-ray/unchanged`. As long as listings show that no adapter, merge or table
     was written since, the next refresh gives it again, and reads no adapter and no table.
 
-    If someone else is at the same library, nothing is done: the answer says who. Whoever was killed at it
-    is taken over from after `stale_after`, and its finished tasks are taken on.
+    If someone else is at the same library, nothing is done: the answer says who. Whoever was killed at
+    it is taken over from after `stale_after`, and its finished tasks are taken on.
 
     Args:
         recipe: The recipe file: a path or `s3://bucket/key`.
