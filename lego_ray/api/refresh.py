@@ -56,7 +56,8 @@ def refresh(
     was written since, the next refresh gives it again, and reads no adapter and no table.
 
     If someone else is at the same library, nothing is done: the answer says who. Whoever was killed at
-    it is taken over from after `stale_after`, and its finished tasks are taken on.
+    it is taken over from after `stale_after`, or at once if this refresh joins the Ray cluster that it
+    used and the cluster says that its driver has ended. Its finished tasks are used.
 
     Args:
         recipe: The recipe file: a path or `s3://bucket/key`.

@@ -41,7 +41,7 @@ from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.checkpoints.run_folder import REFRESH_FOLDER
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
-from lego_ray.runners.base import Runner
+from lego_ray.runners.base import KnowsProcesses, Runner
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.lease import BEAT, Lease, leased, told
 
@@ -71,7 +71,7 @@ def run_refresh(
     Args:
         library: The library.
         places: Its places, from `places_to_refresh`.
-        opening: Opens what runs the tasks; not called while another is at the library.
+        opening: Opens what runs the tasks, which is not started while another is at the library.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         stale_after: How long another must have given no sign of life to count as dead.
@@ -81,19 +81,21 @@ def run_refresh(
     opened = catalog_at(places.catalog)
     turn, owner = f"{TURN}:{places.output}", _owner()
 
-    def lease() -> Lease:
-        """A lease for one try: each takes it again, under another number."""
-        return Lease(
-            places.output.open(),
-            REFRESH_FOLDER,
-            owner,
-            stale_after=stale_after,
-            above=lambda: last_tenure(opened, turn),
-        )
-
-    if holder := lease().holder():
-        return _busy(places, opened, holder, started)
     with opening() as runner:
+
+        def lease() -> Lease:
+            """A lease for one try: each takes it again, under another number."""
+            return Lease(
+                places.output.open(),
+                REFRESH_FOLDER,
+                owner,
+                stale_after=stale_after,
+                above=lambda: last_tenure(opened, turn),
+                has_ended=partial(_has_ended, runner),
+            )
+
+        if holder := lease().holder():
+            return _busy(places, opened, holder, started)
 
         def attempted(attempt: Attempt) -> RefreshRecord:
             finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
@@ -130,7 +132,11 @@ def _refresh_once(
             else:
                 looks.keep(before, record)
             return record
-        with leased(lease) as holder:
+        known_by: Mapping[str, str] = {}
+        if len(found.done) < len(found.planned):
+            runner.start()
+            known_by = runner.presence() if isinstance(runner, KnowsProcesses) else {}
+        with leased(lease, known_by) as holder:
             if holder is not None:
                 return _busy(places, opened, holder, looks.started)
             check_before_writing(opened)
@@ -191,6 +197,11 @@ def checked_silence(stale_after: str | timedelta) -> timedelta:
             "Give 1m or more.",
         )
     return duration
+
+
+def _has_ended(runner: Runner, known_by: Mapping[str, str]) -> bool:
+    """Whether a holder of the lease has ended, as far as the runner knows."""
+    return isinstance(runner, KnowsProcesses) and runner.has_ended(known_by)
 
 
 def _clear_checkpoints(found: Found) -> None:
