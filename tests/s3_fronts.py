@@ -37,11 +37,13 @@ class Request:
         client: `boto3`, `delta` or `arrow`; empty where it is not said.
         method: Its method.
         host: The server that was asked for, as a host.
+        path: What was asked of it, with its query; empty of a tunnel.
     """
 
     client: str
     method: str
     host: str
+    path: str = ""
 
 
 class Proxy:
@@ -143,10 +145,10 @@ def _serve_proxy(upstream: str, log: str, tunnels_to: str) -> socketserver.TCPSe
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-        def note(self, host: str) -> None:
+        def note(self, host: str, path: str = "") -> None:
             agent = self.headers.get("User-Agent", "").lower()
             client = next((name for word, name in _CLIENTS.items() if word in agent), "")
-            about = {"client": client, "method": self.command, "host": host}
+            about = {"client": client, "method": self.command, "host": host, "path": path}
             with lock, Path(log).open("a") as file:
                 file.write(json.dumps(about) + "\n")
 
@@ -161,10 +163,10 @@ def _serve_proxy(upstream: str, log: str, tunnels_to: str) -> socketserver.TCPSe
 
         def pass_on(self) -> None:
             asked = urlsplit(self.path)
-            self.note(asked.hostname or "")
+            path = asked.path + (f"?{asked.query}" if asked.query else "")
+            self.note(asked.hostname or "", path)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             server = http.client.HTTPConnection(at.hostname or "", at.port)
-            path = asked.path + (f"?{asked.query}" if asked.query else "")
             server.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() not in _HOP:

@@ -23,6 +23,8 @@ from jobs.kills.preload import forked, with_library
 VOLATILE = {"created_at", "seconds", "stages", "scanned_at", "found_at", "versions"}
 # What a killed process leaves until a later run sweeps it.
 LEFT = (".lego-ray-probe-", ".lego-ray-tmp-", "look-")
+# What a refresh keeps by inodes and times of files, of which each run has its own.
+KEPT = "/.lego-ray/unchanged/"
 
 
 def main() -> None:
@@ -122,7 +124,7 @@ def snapshot(root: Path) -> dict[str, Any]:
     files, left = {}, []
     for path in sorted(root.rglob("*")):
         key = str(path.relative_to(root))
-        if not path.is_file() or path.is_relative_to(catalog):
+        if not path.is_file() or path.is_relative_to(catalog) or KEPT in path.as_posix():
             continue
         if path.name.startswith(LEFT):
             left.append(key)

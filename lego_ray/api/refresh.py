@@ -50,10 +50,14 @@ def refresh(
 
     Groups are found again each time, which reads every adapter of an entry with `groups`.
 
-    If nothing is new, no file is written and no table is committed to, except that `adapters` gets the
-    store's new marks of files that were copied or touched since; each of these is read once. If someone
-    else is at the same library, nothing is done: the answer says who. Whoever was killed at it is taken
-    over from after `stale_after`, and its finished tasks are taken on.
+    If nothing is new, no merge is made and no table is committed to, except that `adapters` gets the
+    store's new marks of files that were copied or touched since; each of these is read once. The answer
+    is kept in `<output>/.lego-ray/unchanged`. As long as listings show that no adapter, merge or table
+    was written since, the next refresh gives it again, and reads no adapter and no table.
+
+    If someone else is at the same library, nothing is done: the answer says who. Whoever was killed at
+    it is taken over from after `stale_after`, or at once if this refresh joins the Ray cluster that it
+    used and the cluster says that its driver has ended. Its finished tasks are used.
 
     Args:
         recipe: The recipe file: a path or `s3://bucket/key`.

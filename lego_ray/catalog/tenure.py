@@ -118,7 +118,7 @@ class Tenure:
         who = ", ".join(f"{name} {value}" for name, value in owner.items())
         return RunFailed(
             uri,
-            "this process was silent for longer than another process waited, and "
+            "another process took this one for dead, after a silence or by word of its cluster, and "
             f"{who or 'another process'} has taken over (turn {handle.transaction_version(self.name)}, "
             f"this one had {self.number})",
             "Nothing of this run became current. Finished tasks are kept; leave the rest to it.",

@@ -45,7 +45,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
 
     Scans the sources into the catalog, and makes those merges of the recipe file whose adapters or
     recipe changed, each as a new version in OUTPUT/NAME/PLAN. Former versions stay; the current one
-    is the catalog's row of the highest version. If nothing is new, nothing is written; if another
+    is the catalog's row of the highest version. If nothing is new, nothing is merged; if another
     refresh is at it, this one ends at once, with exit 0, and says who.
 
     \b

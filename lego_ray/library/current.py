@@ -28,6 +28,7 @@ from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Known, sightings_of, unexplained
+from lego_ray.sources.readings import Readings
 from lego_ray.storage.uri import Place
 
 # Of a plan's digest, in a directory's name: as many as lego-ray shows elsewhere.
@@ -74,6 +75,7 @@ def look(
     memory_budget: int,
     attempt: Attempt,
     find: Find,
+    readings: Readings,
 ) -> Found:
     """Reads headers, manifests and the catalog; and what groups are found by."""
     sources: Sequence[str | Place] = library.sources
@@ -95,6 +97,7 @@ def look(
             base=library.base,
             known=known,
             again=attempt.is_again,
+            readings=readings,
         )
         bytes_read += scan.bytes_read
         inventory = attempt.with_gone(scan.inventory)

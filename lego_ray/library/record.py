@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lego_ray.merging.record import MergeRecord
+from lego_ray.merging.record import (
+    MergeRecord,
+    entries_set_aside,
+    record_of_published,
+    seconds_since,
+    with_more,
+)
+from lego_ray.planning.source_changes import Attempt
 from lego_ray.records import Record
+
+if TYPE_CHECKING:
+    from lego_ray.catalog.tables import Catalog
+    from lego_ray.library.current import Found
+    from lego_ray.library.places import RefreshPlaces
+    from lego_ray.merging.run import Records
 
 Entry = Mapping[str, Any]
 
@@ -104,3 +117,90 @@ class RefreshRecord(Record):
             f"<{type(self).__name__} {self.status}: {len(self.merges)} merges of "
             f"{self.adapters} adapters, {self.new} new, {self.output}>"
         )
+
+
+def record_of_unchanged(
+    found: Found,
+    places: RefreshPlaces,
+    catalog: Catalog,
+    attempt: Attempt,
+    bytes_read: int,
+    started: float,
+) -> RefreshRecord:
+    """The record of a refresh that has nothing to do.
+
+    Args:
+        found: What it found.
+        places: The library's places.
+        catalog: Its catalog.
+        attempt: The try that found it.
+        bytes_read: Bytes that the call read.
+        started: When the call began, by `time.perf_counter`.
+    """
+    records = {
+        each.recipe.name: record_of_published(
+            found.done[each.recipe.name],
+            output=each.output,
+            catalog=catalog.uri,
+            started=started,
+        )
+        for each in found.planned
+    }
+    return record_of_refresh(
+        "unchanged",
+        found,
+        places,
+        catalog,
+        records,
+        found.versions,
+        0,
+        bytes_read,
+        attempt,
+        started,
+    )
+
+
+def record_of_refresh(
+    status: str,
+    found: Found,
+    places: RefreshPlaces,
+    catalog: Catalog,
+    records: Records,
+    versions: Mapping[str, int],
+    new: int,
+    bytes_read: int,
+    attempt: Attempt,
+    started: float,
+) -> RefreshRecord:
+    """The record of a refresh that another did not keep from its work.
+
+    Args:
+        status: `refreshed` or `unchanged`.
+        found: What its last look found.
+        places: The library's places.
+        catalog: Its catalog.
+        records: The records of its merges, by name.
+        versions: Their versions, by name.
+        new: Rows of adapters that were written.
+        bytes_read: Bytes that the call read.
+        attempt: The last try, whose changes its merges warn of.
+        started: When the call began, by `time.perf_counter`.
+    """
+    from lego_ray.library.find_groups import group_record
+
+    names = [each.recipe.name for each in found.planned]
+    return RefreshRecord(
+        status=status,
+        output=str(places.output),
+        catalog=catalog.uri,
+        adapters=len(found.inventory.adapters),
+        new=new,
+        **entries_set_aside(found.inventory),
+        merges=tuple(
+            with_more(records[name].warned(attempt), VersionRecord, version=versions[name])
+            for name in names
+        ),
+        groups=tuple(group_record(each, records) for each in found.groupings),
+        seconds=seconds_since(started),
+        bytes_read=bytes_read,
+    )

@@ -2,6 +2,7 @@
 
 <output>/<merge name>/<first 12 digits of the plan>/   one directory a version, never changed
 <output>/.lego-ray/refresh/                            a lease, while someone is at it
+<output>/.lego-ray/unchanged/                          what was found when there was nothing to do
 
 The current version of a merge is its row of the highest `version` in the catalog.
 """
@@ -14,7 +15,6 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,32 +27,20 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure, last_tenure
 from lego_ray.catalog.upkeep.durations import parse_duration
 from lego_ray.errors import InvalidOption, SourceChanged
-from lego_ray.library.build import (
-    record_groupings,
-)
-from lego_ray.library.current import Found, look
-from lego_ray.library.entries import Find
-from lego_ray.library.find_groups import GroupFinder, group_record
+from lego_ray.library.build import record_groupings
+from lego_ray.library.current import Found
+from lego_ray.library.find_groups import GroupFinder
+from lego_ray.library.looks import Looks
 from lego_ray.library.places import RefreshPlaces
-from lego_ray.library.record import RefreshRecord, VersionRecord
+from lego_ray.library.record import RefreshRecord, record_of_refresh
 from lego_ray.merging.planned import make_planned
-from lego_ray.merging.record import (
-    entries_set_aside,
-    record_of_published,
-    seconds_since,
-    with_more,
-)
-from lego_ray.merging.run import Records
+from lego_ray.merging.record import seconds_since
 from lego_ray.merging.stages import Stages
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.checkpoints.run_folder import REFRESH_FOLDER
-from lego_ray.planning.group_options import GroupOptions
-from lego_ray.planning.grouped import Grouping
-from lego_ray.planning.inventory import Inventory
-from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
-from lego_ray.runners.base import Runner
+from lego_ray.runners.base import KnowsProcesses, Runner
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.lease import BEAT, Lease, leased, told
 from lego_ray.tasks.values import Progress
@@ -83,7 +71,7 @@ def run_refresh(
     Args:
         library: The library.
         places: Its places, from `places_to_refresh`.
-        opening: Opens what runs the tasks; not called while another is at the library.
+        opening: Opens what runs the tasks, which is not started while another is at the library.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         stale_after: How long another must have given no sign of life to count as dead.
@@ -93,88 +81,70 @@ def run_refresh(
     opened = catalog_at(places.catalog)
     turn, owner = f"{TURN}:{places.output}", _owner()
 
-    def lease() -> Lease:
-        """A lease for one try: each takes it again, under another number."""
-        return Lease(
-            places.output.open(),
-            REFRESH_FOLDER,
-            owner,
-            stale_after=stale_after,
-            above=lambda: last_tenure(opened, turn),
-        )
-
-    if holder := lease().holder():
-        return _busy(places, opened, holder, started)
     with opening() as runner:
 
-        def attempted(attempt: Attempt) -> RefreshRecord:
-            return _refresh_once(
-                attempt,
-                library,
-                places,
-                opened,
-                lease(),
-                turn,
+        def lease() -> Lease:
+            """A lease for one try: each takes it again, under another number."""
+            return Lease(
+                places.output.open(),
+                REFRESH_FOLDER,
                 owner,
-                runner,
-                memory_budget,
-                progress,
-                started,
+                stale_after=stale_after,
+                above=lambda: last_tenure(opened, turn),
+                has_ended=partial(_has_ended, runner),
             )
+
+        if holder := lease().holder():
+            return _busy(places, opened, holder, started)
+
+        def attempted(attempt: Attempt) -> RefreshRecord:
+            finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
+            looks = Looks(library, places, opened, memory_budget, attempt, finder, started)
+            return _refresh_once(looks, lease(), turn, owner, runner, progress)
 
         return rescanning(attempted, strict=strict)
 
 
 def _refresh_once(
-    attempt: Attempt,
-    library: LibraryRecipe,
-    places: RefreshPlaces,
-    opened: Catalog,
+    looks: Looks,
     lease: Lease,
     turn: str,
     owner: Mapping[str, str],
     runner: Runner,
-    memory_budget: int,
     progress: Progress,
-    started: float,
 ) -> RefreshRecord:
     """Brings a library up to date with what is there now; see `refresh`.
 
     Raises:
         SourceChanged: If a file of an adapter is not the one that was scanned.
     """
-    finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
-    find = _once(finder.find)
-    looked = 0
+    places, opened, attempt = looks.places, looks.catalog, looks.attempt
+    before = looks.state()
+    if before is not None and (record := looks.recall(before)) is not None:
+        return record
     try:
-        found = look(library, places, opened, memory_budget, attempt, find)
-        looked = found.bytes_read
+        found = looks.look()
         if found.is_current:
             lease.sweep(also=partial(_clear_checkpoints, found))
-            found = replace(found, bytes_read=looked + finder.bytes_read + attempt.bytes_read)
+            record = looks.unchanged(found)
             if found.has_new_marks:  # or each refresh would read those files whole again
                 record_adapters(opened, found.rows)
-            return _record(
-                "unchanged",
-                places,
-                opened,
-                found,
-                _of_done(found, opened, started),
-                found.versions,
-                0,
-                started,
-                attempt,
-            )
-        with leased(lease) as holder:
+            else:
+                looks.keep(before, record)
+            return record
+        known_by: Mapping[str, str] = {}
+        if len(found.done) < len(found.planned):
+            runner.start()
+            known_by = runner.presence() if isinstance(runner, KnowsProcesses) else {}
+        with leased(lease, known_by) as holder:
             if holder is not None:
-                return _busy(places, opened, holder, started)
+                return _busy(places, opened, holder, looks.started)
             check_before_writing(opened)
             # Before the look: whoever is taken over from must not bring what it found earlier.
             tenure = Tenure(turn, lease.number, owner)
             tenure.claim(opened, ("merges", "groups") if found.groupings else ("merges",))
             # Once more: another may have finished since, and be ahead of what was found.
-            found = look(library, places, opened, memory_budget, attempt, find)
-            looked = found.bytes_read
+            found = looks.look()
             if len(found.done) < len(found.planned):
                 runner.start()
             tenure.check_now(opened)
@@ -189,9 +159,9 @@ def _refresh_once(
                 opened,
                 runner,
                 attempt=attempt,
-                memory_budget=memory_budget,
+                memory_budget=looks.memory_budget,
                 progress=watched,
-                started=started,
+                started=looks.started,
                 stages=Stages(),
                 tenure=tenure,
             )
@@ -202,27 +172,14 @@ def _refresh_once(
                 for name, merge in records.items()
             }
     except SourceChanged:
-        attempt.bytes_read += looked + finder.bytes_read
+        attempt.bytes_read += looks.bytes_read + looks.finder.bytes_read
         raise
-    read = looked + finder.bytes_read + bytes_read + attempt.bytes_read
-    found = replace(found, bytes_read=read)
-    return _record("refreshed", places, opened, found, records, versions, new, started, attempt)
-
-
-def _once(find: Find) -> Find:
-    """The same groups for the same adapters, without measuring them again."""
-    known: dict[object, Grouping] = {}
-
-    def found(recipe: Recipe, inventory: Inventory, how: GroupOptions) -> Grouping:
-        adapters = tuple(
-            (a.uri, a.adapter_id, a.version, a.config_version) for a in inventory.adapters
-        )
-        key = (recipe.name, adapters, inventory.refused)
-        if key not in known:
-            known[key] = find(recipe, inventory, how)
-        return known[key]
-
-    return found
+    read = looks.bytes_read + looks.finder.bytes_read + bytes_read + attempt.bytes_read
+    record = record_of_refresh(
+        "refreshed", found, places, opened, records, versions, new, read, attempt, looks.started
+    )
+    looks.keep_after_work()
+    return record
 
 
 def checked_silence(stale_after: str | timedelta) -> timedelta:
@@ -242,52 +199,15 @@ def checked_silence(stale_after: str | timedelta) -> timedelta:
     return duration
 
 
+def _has_ended(runner: Runner, known_by: Mapping[str, str]) -> bool:
+    """Whether a holder of the lease has ended, as far as the runner knows."""
+    return isinstance(runner, KnowsProcesses) and runner.has_ended(known_by)
+
+
 def _clear_checkpoints(found: Found) -> None:
     """Deletes finished tasks that a refresh kept which was killed after it had recorded all merges."""
     for each in found.planned:
         Checkpoints(each.place.open(), each.plan).clear()
-
-
-def _of_done(found: Found, catalog: Catalog, started: float) -> Records:
-    """Records of merges that are all current, by name."""
-    return {
-        each.recipe.name: record_of_published(
-            found.done[each.recipe.name],
-            output=each.output,
-            catalog=catalog.uri,
-            started=started,
-        )
-        for each in found.planned
-    }
-
-
-def _record(
-    status: str,
-    places: RefreshPlaces,
-    catalog: Catalog,
-    found: Found,
-    records: Records,
-    versions: Mapping[str, int],
-    new: int,
-    started: float,
-    attempt: Attempt,
-) -> RefreshRecord:
-    names = [each.recipe.name for each in found.planned]
-    return RefreshRecord(
-        status=status,
-        output=str(places.output),
-        catalog=catalog.uri,
-        adapters=len(found.inventory.adapters),
-        new=new,
-        **entries_set_aside(found.inventory),
-        merges=tuple(
-            with_more(records[name].warned(attempt), VersionRecord, version=versions[name])
-            for name in names
-        ),
-        groups=tuple(group_record(each, records) for each in found.groupings),
-        seconds=seconds_since(started),
-        bytes_read=found.bytes_read,
-    )
 
 
 def _busy(

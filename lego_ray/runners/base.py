@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 if TYPE_CHECKING:
     from lego_ray.tasks.joint import JointResult, JointTask
@@ -42,3 +42,17 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Stops, and waits until everything it started has ended."""
+
+
+@runtime_checkable
+class KnowsProcesses(Protocol):
+    """A runner on what many processes use, and which knows which of them have ended."""
+
+    def presence(self) -> Mapping[str, str]:
+        """What this process is known by there; empty if others cannot ask. Waits until it is.
+
+        From then on, this process is known until `close`, whatever `stop` lets go of.
+        """
+
+    def has_ended(self, presence: Mapping[str, str]) -> bool:
+        """Whether the process with a presence is known to have ended; False if that is not known."""

@@ -30,7 +30,9 @@ _LORA = re.compile(
 )
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
-_WEIGHTS = re.compile(r".+\.(safetensors|bin|pt|pth|ckpt|gguf)")
+# All that is said of files beside an adapter is said of files with these endings.
+WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+_WEIGHTS = re.compile(rf".+({'|'.join(map(re.escape, WEIGHTS_ENDINGS))})")
 # A model's own weights, such as a merged one that was saved beside its adapter.
 _MODEL = re.compile(r"(model|pytorch_model|diffusion_pytorch_model|consolidated)[-.].*")
 

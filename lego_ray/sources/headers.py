@@ -22,6 +22,7 @@ from lego_ray.sources.contents import read_content
 from lego_ray.sources.find import LONE_NAMES, Found
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
 from lego_ray.sources.listing import THREADS, list_sources
+from lego_ray.sources.readings import Readings
 from lego_ray.sources.spent import Spent
 from lego_ray.sources.with_base import WithBase
 from lego_ray.storage.uri import Place
@@ -61,6 +62,7 @@ def scan_sources(
     again: bool = False,
     limits: ScanLimits = NO_LIMITS,
     base: str = "",
+    readings: Readings | None = None,
 ) -> Scan:
     """Reads the headers of every adapter at or below some places.
 
@@ -82,6 +84,7 @@ def scan_sources(
             then, because the run goes on without its adapters and names them.
         limits: The most that the scan may list and read. Adapters that are read whole are not counted.
         base: Where the base model is, for adapters whose update is computed with it; read if one is.
+        readings: What earlier scans of this run read; files that are still the same are not read again.
 
     Raises:
         InvalidOption: If `checkpoints` is neither.
@@ -103,8 +106,12 @@ def scan_sources(
 
     def read(each: tuple[Found, bool]) -> Candidate | None:
         item, named = each
-        reading = read_found(item, mode, cards, with_base=with_base.is_given)
-        spent.read(item.store)
+        reading = readings.of(item) if readings else None
+        if reading is None:
+            reading = read_found(item, mode, cards, with_base=with_base.is_given)
+            spent.read(item.store)
+            if readings is not None:
+                readings.keep(reading)
         reading = replace(reading, result=with_base.resolved(reading.result))
         return candidate_of(reading, item, named)
 

@@ -23,12 +23,25 @@ class ObjectInfo:
             last status change, which links and copies of the tree set and some mounts make up.
         modified_at: When it was last written, in UTC, by the store's clock, or None where the store
             does not say. A listing may say it to the second or finer, so it is not part of equality.
+        stamp: On disk, the inode and the time of the last status change: they show that a file was
+            replaced by another of the same size and modification time. Other nodes and copies have
+            other ones, so it may only be used to look again; empty in other stores.
     """
 
     key: str
     size: int
     version: str
     modified_at: datetime | None = field(default=None, compare=False)
+    stamp: str = field(default="", compare=False)
+
+    @property
+    def mark(self) -> tuple[str, int, str, str]:
+        """Everything by which a listing shows that the object was written since, as plain values.
+
+        Two looks from two nodes may find other marks of an object that is the same.
+        """
+        written = self.modified_at.isoformat() if self.modified_at else ""
+        return self.key, self.size, self.version, f"{written} {self.stamp}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ def described(key: str, entry: os.stat_result) -> ObjectInfo:
         entry: Its status.
     """
     written = datetime.fromtimestamp(entry.st_mtime, UTC)
-    return ObjectInfo(key, entry.st_size, f"{entry.st_size}-{entry.st_mtime_ns}", written)
+    stamp = f"{entry.st_ino}-{entry.st_ctime_ns}"
+    return ObjectInfo(key, entry.st_size, f"{entry.st_size}-{entry.st_mtime_ns}", written, stamp)
 
 
 def _walk(

@@ -77,7 +77,12 @@ class HubStore:
                 asked = self._at.revision
                 # A full hash is the commit; asking would cost each task a request an adapter.
                 pinned = _COMMIT.fullmatch(asked) is not None
-                self._commit = asked if pinned else self._client.commit(self.uri, asked)
+                if pinned:
+                    self._commit = asked
+                else:
+                    self._commit, files = self._client.commit(self.uri, asked)
+                    if files and any(info.key.startswith(self._below) for info in files):
+                        self._files = self._shortened(files)
             return self._commit
 
     @property
@@ -96,14 +101,20 @@ class HubStore:
     def _listing(self) -> dict[str, ObjectInfo]:
         """Every file below the root by key, in key order; asked for once, as a commit is fixed."""
         with self._lock:
+            commit = self.revision  # whose answer may list them
             if self._files is None:
-                found = self._client.files(self.uri, self.revision, self._at.subfolder)
-                short = (
-                    ObjectInfo(info.key.removeprefix(self._below), info.size, info.version)
-                    for info in found
-                )
-                self._files = {info.key: info for info in sorted(short, key=lambda info: info.key)}
+                found = self._client.files(self.uri, commit, self._at.subfolder)
+                self._files = self._shortened(found)
             return self._files
+
+    def _shortened(self, found: Iterable[ObjectInfo]) -> dict[str, ObjectInfo]:
+        """Files of the repository by their keys below the root, in key order."""
+        short = (
+            ObjectInfo(info.key.removeprefix(self._below), info.size, info.version)
+            for info in found
+            if info.key.startswith(self._below)
+        )
+        return {info.key: info for info in sorted(short, key=lambda info: info.key)}
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yields every file whose key starts with `prefix`, in key order."""

@@ -13,14 +13,18 @@ from lego_ray.errors import StorageError, StoreUnavailable
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.hub_cache import HubCache, is_offline, not_cached
 from lego_ray.storage.hub_errors import hub_errors
+from lego_ray.storage.hub_links import ask_by_link, keep_link
 from lego_ray.storage.hub_patience import BUSY, RETRIES, TOO_MANY, patiently
 from lego_ray.storage.uri import check_plain
 from lego_ray.storage.versions import changed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
 
 READ_SECONDS = 60
+# From so many files on, the Hub's answer about a repository may lack some of them.
+MOST_IN_INFO = 10_000
 
 # Repositories that were not reached: they are read from the cache from then on, without waiting again.
 _UNREACHED: set[str] = set()
@@ -57,15 +61,15 @@ class HubClient:
 
     repo_id: str
 
-    def commit(self, where: str, revision: str) -> str:
-        """Resolves a branch, tag or commit; empty for the default branch.
+    def commit(self, where: str, revision: str) -> tuple[str, list[ObjectInfo] | None]:
+        """Resolves a branch, tag or commit; empty for the default branch. One call.
 
         Args:
             where: The place, for errors.
             revision: Branch, tag or commit.
 
         Returns:
-            The commit's full hash.
+            The commit's full hash; and every file of it, as `files` has them, if the answer has all.
 
         Raises:
             StorageError: If the Hub names no commit.
@@ -74,13 +78,15 @@ class HubClient:
         if self._is_cached() and (cached := cache.commit(revision)):
             if is_offline():
                 cache.say(where, cached, "HF_HUB_OFFLINE is set")
-            return cached
+            return cached, None
         if is_offline():
             raise not_cached(where)
         try:
             with hub_errors(where):
-                commit = patiently(
-                    lambda: hub_api().model_info(self.repo_id, revision=revision or None).sha,
+                info = patiently(
+                    lambda: hub_api().model_info(
+                        self.repo_id, revision=revision or None, files_metadata=True
+                    ),
                     where=where,
                 )
         except StoreUnavailable as error:
@@ -88,10 +94,10 @@ class HubClient:
             if not cached:
                 raise
             self._unreached(where, cached, error)
-            return cached
-        if not commit:
+            return cached, None
+        if not info.sha:
             raise StorageError(where, "the Hub did not name a commit for it")
-        return commit
+        return info.sha, _described(info)
 
     def _is_cached(self) -> bool:
         """Whether the cache is read, and not the Hub."""
@@ -190,16 +196,33 @@ class HubClient:
         if part is not None:
             headers["Range"] = f"bytes={part.start}-{part.end - 1}"
         with hub_errors(where):
-            answer = _ask(where, url, headers)
+            answer = ask_by_link(url, version, lambda link: _ask(where, link, headers, token=False))
+            if answer is None:
+                answer = _ask(where, url, headers)
+                for each in (*answer.history, answer):
+                    _check(where, each.status_code, each.headers, commit, version)
+                keep_link(url, version, answer)
             data = bytes(answer.content)
-        for each in (*answer.history, answer):
-            _check(where, each.status_code, each.headers, commit, version)
         # A mirror that ignores ranges sends the whole file.
         whole = part is not None and answer.status_code == 200
         return data[part.start : part.end] if part is not None and whole else data
 
 
-def _ask(where: str, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Any:
+def _described(info: ModelInfo) -> list[ObjectInfo] | None:
+    """Every file that the Hub's answer about a repository lists; None if it may not have them all."""
+    found = []
+    for each in info.siblings or ():
+        version = each.lfs.sha256 if each.lfs else each.blob_id
+        size = each.lfs.size if each.lfs else each.size
+        if version is None or size is None:
+            return None
+        found.append(ObjectInfo(each.rfilename, size, version))
+    return found if 0 < len(found) < MOST_IN_INFO else None
+
+
+def _ask(
+    where: str, url: str, headers: Mapping[str, str] = MappingProxyType({}), *, token: bool = True
+) -> Any:
     """Asks the Hub for something to read, and again while it is too busy.
 
     huggingface_hub's own calls wait for as long as the Hub asks, however long that is.
@@ -208,6 +231,7 @@ def _ask(where: str, url: str, headers: Mapping[str, str] = MappingProxyType({})
         where: The place, named in the line about a wait.
         url: What to ask for.
         headers: Beside those that every request has.
+        token: Whether to send the user's token, if there is one.
     """
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
         build_hf_headers,
@@ -219,7 +243,10 @@ def _ask(where: str, url: str, headers: Mapping[str, str] = MappingProxyType({})
         answer = http_backoff(
             "GET",
             url,
-            headers={**build_hf_headers(library_name="lego-ray"), **headers},
+            headers={
+                **build_hf_headers(library_name="lego-ray", token=None if token else False),
+                **headers,
+            },
             timeout=READ_SECONDS,
             max_retries=RETRIES,
             retry_on_status_codes=tuple(set(BUSY) - set(TOO_MANY)),

@@ -3,7 +3,8 @@
 It needs nothing of a store but create-only puts and the times the store itself gives its objects, so
 it works on S3 as on disk. No two computers' clocks are compared, and a store's own may be wrong as
 long as it does not jump. What a lease cannot do is stop a process that was taken for dead and only
-slept: that one learns of it after its next beats. So it saves work, and what its holder writes must
+slept: that one learns of it after its next beats. Nor can it stop one that lives and is said to have
+ended, as by a cluster that does not reach it. So it saves work, and what its holder writes must
 carry the lease's number where a second one's work could be spoiled; see `catalog.tenure`.
 
 <folder>lease-00000001.json     who holds it; of several, the highest number does
@@ -20,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from lego_ray.errors import (
     AlreadyExists,
@@ -39,6 +40,9 @@ STALE_AFTER = timedelta(minutes=5)
 _LEASE = re.compile(r"lease-(\d{8})\.json")
 _BEAT = re.compile(r"beat-(\d{8})-\d{8}")
 _LOOK = re.compile(r"look-[0-9a-f]{16}")
+# Where a holder says what others can ask by whether its process has ended.
+_KNOWN_BY = "known_by"
+_NOT_SHOWN = ("token", _KNOWN_BY)
 # Each try but the first means that the folder changed in the instant it was looked at.
 _TRIES = 5
 
@@ -74,6 +78,8 @@ class Lease:
         beat: How often a holder gives a sign of life.
         stale_after: After how long a silence a holder counts as dead, as the store measures it. Much
             longer than `beat`, and than the clocks of one store's servers are apart.
+        has_ended: Says of what a holder gave as `known_by` whether that process is known to have ended.
+            Such a holder is taken over from at once.
         above: Numbers up to this are not used again. Asked whenever one is chosen: whoever keeps the
             numbers of former leases must learn of one that began and ended a moment ago.
     """
@@ -87,6 +93,7 @@ class Lease:
         beat: timedelta = BEAT,
         stale_after: timedelta = STALE_AFTER,
         above: Callable[[], int] = lambda: 0,
+        has_ended: Callable[[Mapping[str, str]], bool] = lambda known_by: False,
     ) -> None:
         self._store = store
         self._folder = folder
@@ -94,6 +101,7 @@ class Lease:
         self._beat = beat
         self._stale_after = stale_after
         self._above = above
+        self._has_ended = has_ended
         self._number = 0
         self._done = threading.Event()
         self._lost = threading.Event()
@@ -111,28 +119,29 @@ class Lease:
         store's time.
         """
         seen = self._look()
-        if not seen.number or self._is_silent(seen):
-            return None
-        return self._holder_of(seen)
+        return None if self._is_free(seen) else self._holder_of(seen)
 
     def last_holder(self) -> dict[str, str] | None:
         """Says who holds it, alive or not, and the time of the last sign of life; writes nothing."""
         seen = self._look()
         return {**self._owner_of(seen.number), **_sign_of(seen)} if seen.number else None
 
-    def take(self) -> dict[str, str] | None:
-        """Takes the lease, over from a holder that is silent if need be, and begins to give signs.
+    def take(self, known_by: Mapping[str, str] = MappingProxyType({})) -> dict[str, str] | None:
+        """Takes the lease, over from a holder that is dead if need be, and begins to give signs.
+
+        Args:
+            known_by: What others can ask by whether this process has ended; see `has_ended`.
 
         Returns:
             None if it is held now; else who holds it.
         """
         for _ in range(_TRIES):
             seen = self._look()
-            if seen.number and not self._is_silent(seen):
+            if not self._is_free(seen):
                 return self._holder_of(seen)
             number = max(seen.number, self._above()) + 1
             try:
-                self._create(number)
+                self._create(number, known_by)
             except AlreadyExists:
                 return self._owner_of(number)
             # Whoever looked long ago may come with a number that was free when it looked. It counts
@@ -170,7 +179,7 @@ class Lease:
             holder = self._owner_of(self._look().number)
             raise RunFailed(
                 f"{self._store.uri}/{self._folder.rstrip('/')}",
-                f"this process was silent for longer than another process waited, and "
+                "another process took this one for dead, after a silence or by word of its cluster, and "
                 f"{told(holder)} has taken over",
                 "Finished work is kept; leave the rest to that process.",
             )
@@ -224,6 +233,17 @@ class Lease:
         known = [time for time in times if time is not None]
         return _Seen(leases, max(known) if known else None, tuple(others))
 
+    def _is_free(self, seen: _Seen) -> bool:
+        """Whether nobody holds it who may be alive."""
+        return not seen.number or self._is_over(seen.number) or self._is_silent(seen)
+
+    def _is_over(self, number: int) -> bool:
+        """Whether the process that holds it is known to have ended."""
+        known_by = self._read(number).get(_KNOWN_BY)
+        if not isinstance(known_by, dict) or not known_by:
+            return False
+        return self._has_ended({name: str(value) for name, value in known_by.items()})
+
     def _is_silent(self, seen: _Seen) -> bool:
         if seen.alive_at is None:
             return False
@@ -235,8 +255,10 @@ class Lease:
             self._store.delete(key)
         return now is not None and now - seen.alive_at > self._stale_after
 
-    def _create(self, number: int) -> None:
-        about = {**self._owner, "token": secrets.token_hex(8)}
+    def _create(self, number: int, known_by: Mapping[str, str]) -> None:
+        about: dict[str, object] = {**self._owner, "token": secrets.token_hex(8)}
+        if known_by:
+            about[_KNOWN_BY] = dict(known_by)
         self._store.create(self._key(number), (json.dumps(about) + "\n").encode())
 
     def _holder_of(self, seen: _Seen) -> dict[str, str]:
@@ -251,11 +273,15 @@ class Lease:
         return holder
 
     def _owner_of(self, number: int) -> dict[str, str]:
+        about = self._read(number) or {"owner": "unknown"}
+        return {name: str(value) for name, value in about.items() if name not in _NOT_SHOWN}
+
+    def _read(self, number: int) -> dict[str, object]:
+        """What its holder wrote; empty if it has just ended, or others wrote over it."""
         try:
-            about = parse_object(self._store.read(self._key(number)), self._key(number))
-        except (ObjectNotFound, MalformedAdapter):  # it has just ended, or others wrote over it
-            return {"owner": "unknown"}
-        return {name: str(value) for name, value in about.items() if name != "token"}
+            return parse_object(self._store.read(self._key(number)), self._key(number))
+        except (ObjectNotFound, MalformedAdapter):
+            return {}
 
     def _tidy(self, below: int) -> None:
         """Deletes what belongs to lower numbers, the lowest lease first and each after its beats."""
@@ -297,9 +323,16 @@ def told(owner: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def leased(lease: Lease) -> Iterator[dict[str, str] | None]:
-    """Takes a lease for a block, and gives None, or gives who holds it."""
-    holder = lease.take()
+def leased(
+    lease: Lease, known_by: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[dict[str, str] | None]:
+    """Takes a lease for a block, and gives None, or gives who holds it.
+
+    Args:
+        lease: The lease.
+        known_by: As for `Lease.take`.
+    """
+    holder = lease.take(known_by)
     if holder is not None:
         yield holder
         return

@@ -11,8 +11,8 @@ import pytest
 import lego_ray
 import lego_ray.errors
 from tests.image_zoo import write_kohya
-from tests.storage.fake_hub import FakeHub, fake_hub
-from tests.zoo import weights_of, write_zoo
+from tests.storage.fake_hub import FakeHub, FakeRepo, fake_hub
+from tests.zoo import weights_of, wide_site, write_adapter, write_zoo
 
 
 @pytest.fixture
@@ -65,3 +65,26 @@ def test_a_branch_that_moves_on_changes_the_plan_and_a_commit_does_not(
     assert before == pinned
     assert lego_ray.plan("hf://org/zoo", rank=4).digest != before
     assert lego_ray.plan(f"hf://org/zoo@{first}", rank=4).digest == before
+
+
+def test_a_repository_costs_few_calls(hub: FakeHub, tmp_path: Path) -> None:
+    """What is in it, and each file that is read, once; the Hub limits how many calls it takes."""
+    names = [f"org/lora-{number}" for number in range(3)]
+    for seed, name in enumerate(names):
+        # Larger than what is read at first, so that its header, its end and its tensors are read apart.
+        folder = write_adapter(tmp_path / name, seed=seed, sites=wide_site(5000))
+        (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+        hub.repos[name] = FakeRepo()
+        hub.repos[name].commit(files(folder))
+    sources = [f"hf://{name}" for name in names]
+    lego_ray.merge(sources, rank=2, output=tmp_path / "out", runner="inline", n_init=1)
+    for name in names:
+        asked = [each for each in hub.requests if f"/{name}" in each and "/cdn/" not in each]
+        commit = hub.repos[name].refs["main"]
+        wanted = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+        assert sorted(asked) == sorted(
+            [
+                f"GET /api/models/{name}?blobs=true",
+                *(f"GET /{name}/resolve/{commit}/{file}" for file in wanted),
+            ]
+        )

@@ -63,6 +63,7 @@ class FakeHub:
         before_commit: Called before each commit, for what others do meanwhile.
         cas: A directory for hf_xet to keep large files in; None for LFS.
         collections: Kind and id of what each collection lists, by its slug.
+        links: Number in the signed links that are given; those with another have expired.
         large: Uploaded large files by sha256.
         uploads: sha256 of each large file that came, in order.
         created: What each request for a new repository said.
@@ -86,6 +87,7 @@ class FakeHub:
         self.before_commit: Callable[[], object] = lambda: None
         self.cas: Path | None = None
         self.collections: dict[str, list[tuple[str, str]]] = {}
+        self.links = 0
         self.large: dict[str, bytes] = {}
         self.uploads: list[str] = []
         self.created: list[dict[str, object]] = []
@@ -135,9 +137,11 @@ def fake_hub() -> Iterator[FakeHub]:
             hub.requests.append(f"{self.command} {self.path}")
             if hub.statuses:
                 return self.answer(hub.statuses.pop(0), **hub.answer_headers)
-            if match := re.fullmatch(r"/cdn/([\w.-]+/[\w.-]+)/(\w+)/(.*)", path):
-                # Signed links carry their own permission.
-                return self.file(hub.repos[match[1]].commits[match[2]][match[3]])
+            if match := re.fullmatch(r"/cdn/(\d+)/([\w.-]+/[\w.-]+)/(\w+)/(.*)", path):
+                # Signed links carry their own permission, for some time.
+                if int(match[1]) != hub.links:
+                    return self.answer(403)
+                return self.file(hub.repos[match[2]].commits[match[3]][match[4]])
             if not self.known_token():
                 return None
             if path.startswith("/api/collections/"):
@@ -153,7 +157,8 @@ def fake_hub() -> Iterator[FakeHub]:
                 found = re.fullmatch(r"resolve/(\w+)/(.*)", rest)
                 return self.resolve(name, found[1], found[2]) if found else self.answer(404)
             if rest == "" or rest.startswith("revision/"):
-                return self.info(repo, name, rest.removeprefix("revision/") or "main")
+                revision = rest.removeprefix("revision/") or "main"
+                return self.info(repo, name, revision, blobs="blobs" in parse_qs(url.query))
             if rest == "refs":
                 return self.list_refs(repo)
             if rest.startswith("xet-write-token/"):
@@ -165,12 +170,14 @@ def fake_hub() -> Iterator[FakeHub]:
         def do_HEAD(self) -> None:
             self.do_GET()
 
-        def info(self, repo: FakeRepo, name: str, revision: str) -> None:
+        def info(self, repo: FakeRepo, name: str, revision: str, *, blobs: bool) -> None:
             commit = repo.refs.get(revision, revision)
             if commit not in repo.commits:
                 return self.answer(404, X_Error_Code="RevisionNotFound")
             known = {"_id": "1", "id": name, "modelId": name, "sha": commit}
-            return self.json({**known, "private": repo.private, "tags": [], "siblings": []})
+            files = repo.commits[commit]
+            siblings = [_sibling(path, files[path], blobs) for path in sorted(files)]
+            return self.json({**known, "private": repo.private, "tags": [], "siblings": siblings})
 
         def collection(self, slug: str) -> None:
             if slug not in hub.collections:
@@ -217,7 +224,7 @@ def fake_hub() -> Iterator[FakeHub]:
             if is_large(path, data):
                 return self.answer(
                     302,
-                    Location=f"{hub.endpoint_url}/cdn/{name}/{commit}/{path}",
+                    Location=f"{hub.endpoint_url}/cdn/{hub.links}/{name}/{commit}/{path}",
                     X_Repo_Commit=commit,
                     X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"',
                     ETag='"of the redirect"',
@@ -254,3 +261,15 @@ def _entry(path: str, data: bytes) -> dict[str, object]:
         sha = hashlib.sha256(data).hexdigest()
         entry["lfs"] = {"oid": sha, "size": len(data), "pointerSize": 130}
     return entry
+
+
+def _sibling(path: str, data: bytes, blobs: bool) -> dict[str, object]:
+    """A file as the answer about a repository lists it; with its hashes if they are asked for."""
+    if not blobs:
+        return {"rfilename": path}
+    entry = _entry(path, data)
+    sibling = {"rfilename": path, "size": entry["size"], "blobId": entry["oid"]}
+    if is_large(path, data):
+        sha = hashlib.sha256(data).hexdigest()
+        sibling["lfs"] = {"sha256": sha, "size": len(data), "pointerSize": 130}
+    return sibling

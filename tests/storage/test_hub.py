@@ -207,6 +207,63 @@ def test_the_tree_is_asked_for_once(hub: FakeHub) -> None:
     assert len(hub.requests) == asked
 
 
+def test_one_call_says_the_commit_and_what_is_in_it(hub: FakeHub) -> None:
+    store = open_store("hf://org/zoo")
+    assert store.revision == hub.refs["main"]
+    here = list(store.list())
+    assert of_models(hub) == ["GET /api/models/org/zoo?blobs=true"]
+    assert list(open_store(f"hf://org/zoo@{store.revision}").list()) == here
+    assert [info.key for info in open_store("hf://org/zoo/alice").list()] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def of_models(hub: FakeHub) -> list[str]:
+    """The calls about repositories and files, not those to where files are kept."""
+    return [each for each in hub.requests if "org/" in each and "/cdn/" not in each]
+
+
+@pytest.mark.parametrize("most", [0, len(FILES)])
+def test_a_listing_that_may_lack_files_is_asked_for_by_the_page(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("lego_ray.storage.hub_client.MOST_IN_INFO", most)
+    infos = list(open_store("hf://org/zoo").list())
+    assert [info.key for info in infos] == sorted(FILES)
+    assert any("/tree/" in each for each in hub.requests)
+
+
+def test_the_hub_is_asked_once_where_a_large_file_is_kept(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "alice/adapter_model.safetensors"
+    hub.token, hub.repos["org/zoo"].private = "hf_secret", True
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    store = open_store("hf://org/zoo")
+    version = store.stat(key).version
+    for start in (0, 1_000_000, 2_000_000):
+        [view] = store.read_ranges(key, [ByteRange(start, start + 9)], version)
+        assert bytes(view) == BIG[start : start + 9]
+    again = open_store(f"hf://org/zoo@{store.revision}")
+    assert again.read(key, version) == BIG
+    assert len([each for each in of_models(hub) if "/resolve/" in each]) == 1
+    hub.links += 1  # the link has expired
+    assert again.read(key, version) == BIG
+    assert again.read(key, version) == BIG
+    assert len([each for each in of_models(hub) if "/resolve/" in each]) == 2
+
+
+def test_where_a_file_is_kept_is_asked_again_after_a_time(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lego_ray.storage.hub_links._SECONDS", -1)
+    store, key = open_store("hf://org/zoo"), "alice/adapter_model.safetensors"
+    for _ in range(2):
+        store.read(key, store.stat(key).version)
+    assert len([each for each in of_models(hub) if "/resolve/" in each]) == 2
+
+
 @pytest.mark.parametrize(
     ("headers", "wait"),
     [
@@ -222,9 +279,10 @@ def test_every_call_waits_as_the_hub_says_within_bounds(
     caplog.set_level("WARNING", "lego_ray")
     hub.answer_headers = headers
     store = open_store("hf://org/zoo")
+    at_a_commit = open_store(f"hf://org/zoo@{hub.refs['main']}")
     for use in (
         lambda: store.revision,
-        lambda: list(store.list()),
+        lambda: list(at_a_commit.list()),
         lambda: store.read("README.md"),
     ):
         hub.waits.clear()

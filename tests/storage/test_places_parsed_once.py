@@ -49,6 +49,7 @@ ALLOWED = {
     ("library/places.py", "read_places"): "a recipe file",
     ("library/places.py", "places_to_refresh"): "a recipe file, or the call's words in their place",
     ("library/places.py", "_own"): "a recipe file",
+    ("library/state.py", "state_of"): "the base model of a recipe, which is data of a plan",
     ("sources/find.py", "open_source"): "a source, the user's word until it is scanned",
     ("sources/recorded.py", "folder_of"): "a record of an adapter, which is data of a plan",
     ("sources/recorded.py", "place_of"): "a record of an adapter, which is data of a plan",

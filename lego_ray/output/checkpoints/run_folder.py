@@ -23,6 +23,8 @@ FOLDER = ".lego-ray/"
 MARKER = f"{FOLDER}run.json"
 # Of a library: the lease of the refresh that is at work.
 REFRESH_FOLDER = f"{FOLDER}refresh/"
+# Of a library: what the last refresh found that had nothing to do.
+UNCHANGED_FOLDER = f"{FOLDER}unchanged/"
 # Not .safetensors: a scan must not take one for an adapter.
 ENDING = ".checkpoint"
 # Changes whenever a file of another release must not be read.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lego_ray.errors import StoreUnavailable
 from lego_ray.runners.ray.answers import get
 from lego_ray.runners.ray.drift import checked, guarded, versions_here
+from lego_ray.runners.ray.drivers import has_ended, presence_here
 from lego_ray.runners.ray.metrics import counting_retries
 from lego_ray.runners.ray.room import Bundle, totals
 from lego_ray.runners.ray.session import RaySession
@@ -63,7 +64,9 @@ class RayRunner:
         self._session = RaySession(address, workers)
         self._workers = workers
         self._gpus = gpus
+        self._address = address
         self._joined = address != "local"
+        self._stays = False
         self._max_workers = max_workers
         self._wait = wait
 
@@ -100,9 +103,26 @@ class RayRunner:
             joined=self._joined,
         )
 
+    def presence(self) -> Mapping[str, str]:
+        """What the cluster that was joined knows this process by; empty of a Ray of its own.
+
+        Raises:
+            BadInput: If the cluster cannot be reached.
+        """
+        if not self._joined:
+            return {}
+        self._session.wait()
+        self._stays = True
+        return presence_here()
+
+    def has_ended(self, presence: Mapping[str, str]) -> bool:
+        """Whether the cluster says that the process with a presence has ended."""
+        return self._joined and has_ended(self._address, presence)
+
     def stop(self) -> None:
-        """Begins to take Ray down, if it was started here."""
-        self._session.stop()
+        """Begins to take Ray down, if it was started here and nobody relies on `presence`."""
+        if not self._stays:
+            self._session.stop()
 
     def close(self) -> None:
         """Takes Ray down, if it was started here, and waits for it."""
