@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.factors import RESAVE, check_dtype, some
+from lego_ray.formats.kinds import NAMES as KINDS
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_keys import PREFIX
 from lego_ray.formats.record import Derived, SiteFactors, TensorSpan
@@ -145,7 +146,7 @@ def note_of(sites: Sequence[SiteFactors]) -> tuple[str, ...]:
     found: dict[tuple[str, bool], list[int]] = {}
     for site in sites:
         if site.derived is not None:
-            kind = " and ".join(_names(site.derived))
+            kind = " and ".join(_names(site))
             found.setdefault((kind, site.derived.is_exact), []).append(site.rank)
     notes = []
     for (kind, is_exact), ranks in sorted(found.items()):
@@ -161,8 +162,10 @@ def note_of(sites: Sequence[SiteFactors]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _names(derived: Derived) -> Iterable[str]:
-    if derived.init:
-        yield NAMES[derived.init]
-    if derived.magnitude is not None:
+def _names(site: SiteFactors) -> Iterable[str]:
+    if site.expansion is not None:
+        yield KINDS[site.expansion.form]
+    if site.derived is not None and site.derived.init:
+        yield NAMES[site.derived.init]
+    if site.derived is not None and site.derived.magnitude is not None:
         yield "DoRA"

@@ -27,7 +27,7 @@ def read_adapter(
     Args:
         headers: The adapter's.
         full_weights: What to do with tensors that are not low-rank; see `peft.read_adapter`.
-        with_base: As for `peft.read_adapter`; of other layouts no such adapters are taken.
+        with_base: As for `peft.read_adapter`.
 
     Raises:
         AdapterRefused: If it cannot be merged; says why and what to do.
@@ -39,9 +39,9 @@ def read_adapter(
         where = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
         layout = check_layout(parse_object(headers.config, where), (), where)
     read = layout.module.read_adapter
-    more = {"with_base": True} if with_base and layout.name == "peft" else {}
+    more = {"with_base": True} if with_base and layout.has_base_kinds else {}
     record: AdapterRecord = (
-        read(headers, full_weights, **more) if layout.has_full_weights else read(headers)
+        read(headers, full_weights, **more) if layout.has_full_weights else read(headers, **more)
     )
     check_in_doubt((factors.site for factors in record.sites), headers.weights)
     note = wrappers_in(headers.spans)

@@ -33,10 +33,9 @@ _EXTRACT = (
 )
 _RETRAIN = "Train it again as plain LoRA, without this option."
 
-_WITH_BASE = (
-    "Give its base model with --base (of merge, plan, build, refresh and update), which reads it in "
-    "PEFT's layout. Or: "
-)
+_BASE = "Give its base model with --base (of merge, plan, build, refresh and update)"
+_WITH_BASE = f"{_BASE}. Or: "
+_WITH_BASE_OF_PEFT = f"{_BASE}, which reads it in PEFT's layout. Or: "
 
 _CHANGES_BASE = "training started from a changed base model, so B A is not the whole update"
 
@@ -47,8 +46,8 @@ PLAIN_INITS: frozenset[object] = frozenset(
 
 # By prefix, lower case, as PEFT compares them.
 CHANGING_INITS: Mapping[str, Refusal] = {
-    "pissa": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
-    "olora": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
+    "pissa": Refusal(_CHANGES_BASE, _WITH_BASE_OF_PEFT + _TO_PLAIN),
+    "olora": Refusal(_CHANGES_BASE, _WITH_BASE_OF_PEFT + _TO_PLAIN),
     "corda": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "lora_ga": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "loftq": Refusal("it corrects one quantised base model, and fits no other", _RETRAIN),
@@ -80,10 +79,10 @@ DROPPABLE: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
 }
 
-DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT)
+DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _WITH_BASE + _EXTRACT)
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
-    "use_dora": Refusal(DORA.why, _WITH_BASE + _EXTRACT),
+    "use_dora": DORA,
     "lora_bias": LORA_BIAS,
     "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
     "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
@@ -235,7 +234,7 @@ def _check_init(value: object, where: str) -> None:
     problem = f"init_lora_weights is {str(value)[:80]}: {refusal.why}"
     # Of pissa_niter_N the base model does not say what training began with: chance was in it.
     is_told = isinstance(name, str) and name in CHANGING_INITS
-    hint = refusal.hint if is_told else refusal.hint.removeprefix(_WITH_BASE)
+    hint = refusal.hint if is_told else refusal.hint.removeprefix(_WITH_BASE_OF_PEFT)
     raise UnsupportedAdapter(where, problem, hint)
 
 
