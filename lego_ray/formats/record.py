@@ -93,10 +93,11 @@ class Expansion:
 
 @dataclass(frozen=True, slots=True)
 class BaseWeight:
-    """Where a weight of a base model lies.
+    """Where a weight of a base model lies, or a factor that training began with.
 
     Attributes:
-        folder: URI of the base model, at the commit where there is one.
+        folder: URI of the base model, or of the adapter as it was saved before training, at the commit
+            where there is one.
         revision: That commit, or empty.
         key: Its weights file there.
         version: The store's mark of that file when it was scanned: that one is read, or nothing.
@@ -124,7 +125,7 @@ class Derived:
     """How a plain pair is computed from the stored pair and the base model's weight.
 
     Attributes:
-        init: What training subtracted from the base model's weight before it began: `pissa` or `olora`;
+        init: What training subtracted from the base model's weight before it began, such as `pissa`;
             empty for nothing.
         rank: The rank of the stored pair.
         scaling: The factor on the stored pair; that of the plain pair is 1.
@@ -136,6 +137,8 @@ class Derived:
         scalar: As in `SiteFactors`, of the stored pair.
         weights: The base model's weight, or those whose rows one after another are it; empty until the
             base model is read.
+        initial: A and B as they were before training, where they are known: their product is then what
+            was subtracted. Else empty.
     """
 
     init: str
@@ -147,6 +150,12 @@ class Derived:
     alpha: TensorSpan | None = None
     scalar: TensorSpan | None = None
     weights: tuple[BaseWeight, ...] = ()
+    initial: tuple[BaseWeight, ...] = ()
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it is computed with the base model's weight, and not with initial factors alone."""
+        return self.magnitude is not None or not self.initial
 
     def spans(self) -> Iterator[TensorSpan]:
         """Its tensors beside the factors."""
@@ -247,10 +256,11 @@ class SiteFactors:
         return tuple(block.factors for block in self.blocks) if self.blocks else (self,)
 
     def base_weights(self) -> Iterator[BaseWeight]:
-        """The base model's weights that it is computed with."""
+        """What it is computed with beside its own tensors: weights, and factors before training."""
         for each in self.parts():
             if each.derived is not None:
                 yield from each.derived.weights
+                yield from each.derived.initial
 
     @property
     def divisor(self) -> int:

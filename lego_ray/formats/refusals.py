@@ -23,13 +23,18 @@ class Refusal:
 
 
 _TO_PLAIN = (
-    "Convert it on its base model with PEFT: save_pretrained(out, "
-    "path_initial_model_for_weight_conversion=INITIAL), INITIAL being the adapter as saved before "
-    "training, gives a plain LoRA of twice the rank."
+    "Copy the adapter as it was saved before training into a folder pissa_init of its directory "
+    "(olora_init, corda_init, lora_ga_init), which is read with it. Or convert it on its base model "
+    "with PEFT: save_pretrained(out, path_initial_model_for_weight_conversion=INITIAL), INITIAL being "
+    "the adapter as saved before training, gives a plain LoRA of twice the rank."
 )
 _EXTRACT = (
     "Merge it into its base model (PEFT: merge_and_unload) and extract a plain LoRA from the "
     "difference, or train it again as plain LoRA."
+)
+_OF_LOFTQ = (
+    "Merge it into the quantized base model that it was made with (PEFT: merge_and_unload), or train it "
+    "again as plain LoRA, without this option."
 )
 _RETRAIN = "Train it again as plain LoRA, without this option."
 
@@ -50,7 +55,7 @@ CHANGING_INITS: Mapping[str, Refusal] = {
     "olora": Refusal(_CHANGES_BASE, _WITH_BASE_OF_PEFT + _TO_PLAIN),
     "corda": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "lora_ga": Refusal(_CHANGES_BASE, _TO_PLAIN),
-    "loftq": Refusal("it corrects one quantised base model, and fits no other", _RETRAIN),
+    "loftq": Refusal("it corrects one quantized base model, and fits no other", _OF_LOFTQ),
 }
 
 LORA_BIAS = Refusal(

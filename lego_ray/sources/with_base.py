@@ -89,7 +89,7 @@ class WithBase:
         sites: list[SiteFactors] = []
         found: list[tuple[str, BaseTensor]] = []
         for site in adapter.sites:
-            if site.derived is None:
+            if site.derived is None or not site.derived.needs_base:
                 sites.append(site)
                 continue
             layer, weights = _weights(adapter, base, layers, site)
@@ -126,7 +126,8 @@ class WithBase:
 
 def needs_base(adapter: AdapterRecord) -> bool:
     """Whether an adapter's update is computed with its base model."""
-    return any(each.derived is not None for site in adapter.sites for each in site.parts())
+    parts = (each for site in adapter.sites for each in site.parts())
+    return any(each.derived is not None and each.derived.needs_base for each in parts)
 
 
 def _windows(tensor: BaseTensor) -> list[ByteRange]:

@@ -64,7 +64,7 @@ class BaseWeights:
         """
         derived = site.derived
         assert derived is not None
-        assert derived.weights  # as a scan leaves it
+        assert derived.weights or not derived.needs_base  # as a scan leaves it
         stored = stored_pair(site, buffers)
         for name, tensor in stored_tensors(site, buffers, stored):
             check_finite(tensor, adapter, name)
@@ -100,6 +100,9 @@ class BaseWeights:
     ) -> InitialPair | None:
         if not derived.init:
             return None
+        if derived.initial:
+            a, b = (self._read(each, adapter).double() for each in derived.initial)
+            return InitialPair(a, b * derived.scaling, 0.0)
         key = (derived.weights, derived.init, derived.rank)
         if key not in self._initial:
             self._initial[key] = initial_pair(derived.init, wide, derived.rank)
@@ -122,8 +125,10 @@ class BaseWeights:
     def _wide(
         self, weights: tuple[BaseWeight, ...], stored: tuple[Tensor, Tensor], adapter: str
     ) -> Tensor:
-        """The weight of a site, whole, shape (d_out, d_in), float64."""
+        """The weight of a site, whole, shape (d_out, d_in), float64; empty where none is needed."""
         d_in = stored[0].shape[1]
+        if not weights:
+            return torch.empty(0)
         parts = [_oriented(self._read(each, adapter), each, d_in).double() for each in weights]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

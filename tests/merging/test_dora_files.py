@@ -60,7 +60,8 @@ def rescaled(weight: Tensor, update: Tensor, scale: Tensor) -> np.ndarray:
     new = weight.double() + update.double().reshape(weight.shape)
     dims = tuple(n for n in range(new.ndim) if scale.shape[n] == 1)
     length = torch.linalg.vector_norm(new, dim=dims, keepdim=True) + EPSILON
-    return (scale.double() / length * new - weight.double()).flatten(1).numpy()
+    change: np.ndarray = (scale.double() / length * new - weight.double()).flatten(1).numpy()
+    return change
 
 
 def merged(source: Path, base: Path, output: Path, **options: Any) -> Any:
@@ -148,7 +149,7 @@ def test_the_nearest_of_a_lower_rank_says_its_error(tmp_path: Path) -> None:
     assert f"a relative error of {(lost / total) ** 0.5:.3g} against" in note
 
 
-def trained(model: Any, targets: list[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def trained(model: Any, targets: list[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The state of a DoRA that PEFT trained a little on a model, and what it adds to the weights."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.add_adapter(LoraConfig(r=8, lora_alpha=4, use_dora=True, target_modules=targets))
