@@ -30,6 +30,10 @@ _QUANTIZED = re.compile(
     r"\.(qweight|qzeros|g_idx|SCB|absmax|quant_map|nested_absmax|nested_quant_map|weight_format"
     r"|weight_packed|weight_scale|weight_scale_inv|scale_weight|w_scales|\w+_blocks|\w+_scales)$"
 )
+_ONE_FILE = (
+    "Load a checkpoint in one file with diffusers (from_single_file), call save_pretrained, and give "
+    "that folder."
+)
 _UNQUANTIZED = "Give the model it was quantized from, in float32, float16 or bfloat16."
 
 
@@ -90,13 +94,25 @@ def unread_weights(where: str, names: Iterable[str]) -> UnusableBase:
         f"its weights are in {', '.join(found[:3])}, and only safetensors by its usual name is read"
     )
     if any(".safetensors" in name for name in found):
-        hint = f"Give another revision of it, or save it again, so that it has {NAMES[0]}."
+        hint = (
+            f"Give another revision of it, or save it again, so that it has {NAMES[0]}. {_ONE_FILE}"
+        )
     else:
         hint = (
             "Save it as safetensors: load it with transformers or diffusers, and call save_pretrained; "
             "or give a revision of it that has them, such as hf://owner/name@refs/pr/N."
         )
     return UnusableBase(where, problem, hint)
+
+
+def in_one_file(where: str) -> UnusableBase:
+    """The error of a base model that is given as a file.
+
+    Args:
+        where: The file.
+    """
+    problem = "it is a file, and a base model is the folder that transformers or diffusers save"
+    return UnusableBase(where, problem, _ONE_FILE)
 
 
 def parse_index(data: bytes, where: str) -> Mapping[str, str]:

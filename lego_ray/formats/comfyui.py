@@ -20,7 +20,9 @@ OF_PEFT = (
 )
 
 
-def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
+def read_adapter(
+    headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
+) -> AdapterRecord:
     """Describes a file of dotted names from its headers, having checked all that headers can show.
 
     The record's `config` holds `kohya.CARRIED_FIELDS`, and `adapter`, the adapter's name in the keys.
@@ -28,13 +30,14 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     Args:
         headers: The adapter's.
         full_weights: As in `lone.read_lone`.
+        with_base: As in `lone.read_lone`.
 
     Raises:
         UnsupportedAdapter: If it is not a plain LoRA.
         RankMismatch: If the ranks of a site's factors differ, or are not the ones configured.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
-    found = read_lone(headers, plain_path, full_weights, has_config=True)
+    found = read_lone(headers, plain_path, full_weights, has_config=True, with_base=with_base)
     notes = found.notes
     bare = any(s.site.startswith(PREFIX) and s.alpha is None for s in found.sites)
     if bare and not found.configs:

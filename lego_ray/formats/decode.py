@@ -147,9 +147,35 @@ def stored_pair(site: SiteFactors, buffers: Mapping[str, memoryview]) -> tuple[T
         site: The site.
         buffers: The bytes of each of its tensors, by name.
     """
-    rank = site.rank if site.derived is None else site.derived.rank
-    alone = replace(site, rank=rank, rows=None, is_swapped=False, derived=None)
-    return factor_matrices(alone, buffers[site.a.name], buffers[site.b.name])
+    return site_matrices(_alone(site), buffers)
+
+
+def stored_scaling(site: SiteFactors, buffers: Mapping[str, memoryview], adapter: str) -> float:
+    """The scaling of that pair; else see `site_scaling`.
+
+    Args:
+        site: The site.
+        buffers: The bytes of each of its tensors, by name.
+        adapter: The adapter, for the error.
+    """
+    return site_scaling(_alone(site), buffers, adapter)
+
+
+def _alone(site: SiteFactors) -> SiteFactors:
+    """The stored pair of a site whose plain pair is computed with the base model."""
+    derived = site.derived
+    if derived is None:
+        return site
+    return replace(
+        site,
+        rank=derived.rank,
+        scaling=derived.scaling,
+        alpha=derived.alpha,
+        scalar=derived.scalar,
+        rows=None,
+        is_swapped=False,
+        derived=None,
+    )
 
 
 def rows_of(site: SiteFactors, b: Tensor) -> Tensor:

@@ -13,19 +13,22 @@ from lego_ray.formats.lone import FullWeights, read_lone
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 
 
-def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
+def read_adapter(
+    headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
+) -> AdapterRecord:
     """Describes a diffusers LoRA from its headers, having checked all that headers can show.
 
     Args:
         headers: The adapter's.
         full_weights: As in `lone.read_lone`.
+        with_base: As in `lone.read_lone`.
 
     Raises:
         UnsupportedAdapter: If it is not a plain LoRA, or names no component of a pipeline.
         RankMismatch: If a site's rank is not the one configured.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
-    found = read_lone(headers, site_of, full_weights, has_config=True)
+    found = read_lone(headers, site_of, full_weights, has_config=True, with_base=with_base)
     named = next((config.base_model for config in found.configs.values() if config.base_model), "")
     return headers.record(
         format="diffusers",

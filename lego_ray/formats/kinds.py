@@ -193,7 +193,7 @@ def note_of(sites: Iterable[SiteFactors]) -> tuple[str, ...]:
     """What to tell of sites that are of these kinds, one sentence a kind without its full stop."""
     ranks: dict[Form, list[int]] = defaultdict(list)
     for site in sites:
-        if site.expansion is not None:
+        if site.expansion is not None and site.derived is None:
             ranks[site.expansion.form].append(site.rank)
     notes = []
     for form, found in sorted(ranks.items()):

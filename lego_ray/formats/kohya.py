@@ -34,7 +34,9 @@ _SPELLINGS = {
 }
 
 
-def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") -> AdapterRecord:
+def read_adapter(
+    headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
+) -> AdapterRecord:
     """Describes a kohya LoRA from its headers, having checked all that headers can show.
 
     Alpha is a tensor among the factors, so its value comes with them; a site without one has alpha
@@ -43,13 +45,14 @@ def read_adapter(headers: AdapterHeaders, full_weights: FullWeights = "refuse") 
     Args:
         headers: The adapter's.
         full_weights: As in `lone.read_lone`.
+        with_base: As in `lone.read_lone`.
 
     Raises:
         UnsupportedAdapter: If it is not a plain LoRA (LoHa, LoKr, DoRA, ...).
         RankMismatch: If the ranks of a site's factors differ.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
-    found = read_lone(headers, _site_of, full_weights)
+    found = read_lone(headers, _site_of, full_weights, with_base=with_base)
     config: dict[str, object] = {
         name: headers.metadata[name] for name in CARRIED_FIELDS if headers.metadata.get(name)
     }

@@ -35,6 +35,8 @@ class Layout:
         weights_names: What the weights beside a configuration may be called.
         has_full_weights: Whether its adapters may carry tensors that are not low-rank, so that its
             reader gets an option for them.
+        has_base_kinds: Whether its adapters may be of a kind whose update is computed with the base
+            model, so that its reader is told whether there is one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Layout:
     has_config: bool = False
     weights_names: tuple[str, ...] = ()
     has_full_weights: bool = False
+    has_base_kinds: bool = False
 
     @property
     def module(self) -> ModuleType:
@@ -67,12 +70,14 @@ LAYOUTS: tuple[Layout, ...] = (
         has_config=True,
         weights_names=(WEIGHTS_NAME, "adapter_model.bin"),
         has_full_weights=True,
+        has_base_kinds=True,
     ),
     Layout(
         "kohya",
         re.compile(r"(lora|lycoris|oft)_(?![AB]\.)\w+\.|.+\.lora_(down|up)\.weight$"),
         "kohya",
         has_full_weights=True,
+        has_base_kinds=True,
     ),
     Layout("xlabs", re.compile(rf"(?:{any_of(XLABS)})$"), "xlabs", has_full_weights=True),
     Layout(
@@ -80,6 +85,7 @@ LAYOUTS: tuple[Layout, ...] = (
         re.compile(rf"(?=(?:{'|'.join(_COMFYUI)}))(?:{any_of(*SUFFIXES)}|.+{KIND_ENDS})$"),
         "comfyui",
         has_full_weights=True,
+        has_base_kinds=True,
     ),
     Layout(
         "diffusers",
@@ -89,6 +95,7 @@ LAYOUTS: tuple[Layout, ...] = (
         ),
         "diffusers",
         has_full_weights=True,
+        has_base_kinds=True,
     ),
     Layout(
         "torchtune",
@@ -109,6 +116,7 @@ LAYOUTS: tuple[Layout, ...] = (
         "peft",
         has_config=True,
         weights_names=("adapters.safetensors",),
+        has_base_kinds=True,
     ),
 )
 

@@ -7,13 +7,14 @@ are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.architectures.twice import check_not_named_twice
 from lego_ray.formats.differences import Difference, split_end
+from lego_ray.formats.dora import note_of_outputs, rescaled_sites, split_magnitude
 from lego_ray.formats.factors import (
     GATHER,
     RESAVE,
@@ -36,7 +37,8 @@ from lego_ray.formats.kinds import (
     parse_kind,
 )
 from lego_ray.formats.layouts import check_layout
-from lego_ray.formats.module_names import check_named_once
+from lego_ray.formats.module_names import check_named_once, flattened
+from lego_ray.formats.peft_base import note_of as note_of_base
 from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import BUNDLED, WHOLE_NORMS, check_config, check_tensors
@@ -82,6 +84,7 @@ def read_lone(
     full_weights: FullWeights = "refuse",
     *,
     has_config: bool = False,
+    with_base: bool = False,
 ) -> LoneFile:
     """Reads the factors of a lone file, having checked all that headers can show.
 
@@ -94,9 +97,11 @@ def read_lone(
         full_weights: What to do with differences of whole weights, biases and norms: `drop` leaves them
             out with a note, `refuse` refuses the adapter, and anything else takes them.
         has_config: Whether the header's `lora_adapter_metadata` counts.
+        with_base: Whether to take DoRA too, whose update is computed with the base model; where its
+            weights lie is then still to be put into the sites.
 
     Raises:
-        UnsupportedAdapter: If it is not a plain LoRA (DoRA, OFT, ...), or it has differences that are to
+        UnsupportedAdapter: If it is not a plain LoRA (OFT, ...), or it has differences that are to
             be taken and no factors, or both for one weight.
         RankMismatch: If the ranks of a site's factors differ, or are not the ones configured.
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
@@ -107,10 +112,12 @@ def read_lone(
     whole = [name for name in spans if full_weights == "drop" and _WHOLE.fullmatch(name)]
     takes = full_weights not in ("refuse", "drop")
     ends = {name: end for name in spans if takes and (end := split_end(name))}
-    left_out = {*whole, *ends}
+    scaled = {name: stem for name in spans if with_base and (stem := split_magnitude(name))}
+    left_out = {*whole, *ends, *scaled}
     names = [name for name in spans if name not in left_out]
     check_tensors([name for name in names if parse_kind(name) is None], where)
-    configs = configs_of(headers.metadata, where) if has_config else {}
+    without = {"use_dora"} if scaled else set[str]()
+    configs = configs_of(headers.metadata, where, without) if has_config else {}
     factors: list[tuple[FactorKey, TensorSpan]] = []
     called: dict[str, str] = {}  # sites by what stands before the suffix
     unknown: list[str] = []
@@ -140,6 +147,16 @@ def read_lone(
             alphas[site] = spans[name]
         else:
             unknown.append(spans[name].name)
+    magnitudes: dict[str, TensorSpan] = {}
+    # diffusers' convert_state_dict_to_kohya leaves the last dot of these paths as it is.
+    flat = {flattened(stem): site for stem, site in called.items()} if scaled else {}
+    for name, stem in scaled.items():
+        site = called.get(stem) or flat.get(flattened(stem)) or site_of(Factor(stem, "A", A_B))
+        if not site:
+            unknown.append(spans[name].name)
+        elif magnitudes.setdefault(site, spans[name]) is not spans[name]:
+            problem = f"{site} has two magnitudes, {magnitudes[site].name} and {name}"
+            raise MalformedAdapter(where, problem, RESAVE)
     refuse_unknown(unknown, where)
     if alphas and configs:
         problem = f"it gives alpha twice, in {METADATA} and in {next(iter(alphas.values())).name}"
@@ -154,11 +171,13 @@ def read_lone(
     if alphas:
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
         raise MalformedAdapter(where, problem, "The file is incomplete: download or save it again.")
+    sites = rescaled_sites(sites, magnitudes, where)
     check_named_once((site.site for site in sites), where)
     check_not_named_twice((site.site for site in sites), where)
     differences = _differences(ends, spans, called, site_of, where)
     note = f"full weights and biases were dropped: {some(whole)}"
     notes = ((note,) if whole else ()) + note_of(sites) + note_of_flat(sites)
+    notes += note_of_base(sites) + note_of_outputs(sites)
     notes += (SCALARS,) if parts.scalars else ()
     adapter = factors[0][0].adapter if factors else ""
     return LoneFile(sites, configs, notes, adapter, differences)
@@ -228,12 +247,15 @@ def _differences(
     return tuple(found[key] for key in sorted(found))
 
 
-def configs_of(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]:
+def configs_of(
+    metadata: Mapping[str, str], where: str, without: Collection[str] = ()
+) -> dict[str, PeftConfig]:
     """The configuration of each component that has one, or of the whole file by an empty name.
 
     Args:
         metadata: Of the file's header.
         where: The file, for the error.
+        without: Fields that are understood, so that they may be set.
 
     Raises:
         MalformedAdapter: If they cannot be read.
@@ -245,7 +267,7 @@ def configs_of(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]
     place = f"{where} ({METADATA})"
     found = parse_object(text.encode(), place)
     if "peft_type" in found:  # of one model, saved by itself (diffusers: save_lora_adapter)
-        check_config(found, place)
+        check_config(found, place, without=without)
         return {"": config_from(found, place)}
     fields: dict[str, dict[str, object]] = {}
     for key, value in found.items():
@@ -256,7 +278,7 @@ def configs_of(metadata: Mapping[str, str], where: str) -> dict[str, PeftConfig]
             raise MalformedAdapter(where, problem, hint)
         fields.setdefault(component, {"peft_type": "LORA"})[field] = value
     for config in fields.values():
-        check_config(config, place)
+        check_config(config, place, without=without)
     return {component: config_from(config, place) for component, config in fields.items()}
 
 

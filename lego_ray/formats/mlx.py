@@ -6,23 +6,33 @@ Module paths are those of the Hugging Face model, so a merge of such adapters is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
-from lego_ray.formats.factors import FactorKey, Pair, pair, refuse_unknown, site_factors
+from lego_ray.formats.dora import rescaled
+from lego_ray.formats.factors import (
+    RESAVE,
+    FactorKey,
+    Pair,
+    check_dtype,
+    pair,
+    refuse_unknown,
+    site_factors,
+)
 from lego_ray.formats.forms import Form, read_as, sentence_of
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.peft_base import note_of
 from lego_ray.formats.peft_config import CONFIG_NAME
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import REFUSED_FIELDS, check_tensors
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key
 
 _FACTOR = re.compile(r"(?P<site>.+)\.lora_(?P<half>[ab])")
-_MAGNITUDE = re.compile(r".+\.m")
+_MAGNITUDE = re.compile(r"(?P<site>.+)\.m")
 
 _EFFECTIVE = (
     "lora_parameters has alpha beside scale: taken as mlx-lm of April to June 2024 did, scale times "
@@ -79,16 +89,18 @@ class _ConfigBefore(Form):
     lora_parameters: _ScaleBefore
 
 
-def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
+def read_adapter(headers: AdapterHeaders, *, with_base: bool = False) -> AdapterRecord:
     """Describes an mlx-lm LoRA from its headers, having checked all that headers can show.
 
-    The update is `dW = scale * lora_b^T lora_a^T`, whatever the rank.
+    The update is `dW = scale * lora_b^T lora_a^T`, whatever the rank. A DoRA makes `m / |V| V` of
+    V = W + dW, row by row as the model stores it (mlx-lm's `tuner/dora.py`).
 
     Args:
         headers: The adapter's; with its configuration.
+        with_base: Whether to take DoRA too, whose update is computed with the base model.
 
     Raises:
-        UnsupportedAdapter: If it is not a plain LoRA (DoRA, full weights, experts packed in one tensor).
+        UnsupportedAdapter: If it is not a plain LoRA (full weights, experts packed in one tensor).
         RankMismatch: If the ranks of a site's factors differ.
         MalformedAdapter: If a file is damaged, incomplete, or contradicts itself.
     """
@@ -96,18 +108,21 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     place = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
     fields = parse_object(headers.config or b"", place)
     check_layout(fields, (), place)
-    check_config(fields, place)
+    check_config(fields, place, with_base=with_base)
     scaling, note = _scaling(fields, place)
     spans = by_plain_key(headers.spans, where)
     names = list(spans)
     check_layout(fields, names, where)
     check_tensors(names, where)
     factors: list[tuple[FactorKey, TensorSpan]] = []
+    magnitudes: dict[str, TensorSpan] = {}
     unknown: list[str] = []
     for name, span in spans.items():
         if found := _FACTOR.fullmatch(name):
             is_embedding = found["site"].rpartition(".")[2] in _EMBEDDINGS
             factors.append((FactorKey(found["site"], found["half"].upper(), is_embedding), span))
+        elif with_base and (found := _MAGNITUDE.fullmatch(name)):
+            magnitudes[found["site"]] = span
         elif _MAGNITUDE.fullmatch(name):
             refusal = REFUSED_FIELDS["use_dora"]
             raise UnsupportedAdapter(where, f"{span.name}: {refusal.why}", refusal.hint)
@@ -117,30 +132,56 @@ def read_adapter(headers: AdapterHeaders) -> AdapterRecord:
     pairs = pair(factors, where)
     for each in pairs:
         _check_not_experts(each, where)
+    sites = [site_factors(each, scaling=scaling, where=where, transposed=True) for each in pairs]
+    is_dora = bool(magnitudes) or fields.get("fine_tune_type") == "dora"
+    if is_dora:
+        sites = _rescaled(sites, magnitudes, where)
+    notes = ((note,) if note else ()) + (note_of(sites) if is_dora else ())
     model = fields.get("model")
     return headers.record(
         format="mlx",
         base_model=model if isinstance(model, str) else "",
-        sites=tuple(
-            site_factors(each, scaling=scaling, where=where, transposed=True) for each in pairs
-        ),
-        notes=(note,) if note else (),
+        sites=tuple(sites),
+        notes=notes,
         config={"task_type": "CAUSAL_LM", "fan_in_fan_out": False, "bias": "none"},
     )
 
 
-def check_config(fields: Mapping[str, object], where: str) -> None:
+def _rescaled(
+    sites: Sequence[SiteFactors], magnitudes: Mapping[str, TensorSpan], where: str
+) -> list[SiteFactors]:
+    """The sites of a DoRA. Of an embedding the rows are those of the tokens, which are A's columns."""
+    stray = sorted(magnitudes.keys() - {site.site for site in sites})
+    if stray:
+        problem = f"it has {magnitudes[stray[0]].name} and no factors beside it"
+        raise MalformedAdapter(where, problem, RESAVE)
+    out = []
+    for site in sites:
+        span = magnitudes.get(site.site)
+        if span is None:
+            raise MalformedAdapter(where, f"{site.site} has no m, which a DoRA has", RESAVE)
+        check_dtype(span, where)
+        count = site.d_in if site.kind == "embedding" else site.d_out
+        if span.shape != (count,):
+            problem = f"{span.name} has shape {list(span.shape)}, and {site.site} needs [{count}]"
+            raise MalformedAdapter(where, problem, RESAVE)
+        out.append(rescaled(site, span, count if site.kind == "embedding" else 0))
+    return out
+
+
+def check_config(fields: Mapping[str, object], where: str, *, with_base: bool = False) -> None:
     """Passes an mlx-lm configuration that promises a plain LoRA.
 
     Args:
         fields: The configuration, parsed.
         where: The configuration file, for the error.
+        with_base: Whether a DoRA passes too.
 
     Raises:
         UnsupportedAdapter: Otherwise.
     """
     kind = fields.get("fine_tune_type", "lora")
-    if kind == "lora":
+    if kind == "lora" or (kind == "dora" and with_base):
         return
     known = REFUSED_FIELDS["use_dora"] if kind == "dora" else None
     why = known.why if known else "only LoRA adapters are merged"

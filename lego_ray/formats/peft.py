@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.differences import LORA_BIAS, Difference
@@ -17,6 +17,7 @@ from lego_ray.formats.factors import (
     site_factors,
     some,
 )
+from lego_ray.formats.identity import on_base
 from lego_ray.formats.kinds import SCALARS, Parts, note_of, parse_kind
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.lone import FullWeights
@@ -44,7 +45,11 @@ from lego_ray.formats.wrappers import by_plain_key, unwrapped
 
 
 def read_adapter(
-    headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
+    headers: AdapterHeaders,
+    full_weights: FullWeights = "refuse",
+    *,
+    with_base: bool = False,
+    initial: AdapterRecord | None = None,
 ) -> AdapterRecord:
     """Describes a PEFT LoRA from its headers, having checked all that headers can show.
 
@@ -58,6 +63,8 @@ def read_adapter(
             biases of `lora_bias`, which are differences, and refuse the others.
         with_base: Whether to take adapters whose update is computed with the base model too; where
             its weights lie is then still to be put into their sites.
+        initial: The adapter as it was saved before training, where it lies in a folder of this one; it
+            counts if training began with a changed base model.
 
     Raises:
         UnsupportedAdapter: If it is not a plain LoRA, or carries full weights and these are refused.
@@ -77,7 +84,7 @@ def read_adapter(
         fields = adalora.as_lora(fields)
     elif is_lycoris:
         fields = as_lora(fields)
-    kinds_of_base = BaseKinds.of(fields) if with_base else None
+    kinds_of_base = BaseKinds.of(fields, with_base=with_base, initial=initial)
     if kinds_of_base:
         fields = kinds_of_base.as_lora(fields)
     droppable = DROPPABLE if full_weights == "drop" else {}
@@ -164,6 +171,11 @@ def read_adapter(
             f"alpha_pattern has entries that disagree for {some(unsure)}; the first in the file "
             "counts, as when PEFT loads it, which need not be the one training used"
         )
+    of_training = kinds_of_base.initial if kinds_of_base else None
+    if of_training is not None:
+        headers = replace(headers, adapter_id=on_base(headers.adapter_id, of_training.adapter_id))
+        folder = of_training.uri.rstrip("/").rpartition("/")[2]
+        notes.append(f"the factors that training began with are those in {folder}")
     return headers.record(
         format="peft",
         base_model=settings.base_model,

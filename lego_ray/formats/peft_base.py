@@ -7,6 +7,9 @@ s B A the stored pair's product:
 - PiSSA (arXiv 2404.02948) starts with `s B0 A0` the r largest singular terms of W, and OLoRA (arXiv
   2406.01775) with B0 the first r columns of Q and A0 the first r rows of R, `W = Q R`. Both subtract
   `s B0 A0` from W, so that the update is `s B A - s B0 A0`.
+- CorDA (arXiv 2406.05223) and LoRA-GA (arXiv 2407.05000) do the same with a B0 and an A0 that depend on
+  data, and `pissa_niter_N` with one that depends on chance. The adapter as it was saved before training
+  has both factors, which is all that the update needs of any of these kinds.
 
 What is here needs no base model: it says which sites are of these kinds, and what they need.
 """
@@ -20,11 +23,29 @@ from dataclasses import dataclass, replace
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.factors import RESAVE, check_dtype, some
+from lego_ray.formats.kinds import NAMES as KINDS
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_keys import PREFIX
-from lego_ray.formats.record import Derived, SiteFactors, TensorSpan
+from lego_ray.formats.record import (
+    AdapterRecord,
+    BaseWeight,
+    Derived,
+    SiteFactors,
+    TensorSpan,
+)
 
-NAMES: Mapping[str, str] = {"pissa": "PiSSA", "olora": "OLoRA"}
+NAMES: Mapping[str, str] = {
+    "pissa": "PiSSA",
+    "olora": "OLoRA",
+    "corda": "CorDA",
+    "lora_ga": "LoRA-GA",
+}
+# Those whose initial factors the base model tells.
+_TOLD = ("pissa", "olora")
+# Folders of an adapter that have it as it was before training, and those with the same adapter again, as
+# LLaMA-Factory calls them and PEFT's documents do.
+INITIAL_FOLDERS = (*(f"{name}_init" for name in (*NAMES, "loraga")), "initial", "init")
+COPIES = tuple(f"{name}_{what}" for name in NAMES for what in ("backup", "converted"))
 _MAGNITUDE = re.compile(r"(?P<site>.+)\.lora_magnitude_vector(?:\.[^.]+)??(?:\.weight)?")
 _MERGE = (
     "Merge it into its base model (PEFT: merge_and_unload) and extract a plain LoRA from the "
@@ -38,25 +59,38 @@ class BaseKinds:
 
     Attributes:
         is_dora: Whether it has magnitudes.
-        init: `pissa`, `olora` or empty.
+        init: One of `NAMES`, or empty.
+        initial: The adapter as it was saved before training, or None.
     """
 
     is_dora: bool
     init: str
+    initial: AdapterRecord | None = None
 
     @classmethod
-    def of(cls, fields: Mapping[str, object]) -> BaseKinds | None:
-        """Reads them from a configuration; None if it is of none.
+    def of(
+        cls,
+        fields: Mapping[str, object],
+        *,
+        with_base: bool = True,
+        initial: AdapterRecord | None = None,
+    ) -> BaseKinds | None:
+        """Reads them from a configuration; None if it is of none, or what it needs is not there.
 
         Args:
             fields: The configuration, parsed.
+            with_base: Whether there is a base model.
+            initial: The adapter as it was saved before training, or None.
         """
         if fields.get("peft_type") != "LORA":
             return None
-        init = fields.get("init_lora_weights")
-        found = init.lower() if isinstance(init, str) and init.lower() in NAMES else ""
-        kinds = cls(bool(fields.get("use_dora")), found)
-        return kinds if kinds.is_dora or kinds.init else None
+        is_dora, init = bool(fields.get("use_dora")), changing_init(fields)
+        is_told = initial is not None or str(fields.get("init_lora_weights")).lower() in _TOLD
+        if (is_dora and not with_base) or (init and not is_told):
+            return None
+        if not with_base and not (init and initial):
+            return None
+        return cls(is_dora, init, initial if init else None) if is_dora or init else None
 
     def as_lora(self, fields: Mapping[str, object]) -> dict[str, object]:
         """The configuration with what a plain LoRA has of it.
@@ -102,7 +136,8 @@ class BaseKinds:
     ) -> SiteFactors:
         # PEFT starts the pairs of embeddings as usual, whatever it is asked for.
         init = "" if site.kind == "embedding" else self.init
-        if init and (site.kind != "linear" or (init == "olora" and settings.fan_in_fan_out)):
+        is_turned = init == "olora" and settings.fan_in_fan_out and self.initial is None
+        if init and (site.kind != "linear" or is_turned):
             layer = (
                 "a layer that stores its weight transposed" if site.kind == "linear" else site.kind
             )
@@ -112,10 +147,42 @@ class BaseKinds:
             _check_magnitude(site, magnitude, where)
         elif not init:
             return site
-        derived = Derived(init, site.rank, site.scaling, magnitude if self.is_dora else None)
+        derived = Derived(
+            init,
+            site.rank,
+            site.scaling,
+            magnitude if self.is_dora else None,
+            initial=_factors_of(self.initial, site) if init and self.initial else (),
+        )
         wanted = site.rank if self.is_dora else 2 * site.rank
         rank = min(wanted, site.d_in, site.d_out)
         return replace(site, rank=rank, scaling=1.0, derived=derived)
+
+
+def changing_init(fields: Mapping[str, object]) -> str:
+    """Which of `NAMES` training began with, by a configuration; empty for none."""
+    value = fields.get("init_lora_weights")
+    name = value.lower() if isinstance(value, str) else ""
+    return next((each for each in NAMES if name.startswith(each)), "")
+
+
+def _factors_of(initial: AdapterRecord, site: SiteFactors) -> tuple[BaseWeight, ...]:
+    """A and B of a site as they were before training."""
+    found = next((each for each in initial.sites if each.site == site.site), None)
+    problem = f"it has no factors of {site.site}, which was trained from some"
+    if found is not None:
+        shapes = (found.a.shape, found.b.shape)
+        problem = (
+            f"{site.site} has factors of shape {list(shapes[0])} and {list(shapes[1])} there, and of "
+            f"{list(site.a.shape)} and {list(site.b.shape)} after training"
+        )
+    if found is None or shapes != (site.a.shape, site.b.shape):
+        hint = f"Put the adapter as it was saved before training there, or delete {initial.uri}."
+        raise MalformedAdapter(initial.uri, problem, hint)
+    return tuple(
+        BaseWeight(initial.uri, initial.revision, initial.weights_key, initial.version, span)
+        for span in (found.a, found.b)
+    )
 
 
 def parse_magnitude(key: str) -> str | None:
@@ -145,7 +212,7 @@ def note_of(sites: Sequence[SiteFactors]) -> tuple[str, ...]:
     found: dict[tuple[str, bool], list[int]] = {}
     for site in sites:
         if site.derived is not None:
-            kind = " and ".join(_names(site.derived))
+            kind = " and ".join(_names(site))
             found.setdefault((kind, site.derived.is_exact), []).append(site.rank)
     notes = []
     for (kind, is_exact), ranks in sorted(found.items()):
@@ -161,8 +228,10 @@ def note_of(sites: Sequence[SiteFactors]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _names(derived: Derived) -> Iterable[str]:
-    if derived.init:
-        yield NAMES[derived.init]
-    if derived.magnitude is not None:
+def _names(site: SiteFactors) -> Iterable[str]:
+    if site.expansion is not None:
+        yield KINDS[site.expansion.form]
+    if site.derived is not None and site.derived.init:
+        yield NAMES[site.derived.init]
+    if site.derived is not None and site.derived.magnitude is not None:
         yield "DoRA"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.differences import split_end
@@ -20,14 +21,19 @@ _LORA = re.compile("lora", re.IGNORECASE)
 
 
 def read_adapter(
-    headers: AdapterHeaders, full_weights: FullWeights = "refuse", *, with_base: bool = False
+    headers: AdapterHeaders,
+    full_weights: FullWeights = "refuse",
+    *,
+    with_base: bool = False,
+    initial: AdapterRecord | None = None,
 ) -> AdapterRecord:
     """Describes an adapter from its headers, having checked all that headers can show.
 
     Args:
         headers: The adapter's.
         full_weights: What to do with tensors that are not low-rank; see `peft.read_adapter`.
-        with_base: As for `peft.read_adapter`; of other layouts no such adapters are taken.
+        with_base: As for `peft.read_adapter`.
+        initial: As for `peft.read_adapter`; other layouts have none.
 
     Raises:
         AdapterRefused: If it cannot be merged; says why and what to do.
@@ -39,9 +45,11 @@ def read_adapter(
         where = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
         layout = check_layout(parse_object(headers.config, where), (), where)
     read = layout.module.read_adapter
-    more = {"with_base": True} if with_base and layout.name == "peft" else {}
+    more: dict[str, Any] = {"with_base": True} if with_base and layout.has_base_kinds else {}
+    if initial is not None and layout.name == "peft":
+        more["initial"] = initial
     record: AdapterRecord = (
-        read(headers, full_weights, **more) if layout.has_full_weights else read(headers)
+        read(headers, full_weights, **more) if layout.has_full_weights else read(headers, **more)
     )
     check_in_doubt((factors.site for factors in record.sites), headers.weights)
     note = wrappers_in(headers.spans)

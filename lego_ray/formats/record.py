@@ -93,15 +93,17 @@ class Expansion:
 
 @dataclass(frozen=True, slots=True)
 class BaseWeight:
-    """Where a weight of a base model lies.
+    """Where a weight of a base model lies, or a factor that training began with.
 
     Attributes:
-        folder: URI of the base model, at the commit where there is one.
+        folder: URI of the base model, or of the adapter as it was saved before training, at the commit
+            where there is one.
         revision: That commit, or empty.
         key: Its weights file there.
         version: The store's mark of that file when it was scanned: that one is read, or nothing.
         span: The weight.
         is_transposed: Whether it is stored as (d_in, d_out).
+        is_swapped: Whether the two halves of its rows stand the other way about than in the adapter.
     """
 
     folder: str
@@ -110,6 +112,7 @@ class BaseWeight:
     version: str
     span: TensorSpan
     is_transposed: bool = False
+    is_swapped: bool = False
 
     @property
     def n_bytes(self) -> int:
@@ -122,19 +125,43 @@ class Derived:
     """How a plain pair is computed from the stored pair and the base model's weight.
 
     Attributes:
-        init: What training subtracted from the base model's weight before it began: `pissa` or `olora`;
+        init: What training subtracted from the base model's weight before it began, such as `pissa`;
             empty for nothing.
         rank: The rank of the stored pair.
         scaling: The factor on the stored pair; that of the plain pair is 1.
-        magnitude: The span of DoRA's magnitudes, d_out numbers; None if it is not a DoRA.
-        weight: The base model's weight; None until the base model is read.
+        magnitude: The span of DoRA's magnitudes; None if it is not a DoRA.
+        columns: How many magnitudes there are, if they are of the inputs (the columns of the weight);
+            0 if they are of the outputs (its rows), d_out of them.
+        epsilon: What DoRA adds to each length before it divides by it.
+        alpha: As in `SiteFactors`, of the stored pair.
+        scalar: As in `SiteFactors`, of the stored pair.
+        weights: The base model's weight, or those whose rows one after another are it; empty until the
+            base model is read.
+        initial: A and B as they were before training, where they are known: their product is then what
+            was subtracted. Else empty.
     """
 
     init: str
     rank: int
     scaling: float
     magnitude: TensorSpan | None = None
-    weight: BaseWeight | None = None
+    columns: int = 0
+    epsilon: float = 0.0
+    alpha: TensorSpan | None = None
+    scalar: TensorSpan | None = None
+    weights: tuple[BaseWeight, ...] = ()
+    initial: tuple[BaseWeight, ...] = ()
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it is computed with the base model's weight, and not with initial factors alone."""
+        return self.magnitude is not None or not self.initial
+
+    def spans(self) -> Iterator[TensorSpan]:
+        """Its tensors beside the factors."""
+        for span in (self.alpha, self.scalar, self.magnitude):
+            if span is not None:
+                yield span
 
     @property
     def is_exact(self) -> bool:
@@ -218,20 +245,22 @@ class SiteFactors:
             yield self.b
         else:
             yield from (span for _, span in self.expansion.parts)
-        magnitude = self.derived.magnitude if self.derived else None
-        for more in (self.alpha, self.diagonal, self.scalar, magnitude):
+        for more in (self.alpha, self.diagonal, self.scalar):
             if more is not None:
                 yield more
+        if self.derived is not None:
+            yield from self.derived.spans()
 
     def parts(self) -> tuple[SiteFactors, ...]:
         """The pairs of its blocks, or itself where it is one pair."""
         return tuple(block.factors for block in self.blocks) if self.blocks else (self,)
 
     def base_weights(self) -> Iterator[BaseWeight]:
-        """The base model's weights that it is computed with."""
+        """What it is computed with beside its own tensors: weights, and factors before training."""
         for each in self.parts():
-            if each.derived is not None and each.derived.weight is not None:
-                yield each.derived.weight
+            if each.derived is not None:
+                yield from each.derived.weights
+                yield from each.derived.initial
 
     @property
     def divisor(self) -> int:
@@ -244,7 +273,8 @@ class SiteFactors:
         more = 0 if self.expansion is None else self.expansion.work_bytes
         for each in self.parts():
             if each.derived is not None:
-                more = max(more, each.derived.work_bytes(each.d_in, each.b.shape[0]))
+                own = 0 if each.expansion is None else each.expansion.work_bytes
+                more = max(more, own + each.derived.work_bytes(each.d_in, each.whole_d_out))
         return 8 * self.rank * (self.d_in + self.d_out) + more
 
     @property
@@ -277,6 +307,11 @@ class SiteFactors:
             return self.height
         if self.rows is not None:
             return self.rows[1] - self.rows[0]
+        return self.whole_d_out
+
+    @property
+    def whole_d_out(self) -> int:
+        """Length of a column of B as it is stored, rows of other modules among them."""
         if self.expansion is not None:
             return self.expansion.d_out
         if self.packed is not None and self.packed.is_swapped:

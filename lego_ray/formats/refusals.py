@@ -23,20 +23,24 @@ class Refusal:
 
 
 _TO_PLAIN = (
-    "Convert it on its base model with PEFT: save_pretrained(out, "
-    "path_initial_model_for_weight_conversion=INITIAL), INITIAL being the adapter as saved before "
-    "training, gives a plain LoRA of twice the rank."
+    "Copy the adapter as it was saved before training into a folder pissa_init of its directory "
+    "(olora_init, corda_init, lora_ga_init), which is read with it. Or convert it on its base model "
+    "with PEFT: save_pretrained(out, path_initial_model_for_weight_conversion=INITIAL), INITIAL being "
+    "the adapter as saved before training, gives a plain LoRA of twice the rank."
 )
 _EXTRACT = (
     "Merge it into its base model (PEFT: merge_and_unload) and extract a plain LoRA from the "
     "difference, or train it again as plain LoRA."
 )
+_OF_LOFTQ = (
+    "Merge it into the quantized base model that it was made with (PEFT: merge_and_unload), or train it "
+    "again as plain LoRA, without this option."
+)
 _RETRAIN = "Train it again as plain LoRA, without this option."
 
-_WITH_BASE = (
-    "Give its base model with --base (of merge, plan, build, refresh and update), which reads it in "
-    "PEFT's layout. Or: "
-)
+_BASE = "Give its base model with --base (of merge, plan, build, refresh and update)"
+_WITH_BASE = f"{_BASE}. Or: "
+_WITH_BASE_OF_PEFT = f"{_BASE}, which reads it in PEFT's layout. Or: "
 
 _CHANGES_BASE = "training started from a changed base model, so B A is not the whole update"
 
@@ -47,11 +51,11 @@ PLAIN_INITS: frozenset[object] = frozenset(
 
 # By prefix, lower case, as PEFT compares them.
 CHANGING_INITS: Mapping[str, Refusal] = {
-    "pissa": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
-    "olora": Refusal(_CHANGES_BASE, _WITH_BASE + _TO_PLAIN),
+    "pissa": Refusal(_CHANGES_BASE, _WITH_BASE_OF_PEFT + _TO_PLAIN),
+    "olora": Refusal(_CHANGES_BASE, _WITH_BASE_OF_PEFT + _TO_PLAIN),
     "corda": Refusal(_CHANGES_BASE, _TO_PLAIN),
     "lora_ga": Refusal(_CHANGES_BASE, _TO_PLAIN),
-    "loftq": Refusal("it corrects one quantised base model, and fits no other", _RETRAIN),
+    "loftq": Refusal("it corrects one quantized base model, and fits no other", _OF_LOFTQ),
 }
 
 LORA_BIAS = Refusal(
@@ -80,10 +84,10 @@ DROPPABLE: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
 }
 
-DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _EXTRACT)
+DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _WITH_BASE + _EXTRACT)
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
-    "use_dora": Refusal(DORA.why, _WITH_BASE + _EXTRACT),
+    "use_dora": DORA,
     "lora_bias": LORA_BIAS,
     "alora_invocation_tokens": Refusal("aLoRA is active for part of the tokens only", _RETRAIN),
     "layer_replication": Refusal("its layers are not the base model's layers", _RETRAIN),
@@ -235,7 +239,7 @@ def _check_init(value: object, where: str) -> None:
     problem = f"init_lora_weights is {str(value)[:80]}: {refusal.why}"
     # Of pissa_niter_N the base model does not say what training began with: chance was in it.
     is_told = isinstance(name, str) and name in CHANGING_INITS
-    hint = refusal.hint if is_told else refusal.hint.removeprefix(_WITH_BASE)
+    hint = refusal.hint if is_told else refusal.hint.removeprefix(_WITH_BASE_OF_PEFT)
     raise UnsupportedAdapter(where, problem, hint)
 
 

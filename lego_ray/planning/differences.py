@@ -1,18 +1,22 @@
 """Differences of weights, biases and norms in a merge: their names, and what a plan says of them. Pure.
 
-A difference of a module that has factors goes by the name of the site. Other modules, such as norms, are
-in no table of models: their names can get another prefix, and no other path.
+A difference of a module that has factors goes by the name of the site. Other modules, such as norms, get
+another prefix, and where the adapter's modules get names of another side, the name that the tables of
+models have for them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import InvalidOption, LayoutMismatch, SiteShapeMismatch
+from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side, by_base
 from lego_ray.formats.differences import Difference, differences_of
-from lego_ray.formats.module_names import flattened, parse_name
+from lego_ray.formats.fused import part_named
+from lego_ray.formats.module_names import ModuleName, flattened, parse_name
 from lego_ray.formats.record import AdapterRecord, SiteFactors
 from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.planning.task_plans import WORKER_BYTES, TaskPlan
@@ -25,21 +29,23 @@ _DOUBLE = 8  # bytes of a float64
 
 
 def with_named_differences(
-    before: Sequence[AdapterRecord], after: Sequence[AdapterRecord]
+    before: Sequence[AdapterRecord], after: Sequence[AdapterRecord], base_model: str = ""
 ) -> Sequence[AdapterRecord]:
     """The adapters with their differences under the names of the merge.
 
     Args:
         before: The adapters as they were read.
         after: The same, in the same order, each module under its name in the merge.
+        base_model: Name of the base model, which decides if the modules could be those of several.
 
     Raises:
         LayoutMismatch: If the name of a module in the merge is not known.
     """
     if not any(adapter.differences for adapter in before):
         return after
-    names = _Names.of(after)
-    return [_named(one, two, names) for one, two in zip(before, after, strict=True)]
+    models = by_base(ARCHITECTURES, base_model)
+    names = _Names.of(after, models)
+    return [_named(one, two, names, models) for one, two in zip(before, after, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +55,17 @@ class _Names:
     Attributes:
         prefixes: What the names of each part of the pipeline begin with, where that is one prefix.
         dotted: Paths with dots, by module.
+        models: Tables that may have others.
+        seen: Modules that have differences.
     """
 
     prefixes: Mapping[str, str]
     dotted: Mapping[tuple[str, str], str]
+    models: Sequence[Architecture]
+    seen: frozenset[tuple[str, str]]
 
     @classmethod
-    def of(cls, adapters: Iterable[AdapterRecord]) -> _Names:
+    def of(cls, adapters: Sequence[AdapterRecord], models: Sequence[Architecture]) -> _Names:
         """The names of adapters that are renamed; their differences are not yet."""
         seen: dict[str, set[str]] = defaultdict(set)
         dotted: dict[tuple[str, str], str] = {}
@@ -68,7 +78,8 @@ class _Names:
                 if not name.is_flat:
                     dotted[name.module] = min(name.path, dotted.get(name.module, name.path))
         one = {component: next(iter(p)) for component, p in seen.items() if len(p) == 1}
-        return cls(one, dotted)
+        modules = {parse_name(d.module).module for a in adapters for d in a.differences}
+        return cls(one, dotted, models, frozenset(modules))
 
     def of_module(self, module: str, uri: str) -> str:
         """The name of a module that has no factors.
@@ -82,7 +93,7 @@ class _Names:
             return module
         if prefix.endswith("_"):
             return f"{prefix}{flattened(name.path)}"
-        path = self.dotted.get(name.module) if name.is_flat else name.path
+        path = self.dotted.get(name.module) or self._by_tables(name) if name.is_flat else name.path
         if path is None:
             problem = (
                 f"{module} has a difference and no factors, and what it is called with dots for "
@@ -91,23 +102,38 @@ class _Names:
             raise LayoutMismatch(uri, problem, _HINT)
         return f"{prefix}{path}"
 
+    def _by_tables(self, name: ModuleName) -> str | None:
+        """The path of a module with dots, if the tables that have it agree."""
+        readings = (model.read_any(name.path) for model in self.models)
+        found = {each.path(each.side, each.part) for each in readings if each is not None}
+        return found.pop() if len(found) == 1 else None
 
-def _named(before: AdapterRecord, after: AdapterRecord, names: _Names) -> AdapterRecord:
+
+def _named(
+    before: AdapterRecord, after: AdapterRecord, names: _Names, models: Sequence[Architecture]
+) -> AdapterRecord:
     there: dict[object, list[SiteFactors]] = defaultdict(list)
     for factors in after.sites:
         for pair in [block.factors for block in factors.blocks] or [factors]:
             there[pair.a, pair.b, pair.packed].append(factors)
     moved = {f.site: there[f.a, f.b, f.packed] for f in before.sites}
-    is_translated = any(
-        parse_name(new.site).module != parse_name(site).module
+    changed = [
+        (site, new.site)
         for site, mine in moved.items()
         for new in mine
-    )
+        if _name_of(new.site).module != parse_name(site).module
+    ]
+    translations = [each for model in models if (each := _Translation.of(model, changed))]
     out: list[Difference] = []
     for each in before.differences:
         if each.module in moved:
             out += _at_sites(each, moved[each.module], before.uri)
-        elif is_translated:
+        elif changed:
+            renamed = [list(made.named(each, names.seen)) for made in translations]
+            named = [[found.key for found in mine] for mine in renamed]
+            if renamed and renamed[0] and all(mine == named[0] for mine in named):
+                out += renamed[0]
+                continue
             problem = (
                 f"{each.span.name} is the difference of a module without factors, and what this "
                 "module is called under the names of the merge is not known"
@@ -116,6 +142,90 @@ def _named(before: AdapterRecord, after: AdapterRecord, names: _Names) -> Adapte
         else:
             out.append(replace(each, module=names.of_module(each.module, before.uri)))
     return replace(after, differences=tuple(sorted(out, key=lambda each: each.key)))
+
+
+def _name_of(site: str) -> ModuleName:
+    """The name of a site, of a part of a module that of the module."""
+    marked = part_named(site)
+    return parse_name(marked.whole if marked else site)
+
+
+@dataclass(frozen=True, slots=True)
+class _Translation:
+    """How the modules of a denoiser got names of another side.
+
+    Attributes:
+        model: The table that has both names of each.
+        side: The side of the new names.
+        prefixes: What the new names begin with, by component.
+    """
+
+    model: Architecture
+    side: Side
+    prefixes: Mapping[str, str]
+
+    @classmethod
+    def of(cls, model: Architecture, changed: Sequence[tuple[str, str]]) -> _Translation | None:
+        """How names changed, if a table has all of them; else None.
+
+        Args:
+            model: The table.
+            changed: Names of sites before and after.
+        """
+        sides: set[Side] = set()
+        prefixes: dict[str, str] = {}
+        for old, new in changed:
+            one, two = parse_name(old), _name_of(new)
+            before, after = model.read(one.path), model.read(two.path)
+            if before is None or after is None or before.row.diffusers != after.row.diffusers:
+                return None
+            sides.add(after.side)
+            if prefixes.setdefault(two.component, two.prefix) != two.prefix:
+                return None
+        return cls(model, next(iter(sides)), prefixes) if len(sides) == 1 else None
+
+    def named(self, each: Difference, seen: Collection[tuple[str, str]]) -> Iterator[Difference]:
+        """A difference of a module without factors under its new name, or its parts; none if unknown.
+
+        Args:
+            each: The difference.
+            seen: Modules that have differences in the files of the merge, which tell the name where
+                there are several.
+        """
+        name = parse_name(each.module)
+        reading = self._reading(name, seen)
+        prefix = self.prefixes.get(name.component)
+        if reading is None or prefix is None:
+            return
+        row, is_other = reading.row, reading.side != self.side and reading.is_telling
+        is_cut = row.is_fused and is_other and self.side == "diffusers"
+        if row.is_fused and is_other and not is_cut:
+            return
+        d_out = each.span.shape[0]
+        d_in = math.prod(each.span.shape[1:]) if len(each.span.shape) > 1 else 0
+        for part in range(len(row.diffusers)) if is_cut else (reading.part,):
+            path = reading.path(self.side, part)
+            rows = each.rows
+            if is_cut:
+                rows = row.rows_of(part, d_in, d_out) if d_in or row.cut == "equal" else None
+                if rows is None:
+                    return
+            module = f"{prefix}{flattened(path) if prefix.endswith('_') else path}"
+            swapped = each.is_swapped != (row.is_swapped and is_other)
+            yield replace(each, module=module, rows=rows, is_swapped=swapped)
+
+    def _reading(self, name: ModuleName, seen: Collection[tuple[str, str]]) -> Reading | None:
+        found = self.model.read_any(name.path)
+        if found is None or self.side == "diffusers" or found.side == "original":
+            return found
+        several = list(self.model.others(found))
+        if len(several) > 1:
+            several = [
+                each
+                for each in several
+                if (name.component, flattened(each.path(self.side))) in seen
+            ]
+        return several[0] if len(several) == 1 else None
 
 
 def _at_sites(each: Difference, sites: Sequence[SiteFactors], uri: str) -> Iterator[Difference]:

@@ -51,7 +51,7 @@ def agreed_names(
             styles, or the layout asked for has no certain name for a module.
     """
     named = _agreed(adapters, layout, asked, base_model)
-    return tuple(with_named_differences(adapters, named))
+    return tuple(with_named_differences(adapters, named, base_model))
 
 
 def _agreed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import AdapterRefused, MalformedAdapter, SourceChanged, UnsupportedAdapter
@@ -9,6 +10,7 @@ from lego_ray.formats.identity import adapter_id, stand_in
 from lego_ray.formats.layouts import check_layout, layout_named
 from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.model_card import ModelCard, parse_card
+from lego_ray.formats.peft_base import changing_init
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.reading import is_adapter, read_adapter
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, Refused
@@ -55,7 +57,12 @@ class Reading:
 
 
 def read_found(
-    found: Found, mode: FullWeights, cards: dict[str, ModelCard], *, with_base: bool = False
+    found: Found,
+    mode: FullWeights,
+    cards: dict[str, ModelCard],
+    *,
+    with_base: bool = False,
+    initial: Found | None = None,
 ) -> Reading:
     """Reads the headers of one adapter, from its listing on again where a file of it changed since.
 
@@ -64,13 +71,14 @@ def read_found(
         mode: What to do with weights that are not low-rank.
         cards: The model cards read so far, by URI; this one's is added.
         with_base: As for `formats.reading.read_adapter`.
+        initial: Where the adapter is as it was saved before training; None if it is nowhere.
 
     Raises:
         StorageError: If it cannot be read.
     """
     for _ in range(TRIES):
         try:
-            return _read_once(found, mode, cards, with_base)
+            return _read_once(found, mode, cards, with_base, initial)
         except SourceChanged as error:
             last, again = error, find_again(found)
             if again is None:
@@ -80,7 +88,11 @@ def read_found(
 
 
 def _read_once(
-    found: Found, mode: FullWeights, cards: dict[str, ModelCard], with_base: bool
+    found: Found,
+    mode: FullWeights,
+    cards: dict[str, ModelCard],
+    with_base: bool,
+    initial: Found | None,
 ) -> Reading:
     read = Reading(found, None)
     try:
@@ -104,12 +116,30 @@ def _read_once(
             return replace(read, why=why)
         headers = _headers(found, weights, config, table, cards)
         read = replace(read, headers=headers)
-        record = read_adapter(headers, mode, with_base=with_base)
+        before = _before_training(initial, config, cards)
+        record = read_adapter(headers, mode, with_base=with_base, initial=before)
         if not layout_named(record.format).has_config:
             record = replace(record, uri=headers.weights)
         return replace(read, result=record)
     except AdapterRefused as error:
         return replace(read, result=_refused(found, error))
+
+
+def _before_training(
+    initial: Found | None, config: bytes | None, cards: dict[str, ModelCard]
+) -> AdapterRecord | None:
+    """The adapter as it was saved before training, if what it was then counts."""
+    if initial is None or initial.weights is None or config is None:
+        return None
+    if not changing_init(parse_object(config, initial.uri)):
+        return None
+    own = _config(initial)
+    table = read_table(initial, initial.weights)
+    headers = _headers(initial, initial.weights, own, table, cards)
+    # Its factors are meant as they are, whether or not it says how they were made.
+    fields = {**parse_object(own or b"", initial.uri), "init_lora_weights": True}
+    plain = replace(headers, config=json.dumps(fields).encode())
+    return read_adapter(plain, "drop", with_base=True)
 
 
 def _refused(found: Found, error: AdapterRefused | SourceChanged) -> Refused:

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from lego_ray.errors import UnusableBase
+from lego_ray.formats.architectures import ARCHITECTURES, Architecture
+from lego_ray.formats.module_names import DENOISER, parse_name
 from lego_ray.formats.record import SiteFactors
 from lego_ray.planning.base_names import BaseNames, pipeline_module, tied_embedding
-from lego_ray.sources.base_model import BaseModel, BaseTensor
+from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
+
+# The second of two transformers that have the same modules (Wan 2.2).
+_SECOND = "transformer_2"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weight of one module of an adapter.
+
+    Attributes:
+        tensors: The base model's tensors that hold it, its rows one after another.
+        is_swapped: Whether the two halves of its rows stand the other way about in the base model.
+    """
+
+    tensors: tuple[BaseTensor, ...]
+    is_swapped: bool = False
 
 
 class BaseLayers:
-    """Finds the weights of modules.
+    """Finds the weights of modules. A pipeline of diffusers may have other names than the adapter.
 
     Args:
         base: The base model.
@@ -19,52 +39,114 @@ class BaseLayers:
     """
 
     def __init__(self, base: BaseModel, paths: Sequence[str], *, fan_in_fan_out: bool) -> None:
-        self._is_pipeline = base.is_pipeline
+        folders = {_part_of(component): component for component in base.components}
+        self._is_pipeline = base.is_pipeline or "" not in folders
         self._pipeline: dict[tuple[str, str], BaseTensor] = {}
         self._tensors: Mapping[str, BaseTensor] = {}
-        if base.is_pipeline:
-            for component in base.components:
+        if self._is_pipeline:
+            for folder, component in folders.items():
                 for name, tensor in component.tensors.items():
                     if name.endswith(".weight"):
-                        module = pipeline_module(component.folder, name.removesuffix(".weight"))
+                        module = pipeline_module(folder, name.removesuffix(".weight"))
                         self._pipeline.setdefault(module, tensor)
+            self._models = tuple(_models_of(paths))
+            self._check_which(base, folders, paths)
             return
         self._tensors = base.components[0].tensors
         self._names = BaseNames(self._tensors, paths)
         self._has_conv1d = looks_like_conv1d(self._tensors, fan_in_fan_out)
 
-    def find(self, path: str) -> BaseTensor | None:
+    def _check_which(
+        self, base: BaseModel, folders: Mapping[str, Component], paths: Sequence[str]
+    ) -> None:
+        told = ("transformer.", f"{_SECOND}.")
+        names = [parse_name(path) for path in paths]
+        unsure = [n.site for n in names if n.component == DENOISER and n.prefix not in told]
+        if _SECOND in folders and "transformer" in folders and unsure:
+            problem = (
+                f"it has two transformers with the same modules, and {unsure[0]} may be of either"
+            )
+            hint = f"Give the folder of one with --base: .../transformer or .../{_SECOND}."
+            raise UnusableBase(base.uri, problem, hint)
+
+    def find(self, path: str) -> Layer | None:
         """The weight of a module; None if there is none.
 
         Args:
             path: The module's path, as the adapter has it.
         """
         if self._is_pipeline:
-            return self._pipeline.get(pipeline_module("", path))
+            tensor = self._pipeline.get(pipeline_module("", path))
+            return Layer((tensor,)) if tensor is not None else self._by_tables(path)
         name = self._names.find(f"{path}.weight") or tied_embedding(path, self._tensors)
-        return None if name is None else self._tensors[name]
+        return None if name is None else Layer((self._tensors[name],))
 
-    def is_transposed(self, tensor: BaseTensor, site: SiteFactors) -> bool | None:
+    def _by_tables(self, path: str) -> Layer | None:
+        """The weight of a module that the adapter names as the authors of a model do."""
+        name = parse_name(path)
+        for model in self._models:
+            reading = model.read(name.path) if name.component == DENOISER else None
+            if reading is None or reading.side != "original":
+                continue
+            parts = (reading.path("diffusers", n) for n in range(len(reading.row.diffusers)))
+            found = [self._pipeline.get(pipeline_module(model.component, part)) for part in parts]
+            tensors = tuple(tensor for tensor in found if tensor is not None)
+            if len(tensors) == len(found):
+                return Layer(tensors, reading.row.is_swapped)
+        return None
+
+    def is_transposed(self, layer: Layer, site: SiteFactors) -> bool | None:
         """Whether a weight is stored as (d_in, d_out); None if it is not this site's, by its shape.
 
         Args:
-            tensor: The weight.
+            layer: The weight.
             site: The site, its factors as they are stored.
         """
-        shape, d_out = tensor.span.shape, site.b.shape[0]
+        tensor, d_out = layer.tensors[0], site.d_out
+        shape = shape_of(layer)
         if site.kind == "conv":
-            return False if shape == (d_out, *site.a_tail) else None
+            is_one_by_one = all(n == 1 for n in site.a_tail[1:])
+            wanted = {(d_out, *site.a_tail), (d_out, site.d_in) if is_one_by_one else ()}
+            return False if shape in wanted else None
         plain, turned = (d_out, site.d_in), (site.d_in, d_out)
         if site.kind == "embedding":
             return True if shape == turned else None
-        if len(shape) == 4 and shape[2:] == (1, 1) and shape[:2] == plain:
+        if len(shape) > 2 and shape[:2] == plain and all(n == 1 for n in shape[2:]):
             return False
+        if len(layer.tensors) > 1 or layer.is_swapped:
+            return False if shape == plain else None
         if shape not in (plain, turned):
             return None
         if plain != turned:
             return shape == turned
         bias = f"{tensor.span.name.removesuffix('.weight')}.bias"
         return not self._is_pipeline and self._has_conv1d and bias in self._tensors
+
+
+def shape_of(layer: Layer) -> tuple[int, ...]:
+    """The shape of a weight, its parts one after another; () if they do not fit together."""
+    shapes = [tensor.span.shape for tensor in layer.tensors]
+    if len(shapes) == 1:
+        return shapes[0]
+    if not all(shapes) or len({shape[1:] for shape in shapes}) > 1:
+        return ()
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def _part_of(component: Component) -> str:
+    """What a component is of a pipeline; of a denoiser's folder by itself, by its configuration."""
+    kind = component.config.get("_class_name")
+    if component.folder or not isinstance(kind, str):
+        return component.folder
+    return "unet" if kind.startswith("UNet") else "transformer" if "Transformer" in kind else ""
+
+
+def _models_of(paths: Sequence[str]) -> Iterator[Architecture]:
+    """The models whose tables have every module of the denoiser that an adapter names."""
+    names = [name.path for name in map(parse_name, paths) if name.component == DENOISER]
+    for model in ARCHITECTURES:
+        if all(model.read(path) is not None for path in names):
+            yield model
 
 
 def looks_like_conv1d(tensors: Mapping[str, BaseTensor], fan_in_fan_out: bool) -> bool:

@@ -14,6 +14,7 @@ from lego_ray.formats.base_weights import (
     check_config,
     check_tensors,
     find_weights,
+    in_one_file,
     is_weights,
     parse_index,
     unread_weights,
@@ -127,10 +128,12 @@ def read_base(place: Place) -> BaseModel:
         place: Its directory, prefix or repository.
 
     Raises:
-        UnusableBase: If it is not a model whose weights are in safetensors, or it is quantized.
+        UnusableBase: If it is not a model's folder with weights in safetensors, or it is quantized.
         ObjectNotFound: If nothing is there.
         StorageError: If it cannot be read.
     """
+    if is_weights(str(place).rpartition("/")[2]):
+        raise in_one_file(str(place))
     store = place.open()
     pinned = store.place.pinned(store.revision)
     if str(pinned) != str(store.place):

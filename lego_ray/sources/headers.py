@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from typing import cast
 
 from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.model_card import ModelCard
+from lego_ray.formats.peft_base import COPIES, INITIAL_FOLDERS
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.arguments import checked_checkpoints
 from lego_ray.planning.inventory import Inventory
@@ -103,15 +104,18 @@ def scan_sources(
     candidates: list[Candidate] = []
     files_of: dict[str, Found] = {}
     with_base = WithBase(base)
+    initial = {(id(f.store), f.folder): f for f, _ in found if f.config and f.weights}
 
     def read(each: tuple[Found, bool]) -> Candidate | None:
         item, named = each
-        reading = readings.of(item) if readings else None
+        inside = (initial.get((id(item.store), _inside(item, name))) for name in INITIAL_FOLDERS)
+        before = next((f for f in inside if f), None)
+        reading = readings.of(item, before) if readings else None
         if reading is None:
-            reading = read_found(item, mode, cards, with_base=with_base.is_given)
+            reading = read_found(item, mode, cards, with_base=with_base.is_given, initial=before)
             spent.read(item.store)
             if readings is not None:
-                readings.keep(reading)
+                readings.keep(reading, before)
         reading = replace(reading, result=with_base.resolved(reading.result))
         return candidate_of(reading, item, named)
 
@@ -122,7 +126,7 @@ def scan_sources(
             if candidate is not None:
                 candidates.append(candidate)
                 files_of[candidate.found.uri] = item
-        runs = settle(candidates, checkpoints)
+        runs = settle(_without_copies(candidates, files_of), checkpoints)
         unclear = to_read(runs.adapters, known)
         whole = dict(zip((a.uri for a in unclear), threads.map(read_content, unclear), strict=True))
     adapters = with_notes(settled(runs.adapters, known, whole), files_of)
@@ -142,6 +146,56 @@ def scan_sources(
         + sum(e.requests for e in more)
         + with_base.requests,
     )
+
+
+def _without_copies(
+    candidates: Iterable[Candidate], files_of: Mapping[str, Found]
+) -> list[Candidate]:
+    """Leaves out what an adapter was before training, and copies of it, which lie in folders of its own.
+
+    Args:
+        candidates: All that was read.
+        files_of: Where each was found, by its URI.
+
+    Returns:
+        The others, and those that the user named; a note on each adapter says what was left out.
+    """
+    candidates = list(candidates)
+    by_folder: dict[tuple[int, str], list[Candidate]] = defaultdict(list)
+    for each in candidates:
+        item = files_of[each.found.uri]
+        by_folder[id(item.store), item.folder].append(each)
+    gone: set[str] = set()
+    noted: dict[str, str] = {}
+    for each in candidates:
+        record = each.found
+        if not isinstance(record, AdapterRecord) or not _has_initial(record):
+            continue
+        item = files_of[record.uri]
+        for name in (*INITIAL_FOLDERS, *COPIES):
+            mine = by_folder.get((id(item.store), _inside(item, name)), ())
+            gone |= {other.place for other in mine if not other.named}
+            if name in COPIES and any(not other.named for other in mine):
+                noted[each.place] = f"{noted.get(each.place, _COPIES)} {name}"
+    return [
+        replace(each, found=replace(each.found, notes=(*each.found.notes, noted[each.place])))
+        if each.place in noted and isinstance(each.found, AdapterRecord)
+        else each
+        for each in candidates
+        if each.place not in gone
+    ]
+
+
+_COPIES = "folders with the same adapter in another form were left out:"
+
+
+def _has_initial(record: AdapterRecord) -> bool:
+    return any(site.derived is not None and site.derived.initial for site in record.sites)
+
+
+def _inside(found: Found, name: str) -> str:
+    """The key of a folder in the directory of an adapter."""
+    return f"{found.folder}/{name}".lstrip("/")
 
 
 def candidate_of(reading: Reading, found: Found, named: bool) -> Candidate | None:

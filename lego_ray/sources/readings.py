@@ -23,23 +23,29 @@ class Readings:
     def __init__(self) -> None:
         self._known: dict[Marks, Reading] = {}
 
-    def of(self, found: Found) -> Reading | None:
+    def of(self, found: Found, initial: Found | None = None) -> Reading | None:
         """What was read of a place, if the listing shows that nothing of it was written since.
 
         Args:
             found: The place, as it is listed now.
+            initial: Where the adapter is as it was saved before training, if it is anywhere.
         """
-        return self._known.get(marks_of(found))
+        return self._known.get(_marks(found, initial))
 
-    def keep(self, reading: Reading) -> None:
+    def keep(self, reading: Reading, initial: Found | None = None) -> None:
         """Keeps what was read of a place, without the bytes that only its reading needed.
 
         Args:
             reading: What was read.
+            initial: As for `of`.
         """
         table = reading.table and replace(reading.table, spans=(), first=b"")
         slim = replace(reading, config=None, headers=None, table=table)
-        self._known[marks_of(reading.found)] = slim
+        self._known[_marks(reading.found, initial)] = slim
+
+
+def _marks(found: Found, initial: Found | None) -> Marks:
+    return (*marks_of(found), *(marks_of(initial) if initial else ()))
 
 
 def marks_of(found: Found) -> Marks:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.base_weights import PLAIN_DTYPES
 from lego_ray.formats.identity import on_base
 from lego_ray.formats.record import AdapterRecord, BaseWeight, Derived, Refused, SiteFactors
-from lego_ray.sources.base_layers import BaseLayers
+from lego_ray.sources.base_layers import BaseLayers, Layer, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, read_base
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.uri import Place, parse_uri
@@ -87,24 +87,24 @@ class WithBase:
             fan_in_fan_out=bool(adapter.config.get("fan_in_fan_out")),
         )
         sites: list[SiteFactors] = []
-        found: dict[str, BaseTensor] = {}
+        found: list[tuple[str, BaseTensor]] = []
         for site in adapter.sites:
-            if site.derived is None:
+            if site.derived is None or not site.derived.needs_base:
                 sites.append(site)
                 continue
-            tensor, weight = _weight(adapter, base, layers, site)
-            found[site.site] = tensor
-            derived: Derived = replace(site.derived, weight=weight)
+            layer, weights = _weights(adapter, base, layers, site)
+            found += [(site.site, tensor) for tensor in layer.tensors]
+            derived: Derived = replace(site.derived, weights=weights)
             sites.append(replace(site, derived=derived))
         identity = self._identity(found, base)
         return replace(
             adapter, sites=tuple(sites), adapter_id=on_base(adapter.adapter_id, identity)
         )
 
-    def _identity(self, found: dict[str, BaseTensor], base: BaseModel) -> str:
+    def _identity(self, found: Sequence[tuple[str, BaseTensor]], base: BaseModel) -> str:
         """Hex sha256 over the weights of some sites: what they are and samples of what they hold."""
         missing: dict[str, list[BaseTensor]] = {}
-        once = {(tensor.file.key, tensor.span.name): tensor for tensor in found.values()}
+        once = {(tensor.file.key, tensor.span.name): tensor for _, tensor in found}
         for tensor in once.values():
             if (tensor.file.key, tensor.span.name) not in self._digests:
                 missing.setdefault(tensor.file.key, []).append(tensor)
@@ -118,7 +118,7 @@ class WithBase:
                     digest.update(data)
                 self._digests[key, span.name] = digest.digest()
         whole = hashlib.sha256(_SCHEME)
-        for site, tensor in sorted(found.items()):
+        for site, tensor in found:  # sorted by site, as the adapter's are
             whole.update(f"\n{site} ".encode())
             whole.update(self._digests[tensor.file.key, tensor.span.name])
         return whole.hexdigest()
@@ -126,7 +126,8 @@ class WithBase:
 
 def needs_base(adapter: AdapterRecord) -> bool:
     """Whether an adapter's update is computed with its base model."""
-    return any(each.derived is not None for site in adapter.sites for each in site.parts())
+    parts = (each for site in adapter.sites for each in site.parts())
+    return any(each.derived is not None and each.derived.needs_base for each in parts)
 
 
 def _windows(tensor: BaseTensor) -> list[ByteRange]:
@@ -136,34 +137,40 @@ def _windows(tensor: BaseTensor) -> list[ByteRange]:
     return [ByteRange(start, first), ByteRange(max(first, end - _SAMPLE), end)]
 
 
-def _weight(
+def _weights(
     adapter: AdapterRecord, base: BaseModel, layers: BaseLayers, site: SiteFactors
-) -> tuple[BaseTensor, BaseWeight]:
-    tensor = layers.find(site.site)
-    if tensor is None:
+) -> tuple[Layer, tuple[BaseWeight, ...]]:
+    layer = layers.find(site.site)
+    if layer is None:
         problem = f"the base model {base.uri} has no weight of {site.site}, which the adapter needs"
         raise UnsupportedAdapter(adapter.uri, problem, _ITS_OWN)
-    span, file = tensor.span, tensor.file
-    is_transposed = layers.is_transposed(tensor, site)
+    is_transposed = layers.is_transposed(layer, site)
+    names = " and ".join(tensor.span.name for tensor in layer.tensors)
     if is_transposed is None:
+        has = "has" if len(layer.tensors) == 1 else "together have"
         problem = (
-            f"{span.name} of the base model {base.uri} has shape {list(span.shape)}, and the "
-            f"adapter's factors of {site.site} are for {[site.b.shape[0], *site.a_tail]}"
+            f"{names} of the base model {base.uri} {has} shape {list(shape_of(layer))}, and the "
+            f"adapter's factors of {site.site} are for {[site.d_out, *site.a_tail]}"
         )
         raise UnsupportedAdapter(adapter.uri, problem, _ITS_OWN)
-    if span.dtype not in PLAIN_DTYPES:
-        problem = (
-            f"{span.name} of the base model {base.uri} is {span.dtype}, expected one of "
-            f"{', '.join(PLAIN_DTYPES)}"
+    for tensor in layer.tensors:
+        if tensor.span.dtype not in PLAIN_DTYPES:
+            problem = (
+                f"{tensor.span.name} of the base model {base.uri} is {tensor.span.dtype}, expected "
+                f"one of {', '.join(PLAIN_DTYPES)}"
+            )
+            raise UnsupportedAdapter(adapter.uri, problem, _ITS_OWN)
+    return layer, tuple(
+        BaseWeight(
+            folder=base.uri,
+            revision=base.store.revision,
+            key=tensor.file.key,
+            version=tensor.file.version,
+            span=tensor.span,
+            is_transposed=is_transposed,
+            is_swapped=layer.is_swapped,
         )
-        raise UnsupportedAdapter(adapter.uri, problem, _ITS_OWN)
-    return tensor, BaseWeight(
-        folder=base.uri,
-        revision=base.store.revision,
-        key=file.key,
-        version=file.version,
-        span=span,
-        is_transposed=is_transposed,
+        for tensor in layer.tensors
     )
 
 

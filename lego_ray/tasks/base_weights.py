@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lego_ray.errors import NonFiniteWeights, SourceChanged, UnsupportedAdapter
-from lego_ray.formats.decode import as_float32, as_stored, check_finite, rows_of, stored_pair
+from lego_ray.formats.decode import (
+    as_float32,
+    as_stored,
+    check_finite,
+    rows_of,
+    stored_pair,
+    stored_scaling,
+    stored_tensors,
+)
 from lego_ray.formats.record import BaseWeight, Derived, SiteFactors
 from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.decompositions.with_base import (
@@ -27,7 +35,7 @@ class BaseWeights:
         """Reads nothing yet."""
         self._stores: dict[str, Store] = {}
         self._weights: dict[BaseWeight, Tensor] = {}
-        self._initial: dict[tuple[BaseWeight, str, int], InitialPair | None] = {}
+        self._initial: dict[tuple[tuple[BaseWeight, ...], str, int], InitialPair | None] = {}
 
     @property
     def bytes_read(self) -> int:
@@ -54,24 +62,33 @@ class BaseWeights:
         """
         derived = site.derived
         assert derived is not None
-        assert derived.weight is not None  # as a scan leaves it
+        assert derived.weights or not derived.needs_base  # as a scan leaves it
         stored = stored_pair(site, buffers)
-        for name, tensor in zip((site.a.name, site.b.name), stored, strict=True):
+        for name, tensor in stored_tensors(site, buffers, stored):
             check_finite(tensor, adapter, name)
-        weight = self._read(derived.weight, adapter)
-        wide = _oriented(weight, derived.weight, stored).double()
+        scaling = stored_scaling(site, buffers, adapter)
+        wide = self._wide(derived.weights, stored, adapter)
         initial = self._started(derived, wide, site, adapter)
         if derived.magnitude is None:
             assert initial is not None
-            found = exact_pair(stored, initial, derived.scaling, site.rank)
+            found = exact_pair(stored, initial, scaling, site.rank)
             return _rows_of(site, found)
         span = derived.magnitude
         magnitude = as_float32(span, buffers[span.name]).flatten()
         check_finite(magnitude, adapter, span.name)
-        update = rescaled(wide, stored, derived.scaling, magnitude, initial)
+        update = rescaled(
+            wide,
+            stored,
+            scaling,
+            magnitude,
+            initial,
+            columns=derived.columns,
+            epsilon=derived.epsilon,
+        )
         del wide
         if not bool(torch.isfinite(torch.linalg.vector_norm(update))):  # makes nothing as large
-            problem = f"a row of {site.site} is zero with its update, and DoRA cannot rescale it"
+            part = "column" if derived.columns else "row"
+            problem = f"a {part} of {site.site} is zero with its update, and DoRA cannot rescale it"
             hint = "Check that --base is the model it was trained on, or leave the adapter out."
             raise NonFiniteWeights(adapter, problem, hint)
         return _rows_of(site, nearest_pair(update, site.rank))
@@ -79,16 +96,19 @@ class BaseWeights:
     def _started(
         self, derived: Derived, wide: Tensor, site: SiteFactors, adapter: str
     ) -> InitialPair | None:
-        if not derived.init or derived.weight is None:
+        if not derived.init:
             return None
-        key = (derived.weight, derived.init, derived.rank)
+        if derived.initial:
+            a, b = (self._read(each, adapter).double() for each in derived.initial)
+            return InitialPair(a, b * derived.scaling, 0.0)
+        key = (derived.weights, derived.init, derived.rank)
         if key not in self._initial:
             self._initial[key] = initial_pair(derived.init, wide, derived.rank)
         initial = self._initial[key]
         if initial is None:
             problem = (
                 f"what it was trained from at {site.site} cannot be computed: "
-                f"{derived.weight.span.name} of the base model does not define it at rank "
+                f"{derived.weights[0].span.name} of the base model does not define it at rank "
                 f"{derived.rank}, since parts of it are equally large or depend on each other"
             )
             hint = (
@@ -99,6 +119,16 @@ class BaseWeights:
         # PiSSA divides its terms by the scaling before training multiplies by it, OLoRA does not.
         scale = derived.scaling if derived.init == "olora" else 1.0
         return InitialPair(initial.a, initial.b * scale, initial.doubt * scale)
+
+    def _wide(
+        self, weights: tuple[BaseWeight, ...], stored: tuple[Tensor, Tensor], adapter: str
+    ) -> Tensor:
+        """The weight of a site, whole, shape (d_out, d_in), float64; empty where none is needed."""
+        d_in = stored[0].shape[1]
+        if not weights:
+            return torch.empty(0)
+        parts = [_oriented(self._read(each, adapter), each, d_in).double() for each in weights]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _read(self, weight: BaseWeight, adapter: str) -> Tensor:
         """A weight as it is stored, its element type too."""
@@ -115,11 +145,12 @@ class BaseWeights:
         return self._weights[weight]
 
 
-def _oriented(tensor: Tensor, weight: BaseWeight, stored: tuple[Tensor, Tensor]) -> Tensor:
+def _oriented(tensor: Tensor, weight: BaseWeight, d_in: int) -> Tensor:
     """A weight as (d_out, d_in), a convolution flattened."""
     if weight.is_transposed:
         return tensor.T
-    return tensor.reshape(stored[1].shape[0], stored[0].shape[1])
+    flat = tensor.reshape(-1, d_in)
+    return torch.cat(flat.chunk(2)[::-1]) if weight.is_swapped else flat
 
 
 def _rows_of(site: SiteFactors, found: NearPair) -> NearPair:

@@ -66,6 +66,7 @@ def _models() -> Mapping[str, tuple[Callable[[], nn.Module], ...]]:
             lambda: UNTYPED.SD3Transformer2DModel(
                 **head, num_layers=2, joint_attention_dim=8, caption_projection_dim=32,
                 pooled_projection_dim=8, in_channels=4, sample_size=8, dual_attention_layers=(0,),
+                qk_norm="rms_norm",
             ),
         ),
         "Wan": (
@@ -313,3 +314,84 @@ def test_each_row_of_a_unet_is_what_diffusers_makes_of_a_whole_model(name: str) 
         for key in [key for key in found if key.startswith(elsewhere)]:
             del found[key]
     assert got == wanted
+
+
+def norms_of(name: str) -> frozenset[str]:
+    """Paths of the norms with weights of a tiny model."""
+    found: set[str] = set()
+    for make in MODELS[name]:
+        with torch.device("meta"):
+            model = make()
+        names = {path.removesuffix(".weight") for path, _ in model.named_parameters()}
+        found |= {re.sub(r"\d+", "0", path) for path in names - modules_of(name)}
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if BY_NAME[name].norms])
+def test_a_model_has_every_norm_of_its_table(name: str) -> None:
+    there = norms_of(name)
+    for row in BY_NAME[name].norms:
+        [path] = row.diffusers
+        assert re.sub(r"\d+", "0", path.replace("#", "0")) in there, path
+
+
+class Whole(dict[str, Tensor]):
+    """A checkpoint that has whatever a converter asks for."""
+
+    def __missing__(self, key: str) -> Tensor:
+        return torch.zeros(8, 8)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        height = 7 * 3072 if "linear1" in key else 24 if "qkv" in key else 16
+        return super().pop(key, torch.zeros(height, 1))
+
+
+# Of each: what diffusers makes of a whole model of the authors', and what its names begin with.
+WHOLE: Mapping[str, tuple[Any, str]] = {
+    "Wan": (OF_UNET.convert_wan_transformer_to_diffusers, "model.diffusion_model."),
+    "Lumina 2": (OF_UNET.convert_lumina2_to_diffusers, ""),
+    "Z-Image": (OF_UNET.convert_z_image_transformer_checkpoint_to_diffusers, ""),
+    "LTX": (OF_UNET.convert_ltx2_transformer_to_diffusers, ""),
+    "Stable Diffusion 3": (OF_UNET.convert_sd3_transformer_checkpoint_to_diffusers, ""),
+    "Flux.1, Chroma or HunyuanVideo": (
+        *(OF_UNET.convert_flux_transformer_checkpoint_to_diffusers, ""),
+    ),
+    "HunyuanVideo": (OF_UNET.convert_hunyuan_video_transformer_to_diffusers, ""),
+    "Anima": (OF_UNET.convert_cosmos_transformer_checkpoint_to_diffusers, "net."),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_each_norm_is_what_diffusers_makes_of_it(name: str) -> None:
+    convert, prefix = WHOLE[name]
+    table = BY_NAME.get(name) or BY_NAME["Flux.1, Chroma or HunyuanVideo"]
+    scales = {row.original for row in table.norms if row.original.endswith(".scale")}
+    state: dict[str, Tensor] = Whole() if name[:6] in ("Stable", "Flux.1") else {}
+    wanted: dict[str, float] = {}
+    for number, row in enumerate(table.norms, 1):
+        path = row.original.replace("#", "0")
+        if scales and (row.original in scales) == (name == "HunyuanVideo"):
+            continue
+        state[f"{prefix}{path}" if path.endswith(".scale") else f"{prefix}{path}.weight"] = (
+            torch.tensor([float(number)])
+        )
+        wanted[f"{row.diffusers[0].replace('#', '0')}.weight"] = float(number)
+    if name == "Stable Diffusion 3":  # whose converter asks for the fused projection of each block
+        state["joint_blocks.0.x_block.attn.qkv.weight"] = torch.zeros(24, 8)
+        state["joint_blocks.1.x_block.attn.qkv.weight"] = torch.zeros(24, 8)
+    got = {key: float(t) for key, t in convert(state).items() if t.shape == (1,)}
+    assert got == wanted
+
+
+@pytest.mark.parametrize("name", ["SDXL", "Stable Diffusion 1 or 2"])
+def test_each_norm_of_a_unet_is_what_diffusers_makes_of_it(name: str) -> None:
+    rows = [*BY_NAME[name].rows, *BY_NAME[name].norms]
+    model = {
+        f"model.diffusion_model.{row.original.replace('#', '0')}.{end}": torch.tensor([number])
+        for number, row in enumerate(rows)
+        for end in ("weight", "bias")
+    }
+    converted = OF_UNET.convert_ldm_unet_checkpoint(model, dict(MODELS[name][0]().config))  # type: ignore[attr-defined]
+    for row in BY_NAME[name].norms:
+        key = f"{row.diffusers[0].replace('#', '0')}.weight"
+        assert int(converted[key]) == rows.index(row), key

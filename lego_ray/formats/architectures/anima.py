@@ -35,4 +35,13 @@ ANIMA = Architecture(
         ),
     ),
     bases=r"anima\b",
+    norms=tuple(
+        row
+        for here, there in (("self_attn", "attn1"), ("cross_attn", "attn2"))
+        for row in renamed(
+            {f"{part}_norm": f"norm_{part}" for part in "qk"},
+            f"{_HERE}{here}.",
+            f"{_THERE}{there}.",
+        )
+    ),
 )

@@ -21,6 +21,31 @@ _ATTENTION = (
     ),
 )
 
+# Norms of the queries and keys of an attention, whose weight the authors call a scale.
+_NORMS = tuple(
+    row
+    for here, there in (
+        (f"{_DOUBLE}img_attn.norm.", f"{_THERE}attn.norm_"),
+        (f"{_DOUBLE}txt_attn.norm.", f"{_THERE}attn.norm_added_"),
+        (f"{_SINGLE}norm.", f"{_ALONE}attn.norm_"),
+    )
+    for name, part in (("query", "q"), ("key", "k"))
+    for row in renamed({f"{name}_norm.scale": part}, here, there)
+)
+# HunyuanVideo's own names.
+_NORMS_OF_HUNYUAN = (
+    *renamed(
+        {
+            f"{stream}_attn_{part}_norm": f"attn.norm_{added}{part}"
+            for stream, added in (("img", ""), ("txt", "added_"))
+            for part in "qk"
+        },
+        _DOUBLE,
+        _THERE,
+    ),
+    *renamed({f"{part}_norm": f"attn.norm_{part}" for part in "qk"}, _SINGLE, _ALONE),
+)
+
 FLUX = Architecture(
     "Flux.1, Chroma or HunyuanVideo",
     (
@@ -88,6 +113,7 @@ FLUX = Architecture(
     ),
     # HunyuanVideo has 20 and 40, Flux.1 and Chroma 19 and 38.
     bases=r"flux(?!.?2)|chroma|hunyuan",
+    norms=(*_NORMS, *_NORMS_OF_HUNYUAN),
     blocks={
         **dict.fromkeys(("double_blocks", "transformer_blocks"), 20),
         **dict.fromkeys(("single_blocks", "single_transformer_blocks"), 40),
@@ -123,5 +149,6 @@ FLUX2 = Architecture(
         ),
     ),
     bases=r"flux.?2",
+    norms=_NORMS,
     blocks=dict.fromkeys(("double_blocks", "transformer_blocks"), 8),
 )

@@ -1,7 +1,8 @@
 """LTX-Video and LTX-2, whose blocks diffusers calls as their authors do.
 
-Source: diffusers' `_convert_non_diffusers_ltxv_lora_to_diffusers` and
-`_convert_non_diffusers_ltx2_lora_to_diffusers`.
+Source: diffusers' `_convert_non_diffusers_ltxv_lora_to_diffusers`,
+`_convert_non_diffusers_ltx2_lora_to_diffusers` and, of norms,
+`convert_ltx_transformer_checkpoint_to_diffusers`.
 """
 
 from __future__ import annotations
@@ -54,4 +55,9 @@ LTX = Architecture(
         ),
     ),
     bases=r"\bltx",
+    norms=tuple(
+        row
+        for attn in _ATTENTIONS
+        for row in renamed({f"{part}_norm": f"norm_{part}" for part in "qk"}, f"{_BLOCK}{attn}.")
+    ),
 )

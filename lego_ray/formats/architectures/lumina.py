@@ -1,8 +1,8 @@
 """Z-Image and Lumina 2, whose own names are alike and diffusers' are not.
 
 Source: diffusers' `_convert_non_diffusers_z_image_lora_to_diffusers`,
-`convert_z_image_transformer_checkpoint_to_diffusers` and
-`_convert_non_diffusers_lumina2_lora_to_diffusers`.
+`convert_z_image_transformer_checkpoint_to_diffusers`, `_convert_non_diffusers_lumina2_lora_to_diffusers`
+and, of norms, `convert_lumina2_to_diffusers`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from lego_ray.formats.architectures.rows import Architecture, Row, renamed, same
 
 # The blocks that refine the text have no modulation.
 _OF_TEXT = "context_refiner.#."
+_NORMS = ("attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2")
 _CONTAINERS = ("layers.#.", "noise_refiner.#.", _OF_TEXT)
 
 Z_IMAGE = Architecture(
@@ -36,6 +37,17 @@ Z_IMAGE = Architecture(
         ),
     ),
     bases=r"z.?image",
+    norms=(
+        *(
+            row
+            for each in _CONTAINERS
+            for row in (
+                *renamed({f"{part}_norm": f"norm_{part}" for part in "qk"}, f"{each}attention."),
+                *same(*(f"{each}{name}" for name in _NORMS)),
+            )
+        ),
+        *same("cap_embedder.0"),
+    ),
 )
 
 LUMINA2 = Architecture(
@@ -60,4 +72,24 @@ LUMINA2 = Architecture(
         )
     ),
     bases=r"lumina",
+    norms=tuple(
+        row
+        for each in _CONTAINERS
+        for row in (
+            *renamed(
+                {f"{part}_norm": f"norm_{part}" for part in "qk"},
+                f"{each}attention.",
+                f"{each}attn.",
+            ),
+            *renamed(
+                {
+                    "attention_norm1": "norm1" if each == _OF_TEXT else "norm1.norm",
+                    "attention_norm2": "norm2",
+                    "ffn_norm1": "ffn_norm1",
+                    "ffn_norm2": "ffn_norm2",
+                },
+                each,
+            ),
+        )
+    ),
 )

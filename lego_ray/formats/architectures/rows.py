@@ -7,7 +7,7 @@ authors' are several of diffusers' in one: a fused projection, whose B has their
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -139,6 +139,8 @@ class Architecture:
         bases: Regular expression of names of base models, in lower case.
         blocks: How many blocks of a kind the largest of its models has, by the name of the kind; a
             number beyond that is of another model.
+        norms: Modules that no LoRA is on, and that files may have differences of. Several of the
+            authors' names may be one in diffusers; the other way about the name is then not known.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Architecture:
     kohya: Side = "original"
     bases: str = ""
     blocks: Mapping[str, int] = field(default_factory=dict)
+    norms: tuple[Row, ...] = ()
     _cache: dict[str, Reading | None] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, path: str) -> Reading | None:
@@ -158,6 +161,25 @@ class Architecture:
         if path not in self._cache:
             self._cache[path] = self._read(path)
         return self._cache[path]
+
+    def read_any(self, path: str) -> Reading | None:
+        """The row of a path, also that of a norm; None if it is of no row.
+
+        Args:
+            path: Of a module of the denoiser.
+        """
+        return self.read(path) or self._find(path, self._norms)
+
+    def others(self, reading: Reading) -> Iterator[Reading]:
+        """The readings of a norm, which has several names of the authors' if there are more than one.
+
+        Args:
+            reading: What its name is in the table.
+        """
+        yield reading
+        for row in self.norms:
+            if row.diffusers == reading.row.diffusers and row != reading.row:
+                yield Reading(row, reading.side, reading.part, reading.numbers)
 
     def is_named(self, base_model: str) -> bool:
         """Whether a base model's name says that it is this model.
@@ -173,17 +195,19 @@ class Architecture:
         return any(row.is_fused for row in self.rows)
 
     @cached_property
-    def _index(self) -> Mapping[str, tuple[tuple[Row, Side, int, tuple[str, ...]], ...]]:
-        found: dict[str, list[tuple[Row, Side, int, tuple[str, ...]]]] = {}
-        for row in self.rows:
-            for side, part, template in _templates(row):
-                pattern, numbers = _numberless(template)
-                found.setdefault(pattern, []).append((row, side, part, numbers))
-        return {pattern: tuple(mine) for pattern, mine in found.items()}
+    def _index(self) -> _Index:
+        return _index_of(self.rows)
+
+    @cached_property
+    def _norms(self) -> _Index:
+        return _index_of(self.norms)
 
     def _read(self, path: str) -> Reading | None:
+        return self._find(path, self._index)
+
+    def _find(self, path: str, index: _Index) -> Reading | None:
         pattern, numbers = _numberless(path)
-        for row, side, part, wanted in self._index.get(pattern, ()):
+        for row, side, part, wanted in index.get(pattern, ()):
             pairs = list(zip(wanted, numbers, strict=True))
             if all(w in ("#", n) for w, n in pairs):
                 found = Reading(row, side, part, tuple(n for w, n in pairs if w == "#"))
@@ -193,6 +217,19 @@ class Architecture:
     def _has_block(self, reading: Reading) -> bool:
         kind, number, _ = reading.template.partition(".#")
         return not number or int(reading.numbers[0]) < self.blocks.get(kind, 1 << 30)
+
+
+# Rows by path without its numbers: each with the side, the part and the numbers of that path.
+_Index = Mapping[str, tuple[tuple[Row, Side, int, tuple[str, ...]], ...]]
+
+
+def _index_of(rows: Iterable[Row]) -> _Index:
+    found: dict[str, list[tuple[Row, Side, int, tuple[str, ...]]]] = {}
+    for row in rows:
+        for side, part, template in _templates(row):
+            pattern, numbers = _numberless(template)
+            found.setdefault(pattern, []).append((row, side, part, numbers))
+    return {pattern: tuple(mine) for pattern, mine in found.items()}
 
 
 def _templates(row: Row) -> Iterator[tuple[Side, int, str]]:

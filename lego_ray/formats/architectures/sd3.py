@@ -48,4 +48,17 @@ SD3 = Architecture(
     ),
     bases=r"stable.diffusion.3|\bsd.?3",
     blocks=dict.fromkeys(("joint_blocks", "transformer_blocks"), 38),
+    norms=renamed(
+        {
+            f"{block}.ln_{part}": f"{there}_{part}"
+            for block, there in (
+                ("x_block.attn", "attn.norm"),
+                ("context_block.attn", "attn.norm_added"),
+                ("x_block.attn2", "attn2.norm"),
+            )
+            for part in "qk"
+        },
+        _HERE,
+        _THERE,
+    ),
 )

@@ -3,7 +3,7 @@
 See `formats.peft_base` for the kinds. With W the weight and `s B A` the stored product, W becomes
 
 - `W - P + s B A` where training subtracted an initial product P from W, and
-- `m / |V| V` by rows where it rescales them to magnitudes m, V being the above.
+- `m / |V| V` by rows, or by columns, where it rescales them to magnitudes m, V being the above.
 
 The difference to W is an update. Without magnitudes it has rank 2 r at most and is kept whole; else the
 nearest pair of a rank is made by its singular terms (Eckart and Young, 1936).
@@ -122,24 +122,36 @@ def rescaled(
     scaling: float,
     magnitude: Tensor,
     initial: InitialPair | None = None,
+    *,
+    columns: int = 0,
+    epsilon: float = 0.0,
 ) -> Tensor:
-    """What DoRA adds to a weight, `m / |V| V - W` by rows, `V = W - P + s B A`.
+    """What DoRA adds to a weight, `m / (|V| + e) V - W` by rows or columns, `V = W - P + s B A`.
 
     Args:
         weight: W, shape (d_out, d_in), float64.
         stored: A (r, d_in) and B (d_out, r).
         scaling: s.
-        magnitude: m, shape (d_out,).
+        magnitude: m, shape (d_out,), or (columns,).
         initial: The pair of P; None for no P.
+        columns: Number of inputs that have a magnitude, each of d_in / columns columns of V that lie
+            side by side (a convolution's kernel); 0 if the rows have them.
+        epsilon: e.
 
     Returns:
-        Shape (d_out, d_in), float64; not finite where a row of V is zero.
+        Shape (d_out, d_in), float64; not finite where a row of V is zero and so is e.
     """
     a, b = stored
     new = torch.addmm(weight, b.double(), a.double(), alpha=scaling)
     if initial is not None:
         new.addmm_(initial.b, initial.a, alpha=-1)
-    new *= (magnitude.double() / torch.linalg.vector_norm(new, dim=1))[:, None]
+    if columns:
+        parts = new.view(len(new), columns, -1)
+        parts *= (magnitude.double() / (torch.linalg.vector_norm(parts, dim=(0, 2)) + epsilon))[
+            :, None
+        ]
+    else:
+        new *= (magnitude.double() / (torch.linalg.vector_norm(new, dim=1) + epsilon))[:, None]
     return new.sub_(weight)
 
 
