@@ -286,6 +286,14 @@ class RunFailed(LegoRayError):
     advice = "Run the same command again: finished work is kept."
 
 
+class MergesFailed(RunFailed):
+    """Some merges of a library could not be made as asked; the others were."""
+
+    advice = (
+        "The reason of each is above. Change their entries in the recipe file and run it again."
+    )
+
+
 class NotEnoughMemory(RunFailed):
     """The machine, or a limit on the process, did not give it the memory it needs."""
 

@@ -10,11 +10,13 @@ import click
 from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.exit import check_all_made
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.param_types import NumberOrAuto, Place
 from lego_ray.cli.printing import (
     count,
+    print_failed,
     print_json,
     print_refused,
     print_set_aside,
@@ -85,11 +87,13 @@ def build(as_json: bool, log: str, **given: Any) -> None:
     with resumable(None) as last, shown(log):
         record = _build(given, last)
     if as_json:
+        check_all_made(record)
         print_json(record)
         return
     print_warnings(record["merges"])
     print_set_aside(record)
     print_refused(record["refused"])
+    print_failed(record["failed"])
     print_table(
         ("merge", "adapters", "rank", "sites", "status", "output"),
         (
@@ -106,6 +110,7 @@ def build(as_json: bool, log: str, **given: Any) -> None:
         f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
     click.echo(f"catalog  {record['catalog'] or '(none; give --catalog)'}")
+    check_all_made(record)
 
 
 def _print_grouping(grouping: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lego_ray.cli.printing import print_json, visible
-from lego_ray.errors import LegoRayError, redacted
+from lego_ray.errors import LegoRayError, MergesFailed, redacted
 from lego_ray.faults import of_the_machine
 
 # Set to anything but 0, it is `--debug` for every command.
@@ -32,6 +32,18 @@ class Failed(Exception):
         super().__init__(record, error)
         self.record = record
         self.error = error
+
+
+def check_all_made(record: Mapping[str, Any]) -> None:
+    """Passes the record of a library all of whose merges were made.
+
+    Raises:
+        Failed: If some could not be, after the others were.
+    """
+    if failed := [each["merge"] for each in record["failed"]]:
+        of = len(failed) + len(record["merges"])
+        problem = f"{len(failed)} of {of} merges could not be made: {', '.join(failed)}"
+        raise Failed(record, MergesFailed("this library", problem))
 
 
 @dataclass(frozen=True, slots=True)

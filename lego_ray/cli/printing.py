@@ -93,6 +93,13 @@ def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
         click.echo(f"left out  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
 
 
+def print_failed(failed: Sequence[Mapping[str, str]]) -> None:
+    """Lists the merges of a library that could not be made, each with its reason and what to do."""
+    for entry in failed:
+        click.echo(f"not made  {visible(entry['merge'])}: {visible(entry['message'])}")
+        click.echo(f"          {visible(entry['next'])}")
+
+
 def ratio(value: float | None) -> str:
     """Six digits, or `-` where there is none."""
     return _cell(value)

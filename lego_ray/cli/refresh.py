@@ -9,11 +9,13 @@ import click
 from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.exit import check_all_made
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
+    print_failed,
     print_json,
     print_refused,
     print_set_aside,
@@ -60,6 +62,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
         with SiteProgress() as progress:
             record = call(given.pop("recipe"), **options.given_of(given), progress=progress)
     if as_json:
+        check_all_made(record)
         print_json(record)
         return
     if record["holder"]:
@@ -68,6 +71,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
     print_warnings(record["merges"])
     print_set_aside(record)
     print_refused(record["refused"])
+    print_failed(record["failed"])
     print_table(
         ("merge", "version", "adapters", "rank", "status", "output"),
         (
@@ -79,3 +83,4 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
         f"{record['status']}: {count(record['adapters'], 'adapter')}, {record['new']} new in the "
         f"catalog; {size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
+    check_all_made(record)

@@ -12,11 +12,11 @@ from lego_ray.catalog.groups import record_groups
 from lego_ray.catalog.opening import catalog_at
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
-from lego_ray.errors import RecipeError, RunFailed, SourceChanged, UnsupportedUri
+from lego_ray.errors import BadInput, RecipeError, RunFailed, SourceChanged, UnsupportedUri
 from lego_ray.library.entries import manifests_at_outputs, plan_entries
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.library.places import LibraryPlaces, read_places
-from lego_ray.library.record import LibraryRecord
+from lego_ray.library.record import LibraryRecord, failures_of, made_of
 from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import PLANNED, entries_set_aside, record_of, seconds_since
 from lego_ray.merging.run import Records
@@ -147,10 +147,16 @@ def _build_once(
         catalog.check_writable()  # before it takes long to find groups
     finder = GroupFinder(runner, memory_budget, attempt.strict, progress)
     bytes_read = scan.bytes_read
+    failed: dict[str, BadInput] = {}
     try:
         with stages.timed("plan"):
-            planned, groupings = plan_entries(
-                library, inventory, places, memory_budget=memory_budget, find=finder.find
+            asked = plan_entries(
+                library,
+                inventory,
+                places,
+                memory_budget=memory_budget,
+                find=finder.find,
+                strict=attempt.strict,
             )
         stages.moved("plan", finder.bytes_read)  # to find groups
         if dry_run:
@@ -162,11 +168,11 @@ def _build_once(
                     catalog=catalog.uri if catalog else None,
                     started=started,
                 )
-                for each in planned
+                for each in asked.merges
             }
         else:
             records, read = make_planned(
-                planned,
+                asked.merges,
                 catalog,
                 runner,
                 attempt=attempt,
@@ -175,10 +181,11 @@ def _build_once(
                 started=started,
                 stages=stages,
                 made=made,
+                failed=None if attempt.strict else failed,
             )
             bytes_read += read
             if catalog:
-                record_groupings(catalog, groupings, records)
+                record_groupings(catalog, made_of(asked.groupings, records), records)
     except SourceChanged:
         attempt.bytes_read += scan.bytes_read + finder.bytes_read
         raise
@@ -188,8 +195,13 @@ def _build_once(
         catalog=catalog.uri if catalog else None,
         adapters=len(inventory.adapters),
         **entries_set_aside(inventory),
-        merges=tuple(records[each.recipe.name].warned(attempt) for each in planned),
-        groups=tuple(group_record(each, records) for each in groupings),
+        merges=tuple(
+            records[each.recipe.name].warned(attempt)
+            for each in asked.merges
+            if each.recipe.name in records
+        ),
+        failed=failures_of({**asked.failed, **failed}),
+        groups=tuple(group_record(each, records) for each in made_of(asked.groupings, records)),
         dry_run=dry_run,
         seconds=seconds_since(started),
         bytes_read=bytes_read + finder.bytes_read + attempt.bytes_read,

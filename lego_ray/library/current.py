@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from lego_ray.catalog.adapters import (
 )
 from lego_ray.catalog.history import output_of
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import OutputExists
+from lego_ray.errors import BadInput, OutputExists
 from lego_ray.library.entries import Find, plan_entries
 from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.planned import Planned
@@ -49,6 +49,7 @@ class Found:
         versions: Their versions in the catalog, by name, of those that are current.
         bytes_read: Bytes fetched.
         has_new_marks: Whether files were written again that hold what the catalog says they do.
+        failed: Why an entry of the library gives no merge, by its name.
     """
 
     inventory: Inventory
@@ -60,6 +61,7 @@ class Found:
     versions: Mapping[str, int]
     bytes_read: int
     has_new_marks: bool = False
+    failed: Mapping[str, BadInput] = field(default_factory=dict)
 
     @property
     def is_current(self) -> bool:
@@ -103,10 +105,15 @@ def look(
         inventory = attempt.with_gone(scan.inventory)
         check_strict(inventory, attempt.strict)
         require_adapters(inventory, map(str, sources))
-        asked, groupings = plan_entries(
-            library, inventory, places, memory_budget=memory_budget, find=find
+        asked = plan_entries(
+            library,
+            inventory,
+            places,
+            memory_budget=memory_budget,
+            find=find,
+            strict=attempt.strict,
         )
-        planned = [_versioned(each, merges) for each in asked]
+        planned = [_versioned(each, merges) for each in asked.merges]
         # A refresh that was cut short may have published what the catalog knows nothing of.
         there = [manifest_at(each.place.open()) for each in planned]
         more = [m for m in there if m and unexplained(inventory.adapters, m)]
@@ -129,11 +136,12 @@ def look(
         rows,
         count_unrecorded(catalog, rows),
         planned,
-        groupings,
+        asked.groupings,
         done,
         versions,
         bytes_read,
         has_new_marks(catalog, rows),
+        asked.failed,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -31,6 +31,21 @@ from lego_ray.storage.uri import Place
 Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedLibrary:
+    """The merges of a library.
+
+    Attributes:
+        merges: Those that can be made, in the entries' order.
+        groupings: What some of them are from.
+        failed: Why an entry gives none, by its name.
+    """
+
+    merges: list[Planned] = field(default_factory=list)
+    groupings: list[Grouping] = field(default_factory=list)
+    failed: dict[str, BadInput] = field(default_factory=dict)
+
+
 def plan_entries(
     library: LibraryRecipe,
     inventory: Inventory,
@@ -38,7 +53,8 @@ def plan_entries(
     *,
     memory_budget: int,
     find: Find,
-) -> tuple[list[Planned], list[Grouping]]:
+    strict: bool,
+) -> PlannedLibrary:
     """Plans every merge of a library; what must be measured for that, last.
 
     Args:
@@ -47,43 +63,57 @@ def plan_entries(
         places: Where the merges go.
         memory_budget: Most bytes one worker may take.
         find: Finds the groups of an entry's adapters.
-
-    Returns:
-        The merges, in the entries' order, and the groupings that some of them are from.
+        strict: Whether a merge that cannot be made as asked ends the call.
 
     Raises:
-        BadInput: If one cannot be made as asked; names it.
+        BadInput: If none can be made as asked, or strict and one cannot; names it.
     """
     outputs = [places.of_entry(entry) for entry in library.entries]
     _check_places(
         (e.recipe.name, p) for e, p in zip(library.entries, outputs, strict=True) if not e.groups
     )
-    taken = [adapters_of(entry, inventory) for entry in library.entries]
     planned: dict[int, list[Planned]] = {}
     groupings: list[Grouping] = []
+    failed: dict[int, BadInput] = {}
     # Groups last, because to find them takes long and an error is better had before.
     for at, entry in sorted(enumerate(library.entries), key=lambda each: bool(each[1].groups)):
-        with _naming(entry.recipe.name):
-            # Of a group this checks names that may mean adapters and sites of other groups.
-            recipe = _with_site_ranks(entry.recipe, entry.site_ranks, taken[at])
-        if entry.groups is None:
-            planned[at] = [_planned(recipe, taken[at], outputs[at], memory_budget)]
-            continue
-        with _naming(entry.recipe.name):
-            grouping = find(entry.recipe, taken[at], entry.groups)
-        groupings.append(grouping)
-        planned[at] = []
-        for name in grouping.groups:
-            mine = grouping.inventory_of(name)
-            recipe = recipe_of_group(entry.recipe, name, mine)
-            recipe = _with_site_ranks(recipe, entry.site_ranks, mine, complete=False)
-            place = outputs[at].join(name)
-            planned[at].append(_planned(recipe, mine, place, memory_budget))
+        try:
+            planned[at], found = _planned_entry(entry, inventory, outputs[at], memory_budget, find)
+        except BadInput as error:
+            if strict:
+                raise
+            failed[at] = error
+        else:
+            groupings += found
+    if not planned:
+        raise failed[min(failed)]
     merges = [each for at in sorted(planned) for each in planned[at]]
     _check_places((each.recipe.name, each.place) for each in merges)
     if places.output:
         check_inside(places.output, (each.place for each in merges))
-    return merges, groupings
+    names = {library.entries[at].recipe.name: failed[at] for at in sorted(failed)}
+    return PlannedLibrary(merges, groupings, names)
+
+
+def _planned_entry(
+    entry: MergeEntry, inventory: Inventory, output: Place, memory_budget: int, find: Find
+) -> tuple[list[Planned], list[Grouping]]:
+    """The merges of an entry, and the grouping they are from if it asks for groups."""
+    taken = adapters_of(entry, inventory)
+    with _naming(entry.recipe.name):
+        # Of a group this checks names that may mean adapters and sites of other groups.
+        recipe = _with_site_ranks(entry.recipe, entry.site_ranks, taken)
+    if entry.groups is None:
+        return [_planned(recipe, taken, output, memory_budget)], []
+    with _naming(entry.recipe.name):
+        grouping = find(entry.recipe, taken, entry.groups)
+    merges = []
+    for name in grouping.groups:
+        mine = grouping.inventory_of(name)
+        recipe = recipe_of_group(entry.recipe, name, mine)
+        recipe = _with_site_ranks(recipe, entry.site_ranks, mine, complete=False)
+        merges.append(_planned(recipe, mine, output.join(name), memory_budget))
+    return merges, [grouping]
 
 
 def manifests_at_outputs(library: LibraryRecipe, places: LibraryPlaces) -> Iterator[dict[str, Any]]:

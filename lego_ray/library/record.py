@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from lego_ray.errors import BadInput
 from lego_ray.merging.record import (
     MergeRecord,
     entries_set_aside,
@@ -13,6 +15,7 @@ from lego_ray.merging.record import (
     seconds_since,
     with_more,
 )
+from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.records import Record
 
@@ -37,6 +40,8 @@ class LibraryRecord(Record):
         passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
         notes: Each with `adapter` and `note`, on what was set aside.
         merges: The record of each merge, in the recipe's order.
+        failed: The merges that could not be made as asked, each with `merge` (name), and `type`,
+            `message` and `next` of its error. The others were made.
         groups: What was found for each entry that asks for groups: `name`, `count` and `alone_below` as
             asked, `silhouette`; `groups`, a list of `{name, merge_id, adapters}`; and `alone`, a list
             of adapters: each `{adapter, adapter_id, similarity, nearest_group, nearest_similarity}`.
@@ -56,6 +61,7 @@ class LibraryRecord(Record):
     dry_run: bool
     seconds: float
     bytes_read: int
+    failed: tuple[Entry, ...] = ()
 
     def __repr__(self) -> str:
         kind = "planned" if self.dry_run else "built"
@@ -93,6 +99,7 @@ class RefreshRecord(Record):
         passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
         notes: Each with `adapter` and `note`, on what was set aside.
         merges: The record of each merge, in the recipe's order.
+        failed: As in `LibraryRecord`. Their current versions stay as they are.
         groups: As in `LibraryRecord`.
         seconds: How long the call took.
         bytes_read: Bytes that the call read.
@@ -111,12 +118,40 @@ class RefreshRecord(Record):
     groups: tuple[Entry, ...] = ()
     seconds: float
     bytes_read: int = 0
+    failed: tuple[Entry, ...] = ()
 
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__} {self.status}: {len(self.merges)} merges of "
             f"{self.adapters} adapters, {self.new} new, {self.output}>"
         )
+
+
+def failures_of(failed: Mapping[str, BadInput]) -> tuple[Entry, ...]:
+    """Why merges could not be made, as records have it.
+
+    Args:
+        failed: Their errors, by name.
+    """
+    return tuple(
+        {
+            "merge": name,
+            "type": type(error).__name__,
+            "message": f"{error.where}: {error.problem}",
+            "next": error.hint,
+        }
+        for name, error in failed.items()
+    )
+
+
+def made_of(groupings: Iterable[Grouping], records: Collection[str]) -> list[Grouping]:
+    """The groupings all of whose merges were made.
+
+    Args:
+        groupings: The groupings.
+        records: Names of the merges that were.
+    """
+    return [each for each in groupings if all(name in records for name in each.groups)]
 
 
 def record_of_unchanged(
@@ -171,6 +206,7 @@ def record_of_refresh(
     bytes_read: int,
     attempt: Attempt,
     started: float,
+    failed: Mapping[str, BadInput] = MappingProxyType({}),
 ) -> RefreshRecord:
     """The record of a refresh that another did not keep from its work.
 
@@ -185,10 +221,11 @@ def record_of_refresh(
         bytes_read: Bytes that the call read.
         attempt: The last try, whose changes its merges warn of.
         started: When the call began, by `time.perf_counter`.
+        failed: Why merges that were planned could not be made, by name.
     """
     from lego_ray.library.find_groups import group_record
 
-    names = [each.recipe.name for each in found.planned]
+    names = [each.recipe.name for each in found.planned if each.recipe.name in records]
     return RefreshRecord(
         status=status,
         output=str(places.output),
@@ -200,7 +237,8 @@ def record_of_refresh(
             with_more(records[name].warned(attempt), VersionRecord, version=versions[name])
             for name in names
         ),
-        groups=tuple(group_record(each, records) for each in found.groupings),
+        failed=failures_of({**found.failed, **failed}),
+        groups=tuple(group_record(each, records) for each in made_of(found.groupings, records)),
         seconds=seconds_since(started),
         bytes_read=bytes_read,
     )

@@ -26,13 +26,13 @@ from lego_ray.catalog.opening import catalog_at, check_before_writing
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure, last_tenure
 from lego_ray.catalog.upkeep.durations import parse_duration
-from lego_ray.errors import InvalidOption, SourceChanged
+from lego_ray.errors import BadInput, InvalidOption, SourceChanged
 from lego_ray.library.build import record_groupings
 from lego_ray.library.current import Found
 from lego_ray.library.find_groups import GroupFinder
 from lego_ray.library.looks import Looks
 from lego_ray.library.places import RefreshPlaces
-from lego_ray.library.record import RefreshRecord, record_of_refresh
+from lego_ray.library.record import RefreshRecord, made_of, record_of_refresh
 from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import seconds_since
 from lego_ray.merging.stages import Stages
@@ -119,6 +119,7 @@ def _refresh_once(
         SourceChanged: If a file of an adapter is not the one that was scanned.
     """
     places, opened, attempt = looks.places, looks.catalog, looks.attempt
+    failed: dict[str, BadInput] = {}
     before = looks.state()
     if before is not None and (record := looks.recall(before)) is not None:
         return record
@@ -164,9 +165,10 @@ def _refresh_once(
                 started=looks.started,
                 stages=Stages(),
                 tenure=tenure,
+                failed=None if attempt.strict else failed,
             )
             tenure.check_now(opened)
-            record_groupings(opened, found.groupings, records, tenure)
+            record_groupings(opened, made_of(found.groupings, records), records, tenure)
             versions = {
                 name: make_current(opened, str(merge.merge_id), tenure)
                 for name, merge in records.items()
@@ -176,7 +178,17 @@ def _refresh_once(
         raise
     read = looks.bytes_read + looks.finder.bytes_read + bytes_read + attempt.bytes_read
     record = record_of_refresh(
-        "refreshed", found, places, opened, records, versions, new, read, attempt, looks.started
+        "refreshed",
+        found,
+        places,
+        opened,
+        records,
+        versions,
+        new,
+        read,
+        attempt,
+        looks.started,
+        failed,
     )
     looks.keep_after_work()
     return record

@@ -9,6 +9,7 @@ from typing import Any
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
+from lego_ray.errors import BadInput
 from lego_ray.merging.plan_run import PlanRun
 from lego_ray.merging.run import Records, Road
 from lego_ray.merging.stages import Stages
@@ -57,6 +58,7 @@ def make_planned(
     tenure: Tenure | None = None,
     more: Mapping[str, Any] = MappingProxyType({}),
     bytes_before: int = 0,
+    failed: dict[str, BadInput] | None = None,
 ) -> tuple[Records, int]:
     """Makes the merges that are not published yet.
 
@@ -75,9 +77,10 @@ def make_planned(
             turn has begun.
         more: What else their manifests say; see `manifest_of`.
         bytes_before: Bytes that were read for them before this, to be counted in their records.
+        failed: Takes the error of each that cannot be made as asked, by name; see `Road`.
 
     Returns:
-        All records by name, and bytes read.
+        The records by name, and bytes read.
 
     Raises:
         SourceChanged: If a file of an adapter is not the one that was scanned. What is published is
@@ -101,6 +104,6 @@ def make_planned(
     before = {
         each.recipe.name: made[each.recipe.name] for each in planned if each.recipe.name in made
     }
-    road = Road(catalog, runner, attempt, memory_budget, started, tenure, bytes_before)
+    road = Road(catalog, runner, attempt, memory_budget, started, tenure, bytes_before, failed)
     records, bytes_read = road.make(runs, made)
     return {**before, **records}, bytes_read

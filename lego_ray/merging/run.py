@@ -7,9 +7,10 @@ One merge is a library of one. Where merges need the same bytes, one read serves
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from logging import ERROR
 from typing import Any
 
 from lego_ray import journal
@@ -45,6 +46,8 @@ class Road:
         tenure: The turn at a library, if there are turns: no merge is published or recorded once a later
             turn has begun.
         bytes_before: Bytes that were read for them before this, to be counted in their records.
+        failed: Takes the error of each merge that cannot be made as asked, by name, and the others are
+            made; None for such an error to end the call.
         bytes_read: Bytes that were read on the road by tasks of several merges together.
     """
 
@@ -55,6 +58,7 @@ class Road:
     started: float
     tenure: Tenure | None = None
     bytes_before: int = 0
+    failed: dict[str, BadInput] | None = None
     bytes_read: int = field(default=0, init=False)
     _ran_by: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -75,10 +79,12 @@ class Road:
         Raises:
             SourceChanged: If a file of an adapter is not the one that was scanned. What is published is
                 whole, and of one moment; nothing else was.
+            BadInput: If a merge cannot be made as asked; see `failed`. Of merges that all cannot, the
+                first one's.
         """
         with ExitStack() as held:
             records = self._published(runs, held)
-            begun = [run for run in runs if run.name not in records]
+            begun = [run for run in self._going(runs) if run.name not in records]
             self._check_writable(begun)
             for run in begun:
                 note_planned(run.plan)
@@ -88,8 +94,12 @@ class Road:
                 while left:
                     self._run(left)
                     # All of a round are held against their sources before one is published.
-                    ended = [run for run in left if _is_ended(run)]
-                    left = [run for run in left if run not in ended]
+                    ended = []
+                    for run in self._going(left):
+                        with self._alone(run):
+                            if _is_ended(run):
+                                ended.append(run)
+                    left = [run for run in self._going(left) if run not in ended]
                     if not left:
                         self.runner.stop()  # beside the writing
                     for run in ended:
@@ -103,7 +113,27 @@ class Road:
                             and (len(begun) == 1 or _has(run, error.adapter))
                         )
                 raise
+        if self.failed and not records and not made:
+            raise next(iter(self.failed.values()))
         return records, self._read(begun)
+
+    def _going(self, runs: Iterable[Run]) -> list[Run]:
+        """Those of some merges that did not fail."""
+        return [run for run in runs if run.name not in (self.failed or ())]
+
+    @contextmanager
+    def _alone(self, run: Run) -> Iterator[None]:
+        """Lets what is wrong with what was asked of one merge be no error of the others."""
+        try:
+            yield
+        except BadInput as error:
+            if self.failed is None:
+                raise
+            reason = str(error)
+            journal.note(
+                "failed", run.asked.digest, ERROR, error=type(error).__name__, reason=reason
+            )
+            self.failed[run.name] = error
 
     def _read(self, runs: Sequence[Run]) -> int:
         return self.bytes_read + sum(run.bytes_read for run in runs)
@@ -119,9 +149,13 @@ class Road:
         for run in runs:
             goes_on = self.attempt.goes_on_after
             held.enter_context(journal.failures(run.asked.digest, goes_on))
-            done = published_merge(run.store, run.asked)
-            if not done or (self.catalog and not has_merge(self.catalog, done["merge_id"])):
-                run.checkpoints.check()
+            done = None
+            with self._alone(run):
+                done = published_merge(run.store, run.asked)
+                if not done or (self.catalog and not has_merge(self.catalog, done["merge_id"])):
+                    run.checkpoints.check()
+                    done = None
+            if done is None:
                 continue
             run.checkpoints.clear()  # of a run that was cut short between publishing and this
             journal.note(ALREADY, done["merge_id"], output=run.store.uri)
@@ -155,15 +189,19 @@ class Road:
             for run in runs:
                 timed.enter_context(run.stages.timed(run.stage))
             for run in runs:
-                run.begin()
+                with self._alone(run):
+                    run.begin()
             if joint:
                 self._run_together(runs, joint)
                 return
-            for run in runs:
+            for run in self._going(runs):
                 self._take_all(run, run.tasks())
 
     def _run_together(self, runs: Sequence[Run], joint: Sequence[JointPlan]) -> None:
-        waiting = [{task.index: task for task in run.tasks()} for run in runs]
+        going = {run.name for run in self._going(runs)}
+        waiting = [
+            {task.index: task for task in run.tasks()} if run.name in going else {} for run in runs
+        ]
         owners: list[list[int]] = []
         shared: list[JointTask] = []
         for each in joint:
@@ -178,12 +216,15 @@ class Road:
             for several in together:
                 self.bytes_read += several.bytes_read
                 for n, part in zip(owners[several.index], several.parts, strict=True):
-                    self._take(runs[n], part)
+                    for run in self._going([runs[n]]):
+                        with self._alone(run):
+                            self._take(run, part)
         for run, left in zip(runs, waiting, strict=True):
-            self._take_all(run, left.values())
+            if self._going([run]):
+                self._take_all(run, left.values())
 
     def _take_all(self, run: Run, tasks: Iterable[Any]) -> None:
-        with closing_results(self.runner, tasks) as results:
+        with self._alone(run), closing_results(self.runner, tasks) as results:
             for result in results:
                 self._take(run, result)
 
