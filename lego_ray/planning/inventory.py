@@ -42,6 +42,7 @@ class Inventory:
         passed_over: Checkpoints that were not taken, one entry per training run.
         doubts: Adapters that may be checkpoints of one run, all of which were taken.
         warnings: What else was passed over under the sources, one sentence each without its full stop.
+        left_out: How many were left out as asked, before they were read.
     """
 
     adapters: tuple[AdapterRecord, ...]
@@ -49,6 +50,7 @@ class Inventory:
     passed_over: tuple[PassedOver, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     warnings: tuple[str, ...] = ()
+    left_out: int = 0
 
     @classmethod
     def of(cls, adapters: Iterable[AdapterRecord], refused: Iterable[Refused]) -> Inventory:
@@ -130,6 +132,12 @@ def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:
             f"all {len(inventory.refused)} adapters were refused; the first, {first.uri}, "
             f"because {first.reason.rstrip('.')}",
             "`lego-ray plan` lists every reason.",
+        )
+    if inventory.left_out:
+        raise NoAdaptersFound(
+            where,
+            f"all that is there, {inventory.left_out} in number, is left out by --exclude",
+            "Give patterns that match less.",
         )
     raise NoAdaptersFound(
         where,

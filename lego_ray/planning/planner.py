@@ -125,6 +125,7 @@ def make_plan(
             *doubts,
             *noise_warnings(adapters),
             *license_conflicts(adapters),
+            *_warnings_of_rank(recipe, tasks),
             *limits,
         ),
         limits=limits,
@@ -210,6 +211,15 @@ def _check_layout(adapters: Sequence[AdapterRecord]) -> None:
             layouts[True],
             f"fan_in_fan_out is true here and false in {layouts[False]}",
             "They were trained on different layer types; leave some out with --exclude.",
+        )
+
+
+def _warnings_of_rank(recipe: Recipe, tasks: Iterable[TaskPlan]) -> Iterable[str]:
+    most = max((site.n_msus for task in tasks for site in task.sites), default=0)
+    if recipe.rank and not recipe.compact and recipe.rank > most:
+        yield (
+            f"rank {recipe.rank} is more than the {most} MSUs of the module that has the most: the rest "
+            f"is zeros, and --rank {most} gives the same updates"
         )
 
 

@@ -37,27 +37,32 @@ class Step:
         final: Where the run's final adapter is, as the trainer writes it; empty if it may be anywhere.
         order: The highest is the last.
         sure: Whether the name alone says that it is a trainer's checkpoint.
+        or_final: Where it is if it is not there; empty for nowhere.
     """
 
     run: tuple[str, str]
     final: str
     order: Order
     sure: bool
+    or_final: str = ""
 
 
 _CHECKPOINT = re.compile(
     r"(?:checkpoint|ckpt)[-_]?(?:(?:epoch|step|iter)[-_]?)?(\d+)|global_?step[-_]?(\d+)|iter_(\d{7})"
 )
 _WEAK_FOLDER = re.compile(r"(epoch|step|iter)[-_]?(\d+)")
+_SAVED = ("", "checkpoint", "ckpt", "model", "adapter")
 _WORDS: Mapping[str, int] = {
-    **dict.fromkeys(("best", "checkpoint-best", "checkpoint_best", "best_checkpoint"), BEST),
-    **dict.fromkeys(("best_model", "best-checkpoint", "best_adapter"), BEST),
-    **dict.fromkeys(("last", "latest", "checkpoint-last", "checkpoint_last"), LAST),
-    **dict.fromkeys(("checkpoint-latest", "checkpoint_latest", "last_checkpoint"), LAST),
-    **dict.fromkeys(("final", "checkpoint-final", "checkpoint_final"), FINAL),
-    **dict.fromkeys(("final_checkpoint", "final-checkpoint", "final_model"), FINAL),
-    **dict.fromkeys(("final_adapter", "final-adapter"), FINAL),
+    name: order
+    for words, order in ((("best",), BEST), (("last", "latest"), LAST), (("final",), FINAL))
+    for word in words
+    for saved in _SAVED
+    for mark in "-_"
+    for name in ((f"{word}{mark}{saved}", f"{saved}{mark}{word}") if saved else (word,))
 }
+# Folders that callbacks of PEFT's first years put the adapter in within a checkpoint, though not always
+# within the run.
+_OF_CALLBACKS = ("adapter_model", "adapter", "peft_model", "lora")
 _TIME = r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)"
 _BACKUP = re.compile(rf"{_TIME}-backup-(\d+)-\d+-\d+")
 _SAVE = re.compile(rf"(.*?){_TIME}-save-(\d+)-\d+-\d+")
@@ -106,7 +111,8 @@ def _of_folder(prefix: str, part: str, rest: str) -> Step | None:
     root = f"{prefix}/{rest}" if rest else prefix
     if found := _CHECKPOINT.fullmatch(part):
         number = int(next(group for group in found.groups() if group))
-        return Step((prefix, rest), root, (NUMBERED, "", 0, number), True)
+        above = prefix if rest in _OF_CALLBACKS else ""
+        return Step((prefix, rest), root, (NUMBERED, "", 0, number), True, above)
     if found := _WEAK_FOLDER.fullmatch(part):
         # Of a run with both, the last epoch is saved when all steps are done.
         is_epoch = int(found[1] == "epoch")

@@ -179,15 +179,15 @@ class _Member:
 def _runs(by_place: dict[str, Candidate]) -> Iterable[list[_Member]]:
     """The members of each run that has several, each run's final adapter among them."""
     runs: dict[tuple[str, str], list[_Member]] = {}
-    finals: dict[tuple[str, str], str] = {}
+    finals: dict[tuple[str, str], tuple[str, str]] = {}
     for each in by_place.values():
         if each.step is not None:
             member = _Member(each, each.step.order, each.step.sure or each.of_trainer)
             runs.setdefault(each.step.run, []).append(member)
-            finals[each.step.run] = each.step.final
+            finals[each.step.run] = (each.step.final, each.step.or_final)
     _join_backups(runs)
     for run, members in sorted(runs.items()):
-        final = by_place.get(finals[run])
+        final = next((by_place[place] for place in finals[run] if place in by_place), None)
         if final is not None:
             members.append(_Member(final, (ROOT, "", 0, 0), True))
         if len(members) > 1:

@@ -138,6 +138,7 @@ def scan_sources(
             passed_over=runs.passed_over,
             doubts=runs.doubts,
             warnings=(*listing.warnings, *with_base.warnings()),
+            left_out=listing.left_out,
         ),
         bytes_read=sum(s.bytes_read for s in listing.stores)
         + sum(e.bytes_read for e in more)

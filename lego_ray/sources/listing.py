@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from lego_ray.storage.uri import Place
 
 # Small requests that wait for a store, so more than there are cores.
 THREADS = 16
+# What lego-ray writes beside each merge; `output.manifest` says what is in it.
+MERGE_MANIFEST = "lego_ray_manifest.json"
+_SNAPSHOT = re.compile(r"(?P<repository>.*/models--[^/]+)/snapshots/[0-9a-f]{40}(?P<below>/.*)?")
+_MATCHES_NOTHING = "--exclude {!r} matches nothing that lies under the sources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +33,14 @@ class Listing:
         found: What may be an adapter, and whether its source names it and not only a folder above it.
         refused: What cannot be read because of its name.
         warnings: What was passed over, one sentence each without its full stop.
+        left_out: How many of what may be an adapter were left out as asked.
     """
 
     stores: tuple[Store, ...]
     found: tuple[tuple[Found, bool], ...]
     refused: tuple[Refused, ...]
     warnings: tuple[str, ...]
+    left_out: int = 0
 
 
 def list_sources(
@@ -63,13 +70,27 @@ def list_sources(
     optional: set[str | Place] = {
         place for places in given.repositories.values() for place in places
     }
-    wanted = [p for p in given.places if p not in optional or not _is_left_out(p, exclude)]
+    matched: set[str] = set()
+    left_out: set[str] = set()
+
+    def is_left_out(each: Found) -> bool:
+        if hit := [pattern for pattern in exclude if each.is_meant([pattern])]:
+            matched.update(hit)
+            left_out.add(each.uri)
+        return bool(hit)
+
+    wanted = []
+    for place in given.places:
+        hit = _leaving_out(place, exclude) if place in optional else []
+        matched.update(hit)
+        if not hit:
+            wanted.append(place)
 
     def listed(place: str | Place) -> tuple[Store, list[tuple[Found, bool]]]:
         store, only = open_source(place)
         here = []
         for each in _found(store, only, spent, again):
-            if not (each.lies_at(skipped) or each.is_meant(exclude)):
+            if not (each.lies_at(skipped) or is_left_out(each)):
                 spent.found(store.uri)
                 here.append((each, is_named(each, only)))
         return store, here
@@ -96,8 +117,24 @@ def list_sources(
         stores=tuple(store for store, _ in results),
         found=tuple(found),
         refused=tuple(refused),
-        warnings=given.warnings,
+        warnings=(
+            *given.warnings,
+            *(_MATCHES_NOTHING.format(pattern) for pattern in exclude if pattern not in matched),
+            *_merges_among(found),
+            *_snapshots_among(found),
+        ),
+        left_out=len(left_out),
     )
+
+
+def _merges_among(found: Sequence[tuple[Found, bool]]) -> Iterator[str]:
+    """Warns of merges among adapters, which their own sources may be among, too."""
+    for each, named in found:
+        if MERGE_MANIFEST in each.beside and not named and len(found) > 1:
+            yield (
+                f"{each.uri} is a merge that lego-ray made ({MERGE_MANIFEST} lies beside it): if it is "
+                "made of other adapters here, these count twice; --exclude leaves it out"
+            )
 
 
 def _found(store: Store, only: str, spent: Spent, again: bool) -> Iterator[Found]:
@@ -109,11 +146,26 @@ def _found(store: Store, only: str, spent: Spent, again: bool) -> Iterator[Found
             raise
 
 
-def _is_left_out(place: str | Place, exclude: Sequence[str]) -> bool:
-    """Whether a repository of a collection is left out, which a list can do by leaving out its line."""
+def _snapshots_among(found: Sequence[tuple[Found, bool]]) -> Iterator[str]:
+    """Warns of several snapshots of a repository in a cache of the Hub's."""
+    snapshots: dict[tuple[str, str], list[str]] = {}
+    for each, named in found:
+        if not named and (match := _SNAPSHOT.fullmatch(each.uri)):
+            snapshots.setdefault((match["repository"], match["below"]), []).append(each.uri)
+    for uris in snapshots.values():
+        if len(uris) > 1:
+            yield (
+                f"{' and '.join(uris)} are snapshots of one repository in a cache of the Hub, each of "
+                "which is taken; give the one that is meant as the source, or leave the others out with "
+                "--exclude"
+            )
+
+
+def _leaving_out(place: str | Place, exclude: Sequence[str]) -> list[str]:
+    """The patterns that leave out a repository of a collection; a list leaves out its line instead."""
     name = str(place).partition("://")[2]
     names = (str(place), name, name.rpartition("/")[2])
-    return any(fnmatchcase(each, pattern) for each in names for pattern in exclude)
+    return [p for p in exclude if any(fnmatchcase(each, p) for each in names)]
 
 
 def is_named(found: Found, only: str) -> bool:
