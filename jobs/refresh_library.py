@@ -4,7 +4,7 @@
         --catalog s3://zoo/catalog
 
 The flags are those of `lego-ray refresh`; the last line of the log is the record. Nothing new: nothing
-is written. Two at once: one works, the other ends with exit status 0 and says who does (`"status":
+is merged. Two at once: one works, the other ends with exit status 0 and says who does (`"status":
 "busy"`).
 Exit status 0: done; 1: the run failed, nothing was published, and the next goes on; 2: bad input.
 """

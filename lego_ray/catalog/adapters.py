@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -79,42 +80,64 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
     return n_written
 
 
-def count_unrecorded(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
-    """Counts the rows that `record_adapters` would write or take out, and writes nothing.
+@dataclass(frozen=True, slots=True)
+class KnownAdapters:
+    """All rows of the `adapters` table at one moment.
 
-    New marks of files that were only written again do not count; see `has_new_marks`.
+    Attributes:
+        rows: The rows.
+        is_current: Whether the table is of this release's schema version.
+    """
+
+    rows: list[Row]
+    is_current: bool
+
+    def seen(self) -> list[Row]:
+        """The rows of adapters with an id."""
+        return [row for row in self.rows if row["adapter_id"]]
+
+    def count_unrecorded(self, rows: pa.Table | Sequence[Row]) -> int:
+        """Counts the rows that `record_adapters` would write or take out.
+
+        New marks of files that were only written again do not count; see `has_new_marks`.
+
+        Args:
+            rows: Rows of the `adapters` table.
+
+        Raises:
+            CatalogError: If a row does not fit the columns.
+        """
+        after, n_changed, _ = fold(self.rows, _plain(conform(_TABLE, rows)))
+        there = {_key(row) for row in after}
+        return max(n_changed, sum(_key(row) not in there for row in self.rows))
+
+    def has_new_marks(self, rows: pa.Table | Sequence[Row]) -> bool:
+        """Whether rows of the `adapters` table, as it is, would get other marks, or a content.
+
+        False where the table is of an earlier schema version, which has no place for them.
+
+        Args:
+            rows: Rows of the `adapters` table.
+        """
+        if not self.is_current:
+            return False
+        _, _, n_replaced = fold(self.rows, _plain(conform(_TABLE, rows)))
+        return n_replaced > 0
+
+
+def known_adapters(catalog: Catalog) -> KnownAdapters:
+    """Reads the `adapters` table; it may not be there yet.
 
     Args:
         catalog: Where to look.
-        rows: Rows of the `adapters` table.
-
-    Raises:
-        CatalogError: If a row does not fit the columns.
-        StorageError: If the store could not be reached or refused access.
-    """
-    found = _plain(conform(_TABLE, rows))
-    known = _plain(catalog.read(_TABLE)) if catalog.exists(_TABLE) else []
-    after, n_changed, _ = fold(known, found)
-    there = {_key(row) for row in after}
-    return max(n_changed, sum(_key(row) not in there for row in known))
-
-
-def has_new_marks(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> bool:
-    """Whether rows of the `adapters` table, as it is, would get other marks, or a content.
-
-    False where the table is of an earlier schema version, which has no place for them.
-
-    Args:
-        catalog: Where to look.
-        rows: Rows of the `adapters` table.
 
     Raises:
         StorageError: If the store could not be reached or refused access.
     """
-    if not catalog.exists(_TABLE) or version_of(catalog.open(_TABLE)) < SCHEMA_VERSION:
-        return False
-    _, _, n_replaced = fold(_plain(catalog.read(_TABLE)), _plain(conform(_TABLE, rows)))
-    return n_replaced > 0
+    if not catalog.exists(_TABLE):
+        return KnownAdapters([], is_current=False)
+    is_current = version_of(catalog.open(_TABLE)) >= SCHEMA_VERSION
+    return KnownAdapters(_plain(catalog.read(_TABLE)), is_current)
 
 
 def seen_adapters(catalog: Catalog) -> list[Row]:

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lego_ray.catalog.adapters import (
+    KnownAdapters,
     adapter_places,
-    count_unrecorded,
-    has_new_marks,
-    seen_adapters,
+    known_adapters,
 )
 from lego_ray.catalog.history import output_of
 from lego_ray.catalog.tables import Catalog
@@ -89,7 +88,8 @@ def look(
     if catalog.exists("merges"):
         columns = ["merge_id", "name", "version", "output_uri"]
         merges = catalog.read("merges", columns).to_pylist()
-    known, bytes_read = _known(library, catalog, merges), 0
+    recorded = known_adapters(catalog)
+    known, bytes_read = _known(library, recorded, merges), 0
     for _ in range(2):
         scan = scan_sources(
             sources,
@@ -113,9 +113,10 @@ def look(
             find=find,
             strict=attempt.strict,
         )
-        planned = [_versioned(each, merges) for each in asked.merges]
+        found = [_versioned(each, merges) for each in asked.merges]
+        planned = [each for each, _ in found]
         # A refresh that was cut short may have published what the catalog knows nothing of.
-        there = [manifest_at(each.place.open()) for each in planned]
+        there = [manifest or manifest_at(each.place.open()) for each, manifest in found]
         more = [m for m in there if m and unexplained(inventory.adapters, m)]
         if not more:
             break
@@ -123,8 +124,9 @@ def look(
     rows = adapter_rows(inventory, datetime.now(UTC))
     done: dict[str, dict[str, Any]] = {}
     versions: dict[str, int] = {}
-    for each in planned:
-        manifest = _published(each, each.place)
+    for each, manifest in found:
+        if manifest is None:  # or what is there is another's, which is an error here
+            manifest = _published(each, each.place)
         rows_of = {m["merge_id"]: m["version"] for m in merges if m["name"] == each.recipe.name}
         if manifest is None or manifest["merge_id"] not in rows_of:
             continue
@@ -134,20 +136,22 @@ def look(
     return Found(
         inventory,
         rows,
-        count_unrecorded(catalog, rows),
+        recorded.count_unrecorded(rows),
         planned,
         asked.groupings,
         done,
         versions,
         bytes_read,
-        has_new_marks(catalog, rows),
+        recorded.has_new_marks(rows),
         asked.failed,
     )
 
 
-def _known(library: LibraryRecipe, catalog: Catalog, merges: Sequence[Mapping[str, Any]]) -> Known:
+def _known(
+    library: LibraryRecipe, recorded: KnownAdapters, merges: Sequence[Mapping[str, Any]]
+) -> Known:
     """What the catalog says of adapters; where an earlier release wrote it, what manifests say too."""
-    seen = seen_adapters(catalog)
+    seen = recorded.seen()
     known = sightings_in(seen)
     if all(row["mark"] for row in seen):
         return known
@@ -169,8 +173,10 @@ def _last_of_each(
     return found
 
 
-def _versioned(each: Planned, merges: Sequence[Mapping[str, Any]]) -> Planned:
-    """A merge at the place of its version; where it was made already, that is its place.
+def _versioned(
+    each: Planned, merges: Sequence[Mapping[str, Any]]
+) -> tuple[Planned, dict[str, Any] | None]:
+    """A merge at the place of its version, and its manifest if it was made already, at that place.
 
     That may be by `build`, or by an earlier release, which named it after more.
     """
@@ -182,9 +188,9 @@ def _versioned(each: Planned, merges: Sequence[Mapping[str, Any]]) -> Planned:
         others.append(was)
     for other in (each.place, place, *others):
         with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
-            if _published(each, other):
-                return replace(each, place=other)
-    return replace(each, place=place)
+            if manifest := _published(each, other):
+                return replace(each, place=other), manifest
+    return replace(each, place=place), None
 
 
 def _published(each: Planned, place: Place) -> dict[str, Any] | None:

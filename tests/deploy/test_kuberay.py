@@ -15,7 +15,7 @@ from jsonschema.exceptions import ValidationError
 
 from jobs import refresh_library
 from lego_ray.cli.refresh import refresh
-from tests.deploy.templates import ROOT, VALUES, resolved
+from tests.deploy.templates import DEPLOY, ROOT, VALUES, resolved
 
 SCHEMAS = ROOT / "tests/fixtures/kuberay"
 STRUCTURAL = ("properties", "additionalProperties", "x-kubernetes-preserve-unknown-fields")
@@ -142,6 +142,77 @@ def test_the_cluster_runs_the_ray_that_is_installed_and_pods_are_not_root() -> N
             assert container["resources"]["limits"]["memory"]
 
 
+def pods_of(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The templates of all pods of a job, by what they are."""
+    cluster = job["spec"]["rayClusterSpec"]
+    return {
+        "submitter": job["spec"]["submitterPodTemplate"],
+        "head": cluster["headGroupSpec"]["template"],
+        "worker": cluster["workerGroupSpecs"][0]["template"],
+    }
+
+
+@pytest.mark.parametrize("pod", ["submitter", "head", "worker"])
+def test_pods_fit_the_restricted_level_and_hold_no_secrets(pod: str) -> None:
+    [job] = manifests("rayjob.yaml")
+    spec = pods_of(job)[pod]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["restartPolicy"] == "Never"
+    assert spec.get("automountServiceAccountToken", True) == (pod == "head")
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert [each["name"] for each in container.get("env", ())] in ([], ["AWS_REGION"])
+        assert not {"envFrom", "livenessProbe", "readinessProbe"} & container.keys()
+        assert container["image"] == VALUES["IMAGE"]
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+
+
+def test_a_run_loses_workers_only_and_ends_in_time() -> None:
+    [job] = manifests("rayjob.yaml")
+    head, worker = (pods_of(job)[name] for name in ("head", "worker"))
+    capacity = "karpenter.sh/capacity-type"
+    assert head["spec"]["nodeSelector"] == {capacity: "on-demand"}
+    assert head["metadata"]["annotations"] == {
+        "karpenter.sh/do-not-disrupt": "true",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    }
+    assert worker["spec"]["nodeSelector"] == {capacity: "spot"}
+    assert worker["spec"]["tolerations"][0]["value"] == "spot"
+    assert worker["spec"]["terminationGracePeriodSeconds"] < 120  # a spot node's notice
+    [container] = worker["spec"]["containers"]
+    assert container["lifecycle"]["preStop"]["exec"]["command"][-1] == "ray stop"
+    spec = job["spec"]
+    assert (spec["backoffLimit"], spec["shutdownAfterJobFinishes"]) == (0, True)
+    # Less than a day: the next night's run is not met.
+    assert spec["activeDeadlineSeconds"] + spec["ttlSecondsAfterFinished"] < 24 * 3600
+
+
+def test_the_autoscaler_says_what_no_node_can_hold() -> None:
+    """`lego_ray.runners.ray.room` asks it for that, and its first version does not say."""
+    [job] = manifests("rayjob.yaml")
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["enableInTreeAutoscaling"]
+    options = cluster["autoscalerOptions"]
+    assert options["version"] == "v2"
+    assert {"cpu", "memory"} <= options["resources"]["requests"].keys()
+    assert options["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_readme_gives_a_reason_for_each_choice() -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    for choice in (
+        *("num-cpus", "do-not-disrupt", "preStop", "version: v2", "submitterConfig", "probes"),
+        *("activeDeadlineSeconds", "ttlSecondsAfterFinished", "seccompProfile", "secrets"),
+        *("automountServiceAccountToken", "ephemeral-storage", "digest", "toleration"),
+    ):
+        assert choice in readme, choice
+
+
 def test_the_cron_job_creates_that_job_and_may_do_no_more() -> None:
     found = manifests("cronjob.yaml")
     role, binding = of_kind(found, "Role"), of_kind(found, "RoleBinding")
@@ -153,7 +224,9 @@ def test_the_cron_job_creates_that_job_and_may_do_no_more() -> None:
     assert [s["name"] for s in binding["subjects"]] == [account]
     pod = of_kind(found, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert pod["serviceAccountName"] == account
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     [container] = pod["containers"]
+    assert not container["image"].endswith((":latest", "kubectl"))
     [mount], [volume] = container["volumeMounts"], pod["volumes"]
     assert mount["name"] == volume["name"]
     config = of_kind(found, "ConfigMap")

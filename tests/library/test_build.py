@@ -199,7 +199,9 @@ def test_a_library_without_an_output_says_so(zoo: Path, tmp_path: Path) -> None:
         lego_ray.build(tmp_path / "none.yaml")
 
 
-def test_if_strict_an_output_of_another_plan_is_refused_before_any_is_made(zoo: Path, tmp_path: Path) -> None:
+def test_if_strict_an_output_of_another_plan_is_refused_before_any_is_made(
+    zoo: Path, tmp_path: Path
+) -> None:
     lego_ray.merge(zoo, rank=2, n_init=1, output=tmp_path / "out/few", runner="inline")
     with pytest.raises(OutputExists):
         build(tmp_path, strict=True)

@@ -18,6 +18,7 @@ from lego_ray.storage import open_store
 from tests.catalog.stores import STORES
 from tests.ceph_gateway import S3Server
 from tests.s3_fronts import Proxy, http_proxy
+from tests.storage.fake_hub import FakeRepo, used_hub
 from tests.zoo import CONFIG, WEIGHTS, mixed_zoo, wide_site, write_adapter, write_zoo
 
 RECIPE = """
@@ -272,6 +273,27 @@ def test_two_at_once_find_the_same(library: Path, home: str) -> None:
     assert found(records[0]) == found(records[1])
     assert len(kept(home)) == 1
     assert refresh(library)["bytes_read"] == 0
+
+
+def test_of_repositories_on_the_hub_each_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with used_hub(monkeypatch) as hub:
+        names = [f"org/lora-{number}" for number in range(3)]
+        for seed, name in enumerate(names):
+            folder = write_adapter(tmp_path / name, seed=seed)
+            hub.repos[name] = FakeRepo()
+            hub.repos[name].commit({p.name: p.read_bytes() for p in folder.iterdir()})
+        path = tmp_path / "library.yaml"
+        sources = '", "'.join(f"hf://{name}" for name in names)
+        path.write_text(RECIPE.format(zoo=sources, place=tmp_path, merges=MERGES))
+        assert refresh(path)["status"] == "refreshed"
+        hub.requests.clear()
+        assert refresh(path)["bytes_read"] == 0
+        asked = [each for each in hub.requests if "/org/" in each]
+        assert sorted(asked) == [f"GET /api/models/{name}?blobs=true" for name in names]
+        hub.repos[names[0]].commit({**hub.repos[names[0]].files(), "notes.txt": b"new"})
+        assert refresh(path)["bytes_read"] > 0  # another commit has another address
 
 
 @pytest.fixture
