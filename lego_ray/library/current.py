@@ -21,7 +21,7 @@ from lego_ray.library.entries import Find, plan_entries
 from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows, sightings_in
-from lego_ray.output.write import manifest_at, published_merge
+from lego_ray.output.write import is_merge_of, manifest_at, merge_there
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe_file import LibraryRecipe
@@ -124,7 +124,13 @@ def look(
     done: dict[str, dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for each in planned:
-        manifest = _published(each, each.place)
+        try:
+            manifest = _published(each, each.place)
+        except OutputExists as error:  # a file of it is damaged
+            if attempt.strict or len(planned) == 1:
+                raise
+            asked.failed[each.recipe.name] = error
+            continue
         rows_of = {m["merge_id"]: m["version"] for m in merges if m["name"] == each.recipe.name}
         if manifest is None or manifest["merge_id"] not in rows_of:
             continue
@@ -135,7 +141,7 @@ def look(
         inventory,
         rows,
         count_unrecorded(catalog, rows),
-        planned,
+        [each for each in planned if each.recipe.name not in asked.failed],
         asked.groupings,
         done,
         versions,
@@ -178,14 +184,24 @@ def _versioned(each: Planned, merges: Sequence[Mapping[str, Any]]) -> Planned:
     last = max(mine, key=lambda row: row["version"], default=None)
     place = each.place.join(each.plan.digest[:DIGITS])
     others = [each.place.join(each.plan.former[:DIGITS])] if each.plan.former else []
-    if last is not None and (was := output_of(last)).is_inside(each.place):
+    was = None if last is None else output_of(last)
+    if was is not None and was.is_inside(each.place):
         others.append(was)
     for other in (each.place, place, *others):
         with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
             if _published(each, other):
                 return replace(each, place=other)
+    if was is not None and was.is_inside(each.place) and _is_at(each, was):
+        return replace(each, place=was)
     return replace(each, place=place)
 
 
 def _published(each: Planned, place: Place) -> dict[str, Any] | None:
-    return published_merge(place.open(), each.plan)
+    there = merge_there(place.open(), each.plan)
+    return there.manifest if there and there.is_whole else None
+
+
+def _is_at(each: Planned, place: Place) -> bool:
+    """Whether a merge's manifest is at a place, so that a file it lost is written again there."""
+    manifest = manifest_at(place.open())
+    return manifest is not None and is_merge_of(manifest, each.plan)
