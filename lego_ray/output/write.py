@@ -17,7 +17,7 @@ from lego_ray.output.manifest import (
     read_bytes,
 )
 from lego_ray.output.publish_record import CARD
-from lego_ray.storage.base import Store
+from lego_ray.storage.base import ObjectInfo, Store
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -111,7 +111,7 @@ def merge_there_by_digest(
     Raises:
         OutputExists: If something else is there, or a file of the merge has another size than it must.
     """
-    found = {info.key: info for info in store.list()}
+    found = listed_output(store, option)
     if MANIFEST_KEY not in found:
         if marker in found or CONFIG_NAME in found:
             raise OutputExists(
@@ -134,6 +134,25 @@ def merge_there_by_digest(
         if not each.is_missing:
             raise OutputExists(f"{store.uri}/{each.key}", f"{each.problem}: it is damaged", AGAIN)
     return There(manifest, tuple(each.key for each in damaged))
+
+
+def listed_output(store: Store, option: str = "--output") -> dict[str, ObjectInfo]:
+    """What is at an output, by key.
+
+    Args:
+        store: The output.
+        option: What it was given by, for errors.
+
+    Raises:
+        OutputExists: If it is a file.
+    """
+    try:
+        return {info.key: info for info in store.list()}
+    except ObjectNotFound as error:
+        if not store.place.is_local:
+            raise
+        problem = "it is a file, and what is written there is a directory of files"
+        raise OutputExists(store.uri, problem, f"Choose another {option}.") from error
 
 
 def publish(
