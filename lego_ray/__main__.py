@@ -1,4 +1,4 @@
-"""`lego-ray` and `python -m lego_ray`: the command line, which ^C stops without a trace from the start."""
+"""`lego-ray` and `python -m lego_ray`: the command line, which ^C ends quietly from the start."""
 
 from lego_ray.cli.startup import stop_quietly
 

@@ -128,7 +128,9 @@ def _to_store(
     def record(status: str) -> PublishRecord:
         told: Any = {"to": store.uri, "status": status, "actions": actions, "dry_run": dry_run}
         if own_card:
-            kept = f"{CARD} there has another text and was left as it is; delete it to copy this one"
+            kept = (
+                f"{CARD} there has another text and was left as it is; delete it to copy this one"
+            )
             told["warnings"] = (kept,)
         return publish_record(merged, manifest, files, **told)
 

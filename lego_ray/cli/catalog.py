@@ -105,7 +105,12 @@ def show(merge: str, catalog: str, version: int | None, at: str | None, as_json:
         sites = [json_row(row) for row in detail.sites.to_pylist()]
         merged = json_row(detail.merge)
         groups = [json_row(row) for row in detail.groups.to_pylist()]
-        told = {"merge": merged, "summary": json_row(detail.summary()), "sites": sites, "groups": groups}
+        told = {
+            "merge": merged,
+            "summary": json_row(detail.summary()),
+            "sites": sites,
+            "groups": groups,
+        }
         print_json(told)
         return
     print_fields({**detail.merge, **detail.summary()})

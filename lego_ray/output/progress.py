@@ -117,9 +117,7 @@ def progress_at(store: Store, found: Mapping[str, ObjectInfo]) -> StatusRecord |
     return _unfinished(store, marker, [each for each in read if each is not None])
 
 
-def _published(
-    store: Store, manifest: dict[str, Any], damaged: Sequence[Damaged]
-) -> StatusRecord:
+def _published(store: Store, manifest: dict[str, Any], damaged: Sequence[Damaged]) -> StatusRecord:
     return StatusRecord(
         state="damaged" if damaged else "published",
         damaged=tuple(each.as_json() for each in damaged),

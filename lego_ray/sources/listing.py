@@ -114,9 +114,7 @@ def list_sources(
     )
 
 
-def _found(
-    store: Store, only: str, spent: Spent, again: bool, denied: Denied
-) -> Iterator[Found]:
+def _found(store: Store, only: str, spent: Spent, again: bool, denied: Denied) -> Iterator[Found]:
     """What lies under a source; nothing if it is gone and was scanned before."""
     try:
         yield from find(store, only, spent.listed, denied)

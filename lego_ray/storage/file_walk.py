@@ -25,8 +25,8 @@ def walk(root: str, prefix: str, denied: Denied | None = None) -> Iterator[Objec
     Args:
         root: The directory, absolute.
         prefix: How keys must start.
-        denied: Called with the key of each directory below the root that must not be read, and the error;
-            it is passed over then.
+        denied: Called with the key of each directory below the root that must not be read, and the
+            error; it is passed over then.
 
     Raises:
         AccessDenied: If the root must not be read or, without `denied`, a directory that can match.

@@ -63,7 +63,9 @@ def _verify_once(
     if base:
         manifest = {**manifest, "recipe": {**manifest["recipe"], "base": base}}
     marks = dict(_marks(store, listed_files(manifest, store.uri)))
-    edited = {key for key, data in checked_files(store, manifest) if is_edited_card(manifest, key, data)}
+    edited = {
+        key for key, data in checked_files(store, manifest) if is_edited_card(manifest, key, data)
+    }
     adapter = reload_merged(place, manifest)
     if marks.get(adapter.weights_key) != adapter.version:
         raise changed(f"{uri}/{adapter.weights_key}")

@@ -163,7 +163,7 @@ def test_what_an_output_lost_is_written_again(tmp_path: Path) -> None:
     whole = {name: data for name, (_, data) in files_of(out).items()}
     shard = min(out.glob("model-*.safetensors"))
     shard.write_bytes(whole[shard.name][:100])
-    with pytest.raises(OutputExists, match="has 100 bytes.*Delete it and run the same command"):
+    with pytest.raises(OutputExists, match=r"has 100 bytes.*Delete it and run the same command"):
         bake()
     shard.unlink()
     assert bake().status == "baked"

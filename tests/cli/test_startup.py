@@ -43,7 +43,7 @@ def test_an_interrupt_that_is_ignored_stays_so(tmp_path: Path) -> None:
         text=True,
         timeout=120,
         check=False,
-        preexec_fn=_ignore,  # noqa: PLW1509 - it starts no thread
+        preexec_fn=_ignore,
     )
     assert done.returncode == 2
     assert "ObjectNotFound" in done.stderr

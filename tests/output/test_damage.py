@@ -1,9 +1,8 @@
-"""A published merge that lost a file, or has a damaged one: seen by all, and mended by the same merge."""
+"""A published merge that lost a file, or has a damaged one: seen by all, and written again."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import lego_ray
 from lego_ray.audit.check import check_catalog
 from lego_ray.cli.main import cli
 from lego_ray.errors import OutputExists, VerificationFailed
-from tests.zoo import CONFIG, WEIGHTS, files_of, write_adapter, write_zoo
+from tests.zoo import WEIGHTS, files_of, write_adapter, write_zoo
 
 CARD = "README.md"
 MANIFEST = "lego_ray_manifest.json"
@@ -82,7 +81,9 @@ def test_a_missing_file_is_reported_and_the_same_merge_writes_it_again(
 def test_a_file_cut_short_is_named_and_left_until_it_is_deleted(zoo: Path, merged: Path) -> None:
     whole = bytes_of(merged)
     cut(merged / WEIGHTS)
-    with pytest.raises(OutputExists, match=f"{WEIGHTS}: it has .* bytes, the manifest says") as caught:
+    with pytest.raises(
+        OutputExists, match=f"{WEIGHTS}: it has .* bytes, the manifest says"
+    ) as caught:
         merge(zoo, merged)
     assert "Delete it and run the same merge again" in caught.value.hint
     assert lego_ray.status(merged).state == "damaged"
@@ -182,7 +183,9 @@ def test_an_edited_card_is_no_damage(zoo: Path, merged: Path, tmp_path: Path) ->
     text = (merged / CARD).read_text() + "\nMy notes.\n"
     (merged / CARD).write_text(text)
     found = lego_ray.verify(merged)
-    assert found.ok and CARD not in found.files and WEIGHTS in found.files
+    assert found.ok
+    assert CARD not in found.files
+    assert WEIGHTS in found.files
     assert found.warnings == ("README.md was edited after the merge was published",)
     assert merge(zoo, merged, catalog=tmp_path / "catalog").status == "already published"
     assert (merged / CARD).read_text() == text

@@ -235,20 +235,23 @@ def test_bad_input_writes_nothing(bad: dict[str, Any], zoo: Path, tmp_path: Path
 
 def test_an_output_that_is_a_file_is_refused(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "m").write_text("a file")
-    with pytest.raises(OutputExists, match="it is a file.*Choose another --output") as caught:
+    with pytest.raises(OutputExists, match=r"it is a file.*Choose another --output") as caught:
         merge(zoo, tmp_path / "m")
     assert caught.value.exit_code == 2
     merge(zoo, tmp_path / "whole")
-    with pytest.raises(OutputExists, match="it is a file.*Choose another --to"):
+    with pytest.raises(OutputExists, match=r"it is a file.*Choose another --to"):
         lego_ray.publish(tmp_path / "whole", to=tmp_path / "m")
     assert (tmp_path / "m").read_text() == "a file"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 def test_a_full_disk_fails_the_run() -> None:
-    with pytest.raises(NoSpaceLeft, match="no space left.*Free space") as caught:
-        with disk_errors("/dev/full"), Path("/dev/full").open("wb", buffering=0) as full:
-            full.write(b"x")
+    with (
+        pytest.raises(NoSpaceLeft, match=r"no space left.*Free space") as caught,
+        disk_errors("/dev/full"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
     assert caught.value.exit_code == 1
 
 
@@ -260,7 +263,7 @@ def test_a_limit_on_the_size_of_files_is_named(zoo: Path, tmp_path: Path) -> Non
         text=True,
         timeout=120,
         check=False,
-        preexec_fn=_small_files,  # noqa: PLW1509 - it starts no thread
+        preexec_fn=_small_files,
     )
     assert done.returncode == 1
     assert "NoSpaceLeft: " in done.stderr

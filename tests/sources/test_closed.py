@@ -36,7 +36,7 @@ def run(*words: object) -> tuple[int, dict[str, Any]]:
         text=True,
         timeout=120,
         check=False,
-        preexec_fn=_as_anyone_else,  # noqa: PLW1509 - it starts no thread
+        preexec_fn=_as_anyone_else,
     )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
