@@ -244,6 +244,13 @@ class StoreUnavailable(StorageError):
     advice = "Check the network and the endpoint, then run the same command again."
 
 
+class NoSpaceLeft(StoreUnavailable):
+    """A disk is full, or a quota or a limit on the size of files is reached."""
+
+    exit_code = 1
+    advice = "Free space, then run the same command again: finished work is kept."
+
+
 class UnsafeStore(StorageError):
     """The store accepts create-only puts and ignores them, so it would lose commits in silence."""
 
@@ -271,6 +278,12 @@ class CatalogError(LegoRayError):
     """A catalog table could not be written or read."""
 
     advice = "`lego-ray catalog check --catalog URI` lists what is damaged."
+
+
+class NotRecorded(CatalogError):
+    """A merge is published, and its rows could not be written to the catalog."""
+
+    advice = "Run the same command again: that records it."
 
 
 class CatalogVersionMismatch(CatalogError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from os import fspath
 
 from lego_ray.arguments import checked
+from lego_ray.errors import AccessDenied
 from lego_ray.formats.model_card import ModelCard
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.arguments import Uri
@@ -18,7 +19,7 @@ from lego_ray.planning.trainer_runs import Candidate, settle
 from lego_ray.records import Record
 from lego_ray.sources.adapter_headers import read_found
 from lego_ray.sources.expand import expanded
-from lego_ray.sources.find import Found, find, open_file_or_folder
+from lego_ray.sources.find import Found, find, open_file_or_folder, refused_folder
 from lego_ray.sources.headers import Counted, candidate_of, untold, with_notes
 from lego_ray.sources.inspection import (
     NO_ADAPTER,
@@ -100,7 +101,12 @@ def inspect(
     for each in given.places:
         store, only = open_file_or_folder(each)
         stores.append(store)
-        here = [(item, is_named(item, only)) for item in find(store, only, spent.listed)]
+
+        def denied(key: str, error: AccessDenied, store: Store = store) -> None:
+            refusal = refused_folder(store, key, error)
+            others.append(_shown_only(refusal.uri, REFUSED, refusal.reason))
+
+        here = [(item, is_named(item, only)) for item in find(store, only, spent.listed, denied)]
         if only and not here:
             others.append(_other(store, only))
         for item, named in here:

@@ -11,14 +11,15 @@ from lego_ray import journal
 from lego_ray.arguments import checked
 from lego_ray.errors import InvalidOption, ObjectNotFound, OutputExists
 from lego_ray.output.checkpoints.run_folder import folder_uri, read_marker
+from lego_ray.output.damage import EDITED, is_edited_card
 from lego_ray.output.hub_push import push
 from lego_ray.output.leaving import for_elsewhere
 from lego_ray.output.manifest import MANIFEST_KEY, marker_of, read_bytes
-from lego_ray.output.publish_record import PublishRecord, publish_record
+from lego_ray.output.publish_record import CARD, PublishRecord, publish_record
 from lego_ray.output.read import checked_files, read_manifest
 from lego_ray.output.readable import check_published
+from lego_ray.output.write import merge_there_by_digest
 from lego_ray.output.write import publish as write_files
-from lego_ray.output.write import published_manifest
 from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
 from lego_ray.storage.probe import probe_create_only
@@ -82,7 +83,9 @@ def publish(
     store, there = parse_uri(merged).open(), target.open()
     manifest, data = read_manifest(store)
     files = {**dict(checked_files(store, manifest)), MANIFEST_KEY: data}
-    limits = check_published(manifest, files, store.uri)
+    limits = list(check_published(manifest, files, store.uri))
+    if is_edited_card(manifest, CARD, files.get(CARD, b"")):
+        limits.insert(0, EDITED)
     if not target.is_local and not _holds(there, data):
         manifest, files = for_elsewhere(manifest, files)
     with journal.failures(manifest["merge_id"]):
@@ -124,11 +127,20 @@ def _to_store(
 ) -> PublishRecord:
     def record(status: str) -> PublishRecord:
         told: Any = {"to": store.uri, "status": status, "actions": actions, "dry_run": dry_run}
+        if own_card:
+            kept = (
+                f"{CARD} there has another text and was left as it is; delete it to copy this one"
+            )
+            told["warnings"] = (kept,)
         return publish_record(merged, manifest, files, **told)
 
     marker = marker_of(manifest)
-    published_manifest(store, manifest["merge_id"], marker, option="--to")
-    actions = {key: _action(store, key, data) for key, data in files.items()}
+    there = merge_there_by_digest(store, manifest["merge_id"], marker, option="--to")
+    own_card = there is not None and _card_differs(store, files)
+    actions = {
+        key: "same" if key == CARD and own_card else _action(store, key, data)
+        for key, data in files.items()
+    }
     if "add" not in actions.values():
         return record("already published")
     if read_marker(store) is not None:
@@ -144,6 +156,14 @@ def _to_store(
     return record("published" if mine else "already published")
 
 
+def _card_differs(store: Store, files: Mapping[str, bytes]) -> bool:
+    """Whether the model card there has another text."""
+    try:
+        return CARD in files and store.read(CARD) != files[CARD]
+    except ObjectNotFound:
+        return False
+
+
 def _action(store: Store, key: str, data: bytes) -> str:
     """What is to be done about one file: `add`, or nothing, as it is there: `same`."""
     try:
@@ -154,6 +174,6 @@ def _action(store: Store, key: str, data: bytes) -> str:
         raise OutputExists(
             store.uri,
             f"{key} already exists, with other bytes",
-            "Give another --to, or delete the existing one first.",
+            f"Give another --to, or delete {key} there first.",
         )
     return "same"

@@ -27,11 +27,13 @@ from lego_ray.formats.factors import some
 from lego_ray.formats.peft_beside import beside_factors
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.checkpoints.run_folder import FOLDER, check_folder
+from lego_ray.output.damage import damaged_files
 from lego_ray.output.manifest import versions
+from lego_ray.output.write import listed_output
 from lego_ray.sources.base_model import BaseModel, read_base
 from lego_ray.sources.contents import read_content
 from lego_ray.sources.headers import Counted, scan_sources
-from lego_ray.storage.base import ByteRange, Store
+from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import Place
@@ -277,7 +279,8 @@ def _state(store: Store, bake_id: str, marker: str) -> dict[str, Any] | None:
         OutputExists: If something else is there.
     """
     check_folder(store)
-    keys = {info.key for info in store.list()}
+    there = listed_output(store)
+    keys = set(there)
     if not keys:
         return None
     for key in (MANIFEST, _STARTED):
@@ -285,7 +288,8 @@ def _state(store: Store, bake_id: str, marker: str) -> dict[str, Any] | None:
             try:
                 found = json.loads(read_at_most(store, key, _LARGEST))
                 if found["bake_id"] == bake_id:
-                    return dict(found) if key == MANIFEST and marker in keys else None
+                    whole = key == MANIFEST and marker in keys and _is_whole(store, found, there)
+                    return dict(found) if whole else None
             except (ValueError, KeyError, TypeError):
                 pass
             raise OutputExists(
@@ -298,6 +302,20 @@ def _state(store: Store, bake_id: str, marker: str) -> dict[str, Any] | None:
         f"it holds other files, such as {min(keys)}",
         "Choose an empty --output; outputs are never overwritten.",
     )
+
+
+def _is_whole(store: Store, manifest: Mapping[str, Any], there: Mapping[str, ObjectInfo]) -> bool:
+    """Whether all files of a bake are there; those that are missing are written again.
+
+    Raises:
+        OutputExists: If one has another size than it must.
+    """
+    damaged = damaged_files(manifest, there)
+    for each in damaged:
+        if not each.is_missing:
+            again = "Delete it and run the same command again: that writes it again."
+            raise OutputExists(f"{store.uri}/{each.key}", f"{each.problem}: it is damaged", again)
+    return not damaged
 
 
 def _start(store: Store, bake_id: str) -> None:
@@ -330,8 +348,12 @@ def _write(store: Store, key: str, size: int, action: str, parts: Parts) -> dict
             there = store.stat(key)
     wanted = _hash(parts())
     if there.size != size or _hash(_copied(store, there)) != wanted:
+        if key == _CARD and action == "change":  # for people to edit
+            return {"bytes": size, "sha256": wanted}
         raise OutputExists(
-            store.uri, f"{key} already exists, with other bytes", "Choose another --output."
+            store.uri,
+            f"{key} already exists, with other bytes",
+            "Choose another --output, or delete that file and run the same command again.",
         )
     return {"bytes": size, "sha256": wanted}
 

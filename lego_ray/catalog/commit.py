@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lego_ray.catalog.changes import Change
 from lego_ray.catalog.failures import READINGS, is_broken_off, is_conflict, translate
-from lego_ray.errors import CatalogError, StoreUnavailable
+from lego_ray.errors import CatalogError, NoSpaceLeft, StoreUnavailable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -78,7 +78,8 @@ def commit(
             # Opening and looking at the table say already what their failures mean.
             meaning = error if isinstance(error, StoreUnavailable) else translate(uri, error)
             most = READINGS if is_broken_off(meaning.problem) else _FAILURE_ATTEMPTS
-            if failures >= most or not isinstance(meaning, StoreUnavailable):
+            passing = isinstance(meaning, StoreUnavailable) and not isinstance(meaning, NoSpaceLeft)
+            if failures >= most or not passing:
                 raise meaning from error
         wait_after(conflicts + failures)
 

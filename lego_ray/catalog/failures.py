@@ -12,9 +12,11 @@ from lego_ray.errors import (
     AccessDenied,
     CatalogError,
     LegoRayError,
+    NoSpaceLeft,
     ObjectNotFound,
     StoreUnavailable,
 )
+from lego_ray.storage.file_errors import TOO_LARGE
 from lego_ray.storage.s3_hints import CERTIFICATE, CREATE_ONLY, REGION, hint_for
 
 T = TypeVar("T")
@@ -34,6 +36,9 @@ _OTHER_REGION = re.compile(
     r"redirect without LOCATION|PermanentRedirect|AuthorizationHeaderMalformed"
 )
 _NOT_KNOWN = re.compile(r"\b501\b|NotImplemented|not implemented")
+# What the system says of a disk that is full and of a file that is too large, through either library.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded")
+_TOO_LARGE = re.compile(r"File too large")
 _NO_BUCKET = re.compile(r"NoSuchBucket")
 _UNREACHABLE = re.compile(
     r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b", re.IGNORECASE
@@ -173,6 +178,10 @@ def translate(uri: str, error: Exception) -> LegoRayError:
         return AccessDenied(
             uri, text, _hint(text) or "Check the credentials and the bucket's policy."
         )
+    if _FULL.search(text):
+        return NoSpaceLeft(uri, text[:LONGEST])
+    if _TOO_LARGE.search(text):
+        return NoSpaceLeft(uri, text[:LONGEST], TOO_LARGE)
     if _NO_BUCKET.search(text):
         return ObjectNotFound(uri, "there is no such bucket", "Create the bucket first.")
     if _CERTIFICATE.search(text):

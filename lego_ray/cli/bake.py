@@ -10,7 +10,7 @@ from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import OneOf, Place
-from lego_ray.cli.printing import count, print_json, print_table
+from lego_ray.cli.printing import count, print_json, print_table, visible
 
 
 @command()
@@ -60,7 +60,7 @@ def bake(as_json: bool, **given: Any) -> None:
     if record["dry_run"]:
         click.echo("dry run: nothing was written")
     for warning in record["warnings"]:
-        click.echo(f"warning   {warning}")
+        click.echo(f"warning   {visible(warning)}")
     changed = f"{len(record['changes'])} of {count(record['tensors'], 'tensor')} changed"
     click.echo(f"{record['status']}: {record['output']}, {changed}")
     print_table(

@@ -8,6 +8,7 @@ import click
 
 from lego_ray.cli import options
 from lego_ray.cli.command import Group
+from lego_ray.cli.json_rows import json_row
 from lego_ray.cli.printing import print_fields, print_json, print_table
 
 if TYPE_CHECKING:
@@ -101,10 +102,15 @@ def show(merge: str, catalog: str, version: int | None, at: str | None, as_json:
 
     detail = calls.show(catalog, merge, version=version, at=at)
     if as_json:
-        sites = [_json_row(row) for row in detail.sites.to_pylist()]
-        merged = _json_row(detail.merge)
-        groups = [_json_row(row) for row in detail.groups.to_pylist()]
-        told = {"merge": merged, "summary": detail.summary(), "sites": sites, "groups": groups}
+        sites = [json_row(row) for row in detail.sites.to_pylist()]
+        merged = json_row(detail.merge)
+        groups = [json_row(row) for row in detail.groups.to_pylist()]
+        told = {
+            "merge": merged,
+            "summary": json_row(detail.summary()),
+            "sites": sites,
+            "groups": groups,
+        }
         print_json(told)
         return
     print_fields({**detail.merge, **detail.summary()})
@@ -166,16 +172,10 @@ def _which(merge: dict[str, Any]) -> str:
 
 def _print_rows(table: pa.Table, as_json: bool, **more: Any) -> None:
     if as_json:
-        rows = [_json_row(row) for row in table.to_pylist()]
+        rows = [json_row(row) for row in table.to_pylist()]
         print_json({"columns": table.column_names, "rows": rows, **more})
         return
     rows = table.slice(0, SHOWN).to_pylist()
     print_table(table.column_names, [tuple(row.values()) for row in rows])
     if table.num_rows > SHOWN:
         click.echo(f"... {table.num_rows - SHOWN} more rows; --json prints them all")
-
-
-def _json_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose maps are objects; Arrow gives them as pairs."""
-    pairs = [k for k, v in row.items() if isinstance(v, list) and v and isinstance(v[0], tuple)]
-    return {k: dict(v) if k in pairs else v for k, v in row.items()}

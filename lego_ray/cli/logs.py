@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +47,8 @@ class _Json(logging.Formatter):
 
 # Events that people are told of without --log too.
 _ALWAYS = ("waiting", "cache")
+# An event that the answer to a merge or an update repeats: there it is told once.
+QUARANTINED = "adapter quarantined"
 _FORMATS = {"text": _Text, "json": _Json}
 
 
@@ -78,12 +80,16 @@ class _Printed(io.TextIOBase):
 
 
 @contextmanager
-def shown(kind: str) -> Iterator[None]:
+def shown(kind: str, *reported: str) -> Iterator[None]:
     """Shows what is logged in the block: as `text`, as `json`, or, for `none`, warnings alone.
 
     What anyone prints in it is logged too: stdout is for what the command answers after it.
+
+    Args:
+        kind: One of those.
+        *reported: Events that the command's answer repeats, which `none` leaves out.
     """
-    with redirect_stdout(_Printed()), _handling(kind):
+    with redirect_stdout(_Printed()), _handling(kind, reported):
         yield
 
 
@@ -107,10 +113,14 @@ def waits_shown() -> Iterator[None]:
 
 
 @contextmanager
-def _handling(kind: str) -> Iterator[None]:
+def _handling(kind: str, reported: Sequence[str]) -> Iterator[None]:
     handler = _Handler(logging.WARNING if kind == "none" else logging.INFO)
-    if kind == "none":  # the command itself reports the error that ends a run
-        handler.addFilter(lambda record: record.levelno == logging.WARNING)
+    if kind == "none":  # the command itself reports the error that ends a run, and what it left out
+        handler.addFilter(
+            lambda record: (
+                record.levelno == logging.WARNING and getattr(record, "event", "") not in reported
+            )
+        )
     handler.setFormatter(_FORMATS.get(kind, _Text)())
     before = LOGGER.level
     LOGGER.addHandler(handler)

@@ -25,6 +25,7 @@ from lego_ray.cli.refresh import refresh
 from lego_ray.cli.report import report
 from lego_ray.cli.room import watch_room
 from lego_ray.cli.scan import scan
+from lego_ray.cli.startup import stop_as_usual
 from lego_ray.cli.status import status
 from lego_ray.cli.update import update
 from lego_ray.cli.verify import verify
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with told(words), waits_shown():
+        stop_as_usual()
         watch_room()
         if left := cli.main(words, standalone_mode=False):
             sys.exit(left)

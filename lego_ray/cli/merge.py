@@ -12,7 +12,7 @@ from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
-from lego_ray.cli.logs import shown
+from lego_ray.cli.logs import QUARANTINED, shown
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
@@ -21,6 +21,7 @@ from lego_ray.cli.printing import (
     print_refused,
     print_set_aside,
     rank_range,
+    visible,
 )
 from lego_ray.cli.start_runner import starting
 
@@ -54,13 +55,13 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
       lego-ray merge s3://zoo/a ./b --rank auto --method svd --output s3://zoo/m
       lego-ray merge ./adapters --rank 8 --weight french=2 --output ./m --json
     """
-    with resumable(given["output"]) as last, shown(log):
+    with resumable(given["output"]) as last, shown(log, QUARANTINED):
         record = _merge(given, last)
     if as_json:
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {warning}")
+        click.echo(f"warning   {visible(warning)}")
     print_set_aside(record)
     print_refused(record["refused"])
     click.echo(

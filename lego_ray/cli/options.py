@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
-from lego_ray.cli.param_types import NumberOr, NumberOrAuto, OneOf, Place
+from lego_ray.cli.param_types import Finite, NumberOr, NumberOrAuto, OneOf, Place
 from lego_ray.methods.names import METHODS, MethodOptions, takers
 from lego_ray.options import Keyword, keywords_of
 from lego_ray.planning.options import (
@@ -79,7 +80,7 @@ def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]
     elif keyword.annotation.startswith("int") and "str" not in keyword.annotation:
         more |= {"type": int}
     elif keyword.annotation.startswith("float"):
-        more |= {"type": float}
+        more |= {"type": Finite()}
     return click.option(keyword.flag, name, default=None, help=told, **more)
 
 
@@ -138,6 +139,8 @@ def _numbers(
             value = None
         if not name or value is None:
             raise click.BadParameter(f"{text!r} is not NAME=NUMBER", ctx, param)
+        if not math.isfinite(value):
+            raise click.BadParameter(f"{text!r} has no finite number", ctx, param)
         if found.setdefault(name, value) != value:
             raise click.BadParameter(f"{name} is given {found[name]:g} and {value:g}", ctx, param)
     return found or None
@@ -148,9 +151,12 @@ def _scale(ctx: click.Context, param: click.Parameter, given: str | None) -> str
     if given is None:
         return None
     try:
-        return float(given)
+        number = float(given)
     except ValueError:
         return given
+    if not math.isfinite(number):
+        raise click.BadParameter(f"{given!r} is not a finite number", ctx, param)
+    return number
 
 
 sources = click.argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from difflib import get_close_matches
 from typing import Any
 
@@ -56,7 +57,10 @@ class NumberOr(click.ParamType[str | float]):
         if value in self.words:
             return str(value)
         try:
-            return float(value)
+            number = float(value)
+            if math.isfinite(number):
+                return number
+            self.fail(f"{value!r} is not a finite number", param, ctx)
         except (TypeError, ValueError):
             near = get_close_matches(str(value), self.words, 1)
             hint = f". Did you mean {near[0]}?" if near else ""
@@ -68,6 +72,19 @@ class NumberOr(click.ParamType[str | float]):
     ) -> list[CompletionItem]:
         """The words that begin so."""
         return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+
+class Finite(click.types.FloatParamType):
+    """A number, neither NaN nor infinite."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Takes text as a number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class NumberOrAuto(click.ParamType[str | int]):

@@ -18,6 +18,7 @@ from lego_ray.cli.printing import (
     print_set_aside,
     print_table,
     rank_range,
+    visible,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _print(made: Plan) -> None:
     print_set_aside(set_aside(made.passed_over, made.adapters))
     print_refused([each.as_json() for each in made.refused])
     for warning in made.warnings:
-        click.echo(f"warning   {warning}")
+        click.echo(f"warning   {visible(warning)}")
     click.echo()
     print_table(
         ("task", "sites", "route", "shards", "read", "memory"),

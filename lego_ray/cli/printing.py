@@ -61,7 +61,7 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
             names.setdefault(warning, []).append(merge["name"])
     for warning, of in names.items():
         more = f" and {len(of) - 1} more" if len(of) > 1 else ""
-        click.echo(f"warning   {of[0]}{more}: {warning}")
+        click.echo(f"warning   {visible(of[0])}{more}: {visible(warning)}")
 
 
 def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:

@@ -11,7 +11,7 @@ from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import print_json, print_table
+from lego_ray.cli.printing import print_json, print_table, visible
 
 
 @command()
@@ -53,7 +53,7 @@ def publish(as_json: bool, **given: Any) -> None:
     if record["dry_run"]:
         click.echo("dry run: nothing was made and nothing written")
     for warning in record["warnings"]:
-        click.echo(f"warning   {warning}")
+        click.echo(f"warning   {visible(warning)}")
     click.echo(f"{record['status']}: {record['name']}, {_place(record)}")
     print_table(
         ("file", "size", ""),

@@ -10,7 +10,7 @@ from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import print_json
+from lego_ray.cli.printing import print_json, visible
 
 
 @command()
@@ -60,7 +60,7 @@ def report(
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning  {warning}")
+        click.echo(f"warning  {visible(warning)}")
     click.echo(f"page   {record['output']}  ({size(record['bytes'])})\nmerge  {record['merge_id']}")
     lacking = [("--catalog", given["catalog"]), ("--sources", sources)]
     if flags := [flag for flag, value in lacking if not value]:

@@ -72,6 +72,12 @@ def _print_merge(found: StatusRecord) -> None:
         f"{count(found['sites'], 'site')} done"
         + (f", {found['sites_measured']:,} measured" if found["sites_measured"] is not None else "")
     )
+    for file in found["damaged"]:
+        click.echo(f"damaged  {file['file']}: {file['problem']}")
+    if found["damaged"]:
+        click.echo(
+            "         The same merge writes missing files again; delete those of another size first."
+        )
     for entry in found["quarantined"]:
         click.echo(f"left out  {entry['adapter']}\n          {entry['reason']}")
     if found["state"] == "unfinished":

@@ -12,9 +12,9 @@ from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import Command
 from lego_ray.cli.interrupts import resumable
-from lego_ray.cli.logs import shown
+from lego_ray.cli.logs import QUARANTINED, shown
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json, print_refused, print_set_aside, ratio
+from lego_ray.cli.printing import count, print_json, print_refused, print_set_aside, ratio, visible
 from lego_ray.cli.start_runner import starting
 from lego_ray.planning.options import RUNNER_OPTIONS
 
@@ -80,13 +80,13 @@ def update(as_json: bool, log: str, **given: Any) -> None:
       lego-ray update ./merged-v2 --remove french german
       lego-ray update ./merged-v3 --refit
     """
-    with resumable(None) as last, shown(log):
+    with resumable(None) as last, shown(log, QUARANTINED):
         record = _update(given, last)
     if as_json:
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {warning}")
+        click.echo(f"warning   {visible(warning)}")
     print_set_aside(record)
     print_refused(record["refused"])
     if record["skipped_sites"]:

@@ -9,7 +9,7 @@ import click
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json
+from lego_ray.cli.printing import count, print_json, visible
 from lego_ray.cli.verify_table import print_errors
 
 
@@ -52,7 +52,7 @@ def verify(
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {warning}")
+        click.echo(f"warning   {visible(warning)}")
     click.echo(
         f"ok: {', '.join(record['files'])} are as published; rank {record['rank']}, "
         f"{count(record['sites'], 'site')}, {count(record['sources'], 'source')}\n"

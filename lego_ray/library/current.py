@@ -20,7 +20,7 @@ from lego_ray.library.entries import Find, plan_entries
 from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows, sightings_in
-from lego_ray.output.write import manifest_at, published_merge
+from lego_ray.output.write import is_merge_of, manifest_at, merge_there
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe_file import LibraryRecipe
@@ -125,8 +125,14 @@ def look(
     done: dict[str, dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for each, manifest in found:
-        if manifest is None:  # or what is there is another's, which is an error here
-            manifest = _published(each, each.place)
+        if manifest is None:
+            try:
+                manifest = _published(each, each.place)
+            except OutputExists as error:  # what is there is another's, or a file of it is damaged
+                if attempt.strict or len(planned) == 1:
+                    raise
+                asked.failed[each.recipe.name] = error
+                continue
         rows_of = {m["merge_id"]: m["version"] for m in merges if m["name"] == each.recipe.name}
         if manifest is None or manifest["merge_id"] not in rows_of:
             continue
@@ -137,7 +143,7 @@ def look(
         inventory,
         rows,
         recorded.count_unrecorded(rows),
-        planned,
+        [each for each in planned if each.recipe.name not in asked.failed],
         asked.groupings,
         done,
         versions,
@@ -184,14 +190,24 @@ def _versioned(
     last = max(mine, key=lambda row: row["version"], default=None)
     place = each.place.join(each.plan.digest[:DIGITS])
     others = [each.place.join(each.plan.former[:DIGITS])] if each.plan.former else []
-    if last is not None and (was := output_of(last)).is_inside(each.place):
+    was = None if last is None else output_of(last)
+    if was is not None and was.is_inside(each.place):
         others.append(was)
     for other in (each.place, place, *others):
         with contextlib.suppress(OutputExists):  # a former one, or what is not lego-ray's
             if manifest := _published(each, other):
                 return replace(each, place=other), manifest
+    if was is not None and was.is_inside(each.place) and _is_at(each, was):
+        return replace(each, place=was), None
     return replace(each, place=place), None
 
 
 def _published(each: Planned, place: Place) -> dict[str, Any] | None:
-    return published_merge(place.open(), each.plan)
+    there = merge_there(place.open(), each.plan)
+    return there.manifest if there and there.is_whole else None
+
+
+def _is_at(each: Planned, place: Place) -> bool:
+    """Whether a merge's manifest is at a place, so that a file it lost is written again there."""
+    manifest = manifest_at(place.open())
+    return manifest is not None and is_merge_of(manifest, each.plan)

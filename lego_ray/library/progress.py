@@ -24,7 +24,8 @@ class LibraryStatus(Record):
     """How far the merges below a folder are.
 
     Attributes:
-        state: `published`, or `unfinished` if at least one merge is.
+        state: `published`, `damaged` if a file of at least one merge is, or `unfinished` if at least one
+            merge is.
         output: URI of the folder.
         holder: The refresh that holds the library's lease: `host`, `pid`, `job`, `since` and
             `last_sign_at`; None if there is none. One that was killed is named until another takes over.
@@ -68,17 +69,18 @@ def library_progress(store: Store, found: Mapping[str, ObjectInfo]) -> LibrarySt
     newest: dict[str, str] = {}
     for folder in sorted(folders, key=lambda each: _written(folders[each])):
         record = progress[folder]
-        if record is not None and record.state == "published":
+        if record is not None and record.state != "unfinished":
             newest[_merge_of(folder)] = folder
     merges = {
         folder: record
         for folder, record in progress.items()
         if record is not None
-        and (record.state != "published" or newest[_merge_of(folder)] == folder)
+        and (record.state == "unfinished" or newest[_merge_of(folder)] == folder)
     }
-    unfinished = any(record.state != "published" for record in merges.values())
+    states = {record.state for record in merges.values()}
+    worst = [state for state in ("unfinished", "damaged") if state in states]
     return LibraryStatus(
-        state="unfinished" if unfinished else "published",
+        state=worst[0] if worst else "published",
         output=store.uri,
         holder=Lease(store, REFRESH_FOLDER, {}).last_holder(),
         merges=tuple(merges.values()),

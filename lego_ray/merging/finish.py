@@ -15,6 +15,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
+from lego_ray.errors import CatalogError, NoSpaceLeft, NotRecorded, StorageError
 from lego_ray.merging.record import ALREADY, PUBLISHED
 from lego_ray.merging.stages import Stages
 from lego_ray.output.adapter_files import adapter_files
@@ -89,6 +90,7 @@ def finish(
         UnreadableOutput: If a reader of its layout could not load it; nothing was written.
         OutputExists: If the output holds something else.
         RunFailed: If a later turn has begun; the merge is not recorded.
+        NotRecorded: If its rows could not be written, though it is published.
     """
     if catalog and tenure is not None:
         tenure.check_now(catalog)
@@ -98,8 +100,22 @@ def finish(
     if status == PUBLISHED:
         stages.moved("publish", sum(map(len, files.values())))
     if catalog:
-        _record(merged, plan, files, store.uri, catalog, started, stages, tenure)
+        try:
+            _record(merged, plan, files, store.uri, catalog, started, stages, tenure)
+        except (StorageError, CatalogError) as error:
+            raise _not_recorded(error, store.uri) from error
     return plan, status
+
+
+def _not_recorded(error: StorageError | CatalogError, output: str) -> NotRecorded:
+    """The error of a catalog that failed when the merge was published already."""
+    problem = f"{error.problem}; the merge is published at {output} and is not recorded here"
+    if isinstance(error, NoSpaceLeft):
+        first = "Raise the limit. " if "ulimit" in error.hint else "Free space. "
+    else:
+        is_same = error.hint.startswith("Run ") and "again" in error.hint
+        first = "" if is_same else f"{error.hint} "
+    return NotRecorded(error.where, problem, f"{first}{NotRecorded.advice}")
 
 
 def _files(merged: Merged) -> tuple[Plan, dict[str, bytes]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import ERROR
 from typing import Any
 
@@ -21,8 +21,14 @@ from lego_ray.errors import BadInput, SourceChanged, StrictRefusal
 from lego_ray.merging.base import Run
 from lego_ray.merging.finish import finish
 from lego_ray.merging.notes import note_planned, note_published
-from lego_ray.merging.record import ALREADY, MergeRecord, record_of, record_of_published
-from lego_ray.output.write import published_merge
+from lego_ray.merging.record import (
+    ALREADY,
+    PUBLISHED,
+    MergeRecord,
+    record_of,
+    record_of_published,
+)
+from lego_ray.output.write import merge_there
 from lego_ray.planning.joint import JointPlan, cut_jointly
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
@@ -61,6 +67,7 @@ class Road:
     failed: dict[str, BadInput] | None = None
     bytes_read: int = field(default=0, init=False)
     _ran_by: dict[str, str] = field(default_factory=dict, init=False)
+    _lost: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
 
     @property
     def _catalog_uri(self) -> str | None:
@@ -151,10 +158,13 @@ class Road:
             held.enter_context(journal.failures(run.asked.digest, goes_on))
             done = None
             with self._alone(run):
-                done = published_merge(run.store, run.asked)
+                there = merge_there(run.store, run.asked)
+                if there and there.is_whole:
+                    done = there.manifest
                 if not done or (self.catalog and not has_merge(self.catalog, done["merge_id"])):
                     run.checkpoints.check()
                     done = None
+                    self._lost[run.name] = there.lost if there else ()
             if done is None:
                 continue
             run.checkpoints.clear()  # of a run that was cut short between publishing and this
@@ -244,9 +254,10 @@ class Road:
             tenure=self.tenure,
         )
         run.checkpoints.clear()
+        lost = self._lost.get(run.name, ())
         record = record_of(
             plan,
-            status=status,
+            status=PUBLISHED if lost else status,
             output=run.store.uri,
             catalog=self._catalog_uri,
             started=self.started,
@@ -254,6 +265,8 @@ class Road:
             resumed_sites=run.resumed_sites,
             runner=self._ran_by.get(run.name),
         )
+        again = tuple(f"{key} was missing at the output and was written again" for key in lost)
+        record = replace(record, warnings=(*record.warnings, *again))
         note_published(record, plan, merged.drift)
         return run.full_record(record, None)
 

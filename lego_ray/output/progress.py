@@ -19,6 +19,7 @@ from lego_ray.output.checkpoints.run_folder import (
     parse_text,
     read_marker,
 )
+from lego_ray.output.damage import Damaged, damaged_files
 from lego_ray.output.manifest import (
     MANIFEST_KEY,
     marker_of,
@@ -39,7 +40,8 @@ class StatusRecord(Record):
     """How far a merge is.
 
     Attributes:
-        state: `published` or `unfinished`.
+        state: `published`, `unfinished`, or `damaged`: published, and a file is missing or has another
+            size than it must.
         output: URI of its output.
         merge_id: The plan that is run, or was, hex.
         name: Its name.
@@ -50,6 +52,7 @@ class StatusRecord(Record):
         sites_done: How many of them are merged.
         sites_measured: How many are measured; None unless ranks are chosen by measuring.
         quarantined: Adapters that turned out bad so far, each with `adapter` and `reason`.
+        damaged: Files that are damaged, each with `file` and `problem`.
         tasks_saved: Finished tasks that are kept; this and the rest are None once it is published.
         bytes_read: Bytes read for them.
         inertia: Sum over their sites; None too of a method that does not cluster.
@@ -70,6 +73,7 @@ class StatusRecord(Record):
     sites_done: int
     sites_measured: int | None
     quarantined: tuple[Mapping[str, Any], ...]
+    damaged: tuple[Mapping[str, str], ...] = ()
     tasks_saved: int | None = None
     bytes_read: int | None = None
     inertia: float | None = None
@@ -96,11 +100,15 @@ def progress_at(store: Store, found: Mapping[str, ObjectInfo]) -> StatusRecord |
         OutputExists: If the unfinished run is of another release.
         StorageError: If the store cannot be read.
     """
+    marker = None
     if MANIFEST_KEY in found:
         manifest = parse_manifest(read_bytes(store), store.uri)
         if marker_of(manifest) in found:
-            return _published(store, manifest)
-    marker = read_marker(store)
+            damaged = damaged_files(manifest, found)
+            marker = read_marker(store) if damaged else None
+            if marker is None:  # or the same merge is writing the missing files again
+                return _published(store, manifest, damaged)
+    marker = marker or read_marker(store)
     if marker is None:
         return None
     files = [i for k, i in found.items() if k.startswith(FOLDER) and k.endswith(ENDING)]
@@ -109,9 +117,10 @@ def progress_at(store: Store, found: Mapping[str, ObjectInfo]) -> StatusRecord |
     return _unfinished(store, marker, [each for each in read if each is not None])
 
 
-def _published(store: Store, manifest: dict[str, Any]) -> StatusRecord:
+def _published(store: Store, manifest: dict[str, Any], damaged: Sequence[Damaged]) -> StatusRecord:
     return StatusRecord(
-        state="published",
+        state="damaged" if damaged else "published",
+        damaged=tuple(each.as_json() for each in damaged),
         output=store.uri,
         merge_id=manifest["merge_id"],
         name=manifest["name"],

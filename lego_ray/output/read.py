@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lego_ray.errors import ObjectNotFound, VerificationFailed
+from lego_ray.output.damage import AGAIN, is_edited_card
 from lego_ray.output.manifest import (
     MANIFEST_KEY,
     listed_files,
@@ -41,6 +42,8 @@ def read_manifest(store: Store) -> tuple[dict[str, Any], bytes]:
 def checked_files(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     """Yields each file that the manifest lists, with the bytes that it says.
 
+    The model card is for people to edit, so it is given as it is; `is_edited_card` tells.
+
     Raises:
         VerificationFailed: If a file is not there, or is another one.
         MalformedAdapter: If the list is none, or lacks the file that is written last.
@@ -54,13 +57,13 @@ def checked_files(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[s
                 "the manifest lists this file and it is not there",
                 "Publishing was cut short: run the same merge again."
                 if key == marker_of(manifest)
-                else "Merge again to another output.",
+                else "Run the same merge again: that writes it again.",
             ) from error
         found = hashlib.sha256(data).hexdigest()
-        if found != sha256:
+        if found != sha256 and not is_edited_card(manifest, key, data):
             raise VerificationFailed(
                 f"{store.uri}/{key}",
                 f"its sha256 is {found}, the manifest says {sha256}",
-                "The file was changed or damaged after it was published; merge again.",
+                f"The file was changed or damaged after it was published. {AGAIN}",
             )
         yield key, data

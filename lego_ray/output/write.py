@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import AlreadyExists, MalformedAdapter, ObjectNotFound, OutputExists
 from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.output.damage import AGAIN, damaged_files
 from lego_ray.output.manifest import (
     MANIFEST_KEY,
     marker_of,
     parse_manifest,
     read_bytes,
 )
-from lego_ray.storage.base import Store
+from lego_ray.output.publish_record import CARD
+from lego_ray.storage.base import ObjectInfo, Store
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """A merge whose manifest is at an output.
+
+    Attributes:
+        manifest: The manifest.
+        missing: Files that it lists and that are not there.
+    """
+
+    manifest: dict[str, Any]
+    missing: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no file is missing."""
+        return not self.missing
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Files that were deleted after the merge was published; none if it never was."""
+        return () if marker_of(self.manifest) in self.missing else self.missing
 
 
 def manifest_at(store: Store) -> dict[str, Any] | None:
@@ -52,28 +78,28 @@ def is_merge_of(manifest: Mapping[str, Any], plan: Plan, requested: str = "") ->
     return former_digest(plan, marks) in named
 
 
-def published_merge(store: Store, plan: Plan) -> dict[str, Any] | None:
-    """The manifest of a plan's merge that is already published, or None if the way is free.
+def merge_there(store: Store, plan: Plan) -> There | None:
+    """A plan's merge as far as it is published, or None if the way is free.
 
     Args:
         store: The output.
         plan: The plan as it was asked for.
 
     Raises:
-        OutputExists: If something else is there.
+        OutputExists: If something else is there, or a file of the merge is damaged.
     """
-    return published_manifest(store, plan.digest, plan.marker, plan=plan)
+    return merge_there_by_digest(store, plan.digest, plan.marker, plan=plan)
 
 
-def published_manifest(
+def merge_there_by_digest(
     store: Store,
     digest: str,
     marker: str,
     *,
     option: str = "--output",
     plan: Plan | None = None,
-) -> dict[str, Any] | None:
-    """The manifest of a merge that is already published, or None if the way is free.
+) -> There | None:
+    """A merge as far as it is published, or None if the way is free. Lists once, reads the manifest.
 
     Args:
         store: The output.
@@ -83,11 +109,11 @@ def published_manifest(
         plan: The plan, by whose former digests it counts as well.
 
     Raises:
-        OutputExists: If something else is there.
+        OutputExists: If something else is there, or a file of the merge has another size than it must.
     """
-    keys = {info.key for info in store.list()}
-    if MANIFEST_KEY not in keys:
-        if marker in keys or CONFIG_NAME in keys:
+    found = listed_output(store, option)
+    if MANIFEST_KEY not in found:
+        if marker in found or CONFIG_NAME in found:
             raise OutputExists(
                 store.uri,
                 "it holds an adapter that lego-ray did not write",
@@ -103,7 +129,30 @@ def published_manifest(
             f"{digest[:12]}: the options or the adapters differ",
             f"Choose another {option}, or delete that one first.",
         )
-    return manifest if marker_of(manifest) in keys else None
+    damaged = damaged_files(manifest, found)
+    for each in damaged:
+        if not each.is_missing:
+            raise OutputExists(f"{store.uri}/{each.key}", f"{each.problem}: it is damaged", AGAIN)
+    return There(manifest, tuple(each.key for each in damaged))
+
+
+def listed_output(store: Store, option: str = "--output") -> dict[str, ObjectInfo]:
+    """What is at an output, by key.
+
+    Args:
+        store: The output.
+        option: What it was given by, for errors.
+
+    Raises:
+        OutputExists: If it is a file.
+    """
+    try:
+        return {info.key: info for info in store.list()}
+    except ObjectNotFound as error:
+        if not store.place.is_local:
+            raise
+        problem = "it is a file, and what is written there is a directory of files"
+        raise OutputExists(store.uri, problem, f"Choose another {option}.") from error
 
 
 def publish(
@@ -114,7 +163,8 @@ def publish(
     The manifest comes first: from then on the output says whose it is, and which bytes belong to it.
 
     A file that another run of the same plan wrote, before or at the same time, is taken as it is if
-    it has the same bytes.
+    it has the same bytes. So is a manifest of the same files, which another release may have written,
+    and beside a manifest a model card, which someone may have edited.
 
     Args:
         store: The output.
@@ -128,19 +178,36 @@ def publish(
     Raises:
         OutputExists: If a file is there with other bytes.
     """
-    mine = False
+    mine = has_manifest = False
     for key in sorted(files, key=lambda k: (k == marker, k != MANIFEST_KEY, k)):
         try:
             store.create(key, files[key])
             mine = key == marker
         except AlreadyExists as error:
-            if _sha256(store, key) != hashlib.sha256(files[key]).hexdigest():
+            if key == CARD and has_manifest:
+                continue
+            if _sha256(store, key) != hashlib.sha256(files[key]).hexdigest() and not (
+                key == MANIFEST_KEY and _lists(manifest_at(store), files)
+            ):
                 raise OutputExists(
                     store.uri,
                     f"{key} already exists, with other bytes",
-                    f"Choose another {option}, or delete that one first.",
+                    f"Choose another {option}, or delete that file and run the same command again.",
                 ) from error
+            has_manifest = has_manifest or key == MANIFEST_KEY
     return mine
+
+
+def _lists(manifest: Mapping[str, Any] | None, files: Mapping[str, bytes]) -> bool:
+    """Whether a manifest is of the same merge as some files, by their hashes; the card's apart."""
+    own = parse_manifest(files[MANIFEST_KEY], MANIFEST_KEY) if MANIFEST_KEY in files else None
+    if manifest is None or own is None or manifest["merge_id"] != own["merge_id"]:
+        return False
+    listed, wanted = (
+        {key: entry["sha256"] for key, entry in each["files"].items() if key != CARD}
+        for each in (manifest, own)
+    )
+    return listed == wanted
 
 
 def _sha256(store: Store, key: str) -> str:

@@ -317,11 +317,18 @@ def keep_full_weights_of(inventory: Inventory, choice: str) -> Inventory:
     if mode != "keep":
         return inventory
     where = f"--full-weights {choice}"
-    uris = [a.uri for a in inventory.adapters if _named(a.uri, name)]
+    every = [a.uri for a in inventory.adapters]
+    uris = [uri for uri in every if _named(uri, name)]
+    uris = uris or [uri for uri in every if _named(uri.removesuffix(_FILE_ENDING), name)]
     if name in uris:
         uris = [name]
     if not uris:
-        refused = next((r for r in inventory.refused if _named(r.uri, name)), None)
+        named = (
+            r
+            for r in inventory.refused
+            if _named(r.uri, name) or _named(r.uri.removesuffix(_FILE_ENDING), name)
+        )
+        refused = next(named, None)
         because = f"; {refused.uri} was refused: {refused.reason}" if refused else ""
         raise NoAdaptersFound(where, f"no adapter that is merged is called {name}{because}")
     if len(uris) > 1:
@@ -342,6 +349,10 @@ def _without_kept(adapter: AdapterRecord, choice: str) -> AdapterRecord:
     if not added:
         return bare
     return replace(bare, notes=(*bare.notes, f"left out by --full-weights {choice}: {some(added)}"))
+
+
+# People call adapters that are single files by their names without it.
+_FILE_ENDING = ".safetensors"
 
 
 def _named(uri: str, name: str) -> bool:

@@ -118,7 +118,7 @@ def make_plan(
         tasks=tuple(tasks),
         memory_budget=memory_budget,
         warnings=(
-            *_warnings(adapters, unused),
+            *_warnings(adapters, unused, base_model),
             *warnings_of_names(adapters),
             *warnings_of_trees(names),
             *difference_warnings(adapters, recipe.full_weights),
@@ -223,14 +223,16 @@ def _warnings_of_rank(recipe: Recipe, tasks: Iterable[TaskPlan]) -> Iterable[str
         )
 
 
-def _warnings(adapters: Sequence[AdapterRecord], unused: Sequence[AdapterRecord]) -> Iterable[str]:
+def _warnings(
+    adapters: Sequence[AdapterRecord], unused: Sequence[AdapterRecord], base_model: str
+) -> Iterable[str]:
     by_id: dict[str, list[str]] = {}
     for adapter in adapters:
         by_id.setdefault(adapter.adapter_id, []).append(adapter.uri)
     for uris in by_id.values():
         if len(uris) > 1:
             yield f"{', '.join(uris)} have the same content and are each merged"
-    if not any(a.base_model for a in adapters):
+    if not base_model and not any(a.base_model for a in adapters):
         yield "no adapter names its base model; give it with --base-model"
     for adapter in unused:
         yield f"{adapter.uri} has weight 0 and is left out"

@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from lego_ray.errors import AdapterRefused, MalformedAdapter, SourceChanged, UnsupportedAdapter
+from lego_ray.errors import (
+    AccessDenied,
+    AdapterRefused,
+    MalformedAdapter,
+    SourceChanged,
+    UnsupportedAdapter,
+)
 from lego_ray.formats.identity import adapter_id, stand_in
 from lego_ray.formats.layouts import check_layout, layout_named
 from lego_ray.formats.lone import FullWeights
@@ -16,7 +22,7 @@ from lego_ray.formats.reading import is_adapter, read_adapter
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, Refused
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.sources.beside import HINTS, SHARD, check_foreign, is_foreign, sharded
-from lego_ray.sources.find import PEFT_NAMES, Found, find_again
+from lego_ray.sources.find import PEFT_NAMES, Found, find_again, refused_folder
 from lego_ray.sources.weights_table import (
     FIRST_READ,
     WeightsTable,
@@ -79,6 +85,11 @@ def read_found(
     for _ in range(TRIES):
         try:
             return _read_once(found, mode, cards, with_base, initial)
+        except AccessDenied as error:
+            # Elsewhere it is the credentials that are denied, and those are of the whole source.
+            if not found.place.is_local:
+                raise
+            return Reading(found, _closed(found, error))
         except SourceChanged as error:
             last, again = error, find_again(found)
             if again is None:
@@ -140,6 +151,10 @@ def _before_training(
     fields = {**parse_object(own or b"", initial.uri), "init_lora_weights": True}
     plain = replace(headers, config=json.dumps(fields).encode())
     return read_adapter(plain, "drop", with_base=True)
+
+
+def _closed(found: Found, error: AccessDenied) -> Refused:
+    return replace(refused_folder(found.store, "", error), uri=found.uri)
 
 
 def _refused(found: Found, error: AdapterRefused | SourceChanged) -> Refused:

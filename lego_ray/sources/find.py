@@ -20,7 +20,7 @@ from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import Refused
 from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
 from lego_ray.sources.beside import SHARD, is_foreign
-from lego_ray.storage.base import ObjectInfo, Store
+from lego_ray.storage.base import Denied, HasFolders, ObjectInfo, Store
 from lego_ray.storage.uri import FilePlace, Place, parse_uri
 
 CARD_NAME = "README.md"
@@ -167,7 +167,10 @@ def open_file_or_folder(source: str | Place) -> tuple[Store, str]:
 
 
 def find(
-    store: Store, only: str = "", listed: Callable[[str], object] = lambda where: None
+    store: Store,
+    only: str = "",
+    listed: Callable[[str], object] = lambda where: None,
+    denied: Denied | None = None,
 ) -> Iterator[Found]:
     """Yields what lies under a source, in key order.
 
@@ -175,12 +178,14 @@ def find(
         store: The source.
         only: The name of the one file meant, or empty.
         listed: Called with the source for each file that is listed; may raise to end it.
+        denied: Called for each folder that must not be read; without it, that is an error.
 
     Raises:
         ObjectNotFound: If there is nothing there.
+        AccessDenied: If the source itself must not be read.
     """
     folders: dict[str, dict[str, ObjectInfo]] = {}
-    for info in _listing(store, only):
+    for info in _listing(store, only, denied):
         listed(store.uri)
         folder, _, name = info.key.rpartition("/")
         folders.setdefault(folder, {})[name] = info
@@ -255,9 +260,30 @@ def _is_later_shard(name: str, files: Mapping[str, ObjectInfo]) -> bool:
     return first != name and first in files
 
 
-def _listing(store: Store, only: str) -> Iterator[ObjectInfo]:
+def refused_folder(store: Store, key: str, error: AccessDenied) -> Refused:
+    """The refusal of a folder, or of a file, that must not be read.
+
+    Args:
+        store: The source it is in.
+        key: Its key.
+        error: What reading it gave.
+    """
+    hint = f"{error.hint.rstrip('.')}, or leave it out with --exclude."
+    refusal = AccessDenied(error.where, error.problem, hint)
+    uri = f"{_pinned(store)}/{key}".encode("utf-8", "backslashreplace").decode()
+    return Refused(uri, "refused", f"{type(error).__name__}: {refusal}")
+
+
+def is_excluded(store: Store, key: str, patterns: Sequence[str]) -> bool:
+    """Whether a glob pattern matches a folder's name, its path below the source, or its URI."""
+    names = (key, key.rpartition("/")[2], f"{_pinned(store)}/{key}")
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _listing(store: Store, only: str, denied: Denied | None = None) -> Iterator[ObjectInfo]:
     if not only:
-        yield from store.list()
+        is_told = denied is not None and isinstance(store, HasFolders)
+        yield from store.list_open(denied) if is_told else store.list()
         return
     for name in (only, CONFIG_NAME, CARD_NAME):
         with contextlib.suppress(ObjectNotFound):

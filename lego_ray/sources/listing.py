@@ -8,12 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from lego_ray.errors import ObjectNotFound
+from lego_ray.errors import AccessDenied, ObjectNotFound
 from lego_ray.formats.record import Refused
 from lego_ray.sources.expand import expanded
-from lego_ray.sources.find import LONE_NAMES, Found, find, open_source
+from lego_ray.sources.find import (
+    LONE_NAMES,
+    Found,
+    find,
+    is_excluded,
+    open_source,
+    refused_folder,
+)
 from lego_ray.sources.spent import Spent
-from lego_ray.storage.base import Store
+from lego_ray.storage.base import Denied, Store
 from lego_ray.storage.uri import Place
 
 # Small requests that wait for a store, so more than there are cores.
@@ -31,7 +38,7 @@ class Listing:
     Attributes:
         stores: One per place that the sources stand for.
         found: What may be an adapter, and whether its source names it and not only a folder above it.
-        refused: What cannot be read because of its name.
+        refused: What cannot be read because of its name or its permissions.
         warnings: What was passed over, one sentence each without its full stop.
         left_out: How many of what may be an adapter were left out as asked.
     """
@@ -86,10 +93,19 @@ def list_sources(
         if not hit:
             wanted.append(place)
 
+    closed: list[Refused] = []
+
     def listed(place: str | Place) -> tuple[Store, list[tuple[Found, bool]]]:
         store, only = open_source(place)
+
+        def denied(key: str, error: AccessDenied) -> None:
+            hit = [pattern for pattern in exclude if is_excluded(store, key, [pattern])]
+            matched.update(hit)
+            if not hit:
+                closed.append(refused_folder(store, key, error))
+
         here = []
-        for each in _found(store, only, spent, again):
+        for each in _found(store, only, spent, again, denied):
             if not (each.lies_at(skipped) or is_left_out(each)):
                 spent.found(store.uri)
                 here.append((each, is_named(each, only)))
@@ -106,7 +122,7 @@ def list_sources(
                 spent.end()
                 raise
     found: list[tuple[Found, bool]] = []
-    refused: list[Refused] = []
+    refused = sorted(closed, key=lambda each: each.uri)
     for _, here in results:
         for each, named in here:
             if refusal := each.refusal():
@@ -137,10 +153,10 @@ def _merges_among(found: Sequence[tuple[Found, bool]]) -> Iterator[str]:
             )
 
 
-def _found(store: Store, only: str, spent: Spent, again: bool) -> Iterator[Found]:
+def _found(store: Store, only: str, spent: Spent, again: bool, denied: Denied) -> Iterator[Found]:
     """What lies under a source; nothing if it is gone and was scanned before."""
     try:
-        yield from find(store, only, spent.listed)
+        yield from find(store, only, spent.listed, denied)
     except ObjectNotFound:
         if not again:
             raise

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from lego_ray.errors import AccessDenied
 from lego_ray.storage.uri import Place
+
+# Is given the key of a folder that must not be read, and the error.
+Denied = Callable[[str, AccessDenied], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +157,18 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes one object; one that is not there is no error."""
+
+
+@runtime_checkable
+class HasFolders(Protocol):
+    """A store whose folders may each be closed to this user."""
+
+    def list_open(self, denied: Denied) -> Iterator[ObjectInfo]:
+        """Yields every object in key order, as `Store.list` does, except those in closed folders.
+
+        Args:
+            denied: Called for each folder below the root that must not be read.
+
+        Raises:
+            AccessDenied: If the root must not be read.
+        """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lego_ray.errors import ObjectNotFound, StorageError, UnsupportedUri
-from lego_ray.storage.base import ByteRange, ObjectInfo
+from lego_ray.storage.base import ByteRange, Denied, ObjectInfo
 from lego_ray.storage.fetch import fetch_ranges
 from lego_ray.storage.file_errors import disk_errors
 from lego_ray.storage.file_walk import TEMPORARY, described, walk
@@ -88,6 +88,13 @@ class FileStore:
         Links are followed, but never back into a directory they lie in. Files being written, and
         anything that is not a regular file, are left out.
         """
+        yield from self._list(prefix, None)
+
+    def list_open(self, denied: Denied) -> Iterator[ObjectInfo]:
+        """Yields every file except those in directories that must not be read; see `HasFolders`."""
+        yield from self._list("", denied)
+
+    def _list(self, prefix: str, denied: Denied | None) -> Iterator[ObjectInfo]:
         with disk_errors(self._root):
             try:
                 root = os.stat(self._root)  # noqa: PTH116 - Path.stat is the same call
@@ -97,7 +104,7 @@ class FileStore:
             raise ObjectNotFound(
                 self._root, "this is not a directory", "Give the directory that holds the file."
             )
-        yield from walk(self._root, prefix)
+        yield from walk(self._root, prefix, denied)
 
     def stat(self, key: str) -> ObjectInfo:
         """Describes one file; its version is its size and modification time in nanoseconds."""

@@ -6,9 +6,19 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lego_ray.errors import AccessDenied, ObjectNotFound, StorageError, StoreUnavailable
+from lego_ray.errors import (
+    AccessDenied,
+    NoSpaceLeft,
+    ObjectNotFound,
+    StorageError,
+    StoreUnavailable,
+)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+TOO_LARGE = (
+    "Raise the limit (`ulimit -f`) or write to another disk, then run the same command again: finished "
+    "work is kept."
+)
 _AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN)
 
 
@@ -22,7 +32,8 @@ def disk_errors(where: str) -> Iterator[None]:
     Raises:
         ObjectNotFound: If there is no such file, or it is a directory.
         AccessDenied: If its permissions do not allow this, or the disk is read-only.
-        StoreUnavailable: If the disk is full, broken or gone.
+        NoSpaceLeft: If the disk is full, or the file larger than this process or the disk may have.
+        StoreUnavailable: If the disk is broken or gone.
         StorageError: If it is anything else.
     """
     try:
@@ -44,7 +55,10 @@ def _meaning(where: str, error: OSError) -> StorageError:
     if error.errno == errno.EROFS:
         return AccessDenied(where, "the file system is read-only", "Write somewhere else.")
     if error.errno in _FULL:
-        return StoreUnavailable(where, f"no space left: {said}", "Free space and start again.")
+        return NoSpaceLeft(where, f"no space left: {said}")
+    if error.errno == errno.EFBIG:
+        problem = f"this process, or the file system, may not write a file as large: {said}"
+        return NoSpaceLeft(where, problem, TOO_LARGE)
     if error.errno in _AWAY:
         return StoreUnavailable(where, f"the disk failed: {said}", "Check the disk or its mount.")
     return StorageError(where, f"the system refused: {said}")

@@ -8,14 +8,15 @@ import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from lego_ray.storage.base import ObjectInfo
+from lego_ray.errors import AccessDenied
+from lego_ray.storage.base import Denied, ObjectInfo
 from lego_ray.storage.file_errors import disk_errors
 
 TEMPORARY = ".lego-ray-tmp-"
 """How the names of files still being written start."""
 
 
-def walk(root: str, prefix: str) -> Iterator[ObjectInfo]:
+def walk(root: str, prefix: str, denied: Denied | None = None) -> Iterator[ObjectInfo]:
     """Yields the regular files of a tree in key order, reading only directories that can match.
 
     Follows symbolic links, but not into a directory that the link lies in. What vanishes during
@@ -24,11 +25,13 @@ def walk(root: str, prefix: str) -> Iterator[ObjectInfo]:
     Args:
         root: The directory, absolute.
         prefix: How keys must start.
+        denied: Called with the key of each directory below the root that must not be read, and the
+            error; it is passed over then.
 
     Raises:
-        AccessDenied: If a directory that can match must not be read.
+        AccessDenied: If the root must not be read or, without `denied`, a directory that can match.
     """
-    yield from _walk(root, "", prefix, frozenset())
+    yield from _walk(root, "", prefix, frozenset(), denied)
 
 
 def described(key: str, entry: os.stat_result) -> ObjectInfo:
@@ -44,18 +47,39 @@ def described(key: str, entry: os.stat_result) -> ObjectInfo:
 
 
 def _walk(
-    directory: str, base: str, prefix: str, above: frozenset[tuple[int, int]]
+    directory: str,
+    base: str,
+    prefix: str,
+    above: frozenset[tuple[int, int]],
+    denied: Denied | None,
 ) -> Iterator[ObjectInfo]:
+    try:
+        identity, found = _listed(directory, base, prefix)
+    except AccessDenied as error:
+        if denied is None or not base:
+            raise
+        denied(base[:-1], error)
+        return
+    if identity is None or identity in above:
+        return
+    above |= {identity}
+    for key, entry in sorted(found, key=lambda item: item[0]):
+        if key.endswith("/"):
+            yield from _walk(f"{directory}/{key[len(base) : -1]}", key, prefix, above, denied)
+        elif stat.S_ISREG(entry.st_mode) and key.startswith(prefix):
+            yield described(key, entry)
+
+
+def _listed(
+    directory: str, base: str, prefix: str
+) -> tuple[tuple[int, int] | None, list[tuple[str, os.stat_result]]]:
+    """What tells a directory from others, and its entries; none if it has vanished."""
     with disk_errors(directory):
         try:
             here = os.stat(directory)  # noqa: PTH116 - a walk of strings, several times faster
             names = os.listdir(directory)  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
-            return
-    identity = (here.st_dev, here.st_ino)
-    if identity in above:
-        return
-    above |= {identity}
+            return None, []
     found: list[tuple[str, os.stat_result]] = []
     for name in names:
         key = base + name
@@ -72,11 +96,7 @@ def _walk(
                 raise
         # A directory sorts as its keys do: "a-b" < "a.txt" < "a/c".
         found.append((key + "/" if stat.S_ISDIR(entry.st_mode) else key, entry))
-    for key, entry in sorted(found, key=lambda item: item[0]):
-        if key.endswith("/"):
-            yield from _walk(f"{directory}/{key[len(base) : -1]}", key, prefix, above)
-        elif stat.S_ISREG(entry.st_mode) and key.startswith(prefix):
-            yield described(key, entry)
+    return (here.st_dev, here.st_ino), found
 
 
 def _can_match(key: str, prefix: str) -> bool:

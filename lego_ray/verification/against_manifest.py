@@ -10,6 +10,7 @@ from typing import Any
 from lego_ray.errors import ObjectNotFound, VerificationFailed
 from lego_ray.formats.identity import family
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.output.damage import EDITED, is_edited_card
 from lego_ray.output.manifest import listed_files
 from lego_ray.output.read import checked_files, read_manifest
 from lego_ray.planning.inventory import Inventory, keep_full_weights_of
@@ -62,8 +63,9 @@ def _verify_once(
     if base:
         manifest = {**manifest, "recipe": {**manifest["recipe"], "base": base}}
     marks = dict(_marks(store, listed_files(manifest, store.uri)))
-    for _ in checked_files(store, manifest):
-        pass
+    edited = {
+        key for key, data in checked_files(store, manifest) if is_edited_card(manifest, key, data)
+    }
     adapter = reload_merged(place, manifest)
     if marks.get(adapter.weights_key) != adapter.version:
         raise changed(f"{uri}/{adapter.weights_key}")
@@ -76,12 +78,12 @@ def _verify_once(
     return Verification(
         merged=uri,
         merge_id=manifest["merge_id"],
-        files=tuple(sorted(manifest["files"])),
+        files=tuple(sorted(manifest["files"].keys() - edited)),
         rank=max(adapter.ranks),
         sites=len(adapter.sites),
         sources=len(manifest["sources"]),
         errors=errors,
-        warnings=tuple(map(warning, attempt.changes)),
+        warnings=(*(EDITED for _ in edited), *map(warning, attempt.changes)),
     )
 
 

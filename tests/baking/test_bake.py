@@ -150,6 +150,26 @@ def test_files_are_those_of_the_base_and_another_run_does_nothing(tmp_path: Path
     assert files_of(out) == before
 
 
+def test_what_an_output_lost_is_written_again(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, shard="10KB", target_modules=ATTENTION)
+    out = tmp_path / "out"
+
+    def bake() -> lego_ray.BakeRecord:
+        return lego_ray.bake(adapter, base=base, output=out)
+
+    bake()
+    (out / "README.md").write_text("Edited.")
+    assert bake().status == "already baked"
+    whole = {name: data for name, (_, data) in files_of(out).items()}
+    shard = min(out.glob("model-*.safetensors"))
+    shard.write_bytes(whole[shard.name][:100])
+    with pytest.raises(OutputExists, match=r"has 100 bytes.*Delete it and run the same command"):
+        bake()
+    shard.unlink()
+    assert bake().status == "baked"
+    assert {name: data for name, (_, data) in files_of(out).items()} == whole
+
+
 def test_a_run_that_was_cut_short_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     base, adapter = saved(tmp_path, llama, shard="10KB", target_modules=ATTENTION)
     lego_ray.bake(adapter, base=base, output=tmp_path / "whole")

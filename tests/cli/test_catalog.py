@@ -73,6 +73,30 @@ def test_show_takes_a_version(shared: Path, ask: Ask) -> None:
         assert shown["n_msus"] == 32
 
 
+def test_values_that_json_lacks_are_null_or_text(shared: Path, ask: Ask) -> None:
+    query = """SELECT 'nan'::double AS nan, [1.0 / 0, 1.5] AS list, {'a': -1.0 / 0} AS struct,
+        MAP {'k': 'inf'::float} AS map, MAP {1: 2} AS keys, '2020-01-02'::date AS day,
+        '12:00:01'::time AS time, 1.50::decimal(4, 2) AS decimal, 'x'::blob AS bytes, 2 AS number"""
+    status, out, err = ask("catalog", "sql", query, "--catalog", shared / "catalog", "--json")
+    assert (status, err) == (0, "")
+    [row] = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["rows"]
+    assert row == {
+        "nan": None,
+        "list": [None, 1.5],
+        "struct": {"a": None},
+        "map": {"k": None},
+        "keys": {"1": 2},
+        "day": "2020-01-02",
+        "time": "12:00:01",
+        "decimal": "1.50",
+        "bytes": "78",
+        "number": 2,
+    }
+    status, out, err = ask("catalog", "sql", query, "--catalog", shared / "catalog")
+    assert (status, err) == (0, "")
+    assert "nan" in out
+
+
 def test_questions_are_answered_as_of_a_time(shared: Path, ask: Ask) -> None:
     listed = lego_ray.catalog.list_merges(shared / "catalog").sort_by("version")
     second = listed["created_at"][1].as_py().isoformat()  # recorded an instant later

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import lego_ray
 from lego_ray.cli.main import cli, main
+from tests.merging.test_bad_adapters import spoil
 from tests.zoo import Site, write_adapter, write_zoo
 
 
@@ -146,6 +147,23 @@ def test_scan_of_a_zoo_with_bad_adapters_names_them_and_strict_fails(tmp_path: P
     strict = run("scan", zoo, "--strict")
     assert strict.returncode == 1
     assert strict.stderr.startswith("StrictRefusal: ")
+
+
+def test_a_quarantined_adapter_is_told_once(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 3)
+    spoil(zoo / "a1", float("nan"))
+    done = run(*("merge", zoo, "--rank", 4, "--output", tmp_path / "m", "--runner", "inline"))
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count(f"{zoo}/a1") == 2  # its place, and that in its reason
+
+
+def test_a_warning_with_a_line_break_in_a_name_is_one_line(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 1)
+    shutil.copytree(zoo / "a0", zoo / "tw\nin")
+    done = run("plan", zoo, "--rank", 4)
+    assert done.returncode == 0, done.stderr
+    [warning] = [line for line in done.stdout.splitlines() if "same content" in line]
+    assert f"{zoo}/tw\\nin" in warning
 
 
 def test_verify_reports_the_errors_against_the_sources(merged: Path) -> None:

@@ -169,6 +169,27 @@ def test_of_a_wrong_word_it_is_said_what_was_meant(
     assert (told["type"], told["exit_status"]) == ("UsageError", 2)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--output-scale", "nan"),
+        ("--rank-error", "inf"),
+        ("--density", "nan"),
+        ("--weight", "a0=nan"),
+        ("--site-scale", "x=-inf"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_not_finite_is_a_wrong_word(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = ended(capsys, "plan", "zoo", "--rank", "2", *words)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"Invalid value for '{words[0]}': '{words[1]}' ")
+    assert "finite number" in err
+    assert "--help" in err.splitlines()[-1]
+
+
 def test_no_command_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = ended(capsys)
     assert (status, out) == (2, "")

@@ -25,7 +25,7 @@ SITES = tuple(Site(f"layers.{i}.q_proj", (2000,), 10) for i in range(4))
 KEYS = {
     *("state", "output", "merge_id", "name", "method", "rank", "adapters", "sites", "sites_done"),
     *("quarantined", "tasks_saved", "bytes_read", "inertia", "started_at", "saved_at"),
-    *("catalog", "kept_in", "sites_measured"),
+    *("catalog", "kept_in", "sites_measured", "damaged"),
 }
 
 

@@ -148,6 +148,10 @@ def test_kept_they_are_those_of_the_file_named(tmp_path: Path) -> None:
     assert len(differences) == 2
     assert all(torch.equal(merged[key], parts[1][key]) for key in differences)
     assert any("those of one adapter" in warning for warning in record["warnings"])
+    merge(zoo, tmp_path / "short", full_weights="keep:1", weights={"1": 3.0})
+    assert {k: t.tolist() for k, t in load(tmp_path / "short").items()} == {
+        k: t.tolist() for k, t in merged.items()
+    }
     [other] = [
         each for each in record["notes"] if "left out by --full-weights keep" in each["note"]
     ]

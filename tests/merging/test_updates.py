@@ -370,7 +370,9 @@ def test_what_cannot_be_removed(zoo: Path, merged: Path, tmp_path: Path) -> None
     write_adapter(zoo / "plain", seed=99)
     refused(merged, VerificationFailed, "not the adapter that was merged", remove="plain")
     shutil.rmtree(zoo / "higher")
-    refused(merged, ObjectNotFound, "nothing there", remove="higher")
+    refused(merged, ObjectNotFound, "nothing there.*add --refit", remove="higher")
+    assert update(merged, remove="higher", refit=True)["removed"] == [str(zoo / "higher")]
+    shutil.rmtree(f"{merged}-v2")
 
 
 def test_an_adapter_is_removed_by_its_id(merged: Path) -> None:

@@ -91,7 +91,8 @@ def test_what_is_there_is_left_alone(dry_run: bool, place: Path, tmp_path: Path)
     (tmp_path / "stray").mkdir()
     (tmp_path / "stray" / WEIGHTS).write_bytes(b"someone's work")
     changed = copy_of(place, tmp_path / "changed")
-    (changed / "README.md").write_text("# Ours")
+    config = (changed / CONFIG).read_bytes()
+    (changed / CONFIG).write_bytes(b"x" + config[1:])
     (tmp_path / "run" / ".lego-ray").mkdir(parents=True)
     marker = {
         "checkpoint_version": 1,
@@ -110,7 +111,7 @@ def test_what_is_there_is_left_alone(dry_run: bool, place: Path, tmp_path: Path)
         ("other", "merge", "another plan"),
         ("first", "adapter", "lego-ray did not write"),
         ("first", "stray", "already exists, with other bytes"),
-        ("first", "changed", r"README\.md already exists"),
+        ("first", "changed", "adapter_config.json already exists"),
         ("first", "run", "unfinished run"),
     ):
         with pytest.raises(OutputExists, match=says) as caught:
@@ -134,8 +135,10 @@ def test_the_configuration_appears_last_whatever_write_fails(
     assert sorted(contents(tmp_path / "copy")) == FILES
 
 
-@pytest.mark.parametrize("file", [WEIGHTS, CONFIG, "README.md"])
-@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize(
+    ("file", "missing"),
+    [*((f, m) for f in (WEIGHTS, CONFIG) for m in (False, True)), ("README.md", True)],
+)
 def test_a_merge_that_is_not_whole_is_not_copied(
     file: str, missing: bool, place: Path, tmp_path: Path
 ) -> None:

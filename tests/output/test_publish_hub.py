@@ -191,13 +191,25 @@ def test_a_repository_that_comes_out_public_gets_nothing(hub: FakeHub, place: Pa
 
 
 def test_a_merge_changed_since_is_not_published(hub: FakeHub, place: Path, tmp_path: Path) -> None:
-    for key in (WEIGHTS, "README.md"):
-        copy = tmp_path / key
-        lego_ray.publish(place / "first", to=copy)
-        (copy / key).write_bytes(b"x" + (copy / key).read_bytes()[1:])
-        with pytest.raises(VerificationFailed, match="sha256"):
-            publish(copy)
+    copy = tmp_path / "copy"
+    lego_ray.publish(place / "first", to=copy)
+    (copy / WEIGHTS).write_bytes(b"x" + (copy / WEIGHTS).read_bytes()[1:])
+    with pytest.raises(VerificationFailed, match="sha256"):
+        publish(copy)
     assert hub.requests == []
+
+
+def test_a_card_that_was_edited_is_published_as_it_is(
+    hub: FakeHub, place: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    lego_ray.publish(place / "first", to=copy)
+    (copy / "README.md").write_text((copy / "README.md").read_text() + "\nOurs.\n")
+    record = publish(copy)
+    assert "README.md was edited after the merge was published" in record["warnings"]
+    assert record["model_card"].endswith("\nOurs.\n")
+    assert on_hub(hub.repos["acme/qa"])["README.md"].endswith(b"\nOurs.\n")
+    assert publish(copy)["status"] == "already published"
 
 
 def test_a_lost_answer_and_a_busy_hub_end_in_one_commit(hub: FakeHub, place: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lego_ray
-from lego_ray.errors import BadInput, OutputExists, StorageError, StoreUnavailable
+from lego_ray.catalog.failures import translate
+from lego_ray.errors import BadInput, NoSpaceLeft, NotRecorded, OutputExists, StoreUnavailable
 from lego_ray.merging import finish
+from lego_ray.storage.file_errors import disk_errors
 from tests.merging.runs import fails_after
 from tests.zoo import CONFIG, WEIGHTS, files_of, write_adapter, write_zoo
 
@@ -230,7 +235,60 @@ def test_bad_input_writes_nothing(bad: dict[str, Any], zoo: Path, tmp_path: Path
 
 def test_an_output_that_is_a_file_is_refused(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "m").write_text("a file")
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(OutputExists, match=r"it is a file.*Choose another --output") as caught:
         merge(zoo, tmp_path / "m")
     assert caught.value.exit_code == 2
+    merge(zoo, tmp_path / "whole")
+    with pytest.raises(OutputExists, match=r"it is a file.*Choose another --to"):
+        lego_ray.publish(tmp_path / "whole", to=tmp_path / "m")
     assert (tmp_path / "m").read_text() == "a file"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_fails_the_run() -> None:
+    with (
+        pytest.raises(NoSpaceLeft, match=r"no space left.*Free space") as caught,
+        disk_errors("/dev/full"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert caught.value.exit_code == 1
+
+
+def test_a_limit_on_the_size_of_files_is_named(zoo: Path, tmp_path: Path) -> None:
+    words = ("merge", zoo, "--rank", 4, "--method", "linear", "--output", tmp_path / "m")
+    done = subprocess.run(
+        [sys.executable, "-m", "lego_ray", *map(str, words), "--runner", "inline"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=_small_files,
+    )
+    assert done.returncode == 1
+    assert "NoSpaceLeft: " in done.stderr
+    assert "may not write a file as large" in done.stderr
+    assert "Raise the limit (`ulimit -f`)" in done.stderr
+
+
+def _small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+
+def test_a_catalog_that_fails_after_publishing_says_that_it_is_published(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError("Unable to copy data to file: No space left on device (os error 28)")
+
+    def fails(*given: object) -> None:
+        raise translate("the catalog", full)
+
+    monkeypatch.setattr(finish, "append_merge", fails)
+    with pytest.raises(NotRecorded) as caught:
+        merge(zoo, tmp_path / "m", catalog=tmp_path / "catalog")
+    monkeypatch.undo()
+    assert caught.value.exit_code == 1
+    assert f"the merge is published at {tmp_path / 'm'}" in caught.value.problem
+    assert caught.value.hint == "Free space. Run the same command again: that records it."
+    merge(zoo, tmp_path / "m", catalog=tmp_path / "catalog")
+    assert lego_ray.catalog.list_merges(tmp_path / "catalog").num_rows == 1

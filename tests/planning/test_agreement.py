@@ -56,6 +56,8 @@ def test_no_base_model_named_is_a_warning() -> None:
     made = plan(inventory(adapter("a", base_model="")))
     assert made.base_model == ""
     assert any("--base-model" in warning for warning in made.warnings)
+    given = plan(inventory(adapter("a", base_model="")), base_model="acme/base")
+    assert not any("--base-model" in warning for warning in given.warnings)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from lego_ray.errors import (
     BaseModelMismatch,
     InvalidOption,
     LayoutMismatch,
+    ObjectNotFound,
     SiteShapeMismatch,
     UpdateImpossible,
     VerificationFailed,
@@ -107,15 +108,23 @@ def records_of(
     """Headers of the adapters that go, in their order, and the bytes it took to read them.
 
     Raises:
+        ObjectNotFound: If one is not there.
         VerificationFailed: If one is not what was merged.
         StorageError: If one cannot be read.
     """
     records, bytes_read = [], 0
     for source in going:
         place = place_of(source, catalog)
-        scan = scan_sources(
-            [place], full_weights=recipe.full_weights, checkpoints="all", base=recipe.base
-        )
+        try:
+            scan = scan_sources(
+                [place], full_weights=recipe.full_weights, checkpoints="all", base=recipe.base
+            )
+        except ObjectNotFound as error:
+            raise ObjectNotFound(
+                place,
+                "there is nothing there, and an adapter is taken out of a merge by its weights",
+                "Put it back, or add --refit, which merges the others again.",
+            ) from error
         bytes_read += scan.bytes_read
         mine = [a for a in scan.inventory.adapters if a.uri == place]
         # By its headers; that its weights are those that were merged is checked when they are read.
@@ -123,7 +132,7 @@ def records_of(
             raise VerificationFailed(
                 source["uri"],
                 "it is not the adapter that was merged, which cannot be taken out without its weights",
-                "Put that one back, or merge the others again with --refit.",
+                "Put that one back, or add --refit, which merges the others again.",
             )
         records.append(replace(mine[0], adapter_id=source["adapter_id"]))
     return records, bytes_read

@@ -1,0 +1,58 @@
+"""^C while the command line is loaded: one word and status 130, as later."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+_RUN = """
+import os, signal, sys
+
+WHEN = sys.argv.pop(1)
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == WHEN:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Stop())
+from lego_ray.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["lego_ray.cli.main", "click", "lego_ray.cli.verify", "lego_ray.api.plan"]
+)
+def test_an_interrupt_while_a_module_is_loaded_is_quiet(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _RUN, module, "plan", str(tmp_path), "--rank", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
+
+
+def test_an_interrupt_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    words = ["lego_ray.cli.main", "plan", str(tmp_path / "nowhere"), "--rank", "2"]
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=_ignore,
+    )
+    assert done.returncode == 2
+    assert "ObjectNotFound" in done.stderr
+
+
+def _ignore() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_the_installed_command_starts_there() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"lego-ray": "lego_ray.__main__:main"}
