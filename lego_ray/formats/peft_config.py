@@ -13,6 +13,7 @@ from pydantic_core.core_schema import with_info_after_validator_function
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.forms import Form, Many, Table, null_is, read_as, sentence_of
+from lego_ray.formats.peft_parameters import ruled_by
 from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import unwrapped, without_doubt
@@ -105,6 +106,7 @@ class PeftConfig(Form):
 
 def _value(patterns: tuple[SitePattern, ...], site: str) -> float | None:
     """What patterns say of a site; they may be older than a wrapper in its path."""
+    site = ruled_by(site)
     value = lookup(patterns, site)
     plain = without_doubt(site)
     return lookup(patterns, plain) if value is None and plain != site else value
