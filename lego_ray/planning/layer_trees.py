@@ -2,7 +2,7 @@
 
 transformers 5 gave ViT, BEiT, DINOv2, Swin, SegFormer, DETR and their kin the names that its language
 models have: `encoder.layer.0.attention.attention.query` became `layers.0.attention.q_proj`. A model in
-memory has the new names, and so have adapters trained on it; the files of a base model keep the old ones.
+memory has the new names, as have adapters trained on it; the files of a base model keep the old ones.
 The rules are those of transformers' `conversion_mapping`. Models that were not renamed, BERT among them,
 have names that look like old ones, so a name is changed only where another adapter has the new ones.
 """

@@ -1,4 +1,4 @@
-"""Adapters of vision models from before transformers 5 and since, merged and loaded by PEFT on today's."""
+"""Adapters of vision models from before transformers 5 and since, merged and loaded by PEFT."""
 
 from __future__ import annotations
 
