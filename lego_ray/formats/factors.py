@@ -159,7 +159,10 @@ def check_dtype(span: TensorSpan, where: str) -> None:
     """
     if span.dtype not in DTYPE_BYTES:
         problem = f"{span.name} is {span.dtype}, expected one of {', '.join(DTYPE_BYTES)}"
-        raise UnsupportedAdapter(where, problem, "Save the adapter again as float32.")
+        hint = "Save the adapter again as float32."
+        if span.dtype == "F64":
+            hint = f"{hint[:-1]}; that rounds its values, which lego-ray does not do unasked."
+        raise UnsupportedAdapter(where, problem, hint)
 
 
 def refuse_unknown(names: Iterable[str], where: str) -> None:

@@ -52,6 +52,13 @@ Many = Annotated[tuple[_T, ...], Strict(False), FailFast()]  # strict, it would 
 Table = Annotated[dict[str, _T], _AtTheFirst()]
 
 
+def other_than_0(value: float) -> float:
+    """Passes any number but zero."""
+    if value == 0:
+        raise ValueError("expected a number other than 0")
+    return value
+
+
 def null_is(value: object) -> BeforeValidator:
     """Makes null mean a value, for a field that may be null as well as left out."""
     return BeforeValidator(lambda given: value if given is None else given)

@@ -118,7 +118,17 @@ LAYOUTS: tuple[Layout, ...] = (
         weights_names=("adapters.safetensors",),
         has_base_kinds=True,
     ),
+    Layout(
+        "mlx-vlm",
+        re.compile(r".+\.[AB]$"),
+        hint=(
+            "Convert it to PEFT's layout, with the scaling that the mlx-vlm which trained it applies, "
+            "or leave it out with --exclude."
+        ),
+    ),
 )
+# Fields of mlx-vlm's configuration, all of them.
+_MLX_VLM = frozenset(("rank", "alpha", "dropout"))
 
 WRITTEN_AS: Mapping[str, str] = {
     layout.name: layout.written_as for layout in LAYOUTS if layout.written_as
@@ -176,6 +186,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
         "to June 2024, which used it, may have written the file. A note says which",
         "mlx-lm",
     ),
+    "mlx-vlm": Description(("language_model...q_proj.A",), "`adapter_config.json`", "mlx-vlm"),
 }
 
 
@@ -214,6 +225,8 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
     """
     keys = [unwrapped(key) for key in keys]
     found = recognize(keys)
+    if found is None and config is not None and config.keys() == _MLX_VLM:
+        found = layout_named("mlx-vlm")
     if found is not None and not found.written_as:
         problem = f"it is in {found.name}'s layout, which is not read"
         raise UnsupportedAdapter(where, problem, found.hint)

@@ -22,7 +22,7 @@ from lego_ray.formats.factors import (
     refuse_unknown,
     site_factors,
 )
-from lego_ray.formats.forms import Form, read_as, sentence_of
+from lego_ray.formats.forms import Form, other_than_0, read_as, sentence_of
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_base import note_of
 from lego_ray.formats.peft_config import CONFIG_NAME
@@ -52,17 +52,11 @@ _FIX = "Write the values of training into the file."
 _EMBEDDINGS = ("embed_tokens", "embed_in", "embeddings", "tok_embeddings", "word_embeddings", "wte")
 
 
-def _other_than_0(value: float) -> float:
-    if value == 0:
-        raise ValueError("expected a number other than 0")
-    return value
-
-
 _Positive = Annotated[float, Field(gt=0, lt=1e30)]
 
 
 class _Scale(Form):
-    scale: Annotated[float, Field(allow_inf_nan=False), AfterValidator(_other_than_0)]
+    scale: Annotated[float, Field(allow_inf_nan=False), AfterValidator(other_than_0)]
 
 
 class _Config(Form):

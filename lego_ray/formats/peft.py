@@ -36,7 +36,7 @@ from lego_ray.formats.peft_keys import (
     parse_factor,
 )
 from lego_ray.formats.peft_lycoris import TYPES, as_lora, lycoris_sites
-from lego_ray.formats.peft_parameters import parameter_of, split_base_layers
+from lego_ray.formats.peft_parameters import parameter_of, ruled_by, split_base_layers
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
@@ -164,7 +164,7 @@ def read_adapter(
         sites = kinds_of_base.sites(sites, magnitudes, settings, files.weights)
         more = [*more, *note_of_base(sites)]
     notes += more
-    targets = dict.fromkeys(parameter_of(s.site, s.kind) for s in sites)
+    targets = dict.fromkeys(ruled_by(parameter_of(s.site, s.kind)) for s in sites)
     unsure = [name for name in targets if disagree(settings.alpha_pattern, name)]
     if unsure:
         notes.append(

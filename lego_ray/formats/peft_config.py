@@ -12,7 +12,8 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import with_info_after_validator_function
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.forms import Form, Many, Table, null_is, read_as, sentence_of
+from lego_ray.formats.forms import Form, Many, Table, null_is, other_than_0, read_as, sentence_of
+from lego_ray.formats.peft_parameters import ruled_by
 from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import unwrapped, without_doubt
@@ -27,8 +28,8 @@ DEFAULT_ALPHA = 8
 _FIX = "Correct the file, or save the adapter again with PEFT."
 
 
-# Zero or less: the adapter would do nothing, or its scaling has no square root to fold in.
-_Alpha = Annotated[float, Field(gt=0, lt=1e30)]
+# With zero the adapter would do nothing. PEFT accepts a negative one, which subtracts the update.
+_Alpha = Annotated[float, Field(gt=-1e30, lt=1e30), AfterValidator(other_than_0)]
 _Rank = Annotated[int, Field(ge=1, lt=1 << 31)]
 _Text = Annotated[str, null_is("")]
 _Flag = Annotated[bool, null_is(False)]
@@ -59,7 +60,7 @@ class PeftConfig(Form):
 
     Attributes:
         r: Rank where `rank_pattern` says nothing.
-        lora_alpha: Alpha where `alpha_pattern` says nothing, above zero.
+        lora_alpha: Alpha where `alpha_pattern` says nothing, not zero.
         use_rslora: Whether scaling is alpha / sqrt(r) instead of alpha / r.
         rank_pattern: Ranks by site pattern, in file order.
         alpha_pattern: Alphas by site pattern, in file order.
@@ -105,6 +106,7 @@ class PeftConfig(Form):
 
 def _value(patterns: tuple[SitePattern, ...], site: str) -> float | None:
     """What patterns say of a site; they may be older than a wrapper in its path."""
+    site = ruled_by(site)
     value = lookup(patterns, site)
     plain = without_doubt(site)
     return lookup(patterns, plain) if value is None and plain != site else value

@@ -20,7 +20,7 @@ from lego_ray.formats.peft_carried import Carried, carried_over
 from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.formats.peft_keys import factor_key
 from lego_ray.formats.peft_parameters import WRITTEN_FOR, Stored, stored_pairs
-from lego_ray.formats.peft_patterns import exact_key
+from lego_ray.formats.peft_ranks import StoredRanks, stored_ranks
 from lego_ray.formats.readers import peft, servers
 from lego_ray.formats.readers.outgoing import Outgoing
 from lego_ray.formats.record import AdapterRecord, SiteKind
@@ -56,7 +56,8 @@ class PeftOutput(OutputLayout):
         rank = max(ranks.values())
         stored = stored_pairs({site.site: site.kind for site in sites})
         carried = _carried_of(adapters, [each.name for each in stored])
-        shapes, patterns = _shapes_of(stored, sites, ranks, rank)
+        own = stored_ranks(stored, ranks, rank)
+        shapes = _shapes_of(stored, sites, own)
         for adapter in adapters:
             shapes |= {carried.keys[span.name]: span.shape for span in adapter.full_weights}
         if any(adapter.differences for adapter in adapters):
@@ -65,8 +66,7 @@ class PeftOutput(OutputLayout):
         shapes |= {key: (size,) for key, size in _zero_biases(carried, heights, shapes).items()}
         config = config_of(
             stored,
-            rank=rank,
-            patterns=patterns,
+            ranks=own,
             base_model=base_model,
             task_type=carried.task_type,
             fan_in_fan_out=bool(agreed(adapters, "fan_in_fan_out")),
@@ -132,26 +132,18 @@ def keys_of(stored: Stored, kind: SiteKind) -> tuple[str, str]:
 
 
 def _shapes_of(
-    stored: Sequence[Stored],
-    sites: Sequence[PlannedSite],
-    ranks: Mapping[str, int],
-    rank: int,
-) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """Shapes of the factors by key, and the ranks that differ from the adapter's by pattern."""
+    stored: Sequence[Stored], sites: Sequence[PlannedSite], ranks: StoredRanks
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the factors by key."""
     by_name = {site.site: site for site in sites}
-    names = [each.name for each in stored]
     shapes: dict[str, tuple[int, ...]] = {}
-    patterns: dict[str, int] = {}
     for each in stored:
         site = by_name[each.sites[0]]
-        own = max(ranks[name] for name in each.sites)
-        rows = own * len(each.sites)
+        rows = ranks.by_name[each.name] * len(each.sites)
         a, b = keys_of(each, site.kind)
         shapes[a] = (rows, *site.a_tail)
         shapes[b] = (site.d_out, rows, *(1,) * (site.b_dims - 2))
-        if own != rank:
-            patterns[exact_key(each.name, names)] = own
-    return shapes, patterns
+    return shapes
 
 
 def _zero_biases(
@@ -200,8 +192,7 @@ def _biases_of(beside: Mapping[str, T]) -> dict[str, T]:
 def config_of(
     stored: Sequence[Stored],
     *,
-    rank: int,
-    patterns: Mapping[str, int],
+    ranks: StoredRanks,
     base_model: str,
     task_type: str | None,
     fan_in_fan_out: bool,
@@ -213,8 +204,7 @@ def config_of(
 
     Args:
         stored: Every module and parameter, sorted by name.
-        rank: The adapter's rank.
-        patterns: Ranks of sites that have another, by pattern; alpha is the rank everywhere.
+        ranks: The ranks they are stored at; alpha is the rank everywhere.
         base_model: Copied to `base_model_name_or_path`.
         task_type: Copied.
         fan_in_fan_out: Copied.
@@ -224,18 +214,18 @@ def config_of(
     """
     parameters = [each.name for each in stored if each.is_parameter]
     fields: dict[str, object] = {
-        "alpha_pattern": dict(patterns),
+        "alpha_pattern": dict(ranks.patterns),
         "base_model_name_or_path": base_model or None,
         "bias": bias,
         "fan_in_fan_out": fan_in_fan_out,
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": rank,
+        "lora_alpha": ranks.r,
         "lora_dropout": 0.0,
         "modules_to_save": list(modules_to_save) if modules_to_save else None,
         "peft_type": "LORA",
-        "r": rank,
-        "rank_pattern": dict(patterns),
+        "r": ranks.r,
+        "rank_pattern": dict(ranks.patterns),
         "target_modules": [each.name for each in stored if not each.is_parameter],
         "task_type": task_type,
         "use_dora": False,

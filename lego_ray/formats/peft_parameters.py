@@ -18,6 +18,9 @@ from lego_ray.formats.record import SiteKind
 # What PEFT calls the module that it wraps, inside of the wrapper.
 BASE_LAYER = "base_layer"
 
+# In an `nn.MultiheadAttention`, the one module that PEFT adapts inside of another that it wraps.
+_INNER = f".{BASE_LAYER}.out_proj"
+
 # Parameters of one module in the order in which the models of transformers define them.
 _DEFINED = (
     *("gate_up_proj", "gate_up_proj_bias", "gate_proj", "up_proj", "down_proj", "down_proj_bias"),
@@ -69,6 +72,18 @@ def split_base_layers(path: str) -> tuple[str, int]:
         path = path.removesuffix(f".{BASE_LAYER}")
         depth += 1
     return path, depth
+
+
+def ruled_by(module: str) -> str:
+    """The path of the module whose rank and alpha PEFT gives to a module: its own, in general.
+
+    PEFT adapts `out_proj` of an `nn.MultiheadAttention` together with it, at the same rank and alpha
+    (`peft.tuners.lora.layer.MultiheadAttention`), and looks up no pattern for it.
+
+    Args:
+        module: The module's path.
+    """
+    return module.removesuffix(_INNER)
 
 
 def parameter_of(site: str, kind: SiteKind) -> str:

@@ -15,7 +15,7 @@ from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.peft_keys import full_weight_key
 from lego_ray.formats.peft_output import config_of, keys_of
 from lego_ray.formats.peft_parameters import stored_pairs
-from lego_ray.formats.peft_patterns import exact_key
+from lego_ray.formats.peft_ranks import stored_ranks
 from lego_ray.lazy import Tensor, torch
 
 
@@ -43,7 +43,8 @@ def encode(
         task_type: Copied, may be None.
         fan_in_fan_out: Copied.
         compact: Store each site at its own rank, listed in `rank_pattern` and `alpha_pattern`,
-            instead of filling up with zeros. Smaller; readers that ignore the patterns refuse it.
+            instead of filling up with zeros; see `peft_ranks` for sites that share a rank. Smaller;
+            readers that ignore the patterns refuse it.
         full_weights: Tensors to carry over as they are, by their key in the file they come from.
         modules_to_save: Copied; what `full_weights` hold.
         bias: Copied.
@@ -60,21 +61,18 @@ def encode(
     ordered = in_order(sites, dtype, base_model)
     by_name = {site.site: site for site in ordered}
     stored = stored_pairs({site.site: site.kind for site in ordered})
-    names = [each.name for each in stored]
+    own_ranks = {site.site: site.a.shape[0] if compact else rank for site in ordered}
+    ranks = stored_ranks(stored, own_ranks, rank)
     tensors = {full_weight_key(key): t.contiguous() for key, t in (full_weights or {}).items()}
-    patterns: dict[str, int] = {}
     for each in stored:
         mine = [by_name[name] for name in each.sites]
         keys = keys_of(each, mine[0].kind)
-        own = min(rank, max(site.a.shape[0] for site in mine)) if compact else rank
+        own = ranks.by_name[each.name]
         pairs = [stored_pair(site, own, dtype, compact=False, keys=keys) for site in mine]
         tensors.update(zip(keys, pairs[0] if len(mine) == 1 else _packed(pairs), strict=True))
-        if own != rank:
-            patterns[exact_key(each.name, names)] = own
     config = config_of(
         stored,
-        rank=rank,
-        patterns=patterns,
+        ranks=ranks,
         base_model=base_model,
         task_type=task_type,
         fan_in_fan_out=fan_in_fan_out,

@@ -1,15 +1,18 @@
 """What a module that an adapter names is called in the files of its base model. Pure.
 
 A model's files may have other names than the model in memory, which an adapter's are: transformers adds
-or leaves out what a task's class begins its names with, it renamed the trees of vision-language models,
-and since its release 5 it holds the experts of a layer in one parameter that the files have in parts.
+or leaves out what a task's class begins its names with, it renamed the trees of vision-language models
+and the layers of vision models, and since its release 5 it holds the experts of a layer in one parameter
+that the files have in parts.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from lego_ray.formats.module_names import parse_name
+from lego_ray.planning.layer_trees import in_new_layers
 from lego_ray.planning.model_trees import in_new_tree
 
 # The tensors that a model keeps its input embedding in, by the last parts of their names.
@@ -35,6 +38,10 @@ class BaseNames:
         self._by_name: dict[str, str] = {}
         for name in sorted(tensors):
             self._by_name.setdefault(_canonical(name), name)
+        shared = Counter(map(_in_new_layers, tensors))
+        self._by_new_name = {
+            new: name for name in tensors if shared[new := _in_new_layers(name)] == 1
+        }
         self._exact = set(tensors)
         firsts = {_canonical(name).partition(".")[0] for name in tensors}
         begins = {_canonical(path).partition(".")[0] for path in wanted}
@@ -46,7 +53,10 @@ class BaseNames:
         )
 
     def _has(self, path: str) -> bool:
-        return path in self._by_name or f"{path}.weight" in self._by_name
+        return any(self._found(each) is not None for each in (path, f"{path}.weight"))
+
+    def _found(self, plain: str) -> str | None:
+        return self._by_name.get(plain) or self._by_new_name.get(in_new_layers(plain))
 
     def find(self, name: str) -> str | None:
         """The name that a tensor has in the files; None if there is none.
@@ -57,7 +67,7 @@ class BaseNames:
         if name in self._exact:
             return name
         plain = _canonical(name)
-        return self._by_name.get(self._way(plain)) or self._by_name.get(plain)
+        return self._found(self._way(plain)) or self._found(plain)
 
     def parts_of_expert(self, parameter: str, number: int) -> tuple[str, ...]:
         """The tensors that hold one expert of a parameter, in the order of its rows; empty if none.
@@ -76,6 +86,10 @@ class BaseNames:
 
 def _canonical(name: str) -> str:
     return in_new_tree(name).replace(".block_sparse_moe.", ".mlp.")
+
+
+def _in_new_layers(name: str) -> str:
+    return in_new_layers(_canonical(name))
 
 
 def tied_embedding(site: str, tensors: Collection[str]) -> str | None:

@@ -18,6 +18,7 @@ from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.asked_layout import in_layout
 from lego_ray.planning.dialects import as_known, in_one_dialect
 from lego_ray.planning.differences import with_named_differences
+from lego_ray.planning.layer_trees import in_new_layers, layer_renames
 from lego_ray.planning.model_trees import in_new_tree, tree_renames
 from lego_ray.planning.styles import in_one_style
 from lego_ray.planning.wrapped import without_wrappers
@@ -35,7 +36,7 @@ def agreed_names(
 
     The spelling is the one that most adapters have; of equals the one that most readers know. Where a
     module is known only with its dots as underscores, all are written so. Of a vision-language model's
-    old and new module trees it is the new one.
+    old and new module trees it is the new one, and so of names that transformers 5 changed.
 
     Args:
         adapters: In any order, which has no influence on the names.
@@ -61,6 +62,7 @@ def _agreed(
     named = _renamed(adapters, without_wrappers(list(_counted(adapters))))
     if not output_layout(layout).is_pipeline:
         named = _renamed(named, tree_renames(_counted(named)))
+        named = _renamed(named, layer_renames(_counted(named)))
         return named if asked == "sources" else in_layout(named, layout, asked)
     before = list(_counted(named))
     named_before, spoken = named, in_one_dialect(named, base_model)
@@ -126,7 +128,7 @@ def _plain(site: str) -> str:
 
 
 def _in_tree(site: str) -> str:
-    return in_new_tree(_plain(site))
+    return in_new_layers(in_new_tree(_plain(site)))
 
 
 def _module(site: str) -> tuple[str, str]:

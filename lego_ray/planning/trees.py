@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 from lego_ray.errors import LayoutMismatch
+from lego_ray.formats.architectures.known import stray_of
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
@@ -32,11 +33,18 @@ class Names:
         uri: The adapter, for errors; the first of several.
         sites: Kind, d_in and d_out by site.
         count: How many have them.
+        keys: The name of a tensor of each in the file, by site; empty if there is no file.
     """
 
     uri: str
     sites: Mapping[str, Shape]
     count: int = 1
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    def called(self, site: str) -> str:
+        """A site by a name that its file has: the site's own where it is a part of the tensor's."""
+        key = self.keys.get(site, site)
+        return site if site in key else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,12 @@ def names_in(adapters: Iterable[AdapterRecord]) -> list[Names]:
         first, count = found.get(key, (adapter, 0))
         found[key] = (min(first, adapter, key=lambda a: a.uri), count + 1)
     return [
-        Names(a.uri, {f.site: (f.kind, f.d_in, f.d_out) for f in a.sites}, count)
+        Names(
+            a.uri,
+            {f.site: (f.kind, f.d_in, f.d_out) for f in a.sites},
+            count,
+            {f.site: f.a.name for f in a.sites},
+        )
         for a, count in found.values()
     ]
 
@@ -162,7 +175,7 @@ def _check_leads(adapters: Sequence[Names]) -> None:
                 mine[tail, shape].add(lead)
                 if (site, shape) not in done:
                     done.add((site, shape))
-                    found[tail, shape].setdefault(lead, _Example(adapter.uri, site))
+                    found[tail, shape].setdefault(lead, _Example(adapter.uri, adapter.called(site)))
         leads = set().union(*mine.values())
         together |= {frozenset(two) for two in combinations(sorted(leads), 2)}
     for (tail, _), mine_ in sorted(found.items()):
@@ -246,11 +259,21 @@ def _check_blocks(kinds: Mapping[frozenset[_Pattern], Names]) -> None:
                 for side, names in enumerate(pair):
                     if any(_begins(pattern.container, name) for name in names):
                         mine[side].add(pattern.component)
-                        example = _Example(adapter.uri, _site_of(adapter, pattern))
+                        example = _Example(adapter.uri, adapter.called(_site_of(adapter, pattern)))
                         found[side].setdefault(pattern.component, example)
             both |= mine[0] & mine[1]
         for component in sorted((found[0].keys() & found[1].keys()) - both):
-            raise _two_ways("the blocks of one model", found[0][component], found[1][component])
+            stray = _stray_of(list(kinds.values()))
+            raise _two_ways(
+                "the blocks of one model", found[0][component], found[1][component], stray
+            )
+
+
+def _stray_of(adapters: Sequence[Names]) -> _Example | None:
+    """A module whose other name is not known, where the names of all others are."""
+    stray = stray_of(site for adapter in adapters for site in adapter.sites)
+    having = next((each for each in adapters if stray in each.sites), None)
+    return _Example(having.uri, having.called(stray)) if having and stray else None
 
 
 def _begins(container: str, name: str) -> bool:
@@ -280,7 +303,7 @@ def _check_styles(
                 if hit := end.search(pattern.text):
                     block = (pattern.component, pattern.container)
                     mine[block].add(style)
-                    example = _Example(adapter.uri, _site_of(adapter, pattern))
+                    example = _Example(adapter.uri, adapter.called(_site_of(adapter, pattern)))
                     of_block = stems.setdefault(block, {}).setdefault(style, {})
                     of_block.setdefault(pattern.text[: hit.start()], example)
                     break
@@ -308,9 +331,16 @@ def _site_of(adapter: Names, pattern: _Pattern) -> str:
     )
 
 
-def _two_ways(what: str, one: _Example, two: _Example) -> LayoutMismatch:
+def _two_ways(
+    what: str, one: _Example, two: _Example, stray: _Example | None = None
+) -> LayoutMismatch:
     problem = (
         f"the adapters name {what} in two ways: {one.site} in {one.uri}; {two.site} in {two.uri}. "
         "These differ by more than spelling"
     )
+    if stray:
+        problem += (
+            f", and the names of one way cannot be put for those of the other, as {stray.site} in "
+            f"{stray.uri} is a module whose other name is not known"
+        )
     return LayoutMismatch(two.uri, problem, _HINT)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lego_ray
@@ -124,6 +124,20 @@ def test_experts_are_what_peft_makes_of_them(tmp_path: Path, name: str) -> None:
     base.save_pretrained(tmp_path / "base")
     tiny_experts.train(name, tmp_path / "adapter")
     check(tmp_path / "base", tmp_path / "adapter")
+
+
+def test_a_vision_model_whose_files_have_the_names_of_before_transformers_5(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ViTConfig(**sizes, intermediate_size=24, image_size=8, patch_size=4)
+    base, adapter = saved(
+        tmp_path,
+        lambda: transformers.ViTForImageClassification(config),
+        target_modules=["q_proj", "o_proj", "fc1", "fc2"],
+        task_type=None,
+    )
+    names = load_file(base / "model.safetensors")
+    assert any("attention.attention.query" in name for name in names)
+    check(base, adapter, transformers.AutoModelForImageClassification)
 
 
 def test_files_are_those_of_the_base_and_another_run_does_nothing(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def _models() -> Mapping[str, tuple[Callable[[], nn.Module], ...]]:
                 **head, **layers, **rope, joint_attention_dim=8, pooled_projection_dim=8,
                 in_channels=4, guidance_embeds=True,
             ),
+            lambda: UNTYPED.ChromaTransformer2DModel(
+                **head, **layers, **rope, joint_attention_dim=8, in_channels=4,
+                approximator_hidden_dim=8, approximator_layers=1, approximator_num_channels=16,
+            ),
         ),
         "Flux.2": (
             lambda: UNTYPED.Flux2Transformer2DModel(

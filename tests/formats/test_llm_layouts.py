@@ -19,6 +19,7 @@ KEYS = {
     "decoder.layers.0.self_attention.linear_qkv.adapter.linear_in.weight": "megatron",
     "model.decoder.layers.0.mlp.linear_fc1.adapter.linear_out.weight": "megatron",
     "model.layers.0.self_attention.adapter_layer.lora_kqv_adapter.linear_in.weight": "megatron",
+    "language_model.model.layers.0.self_attn.q_proj.A": "mlx-vlm",
 }
 
 
@@ -33,6 +34,13 @@ def test_layouts_are_refused_by_name(key: str, name: str, config: dict[str, obje
     ) as caught:
         check_layout(config, [key], "w")
     assert "PEFT" in caught.value.hint
+
+
+@pytest.mark.parametrize("keys", [[], ["language_model.layers.0.q_proj.A"]], ids=str)
+def test_the_configuration_of_mlx_vlm_is_told_from_one_of_peft(keys: list[str]) -> None:
+    with pytest.raises(UnsupportedAdapter, match="in mlx-vlm's layout") as caught:
+        check_layout({"rank": 3, "alpha": 0.1, "dropout": 0.0}, keys, "w")
+    assert "peft_type" not in caught.value.hint
 
 
 @pytest.mark.parametrize("rank", [1, 4])

@@ -90,13 +90,18 @@ def test_defaults_are_those_of_peft() -> None:
     assert (found.base_model, found.bias, found.modules_to_save) == ("", "none", ())
 
 
+def test_a_negative_alpha_is_a_negative_scaling() -> None:
+    found = parse_config(config(r=4, lora_alpha=-8, alpha_pattern={"q": -1.0}), "w")
+    assert (found.scaling_of("v"), found.scaling_of("q")) == (-2, -0.25)
+
+
 def test_a_byte_order_mark_is_let_through() -> None:
     assert parse_config(b"\xef\xbb\xbf" + config(r=3), "w").r == 3
 
 
 WRONG: dict[str, list[Any]] = {
     "r": [0, -1, 1.5, 8.0, "8", True, None, [8], 2**40],
-    "lora_alpha": [0, -1, "16", True, None, {}, 1e300],
+    "lora_alpha": [0, -1e300, "16", True, None, {}, 1e300],
     "use_rslora": [1, "true"],
     "rank_pattern": [[], "q", {"q": 0}, {"q": 1.5}, {"q": "4"}, {"q": True}, {"(": 4}, {"*": 4}],
     "alpha_pattern": [[], {"q": 0}, {"q": "4"}, {"[": 4}],

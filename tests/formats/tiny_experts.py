@@ -126,18 +126,25 @@ def as_before_019(path: Path) -> None:
     save_file(tensors, file, {"format": "pt"})
 
 
-def updates(name: str, path: Path) -> Updates:
-    """What PEFT adds to each weight of the base model when it merges an adapter, in float64."""
+def updates(name: str, path: Path, *, has_patterns: bool = True) -> Updates:
+    """What PEFT adds to each weight of the base model when it merges an adapter, in float64.
+
+    Args:
+        name: The model's.
+        path: The adapter's directory.
+        has_patterns: Whether the adapter may have patterns for parameters. They do hold, and PEFT
+            warns of them, as it looks for them among modules only.
+    """
     base = {key: value.clone() for key, value in model(name).double().state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*config.*not found.*")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
-        # PEFT's patterns do hold for parameters; it looks for them among modules only.
-        warnings.filterwarnings(
-            "ignore", message=".*_pattern keys did not match any targeted module"
-        )
+        if has_patterns:
+            warnings.filterwarnings(
+                "ignore", message=".*_pattern keys did not match any targeted module"
+            )
         loaded = PeftModel.from_pretrained(
             model(name).double(), str(path), autocast_adapter_dtype=False
         )

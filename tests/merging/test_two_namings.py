@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -457,6 +458,53 @@ def test_what_is_not_certain_is_refused(name: str, shape: tuple[int, int], tmp_p
     write(tmp_path / "zoo/b.safetensors", two)
     with pytest.raises(LayoutMismatch, match=r"in two ways: .* in .*; .* in "):
         merge(tmp_path / "zoo", tmp_path / "m")
+
+
+def test_a_refusal_names_the_module_in_no_table_and_quotes_keys_of_the_files(
+    tmp_path: Path,
+) -> None:
+    here = {"double_blocks.0.unheard_of": (H, H), "double_blocks.0.img_attn.proj": (H, H)}
+    one = tensors_of(dotted("diffusion_model.", here))
+    two = tensors_of(dotted("transformer.", FLUX_THERE))
+    write(tmp_path / "zoo/a.safetensors", one)
+    write(tmp_path / "zoo/b.safetensors", two)
+    with pytest.raises(LayoutMismatch) as caught:
+        merge(tmp_path / "zoo", tmp_path / "m")
+    problem = caught.value.problem
+    assert re.search(
+        r"double_blocks\.0\.unheard_of in \S+a\.safetensors is a module whose", problem
+    )
+    quoted = re.findall(r"(\S+) in \S+\.safetensors", problem)
+    assert len(quoted) == 3
+    for name in quoted:
+        assert any(name in key for key in (*one, *two)), name
+
+
+def test_the_guidance_layer_of_chroma_has_one_name(tmp_path: Path) -> None:
+    guidance = {
+        "in_proj": "in_proj",
+        "out_proj": "out_proj",
+        "layers.0.in_layer": "layers.0.linear_1",
+        "layers.1.out_layer": "layers.1.linear_2",
+    }
+    place = "distilled_guidance_layer."
+    here = {f"{place}{name}": (H, H) for name in guidance}
+    there = {f"{place}{name}": (H, H) for name in guidance.values()}
+    write(
+        tmp_path / "zoo/a.safetensors",
+        tensors_of(dotted("diffusion_model.", {**here, "double_blocks.0.img_attn.proj": (H, H)})),
+    )
+    write(
+        tmp_path / "zoo/b.safetensors",
+        tensors_of(
+            dotted("transformer.", {**there, "transformer_blocks.0.attn.to_out.0": (H, H)}), seed=1
+        ),
+    )
+    merge(tmp_path / "zoo", tmp_path / "m")
+    assert names(tmp_path / "m") == {
+        *(f"transformer.{name}" for name in there),
+        "transformer.transformer_blocks.0.attn.to_out.0",
+    }
 
 
 def test_a_file_with_both_names_of_a_module_is_refused(tmp_path: Path) -> None:

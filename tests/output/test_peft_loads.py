@@ -51,6 +51,7 @@ ROUND_TRIPS: list[dict[str, Any]] = [
     {"alpha_pattern": {"v_proj": 1, "conv": 20}},
     {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 5}},
     {"target_modules": ["emb", "conv", "point", "conv1", "conv3"]},
+    {"lora_alpha": -6, "alpha_pattern": {"q_proj": -1, "emb": 3}},
 ]
 
 

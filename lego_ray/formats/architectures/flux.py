@@ -1,7 +1,8 @@
 """Flux.1, Chroma and HunyuanVideo, whose blocks are alike; and Flux.2.
 
 Source: diffusers' `_convert_kohya_flux_lora_to_diffusers`, `_convert_hunyuan_video_lora_to_diffusers`,
-`_convert_xlabs_flux_lora_to_diffusers` and `_convert_non_diffusers_flux2_lora_to_diffusers`.
+`_convert_xlabs_flux_lora_to_diffusers` and `_convert_non_diffusers_flux2_lora_to_diffusers`; of Chroma's
+own modules, which these leave out, `convert_chroma_transformer_checkpoint_to_diffusers`.
 """
 
 from __future__ import annotations
@@ -110,6 +111,17 @@ FLUX = Architecture(
             }
         ),
         Row("final_layer.adaLN_modulation.1", ("norm_out.linear",), is_swapped=True),
+        # Chroma's own; two of them have one name on both sides
+        *renamed(
+            {
+                "in_proj": "in_proj",
+                "out_proj": "out_proj",
+                "layers.#.in_layer": "layers.#.linear_1",
+                "layers.#.out_layer": "layers.#.linear_2",
+            },
+            "distilled_guidance_layer.",
+            "distilled_guidance_layer.",
+        ),
     ),
     # HunyuanVideo has 20 and 40, Flux.1 and Chroma 19 and 38.
     bases=r"flux(?!.?2)|chroma|hunyuan",

@@ -22,3 +22,24 @@ def architectures_of(sites: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         each.name for each in ARCHITECTURES if all(each.read(path) is not None for path in paths)
     )
+
+
+def stray_of(sites: Iterable[str]) -> str:
+    """The first module of a denoiser that is in no table, where one table has most of the others.
+
+    Args:
+        sites: Names of modules.
+
+    Returns:
+        Its name; empty if a table has all modules, or none has more than half.
+    """
+    paths = {
+        site: name.path
+        for site in sorted(sites)
+        if (name := parse_name(site)).component.startswith(DENOISER)
+    }
+    missing = [
+        [site for site, path in paths.items() if each.read(path) is None] for each in ARCHITECTURES
+    ]
+    fewest = min(missing, key=len)
+    return fewest[0] if fewest and 2 * len(fewest) < len(paths) else ""
