@@ -90,6 +90,9 @@ def changed(weight: Tensor, change: Change, factors: Factors) -> Tensor:
         weight = as_stored(change.replaced_by, data).to(weight.dtype)
     for update in change.updates:
         _add(weight, update, factors)
+    for each in change.added:
+        [data] = factors.read(each.span)
+        weight += (as_float32(each.span, data) * each.scaling).reshape(weight.shape)
     if not bool(torch.isfinite(weight).all()):
         problem = f"{change.tensor.span.name} has NaN or infinity with the update in it"
         hint = "Merge with a smaller --output-scale, or bake with --dtype F32 or BF16."
