@@ -40,7 +40,8 @@ def t5() -> Any:
         num_heads=2,
         feed_forward_proj="gated-gelu",
     )
-    return transformers.T5EncoderModel(config).eval()
+    model: Any = transformers.T5EncoderModel(config)
+    return model.eval()
 
 
 def output_of(model: Any) -> torch.Tensor:
@@ -91,16 +92,16 @@ def test_a_merge_of_all_its_names_does_what_its_sources_do_together(
             for m, _, suffix in [key.partition(".")]
             if m in named and suffix != "alpha"
         }
-        ends = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
+        renamed = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
         for key in list(merged):
-            for old, new in ends.items():
+            for old, new in renamed.items():
                 if key.endswith(old):
                     merged[key.replace(old, new)] = merged.pop(key)
     state = {f"base_model.model.{key}": t for key, t in WITHOUT_PREFIX(merged).items()}
     rank = next(len(t) for key, t in state.items() if key.endswith("lora_A.weight"))
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(MODULES))
     adapted = get_peft_model(base, config)
-    result = set_peft_model_state_dict(adapted, state)
+    result: Any = set_peft_model_state_dict(adapted, state)
     assert len(state) == 2 * len(MODULES)
     assert not result.unexpected_keys
     got = output_of(adapted)
