@@ -29,6 +29,7 @@ from lego_ray.formats.peft_beside import beside_factors, site_of_bias
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.checkpoints.run_folder import FOLDER, check_folder
 from lego_ray.output.manifest import versions
+from lego_ray.sources.base_layers import sites_of_two
 from lego_ray.sources.base_model import BaseModel, read_base
 from lego_ray.sources.contents import read_content
 from lego_ray.sources.headers import Counted, scan_sources
@@ -172,6 +173,12 @@ def _id(adapter: AdapterRecord, base: BaseModel, dtype: str) -> str:
 
 def _warnings(adapter: AdapterRecord, base: BaseModel) -> tuple[str, ...]:
     found = list(adapter.notes)
+    if unsure := sites_of_two((c.folder for c in base.components), (s.site for s in adapter.sites)):
+        found.append(
+            f"the base model has two transformers with the same modules, and {unsure[0]} may be of "
+            "either: the update is in the one in `transformer`. For the other, give its folder with "
+            "--base"
+        )
     if base.left:
         found.append(
             f"not copied, as the model is not loaded from them: {', '.join(base.left[:5])}"

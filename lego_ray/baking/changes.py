@@ -18,10 +18,9 @@ from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.planning.base_names import (
     BaseNames,
     is_embedding_of_head,
-    pipeline_module,
     tied_embedding,
 )
-from lego_ray.sources.base_layers import looks_like_conv1d
+from lego_ray.sources.base_layers import BaseLayers, looks_like_conv1d, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
 
 # Models whose experts are stored with inputs first, as PEFT knows from their classes.
@@ -37,11 +36,13 @@ class Update:
         factors: The pair; of a tensor that holds all experts, the pair of each.
         is_transposed: Whether the tensor holds the transpose of B A.
         rows: The rows of B A that the tensor holds, if it is a part of them.
+        is_swapped: Whether the halves of its rows stand the other way about than those of B A.
     """
 
     factors: tuple[SiteFactors, ...]
     is_transposed: bool = False
     rows: tuple[int, int] | None = None
+    is_swapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str],
     groups: dict[str, list[SiteFactors]] = defaultdict(list)
     for factors in adapter.sites:
         groups[parameter_of(factors.site, factors.kind)].append(factors)
-    finder = _Pipeline(base, adapter) if base.is_pipeline else _Model(base, adapter, list(groups))
+    layers = BaseLayers(base, list(groups), of_first=True)
+    is_pipeline = base.is_pipeline or (layers.is_pipeline and adapter.format != "peft")
+    finder = _Pipeline(base, layers) if is_pipeline else _Model(base, adapter, list(groups))
     found: dict[tuple[str, str], tuple[BaseTensor, list[Update]]] = {}
     missing: list[str] = []
     for path in sorted(groups, key=finder.is_head):  # PEFT adds the head's update last
@@ -246,18 +249,10 @@ class _Model:
 
 
 class _Pipeline:
-    """A pipeline of diffusers, whose adapter may spell its modules in any way that means the same."""
+    """A pipeline of diffusers, or its denoiser, whose adapter may have any names that mean the same."""
 
-    def __init__(self, base: BaseModel, adapter: AdapterRecord) -> None:
-        self._base = base
-        self._modules: dict[tuple[str, str], BaseTensor] = {}
-        self._biases: dict[tuple[str, str], BaseTensor] = {}
-        for component in base.components:
-            for name, tensor in component.tensors.items():
-                for end, found in ((".weight", self._modules), (".bias", self._biases)):
-                    if name.endswith(end):
-                        module = pipeline_module(component.folder, name.removesuffix(end))
-                        found.setdefault(module, tensor)
+    def __init__(self, base: BaseModel, layers: BaseLayers) -> None:
+        self._base, self._layers = base, layers
 
     def is_head(self, path: str) -> tuple[bool, str]:
         return False, path
@@ -265,13 +260,22 @@ class _Pipeline:
     def updates(
         self, path: str, pairs: Sequence[SiteFactors]
     ) -> Iterator[tuple[BaseTensor, Update]]:
-        tensor = self._modules.get(pipeline_module("", path))
-        if tensor is not None:
-            yield tensor, _fitted(self._base, tensor, pairs[0], False)
+        layer, pair = self._layers.find(path), pairs[0]
+        if layer is None:
+            return
+        if len(layer.tensors) == 1 and not layer.is_swapped:
+            yield layer.tensors[0], _fitted(self._base, layer.tensors[0], pair, False)
+            return
+        if shape_of(layer) != (pair.d_out, pair.d_in):
+            raise _other_size(self._base, layer.tensors[0], path, (pair.d_out, pair.d_in))
+        start = 0
+        for tensor in layer.tensors:  # the authors have in one module what diffusers has in several
+            end = start + tensor.span.shape[0]
+            yield tensor, Update((pair,), rows=(start, end), is_swapped=layer.is_swapped)
+            start = end
 
     def added(self, each: Difference) -> BaseTensor | None:
-        found = {"weight": self._modules, "bias": self._biases}.get(each.part, {})
-        return found.get(pipeline_module("", each.module))
+        return None if each.part == "modulation" else self._layers.tensor(each.module, each.part)
 
     def replaced(self, span: TensorSpan) -> BaseTensor | None:
         return None

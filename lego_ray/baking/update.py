@@ -105,6 +105,8 @@ def _add(weight: Tensor, update: Update, factors: Factors) -> None:
         delta = _delta(pair, update, factors)
         if update.rows is not None:
             delta = delta[slice(*update.rows)]
+        if update.is_swapped:
+            delta = torch.cat(delta.chunk(2)[::-1])
         target = weight[number] if pair.kind == "expert" and update.rows is None else weight
         # PEFT rounds these to the weight's type before it adds them; others it adds as they are.
         if pair.kind in ("embedding", "parameter", "expert"):

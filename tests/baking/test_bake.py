@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -20,7 +21,7 @@ import lego_ray
 from lego_ray.errors import OutputExists, UnsupportedAdapter, UnusableBase
 from tests.difference_zoo import patches_of
 from tests.formats import tiny_experts
-from tests.lone_zoo import tensors_of, write
+from tests.lone_zoo import tensors_of, updates_of, write
 from tests.storage.fake_hub import FakeHub, fake_hub
 from tests.tiny_models import gpt2
 from tests.zoo import files_of
@@ -332,6 +333,40 @@ def test_differences_are_added_as_comfyui_adds_them(dtype: torch.dtype, tmp_path
     write(adapter, {**tensors, f"{block}.attn.norm_q.diff": torch.randn(9)})
     with pytest.raises(UnusableBase, match="has shape"):
         lego_ray.bake(adapter, base=base, output=tmp_path / "out-2")
+
+
+@pytest.mark.parametrize("place", ["base", "base/transformer"])
+def test_authors_names_go_into_the_parts_that_diffusers_has(place: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kind: Any = diffusers.FluxTransformer2DModel
+    model = kind(
+        in_channels=8,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=1,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        axes_dims_rope=(2, 2, 4),
+    )
+    model.save_pretrained(tmp_path / "base" / "transformer")
+    (tmp_path / "base" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    qkv, last = "lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_final_layer_adaLN_modulation_1"
+    tensors = tensors_of({qkv: (8, 24), last: (8, 16)}, ends="down_up", alpha=1.0)
+    adapter = write(tmp_path / "a.safetensors", tensors)
+    record = lego_ray.bake(adapter, base=tmp_path / place, output=tmp_path / "out")
+    assert len(record.changes) == 4
+    out = tmp_path / "out" / "transformer" if place == "base" else tmp_path / "out"
+    found, before = kind.from_pretrained(out).state_dict(), model.state_dict()
+    updates = updates_of(tensors)
+    wanted = {
+        f"transformer_blocks.0.attn.to_{part}.weight": updates[qkv][8 * n : 8 * n + 8]
+        for n, part in enumerate("qkv")
+    }
+    wanted["norm_out.linear.weight"] = np.roll(updates[last], 8, axis=0)
+    for name, tensor in before.items():
+        change = torch.from_numpy(wanted[name]).float() if name in wanted else torch.zeros(1)
+        torch.testing.assert_close(found[name], tensor + change)
 
 
 @pytest.fixture

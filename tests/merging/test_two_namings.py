@@ -683,7 +683,7 @@ def test_what_diffusers_does_not_take_of_wan_is_said(path: str, words: str, tmp_
     part = tensors_of({f"diffusion_model.{path}": (H, H)})
     write(tmp_path / "zoo/a.safetensors", part)
     with pytest.raises(
-        ValueError, match="should be empty|empty sequence|iterable argument is empty"
+        ValueError, match=r"should be empty|empty sequence|iterable argument is empty"
     ):
         through(loaders.WanLoraLoaderMixin, part)
     record = merge(tmp_path / "zoo", tmp_path / "m")
