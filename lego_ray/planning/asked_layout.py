@@ -93,7 +93,14 @@ def _with_prefix(adapter: AdapterRecord, layout: str) -> AdapterRecord:
         if name.component == DENOISER and name.prefix in _SAME.get(layout, ()):
             factors = replace(factors, site=f"{_PREFIX[layout]}{name.path}")
         sites.append(factors)
-    return replace(adapter, sites=tuple(sorted(sites, key=lambda each: each.site)))
+    return _unnamed(replace(adapter, sites=tuple(sorted(sites, key=lambda each: each.site))))
+
+
+def _unnamed(adapter: AdapterRecord) -> AdapterRecord:
+    """An adapter without the name that its keys have for it, which few readers take."""
+    if not adapter.config.get("adapter"):
+        return adapter
+    return replace(adapter, config={**adapter.config, "adapter": ""})
 
 
 def _by_tables(
@@ -127,7 +134,7 @@ def _by_tables(
             "of no model in the tables of this version, or of several"
         )
         raise LayoutMismatch(adapters[0].uri, problem, _HINT)
-    return tuple(only_reading(found, _WHICH))
+    return tuple(map(_unnamed, only_reading(found, _WHICH)))
 
 
 def same_layout(adapters: Sequence[AdapterRecord], layout: str) -> bool:

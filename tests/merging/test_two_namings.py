@@ -661,6 +661,23 @@ def test_a_layout_that_is_asked_for_has_its_own_prefix(
     assert names(tmp_path / "n") == set(modules)
 
 
+def test_names_of_a_layout_that_is_asked_for_have_no_name_of_an_adapter(tmp_path: Path) -> None:
+    part = tensors_of({"pipe.dit.blocks.0.self_attn.q_proj": (H, H)}, ends="default")
+    write(tmp_path / "zoo/a.safetensors", part)
+    merge(tmp_path / "zoo", tmp_path / "m", layout="comfyui", base_model="Anima")
+    got = through(loaders.AnimaLoraLoaderMixin, load(tmp_path / "m"))
+    assert (
+        relative_error(
+            got,
+            {"transformer.transformer_blocks.0.attn1.to_q": next(iter(updates_of(part).values()))},
+        )
+        < F32_ROUNDING
+    )
+    assert all(".default." not in key for key in load(tmp_path / "m"))
+    merge(tmp_path / "zoo", tmp_path / "n")
+    assert all(".default." in key for key in load(tmp_path / "n"))
+
+
 def test_names_of_a_model_in_no_table_get_the_prefix_that_means_the_same(tmp_path: Path) -> None:
     modules = {"double_blocks.0.img_attn.other": (H, H), "double_blocks.1.img_attn.other": (H, H)}
     write(tmp_path / "zoo/a.safetensors", tensors_of(modules))
