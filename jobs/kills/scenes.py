@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.benchmarks.synthetic_zoo import build as build_zoo
+from jobs.benchmarks.synthetic_zoo import layer_sites
+from lego_ray.api.bake import bake
 from lego_ray.api.build import build
 from lego_ray.api.merge import merge
 from lego_ray.api.publish import publish
@@ -170,6 +172,33 @@ def _repair(root: Path) -> Any:
     return repair_catalog(root / "catalog", apply=True)
 
 
+def _before_bake(root: Path) -> None:
+    """A merge, and its base model in two files and an index."""
+    import torch
+    from safetensors.torch import save_file
+
+    _before_publish(root)
+    base = root / "base"
+    base.mkdir()
+    listed = {}
+    for number, (module, d_in, d_out) in enumerate(layer_sites(8, 8)):
+        name = f"model-{number % 2 + 1:05}-of-00002.safetensors"
+        key = f"model.layers.0.{module}.weight"
+        weight = torch.arange(d_out * d_in, dtype=torch.float32).reshape(d_out, d_in) / 64 + number
+        listed[key] = (name, weight)
+    for name in {name for name, _ in listed.values()}:
+        held = {key: weight for key, (its, weight) in listed.items() if its == name}
+        save_file(held, base / name, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {key: name for key, (name, _) in listed.items()}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    (base / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (base / "tokenizer.json").write_text("{}")
+
+
+def _bake(root: Path) -> Any:
+    return bake(root / "merged", base=root / "base", output=root / "baked")
+
+
 SCENES = {
     "merge": Scene(lambda root: zoo(root), lambda root: merged(root)),
     "build": Scene(_before_build, _build),
@@ -177,6 +206,7 @@ SCENES = {
     "refit": Scene(_before_update, lambda root: _update(root, refit=True)),
     "refresh": Scene(_before_refresh, _refresh, _age_leases),
     "publish": Scene(_before_publish, lambda root: publish(root / "merged", to=root / "copy")),
+    "bake": Scene(_before_bake, _bake),
     "compact": Scene(_before_compact, _compact),
     "vacuum": Scene(_before_vacuum, _vacuum),
     "gc": Scene(_before_gc, _gc),

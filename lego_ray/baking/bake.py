@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -24,18 +25,20 @@ from lego_ray.errors import (
 )
 from lego_ray.formats.base_weights import CONFIG, PIPELINE
 from lego_ray.formats.factors import some
-from lego_ray.formats.peft_beside import beside_factors
+from lego_ray.formats.peft_beside import beside_factors, site_of_bias
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.checkpoints.run_folder import FOLDER, check_folder
 from lego_ray.output.damage import damaged_files
 from lego_ray.output.manifest import versions
 from lego_ray.output.write import listed_output
+from lego_ray.sources.base_layers import sites_of_two
 from lego_ray.sources.base_model import BaseModel, read_base
 from lego_ray.sources.contents import read_content
 from lego_ray.sources.headers import Counted, scan_sources
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.probe import probe_create_only
+from lego_ray.storage.remains import is_probe, is_temporary
 from lego_ray.storage.uri import Place
 from lego_ray.tasks.solve import one_thread
 
@@ -88,6 +91,8 @@ def run_bake(
 
     done = _state(store, bake_id, list(files)[-1])
     if done is not None:
+        if not dry_run:
+            _end(store)
         return record("already baked", done["files"])
     if dry_run:
         return record("would bake", {})
@@ -116,7 +121,7 @@ def run_bake(
         _write(store, MANIFEST, len(data), "change", lambda: iter((data,)))
         _write(store, marker, *files[marker])
     progress(len(files), len(files))
-    store.delete(_STARTED)
+    _end(store)
     return record("baked", hashes)
 
 
@@ -124,7 +129,7 @@ def _adapter(place: Place) -> AdapterRecord:
     found = scan_sources([place], full_weights="keep", checkpoints="all").inventory
     if len(found.adapters) == 1:
         [adapter] = found.adapters
-        _check_low_rank(adapter)
+        _check_added(adapter)
         return adapter
     if found.adapters:
         problem = f"there are {len(found.adapters)} adapters there, and one is baked"
@@ -133,18 +138,19 @@ def _adapter(place: Place) -> AdapterRecord:
     raise NoAdaptersFound(str(place), f"no adapter can be baked: {reason}")
 
 
-def _check_low_rank(adapter: AdapterRecord) -> None:
-    """Passes an adapter that adds nothing but updates of low rank.
+def _check_added(adapter: AdapterRecord) -> None:
+    """Passes an adapter that only has what can be added to a tensor of the base model.
 
     Raises:
-        UnsupportedAdapter: If it has differences of weights and biases, or rows of tokens.
+        UnsupportedAdapter: If it has rows of tokens, or modulations.
     """
-    differences = [each.span.name for each in adapter.differences]
-    names = differences + beside_factors(span.name for span in adapter.full_weights)
+    names = [each.span.name for each in adapter.differences if each.part == "modulation"]
+    beside = beside_factors(span.name for span in adapter.full_weights)
+    names += [name for name in beside if not site_of_bias(name)]
     if names:
         problem = (
-            "bake adds updates of low rank only, and it has differences of weights or biases, or rows "
-            f"of tokens: {some(names)}"
+            "bake does not add rows of tokens and differences of modulations, and it has some: "
+            f"{some(names)}"
         )
         hint = (
             "Merge again with --full-weights drop, or let PEFT or ComfyUI merge it into the model."
@@ -169,6 +175,12 @@ def _id(adapter: AdapterRecord, base: BaseModel, dtype: str) -> str:
 
 def _warnings(adapter: AdapterRecord, base: BaseModel) -> tuple[str, ...]:
     found = list(adapter.notes)
+    if unsure := sites_of_two((c.folder for c in base.components), (s.site for s in adapter.sites)):
+        found.append(
+            f"the base model has two transformers with the same modules, and {unsure[0]} may be of "
+            "either: the update is in the one in `transformer`. For the other, give its folder with "
+            "--base"
+        )
     if base.left:
         found.append(
             f"not copied, as the model is not loaded from them: {', '.join(base.left[:5])}"
@@ -185,6 +197,7 @@ def _told(change: Change) -> dict[str, Any]:
         "shape": list(span.shape),
         "updates": sum(len(update.factors) for update in change.updates),
         "replaced": change.replaced_by is not None,
+        "differences": len(change.added),
     }
 
 
@@ -280,7 +293,8 @@ def _state(store: Store, bake_id: str, marker: str) -> dict[str, Any] | None:
     """
     check_folder(store)
     there = listed_output(store)
-    keys = set(there)
+    # Apart from what a run leaves that was killed as it looked at the store, or wrote a file.
+    keys = {key for key in there if not (is_probe(key) or is_temporary(key))}
     if not keys:
         return None
     for key in (MANIFEST, _STARTED):
@@ -325,6 +339,13 @@ def _start(store: Store, bake_id: str) -> None:
     except AlreadyExists:
         if store.read(_STARTED) != data:
             raise OutputExists(store.uri, "another bake has begun there") from None
+
+
+def _end(store: Store) -> None:
+    """Takes the mark of an unfinished bake away, if it is there."""
+    with contextlib.suppress(ObjectNotFound):
+        store.stat(_STARTED)
+        store.delete(_STARTED)
 
 
 def _write(store: Store, key: str, size: int, action: str, parts: Parts) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from lego_ray.errors import UnusableBase
 from lego_ray.formats.base_weights import PLAIN_DTYPES
+from lego_ray.formats.differences import LORA_BIAS, Difference
+from lego_ray.formats.peft_beside import BIAS as LORA_BIAS_FIELD
+from lego_ray.formats.peft_beside import beside_factors, site_of_bias
 from lego_ray.formats.peft_carried import holds
 from lego_ray.formats.peft_keys import PREFIX, full_weight_key
 from lego_ray.formats.peft_parameters import BASE_LAYER, parameter_of
@@ -15,10 +18,9 @@ from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.planning.base_names import (
     BaseNames,
     is_embedding_of_head,
-    pipeline_module,
     tied_embedding,
 )
-from lego_ray.sources.base_layers import looks_like_conv1d
+from lego_ray.sources.base_layers import BaseLayers, looks_like_conv1d, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
 
 # Models whose experts are stored with inputs first, as PEFT knows from their classes.
@@ -34,11 +36,13 @@ class Update:
         factors: The pair; of a tensor that holds all experts, the pair of each.
         is_transposed: Whether the tensor holds the transpose of B A.
         rows: The rows of B A that the tensor holds, if it is a part of them.
+        is_swapped: Whether the halves of its rows stand the other way about than those of B A.
     """
 
     factors: tuple[SiteFactors, ...]
     is_transposed: bool = False
     rows: tuple[int, int] | None = None
+    is_swapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,13 @@ class Change:
         tensor: The tensor.
         updates: What is added, in order.
         replaced_by: The adapter's tensor that takes its place first, or None.
+        added: Differences that are added as they are, times their scaling.
     """
 
     tensor: BaseTensor
     updates: tuple[Update, ...] = ()
     replaced_by: TensorSpan | None = None
+    added: tuple[Difference, ...] = ()
 
 
 def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str], Change]:
@@ -72,7 +78,9 @@ def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str],
     groups: dict[str, list[SiteFactors]] = defaultdict(list)
     for factors in adapter.sites:
         groups[parameter_of(factors.site, factors.kind)].append(factors)
-    finder = _Pipeline(base, adapter) if base.is_pipeline else _Model(base, adapter, list(groups))
+    layers = BaseLayers(base, list(groups), of_first=True)
+    is_pipeline = base.is_pipeline or (layers.is_pipeline and adapter.format != "peft")
+    finder = _Pipeline(base, layers) if is_pipeline else _Model(base, adapter, list(groups))
     found: dict[tuple[str, str], tuple[BaseTensor, list[Update]]] = {}
     missing: list[str] = []
     for path in sorted(groups, key=finder.is_head):  # PEFT adds the head's update last
@@ -84,7 +92,20 @@ def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str],
             key = (tensor.file.key, tensor.span.name)
             found.setdefault(key, (tensor, []))[1].append(update)
     replaced: dict[tuple[str, str], tuple[BaseTensor, TensorSpan]] = {}
+    biases = set(beside_factors(span.name for span in adapter.full_weights))
+    added: dict[tuple[str, str], tuple[BaseTensor, list[Difference]]] = {}
+    for each in (*adapter.differences, *_biases(adapter)):
+        to = finder.added(each)
+        if to is None:
+            missing.append(f"{each.module}.{'bias' if each.part == 'bias' else 'weight'}")
+            continue
+        if _without_ones(to.span.shape) != _without_ones(each.span.shape):
+            raise _other_size(base, to, f"{each.span.name} of the adapter", each.span.shape)
+        _check_type(to, base)
+        added.setdefault((to.file.key, to.span.name), (to, []))[1].append(each)
     for span in adapter.full_weights:
+        if span.name in biases:
+            continue
         whole = finder.replaced(span)
         if whole is None:
             missing.append(span.name)
@@ -100,11 +121,25 @@ def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str],
         )
         raise UnusableBase(base.uri, problem)
     out: dict[tuple[str, str], Change] = {}
-    for key in sorted(found.keys() | replaced.keys()):
-        tensor = found[key][0] if key in found else replaced[key][0]
+    for key in sorted(found.keys() | replaced.keys() | added.keys()):
+        tensor = (found.get(key) or replaced.get(key) or added[key])[0]
         updates = tuple(found[key][1]) if key in found else ()
-        out[key] = Change(tensor, updates, replaced[key][1] if key in replaced else None)
+        plain = tuple(added[key][1]) if key in added else ()
+        out[key] = Change(tensor, updates, replaced[key][1] if key in replaced else None, plain)
     return out
+
+
+def _biases(adapter: AdapterRecord) -> Iterator[Difference]:
+    """The biases of an adapter of PEFT's that has some beside its factors (`lora_bias`)."""
+    noted = adapter.config.get(LORA_BIAS_FIELD)
+    scalings = noted if isinstance(noted, Mapping) else {}
+    for span in adapter.full_weights:
+        if span.name in scalings:
+            yield Difference(site_of_bias(span.name), LORA_BIAS, span, float(scalings[span.name]))
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
 
 
 class _Model:
@@ -169,6 +204,13 @@ class _Model:
             if names and start != factors.d_out:
                 raise _other_size(self._base, tensor, path, (factors.d_out, factors.d_in))
 
+    def added(self, each: Difference) -> BaseTensor | None:
+        name = None if each.part == "modulation" else self._names.find(f"{each.module}.{each.part}")
+        if name is None:
+            return None
+        _check_untied(self._component, self._base, name, self._tensors)
+        return self._tensors[name]
+
     def replaced(self, span: TensorSpan) -> BaseTensor | None:
         key = full_weight_key(span.name)
         module, _, parameter = key.removeprefix(PREFIX).rpartition(".")
@@ -207,16 +249,10 @@ class _Model:
 
 
 class _Pipeline:
-    """A pipeline of diffusers, whose adapter may spell its modules in any way that means the same."""
+    """A pipeline of diffusers, or its denoiser, whose adapter may have any names that mean the same."""
 
-    def __init__(self, base: BaseModel, adapter: AdapterRecord) -> None:
-        self._base = base
-        self._modules: dict[tuple[str, str], BaseTensor] = {}
-        for component in base.components:
-            for name, tensor in component.tensors.items():
-                if name.endswith(".weight"):
-                    module = pipeline_module(component.folder, name.removesuffix(".weight"))
-                    self._modules.setdefault(module, tensor)
+    def __init__(self, base: BaseModel, layers: BaseLayers) -> None:
+        self._base, self._layers = base, layers
 
     def is_head(self, path: str) -> tuple[bool, str]:
         return False, path
@@ -224,9 +260,22 @@ class _Pipeline:
     def updates(
         self, path: str, pairs: Sequence[SiteFactors]
     ) -> Iterator[tuple[BaseTensor, Update]]:
-        tensor = self._modules.get(pipeline_module("", path))
-        if tensor is not None:
-            yield tensor, _fitted(self._base, tensor, pairs[0], False)
+        layer, pair = self._layers.find(path), pairs[0]
+        if layer is None:
+            return
+        if len(layer.tensors) == 1 and not layer.is_swapped:
+            yield layer.tensors[0], _fitted(self._base, layer.tensors[0], pair, False)
+            return
+        if shape_of(layer) != (pair.d_out, pair.d_in):
+            raise _other_size(self._base, layer.tensors[0], path, (pair.d_out, pair.d_in))
+        start = 0
+        for tensor in layer.tensors:  # the authors have in one module what diffusers has in several
+            end = start + tensor.span.shape[0]
+            yield tensor, Update((pair,), rows=(start, end), is_swapped=layer.is_swapped)
+            start = end
+
+    def added(self, each: Difference) -> BaseTensor | None:
+        return None if each.part == "modulation" else self._layers.tensor(each.module, each.part)
 
     def replaced(self, span: TensorSpan) -> BaseTensor | None:
         return None

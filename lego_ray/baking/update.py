@@ -87,6 +87,9 @@ def changed(weight: Tensor, change: Change, factors: Factors) -> Tensor:
         weight = as_stored(change.replaced_by, data).to(weight.dtype)
     for update in change.updates:
         _add(weight, update, factors)
+    for each in change.added:
+        [data] = factors.read(each.span)
+        weight += (as_float32(each.span, data) * each.scaling).reshape(weight.shape)
     if not bool(torch.isfinite(weight).all()):
         problem = f"{change.tensor.span.name} has NaN or infinity with the update in it"
         hint = "Merge with a smaller --output-scale, or bake with --dtype F32 or BF16."
@@ -99,6 +102,8 @@ def _add(weight: Tensor, update: Update, factors: Factors) -> None:
         delta = _delta(pair, update, factors)
         if update.rows is not None:
             delta = delta[slice(*update.rows)]
+        if update.is_swapped:
+            delta = torch.cat(delta.chunk(2)[::-1])
         target = weight[number] if pair.kind == "expert" and update.rows is None else weight
         # PEFT rounds these to the weight's type before it adds them; others it adds as they are.
         if pair.kind in ("embedding", "parameter", "expert"):

@@ -60,7 +60,53 @@ def in_layout(
             raise LayoutMismatch(adapters[0].uri, problem, _HINT)
         return tuple(adapters)
     if same_layout(adapters, layout) and not is_respelled:
-        return tuple(adapters)
+        if not any(_is_other(factors.site, layout) for a in adapters for factors in a.sites):
+            return tuple(adapters)
+        try:
+            return _by_tables(adapters, layout, base_model)
+        except (
+            LayoutMismatch
+        ):  # of no model in the tables: prefixes of one meaning are all that is known
+            return tuple(_with_prefix(adapter, layout) for adapter in adapters)
+    return _by_tables(adapters, layout, base_model)
+
+
+# What names of the denoiser begin with in a layout, and what else means the same there.
+_PREFIX: Mapping[str, str] = {"kohya": "lora_unet_", "comfyui": "diffusion_model."}
+_SAME: Mapping[str, tuple[str, ...]] = {
+    "kohya": ("lora_unet__",),
+    "comfyui": ("", "pipe.dit.", "model.diffusion_model."),
+}
+
+
+def _is_other(site: str, layout: str) -> bool:
+    """Whether a name of the denoiser begins in another way than the layout's own do."""
+    name = parse_name(site)
+    return name.component == DENOISER and name.prefix != _PREFIX.get(layout, name.prefix)
+
+
+def _with_prefix(adapter: AdapterRecord, layout: str) -> AdapterRecord:
+    """An adapter with the prefix of a layout where the one that it has means the same."""
+    sites = []
+    for factors in adapter.sites:
+        name = parse_name(factors.site)
+        if name.component == DENOISER and name.prefix in _SAME.get(layout, ()):
+            factors = replace(factors, site=f"{_PREFIX[layout]}{name.path}")
+        sites.append(factors)
+    return _unnamed(replace(adapter, sites=tuple(sorted(sites, key=lambda each: each.site))))
+
+
+def _unnamed(adapter: AdapterRecord) -> AdapterRecord:
+    """An adapter without the name that its keys have for it, which few readers take."""
+    if not adapter.config.get("adapter"):
+        return adapter
+    return replace(adapter, config={**adapter.config, "adapter": ""})
+
+
+def _by_tables(
+    adapters: Sequence[AdapterRecord], layout: str, base_model: str
+) -> tuple[AdapterRecord, ...]:
+    """The adapters, with the names that the tables of models have in a layout."""
     found: list[tuple[Architecture, list[AdapterRecord]]] = []
     refused: LayoutMismatch | None = None
     fitting = [
@@ -88,7 +134,7 @@ def in_layout(
             "of no model in the tables of this version, or of several"
         )
         raise LayoutMismatch(adapters[0].uri, problem, _HINT)
-    return tuple(only_reading(found, _WHICH))
+    return tuple(map(_unnamed, only_reading(found, _WHICH)))
 
 
 def same_layout(adapters: Sequence[AdapterRecord], layout: str) -> bool:

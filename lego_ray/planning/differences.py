@@ -123,7 +123,9 @@ def _named(
         for new in mine
         if _name_of(new.site).module != parse_name(site).module
     ]
-    translations = [it for model in models if (it := _Translation.of(model, changed))]
+    translations = [
+        found for model in models if (found := _Translation.of(model, changed)) is not None
+    ]
     out: list[Difference] = []
     for each in before.differences:
         if each.module in moved:

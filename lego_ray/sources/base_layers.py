@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lego_ray.errors import UnusableBase
@@ -36,38 +36,48 @@ class BaseLayers:
         base: The base model.
         paths: Paths of all modules that the adapter names.
         fan_in_fan_out: What the adapter's configuration says of layers that store weights transposed.
+        of_first: Whether the first of two transformers with the same modules is meant; else they are
+            refused.
     """
 
-    def __init__(self, base: BaseModel, paths: Sequence[str], *, fan_in_fan_out: bool) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        paths: Sequence[str],
+        *,
+        fan_in_fan_out: bool = False,
+        of_first: bool = False,
+    ) -> None:
         folders = {_part_of(component): component for component in base.components}
         self._is_pipeline = base.is_pipeline or "" not in folders
         self._pipeline: dict[tuple[str, str], BaseTensor] = {}
+        self._biases: dict[tuple[str, str], BaseTensor] = {}
         self._tensors: Mapping[str, BaseTensor] = {}
         if self._is_pipeline:
             for folder, component in folders.items():
                 for name, tensor in component.tensors.items():
-                    if name.endswith(".weight"):
-                        module = pipeline_module(folder, name.removesuffix(".weight"))
-                        self._pipeline.setdefault(module, tensor)
+                    for end, found in ((".weight", self._pipeline), (".bias", self._biases)):
+                        if name.endswith(end):
+                            module = pipeline_module(folder, name.removesuffix(end))
+                            found.setdefault(module, tensor)
             self._models = tuple(_models_of(paths))
-            self._check_which(base, folders, paths)
+            unsure = sites_of_two(folders, paths)
+            if unsure and not of_first:
+                problem = (
+                    "it has two transformers with the same modules, and "
+                    f"{unsure[0]} may be of either"
+                )
+                hint = f"Give the folder of one with --base: .../transformer or .../{_SECOND}."
+                raise UnusableBase(base.uri, problem, hint)
             return
         self._tensors = base.components[0].tensors
         self._names = BaseNames(self._tensors, paths)
         self._has_conv1d = looks_like_conv1d(self._tensors, fan_in_fan_out)
 
-    def _check_which(
-        self, base: BaseModel, folders: Mapping[str, Component], paths: Sequence[str]
-    ) -> None:
-        told = ("transformer.", f"{_SECOND}.")
-        names = [parse_name(path) for path in paths]
-        unsure = [n.site for n in names if n.component == DENOISER and n.prefix not in told]
-        if _SECOND in folders and "transformer" in folders and unsure:
-            problem = (
-                f"it has two transformers with the same modules, and {unsure[0]} may be of either"
-            )
-            hint = f"Give the folder of one with --base: .../transformer or .../{_SECOND}."
-            raise UnusableBase(base.uri, problem, hint)
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether the base model is diffusers', so that its names may be other than the adapter's."""
+        return self._is_pipeline
 
     def find(self, path: str) -> Layer | None:
         """The weight of a module; None if there is none.
@@ -80,6 +90,16 @@ class BaseLayers:
             return Layer((tensor,)) if tensor is not None else self._by_tables(path)
         name = self._names.find(f"{path}.weight") or tied_embedding(path, self._tensors)
         return None if name is None else Layer((self._tensors[name],))
+
+    def tensor(self, path: str, part: str) -> BaseTensor | None:
+        """A tensor of a module of a pipeline whose name differs in spelling only; None if there is none.
+
+        Args:
+            path: The module's path, as the adapter has it.
+            part: `weight` or `bias`.
+        """
+        found = self._pipeline if part == "weight" else self._biases
+        return found.get(pipeline_module("", path))
 
     def _by_tables(self, path: str) -> Layer | None:
         """The weight of a module that the adapter names as the authors of a model do."""
@@ -121,6 +141,20 @@ class BaseLayers:
             return shape == turned
         bias = f"{tensor.span.name.removesuffix('.weight')}.bias"
         return not self._is_pipeline and self._has_conv1d and bias in self._tensors
+
+
+def sites_of_two(folders: Iterable[str], paths: Iterable[str]) -> list[str]:
+    """Modules that may be of either of two transformers that a pipeline has (Wan 2.2).
+
+    Args:
+        folders: Of the pipeline's components.
+        paths: Paths of modules, as an adapter has them.
+    """
+    if not {_SECOND, "transformer"} <= set(folders):
+        return []
+    told = ("transformer.", f"{_SECOND}.")
+    names = (parse_name(path) for path in paths)
+    return [n.site for n in names if n.component == DENOISER and n.prefix not in told]
 
 
 def shape_of(layer: Layer) -> tuple[int, ...]:

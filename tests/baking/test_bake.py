@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -18,8 +19,10 @@ from torch import nn
 
 import lego_ray
 from lego_ray.errors import OutputExists, UnsupportedAdapter, UnusableBase
+from tests.difference_zoo import patches_of
 from tests.formats import tiny_experts
-from tests.lone_zoo import tensors_of, write
+from tests.lone_zoo import tensors_of, updates_of, write
+from tests.storage.fake_hub import FakeHub, fake_hub
 from tests.tiny_models import gpt2
 from tests.zoo import files_of
 
@@ -106,6 +109,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     ),
     "saved modules": (llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "biases": (qwen, {"target_modules": ["q_proj"], "bias": "all"}),
+    "biases of updates": (qwen, {"target_modules": ["q_proj", "v_proj"], "lora_bias": True}),
     "gpt2": (gpt2, {"target_modules": ["c_attn", "c_proj", "c_fc"]}),
     "gpt2 square": (gpt2, {"target_modules": ["attn.c_proj"], "fan_in_fan_out": True}),
 }
@@ -205,6 +209,24 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_bytes(tmp_path: Path) -> N
     assert {k: v[1] for k, v in whole.items()} == {k: v[1] for k, v in cut.items()}
 
 
+def test_what_a_kill_leaves_is_not_in_the_way_and_goes(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, target_modules=ATTENTION)
+    out = tmp_path / "out"
+    out.mkdir()
+    probe = out / f".lego-ray-probe-{'0' * 32}"
+    probe.write_bytes(b"first")  # killed as it tried the store
+    lego_ray.bake(adapter, base=base, output=out)
+    probe.unlink(missing_ok=True)
+    wanted = files_of(out)
+    started = out / ".lego-ray" / "bake.json"
+    started.parent.mkdir(exist_ok=True)
+    started.write_text("{}")  # killed before its last call
+    assert lego_ray.bake(adapter, base=base, output=out, dry_run=True).status == "already baked"
+    assert started.exists()
+    assert lego_ray.bake(adapter, base=base, output=out).status == "already baked"
+    assert files_of(out) == wanted
+
+
 def test_another_type_is_written_as_asked(tmp_path: Path) -> None:
     base, adapter = saved(tmp_path, llama, target_modules=ATTENTION)
     lego_ray.bake(adapter, base=base, output=tmp_path / "out", dtype="BF16")
@@ -288,9 +310,8 @@ def test_a_bucket_gets_the_files_that_a_directory_gets(s3_bucket: str, tmp_path:
     assert again.status == "already baked"
 
 
-def test_what_is_not_of_low_rank_is_refused(tmp_path: Path) -> None:
-    base, biased = saved(tmp_path / "bias", qwen, target_modules=["q_proj"], lora_bias=True)
-    _, tokens = saved(
+def test_what_cannot_be_added_is_refused(tmp_path: Path) -> None:
+    base, tokens = saved(
         tmp_path / "tokens",
         llama,
         target_modules=["q_proj"],
@@ -298,8 +319,114 @@ def test_what_is_not_of_low_rank_is_refused(tmp_path: Path) -> None:
     )
     image = tmp_path / "image.safetensors"
     pair = tensors_of(["diffusion_model.blocks.0.self_attn.q"])
-    write(image, {**pair, "diffusion_model.blocks.0.norm3.diff": torch.ones(8)})
-    for adapter in (biased, tokens, image):
-        with pytest.raises(UnsupportedAdapter, match="adds updates of low rank only"):
+    write(image, {**pair, "diffusion_model.blocks.0.diff_m": torch.ones(8)})
+    for adapter in (tokens, image):
+        with pytest.raises(UnsupportedAdapter, match="does not add rows of tokens"):
             lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+    biased = saved(tmp_path / "bias", qwen, target_modules=["q_proj"], lora_bias=True)[1]
+    with pytest.raises(UnusableBase, match=r"lacks .*q_proj.bias"):  # Llama has no such biases
+        lego_ray.bake(biased, base=base, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_differences_are_added_as_comfyui_adds_them(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kind: Any = diffusers.QwenImageTransformer2DModel
+    model = kind(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(2, 2, 4),
+    ).to(dtype)
+    base = tmp_path / "base"
+    model.save_pretrained(base / "transformer")
+    (base / "model_index.json").write_text('{"_class_name": "QwenImagePipeline"}')
+    block = "diffusion_model.transformer_blocks.0"
+    tensors = tensors_of({f"{block}.attn.to_q": (16, 16)}, alpha=1.0)
+    tensors[f"{block}.attn.to_q.diff_b"] = torch.randn(16)
+    tensors[f"{block}.attn.norm_q.diff"] = torch.randn(8)
+    tensors[f"{block}.img_mod.1.diff"] = torch.randn(96, 16)
+    tensors[f"{block}.img_mod.1.diff_b"] = torch.randn(96)
+    adapter = write(tmp_path / "a.safetensors", tensors)
+    record = lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+    assert sum(each["differences"] for each in record.changes) == 4
+    found = kind.from_pretrained(tmp_path / "out" / "transformer", torch_dtype=dtype).state_dict()
+    wanted = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for key, change in patches_of(tensors).items():
+        target = wanted[key.removeprefix("diffusion_model.")]
+        target += change.float()
+    for name, tensor in wanted.items():
+        if "to_q.weight" in name:
+            torch.testing.assert_close(found[name], tensor)
+        else:
+            assert torch.equal(found[name], tensor), name
+    write(adapter, {**tensors, f"{block}.attn.norm_q.diff": torch.randn(9)})
+    with pytest.raises(UnusableBase, match="has shape"):
+        lego_ray.bake(adapter, base=base, output=tmp_path / "out-2")
+
+
+@pytest.mark.parametrize("place", ["base", "base/transformer"])
+def test_authors_names_go_into_the_parts_that_diffusers_has(place: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kind: Any = diffusers.FluxTransformer2DModel
+    model = kind(
+        in_channels=8,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=1,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        axes_dims_rope=(2, 2, 4),
+    )
+    model.save_pretrained(tmp_path / "base" / "transformer")
+    (tmp_path / "base" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    qkv, last = "lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_final_layer_adaLN_modulation_1"
+    tensors = tensors_of({qkv: (8, 24), last: (8, 16)}, ends="down_up", alpha=1.0)
+    adapter = write(tmp_path / "a.safetensors", tensors)
+    record = lego_ray.bake(adapter, base=tmp_path / place, output=tmp_path / "out")
+    assert len(record.changes) == 4
+    out = tmp_path / "out" / "transformer" if place == "base" else tmp_path / "out"
+    found, before = kind.from_pretrained(out).state_dict(), model.state_dict()
+    updates = updates_of(tensors)
+    wanted = {
+        f"transformer_blocks.0.attn.to_{part}.weight": updates[qkv][8 * n : 8 * n + 8]
+        for n, part in enumerate("qkv")
+    }
+    wanted["norm_out.linear.weight"] = np.roll(updates[last], 8, axis=0)
+    for name, tensor in before.items():
+        change = torch.from_numpy(wanted[name]).float() if name in wanted else torch.zeros(1)
+        torch.testing.assert_close(found[name], tensor + change)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with fake_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint_url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+
+
+def test_a_base_model_on_the_hub_is_read_at_its_commit(hub: FakeHub, tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, shard="10KB", target_modules=ATTENTION)
+    held = {file.name: file.read_bytes() for file in base.iterdir()}
+    commit = hub.commit({f"model/{name}": data for name, data in held.items()})
+    local = lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+    there = lego_ray.bake(adapter, base="hf://org/zoo/model", output=tmp_path / "there")
+    assert there.base == f"hf://org/zoo@{commit}/model"
+
+    def of_model(record: Any) -> Any:
+        return [
+            each for each in record.files if each["path"] != "README.md"
+        ]  # which names the base
+
+    assert of_model(local) == of_model(there)
+    assert there.bake_id == local.bake_id
+    hub.commit({"model/config.json": b"{}"})  # what moves on is another model; the commit is not
+    again = lego_ray.bake(adapter, base=f"hf://org/zoo@{commit}/model", output=tmp_path / "there")
+    assert again.status == "already baked"

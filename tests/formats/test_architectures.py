@@ -395,7 +395,8 @@ def test_each_norm_of_a_unet_is_what_diffusers_makes_of_it(name: str) -> None:
         for number, row in enumerate(rows)
         for end in ("weight", "bias")
     }
-    converted = OF_UNET.convert_ldm_unet_checkpoint(model, dict(MODELS[name][0]().config))  # type: ignore[arg-type]
+    made: Any = MODELS[name][0]()
+    converted = OF_UNET.convert_ldm_unet_checkpoint(model, dict(made.config))
     for row in BY_NAME[name].norms:
         key = f"{row.diffusers[0].replace('#', '0')}.weight"
         assert int(converted[key]) == rows.index(row), key

@@ -23,7 +23,7 @@ def test_commands_killed_anywhere_end_as_if_they_never_were(tmp_path: Path) -> N
         if os.environ.get("CI"):
             pytest.fail("needs Linux and a C compiler")
         pytest.skip("needs Linux and a C compiler")
-    words = ["publish", "compact", "--every", "9", "--out", str(tmp_path)]
+    words = ["publish", "bake", "compact", "--every", "9", "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-m", "jobs.kills", *words], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     figures = json.loads((tmp_path / "kills.json").read_text())

@@ -681,3 +681,75 @@ def test_a_third_prefix_is_brought_to_the_one_of_the_split_names(
     assert len(query) == 1
     assert not any(name.startswith("lora_") for name in merged)
     assert relative_error({"q": query[0]}, {"q": wanted}) < F32_ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("begin", "layout", "wanted"),
+    [
+        ("lora_unet__", "kohya", "lora_unet_transformer_blocks_0_attn_to_q"),
+        ("pipe.dit.", "comfyui", "diffusion_model.transformer_blocks.0.attn.to_q"),
+        ("", "comfyui", "diffusion_model.transformer_blocks.0.attn.to_q"),
+        ("model.diffusion_model.", "comfyui", "diffusion_model.transformer_blocks.0.attn.to_q"),
+        ("lora_transformer_", "kohya", "lora_unet_transformer_blocks_0_attn_to_q"),
+    ],
+)
+def test_a_layout_that_is_asked_for_has_its_own_prefix(
+    begin: str, layout: str, wanted: str, tmp_path: Path
+) -> None:
+    paths = {"transformer_blocks.0.attn.to_q": (H, H), "transformer_blocks.0.img_mod.1": (H, H)}
+    is_flat = begin.endswith("_")
+    modules = flat(begin, paths) if is_flat else dotted(begin, paths)
+    part = tensors_of(modules, ends="down_up" if is_flat else "a_b", alpha=1.0)
+    write(tmp_path / "zoo/a.safetensors", part)
+    merge(tmp_path / "zoo", tmp_path / "m", layout=layout, base_model="Qwen/Qwen-Image")
+    got = updates_of(load(tmp_path / "m"))
+    assert wanted in got
+    assert relative_error({"": got[wanted]}, {"": next(iter(updates_of(part).values()))}) < 1e-6
+    merge(tmp_path / "zoo", tmp_path / "n")  # as the adapters have it, where no layout is asked for
+    assert names(tmp_path / "n") == set(modules)
+
+
+def test_names_of_a_layout_that_is_asked_for_have_no_name_of_an_adapter(tmp_path: Path) -> None:
+    part = tensors_of({"pipe.dit.blocks.0.self_attn.q_proj": (H, H)}, ends="default")
+    write(tmp_path / "zoo/a.safetensors", part)
+    merge(tmp_path / "zoo", tmp_path / "m", layout="comfyui", base_model="Anima")
+    got = through(loaders.AnimaLoraLoaderMixin, load(tmp_path / "m"))
+    assert (
+        relative_error(
+            got,
+            {"transformer.transformer_blocks.0.attn1.to_q": next(iter(updates_of(part).values()))},
+        )
+        < F32_ROUNDING
+    )
+    assert all(".default." not in key for key in load(tmp_path / "m"))
+    merge(tmp_path / "zoo", tmp_path / "n")
+    assert all(".default." in key for key in load(tmp_path / "n"))
+
+
+def test_names_of_a_model_in_no_table_get_the_prefix_that_means_the_same(tmp_path: Path) -> None:
+    modules = {"double_blocks.0.img_attn.other": (H, H), "double_blocks.1.img_attn.other": (H, H)}
+    write(tmp_path / "zoo/a.safetensors", tensors_of(modules))
+    merge(tmp_path / "zoo", tmp_path / "m", layout="comfyui")
+    assert names(tmp_path / "m") == {f"diffusion_model.{name}" for name in modules}
+    flat_names = flat("lora_unet__", modules)
+    write(tmp_path / "flat/a.safetensors", tensors_of(flat_names, ends="down_up", alpha=1.0))
+    merge(tmp_path / "flat", tmp_path / "n", layout="kohya")
+    assert names(tmp_path / "n") == set(flat("lora_unet_", modules))
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("blocks.0.cross_attn.k_img", "it has k_img of Wan and no v_img, and diffusers raises"),
+        ("time_embedding.0", "outside of its blocks alone, and diffusers raises"),
+    ],
+)
+def test_what_diffusers_does_not_take_of_wan_is_said(path: str, words: str, tmp_path: Path) -> None:
+    part = tensors_of({f"diffusion_model.{path}": (H, H)})
+    write(tmp_path / "zoo/a.safetensors", part)
+    with pytest.raises(
+        ValueError, match=r"should be empty|empty sequence|iterable argument is empty"
+    ):
+        through(loaders.WanLoraLoaderMixin, part)
+    record = merge(tmp_path / "zoo", tmp_path / "m")
+    assert words in " ".join(record["warnings"])

@@ -5,14 +5,22 @@ A file has pairs of factors and nothing else. Without an alpha, the scale is 1 t
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from lego_ray.formats.differences import split_end
+from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.readers.differences import of_differences
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.suffixes import parse_suffix
 
+# Of Wan's authors: projections of an image, and modules outside of the blocks.
+_WAN_IMAGE = re.compile(r"blocks\.\d+\.cross_attn\.[kv]_img")
+_WAN_OUTSIDE = re.compile(
+    r"(?:time|text)_(?:embedding\.[02]|projection\.1)|head\.head|img_emb\.proj\.\d"
+)
+_BLOCK = re.compile(r"blocks\.\d+\.")
 _AGAIN = "Merge again from the sources; an earlier version may have written it."
 
 
@@ -39,4 +47,20 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         elif found["A"] != found["B"]:
             problem = f"{site} has rank {found['A']} in one factor and {found['B']} in the other"
             yield Finding(f"{problem}, and readers raise", True, _AGAIN)
+    yield from _of_wan(ranks)
     yield from of_differences(outgoing.shapes, ranks)
+
+
+def _of_wan(sites: Collection[str]) -> Iterator[Finding]:
+    """Names of Wan's authors that diffusers' converter takes in whole files alone."""
+    paths = {name for site in sites if (name := parse_name(site).path)}
+    images = {path.rpartition(".")[2] for path in paths if _WAN_IMAGE.fullmatch(path)}
+    if len(images) == 1:
+        [name] = images
+        lacking = "v_img" if name == "k_img" else "k_img"
+        yield Finding(
+            f"it has {name} of Wan and no {lacking}, and diffusers raises; ComfyUI loads it"
+        )
+    if any(_WAN_OUTSIDE.fullmatch(p) for p in paths) and not any(_BLOCK.match(p) for p in paths):
+        problem = "it has modules of Wan outside of its blocks alone, and diffusers raises"
+        yield Finding(f"{problem}; ComfyUI loads it")
