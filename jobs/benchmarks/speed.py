@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16, help="of the sources and the merge")
     parser.add_argument("--n-init", type=int, default=10)
     parser.add_argument("--runs", type=int, default=1, help="of each, in turn")
-    parser.add_argument("--runner", default="ray", choices=["ray", "inline"])
+    parser.add_argument("--runner", default="auto", choices=["auto", "ray", "inline"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -99,7 +99,7 @@ def _print_floor(folder: Path, given: argparse.Namespace, wall: float) -> dict[s
     build(folder / "one", adapters=1, layers=1, rank=given.rank)
     start_up = _merge(folder, given, "one", "one").seconds
     sites = site_works(folder / "catalog-0")
-    workers = 1 if given.runner == "inline" else os.cpu_count() or 1
+    workers = os.cpu_count() or 1
     speeds = measure_speeds(folder / "zoo", sites[0], workers)
     n_bytes = lego_ray.plan(folder / "zoo", rank=given.rank).read_bytes
     floor = roofline(sites, n_bytes, speeds, n_init=given.n_init)
