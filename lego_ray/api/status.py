@@ -8,7 +8,7 @@ from lego_ray.arguments import checked
 from lego_ray.errors import ObjectNotFound
 from lego_ray.library.progress import LibraryStatus, library_progress
 from lego_ray.output.progress import StatusRecord, progress_at
-from lego_ray.storage.base import ObjectInfo, Store
+from lego_ray.storage.base import ObjectInfo, Store, list_readable
 from lego_ray.storage.uri import parse_uri
 
 
@@ -74,7 +74,7 @@ def status_of_either(output: str | PathLike[str]) -> StatusRecord | LibraryStatu
 
 def _listed(output: str | PathLike[str]) -> tuple[Store, dict[str, ObjectInfo]]:
     store = parse_uri(output).open()
-    return store, {info.key: info for info in store.list()}
+    return store, {info.key: info for info in list_readable(store)}
 
 
 _BELOW = " there or below"

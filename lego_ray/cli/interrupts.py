@@ -72,6 +72,8 @@ def _how_to_go_on(output: str | None) -> str:
             f"merge {found['merge_id'][:12]} is published at {found['output']}; run the same "
             "command to make sure that it is in the catalog"
         )
+    if found["state"] == "damaged":
+        return f"files of the merge at {found['output']} are missing; run the same command again"
     if not found["tasks_saved"]:
         return nothing
     measured = found["sites_measured"]

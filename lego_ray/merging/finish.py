@@ -111,10 +111,12 @@ def _not_recorded(error: StorageError | CatalogError, output: str) -> NotRecorde
     """The error of a catalog that failed when the merge was published already."""
     problem = f"{error.problem}; the merge is published at {output} and is not recorded here"
     if isinstance(error, NoSpaceLeft):
-        first = "Raise the limit. " if "ulimit" in error.hint else "Free space. "
-    else:
-        is_same = error.hint.startswith("Run ") and "again" in error.hint
-        first = "" if is_same else f"{error.hint} "
+        first = "Raise the limit" if "ulimit" in error.hint else "Free space"
+        return NotRecorded(
+            error.where, problem, f"{first}, then run the same command again: that records it."
+        )
+    is_same = error.hint.startswith("Run ") and "again" in error.hint
+    first = "" if is_same else f"{error.hint} "
     return NotRecorded(error.where, problem, f"{first}{NotRecorded.advice}")
 
 

@@ -17,7 +17,7 @@ from lego_ray.output.manifest import (
     read_bytes,
 )
 from lego_ray.output.publish_record import CARD
-from lego_ray.storage.base import ObjectInfo, Store
+from lego_ray.storage.base import ObjectInfo, Store, list_readable
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -147,7 +147,7 @@ def listed_output(store: Store, option: str = "--output") -> dict[str, ObjectInf
         OutputExists: If it is a file.
     """
     try:
-        return {info.key: info for info in store.list()}
+        return {info.key: info for info in list_readable(store)}
     except ObjectNotFound as error:
         if not store.place.is_local:
             raise

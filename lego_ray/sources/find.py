@@ -282,8 +282,10 @@ def is_excluded(store: Store, key: str, patterns: Sequence[str]) -> bool:
 
 def _listing(store: Store, only: str, denied: Denied | None = None) -> Iterator[ObjectInfo]:
     if not only:
-        is_told = denied is not None and isinstance(store, HasFolders)
-        yield from store.list_open(denied) if is_told else store.list()
+        if denied is not None and isinstance(store, HasFolders):
+            yield from store.list_open(denied)
+        else:
+            yield from store.list()
         return
     for name in (only, CONFIG_NAME, CARD_NAME):
         with contextlib.suppress(ObjectNotFound):

@@ -172,3 +172,19 @@ class HasFolders(Protocol):
         Raises:
             AccessDenied: If the root must not be read.
         """
+
+
+def list_readable(store: Store) -> Iterator[ObjectInfo]:
+    """Yields every object in key order except those in folders that must not be read, without a word.
+
+    For places where only known files count: a disk may have a `lost+found`.
+
+    Args:
+        store: The place.
+
+    Raises:
+        AccessDenied: If the root must not be read.
+    """
+    if isinstance(store, HasFolders):
+        return store.list_open(lambda key, error: None)
+    return store.list()

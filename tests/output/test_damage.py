@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +147,20 @@ def test_a_library_writes_what_an_output_lost_in_its_place(
     first: str, zoo: Path, tmp_path: Path
 ) -> None:
     recipe = library(tmp_path)
-    calls = {"build": lego_ray.build, "refresh": lego_ray.refresh}
-    made = calls[first](recipe, runner="inline")
+
+    def call(name: str) -> Mapping[str, Any]:
+        if name == "build":
+            return lego_ray.build(recipe, runner="inline")
+        return lego_ray.refresh(recipe, runner="inline")
+
+    made = call(first)
     lego_ray.refresh(recipe, runner="inline")
     output = Path(made["merges"][0]["output"])
     whole = bytes_of(tmp_path / "output")
     (output / WEIGHTS).unlink()
     assert lego_ray.library_status(tmp_path / "output").state == "damaged"
     for name in ("refresh", first):
-        calls[name](recipe, runner="inline")
+        call(name)
         after = bytes_of(tmp_path / "output")
         assert {k: v for k, v in after.items() if not k.startswith(".lego-ray")} == {
             k: v for k, v in whole.items() if not k.startswith(".lego-ray")

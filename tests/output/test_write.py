@@ -289,6 +289,6 @@ def test_a_catalog_that_fails_after_publishing_says_that_it_is_published(
     monkeypatch.undo()
     assert caught.value.exit_code == 1
     assert f"the merge is published at {tmp_path / 'm'}" in caught.value.problem
-    assert caught.value.hint == "Free space. Run the same command again: that records it."
+    assert caught.value.hint == "Free space, then run the same command again: that records it."
     merge(zoo, tmp_path / "m", catalog=tmp_path / "catalog")
     assert lego_ray.catalog.list_merges(tmp_path / "catalog").num_rows == 1

@@ -67,6 +67,19 @@ def test_the_others_are_merged_and_each_closed_one_is_named(zoo: Path, tmp_path:
         assert reason.endswith("Check owner and permissions, or leave it out with --exclude.")
 
 
+def test_an_output_with_a_closed_folder_is_written_and_asked(zoo: Path, tmp_path: Path) -> None:
+    (tmp_path / "m" / "lost+found").mkdir(parents=True)
+    (tmp_path / "m" / "lost+found").chmod(0)
+    words = ("--rank", 4, "--method", "linear", "--runner", "inline", "--output", tmp_path / "m")
+    try:
+        status, record = run("merge", zoo, *words)
+        assert (status, record.get("status")) == (0, "published"), record
+        status, record = run("status", tmp_path / "m")
+        assert (status, record.get("state")) == (0, "published"), record
+    finally:
+        (tmp_path / "m" / "lost+found").chmod(0o700)
+
+
 def test_exclude_leaves_closed_ones_out_without_a_word(zoo: Path) -> None:
     words = ("--exclude", "lost+found", "--exclude", "closed")
     status, record = run("plan", zoo, "--rank", 4, *words)

@@ -16,6 +16,7 @@ import pytest
 from lego_ray.errors import (
     AccessDenied,
     AlreadyExists,
+    NoSpaceLeft,
     ObjectNotFound,
     StorageError,
     StoreUnavailable,
@@ -156,8 +157,9 @@ def test_a_file_system_without_hard_links_is_refused_and_left_clean(
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.ENOSPC, StoreUnavailable, "no space left"),
-        (errno.EDQUOT, StoreUnavailable, "no space left"),
+        (errno.ENOSPC, NoSpaceLeft, "no space left"),
+        (errno.EDQUOT, NoSpaceLeft, "no space left"),
+        (errno.EFBIG, NoSpaceLeft, "ulimit -f"),
         (errno.EIO, StoreUnavailable, "the disk failed"),
         (errno.EROFS, AccessDenied, "read-only"),
         (errno.EACCES, AccessDenied, "Check owner and permissions"),
