@@ -1,4 +1,4 @@
-"""Adapters of tied embeddings (PEFT's `ensure_weight_tying`): embedding and output layer have one update.
+"""Adapters of tied embeddings (PEFT's `ensure_weight_tying`): two modules with one update.
 
 PEFT then gives the output layer the embedding's factors, transposed and exchanged
 (`peft.tuners.lora.LoraModel`, 0.19 to 0.21), and both are in the file.
@@ -32,6 +32,25 @@ def tying_of(
         kept: Keys of the full weights that are kept.
     """
     return {TIED: True} if fields.get(TIED) and _has_embedding(sites, kept) else {}
+
+
+def _are_tied(adapters: Sequence[AdapterRecord]) -> bool:
+    """Whether adapters of a merge have an embedding, and all that do are tied.
+
+    Args:
+        adapters: The sources. Those of an update are known without sites and may be tied or not, so
+            its result is not.
+    """
+    having = [
+        adapter
+        for adapter in adapters
+        if not adapter.sites
+        or _has_embedding(
+            [factors.site for factors in adapter.sites],
+            [span.name for span in adapter.full_weights],
+        )
+    ]
+    return bool(having) and all(adapter.config.get(TIED) for adapter in having)
 
 
 def tied_pair(adapters: Sequence[AdapterRecord], shapes: Shapes) -> tuple[str, str] | None:
@@ -69,18 +88,6 @@ def with_tied_head(sites: Sequence[MergedSite], pair: tuple[str, str]) -> list[M
     embedding = next(site for site in sites if site.site == pair[0])
     a, b = embedding.b.T, embedding.a.T
     return [replace(site, a=a, b=b) if site.site == pair[1] else site for site in sites]
-
-
-def _are_tied(adapters: Sequence[AdapterRecord]) -> bool:
-    having = [
-        adapter
-        for adapter in adapters
-        if _has_embedding(
-            [factors.site for factors in adapter.sites],
-            [span.name for span in adapter.full_weights],
-        )
-    ]
-    return bool(having) and all(adapter.config.get(TIED) for adapter in having)
 
 
 def _has_embedding(sites: Collection[str], kept: Collection[str]) -> bool:

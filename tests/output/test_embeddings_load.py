@@ -77,7 +77,7 @@ def test_rows_of_tokens_are_refused_or_dropped_with_a_note(tmp_path: Path) -> No
 def tied(adapters: Path, name: str, seed: int, **options: Any) -> None:
     """Saves an adapter of a Llama whose embedding and output layer are one."""
     torch.manual_seed(0)
-    fields = {"r": 3, "lora_alpha": 6, "task_type": "CAUSAL_LM", **options}
+    fields: dict[str, Any] = {"r": 3, "lora_alpha": 6, "task_type": "CAUSAL_LM", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = get_peft_model(tied_llama(), LoraConfig(ensure_weight_tying=True, **fields))
@@ -92,9 +92,13 @@ def tied(adapters: Path, name: str, seed: int, **options: Any) -> None:
 
 def tied_llama() -> Any:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    sizes: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24}
     config = transformers.LlamaConfig(
-        **sizes, num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True
+        **sizes,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
     )
     return transformers.LlamaForCausalLM(config)
 
@@ -136,7 +140,7 @@ def test_what_is_tied_stays_tied(options: dict[str, Any], tmp_path: Path) -> Non
 
 def test_an_embedding_that_is_kept_stays_tied(tmp_path: Path) -> None:
     for seed in (1, 2):
-        saved = {"modules_to_save": ["embed_tokens"]}
+        saved: dict[str, Any] = {"modules_to_save": ["embed_tokens"]}
         tied(tmp_path / "zoo", f"a{seed}", seed, target_modules=["q_proj"], **saved)
     lego_ray.merge(
         tmp_path / "zoo", output=tmp_path / "m", rank=6, full_weights="keep:a1", runner="inline"
@@ -153,4 +157,16 @@ def test_with_one_that_is_not_tied_the_merge_is_not(tmp_path: Path) -> None:
     edit(tmp_path / "zoo" / "a2", ensure_weight_tying=False)
     lego_ray.merge(tmp_path / "zoo", output=tmp_path / "m", rank=6, runner="inline")
     config = json.loads((tmp_path / "m" / "adapter_config.json").read_text())
+    assert "ensure_weight_tying" not in config
+
+
+def test_an_update_which_cannot_know_is_not_tied(tmp_path: Path) -> None:
+    modules = ["q_proj", "embed_tokens", "lm_head"]
+    for name in "ab":
+        tied(tmp_path, name, ord(name), target_modules=modules)
+    options: dict[str, Any] = {"runner": "inline", "output": tmp_path / "m"}
+    lego_ray.merge(tmp_path / "a", rank=3, updatable=True, output_reweight="none", **options)
+    options["output"] = tmp_path / "n"
+    lego_ray.update(tmp_path / "m", add=[tmp_path / "b"], **options)
+    config = json.loads((tmp_path / "n" / "adapter_config.json").read_text())
     assert "ensure_weight_tying" not in config
