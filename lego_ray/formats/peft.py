@@ -38,6 +38,7 @@ from lego_ray.formats.peft_keys import (
 from lego_ray.formats.peft_lycoris import TYPES, as_lora, lycoris_sites
 from lego_ray.formats.peft_parameters import parameter_of, ruled_by, split_base_layers
 from lego_ray.formats.peft_patterns import disagree
+from lego_ray.formats.peft_tied import tying_of
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
 from lego_ray.formats.strict_json import parse_object
@@ -186,6 +187,7 @@ def read_adapter(
             "modules_to_save": list(settings.modules_to_save) or None if kept else None,
             "bias": settings.bias if kept else "none",
             **noted_of(beside_factors((span.name for span in kept), fields), fields, settings),
+            **tying_of(fields, [s.site for s in sites], [span.name for span in kept]),
         },
         full_weights=kept,
         differences=tuple(sorted(differences, key=lambda each: each.key)),

@@ -21,6 +21,7 @@ from lego_ray.formats.peft_config import WEIGHTS_NAME
 from lego_ray.formats.peft_keys import factor_key
 from lego_ray.formats.peft_parameters import WRITTEN_FOR, Stored, stored_pairs
 from lego_ray.formats.peft_ranks import StoredRanks, stored_ranks
+from lego_ray.formats.peft_tied import TIED, keeps_tied, tied_pair, with_tied_head
 from lego_ray.formats.readers import peft, servers
 from lego_ray.formats.readers.outgoing import Outgoing
 from lego_ray.formats.record import AdapterRecord, SiteKind
@@ -55,7 +56,10 @@ class PeftOutput(OutputLayout):
         """With the configuration, and what is carried over from the sources' own."""
         rank = max(ranks.values())
         stored = stored_pairs({site.site: site.kind for site in sites})
-        carried = _carried_of(adapters, [each.name for each in stored])
+        tied = tied_pair(adapters, {s.site: (s.kind, s.a_tail[0], s.d_out) for s in sites})
+        carried = _carried_of(adapters, [each.name for each in stored], tied)
+        if tied:
+            ranks = {**ranks, tied[1]: ranks[tied[0]]}
         own = stored_ranks(stored, ranks, rank)
         shapes = _shapes_of(stored, sites, own)
         for adapter in adapters:
@@ -85,7 +89,9 @@ class PeftOutput(OutputLayout):
 
         spans = {span.name: span for adapter in asked.adapters for span in adapter.full_weights}
         stored = stored_pairs({site.site: site.kind for site in sites})
-        carried = _carried_of(asked.adapters, [each.name for each in stored])
+        shapes = {s.site: (s.kind, s.a.shape[1], s.b.shape[0]) for s in sites}
+        tied = tied_pair(asked.adapters, shapes)
+        carried = _carried_of(asked.adapters, [each.name for each in stored], tied)
         keeper = next((a for a in asked.adapters if a.full_weights), None)
         noted = keeper.config if keeper else {}
         kept = {
@@ -97,7 +103,7 @@ class PeftOutput(OutputLayout):
         for key, size in _zero_biases(carried, heights, kept).items():
             kept[key] = sites[0].b.new_zeros(size)
         return encode(
-            sites,
+            with_tied_head(sites, tied) if tied else sites,
             **asked.common(),
             task_type=carried.task_type,
             fan_in_fan_out=bool(agreed(asked.adapters, "fan_in_fan_out")),
@@ -165,7 +171,9 @@ def _zero_biases(
     return {key: size for key, size in keys.items() if key not in present}
 
 
-def _carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carried:
+def _carried_of(
+    adapters: Sequence[AdapterRecord], sites: Iterable[str], tied: tuple[str, str] | None
+) -> Carried:
     """What a merge takes over of its sources' configurations."""
     keeper = next((a for a in adapters if a.full_weights), None)
     carried = carried_over(
@@ -176,6 +184,8 @@ def _carried_of(adapters: Sequence[AdapterRecord], sites: Iterable[str]) -> Carr
     )
     if any(adapter.differences for adapter in adapters):
         carried = replace(carried, beside={**carried.beside, BIAS: True})
+    if tied or keeps_tied(adapters):
+        carried = replace(carried, beside={**carried.beside, TIED: True})
     return carried
 
 

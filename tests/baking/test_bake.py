@@ -131,7 +131,7 @@ def test_experts_are_what_peft_makes_of_them(tmp_path: Path, name: str) -> None:
 
 
 def test_a_vision_model_whose_files_have_the_names_of_before_transformers_5(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.ViTConfig(**sizes, intermediate_size=24, image_size=8, patch_size=4)
     base, adapter = saved(
         tmp_path,
