@@ -70,6 +70,9 @@ def in_one_dialect(
         if _has_several(each, paths)
     }
     fitting = [a for a in ARCHITECTURES if a.name in shown_by and None not in shown_by[a.name]]
+    alike = [a for a in ARCHITECTURES if a.name not in shown_by and _has_all(a, paths)]
+    if fitting and any(each in alike for each in by_base([*fitting, *alike], base_model)):
+        return adapters  # one side of a model, such as txt_in and to_q of Qwen-Image
     for architecture in by_base(fitting, base_model):
         shown = shown_by[architecture.name]
         side = _side(architecture, [each.sides for each in shown if each])
@@ -283,6 +286,12 @@ def _side(architecture: Architecture, sides: Iterable[frozenset[Side]]) -> Side:
         return "diffusers"
     votes = Counter(side for mine in sides for side in mine)
     return "diffusers" if votes["diffusers"] > votes["original"] else "original"
+
+
+def _has_all(architecture: Architecture, paths: Iterable[str]) -> bool:
+    """Whether a table has every one of some paths, of which there is at least one."""
+    found = [architecture.read(path) for path in paths]
+    return bool(found) and None not in found
 
 
 def _has_several(architecture: Architecture, paths: Iterable[str]) -> bool:

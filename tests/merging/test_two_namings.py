@@ -726,6 +726,17 @@ def test_names_of_a_layout_that_is_asked_for_have_no_name_of_an_adapter(tmp_path
     assert all(".default." in key for key in load(tmp_path / "n"))
 
 
+@pytest.mark.parametrize("base", ["Qwen/Qwen-Image", "base"])
+def test_names_of_qwen_image_are_not_two_sides_of_flux(base: str, tmp_path: Path) -> None:
+    paths = ["txt_in", "img_in", "transformer_blocks.0.attn.to_q", "norm_out.linear"]
+    modules = [f"diffusion_model.{path}" for path in paths]
+    write(tmp_path / "zoo/a.safetensors", tensors_of(modules))
+    merge(tmp_path / "zoo", tmp_path / "m", base_model=base)
+    assert names(tmp_path / "m") == set(modules)
+    merge(tmp_path / "zoo", tmp_path / "n", base_model="Qwen/Qwen-Image", layout="diffusers")
+    assert names(tmp_path / "n") == {f"transformer.{path}" for path in paths}
+
+
 def test_names_of_a_model_in_no_table_get_the_prefix_that_means_the_same(tmp_path: Path) -> None:
     modules = {"double_blocks.0.img_attn.other": (H, H), "double_blocks.1.img_attn.other": (H, H)}
     write(tmp_path / "zoo/a.safetensors", tensors_of(modules))
