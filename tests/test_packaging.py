@@ -98,7 +98,7 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
     assert not any(name in need for need in base for name in ("matplotlib", "pytest", "peft"))
     points = ConfigParser()
     points.read_string(metadata(wheel, "entry_points.txt"))
-    assert dict(points["console_scripts"]) == {"lego-ray": "lego_ray.cli.main:main"}
+    assert dict(points["console_scripts"]) == {"lego-ray": "lego_ray.__main__:main"}
 
 
 def test_what_is_installed_merges_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -82,7 +82,18 @@ def test_a_damaged_file_of_a_table_is_named(table: str, place: Place) -> None:
     assert "sha256" in found[0][1]
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - {MANIFEST}))
+CHECKED = sorted(set(FILES) - {MANIFEST, "README.md"})
+
+
+def test_a_card_is_for_people_to_edit_and_its_loss_is_found(place: Place) -> None:
+    place.rewrite("clustered/README.md", b"Ours.")
+    assert problems(place) == problems(place, deep=True) == []
+    place.store.delete("clustered/README.md")
+    [(where, problem)] = problems(place)
+    assert (where, problem.split(":")[0]) == ("README.md", "ObjectNotFound")
+
+
+@pytest.mark.parametrize("name", CHECKED)
 def test_a_file_that_is_gone_or_of_another_size(place: Place, name: str) -> None:
     place.rewrite(f"clustered/{name}", b"x")
     [(where, problem)] = problems(place)
@@ -93,7 +104,7 @@ def test_a_file_that_is_gone_or_of_another_size(place: Place, name: str) -> None
     assert (where, problem.split(":")[0]) == (name, "ObjectNotFound")
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - {MANIFEST}))
+@pytest.mark.parametrize("name", CHECKED)
 def test_other_bytes_of_the_same_size_are_found_by_reading_them(place: Place, name: str) -> None:
     data = bytearray(place.store.read(f"clustered/{name}"))
     data[-1] ^= 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,8 +50,3 @@ def test_an_interrupt_that_is_ignored_stays_so(tmp_path: Path) -> None:
 
 def _ignore() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def test_the_installed_command_starts_there() -> None:
-    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"lego-ray": "lego_ray.__main__:main"}
