@@ -1,16 +1,8 @@
-"""Ray job: indexes adapters, from their headers, in a catalog.
-
-    ray job submit -- python -m jobs.build_catalog s3://zoo/adapters --catalog s3://zoo/catalog
-
-The flags are those of `lego-ray scan`; the last line of the log is the record. It reads headers, on the
-node the job was put on, and needs no worker. Exit status 0: done; 1: `--strict`, and an adapter was
-refused; 2: bad input.
-"""
+"""Ray job: indexes adapters; `lego_ray.jobs.build_catalog`, for those who submit a checkout."""
 
 from __future__ import annotations
 
-from jobs.entry import run
-from lego_ray.cli.scan import scan
+from lego_ray.jobs.build_catalog import main
 
 if __name__ == "__main__":
-    run(scan, "jobs.build_catalog")
+    main()

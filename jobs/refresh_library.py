@@ -1,18 +1,8 @@
-"""Ray job: brings a library up to date; safe to run on a schedule.
-
-    ray job submit -- python -m jobs.refresh_library s3://zoo/library.yaml --output s3://zoo/library \
-        --catalog s3://zoo/catalog
-
-The flags are those of `lego-ray refresh`; the last line of the log is the record. Nothing new: nothing
-is merged. Two at once: one works, the other ends with exit status 0 and says who does (`"status":
-"busy"`).
-Exit status 0: done; 1: the run failed, nothing was published, and the next goes on; 2: bad input.
-"""
+"""Ray job: refreshes a library; `lego_ray.jobs.refresh_library`, for those who submit a checkout."""
 
 from __future__ import annotations
 
-from jobs.entry import run
-from lego_ray.cli.refresh import refresh
+from lego_ray.jobs.refresh_library import main
 
 if __name__ == "__main__":
-    run(refresh, "jobs.refresh_library")
+    main()

@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 from fnmatch import fnmatch
-from pathlib import Path
+
+import pytest
 
 from tests.deploy.templates import DEPLOY, ROOT
 
@@ -59,22 +60,15 @@ def test_what_is_copied_is_there_and_sent_to_the_build() -> None:
             assert any(fnmatch(source.removeprefix("./"), f"{each}*") for each in sent), source
 
 
-def test_the_job_entry_points_need_only_what_is_copied(tmp_path: Path) -> None:
-    [jobs] = [copy.split() for copy in of("COPY") if copy.startswith("jobs/")]
-    place = tmp_path / "jobs"
-    place.mkdir()
-    for source in jobs[:-1]:
-        (tmp_path / source).write_text((ROOT / source).read_text())
-    (tmp_path / "lego_ray").symlink_to(ROOT / "lego_ray")
-    for name in ("merge_zoo", "build_catalog", "refresh_library"):
-        assert f"jobs/{name}.py" in jobs
+@pytest.mark.parametrize("name", ["merge_zoo", "build_catalog", "refresh_library"])
+def test_the_entry_points_of_jobs_are_in_the_package_and_in_a_checkout(name: str) -> None:
+    for module in (f"lego_ray.jobs.{name}", f"jobs.{name}"):
         done = subprocess.run(
-            [sys.executable, "-m", f"jobs.{name}", "--help"],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(tmp_path)},
+            [sys.executable, "-m", module, "--help"],
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert f"python -m jobs.{name}" in done.stdout
+        assert f"python -m lego_ray.jobs.{name}" in done.stdout

@@ -13,8 +13,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from jobs import refresh_library
 from lego_ray.cli.refresh import refresh
+from lego_ray.jobs import refresh_library
 from tests.deploy.templates import DEPLOY, ROOT, VALUES, resolved
 
 SCHEMAS = ROOT / "tests/fixtures/kuberay"

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -69,16 +68,14 @@ class Head:
             check=False,
         )
 
-    def submit(self, name: str, *entry: object, checkout: Path | None = None) -> bool:
+    def submit(self, name: str, *entry: object) -> bool:
         """Runs a job to its end; says whether it succeeded, as `ray job submit` does.
 
         Args:
             name: The job's.
             entry: Arguments of Python.
-            checkout: A directory to send along.
         """
         flags = ["--submission-id", name]
-        flags += ["--working-dir", str(checkout)] if checkout else []
         done = self.ray("submit", *flags, "--", sys.executable, *map(str, entry))
         assert f"'{name}'" in done.stdout, done.stdout + done.stderr
         return done.returncode == 0
@@ -178,29 +175,17 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """The entry points alone, to be sent with a job."""
-    place = tmp_path / "checkout" / "jobs"
-    place.mkdir(parents=True)
-    for name in ("__init__", "entry", "build_catalog", "merge_zoo", "refresh_library"):
-        shutil.copy(ROOT / "jobs" / f"{name}.py", place)
-    return place.parent
-
-
-def test_a_catalog_a_merge_and_a_library_are_made_by_jobs(
-    head: Head, checkout: Path, tmp_path: Path
-) -> None:
+def test_a_catalog_a_merge_and_a_library_are_made_by_jobs(head: Head, tmp_path: Path) -> None:
     zoo, catalog = write_zoo(tmp_path / "zoo", 3), tmp_path / "catalog"
 
-    entry: tuple[object, ...] = ("-m", "jobs.build_catalog", zoo, "--catalog", catalog)
-    assert head.submit("scan", *entry, checkout=checkout), head.log("scan")
+    entry: tuple[object, ...] = ("-m", "lego_ray.jobs.build_catalog", zoo, "--catalog", catalog)
+    assert head.submit("scan", *entry), head.log("scan")
     assert head.status("scan") == "succeeded"
     assert head.record("scan")["new"] == 3
 
     flags = ("--rank", 4, "--n-init", 2, "--output", tmp_path / "merged", "--catalog", catalog)
-    entry = ("-m", "jobs.merge_zoo", zoo, *flags)
-    assert head.submit("merge", *entry, checkout=checkout), head.log("merge")
+    entry = ("-m", "lego_ray.jobs.merge_zoo", zoo, *flags)
+    assert head.submit("merge", *entry), head.log("merge")
     assert head.status("merge") == "succeeded"
     record = head.record("merge")
     assert record["status"] == "published"
@@ -211,10 +196,10 @@ def test_a_catalog_a_merge_and_a_library_are_made_by_jobs(
     recipe = tmp_path / "library.yaml"
     places = {"zoo": zoo, "catalog": catalog, "library": tmp_path / "library"}
     recipe.write_text(RECIPE.format(**places))
-    entry = ("-m", "jobs.refresh_library", recipe)
-    assert head.submit("first", *entry, checkout=checkout), head.log("first")
+    entry = ("-m", "lego_ray.jobs.refresh_library", recipe)
+    assert head.submit("first", *entry), head.log("first")
     assert head.record("first")["status"] == "refreshed"
-    assert head.submit("again", *entry, checkout=checkout), head.log("again")
+    assert head.submit("again", *entry), head.log("again")
     assert head.record("again")["status"] == "unchanged"
     write_adapter(zoo / "newcomer", seed=77)
     # As with the wheel alone: the command line is an entry point like any other.
@@ -226,11 +211,9 @@ def test_a_catalog_a_merge_and_a_library_are_made_by_jobs(
     assert weights_of(record["merges"][0]["output"]) == weights_of(tmp_path / "all")
 
 
-def test_a_job_that_is_refused_has_failed_and_says_why(
-    head: Head, checkout: Path, tmp_path: Path
-) -> None:
-    entry = ("-m", "jobs.merge_zoo", tmp_path / "none", "--rank", 4)
-    assert not head.submit("bad", *entry, "--output", tmp_path / "merged", checkout=checkout)
+def test_a_job_that_is_refused_has_failed_and_says_why(head: Head, tmp_path: Path) -> None:
+    entry = ("-m", "lego_ray.jobs.merge_zoo", tmp_path / "none", "--rank", 4)
+    assert not head.submit("bad", *entry, "--output", tmp_path / "merged")
     assert head.status("bad") == "failed"
     assert f"ObjectNotFound: {tmp_path / 'none'}" in head.log("bad")
     assert not (tmp_path / "merged").exists()
