@@ -14,18 +14,25 @@ RAY_START_SECONDS = 6.0
 LONG = 10
 
 
+def cores() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Estimate:
     """Grows by a task at a time, for a run need not hold all its tasks to know that they are many."""
 
-    def __init__(self, memory_budget: int, cores: int | None = None) -> None:
+    def __init__(self, memory_budget: int, n_cores: int | None = None) -> None:
         """Of no task.
 
         Args:
             memory_budget: Most bytes one worker may take, and this process in place of one.
-            cores: How many compute at once, here or on Ray; None for this machine's.
+            n_cores: How many compute at once, here or on Ray; None for this machine's.
         """
         self.seconds = 0.0
-        self._cores = cores or len(os.sched_getaffinity(0))
+        self._cores = n_cores or cores()
         self._room = max(1, memory_budget - WORKER_BYTES)
         self._memory_seconds = 0.0
 
@@ -50,8 +57,10 @@ class Estimate:
         return "ray" if self.ray_pays else "inline"
 
 
-def estimated(tasks: Iterable[TaskPlan], memory_budget: int, cores: int | None = None) -> Estimate:
+def estimated(
+    tasks: Iterable[TaskPlan], memory_budget: int, n_cores: int | None = None
+) -> Estimate:
     """The estimate of some tasks; see `Estimate`."""
-    estimate = Estimate(memory_budget, cores)
+    estimate = Estimate(memory_budget, n_cores)
     estimate.add(tasks)
     return estimate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -12,6 +11,7 @@ from threading import BoundedSemaphore, Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.lazy import torch
+from lego_ray.planning.estimate import cores
 
 if TYPE_CHECKING:
     from lego_ray.tasks.joint import JointTask
@@ -41,7 +41,7 @@ class InlineRunner:
             workers: Most tasks that compute at once; None for one a CPU.
         """
         self._gpus = gpus
-        self._at_once = 1 if gpus else workers or len(os.sched_getaffinity(0))
+        self._at_once = 1 if gpus else workers or cores()
         self._threads: list[Thread] = []
 
     def start(self) -> None:

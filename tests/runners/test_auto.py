@@ -42,12 +42,12 @@ def task(seconds: float, mib: int, shards: int = 0) -> TaskPlan:
     ],
 )
 def test_ray_is_taken_where_its_start_pays(tasks: list[TaskPlan], runner: str) -> None:
-    assert estimated(tasks, BUDGET, cores=4).runner == runner
+    assert estimated(tasks, BUDGET, n_cores=4).runner == runner
 
 
 def test_more_work_never_speaks_against_ray() -> None:
     tasks = [task(RAY_START_SECONDS, mib) for mib in (10, 1000, 500, 10, 1000, 10, 1000)] * 3
-    paid = [estimated(tasks[:n], BUDGET, cores=4).ray_pays for n in range(len(tasks) + 1)]
+    paid = [estimated(tasks[:n], BUDGET, n_cores=4).ray_pays for n in range(len(tasks) + 1)]
     assert paid == sorted(paid)
     assert paid[-1]
 
