@@ -20,7 +20,7 @@ from lego_ray import MergeRecord, UpdateRecord
 from lego_ray.cli.main import cli
 from tests.zoo import write_adapter, write_zoo
 
-CLOCK = {"seconds", "bytes_read", "status"}
+CLOCK = {"seconds", "bytes_read", "status", "runner"}
 
 
 @pytest.fixture(scope="module")
