@@ -42,7 +42,7 @@ class InlineRunner:
         """
         self._gpus = gpus
         self._at_once = 1 if gpus else workers or cores()
-        self._threads: list[Thread] = []
+        self._begun: list[_Work] = []
 
     def start(self) -> None:
         """Has nothing to get ready."""
@@ -52,6 +52,7 @@ class InlineRunner:
         from lego_ray.tasks.device import device_of
 
         work = _Work(device_of(self._gpus), self._gpus, self._at_once)
+        self._begun.append(work)
         running: deque[tuple[Task, Future[Any]]] = deque()
         most = READS_BESIDE * self._at_once
         try:
@@ -60,7 +61,7 @@ class InlineRunner:
                     yield running.popleft()[1].result()
                 running.append((task, work.begin(task)))
                 if len(running) > work.threads:
-                    self._threads.append(work.one_more_thread())
+                    work.one_more_thread()
             while running:
                 yield running.popleft()[1].result()
         finally:
@@ -70,16 +71,18 @@ class InlineRunner:
         """Holds nothing."""
 
     def close(self) -> None:
-        """Waits for what was running when a run was cut short: a site a thread, at most."""
-        for thread in self._threads:
-            thread.join()
+        """Waits for what was running when a run was cut short: a task a thread, at most."""
+        for work in self._begun:
+            work.end()  # also of a run that was left half used, and is not closed yet
+            work.wait()
+        self._begun.clear()
 
 
 class _Work:
     """Threads and what they have to do, until it is ended."""
 
     def __init__(self, device: str, gpus: float, at_once: int) -> None:
-        self.threads = 0
+        self._threads: list[Thread] = []
         self._device = device
         self._gpus = gpus
         self._computing = BoundedSemaphore(at_once)
@@ -91,17 +94,24 @@ class _Work:
         self._waiting.put((task, future))
         return future
 
-    def one_more_thread(self) -> Thread:
-        self.threads += 1
-        thread = Thread(target=self._live, name=f"tasks-{self.threads}")
+    @property
+    def threads(self) -> int:
+        return len(self._threads)
+
+    def one_more_thread(self) -> None:
+        thread = Thread(target=self._live, name=f"tasks-{self.threads + 1}")
         thread.start()
-        return thread
+        self._threads.append(thread)
 
     def end(self) -> None:
         """Lets the threads end. Of what is begun, the step they are at is the last."""
         self._ended.set()
-        for _ in range(self.threads):
+        for _ in self._threads:
             self._waiting.put(None)
+
+    def wait(self) -> None:
+        for thread in self._threads:
+            thread.join()
 
     def _live(self) -> None:
         while (next_one := self._waiting.get()) is not None:

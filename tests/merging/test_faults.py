@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import lego_ray
-from lego_ray.errors import StoreUnavailable
+from lego_ray.errors import NoSpaceLeft, StoreUnavailable
 from lego_ray.storage.open import open_store
 from tests.ceph_gateway import S3Server
 from tests.merging.runs import SECONDS, many_sites, merged, started, until, words
@@ -164,13 +164,13 @@ def test_a_disk_that_is_full_is_one_error_and_nothing_is_lost(
     )
     assert done.returncode == 0, done.stderr
     [line] = done.stderr.splitlines()
-    assert line.startswith(f"StoreUnavailable: {tmp_path / 'disk' / 'm'}/")
+    assert line.startswith(f"NoSpaceLeft: {tmp_path / 'disk' / 'm'}/")
     assert "No space left on device" in line
     assert "Free space" in line
     before, _, after = done.stdout.partition("enlarged\n")
     told, status, *left = before.splitlines()
-    assert json.loads(told)["error"]["type"] == "StoreUnavailable"
-    assert status == f"status {StoreUnavailable.exit_code}"
+    assert json.loads(told)["error"]["type"] == "NoSpaceLeft"
+    assert status == f"status {NoSpaceLeft.exit_code}"
     assert str(tmp_path / "disk" / "m" / CONFIG) not in left
     assert '"status": "published"' in after
     assert weights_of(tmp_path / "kept") == dozen.weights

@@ -81,7 +81,7 @@ def test_alphas_are_multiplied_in(tmp_path: Path) -> None:
     parts = [tensors_of(["diffusion_model.blocks.0.ffn.0"], alpha=a, seed=int(a)) for a in (1, 8)]
     for number, part in enumerate(parts):
         write(tmp_path / f"zoo/{number}.safetensors", part, ss_base_model_version="wan2.1")
-    record = merge(tmp_path / "zoo", tmp_path / "m", base_model="")
+    record = merge(tmp_path / "zoo", tmp_path / "m", base_model="", rank=4)
     merged = load(tmp_path / "m")
     assert not [key for key in merged if "alpha" in key]
     assert relative_error(updates_of(merged), total(*map(updates_of, parts))) < F32_ROUNDING

@@ -97,7 +97,7 @@ def test_without_their_heads_classifiers_load(kind: type, task: str, tmp_path: P
 def test_a_kept_head_loads_and_its_limits_are_told(counts: tuple[int, int], tmp_path: Path) -> None:
     for number, labels in enumerate(counts):
         classifier(tmp_path / "zoo" / f"a{number}", number, bert(labels=labels), "SEQ_CLS")
-    record = merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:a1")
+    record = merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:a1", rank=4)
     [limit] = record["warnings"]
     assert "vLLM" in limit
     assert "llama.cpp" in limit
@@ -105,7 +105,7 @@ def test_a_kept_head_loads_and_its_limits_are_told(counts: tuple[int, int], tmp_
     head = load_file(tmp_path / "zoo" / "a1" / WEIGHTS)["base_model.model.classifier.weight"]
     inner: Any = model.base_model.model
     assert torch.equal(inner.classifier.modules_to_save["default"].weight, head)
-    again = merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:a1")
+    again = merge(tmp_path / "zoo", tmp_path / "m", full_weights="keep:a1", rank=4)
     assert again["warnings"] == record["warnings"]
 
 
