@@ -51,10 +51,11 @@ def merge(
             a tree of them; or single weights files in one.
         output: Where to write it: a directory or `s3://bucket/prefix`.
         catalog: Where its catalog is; created if missing. None for no catalog.
-        runner: `ray`; `inline` for this process, which is then one worker, and has a thread a core; or
-            `auto`, for Ray where its start pays or `address`, `workers`, `max_workers`, `wait` or
-            `gpus` is given. Or a runner, which is stopped when its work is done. A GPU gives the same
-            labels except for near ties, and centroids to float32 rounding.
+        runner: `ray`; `inline` for this process, with a thread for each core and the memory of one
+            worker; or `auto`: Ray if the work is worth its start, or if `address`, `workers`,
+            `max_workers`, `wait` or `gpus` is given, else this process. Or a runner, which is
+            stopped when its work is done. A GPU gives the same labels except for near ties, and
+            centroids to float32 rounding.
         progress: Called with the plan, and with each task's result; first with those kept from an
             earlier run, for which nothing was read now.
         **options: See `MergeOptions`; those of `MethodOptions` go with the methods that have them.

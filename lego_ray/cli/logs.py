@@ -47,7 +47,7 @@ class _Json(logging.Formatter):
 
 # Events that people are told of without --log too.
 _ALWAYS = ("waiting", "cache")
-# An event that the answer to a merge or an update repeats: there it is told once.
+# The answers of `merge` and `update` list these, so their logs leave them out.
 QUARANTINED = "adapter quarantined"
 _FORMATS = {"text": _Text, "json": _Json}
 

@@ -232,8 +232,8 @@ def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[...,
 
 run = _run(
     "auto",
-    "Run on Ray, or inline: in this process. auto takes Ray where it pays its start, and where "
-    "--address, --workers, --max-workers, --wait or --gpus is given.",
+    "ray: on Ray. inline: in this process. auto: on Ray if the work is long enough to be worth its "
+    "start, or if --address, --workers, --max-workers, --wait or --gpus is given; else in this process.",
 )
 # A plan starts Ray only if it is asked to.
-plan_run = _run("inline", "With --errors: measure on Ray, or inline: in this process.")
+plan_run = _run("inline", "With --errors: measure on Ray, or in this process (inline).")

@@ -113,9 +113,10 @@ def _print(made: Plan) -> None:
 
 def _time_of(plan: Plan) -> str:
     """What the arithmetic takes, and where `--runner auto` has it done."""
-    where = "in this process" if plan.estimate.runner == "inline" else "on a local Ray"
-    seconds = plan.estimate.seconds
-    return f"{max(1, round(seconds))} s of arithmetic on one core, done {where} by --runner auto"
+    estimate = plan.estimate
+    where = "in this process" if estimate.runner == "inline" else "on a local Ray"
+    seconds = max(1, round(estimate.seconds))
+    return f"{seconds} s of arithmetic on one core, done {where} by --runner auto"
 
 
 def _rank_of(plan: Plan) -> str:

@@ -36,7 +36,7 @@ class Layout:
         has_full_weights: Whether its adapters may carry tensors that are not low-rank, so that its
             reader gets an option for them.
         has_base_kinds: Whether its adapters may be of a kind whose update is computed with the base
-            model, so that its reader is told whether there is one.
+            model, so that its reader gets to know whether one was given.
     """
 
     name: str

@@ -130,7 +130,7 @@ class Road:
 
     @contextmanager
     def _alone(self, run: Run) -> Iterator[None]:
-        """Lets what is wrong with what was asked of one merge be no error of the others."""
+        """If a merge cannot be made as asked, ends that merge and not the others."""
         try:
             yield
         except BadInput as error:

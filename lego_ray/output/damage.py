@@ -1,6 +1,6 @@
 """Which files of a published merge are missing or damaged, as one listing shows it.
 
-The model card is for people to edit, so another size of it is no damage.
+People may edit the model card, so a card of another size is not damage.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from lego_ray.formats.forms import Form, Many, Table, read_as, sentence_of
 from lego_ray.formats.fused import stored_count
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.strict_json import parse_object
+from lego_ray.sources.listing import MERGE_MANIFEST
 from lego_ray.storage.base import Store
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.keys import check_key
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lego_ray.formats.record import AdapterRecord, Refused
     from lego_ray.planning.plan import Plan
 
-MANIFEST_KEY = "lego_ray_manifest.json"
+MANIFEST_KEY = MERGE_MANIFEST
 MANIFEST_VERSION = 1
 PACKAGES = ("lego-ray", "torch", "numpy", "ray", "safetensors", "deltalake")
 

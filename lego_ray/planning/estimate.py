@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from lego_ray.planning.task_plans import WORKER_BYTES, TaskPlan
 
-# Until a local Ray and its workers, which load torch each, compute.
+# From starting a local Ray until its workers compute. Each of them loads torch.
 RAY_START_SECONDS = 6.0
-# A run that is this many times as long as Ray's start has it whatever it saves: a worker that dies is
-# replaced there, and here the run ends.
+# A run that takes this many times Ray's start is done on Ray in any case: Ray replaces a worker that
+# dies, while a process that dies ends the run.
 LONG = 10
 
 
@@ -22,34 +22,34 @@ def cores() -> int:
 
 
 class Estimate:
-    """Grows by a task at a time, for a run need not hold all its tasks to know that they are many."""
+    """What the tasks added so far take. Tasks are added one by one, so a run need not hold them all."""
 
     def __init__(self, memory_budget: int, n_cores: int | None = None) -> None:
-        """Of no task.
+        """Starts with no task.
 
         Args:
-            memory_budget: Most bytes one worker may take, and this process in place of one.
-            n_cores: How many compute at once, here or on Ray; None for this machine's.
+            memory_budget: Most bytes that one worker may take, or this process.
+            n_cores: How many tasks compute at once, here or on Ray; None for the CPUs of this machine.
         """
         self.seconds = 0.0
         self._cores = n_cores or cores()
         self._room = max(1, memory_budget - WORKER_BYTES)
-        self._memory_seconds = 0.0
+        self._seconds_here = 0.0
 
     def add(self, tasks: Iterable[TaskPlan]) -> None:
-        """Adds what tasks take on one core."""
+        """Adds tasks: their seconds on one core, and in this process, where memory may bound them."""
         for task in tasks:
             seconds = sum(site.seconds for site in task.sites)
             self.seconds += seconds
             share = 1.0 if task.shards else (task.peak_bytes - WORKER_BYTES) / self._room
-            self._memory_seconds += seconds * min(1.0, max(0.0, share))
+            self._seconds_here += seconds * min(1.0, max(1 / self._cores, share))
 
     @property
     def ray_pays(self) -> bool:
-        """Whether a local Ray is worth its start. Once it is, more tasks make it no less so."""
+        """Whether a local Ray is worth its start. Once it is, it stays so whatever is added."""
         on_ray = self.seconds / self._cores
-        here = max(on_ray, self._memory_seconds)  # all that run at once share one worker's memory
-        return here > on_ray + RAY_START_SECONDS or on_ray > LONG * RAY_START_SECONDS
+        saved = self._seconds_here - on_ray
+        return saved > RAY_START_SECONDS or on_ray > LONG * RAY_START_SECONDS
 
     @property
     def runner(self) -> str:

@@ -193,6 +193,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The plan for people and scripts, without the sources' byte ranges."""
+        estimate = self.estimate
         return {
             "plan": self.digest,
             "recipe": self.recipe.as_json(),
@@ -238,8 +239,8 @@ class Plan:
             ],
             "bytes": self.read_bytes,
             "memory_per_worker": self.peak_bytes,
-            "seconds": round(self.estimate.seconds, 3),
-            "runner": self.estimate.runner,
+            "seconds": round(estimate.seconds, 3),
+            "runner": estimate.runner,
             "licenses": list(self.licenses),
             "license_conflicts": list(self.license_conflicts),
             "warnings": list(self.warnings),

@@ -1,4 +1,4 @@
-"""The runner of who asks for none: this process, or a local Ray where the work is worth its start."""
+"""The default runner: this process, or a local Ray if the work is worth its start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lego_ray.runners.inline import InlineRunner
 
 
 class AutoRunner:
-    """Chooses by the plan's own estimate when it is given tasks; which it is changes no bit."""
+    """Chooses by the estimates of the tasks it is given. The results are the same bits on either."""
 
     def __init__(self) -> None:
         """Has chosen nothing yet."""

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from lego_ray.tasks.values import SolveTask, TaskResult
 
 
+# Tasks that a core has at once: one waits for its bytes while one computes.
+READS_BESIDE = 2
+
+
 class Runner(Protocol):
     """Runs tasks wherever it runs them; the results are the same bits in any of them."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.lazy import torch
 from lego_ray.planning.estimate import cores
+from lego_ray.runners.base import READS_BESIDE
 
 if TYPE_CHECKING:
     from lego_ray.tasks.joint import JointTask
@@ -20,15 +21,12 @@ if TYPE_CHECKING:
 
     Task = SolveTask | JointTask | UpdateTask
 
-# Tasks on a core: one reads while one computes.
-READS_BESIDE = 2
-
 
 class InlineRunner:
     """Runs tasks in this process, several at once where all of them fit one worker's memory budget.
 
-    Each has one thread of its own, as it has one worker on Ray, so that the bits are the same. A spread
-    site's shards are all held here, one after another at work: the serial twin of actors.
+    Each task computes on one thread, as it does in a worker on Ray, so the results are the same bits.
+    The shards of a spread site are all held here and work one after another: the serial twin of actors.
     """
 
     name = "inline"

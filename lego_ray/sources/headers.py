@@ -152,7 +152,7 @@ def scan_sources(
 def _without_copies(
     candidates: Iterable[Candidate], files_of: Mapping[str, Found]
 ) -> list[Candidate]:
-    """Leaves out what an adapter was before training, and copies of it, which lie in folders of its own.
+    """Leaves out initial factors and copies of an adapter that lie in folders below it.
 
     Args:
         candidates: All that was read.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # An adapter's number, a site, and the squared norms of what its pair there leaves out of its update and
 # of the update.
 Loss = tuple[int, str, float, float]
-# What a call is told while it runs: a plan, with no result when it begins, then with each of its tasks'.
+# Called while a call runs: with a plan and None when the plan begins, then with each of its results.
 Progress = Callable[["Plan", "TaskResult | None"], None]
 SourceKey = tuple[str, str, str]  # a URI, a weights file and its version
 

@@ -1,4 +1,4 @@
-"""A merge of a library that cannot be made as asked is no error of the others."""
+"""If a merge of a library cannot be made as asked, the others are made all the same."""
 
 from __future__ import annotations
 

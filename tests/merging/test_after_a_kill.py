@@ -58,7 +58,7 @@ def age(*roots: str | Path) -> None:
 
 
 def ours(root: str | Path) -> list[str]:
-    """Every file of ours below a root that is no part of a merge, and not what a refresh keeps."""
+    """Files of lego-ray below a root, apart from merges and from the answers that a refresh keeps."""
     found = (p.relative_to(root).as_posix() for p in Path(root).rglob("*") if p.is_file())
     return sorted(key for key in found if ".lego-ray" in key and UNCHANGED_FOLDER not in key)
 

@@ -50,6 +50,10 @@ def test_more_work_never_speaks_against_ray() -> None:
     paid = [estimated(tasks[:n], BUDGET, n_cores=4).ray_pays for n in range(len(tasks) + 1)]
     assert paid == sorted(paid)
     assert paid[-1]
+    large = [task(2 * RAY_START_SECONDS, 1000)] * 4  # small tasks after them leave no more room
+    small = [task(RAY_START_SECONDS, 1)] * 32
+    assert estimated(large, BUDGET, n_cores=4).ray_pays
+    assert estimated([*large, *small], BUDGET, n_cores=4).ray_pays
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import StoreUnavailable
+from lego_ray.runners.base import READS_BESIDE
 from lego_ray.runners.ray.answers import get
 from lego_ray.runners.ray.drift import checked, guarded, versions_here
 from lego_ray.runners.ray.drivers import has_ended, presence_here
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # A worker that dies (out of memory, a lost node) gives its task to another this many times.
 TASK_RETRIES = 3
-# Tasks a core has at once when they read from afar: one waits for its bytes while one computes.
-READS_BESIDE = 2
 # Most workers that a cluster is asked for, and most bytes of tasks that wait for them: an autoscaler
 # sees only what is submitted, and all of it is held by this process and the object store beside it.
 MOST_WORKERS = 1000
@@ -104,7 +103,7 @@ class RayRunner:
         )
 
     def presence(self) -> Mapping[str, str]:
-        """What the cluster that was joined knows this process by; empty of a Ray of its own.
+        """By what the joined cluster knows this process; empty for a Ray that this process started.
 
         Raises:
             BadInput: If the cluster cannot be reached.
