@@ -29,6 +29,13 @@ RAY_SETTINGS = {"RAY_worker_niceness": "0"}
 # Several processes at a time take the cores; threads of one that wait for the others' would spin.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
+# What Ray, our own settings for it, and torch put into the environment when they are imported.
+SET_ON_IMPORT = (
+    *("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_CLIENT_MODE"),
+    *("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_prestart_worker_first_driver"),
+    "TORCHINDUCTOR_CACHE_DIR",
+)
+
 
 def without_ray() -> dict[str, str]:
     """The environment, for a process that is to set up or find its Ray by itself."""
