@@ -132,7 +132,7 @@ def _client(server: S3Server) -> Any:
 
 @contextlib.contextmanager
 def one_server() -> Iterator[S3Server]:
-    """A server that runs as long as the block; it holds 2 GiB, in memory.
+    """A server that runs as long as the block, which the environment names; it holds 2 GiB, in memory.
 
     Raises:
         RuntimeError: If it cannot be started.
@@ -141,9 +141,16 @@ def one_server() -> Iterator[S3Server]:
         raise RuntimeError(sentence)
     home = new_home()
     server = start(home)
+    before = {name: os.environ.get(name) for name in server.environ()}
+    os.environ.update(server.environ())
     try:
         yield server
     finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         stop(home)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -64,7 +63,6 @@ def _place(uri: str | None) -> Iterator[str]:
         yield uri.rstrip("/")
         return
     with one_server() as server:
-        os.environ.update(server.environ())
         yield f"s3://{server.bucket()}"
 
 

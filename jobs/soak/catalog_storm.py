@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import shutil
 import tempfile
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 import lego_ray
 from jobs.benchmarks.synthetic_zoo import build
@@ -84,7 +84,6 @@ def _root(place: str, folder: Path) -> Iterator[str]:
         yield str(folder / "library")
         return
     with one_server() as server:
-        os.environ.update(server.environ())
         yield f"s3://{server.bucket()}/storm"
 
 
@@ -112,8 +111,8 @@ def storm(folder: Path, root: str, rounds: int, processes: int) -> dict[str, Any
     # `gc` needs a catalog with a merge in it.
     _expect(expected, [carry_out(Call("merge", rounds, 0, folder, root, 0.0))])
     started = time.perf_counter()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, _one_thread) as pool:
         for number in range(rounds):
             _next_sources(folder, number)
             planted_at = _plant(catalog, number, expected)
@@ -142,6 +141,10 @@ def storm(folder: Path, root: str, rounds: int, processes: int) -> dict[str, Any
         "leftover_rows_deleted": deleted,
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def _sources(folder: Path, processes: int) -> None:

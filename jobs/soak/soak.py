@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -58,7 +57,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("jobs/results"))
     given = parser.parse_args()
     with one_server() as server:
-        os.environ.update(server.environ())
         figures = run(f"s3://{server.bucket()}", server.endpoint_url, given)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "soak.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -87,7 +87,6 @@ def _bucket() -> Iterator[str | None]:
     with ceph_gateway.one_server() as server:
         bucket = server.bucket()
         server.upload(SAMPLES, bucket, "zoo/")
-        os.environ.update(server.environ())
         yield bucket
 
 
