@@ -17,6 +17,8 @@ class Candidate:
 
 
 PAPER = Candidate("lego, paper", "lego", {"preset": "paper"})
+ADAPTIVE = Candidate("adaptive", "svd", {"preset": "adaptive"})
+LEGO_ADAPTIVE = Candidate("lego, adaptive", "lego", {"preset": "lego-adaptive"})
 UNSCALED: Mapping[str, object] = {
     "output_scale": 1
 }  # tuned candidates come at their methods' lengths
@@ -75,6 +77,8 @@ def _presets(
 # What needs no data: the scale is a rule, from the sources alone.
 AS_THEY_COME = (
     PAPER,
+    ADAPTIVE,
+    LEGO_ADAPTIVE,
     *_presets("lego", "lego", {}, (1, 1.4, 2)),
     *_presets(
         "lego, SVD basis, rank-one", "lego", {"distance": "rank-one", "basis": "svd"}, (1, 1.4, 2)
@@ -91,6 +95,8 @@ AS_THEY_COME_THERE = tuple(
     if c.label
     in (
         PAPER.label,
+        ADAPTIVE.label,
+        LEGO_ADAPTIVE.label,
         "lego, 1 x source-norm",
         "lego, SVD basis, rank-one, 1 x source-norm",
         "svd, 1 x source-norm",

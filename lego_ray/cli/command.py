@@ -21,6 +21,7 @@ SECTIONS = {
         "rank_error",
         "rank_budget",
         "seed",
+        "spectrum",
         "output_scale",
         "site_scales",
     ),

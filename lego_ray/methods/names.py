@@ -16,7 +16,9 @@ BASES = ("raw", "svd")
 PARAMETER_NORMS = ("inf", "l2", "none")
 ELECTIONS = ("total", "frequency")
 INNERS = ("sum", "ties", "dare_ties")
-SCALE_RULES = ("source-norm", "sum-fit")
+# A rule that goes by how far adapters differ, for the norm of a merge and for its spectrum.
+ADAPTIVE = "adaptive"
+SCALE_RULES = ("source-norm", "sum-fit", ADAPTIVE)
 
 
 class MethodOptions(TypedDict, total=False):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lego_ray.errors import InvalidOption
-from lego_ray.methods.names import DEFAULT_METHOD, MethodOptions
+from lego_ray.methods.names import ADAPTIVE, DEFAULT_METHOD, MethodOptions
 from lego_ray.options import keywords_of, renamed
 
 
@@ -19,31 +19,35 @@ class Preset:
         method: Name of the method.
         options: Its options that are settled.
         output_scale: As in `Recipe`.
+        spectrum: As in `Recipe`.
     """
 
     method: str
     options: Mapping[str, Any]
     output_scale: float | str = 1.0
+    spectrum: float | str = 1.0
 
     def settled(self) -> dict[str, Any]:
         """All that it settles, by name."""
-        return {"method": self.method, **self.options, "output_scale": self.output_scale}
+        after = {"spectrum": self.spectrum, "output_scale": self.output_scale}
+        return {"method": self.method, **self.options, **after}
 
 
+_PAPER = {
+    "distance": "euclidean",
+    "normalize": False,
+    "basis": "raw",
+    "balance": False,
+    "align_signs": False,
+    "parameter_reweight": "inf",
+    "output_reweight": "source-rank",
+}
 PRESETS: Mapping[str, Preset] = {
     # arXiv 2409.16167, in full, so that it stays what it is whatever `lego`'s defaults become.
-    "paper": Preset(
-        "lego",
-        {
-            "distance": "euclidean",
-            "normalize": False,
-            "basis": "raw",
-            "balance": False,
-            "align_signs": False,
-            "parameter_reweight": "inf",
-            "output_reweight": "source-rank",
-        },
-    ),
+    "paper": Preset("lego", _PAPER),
+    # Spectrum and norm by how far the adapters differ: of the sum, and after the paper's clusters.
+    "adaptive": Preset("svd", {}, ADAPTIVE, ADAPTIVE),
+    "lego-adaptive": Preset("lego", _PAPER, f"{ADAPTIVE}:2.0", ADAPTIVE),
     # What kept most of real tasks without data, on both bases of `jobs/results/quality.md`.
     "core-space": Preset("core_space", {"inner": "ties"}, "source-norm"),
     "iso": Preset("iso", {}, "source-norm*2"),
@@ -57,6 +61,7 @@ def how_to_merge(
     method: str | None,
     options: Mapping[str, Any],
     output_scale: float | str | None,
+    spectrum: float | str | None = None,
 ) -> dict[str, Any]:
     """A recipe's method, options and output scale, of what was given and a preset.
 
@@ -65,9 +70,10 @@ def how_to_merge(
         method: Name of a method; None if none was given.
         options: The method's options that were given.
         output_scale: Factor or rule; None if none was given.
+        spectrum: Power or rule; None if none was given.
 
     Returns:
-        `method`, `options` and `output_scale`.
+        `method`, `options`, `output_scale` and `spectrum`.
 
     Raises:
         InvalidOption: If there is no such preset, or it settles what was given otherwise.
@@ -78,12 +84,13 @@ def how_to_merge(
             "method": method or DEFAULT_METHOD,
             "options": dict(options),
             "output_scale": 1.0 if output_scale is None else output_scale,
+            "spectrum": 1.0 if spectrum is None else spectrum,
         }
     if preset not in PRESETS:
         raise InvalidOption("--preset", f"{preset!r} is not one of {', '.join(PRESETS)}")
     found = PRESETS[preset]
     settled = found.settled()
-    asked = {**options, "method": method, "output_scale": output_scale}
+    asked = {**options, "method": method, "output_scale": output_scale, "spectrum": spectrum}
     for name, value in asked.items():
         if value is not None and name in settled and value != settled[name]:
             raise InvalidOption(
@@ -95,4 +102,5 @@ def how_to_merge(
         "method": found.method,
         "options": {**options, **found.options},
         "output_scale": found.output_scale,
+        "spectrum": found.spectrum,
     }

@@ -1,33 +1,46 @@
 """The scale of a merged site's update, whatever the method: a number, or a rule that finds one.
 
-Neither rule looks at data, and both are functions of the site's factors alone.
+No rule looks at data, and all are functions of the site's factors alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from lego_ray.errors import InvalidOption
 from lego_ray.lazy import Tensor
 from lego_ray.methods.base import SiteSolution, scaled_rows
-from lego_ray.methods.names import SCALE_RULES
+from lego_ray.methods.names import ADAPTIVE, SCALE_RULES
+from lego_ray.methods.sources_of_site import inner_with_sum, source_squares
+from lego_ray.methods.spectrum import effective_count
 from lego_ray.numerics.msu import squared_norms
 from lego_ray.numerics.norms import squared_norm_of_sum
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.spread import SpreadPool
-from lego_ray.numerics.similarity.per_source import (
-    products_with_sources,
-    shard_products,
-    shard_squared_norms,
-    squared_norms_of_sources,
-)
 
 FLAG = "--output-scale"
-SOURCE_NORM, SUM_FIT = SCALE_RULES
+SOURCE_NORM, SUM_FIT, _ = SCALE_RULES
 RULES = SCALE_RULES
+# How many times its adapters' norm `adaptive` lets a merged update have: the best measured for sums.
+CAP = 1.5
 # A merged update below this share of what it is the sum of is what float32 leaves of parts that cancel.
 SMALLEST = 2.0**-20
+
+
+class OutputScale(NamedTuple):
+    """An output scale in its parts.
+
+    Attributes:
+        rule: A rule, or empty for none.
+        factor: On what the rule gives, or on 1.
+        cap: Of `adaptive`: most norms of its adapters that a merged update may have.
+    """
+
+    rule: str
+    factor: float
+    cap: float = CAP
 
 
 def checked_output_scale(scale: str | float) -> str | float:
@@ -36,32 +49,37 @@ def checked_output_scale(scale: str | float) -> str | float:
     Raises:
         InvalidOption: If it is neither, or a factor is not finite or 0.
     """
-    rule, factor = parts(scale)
-    return f"{rule}*{factor!r}" if rule and factor != 1 else rule or factor
+    rule, factor, cap = parts(scale)
+    if not rule:
+        return factor
+    capped = rule if cap == CAP else f"{rule}:{cap!r}"
+    return capped if factor == 1 else f"{capped}*{factor!r}"
 
 
-def parts(scale: str | float) -> tuple[str, float]:
-    """The rule of an output scale, empty for none, and the additional factor.
+def parts(scale: str | float) -> OutputScale:
+    """The rule of an output scale and what goes with it.
 
     Args:
-        scale: A number, a rule, or `RULE*FACTOR`.
+        scale: A number, a rule, or `RULE*FACTOR`; `adaptive` may have its cap, `adaptive:CAP`.
 
     Raises:
-        InvalidOption: If it is none of these, or the factor is 0 or not finite.
+        InvalidOption: If it is none of these, the factor is 0 or not finite, or the cap is not at
+            least 1.
     """
-    rule, factor = "", scale
+    rule, factor, cap = "", scale, CAP
     if isinstance(scale, str):
         rule, times, text = scale.partition("*")
-        try:
-            factor = float(text) if times else 1.0
-        except ValueError:
-            factor = math.nan
-        if rule not in RULES:
+        factor = _number(text) if times else 1.0
+        rule, colon, text = rule.partition(":")
+        if rule not in RULES or (colon and rule != ADAPTIVE):
             raise InvalidOption(
                 FLAG,
                 f"{scale!r} is neither a number nor one of {', '.join(RULES)}",
-                "A rule may be followed by a factor: source-norm*1.5.",
+                "A rule may be followed by a factor: source-norm*1.5; adaptive by a cap: adaptive:2.",
             )
+        cap = _number(text) if colon else CAP
+        if not (math.isfinite(cap) and cap >= 1):
+            raise InvalidOption(FLAG, f"{scale!r} has no finite cap of at least 1")
     if (
         not isinstance(factor, int | float)
         or isinstance(factor, bool)
@@ -69,7 +87,14 @@ def parts(scale: str | float) -> tuple[str, float]:
         or factor == 0
     ):
         raise InvalidOption(FLAG, f"{scale!r} has no finite factor other than 0")
-    return rule, float(factor)
+    return OutputScale(rule, float(factor), cap)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def scaled_rows_of(
@@ -88,17 +113,10 @@ def scaled_rows_of(
         output_scale: As for `scaled`.
         site_scale: As for `scaled`.
     """
-    rule, factor = parts(output_scale)
+    rule, factor, _ = parts(output_scale)
     if rule == SOURCE_NORM:
         factor *= _norm_factor(rows, squares, d_in)
     return scaled_rows(rows, factor * site_scale, d_in)
-
-
-def source_squares(pool: Pool | SpreadPool) -> dict[int, float]:
-    """`||dW_t||_F^2` of each adapter of a pool, by its number."""
-    if isinstance(pool, Pool):
-        return squared_norms_of_sources(pool)
-    return _joined(pool.shards.map(shard_squared_norms))
 
 
 def scaled(
@@ -112,6 +130,8 @@ def scaled(
       sites, so that the merged adapter as a whole is as long as its sources as a whole; a mean of norms
       has no such sum.
     - `sum-fit`: `c = <W, sum_t dW_t> / ||W||_F^2`, which minimises `||c W - sum_t dW_t||_F`.
+    - `adaptive`: `||c W||_F = min(sqrt(T_eff), cap)` times their root mean square: the norm of the sum
+      where few adapters have nothing in common, of one where they are equal. See `effective_count`.
 
     A W that is nothing but rounding is left to the factors alone.
 
@@ -121,35 +141,26 @@ def scaled(
         output_scale: A factor, or a rule and a factor.
         site_scale: The site's own factor.
     """
-    rule, factor = parts(output_scale)
+    rule, factor, cap = parts(output_scale)
     d_in = pool.d_in
-    if rule == SOURCE_NORM:
-        factor *= _to_source_norm(solution, pool)
+    if rule in (SOURCE_NORM, ADAPTIVE):
+        squares, norms = list(source_squares(pool).values()), 1.0
+        if rule == ADAPTIVE:
+            norms = min(math.sqrt(effective_count(squares, solution.comparison.total)), cap)
+        factor *= _norm_factor(solution.rows, squares, d_in, norms)
     elif rule == SUM_FIT:
-        factor *= _to_sum(solution, pool)
+        merged = _squared_norm(solution.rows, d_in)
+        factor *= inner_with_sum(pool, solution.rows) / merged if merged > 0 else 1.0
     return solution.scaled(factor * site_scale, d_in)
 
 
-def _to_source_norm(solution: SiteSolution, pool: Pool | SpreadPool) -> float:
-    return _norm_factor(solution.rows, list(source_squares(pool).values()), pool.d_in)
-
-
-def _norm_factor(rows: Tensor, squares: Sequence[float], d_in: int) -> float:
+def _norm_factor(rows: Tensor, squares: Sequence[float], d_in: int, norms: float = 1.0) -> float:
     # Rounded once, so that the order of the adapters is free.
     total = math.fsum(squares)
     merged = _squared_norm(rows, d_in)
     if merged <= SMALLEST**2 * total:
         return 1.0
-    return math.sqrt(total / len(squares) / merged)
-
-
-def _to_sum(solution: SiteSolution, pool: Pool | SpreadPool) -> float:
-    if isinstance(pool, Pool):
-        products = products_with_sources(pool, solution.rows)
-    else:
-        products = _joined(pool.shards.map(shard_products, solution.rows))
-    merged = _squared_norm(solution.rows, pool.d_in)
-    return math.fsum(products.values()) / merged if merged > 0 else 1.0
+    return norms * math.sqrt(total / len(squares) / merged)
 
 
 def _squared_norm(rows: Tensor, d_in: int) -> float:
@@ -157,7 +168,3 @@ def _squared_norm(rows: Tensor, d_in: int) -> float:
     terms = squared_norms(rows[:, :d_in]) * squared_norms(rows[:, d_in:])
     found = squared_norm_of_sum(rows, d_in)
     return found if found > SMALLEST**2 * float(terms.sum()) else 0.0
-
-
-def _joined(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    return {number: value for part in parts for number, value in part.items()}

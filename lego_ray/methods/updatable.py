@@ -6,7 +6,9 @@ from lego_ray.errors import InvalidOption
 from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import MergeMethod, SiteSolution
 from lego_ray.methods.lego import Lego
-from lego_ray.methods.scaling import SOURCE_NORM, SUM_FIT, parts, source_squares
+from lego_ray.methods.names import ADAPTIVE
+from lego_ray.methods.scaling import SOURCE_NORM, SUM_FIT, parts
+from lego_ray.methods.sources_of_site import source_squares
 from lego_ray.numerics.kmeans.lloyd import cluster_sums, in_one_shard, pool_peaks
 from lego_ray.numerics.kmeans.reweight import norm_totals
 from lego_ray.numerics.kmeans.running_sums import (
@@ -24,13 +26,16 @@ from lego_ray.numerics.shards.spread import SpreadPool
 FLAG = "--updatable"
 
 
-def check_updatable(method: MergeMethod, output_scale: str | float, full_weights: str) -> None:
+def check_updatable(
+    method: MergeMethod, output_scale: str | float, full_weights: str, spectrum: str | float = 1.0
+) -> None:
     """Refuses a merge that running sums are not enough for.
 
     Args:
         method: The merge's method.
         output_scale: As in `Recipe`.
         full_weights: As in `Recipe`.
+        spectrum: As in `Recipe`.
 
     Raises:
         InvalidOption: Naming what stands in the way.
@@ -46,6 +51,10 @@ def check_updatable(method: MergeMethod, output_scale: str | float, full_weights
         )
     elif parts(output_scale)[0] == SUM_FIT:
         problem = f"--output-scale {output_scale} measures every adapter against the merged one"
+    elif parts(output_scale)[0] == ADAPTIVE:
+        problem = f"--output-scale {output_scale} measures every adapter against the others"
+    elif spectrum == ADAPTIVE:
+        problem = f"--spectrum {spectrum} measures every adapter against the others"
     elif full_weights.startswith("keep"):
         problem = "full weights that are kept depend on their adapter"
     elif full_weights in ("sum", "average"):

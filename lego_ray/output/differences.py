@@ -11,7 +11,9 @@ from lego_ray.formats.differences import Difference, differences_of
 from lego_ray.formats.fused import part_named
 from lego_ray.formats.merged import stored_as
 from lego_ray.lazy import Tensor
+from lego_ray.methods.names import ADAPTIVE
 from lego_ray.methods.scaling import SMALLEST, SOURCE_NORM, SUM_FIT, parts
+from lego_ray.methods.spectrum import effective_count
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.scales import site_scales_of
 from lego_ray.tasks.added import Added
@@ -22,8 +24,8 @@ def merged_differences(plan: Plan, packed: Mapping[str, bytes]) -> dict[str, Ten
 
     With `d_t` the differences of the n adapters that have one, times their weights, it is
     `sum_t d_t`, or for the average `sum_t d_t / n`; then scaled like a merged update: by the number or
-    the rule of `--output-scale` (see `methods.scaling.scaled`) and by the module's `--site-scale`. Those
-    kept of one adapter are as in its file.
+    the rule of `--output-scale` (see `methods.scaling.scaled`; `adaptive` takes all d_t as of one norm)
+    and by the module's `--site-scale`. Those kept of one adapter are as in its file.
 
     Args:
         plan: The plan.
@@ -69,10 +71,15 @@ def _put_together(parts_of: list[tuple[Difference, Tensor]]) -> Tensor:
 
 def _factor(merged: Tensor, added: Added, count: int, output_scale: str | float) -> float:
     """The factor of an output scale on a difference that `count` adapters have."""
-    rule, factor = parts(output_scale)
+    rule, factor, cap = parts(output_scale)
     squared = float(merged.square().sum())
-    if rule == SOURCE_NORM and squared > SMALLEST**2 * added.squares:
+    if rule in (SOURCE_NORM, ADAPTIVE) and squared > SMALLEST**2 * added.squares:
         factor *= math.sqrt(added.squares / count / squared)
+        if rule == ADAPTIVE:
+            # As if all were of one norm: their squares alone are added up.
+            alike = [added.squares / count] * count
+            total = float(added.total.square().sum())
+            factor *= min(math.sqrt(effective_count(alike, total)), cap)
     elif rule == SUM_FIT and squared > 0:
         factor *= float((merged * added.total).sum()) / squared
     return factor

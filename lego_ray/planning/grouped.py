@@ -126,6 +126,7 @@ def plan_similarity(
         method="lego",
         options={},
         output_scale=1.0,
+        spectrum=1.0,
     )
     return make_plan(neutral, inventory, memory_budget=memory_budget, work=work), work
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Annotated, TypedDict
 
-from lego_ray.methods.names import DEFAULT_METHOD, METHODS, SCALE_RULES, MethodOptions
+from lego_ray.methods.names import ADAPTIVE, DEFAULT_METHOD, METHODS, SCALE_RULES, MethodOptions
 from lego_ray.methods.presets import PRESETS
 from lego_ray.options import Option
 from lego_ray.planning.scan_limits import DEFAULT_LIMITS, LIMITS
@@ -178,12 +178,24 @@ class ResultOptions(TypedDict, total=False):
             metavar="NAME=W",
         ),
     ]
+    spectrum: Annotated[
+        float | str | None,
+        Option(
+            "Power of the singular values of the merged update of each module, whatever the method: 1 "
+            "leaves them, 0 makes them equal. adaptive: 1 for a lone adapter or copies of one, down to "
+            "0 for adapters that have nothing in common.",
+            default_said="the preset's, else 1",
+            words=(ADAPTIVE,),
+        ),
+    ]
     output_scale: Annotated[
         float | str | None,
         Option(
             "Factor on the merged update, whatever the method. source-norm: the norm of each module is "
             "the root mean square of its adapters' norms. sum-fit: each is as near to the sum of its "
-            "adapters as a factor brings it. Either may be multiplied: sum-fit*0.5.",
+            "adapters as a factor brings it. adaptive: the norm of the sum where adapters have nothing "
+            "in common, of one where they are equal, at most 1.5 times one, or adaptive:CAP times. Each "
+            "may be multiplied: sum-fit*0.5.",
             default_said="the preset's, else 1",
             metavar=f"[C|{'|'.join(SCALE_RULES)}]",
         ),

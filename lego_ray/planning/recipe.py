@@ -14,6 +14,7 @@ from lego_ray.methods.measure import Measure
 from lego_ray.methods.names import DEFAULT_METHOD, as_recorded
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import checked_output_scale
+from lego_ray.methods.spectrum import checked_spectrum
 from lego_ray.methods.updatable import check_updatable
 from lego_ray.options import keywords_of
 from lego_ray.planning.options import AUTO, FULL_WEIGHTS, ResultOptions
@@ -44,9 +45,11 @@ class Recipe:
         compact: Write true ranks with `rank_pattern` instead of zero-padding to rank k.
         weights: Factor on the update of adapters, by name, glob pattern or URI; see
             `weights.weights_of`. Those not meant have 1.
-        output_scale: Factor on the merged update, after all that the method does; or the rule that
-            gives each site its own, `source-norm` or `sum-fit`, or a rule times a factor, such as
-            `sum-fit*0.5`. See `scaling.scaled`.
+        spectrum: Power of the merged update's singular values at each site, after all that the method
+            does, or `adaptive`. See `spectrum.with_spectrum`.
+        output_scale: Factor on the merged update, after all that the method does and the spectrum; or
+            the rule that gives each site its own, `source-norm`, `sum-fit` or `adaptive`, or a rule
+            times a factor, such as `sum-fit*0.5`. See `scaling.scaled`.
         site_scales: Additional factor on the merged update of sites, by name or glob pattern; see
             `scales.site_scales_of`.
         rank_error: Largest relative error of the nearest adapter of rank k to the sum of the updates,
@@ -81,6 +84,7 @@ class Recipe:
     parent: str = ""
     layout: str = "sources"
     base: str = ""
+    spectrum: float | str = 1.0
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
@@ -102,11 +106,12 @@ class Recipe:
             raise InvalidOption("--full-weights", f"{self.full_weights!r} is not {listed}")
         object.__setattr__(self, "weights", checked_weights(self.weights))
         object.__setattr__(self, "output_scale", checked_output_scale(self.output_scale))
+        object.__setattr__(self, "spectrum", checked_spectrum(self.spectrum))
         object.__setattr__(self, "site_scales", checked_site_scales(self.site_scales))
         made = self.merge_method()
         object.__setattr__(self, "options", as_recorded(asdict(made)))  # type: ignore[call-overload]
         if self.updatable:
-            check_updatable(made, self.output_scale, self.full_weights)
+            check_updatable(made, self.output_scale, self.full_weights, self.spectrum)
 
     @property
     def is_open(self) -> bool:
@@ -133,12 +138,14 @@ class Recipe:
         return Measure() if self.is_open else self.merge_method()
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as JSON values; layout and base only if they were asked for."""
+        """Every field as JSON values; layout, base and spectrum only if they were asked for."""
         fields = {**asdict(self), "exclude": list(self.exclude)}
         if self.layout == "sources":  # so that records and digests are those of earlier releases
             del fields["layout"]
         if not self.base:
             del fields["base"]
+        if self.spectrum == 1:
+            del fields["spectrum"]
         return fields
 
 

@@ -175,7 +175,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
 
 
 _RANKS = ("rank", "rank_error", "rank_budget")
-_HOW = ("preset", "method", "options", "output_scale")
+_HOW = ("preset", "method", "options", "output_scale", "spectrum")
 
 
 def _settings(file: LibraryForm, merge: MergeForm) -> dict[str, Any]:
@@ -201,9 +201,9 @@ def _settings(file: LibraryForm, merge: MergeForm) -> dict[str, Any]:
 
 def _method_taken(settings: dict[str, Any], path: str) -> Iterator[str]:
     """Puts a method with its output scale in the place of what was said of them."""
-    preset, method, options, scale = (settings.pop(name, None) for name in _HOW)
+    preset, method, options, scale, spectrum = (settings.pop(name, None) for name in _HOW)
     try:
-        settings |= how_to_merge(preset, method, options or {}, scale)
+        settings |= how_to_merge(preset, method, options or {}, scale, spectrum)
     except InvalidOption as error:
         where = error.where.removeprefix("--").replace("-", "_")
         yield f"{path}.{where if where in _HOW else f'options.{where}'}: {_said(error)}"

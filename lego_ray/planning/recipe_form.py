@@ -104,7 +104,12 @@ class _Options(SourceOptions, ResultOptions, total=False):
     pass
 
 
-_FORMS: Mapping[str, Any] = {"rank": Rank, "output_scale": Scale, "exclude": Sequence[Text]}
+_FORMS: Mapping[str, Any] = {
+    "rank": Rank,
+    "output_scale": Scale,
+    "spectrum": Scale,
+    "exclude": Sequence[Text],
+}
 # What a library has once, or writes in another way.
 _ELSEWHERE = {"name", "base", "full_weights", "checkpoints", "scan_limits", "site_scales"}
 SETTINGS = tuple(name for name in keywords_of(_Options) if name not in _ELSEWHERE)

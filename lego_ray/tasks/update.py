@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from lego_ray.errors import LegoRayError, VerificationFailed
 from lego_ray.lazy import np, torch
 from lego_ray.methods.lego import Lego
-from lego_ray.methods.scaling import SOURCE_NORM, parts, scaled_rows_of, source_squares
+from lego_ray.methods.scaling import SOURCE_NORM, parts, scaled_rows_of
+from lego_ray.methods.sources_of_site import source_squares
+from lego_ray.methods.spectrum import rows_to_power
 from lego_ray.methods.updatable import derived
 from lego_ray.numerics.kmeans.running_sums import Members, Moved, RunningSite, moved, placed
 from lego_ray.numerics.msu import split_rows
@@ -201,6 +203,7 @@ def _derived(task: UpdateTask, method: Lego, plan: SitePlan, site: RunningSite) 
     present = torch.tensor(task.present, dtype=torch.bool)
     rows, clusters = derived(method, site, present, plan.d_in)
     squares = clusters.source_squares()
+    rows = rows_to_power(rows, plan.d_in, float(task.recipe.spectrum))
     rows = scaled_rows_of(rows, squares, plan.d_in, task.recipe.output_scale, plan.scale)
     a, b = split_rows(rows, plan.d_in)
     members = clusters.members

@@ -136,6 +136,12 @@ def test_rules_of_the_output_scale_are_those_of_sites(tmp_path: Path) -> None:
     norm = load(tmp_path / "norm")[f"{Q}.diff_b"].double().norm()
     mean = ((one.norm() ** 2 + two.norm() ** 2) / 2).sqrt()
     assert float(norm) == pytest.approx(2 * float(mean), rel=1e-6)
+    merge(zoo, tmp_path / "adaptive", full_weights="sum", output_scale="adaptive")
+    norm = load(tmp_path / "adaptive")[f"{Q}.diff_b"].double().norm()
+    # The norm that the sum would have at T_eff, were both of their root mean square.
+    count = min(max(float(4 * mean**2 / (one + two).norm() ** 2), 1.0), 2.0)
+    assert 1 < count < 2
+    assert float(norm) == pytest.approx(min(count**0.5, 1.5) * float(mean), rel=1e-5)
 
 
 def test_kept_they_are_those_of_the_file_named(tmp_path: Path) -> None:

@@ -207,6 +207,27 @@ def test_rules_and_scales_of_sites_are_held_in_every_cut(
     assert weights_of(tmp_path / "spread") == weights_of(tmp_path / "m")
 
 
+@pytest.mark.parametrize("preset", ["adaptive", "lego-adaptive"])
+def test_the_adaptive_presets_are_the_same_in_every_cut(preset: str, tmp_path: Path) -> None:
+    zoo = write_wide_zoo(tmp_path / "zoo")
+    options: dict[str, Any] = {"rank": 8, "preset": preset}
+    merge(zoo, tmp_path / "m", **options)
+    budget = spreading_budget(zoo, **options)
+    merge(zoo, tmp_path / "spread", memory_budget=budget, **options)
+    assert weights_of(tmp_path / "spread") == weights_of(tmp_path / "m")
+    cap = {"adaptive": 1.5, "lego-adaptive": 2.0}[preset]
+    updates = [update_of(path) for path in sorted(zoo.iterdir())]
+    for name, got in update_of(tmp_path / "m").items():
+        parts = [update[name] for update in updates if name in update]
+        norms = np.array([np.linalg.norm(part) for part in parts])
+        whole = np.linalg.norm(np.sum(parts, axis=0))
+        count = np.clip(norms.sum() ** 2 / whole**2, 1, len(parts))
+        wanted = min(np.sqrt(count), cap) * np.sqrt(np.mean(norms**2))
+        assert np.linalg.norm(got) == pytest.approx(wanted, rel=1e-5)
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "| spectrum | adaptive |" in card
+
+
 def test_scales_are_taken_from_the_command_line_and_recorded(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", 2)
     words = [

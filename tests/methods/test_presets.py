@@ -13,6 +13,7 @@ from lego_ray.methods.lego import Lego
 from lego_ray.methods.presets import PRESETS, how_to_merge
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import checked_output_scale
+from lego_ray.methods.spectrum import checked_spectrum
 from lego_ray.planning.recipe_file import parse_recipe_file
 from tests.zoo import write_zoo
 
@@ -23,6 +24,7 @@ def test_a_preset_is_a_method_with_options_it_has(name: str) -> None:
     made = method_of(preset.method, preset.options)
     assert all(getattr(made, option) == value for option, value in preset.options.items())
     checked_output_scale(preset.output_scale)
+    checked_spectrum(preset.spectrum)
 
 
 def test_the_paper_is_what_lego_does_untold() -> None:

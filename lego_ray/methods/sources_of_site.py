@@ -1,0 +1,41 @@
+"""The adapters of a site's pool, each against itself and a merged update, whatever holds the pool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from lego_ray.lazy import Tensor
+from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shards.spread import SpreadPool
+from lego_ray.numerics.similarity.per_source import (
+    products_with_sources,
+    shard_products,
+    shard_squared_norms,
+    squared_norms_of_sources,
+)
+
+
+def source_squares(pool: Pool | SpreadPool) -> dict[int, float]:
+    """`||dW_t||_F^2` of each adapter of a pool, weight and scaling folded in, by its number."""
+    if isinstance(pool, Pool):
+        return squared_norms_of_sources(pool)
+    return _joined(pool.shards.map(shard_squared_norms))
+
+
+def inner_with_sum(pool: Pool | SpreadPool, rows: Tensor) -> float:
+    """`<W, sum_t dW_t>_F`, rounded once, so that the order of the adapters is free.
+
+    Args:
+        pool: The adapters' MSUs.
+        rows: Rows `[a' ; b']` of W, shape (k, d), float32.
+    """
+    if isinstance(pool, Pool):
+        products = products_with_sources(pool, rows)
+    else:
+        products = _joined(pool.shards.map(shard_products, rows))
+    return math.fsum(products.values())
+
+
+def _joined(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    return {number: value for part in parts for number, value in part.items()}
