@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from lego_ray.arguments import checked_with
+from lego_ray.catalog.opening import catalog_at
 from lego_ray.merging.merge import merge_at
 from lego_ray.merging.record import MergeRecord
 from lego_ray.options import picked
@@ -75,12 +76,14 @@ def merge(
     recipe = recipe_of(place, options)
     run = picked(RunOptions, options)
     budget = parse_bytes(run["memory_budget"])
+    recorded = place_or_none(catalog or None)
+    opened = None if recorded is None else catalog_at(recorded)
     with open_runner(runner, options) as mine:
         return merge_at(
             sources_given(sources),
             recipe,
             output=place,
-            catalog=place_or_none(catalog or None),
+            catalog=opened,
             runner=mine,
             memory_budget=budget,
             strict=run["strict"],

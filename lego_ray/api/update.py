@@ -26,6 +26,7 @@ from lego_ray.planning.arguments import (
     parse_bytes,
     place_or_none,
     sources_given,
+    writable,
 )
 from lego_ray.planning.options import RunOptions
 from lego_ray.planning.scan_limits import checked_limits
@@ -106,7 +107,7 @@ def update(
     asked = Asked(
         add=tuple(sources_given(add)),
         remove=(remove,) if isinstance(remove, str) else tuple(remove),
-        output=str(output_place(before.next_place() if output is None else output)),
+        output=writable(before.next_place()) if output is None else output_place(output),
         memory_budget=parse_bytes(run["memory_budget"]),
         strict=run["strict"],
         checkpoints=checked_checkpoints(checkpoints),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lego_ray.catalog.opening import catalog_at
+from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import SourceChanged
 from lego_ray.merging.planned import Planned, make_planned
 from lego_ray.merging.record import MergeRecord
@@ -23,34 +23,8 @@ from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Sighting, sightings_of
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.uri import Place
 from lego_ray.tasks.values import Progress
-
-
-def run_merge(
-    sources: Sequence[str],
-    recipe: Recipe,
-    *,
-    output: str,
-    catalog_uri: str | None,
-    **how: Any,
-) -> MergeRecord:
-    """Merges to places that are text, as a refit has them; see `merge_at`.
-
-    Args:
-        sources: Where the adapters are.
-        recipe: What to make of them.
-        output: Where the merged adapter goes.
-        catalog_uri: Where its catalog is, or None for none.
-        **how: As for `merge_at`.
-    """
-    return merge_at(
-        sources,
-        recipe,
-        output=parse_uri(output),
-        catalog=None if catalog_uri is None else parse_uri(catalog_uri),
-        **how,
-    )
 
 
 def merge_at(
@@ -58,7 +32,7 @@ def merge_at(
     recipe: Recipe,
     *,
     output: Place,
-    catalog: Place | None,
+    catalog: Catalog | None,
     runner: Runner,
     memory_budget: int,
     strict: bool,
@@ -74,7 +48,7 @@ def merge_at(
         sources: Where the adapters are.
         recipe: What to make of them.
         output: Where the merged adapter goes.
-        catalog: Where its catalog is, or None for none.
+        catalog: Where it is recorded, or None.
         runner: What runs the tasks.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
@@ -112,7 +86,7 @@ def _merge_once(
     recipe: Recipe,
     *,
     output: Place,
-    catalog: Place | None,
+    catalog: Catalog | None,
     runner: Runner,
     memory_budget: int,
     progress: Progress,
@@ -127,7 +101,6 @@ def _merge_once(
     Raises:
         SourceChanged: If a file of an adapter is not the one that was scanned.
     """
-    opened = catalog_at(catalog) if catalog else None
     stages = Stages()
     with stages.timed("scan"):
         seen = [*known, *sightings_of(manifest_at(output.open()))]
@@ -137,7 +110,7 @@ def _merge_once(
             full_weights=recipe.full_weights,
             checkpoints=trainer_checkpoints,
             skip=[output],
-            known=catalogued(opened).and_of(seen),
+            known=catalogued(catalog).and_of(seen),
             again=attempt.is_again,
             limits=limits,
             base=recipe.base,
@@ -153,7 +126,7 @@ def _merge_once(
     try:
         records, _ = make_planned(
             [Planned(recipe, inventory, output, plan)],
-            opened,
+            catalog,
             runner,
             attempt=attempt,
             memory_budget=memory_budget,

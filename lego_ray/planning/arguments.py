@@ -59,7 +59,15 @@ def output_place(output: Uri) -> Place:
         ReadOnlyStore: If it is on the Hub, where a run could keep nothing beside it.
         UnsupportedUri: If it is no URI.
     """
-    place = parse_uri(output)
+    return writable(parse_uri(output))
+
+
+def writable(place: Place) -> Place:
+    """A place where a merge can be written.
+
+    Raises:
+        ReadOnlyStore: If it is on the Hub, where a run could keep nothing beside it.
+    """
     if place.is_read_only:
         raise ReadOnlyStore(
             str(place),

@@ -22,8 +22,7 @@ from lego_ray.output.read import read_manifest
 from lego_ray.output.running_sums import STATE_KEY, State, decode_state
 from lego_ray.planning.recipe import Recipe, recipe_from
 from lego_ray.storage.base import Store
-from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import join, normalize_uri
+from lego_ray.storage.uri import Place, parse_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +73,11 @@ class MergedBefore:
         recipe = {**self.manifest["recipe"], "base": base}
         return replace(self, manifest={**self.manifest, "recipe": recipe})
 
-    def next_place(self) -> str:
+    def next_place(self) -> Place:
         """Beside it, called after it: `merged-v2` for `merged`, `merged-v3` for that."""
-        above, _, last = self.store.uri.rpartition("/")
+        above, last = self.store.place.split() or (self.store.place, "")
         stem = re.sub(rf"-v{self.version}$", "", last)
-        return join(above or "/", f"{stem}-v{self.version + 1}")
+        return above.join(f"{stem}-v{self.version + 1}")
 
     def state(self) -> State:
         """Its running sums.
@@ -120,16 +119,22 @@ def find_merged(merge: str, catalog: Catalog | None) -> MergedBefore:
         MalformedAdapter: If its manifest cannot be read, or it was cut short.
     """
     try:
-        store, manifest, data = _at(merge)
+        return _at(parse_uri(merge))
     except ObjectNotFound:
         if catalog is None or not catalog.exists("merges") or "/" in merge:
             raise
-        row = find_merge(list_merges(catalog).to_pylist(), merge)
-        store, manifest, data = _at(row["output_uri"])
-        if manifest["merge_id"] != row["merge_id"]:
-            raise InvalidOption(
-                merge, f"another merge is at {store.uri} by now", "Give the URI of the one meant."
-            ) from None
+    row = find_merge(list_merges(catalog).to_pylist(), merge)
+    found = _at(parse_uri(row["output_uri"]))
+    if found.manifest["merge_id"] != row["merge_id"]:
+        raise InvalidOption(
+            merge, f"another merge is at {found.store.uri} by now", "Give the URI of the one meant."
+        )
+    return found
+
+
+def _at(place: Place) -> MergedBefore:
+    store = place.open()
+    manifest, data = read_manifest(store)
     if not all(key in manifest for key in ("base_model", "dtype", "format", "sites")):
         raise MalformedAdapter(
             store.uri, "its manifest lacks what an update takes over", "Merge it again."
@@ -141,8 +146,3 @@ def find_merged(merge: str, catalog: Catalog | None) -> MergedBefore:
             store.uri, f"it has no {marker_of(manifest)} yet", "Finish that merge first."
         ) from error
     return MergedBefore(store, manifest, hashlib.sha256(data).hexdigest())
-
-
-def _at(place: str) -> tuple[Store, dict[str, Any], bytes]:
-    store = open_store(normalize_uri(place))
-    return store, *read_manifest(store)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
-from lego_ray.merging.merge import run_merge
+from lego_ray.merging.merge import merge_at
 from lego_ray.merging.record import UpdateRecord, with_more
 from lego_ray.merging.updates.changes import place_of
 from lego_ray.merging.updates.drift import REFIT_ABOVE
@@ -18,6 +18,7 @@ from lego_ray.planning.scan_limits import ScanLimits
 from lego_ray.planning.weights import means
 from lego_ray.runners.base import Runner
 from lego_ray.sources.identities import sightings_of
+from lego_ray.storage.uri import Place
 from lego_ray.tasks.values import Progress
 
 
@@ -26,7 +27,7 @@ def refit_merge(
     *,
     add: Sequence[str],
     going: Sequence[Mapping[str, Any]],
-    output: str,
+    output: Place,
     catalog: Catalog | None,
     runner: Runner,
     memory_budget: int,
@@ -54,11 +55,11 @@ def refit_merge(
     staying = [{**s, "uri": place_of(s, catalog)} for s in staying]
     sources = [*(s["uri"] for s in staying), *add]
     recipe = _recipe(before, staying, sources)
-    record = run_merge(
+    record = merge_at(
         sources,
         recipe,
         output=output,
-        catalog_uri=catalog.uri if catalog else None,
+        catalog=catalog,
         runner=runner,
         memory_budget=memory_budget,
         strict=strict,

@@ -28,7 +28,7 @@ from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import sightings_of
-from lego_ray.storage.open import open_store
+from lego_ray.storage.uri import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Asked:
     Attributes:
         add: Sources of adapters to add.
         remove: Names of adapters to remove.
-        output: Where the new version goes, normalized.
+        output: Where the new version goes.
         memory_budget: Most bytes one worker may take.
         strict: Whether an adapter that is refused fails the run.
         checkpoints: As for `scan_sources`.
@@ -47,7 +47,7 @@ class Asked:
 
     add: tuple[str, ...]
     remove: tuple[str, ...]
-    output: str
+    output: Place
     memory_budget: int
     strict: bool
     checkpoints: str = "last"
@@ -98,7 +98,7 @@ def update_merge(
             recipe,
             inventory,
             leaving,
-            open_store(asked.output),
+            asked.output.open(),
             stages,
             sources=asked.add,
             memory_budget=asked.memory_budget,
@@ -135,7 +135,7 @@ def _scan(
     seen = [
         *sightings_of({"sources": state.everyone}),  # those that went may come back
         *sightings_of(before.manifest),
-        *sightings_of(manifest_at(open_store(asked.output))),
+        *sightings_of(manifest_at(asked.output.open())),
     ]
     scan = scan_sources(
         asked.add,
@@ -143,7 +143,7 @@ def _scan(
         full_weights=recipe.full_weights,
         checkpoints=asked.checkpoints,
         limits=asked.limits,
-        skip=[asked.output, before.store.uri],
+        skip=[asked.output, before.store.place],
         known=catalogued(catalog).and_of(seen),
         again=attempt.is_again,
         base=recipe.base,
