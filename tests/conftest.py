@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.surroundings import ONE_THREAD, RAY_SETTINGS, SET_ON_IMPORT, shut_out
+from tests.surroundings import ONE_THREAD, RAY_SETTINGS, SET_BY_OTHERS, shut_out
 
 # Before anything is imported that reads them.
 _clean_up = shut_out(os.environ)
@@ -39,7 +39,7 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
     before = dict(os.environ)
     yield
     changed = {name for name, _ in os.environ.items() ^ before.items()}
-    changed -= {"PYTEST_CURRENT_TEST", *SET_ON_IMPORT}
+    changed -= {"PYTEST_CURRENT_TEST", *SET_BY_OTHERS}
     for name in changed:
         if name in before:
             os.environ[name] = before[name]

@@ -29,11 +29,13 @@ RAY_SETTINGS = {"RAY_worker_niceness": "0"}
 # Several processes at a time take the cores; threads of one that wait for the others' would spin.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
-# What Ray, our own settings for it, and torch put into the environment when they are imported.
-SET_ON_IMPORT = (
+# What Ray, our own settings for it, torch and Polars put into the environment when they are imported,
+# and Ray when a test that shares one begins it.
+SET_BY_OTHERS = (
     *("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_CLIENT_MODE"),
     *("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_prestart_worker_first_driver"),
-    "TORCHINDUCTOR_CACHE_DIR",
+    *("RAY_AUTH_MODE", "PYTHONBREAKPOINT"),
+    *("TORCHINDUCTOR_CACHE_DIR", "_RJEM_MALLOC_CONF"),
 )
 
 

@@ -24,19 +24,9 @@ from tests.docs.pages import (
     text_of,
 )
 
-# Pages whose Python leaves the runner to its default; the others say `runner="inline"`.
-ON_RAY = ["README.md"]
 
-
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=pytest.mark.ray if page in ON_RAY else ()) for page in PAGES],
-)
-def test_a_page_can_be_followed(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    if page in ON_RAY:
-        request.getfixturevalue("local_ray")
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_can_be_followed(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # A page that adds a method or a store adds it for itself.
     monkeypatch.setitem(METHODS, "longest", MethodName("longest:Longest", ""))

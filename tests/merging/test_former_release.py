@@ -8,6 +8,7 @@ of four sites; `merged`, an updatable merge; and `merged-v2`, its next version w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ import pytest
 
 import lego_ray
 from lego_ray import MergeRecord
+from lego_ray.output.manifest import MANIFEST_KEY
+from lego_ray.output.running_sums import STATE_KEY, with_about
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.values import Progress, TaskResult
 from tests.docs.pages import ROOT
@@ -103,6 +106,23 @@ def test_its_merge_is_updated_to_the_version_it_made(place: Path) -> None:
         for at in (place / "v2", made)
     )
     assert ours == theirs
+    moved_to(made, "/srv/former/new", place / "new")
     back = lego_ray.update(made, remove="new", output=place / "v3", runner="inline")
     assert back.version == 3
     assert weights_of(place / "v3") == weights_of(place / "former" / "merged")
+
+
+def moved_to(made: Path, before: str, now: Path) -> None:
+    """Has a merge of that release name an adapter where it is on this machine."""
+
+    def renamed(about: dict[str, Any]) -> dict[str, Any]:
+        return dict(json.loads(json.dumps(about).replace(before, str(now))))
+
+    sums = made / STATE_KEY
+    data = with_about(sums.read_bytes(), renamed)
+    sums.write_bytes(data)
+    manifest = renamed(json.loads((made / MANIFEST_KEY).read_text()))
+    listed = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert manifest["files"][STATE_KEY].keys() == listed.keys()
+    manifest["files"][STATE_KEY] = listed
+    (made / MANIFEST_KEY).write_text(json.dumps(manifest))

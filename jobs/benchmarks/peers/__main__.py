@@ -48,7 +48,6 @@ def main() -> None:
     parser.add_argument("--ask", action="append", help="ask for this only; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("jobs/results"))
     given = parser.parse_args()
-    os.environ["HF_HUB_OFFLINE"] = "1"  # all is local; a look at the Hub would cost the peers time
     file = given.out / "peers.json"
     given.out.mkdir(parents=True, exist_ok=True)
     if not (given.only or given.ask):
@@ -218,4 +217,5 @@ def _version(tool: Tool, given: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"  # all is local; a look at the Hub would cost the peers time
     main()
