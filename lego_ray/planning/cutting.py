@@ -239,20 +239,22 @@ def _spread(tally: Tally, site: SitePlan, work: PoolCosts, memory_budget: int) -
     if costs is None:
         raise InvalidOption(
             "--memory-budget",
-            f"site {site.site} pools {site.n_msus} MSUs and needs {_gib(site.peak_bytes)} in one "
-            f"worker, the budget is {_gib(memory_budget)}, and with these options of the "
+            f"site {site.site} pools {site.n_msus} MSUs and needs {_mib(site.peak_bytes)} in one "
+            f"worker, the budget is {memory_budget >> 20} MiB, and with these options of the "
             f"{work.name} method a pool cannot be spread over workers",
-            "Raise the budget, merge fewer adapters at once, or choose another method"
+            f"Raise the budget to {_mib(site.peak_bytes)}, merge fewer adapters at once, or choose "
+            "another method"
             + (" or leave out --distance rank-one." if work.name == "lego" else "."),
         )
     fixed = WORKER_BYTES + tally.buffer_bytes + tally.others_bytes + costs.fixed_bytes
     most = (memory_budget - fixed) // costs.row_bytes
     if most < max(tally.ranks):
+        least = _mib(fixed + max(tally.ranks) * costs.row_bytes)
         raise InvalidOption(
             "--memory-budget",
-            f"site {site.site} needs at least {_gib(fixed + max(tally.ranks) * costs.row_bytes)} in "
-            f"each worker even in parts, the budget is {_gib(memory_budget)}",
-            "Raise the budget.",
+            f"site {site.site} needs at least {least} in each worker even in parts, the budget is "
+            f"{memory_budget >> 20} MiB",
+            f"Raise the budget to {least}.",
         )
     shards = []
     for block in _blocks(tally.ranks, most):
@@ -299,5 +301,6 @@ def _fill(ranks: Sequence[int], most: int) -> list[slice]:
     return [*blocks, slice(start, len(ranks))]
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _mib(size: int) -> str:
+    """An amount that is needed, rounded up: as a budget, what is said is enough."""
+    return f"{-(-size >> 20)} MiB"

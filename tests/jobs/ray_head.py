@@ -96,8 +96,8 @@ class Head:
     def status(self, name: str) -> str:
         """What `ray job status` says of it."""
         said = self.ray("status", name, "--log-style", "record", "--log-color", "false").stdout
-        found = re.search(rf"Job '{name}' (\w+)", said)
-        return found[1] if found else said
+        found = re.search(rf"[Jj]ob '{name}':? (\w+)", said)
+        return found[1].lower() if found else said
 
     def record(self, name: str) -> dict[str, Any]:
         """The last line of the log."""

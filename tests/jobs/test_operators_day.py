@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 import lego_ray
-from lego_ray.formats.peft import WEIGHTS
 from lego_ray.storage.open import open_store
 from tests.ceph_gateway import S3Server
 from tests.jobs.ray_head import NEEDS_DASHBOARD, Head, nodes, ray_head, wait_until
-from tests.zoo import Site, weights_of, write_adapter, write_zoo
+from tests.zoo import WEIGHTS, Site, weights_of, write_adapter, write_zoo
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.timeout(1500), NEEDS_DASHBOARD]
 
@@ -38,8 +37,9 @@ class Library:
         self.zoo = write_zoo(folder / "zoo", 10, sites=SITES, rank=16)
         server.upload(self.zoo, bucket, "zoo/")
         open_store(f"s3://{bucket}").create("library.yaml", RECIPE.format(bucket=bucket).encode())
-        whole = lego_ray.plan(self.zoo, **OPTIONS)
-        # A task a site.
+        most = write_zoo(folder / "most", 13, sites=SITES, rank=16)
+        whole = lego_ray.plan(most, **OPTIONS)
+        # A task a site, also when the day's adapters have come.
         self.budget = max(site.peak_bytes for task in whole.tasks for site in task.sites)
         self.entry: tuple[object, ...] = (
             *("-m", "lego_ray.jobs.refresh_library", f"s3://{bucket}/library.yaml"),
@@ -60,6 +60,16 @@ class Library:
             return 0
         return sum(merge.tasks_saved or 0 for merge in found.merges)
 
+    def begun(self, head: Head, job: str) -> None:
+        """Starts a refresh and waits until it has finished a task."""
+        head.begin(job, *self.entry)
+
+        def saved() -> int:
+            assert head.status(job) in ("pending", "running"), head.log(job)
+            return self.tasks_saved()
+
+        wait_until(saved)
+
     def check(self, record: dict[str, Any], version: int) -> None:
         """A refresh made the next version, to the bits of a merge in this process."""
         assert record["status"] == "refreshed"
@@ -77,8 +87,7 @@ def test_a_day(tmp_path: Path, s3_server: S3Server, s3_bucket: str) -> None:
             there.add(name)
 
         # The nightly refresh, in which a node is lost and another comes.
-        head.begin("night", *library.entry)
-        wait_until(library.tasks_saved)
+        library.begun(head, "night")
         there.lose("b")
         there.add("d")
         assert head.wait_for("night", "succeeded", "failed") == "succeeded", head.log("night")
@@ -86,8 +95,7 @@ def test_a_day(tmp_path: Path, s3_server: S3Server, s3_bucket: str) -> None:
 
         # One that is stopped keeps what is done, and the next goes on from there.
         library.gain("morning", 101)
-        head.begin("morning", *library.entry)
-        wait_until(library.tasks_saved)
+        library.begun(head, "morning")
         head.ray("stop", "morning")
         assert head.wait_for("morning", "stopped", "succeeded", "failed") == "stopped"
         log = head.log("morning")
@@ -103,8 +111,7 @@ def test_a_day(tmp_path: Path, s3_server: S3Server, s3_bucket: str) -> None:
 
         # Two at once: one works, the other says who does.
         library.gain("noon", 102)
-        head.begin("noon", *library.entry)
-        wait_until(library.tasks_saved)
+        library.begun(head, "noon")
         head.begin("noon-too", *library.entry)
         assert head.wait_for("noon-too", "succeeded", "failed") == "succeeded"
         busy = head.record("noon-too")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -264,8 +265,11 @@ def test_a_pool_that_does_not_fit_is_compared_in_blocks_and_bands(
     assert_close(lego_ray.verify(merged, sources=zoo, memory_budget=least), whole)
     assert Counter(task.plan.name for task in seen) == {"layers.0.q_proj": 2}
     monkeypatch.undo()
-    with pytest.raises(InvalidOption, match=r"layers.*needs at least .* even in parts"):
+    with pytest.raises(InvalidOption, match=r"layers.*needs at least .* even in parts") as caught:
         lego_ray.verify(merged, sources=zoo, memory_budget=least - 2000)
+    # What the error says is enough.
+    [enough] = re.findall(r"Raise the budget to (\d+ MiB)", str(caught.value))
+    assert lego_ray.verify(merged, sources=zoo, memory_budget=enough).ok
 
 
 def assert_close(found: Any, wanted: Any) -> None:
