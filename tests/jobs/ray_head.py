@@ -96,7 +96,7 @@ class Head:
     def status(self, name: str) -> str:
         """What `ray job status` says of it."""
         said = self.ray("status", name, "--log-style", "record", "--log-color", "false").stdout
-        found = re.search(rf"[Jj]ob '{name}':? (\w+)", said)
+        found = re.search(rf"[Jj]ob '{name}':? (?:was )?(\w+)", said)
         return found[1].lower() if found else said
 
     def record(self, name: str) -> dict[str, Any]:

@@ -82,7 +82,9 @@ class Library:
 
 def test_a_day(tmp_path: Path, s3_server: S3Server, s3_bucket: str) -> None:
     library = Library(tmp_path, s3_server, s3_bucket)
-    with ray_head(0, s3_server.environ()) as head, nodes(head) as there:
+    # Ray looks every second whether a node is there.
+    more = {**s3_server.environ(), "RAY_health_check_period_ms": "1000"}
+    with ray_head(0, more) as head, nodes(head) as there:
         for name in ("a", "b", "c"):
             there.add(name)
 
