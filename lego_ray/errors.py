@@ -12,6 +12,7 @@ Ray worker reaches the user as it was. The class carries the meaning; callers ne
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _SECRETS = (
     # user:password@ of a URI
@@ -117,9 +118,26 @@ class ScanLimitReached(BadInput):
 
 
 class BaseModelMismatch(BadInput):
-    """The adapters of one merge name different base models."""
+    """The adapters of one merge name different base models.
 
-    advice = "Leave the others out with --exclude, or name the base model with --base-model."
+    Args:
+        where: An adapter.
+        problem: As of any error.
+        hint: What to do, as of any error.
+        by_base: URIs of the adapters by the base model that they name, where they are known.
+    """
+
+    advice = "Take those of one with --only-base, or name the base model with --base-model."
+
+    def __init__(
+        self,
+        where: str,
+        problem: str,
+        hint: str = "",
+        by_base: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        super().__init__(where, problem, hint)
+        self.by_base = dict(by_base or {})  # pickled with the rest of the attributes
 
 
 class UnusableBase(BadInput):

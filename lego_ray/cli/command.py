@@ -13,7 +13,7 @@ from lego_ray.planning.options import RUNNER_OPTIONS
 
 # Options by the section of `--help` they stand in; any other stands in the last, Options.
 SECTIONS = {
-    "What is merged": ("exclude", "weights", "base_model", "full_weights", "strict"),
+    "What is merged": ("exclude", "weights", "only_base", "base_model", "full_weights", "strict"),
     "How": (
         "preset",
         "method",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ from lego_ray.cli.printing import (
     rank_range,
     visible,
 )
+from lego_ray.errors import BaseModelMismatch
 
 if TYPE_CHECKING:
     from lego_ray.planning.plan import Plan
@@ -56,22 +58,44 @@ def plan(as_json: bool, **given: Any) -> None:
     from lego_ray.cli.progress import SiteProgress
 
     given.pop("catalog")  # where it is recorded changes nothing that is planned
-    with SiteProgress() as progress:
-        made = call(**options.given_of(given), progress=progress)
+    try:
+        with SiteProgress() as progress:
+            made = call(**options.given_of(given), progress=progress)
+    except BaseModelMismatch as error:
+        if not as_json:
+            _print_by_base(error.by_base)
+        raise
     if as_json:
         print_json(made.as_json())
     else:
         _print(made)
 
 
+def _print_by_base(by_base: Mapping[str, Sequence[str]]) -> None:
+    """What was found, where it is of several base models and none can be planned."""
+    print_table(
+        ("base model", "adapter"),
+        ((name or "(none)", uri) for name, uris in by_base.items() for uri in uris),
+    )
+    click.echo()
+
+
 def _print(made: Plan) -> None:
     from lego_ray.planning.plan import set_aside
 
+    of_several = len({a.base_model for a in made.adapters}) > 1
+    adapters = sorted(made.adapters, key=lambda a: (a.base_model, a.uri))
     print_table(
-        ("adapter", "rank", "sites", "size"),
+        (*["base model"] * of_several, "adapter", "rank", "sites", "size"),
         (
-            (a.uri, rank_range(min(a.ranks), max(a.ranks)), len(a.sites), size(a.n_bytes))
-            for a in made.adapters
+            (
+                *[a.base_model or "(none)"] * of_several,
+                a.uri,
+                rank_range(min(a.ranks), max(a.ranks)),
+                len(a.sites),
+                size(a.n_bytes),
+            )
+            for a in adapters
         ),
     )
     print_set_aside(set_aside(made.passed_over, made.adapters))

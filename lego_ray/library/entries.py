@@ -20,6 +20,7 @@ from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
 from lego_ray.planning.inventory import Inventory, agreed_base_model, agreed_format
 from lego_ray.planning.naming import agreed_names
+from lego_ray.planning.only_base import only_of_base
 from lego_ray.planning.planner import make_plan, tally_sites
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
@@ -199,7 +200,8 @@ def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
             f"{asked} matches none of the {len(inventory.adapters)} adapters",
             "`lego-ray scan` lists the adapters.",
         )
-    return replace(inventory, adapters=tuple(taken), refused=refused)
+    chosen_here = replace(inventory, adapters=tuple(taken), refused=refused)
+    return only_of_base(chosen_here, entry.recipe.only_base)
 
 
 def _with_site_ranks(

@@ -263,13 +263,17 @@ def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:
     names = Counter(a.base_model for a in adapters)
     if len(names) > 1:
         listed = "; ".join(f"{n} name {name or '(none)'}" for name, n in names.most_common())
-        rare = names.most_common()[-1][0]
-        example = next(a.uri for a in adapters if a.base_model == rare)
+        common, rare = names.most_common()[0][0], names.most_common()[-1][0]
+        by_base: dict[str, list[str]] = defaultdict(list)
+        for adapter in adapters:
+            by_base[adapter.base_model].append(adapter.uri)
+        only = f"Take those of one with --only-base '{common}'" if common else "Take those of one"
         raise BaseModelMismatch(
-            example,
+            by_base[rare][0],
             f"the adapters name different base models: {listed}",
-            "Leave the others out with --exclude, or, if they are one model under several names or "
-            "some do not say, give its name with --base-model.",
+            f"{only}, or, if they are one model under several names or some do not say, give its name "
+            "with --base-model; in a recipe file, only_base: or base_model: of the merge.",
+            {name: tuple(sorted(by_base[name])) for name in sorted(by_base)},
         )
     return next(iter(names), "")
 

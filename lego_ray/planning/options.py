@@ -116,9 +116,10 @@ class ResultOptions(TypedDict, total=False):
     preset: Annotated[
         str | None,
         Option(
-            "Settles method, options and output scale. paper: LoRA-LEGO as published, the default. "
-            "iso, core-space: what kept most of real tasks. rank-one: the most of it that tells where "
-            "each rank went.",
+            "Settles method, options, spectrum and output scale. paper: LoRA-LEGO as published, the "
+            "default. lego-adaptive: the same, then spectrum and norm by how far the adapters differ. "
+            "adaptive: these on the sum of the updates. iso, core-space: what kept most of real tasks. "
+            "rank-one: the most of it that tells where each rank went.",
             choices=tuple(PRESETS),
         ),
     ]
@@ -157,6 +158,14 @@ class ResultOptions(TypedDict, total=False):
         str,
         Option(
             "Name of the base model, where the adapters disagree on it.", default="", metavar="NAME"
+        ),
+    ]
+    only_base: Annotated[
+        str,
+        Option(
+            "Take only the adapters that name this base model; a glob pattern may be given.",
+            default="",
+            metavar="NAME",
         ),
     ]
     base: Annotated[

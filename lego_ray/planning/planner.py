@@ -31,6 +31,7 @@ from lego_ray.planning.licenses import license_conflicts
 from lego_ray.planning.loading import reader_warnings
 from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_names
 from lego_ray.planning.noise_halves import noise_warnings
+from lego_ray.planning.only_base import only_of_base
 from lego_ray.planning.parameters import agreed_parameters
 from lego_ray.planning.plan import PLAN_VERSION, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
@@ -68,7 +69,11 @@ def make_plan(
             the method cannot give this rank, or a weight or scale is of no adapter or site.
     """
     require_adapters(inventory, sources)
-    weights = weights_of(inventory, recipe.weights)
+    given = dict(
+        zip((a.uri for a in inventory.adapters), weights_of(inventory, recipe.weights), strict=True)
+    )
+    inventory = only_of_base(inventory, recipe.only_base)
+    weights = tuple(given[a.uri] for a in inventory.adapters)
     inventory, weights, unused = without_zeros(inventory, weights)
     inventory = keep_full_weights_of(inventory, recipe.full_weights)
     adapters = inventory.adapters
@@ -255,6 +260,7 @@ def _digest(
     """
     asked = recipe.as_json()
     asked.pop("base", None)  # the ids of the adapters that need it have it in them, by content
+    asked.pop("only_base", None)  # which adapters are taken says it all
     if of_work:
         del asked["dtype"], asked["base_model"]
         # What is kept of an unfinished run is of the base model as it was read.

@@ -61,6 +61,7 @@ class Recipe:
             change no byte of the adapter.
         parent: The merge_id of the merge that this is a later version of; empty for none.
         layout: The layout to write, or `sources` for that of the adapters.
+        only_base: Name or glob pattern of the base model whose adapters alone are taken; empty for all.
         base: Where the base model is, for adapters whose update is computed with it; empty for nowhere.
     """
 
@@ -85,6 +86,7 @@ class Recipe:
     layout: str = "sources"
     base: str = ""
     spectrum: float | str = 1.0
+    only_base: str = ""
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
@@ -138,7 +140,7 @@ class Recipe:
         return Measure() if self.is_open else self.merge_method()
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as JSON values; layout, base and spectrum only if they were asked for."""
+        """Every field as JSON values; layout, base, spectrum and only_base if they were asked for."""
         fields = {**asdict(self), "exclude": list(self.exclude)}
         if self.layout == "sources":  # so that records and digests are those of earlier releases
             del fields["layout"]
@@ -146,6 +148,8 @@ class Recipe:
             del fields["base"]
         if self.spectrum == 1:
             del fields["spectrum"]
+        if not self.only_base:
+            del fields["only_base"]
         return fields
 
 

@@ -239,6 +239,19 @@ def test_adapters_that_do_not_belong_together_are_bad_input(tmp_path: Path) -> N
     assert done.stderr.startswith("BaseModelMismatch: ")
     assert "another/base" in done.stderr
     assert not (tmp_path / "out").exists()
+    planned = run("plan", zoo, "--rank", 4)
+    assert planned.returncode == 2
+    table = [line.split() for line in planned.stdout.splitlines()]
+    assert table[0] == ["base", "model", "adapter"]
+    assert [row[0] for row in table if len(row) == 2] == sorted(
+        row[0] for row in table if len(row) == 2
+    )
+    assert ["another/base", str(config.parent)] in table
+    done = run("merge", zoo, "--rank", 4, *flags, "--only-base", "another/base")
+    assert done.returncode == 0
+    assert "--only-base another/base left out 1 adapter: 1 name" in done.stdout + done.stderr
+    given = run("plan", zoo, "--rank", 4, "--base-model", "mine").stdout.splitlines()
+    assert given[0].split() == ["base", "model", "adapter", "rank", "sites", "size"]
 
 
 def test_sites_of_different_shapes_are_bad_input(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def zoo(tmp_path: Path) -> Path:
 
 
 def recipe(tmp_path: Path, text: str = RECIPE) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     place = tmp_path / "library.yaml"
     place.write_text(text.format(**{n: tmp_path / n for n in ("zoo", "catalog", "output")}))
     return place
@@ -72,6 +73,17 @@ def test_the_others_are_made_and_it_is_named(zoo: Path, tmp_path: Path, call: st
     assert again.failed == ()
     assert recorded(tmp_path) == ["chat", "few"]
     assert again.merges[1].status == "already published"
+
+
+def test_a_recipe_says_whose_adapters_it_takes(zoo: Path, tmp_path: Path) -> None:
+    for line, taken in (
+        ("only_base: tiny/base", ["chat-1"]),
+        ("base_model: mine", ["chat-1", "chat-2"]),
+    ):
+        text = RECIPE.replace("adapters: [chat*]", f"adapters: [chat*]\n    {line}")
+        record = run("build", tmp_path / line[:4], text.replace("{zoo}", str(zoo)))
+        assert record.failed == ()
+        assert sorted(Path(uri).name for uri in record.merges[0].adapters) == taken
 
 
 def test_a_refresh_leaves_its_current_version_as_it_is(zoo: Path, tmp_path: Path) -> None:

@@ -70,8 +70,10 @@ def test_the_record_has_every_field_and_every_option_with_its_default() -> None:
     record = Recipe(name="m", rank=4, options={"n_init": 3}).as_json()
     fields = {field.name for field in dataclasses.fields(Recipe)}
     # Of which releases before had no word.
-    assert record.keys() == fields - {"layout", "base", "spectrum"}
-    asked = Recipe(name="m", rank=4, layout="kohya", base="/models/llama")
+    assert record.keys() == fields - {"layout", "base", "spectrum", "only_base"}
+    asked = Recipe(
+        name="m", rank=4, layout="kohya", base="/models/llama", spectrum=0.5, only_base="x"
+    )
     assert asked.as_json().keys() == fields
     assert record["options"].keys() == as_recorded(dataclasses.asdict(Lego())).keys()
     assert record["options"]["n_init"] == 3
