@@ -17,14 +17,17 @@ def local_ray() -> Iterator[None]:
     importlib.import_module("lego_ray.runners.ray.session")  # sets what Ray reads on import
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=256 * 2**20,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    from lego_ray.runners.ray.alone import few_processes
+
+    with few_processes():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=256 * 2**20,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     _shared.append(True)
     try:
         yield

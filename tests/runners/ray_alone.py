@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def main() -> None:
     titles = {p: Path(processes.title(p)).name for p in processes.tree(os.getpid())}
     found = [(titles[p], address) for p in titles for address in listening(p)]
     driver = listening(os.getpid())
+    commands = [Path(f"/proc/{p}/cmdline").read_text().replace("\0", " ") for p in titles]
     gcs = ray.get_runtime_context().gcs_address
     answers = {
         "no token": asked(gcs),
@@ -79,6 +81,10 @@ def main() -> None:
                 "worker": worker,
                 "driver": driver,
                 "answers": answers,
+                "unused": [
+                    c for c in commands if re.search(r"/(log_)?monitor\.py|/dashboard\.py", c)
+                ],
+                "gcs": any("gcs_server" in c for c in commands),
                 "again": again,
             }
         )

@@ -62,6 +62,9 @@ def test_a_local_ray_is_on_loopback_with_a_token_and_leaves_nothing_behind(tmp_p
         "wrong token": "AuthenticationError",
     }
     assert (said["during"], said["after"]) == ({}, {})
+    # No process of it sends logs, watches for nodes or shows a dashboard.
+    assert said["gcs"]
+    assert said["unused"] == []
     assert said["home"]
     assert said["used"]
     assert said["again"]

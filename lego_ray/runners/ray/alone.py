@@ -1,4 +1,7 @@
-"""A local Ray that nobody else can reach: it listens on loopback, and asks for a token of its own."""
+"""A local Ray that nobody else can reach: it listens on loopback, and asks for a token of its own.
+
+It has no more processes than one driver needs.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,17 @@ MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 DEFAULT_TOKEN_PATH = "~/.ray/auth_token"
+# What starts the processes of a node that a driver on its own has no use for, each a second of CPU and
+# some more as it goes: workers' logs are not sent to it, no node can be added, and no dashboard is asked
+# for.
+_UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """A Ray started within the block listens on loopback alone, and asks for a token where it can.
+
+    Its log monitor, autoscaler and dashboard are not started.
 
     The token is made for that Ray, and kept by its processes and this one; RAY_AUTH_TOKEN gives
     another, and RAY_AUTH_MODE=disabled means none. What the environment says is put back after the
@@ -35,10 +44,33 @@ def alone() -> Iterator[None]:
             os.environ[MODE] = "token"
             os.environ[TOKEN] = os.environ.get(TOKEN) or secrets.token_hex(32)
             reread()
-        yield
+        with few_processes():
+            yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = several_nodes
         put_back(before)
+
+
+@contextmanager
+def few_processes() -> Iterator[None]:
+    """Nodes started within the block have none of the processes that `_UNUSED` starts.
+
+    A Ray that starts them in another way starts them all.
+    """
+    from ray._private.node import Node
+
+    kept = {name: getattr(Node, name) for name in _UNUSED if hasattr(Node, name)}
+    for name in kept:
+        setattr(Node, name, _start_nothing)
+    try:
+        yield
+    finally:
+        for name, start in kept.items():
+            setattr(Node, name, start)
+
+
+def _start_nothing(node: object, **_: object) -> None:
+    """In place of a process that is not needed."""
 
 
 def put_back(before: dict[str, str | None]) -> None:
