@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, MutableMapping
@@ -21,6 +22,8 @@ NAMES = (
     *("TZ", "MPLBACKEND", "MPLCONFIGDIR", "MATPLOTLIBRC", "PYTHONBREAKPOINT", "CURL_CA_BUNDLE"),
     *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "SOURCE_DATE_EPOCH", "NETRC"),
     *("CEPH_CONF", "CEPH_ARGS", "BASH_ENV", "ENV"),
+    # Every process that a test starts would compile the package again, half a second of CPU each.
+    "PYTHONDONTWRITEBYTECODE",
 )
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
 UMASK = 0o022
@@ -60,6 +63,7 @@ def shut_out(environ: MutableMapping[str, str]) -> Callable[[], None]:
     # What C programs print, and dates; UTF-8 by Python in any case.
     environ["LC_ALL"] = "C.UTF-8"
     os.umask(UMASK)
+    sys.dont_write_bytecode = False
     _hear_signals()
     return lambda: shutil.rmtree(home, ignore_errors=True)
 
