@@ -213,6 +213,10 @@ METHODS: Mapping[str, MethodName] = {
         "lego_ray.methods.iso:Iso",
         "the directions of the nearest adapter to the sum, all equally strong (Iso-C)",
     ),
+    "output_metric": MethodName(
+        "lego_ray.methods.output_metric:OutputMetric",
+        "the update nearest to all adapters, each measured by the outputs that it changes",
+    ),
     "core_space": MethodName(
         "lego_ray.methods.core_space:CoreSpace",
         "TIES, DARE-TIES or a sum of the updates in bases that they share (Core Space)",

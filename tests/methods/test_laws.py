@@ -191,7 +191,9 @@ def test_shards_add_up_a_sum_that_is_smaller_than_the_pool(name: str) -> None:
     assert method_of(name, {}).spread(100, 64, 128, 16) is None
 
 
-@pytest.mark.parametrize("name", ["concat", "svd", "iso", "core_space", "knots", "ctm"])
+@pytest.mark.parametrize(
+    "name", ["concat", "svd", "iso", "core_space", "knots", "ctm", "output_metric"]
+)
 def test_what_needs_the_pool_whole_says_so(name: str) -> None:
     assert method_of(name, {}).spread(60, 64, 64, 16) is None
     with pytest.raises(InvalidOption, match=f"{name} needs the whole pool of a site"):

@@ -22,8 +22,9 @@ from tests.numerics.factors import D_IN, total, update, zoo
 ROUNDING = 4 * 2.0**-23
 RANKS = [30, 12, 28, 7, 43]
 K = sum(RANKS)
+WHOLE = ("concat", "core_space", "knots", "ctm", "output_metric")
 # Methods a pool in shards can be merged by, at any size: `svd` and `iso` take this one so.
-SPREAD = [name for name in METHODS if name not in ("concat", "core_space", "knots", "ctm")]
+SPREAD = [name for name in METHODS if name not in WHOLE]
 
 
 def merged(
