@@ -22,7 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -35,6 +35,7 @@ NEEDS_DASHBOARD = pytest.mark.skipif(
 ROOT = Path(__file__).parents[2]
 # A head with a dashboard takes half a minute to start where other work is going on.
 SECONDS = 240
+T = TypeVar("T")
 _RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -209,7 +210,7 @@ def start(
         )
 
 
-def wait_until(found: Callable[[], Any]) -> Any:
+def wait_until(found: Callable[[], T]) -> T:
     """Asks until there is an answer, and returns it."""
     deadline = time.monotonic() + SECONDS
     while not (answer := found()):
