@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lego_ray.runners.ray.alone import put_back
+
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 ACCESS_KEY = "legoaccess"
 SECRET_KEY = "legosecretlegosecret"
@@ -146,11 +148,7 @@ def one_server() -> Iterator[S3Server]:
     try:
         yield server
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        put_back(before)
         stop(home)
 
 

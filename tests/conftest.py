@@ -40,12 +40,10 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
     yield
     changed = {name for name, _ in os.environ.items() ^ before.items()}
     changed -= {"PYTEST_CURRENT_TEST", *SET_BY_OTHERS}
-    for name in changed:
-        if name in before:
-            os.environ[name] = before[name]
-        else:
-            del os.environ[name]
     if changed:
+        from lego_ray.runners.ray.alone import put_back
+
+        put_back({name: before.get(name) for name in changed})
         pytest.fail(f"left the environment changed: {', '.join(sorted(changed))}")
 
 

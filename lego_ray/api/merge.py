@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from lego_ray.arguments import checked_with
-from lego_ray.catalog.opening import catalog_at
+from lego_ray.catalog.opening import open_catalog
 from lego_ray.merging.merge import merge_at
 from lego_ray.merging.record import MergeRecord
 from lego_ray.options import picked
@@ -16,7 +16,6 @@ from lego_ray.planning.arguments import (
     limits_of,
     output_place,
     parse_bytes,
-    place_or_none,
     recipe_of,
     sources_given,
 )
@@ -76,8 +75,7 @@ def merge(
     recipe = recipe_of(place, options)
     run = picked(RunOptions, options)
     budget = parse_bytes(run["memory_budget"])
-    recorded = place_or_none(catalog or None)
-    opened = None if recorded is None else catalog_at(recorded)
+    opened = open_catalog(catalog) if catalog else None
     with open_runner(runner, options) as mine:
         return merge_at(
             sources_given(sources),

@@ -13,12 +13,10 @@ from lego_ray.errors import InvalidOption
 from lego_ray.lazy import Tensor
 from lego_ray.methods.base import SiteSolution, scaled_rows
 from lego_ray.methods.names import ADAPTIVE, SCALE_RULES
-from lego_ray.methods.sources_of_site import inner_with_sum, source_squares
+from lego_ray.methods.sources_of_site import SiteSources
 from lego_ray.methods.spectrum import effective_count
 from lego_ray.numerics.msu import squared_norms
 from lego_ray.numerics.norms import squared_norm_of_sum
-from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shards.spread import SpreadPool
 
 FLAG = "--output-scale"
 SOURCE_NORM, SUM_FIT, _ = SCALE_RULES
@@ -120,7 +118,7 @@ def scaled_rows_of(
 
 
 def scaled(
-    solution: SiteSolution, pool: Pool | SpreadPool, output_scale: str | float, site_scale: float
+    solution: SiteSolution, sources: SiteSources, output_scale: str | float, site_scale: float
 ) -> SiteSolution:
     """A merged site with its update W scaled; to the same bits whatever holds the pool.
 
@@ -137,20 +135,21 @@ def scaled(
 
     Args:
         solution: The site as the method merged it.
-        pool: What it was merged from.
+        sources: What it was merged from.
         output_scale: A factor, or a rule and a factor.
         site_scale: The site's own factor.
     """
     rule, factor, cap = parts(output_scale)
-    d_in = pool.d_in
+    d_in = sources.d_in
     if rule in (SOURCE_NORM, ADAPTIVE):
-        squares, norms = list(source_squares(pool).values()), 1.0
+        norms = 1.0
         if rule == ADAPTIVE:
-            norms = min(math.sqrt(effective_count(squares, solution.comparison.total)), cap)
-        factor *= _norm_factor(solution.rows, squares, d_in, norms)
+            count = effective_count(sources.squares, solution.comparison.total)
+            norms = min(math.sqrt(count), cap)
+        factor *= _norm_factor(solution.rows, sources.squares, d_in, norms)
     elif rule == SUM_FIT:
         merged = _squared_norm(solution.rows, d_in)
-        factor *= inner_with_sum(pool, solution.rows) / merged if merged > 0 else 1.0
+        factor *= sources.inner_with_sum(solution.rows) / merged if merged > 0 else 1.0
     return solution.scaled(factor * site_scale, d_in)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from lego_ray.lazy import Tensor
 from lego_ray.numerics.pool import Pool
@@ -23,18 +25,37 @@ def source_squares(pool: Pool | SpreadPool) -> dict[int, float]:
     return _joined(pool.shards.map(shard_squared_norms))
 
 
-def inner_with_sum(pool: Pool | SpreadPool, rows: Tensor) -> float:
-    """`<W, sum_t dW_t>_F`, rounded once, so that the order of the adapters is free.
+@dataclass(frozen=True)
+class SiteSources:
+    """The adapters of a site, for what is done to its merged update. Norms are computed once.
 
-    Args:
+    Attributes:
         pool: The adapters' MSUs.
-        rows: Rows `[a' ; b']` of W, shape (k, d), float32.
     """
-    if isinstance(pool, Pool):
-        products = products_with_sources(pool, rows)
-    else:
-        products = _joined(pool.shards.map(shard_products, rows))
-    return math.fsum(products.values())
+
+    pool: Pool | SpreadPool
+
+    @property
+    def d_in(self) -> int:
+        """Length of the `a` half of a row."""
+        return self.pool.d_in
+
+    @cached_property
+    def squares(self) -> list[float]:
+        """`||dW_t||_F^2` of each adapter; see `source_squares`."""
+        return list(source_squares(self.pool).values())
+
+    def inner_with_sum(self, rows: Tensor) -> float:
+        """`<W, sum_t dW_t>_F`, rounded once, so that the order of the adapters is free.
+
+        Args:
+            rows: Rows `[a' ; b']` of W, shape (k, d), float32.
+        """
+        if isinstance(self.pool, Pool):
+            products = products_with_sources(self.pool, rows)
+        else:
+            products = _joined(self.pool.shards.map(shard_products, rows))
+        return math.fsum(products.values())
 
 
 def _joined(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:

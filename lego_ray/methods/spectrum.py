@@ -15,11 +15,9 @@ from lego_ray.errors import InvalidOption
 from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.names import ADAPTIVE
-from lego_ray.methods.sources_of_site import inner_with_sum, source_squares
+from lego_ray.methods.sources_of_site import SiteSources
 from lego_ray.numerics.decompositions.truncated_svd import svd_of_sum
 from lego_ray.numerics.norms import UpdateComparison
-from lego_ray.numerics.pool import Pool
-from lego_ray.numerics.shards.spread import SpreadPool
 
 FLAG = "--spectrum"
 # Counts are whole numbers of this: the last bits of a norm, which differ with the way a site was
@@ -63,9 +61,7 @@ def effective_count(squares: Sequence[float], total: float) -> float:
     return max(1.0, round(count / QUANTUM) * QUANTUM)
 
 
-def with_spectrum(
-    solution: SiteSolution, pool: Pool | SpreadPool, power: str | float
-) -> SiteSolution:
+def with_spectrum(solution: SiteSolution, sources: SiteSources, power: str | float) -> SiteSolution:
     """A merged site with its spectrum to a power, at the norm that it had.
 
     With `W = sum_i s_i u_i v_i^T` it is `c sum_i s_i^p u_i v_i^T`, c such that the Frobenius norm stays.
@@ -75,17 +71,16 @@ def with_spectrum(
 
     Args:
         solution: The site as the method merged it.
-        pool: What it was merged from.
+        sources: What it was merged from.
         power: p, or `adaptive`.
     """
     if power == ADAPTIVE:
-        squares = list(source_squares(pool).values())
-        power = max(0.0, 2.0 - effective_count(squares, solution.comparison.total))
+        power = max(0.0, 2.0 - effective_count(sources.squares, solution.comparison.total))
     if power == 1:
         return solution
-    rows = rows_to_power(solution.rows, pool.d_in, float(power))
+    rows = rows_to_power(solution.rows, sources.d_in, float(power))
     found = solution.comparison
-    comparison = UpdateComparison(found.merged, found.total, inner_with_sum(pool, rows))
+    comparison = UpdateComparison(found.merged, found.total, sources.inner_with_sum(rows))
     return replace(solution, rows=rows, comparison=comparison)
 
 

@@ -302,5 +302,5 @@ def _fill(ranks: Sequence[int], most: int) -> list[slice]:
 
 
 def _mib(size: int) -> str:
-    """An amount that is needed, rounded up: as a budget, what is said is enough."""
+    """A needed amount of memory, rounded up, so that a budget of that size is enough."""
     return f"{-(-size >> 20)} MiB"

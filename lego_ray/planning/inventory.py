@@ -248,6 +248,15 @@ def _as_convolution(factors: SiteFactors, tails: Iterable[tuple[int, ...]]) -> S
     return factors
 
 
+def listed_bases(names: Counter[str]) -> str:
+    """How many adapters name which base model, in words, the most common first.
+
+    Args:
+        names: How often each is named; empty for none.
+    """
+    return "; ".join(f"{n} name {name or '(none)'}" for name, n in names.most_common())
+
+
 def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:
     """The base model of a merge.
 
@@ -262,7 +271,7 @@ def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:
         return override
     names = Counter(a.base_model for a in adapters)
     if len(names) > 1:
-        listed = "; ".join(f"{n} name {name or '(none)'}" for name, n in names.most_common())
+        listed = listed_bases(names)
         common, rare = names.most_common()[0][0], names.most_common()[-1][0]
         by_base: dict[str, list[str]] = defaultdict(list)
         for adapter in adapters:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from lego_ray.errors import NoAdaptersFound
-from lego_ray.planning.inventory import Inventory
+from lego_ray.planning.inventory import Inventory, listed_bases
 
 FLAG = "--only-base"
 
@@ -49,12 +49,6 @@ def only_of_base(inventory: Inventory, name: str) -> Inventory:
     n = sum(others.values())
     said = f"{FLAG} {name} left out {n} adapter{'s' * (n > 1)}: {listed_bases(others)}"
     return replace(inventory, adapters=taken, warnings=(*inventory.warnings, said))
-
-
-def listed_bases(names: Counter[str]) -> str:
-    """How many adapters name which base model, in words."""
-    counted = sorted(names.items(), key=lambda each: (-each[1], each[0]))
-    return "; ".join(f"{n} name {name or '(none)'}" for name, n in counted)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

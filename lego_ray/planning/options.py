@@ -194,6 +194,7 @@ class ResultOptions(TypedDict, total=False):
             "leaves them, 0 makes them equal. adaptive: 1 for a lone adapter or copies of one, down to "
             "0 for adapters that have nothing in common.",
             default_said="the preset's, else 1",
+            metavar=f"POWER|{ADAPTIVE}",
             words=(ADAPTIVE,),
         ),
     ]

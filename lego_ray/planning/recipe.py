@@ -140,7 +140,7 @@ class Recipe:
         return Measure() if self.is_open else self.merge_method()
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as JSON values; layout, base, spectrum and only_base if they were asked for."""
+        """Every field as JSON values; layout, base, spectrum and only_base only if asked for."""
         fields = {**asdict(self), "exclude": list(self.exclude)}
         if self.layout == "sources":  # so that records and digests are those of earlier releases
             del fields["layout"]

@@ -18,6 +18,7 @@ from lego_ray.methods.lego import Lego
 from lego_ray.methods.measure import Measure
 from lego_ray.methods.scaling import scaled
 from lego_ray.methods.similarity import Similarity
+from lego_ray.methods.sources_of_site import SiteSources
 from lego_ray.methods.spectrum import with_spectrum
 from lego_ray.methods.updatable import site_fit
 from lego_ray.numerics.kmeans.running_sums import SiteFit
@@ -165,8 +166,9 @@ class Merging(Pass):
         method, fit = self.recipe.merge_method(), None
         if self.recipe.updatable and isinstance(method, Lego):
             fit = site_fit(method, pool, solution, self.recipe.output_scale)
-        solution = with_spectrum(solution, pool, self.recipe.spectrum)
-        solution = scaled(solution, pool, self.recipe.output_scale, site.scale)
+        sources = SiteSources(pool)
+        solution = with_spectrum(solution, sources, self.recipe.spectrum)
+        solution = scaled(solution, sources, self.recipe.output_scale, site.scale)
         return site_result(site, pool.d_in, solution, fit)
 
 

@@ -193,7 +193,7 @@ class Nodes:
 def start(
     words: list[str], cpus: int, environ: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
-    """Starts a node, in a session of its own, which ends with it and with no other one."""
+    """Starts a node in a session of its own, so that its processes can be ended and no others."""
     names = (
         *("node-manager-port", "object-manager-port", "metrics-export-port"),
         *("dashboard-agent-listen-port", "runtime-env-agent-port"),

@@ -13,6 +13,7 @@ from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.names import METHODS
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import RULES, checked_output_scale, scaled
+from lego_ray.methods.sources_of_site import SiteSources
 from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests.methods.solving import Adapters, pools
 from tests.methods.test_laws import shuffled
@@ -43,9 +44,11 @@ def merged(
     generator = torch.Generator().manual_seed(5)
     found = pools(adapters, method, cuts or [])
     if cuts is None:
-        return scaled(method.solve(found[0], k, generator, route), found[0], scale, site_scale)
+        solution = method.solve(found[0], k, generator, route)
+        return scaled(solution, SiteSources(found[0]), scale, site_scale)
     spread = SpreadPool(LocalShards([method.shard(pool) for pool in found]))
-    return scaled(method.solve_spread(spread, k, generator), spread, scale, site_scale)
+    solution = method.solve_spread(spread, k, generator)
+    return scaled(solution, SiteSources(spread), scale, site_scale)
 
 
 def norm(rows: torch.Tensor) -> float:
@@ -139,7 +142,7 @@ def test_a_scale_of_one_changes_no_bit() -> None:
     method = method_of("lego", {})
     [pool] = pools(adapters, method, [])
     solution = method.solve(pool, 3, torch.Generator().manual_seed(0))
-    assert scaled(solution, pool, 1.0, 1.0) is solution
+    assert scaled(solution, SiteSources(pool), 1.0, 1.0) is solution
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lego_ray.methods.names import METHODS
 from lego_ray.methods.presets import PRESETS
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import parts, scaled
+from lego_ray.methods.sources_of_site import SiteSources
 from lego_ray.methods.spectrum import checked_spectrum, effective_count, with_spectrum
 from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests.methods.solving import Adapters, pools
@@ -42,11 +43,13 @@ def merged(
     found = pools(adapters, method, cuts or [])
     if cuts is None:
         solution = method.solve(found[0], k, generator, route)
-        stepped = with_spectrum(solution, found[0], told.spectrum)
-        return scaled(stepped, found[0], told.output_scale, 1.0)
-    spread = SpreadPool(LocalShards([method.shard(pool) for pool in found]))
-    stepped = with_spectrum(method.solve_spread(spread, k, generator), spread, told.spectrum)
-    return scaled(stepped, spread, told.output_scale, 1.0)
+        sources = SiteSources(found[0])
+    else:
+        spread = SpreadPool(LocalShards([method.shard(pool) for pool in found]))
+        solution = method.solve_spread(spread, k, generator)
+        sources = SiteSources(spread)
+    stepped = with_spectrum(solution, sources, told.spectrum)
+    return scaled(stepped, sources, told.output_scale, 1.0)
 
 
 def by_definition(start: np.ndarray, adapters: Adapters, k: int, cap: float) -> np.ndarray:
@@ -117,7 +120,7 @@ def test_a_lone_adapter_comes_back_rank_by_rank(preset: str) -> None:
     method = method_of(plain, PRESETS[preset].options)
     [pool] = pools([one], method, [])
     solution = method.solve(pool, 4, torch.Generator().manual_seed(0))
-    assert with_spectrum(solution, pool, "adaptive") is solution
+    assert with_spectrum(solution, SiteSources(pool), "adaptive") is solution
 
 
 @pytest.mark.parametrize("preset", ADAPTIVE)
@@ -156,7 +159,7 @@ def test_a_power_keeps_directions_and_norm_of_any_method(name: str, power: float
     [pool] = pools(adapters, method, [])
     k = 18 if name == "concat" else 7
     solution = method.solve(pool, k, torch.Generator().manual_seed(0))
-    found = with_spectrum(solution, pool, power)
+    found = with_spectrum(solution, SiteSources(pool), power)
     assert found.rows.shape == solution.rows.shape
     before, after = update(solution.rows, D_IN), update(found.rows, D_IN)
     u, s, vh = np.linalg.svd(before, full_matrices=False)
@@ -173,7 +176,7 @@ def test_a_power_keeps_directions_and_norm_of_any_method(name: str, power: float
 def test_a_power_of_one_changes_no_bit() -> None:
     [pool] = pools(zoo(RANKS), method_of("lego", {}), [])
     solution = method_of("lego", {}).solve(pool, 3, torch.Generator().manual_seed(0))
-    assert with_spectrum(solution, pool, 1.0) is solution
+    assert with_spectrum(solution, SiteSources(pool), 1.0) is solution
 
 
 def test_updates_that_are_zero_stay_so() -> None:
@@ -183,7 +186,7 @@ def test_updates_that_are_zero_stay_so() -> None:
     # Rows that are not zero, of an update that is.
     [pool] = pools(nothing, method_of("concat", {}), [])
     solution = method_of("concat", {}).solve(pool, 7, torch.Generator())
-    assert torch.equal(with_spectrum(solution, pool, 0.0).rows, solution.rows)
+    assert torch.equal(with_spectrum(solution, SiteSources(pool), 0.0).rows, solution.rows)
 
 
 @pytest.mark.parametrize(

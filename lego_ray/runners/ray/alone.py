@@ -1,7 +1,4 @@
-"""A local Ray that nobody else can reach: it listens on loopback, and asks for a token of its own.
-
-It has no more processes than one driver needs.
-"""
+"""A local Ray for one driver: on loopback alone, with a token of its own, and with few processes."""
 
 from __future__ import annotations
 
@@ -16,9 +13,8 @@ MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 DEFAULT_TOKEN_PATH = "~/.ray/auth_token"
-# What starts the processes of a node that a driver on its own has no use for, each a second of CPU and
-# some more as it goes: workers' logs are not sent to it, no node can be added, and no dashboard is asked
-# for.
+# Methods of a Ray node that start processes which one driver does not use. Each takes a second of CPU to
+# start. Workers' logs are not sent to the driver, no node can be added, and nobody asks a dashboard.
 _UNUSED = ("start_log_monitor", "start_monitor", "start_api_server")
 
 
@@ -53,9 +49,9 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def few_processes() -> Iterator[None]:
-    """Nodes started within the block have none of the processes that `_UNUSED` starts.
+    """Nodes that start within the block do so without the processes of `_UNUSED`.
 
-    A Ray that starts them in another way starts them all.
+    A release of Ray without these methods starts all its processes.
     """
     from ray._private.node import Node
 
