@@ -20,7 +20,7 @@ test: $(VENV)/.dev-ready
 # local Ray, so they come last and apart.
 test-cluster: $(VENV)/.dev-ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,metrics]'
-	$(BIN)/pytest tests/runners/test_ray_metrics.py tests/jobs/test_ray_jobs.py
+	$(BIN)/pytest tests/runners/test_ray_metrics.py tests/jobs/test_ray_jobs.py tests/jobs/test_operators_day.py
 
 check: lint test
 
