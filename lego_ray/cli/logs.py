@@ -47,6 +47,8 @@ class _Json(logging.Formatter):
 
 # Events that people are told of without --log too.
 _ALWAYS = ("waiting", "cache")
+# Events without which a person at a terminal would see nothing for seconds.
+_ON_TERMINALS = ("starting Ray",)
 # The answers of `merge` and `update` list these, so their logs leave them out.
 QUARANTINED = "adapter quarantined"
 _FORMATS = {"text": _Text, "json": _Json}
@@ -114,11 +116,16 @@ def waits_shown() -> Iterator[None]:
 
 @contextmanager
 def _handling(kind: str, reported: Sequence[str]) -> Iterator[None]:
-    handler = _Handler(logging.WARNING if kind == "none" else logging.INFO)
+    at_terminal = _ON_TERMINALS if kind == "none" and sys.stderr.isatty() else ()
+    handler = _Handler(logging.WARNING if kind == "none" and not at_terminal else logging.INFO)
     if kind == "none":  # the command itself reports the error that ends a run, and what it left out
         handler.addFilter(
             lambda record: (
-                record.levelno == logging.WARNING and getattr(record, "event", "") not in reported
+                getattr(record, "event", "") in at_terminal
+                or (
+                    record.levelno == logging.WARNING
+                    and getattr(record, "event", "") not in reported
+                )
             )
         )
     handler.setFormatter(_FORMATS.get(kind, _Text)())

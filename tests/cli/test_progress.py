@@ -18,9 +18,11 @@ import pytest
 from click.testing import CliRunner
 
 import lego_ray
+from lego_ray.cli.logs import shown
 from lego_ray.cli.main import cli, main
 from lego_ray.cli.progress import NAME_COLUMNS, SiteProgress
 from lego_ray.planning.plan import Plan
+from lego_ray.runners.ray.session import RaySession
 from lego_ray.tasks.values import TaskResult
 from tests.zoo import Site, write_zoo
 
@@ -121,6 +123,24 @@ def test_where_there_is_no_terminal_nothing_is_shown(zoo: Path, tmp_path: Path) 
     assert done.exit_code == 0
     assert done.stderr == ""
     assert CliRunner().invoke(cli, ["scan", str(zoo)]).stderr == ""
+
+
+def test_a_terminal_is_told_at_once_that_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sessions = []
+
+    def start() -> None:
+        with shown("none"):
+            sessions.append(RaySession("local", 1))
+            monkeypatch.setattr(sessions[-1], "_live", lambda: None)
+            sessions[-1].start()
+            sessions[-1].start()  # it is said once
+
+    (line,) = on_terminal(start, monkeypatch, 100)
+    assert line.endswith("starting Ray  address=local")
+    start()
+    assert capfd.readouterr().err == ""
 
 
 def test_what_an_earlier_run_did_says_nothing_of_the_rate(

@@ -14,6 +14,7 @@ from typing import Any
 
 from lego_ray.errors import BadInput, LegoRayError, RunFailed
 from lego_ray.faults import of_the_machine
+from lego_ray.journal import note
 from lego_ray.runners.ray.alone import MODE, alone, forget, put_back
 from lego_ray.runners.ray.joining import is_refusal, knock, refused
 from lego_ray.runners.ray.signals import sigterm_kept
@@ -52,6 +53,7 @@ class RaySession:
     def start(self) -> None:
         """Begins to bring Ray up; a second call does nothing."""
         if self._thread is None:
+            note("starting Ray", "", address=self._address)
             self._thread = threading.Thread(target=self._live, name="ray-session", daemon=True)
             self._thread.start()
 
