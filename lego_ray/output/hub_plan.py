@@ -12,7 +12,8 @@ from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.output.manifest import MANIFEST_KEY, listed_files, parse_manifest
 from lego_ray.output.publish_record import CARD
 from lego_ray.storage.hub import HubStore
-from lego_ray.storage.hub_repository import HubRepository, RepositoryState, same_content
+from lego_ray.storage.hub_client import same_content
+from lego_ray.storage.hub_repository import HubRepository, RepositoryState
 
 # Files that hold an adapter's weights, lego-ray's own or another's.
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".ckpt")

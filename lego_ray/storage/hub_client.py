@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ def hub_api() -> HfApi:
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint(), library_name="lego-ray")
+
+
+# Characters of the hash that marks a large file.
+_SHA256 = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,8 @@ class HubClient:
             The bytes; fewer than asked for where the range ends past the end of the file.
 
         Raises:
-            SourceChanged: If the Hub says that it answers from another commit, or with another hash.
+            SourceChanged: If the Hub says that it answers from another commit, or with another hash; or
+                says nothing of it, and a whole file is not of the hash.
             StorageError: If the range starts past the end of the file.
         """
         if self._is_cached():
@@ -197,15 +203,36 @@ class HubClient:
             headers["Range"] = f"bytes={part.start}-{part.end - 1}"
         with hub_errors(where):
             answer = ask_by_link(url, version, lambda link: _ask(where, link, headers, token=False))
+            is_named = False
             if answer is None:
                 answer = _ask(where, url, headers)
                 for each in (*answer.history, answer):
-                    _check(where, each.status_code, each.headers, commit, version)
+                    named = _named(where, each.status_code, each.headers, commit, version)
+                    is_named = is_named or named
                 keep_link(url, version, answer)
             data = bytes(answer.content)
+        # What the Hub names is enough of a small file: a mirror's marks need not be git's hashes.
+        is_sure = is_named and version is not None and len(version) != _SHA256
+        if part is None and version is not None and not is_sure:
+            sent = ObjectInfo(path, len(data), version)
+            if not same_content(sent, data):
+                raise changed(where)
         # A mirror that ignores ranges sends the whole file.
         whole = part is not None and answer.status_code == 200
         return data[part.start : part.end] if part is not None and whole else data
+
+
+def same_content(info: ObjectInfo, data: bytes) -> bool:
+    """Whether a file on the Hub has these bytes, by its size and hash alone.
+
+    Args:
+        info: The file there.
+        data: The bytes here.
+    """
+    if info.size != len(data):
+        return False
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return info.version in (hashlib.sha256(data).hexdigest(), blob)
 
 
 def _described(info: ModelInfo) -> list[ObjectInfo] | None:
@@ -257,10 +284,10 @@ def _ask(
     return patiently(once, where=where, busy=TOO_MANY)
 
 
-def _check(
+def _named(
     where: str, status: int, headers: Mapping[str, str], commit: str, version: str | None
-) -> None:
-    """Holds what the Hub says of a file it sends against what was asked for.
+) -> bool:
+    """Whether the Hub says of a file it sends that it is what was asked for.
 
     Only its own answers name a commit; behind its redirects others answer, with ETags of their own,
     and the ETag of a redirect is that of the redirect.
@@ -269,9 +296,10 @@ def _check(
         SourceChanged: If it says otherwise.
     """
     if version is None or "X-Repo-Commit" not in headers:
-        return
+        return False
     mark = headers.get("X-Linked-Etag") or (headers.get("ETag") if status < 300 else None) or ""
     mark = mark.removeprefix("W/").strip('"')
     another = len(mark) == len(version) and mark != version  # a hash of the same kind
     if headers["X-Repo-Commit"] != commit or another:
         raise changed(where)
+    return mark == version

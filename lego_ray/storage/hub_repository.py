@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,16 +221,3 @@ def has_token() -> bool:
     )
 
     return "authorization" in build_hf_headers()
-
-
-def same_content(info: ObjectInfo, data: bytes) -> bool:
-    """Whether a file on the Hub has these bytes, by its size and hash alone.
-
-    Args:
-        info: The file there.
-        data: The bytes here.
-    """
-    if info.size != len(data):
-        return False
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    return info.version in (hashlib.sha256(data).hexdigest(), blob)

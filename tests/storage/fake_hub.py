@@ -254,9 +254,18 @@ def is_large(path: str, data: bytes) -> bool:
     return path.endswith(".safetensors") and len(data) > 0
 
 
+def oid_of(data: bytes) -> str:
+    """The mark of a file that is not a large one: git's hash of it."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 def _entry(path: str, data: bytes) -> dict[str, object]:
-    oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    entry: dict[str, object] = {"type": "file", "oid": oid, "size": len(data), "path": path}
+    entry: dict[str, object] = {
+        "type": "file",
+        "oid": oid_of(data),
+        "size": len(data),
+        "path": path,
+    }
     if is_large(path, data):
         sha = hashlib.sha256(data).hexdigest()
         entry["lfs"] = {"oid": sha, "size": len(data), "pointerSize": 130}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -183,3 +184,16 @@ def test_other_bytes_at_a_commit_of_the_hub_are_a_change(hub: FakeHub, name: str
         store.read(name, version)
     with pytest.raises(SourceChanged):
         store.read_ranges(name, [ByteRange(0, 5)], version)
+
+
+def test_a_mirror_may_have_marks_of_its_own(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tests.storage.fake_hub.oid_of", lambda data: hashlib.sha1(data).hexdigest()
+    )
+    commit = hub.commit({"adapter_config.json": OLD})
+    store = HubStore("org/zoo")
+    version = store.stat("adapter_config.json").version
+    assert store.read("adapter_config.json", version) == OLD
+    hub.repos["org/zoo"].commits[commit]["adapter_config.json"] = NEW
+    with pytest.raises(SourceChanged):
+        store.read("adapter_config.json", version)
