@@ -10,7 +10,6 @@ from os import fspath
 
 from lego_ray.arguments import checked
 from lego_ray.errors import AccessDenied
-from lego_ray.formats.model_card import ModelCard
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.arguments import Uri
 from lego_ray.planning.run_names import is_training_file
@@ -30,6 +29,7 @@ from lego_ray.sources.inspection import (
     inspection_of,
 )
 from lego_ray.sources.listing import THREADS, is_named
+from lego_ray.sources.shared_headers import SharedHeaders
 from lego_ray.sources.spent import Spent
 from lego_ray.storage.base import Store
 
@@ -115,10 +115,10 @@ def inspect(
                 others.append(_shown_only(refusal.uri, REFUSED, refusal.reason))
             else:
                 found.append((item, named))
-    cards: dict[str, ModelCard] = {}
+    shared = SharedHeaders()
 
     def read(each: tuple[Found, bool]) -> tuple[Inspection, Candidate | None]:
-        reading = read_found(each[0], "refuse", cards)
+        reading = read_found(each[0], "refuse", shared)
         spent.read(each[0].store)
         return inspection_of(reading), candidate_of(reading, *each)
 

@@ -55,11 +55,26 @@ def adapter_id(
     Raises:
         MalformedAdapter: If the configuration is not a JSON object.
     """
+    return id_of_table(table_of(config, spans, n_bytes), head, tail)
+
+
+def table_of(config: bytes, spans: Sequence[TensorSpan], n_bytes: int) -> bytes:
+    """What the headers have in an adapter's id: see `adapter_id`, which has the same arguments."""
     fields = parse_object(config, CONFIG_NAME)
     table = sorted((span.name, span.dtype, list(span.shape)) for span in spans)
-    header = json.dumps([fields, table, n_bytes], sort_keys=True, separators=(",", ":"))
+    return json.dumps([fields, table, n_bytes], sort_keys=True, separators=(",", ":")).encode()
+
+
+def id_of_table(table: bytes, head: bytes, tail: bytes) -> str:
+    """An adapter's id, of its headers and its samples.
+
+    Args:
+        table: From `table_of`.
+        head: As for `adapter_id`.
+        tail: As for `adapter_id`.
+    """
     digest = hashlib.sha256()
-    for part in (_SCHEME, header.encode(), head, tail):
+    for part in (_SCHEME, table, head, tail):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()

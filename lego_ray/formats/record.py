@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -501,3 +501,18 @@ class Refused:
     def as_json(self) -> dict[str, str]:
         """As records list it."""
         return {"adapter": self.uri, "reason": self.reason}
+
+
+def sharing_sites(adapters: Iterable[AdapterRecord]) -> list[list[AdapterRecord]]:
+    """Adapters in groups that have one tuple of sites, the same object, as a scan gives those alike.
+
+    What depends on sites alone is then computed once a group. Adapters with equal sites may be in
+    several groups.
+
+    Args:
+        adapters: In any order, which the groups and what is in them keep.
+    """
+    groups: dict[int, list[AdapterRecord]] = {}
+    for adapter in adapters:
+        groups.setdefault(id(adapter.sites), []).append(adapter)
+    return list(groups.values())

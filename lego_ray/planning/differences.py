@@ -17,7 +17,7 @@ from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading,
 from lego_ray.formats.differences import Difference, differences_of
 from lego_ray.formats.fused import part_named
 from lego_ray.formats.module_names import ModuleName, flattened, parse_name
-from lego_ray.formats.record import AdapterRecord, SiteFactors
+from lego_ray.formats.record import AdapterRecord, SiteFactors, sharing_sites
 from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.planning.task_plans import WORKER_BYTES, TaskPlan
 
@@ -247,7 +247,7 @@ def modules_of(adapters: Iterable[AdapterRecord]) -> list[str]:
         adapters: The adapters of a merge, each module under its name there.
     """
     adapters = list(adapters)
-    sites = {factors.site for adapter in adapters for factors in adapter.sites}
+    sites = {factors.site for alike in sharing_sites(adapters) for factors in alike[0].sites}
     return sorted({d.module for a in adapters for d in a.differences} - sites)
 
 

@@ -25,7 +25,7 @@ from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.peft_beside import beside_factors
-from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
+from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors, sharing_sites
 from lego_ray.planning.trainer_runs import Doubt, PassedOver
 
 # Blocks as the authors of HunyuanVideo call them, for which diffusers has other names.
@@ -198,7 +198,7 @@ def named_layout(adapters: Sequence[AdapterRecord], layout: str) -> str:
     """
     if not output_layout(layout).is_pipeline:
         return layout
-    names = {factors.site for adapter in adapters for factors in adapter.sites}
+    names = {factors.site for alike in sharing_sites(adapters) for factors in alike[0].sites}
     is_flat = any(parse_name(name).is_flat for name in names)
     # diffusers converts such names, and not the settings of PEFT in the header that have them too.
     in_components = all(
@@ -223,11 +223,12 @@ def as_convolutions(adapters: Sequence[AdapterRecord]) -> tuple[AdapterRecord, .
         adapters: In any order.
     """
     tails: dict[str, set[tuple[int, ...]]] = defaultdict(set)
-    for adapter in adapters:
+    firsts = [first for first, *_ in sharing_sites(adapters)]
+    for adapter in firsts:
         for factors in adapter.sites:
             if factors.kind == "conv":
                 tails[factors.site].add(factors.a_tail)
-    if not any(f.kind == "linear" and f.site in tails for a in adapters for f in a.sites):
+    if not any(f.kind == "linear" and f.site in tails for a in firsts for f in a.sites):
         return tuple(adapters)
     return tuple(
         replace(a, sites=tuple(_as_convolution(f, tails.get(f.site, ())) for f in a.sites))
@@ -299,9 +300,10 @@ def check_shapes(adapters: Iterable[AdapterRecord]) -> None:
         SiteShapeMismatch: Naming the site, the shapes and an adapter of each.
     """
     seen: dict[str, dict[tuple[str, int, int, tuple[int, ...]], list[str]]] = defaultdict(dict)
-    for adapter in adapters:
-        for factors in adapter.sites:
-            seen[factors.site].setdefault(shape_of(factors), []).append(adapter.uri)
+    for alike in sharing_sites(adapters):
+        uris = [adapter.uri for adapter in alike]
+        for factors in alike[0].sites:
+            seen[factors.site].setdefault(shape_of(factors), []).extend(uris)
     for site, shapes in sorted(seen.items()):
         if len(shapes) > 1:
             listed = "; ".join(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.record import AdapterRecord, sharing_sites
 
 # Modules of Wan's transformer, dotted or flattened, in its own names or diffusers'.
 _WAN = re.compile(
@@ -36,8 +36,12 @@ def noise_warnings(adapters: Sequence[AdapterRecord]) -> Iterator[str]:
     stems: dict[str, dict[str, str]] = {}
     unproven: dict[str, dict[str, str]] = {}
     rest = 0
+    of_wan = {
+        id(first.sites): any(_WAN.search(site.site) for site in first.sites)
+        for first, *_ in sharing_sites(adapters)
+    }
     for adapter in adapters:
-        side, stem, needs_pair = _side_of(adapter)
+        side, stem, needs_pair = _side_of(adapter, is_wan=of_wan[id(adapter.sites)])
         if not side:
             rest += 1
         elif needs_pair:
@@ -70,9 +74,8 @@ def noise_warnings(adapters: Sequence[AdapterRecord]) -> Iterator[str]:
         )
 
 
-def _side_of(adapter: AdapterRecord) -> tuple[str, str, bool]:
+def _side_of(adapter: AdapterRecord, *, is_wan: bool) -> tuple[str, str, bool]:
     """`high`, `low` or nothing; its path without that word; and whether only a pair is proof."""
-    is_wan = any(_WAN.search(site.site) for site in adapter.sites)
     parts = adapter.uri.removesuffix(".safetensors").removesuffix(".bin").split("/")
     while len(parts) > 1 and _GENERIC.fullmatch(parts[-1]):
         parts.pop()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.peft_parameters import parameter_of
-from lego_ray.formats.record import AdapterRecord, SiteFactors
+from lego_ray.formats.record import AdapterRecord, SiteFactors, sharing_sites
 
 _WEIGHT = ".weight"
 
@@ -27,13 +27,14 @@ def agreed_parameters(adapters: Sequence[AdapterRecord]) -> tuple[AdapterRecord,
     Raises:
         LayoutMismatch: If some adapt the experts of a layer as one parameter and others as modules.
     """
+    firsts = [first for first, *_ in sharing_sites(adapters)]
     parameters = {
         factors.site
-        for adapter in adapters
+        for adapter in firsts
         for factors in adapter.sites
         if factors.kind == "parameter" and factors.site.endswith(_WEIGHT)
     }
-    _check_experts(adapters)
+    _check_experts(firsts)
     return (
         tuple(_renamed(adapter, parameters) for adapter in adapters)
         if parameters

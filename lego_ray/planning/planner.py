@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lego_ray.errors import InvalidOption, SiteShapeMismatch
-from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.methods.base import PoolCosts
 from lego_ray.planning.cutting import Tally, cut_into_tasks
 from lego_ray.planning.differences import (
@@ -179,15 +179,21 @@ def _scaled(task: TaskPlan, scales: Mapping[str, float]) -> TaskPlan:
 
 def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
     """What the adapters have at each site, in layer order."""
+    adapters = list(adapters)
     tallies: dict[str, Tally] = {}
-    for adapter in adapters:
-        for factors in adapter.sites:
+    sizes: dict[int, list[tuple[Tally, int, int]]] = {}
+    for first, *_ in sharing_sites(adapters):
+        mine = sizes[id(first.sites)] = []
+        for factors in first.sites:
             found = tallies.setdefault(factors.site, Tally(factors))
-            found.ranks.append(factors.rank)
-            found.read_bytes.append(factors.read_bytes)
+            mine.append((found, factors.rank, factors.read_bytes))
             found.widened_bytes = max(found.widened_bytes, factors.widened_bytes)
             base = sum(weight.n_bytes for weight in factors.base_weights())
             found.base_bytes = max(found.base_bytes, base)
+    for adapter in adapters:
+        for found, rank, read_bytes in sizes[id(adapter.sites)]:
+            found.ranks.append(rank)
+            found.read_bytes.append(read_bytes)
     return [found for _, found in sorted(tallies.items(), key=lambda item: _natural(item[0]))]
 
 
@@ -200,10 +206,10 @@ def _natural(site: str) -> list[tuple[int, str]]:
 def _majority_dtype(adapters: Iterable[AdapterRecord]) -> str:
     """What most parameters are stored in; bfloat16, which holds any of them, for float8."""
     count: Counter[str] = Counter()
-    for adapter in adapters:
-        for factors in adapter.sites:
-            count[factors.a.dtype] += factors.rank * factors.d_in
-            count[factors.b.dtype] += factors.rank * factors.d_out
+    for alike in sharing_sites(adapters):
+        for factors in alike[0].sites:
+            count[factors.a.dtype] += len(alike) * factors.rank * factors.d_in
+            count[factors.b.dtype] += len(alike) * factors.rank * factors.d_out
     found = max(sorted(count), key=lambda dtype: count[dtype])
     return found if found in ("F32", "F16", "BF16") else "BF16"
 
@@ -263,9 +269,10 @@ def _digest(
     asked.pop("only_base", None)  # which adapters are taken says it all
     if of_work:
         del asked["dtype"], asked["base_model"]
+        alike = sharing_sites(adapters)
         # What is kept of an unfinished run is of the base model as it was read.
         if marks_of_base := sorted(
-            {w.version for a in adapters for f in a.sites for w in f.base_weights()}
+            {w.version for a, *_ in alike for f in a.sites for w in f.base_weights()}
         ):
             asked["base_marks"] = marks_of_base
     del asked["weights"], asked["site_scales"]

@@ -17,7 +17,7 @@ from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures.known import stray_of
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.output_layouts import output_layout
-from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.planning.wrapped import still_in_doubt
 
 _HINT = "Merge them separately, with --exclude for the others, or convert them to one naming."
@@ -90,10 +90,10 @@ _TOWERS = re.compile(
 def names_in(adapters: Iterable[AdapterRecord]) -> list[Names]:
     """The modules of adapters, of those that have the same ones once."""
     found: dict[tuple[str, ...], tuple[AdapterRecord, int]] = {}
-    for adapter in adapters:
-        key = tuple(factors.site for factors in adapter.sites)
-        first, count = found.get(key, (adapter, 0))
-        found[key] = (min(first, adapter, key=lambda a: a.uri), count + 1)
+    for alike in sharing_sites(adapters):
+        key = tuple(factors.site for factors in alike[0].sites)
+        first, count = found.get(key, (alike[0], 0))
+        found[key] = (min(first, *alike, key=lambda a: a.uri), count + len(alike))
     return [
         Names(
             a.uri,

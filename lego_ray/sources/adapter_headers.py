@@ -12,7 +12,7 @@ from lego_ray.errors import (
     SourceChanged,
     UnsupportedAdapter,
 )
-from lego_ray.formats.identity import adapter_id, stand_in
+from lego_ray.formats.identity import id_of_table, stand_in
 from lego_ray.formats.layouts import check_layout, layout_named
 from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.model_card import ModelCard, parse_card
@@ -23,6 +23,7 @@ from lego_ray.formats.record import AdapterHeaders, AdapterRecord, Refused
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.sources.beside import HINTS, SHARD, check_foreign, is_foreign, sharded
 from lego_ray.sources.find import PEFT_NAMES, Found, find_again, refused_folder
+from lego_ray.sources.shared_headers import SharedHeaders
 from lego_ray.sources.weights_table import (
     FIRST_READ,
     WeightsTable,
@@ -65,7 +66,7 @@ class Reading:
 def read_found(
     found: Found,
     mode: FullWeights,
-    cards: dict[str, ModelCard],
+    shared: SharedHeaders,
     *,
     with_base: bool = False,
     initial: Found | None = None,
@@ -75,7 +76,7 @@ def read_found(
     Args:
         found: Where it is.
         mode: What to do with weights that are not low-rank.
-        cards: The model cards read so far, by URI; this one's is added.
+        shared: The headers and model cards read so far; this adapter's are added.
         with_base: As for `formats.reading.read_adapter`.
         initial: Where the adapter is as it was saved before training; None if it is nowhere.
 
@@ -84,7 +85,7 @@ def read_found(
     """
     for _ in range(TRIES):
         try:
-            return _read_once(found, mode, cards, with_base, initial)
+            return _read_once(found, mode, shared, with_base, initial)
         except AccessDenied as error:
             # Elsewhere it is the credentials that are denied, and those are of the whole source.
             if not found.place.is_local:
@@ -101,7 +102,7 @@ def read_found(
 def _read_once(
     found: Found,
     mode: FullWeights,
-    cards: dict[str, ModelCard],
+    shared: SharedHeaders,
     with_base: bool,
     initial: Found | None,
 ) -> Reading:
@@ -117,18 +118,21 @@ def _read_once(
             check_foreign(found.name_of(weights), start, where)
             return replace(read, why="no name in its first bytes is one of a LoRA's tensors")
         if config is None:
-            table = _lone_table(found, weights)
+            table = _lone_table(found, weights, shared)
             if isinstance(table, str):
                 return replace(read, why=table)
         else:
-            table = read_table(found, weights)
+            table = read_table(found, weights, shared)
         read = replace(read, table=table)
         if config is None and (why := _why_none(found, weights, table)):
             return replace(read, why=why)
-        headers = _headers(found, weights, config, table, cards)
+        headers = _headers(found, weights, config, table, shared)
         read = replace(read, headers=headers)
-        before = _before_training(initial, config, cards)
-        record = read_adapter(headers, mode, with_base=with_base, initial=before)
+        before = _before_training(initial, config, shared)
+        if before is None:
+            record = shared.record(headers, mode, with_base=with_base)
+        else:
+            record = read_adapter(headers, mode, with_base=with_base, initial=before)
         if not layout_named(record.format).has_config:
             record = replace(record, uri=headers.weights)
         return replace(read, result=record)
@@ -137,7 +141,7 @@ def _read_once(
 
 
 def _before_training(
-    initial: Found | None, config: bytes | None, cards: dict[str, ModelCard]
+    initial: Found | None, config: bytes | None, shared: SharedHeaders
 ) -> AdapterRecord | None:
     """The adapter as it was saved before training, if what it was then counts."""
     if initial is None or initial.weights is None or config is None:
@@ -145,8 +149,8 @@ def _before_training(
     if not changing_init(parse_object(config, initial.uri)):
         return None
     own = _config(initial)
-    table = read_table(initial, initial.weights)
-    headers = _headers(initial, initial.weights, own, table, cards)
+    table = read_table(initial, initial.weights, shared)
+    headers = _headers(initial, initial.weights, own, table, shared)
     # Its factors are meant as they are, whether or not it says how they were made.
     fields = {**parse_object(own or b"", initial.uri), "init_lora_weights": True}
     plain = replace(headers, config=json.dumps(fields).encode())
@@ -166,10 +170,10 @@ def _headers(
     weights: ObjectInfo,
     config: bytes | None,
     table: WeightsTable,
-    cards: dict[str, ModelCard],
+    shared: SharedHeaders,
 ) -> AdapterHeaders:
     identity = stand_in(table.metadata) if config is None else config
-    card = _card(found, cards)
+    card = _card(found, shared.cards)
     return AdapterHeaders(
         uri=found.uri,
         weights_key=found.name_of(weights),
@@ -180,8 +184,9 @@ def _headers(
         n_bytes=weights.size,
         version=weights.version,
         revision=found.store.revision,
-        adapter_id=adapter_id(
-            identity, table.spans, weights.size, *read_samples(found, weights, table)
+        adapter_id=id_of_table(
+            shared.identity(identity, table.spans, weights.size),
+            *read_samples(found, weights, table),
         ),
         base_model=card.base_model,
         license=card.license,
@@ -236,10 +241,10 @@ def _card(found: Found, known: dict[str, ModelCard]) -> ModelCard:
     return known[uri]
 
 
-def _lone_table(found: Found, weights: ObjectInfo) -> WeightsTable | str:
+def _lone_table(found: Found, weights: ObjectInfo, shared: SharedHeaders) -> WeightsTable | str:
     """The header of a weights file without a configuration beside it; or why it is not an adapter."""
     try:
-        return read_table(found, weights)
+        return read_table(found, weights, shared)
     except AdapterRefused as error:
         # Any tool may leave a damaged file about; one that was to be a LoRA is worth a word.
         start = read_range(found.store, weights, 0, FIRST_READ)

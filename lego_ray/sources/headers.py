@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from lego_ray.formats.lone import FullWeights
-from lego_ray.formats.model_card import ModelCard
 from lego_ray.formats.peft_base import COPIES, INITIAL_FOLDERS
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.arguments import checked_checkpoints
@@ -24,6 +23,7 @@ from lego_ray.sources.find import LONE_NAMES, Found
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
 from lego_ray.sources.listing import THREADS, list_sources
 from lego_ray.sources.readings import Readings
+from lego_ray.sources.shared_headers import SharedHeaders
 from lego_ray.sources.spent import Spent
 from lego_ray.sources.with_base import WithBase
 from lego_ray.storage.uri import Place
@@ -100,7 +100,7 @@ def scan_sources(
     spent = Spent(limits)
     listing = list_sources(sources, spent, exclude=exclude, skip=tuple(skip), again=again)
     found = listing.found
-    cards: dict[str, ModelCard] = {}
+    shared = SharedHeaders()
     candidates: list[Candidate] = []
     files_of: dict[str, Found] = {}
     with_base = WithBase(base)
@@ -112,7 +112,7 @@ def scan_sources(
         before = next((f for f in inside if f), None)
         reading = readings.of(item, before) if readings else None
         if reading is None:
-            reading = read_found(item, mode, cards, with_base=with_base.is_given, initial=before)
+            reading = read_found(item, mode, shared, with_base=with_base.is_given, initial=before)
             spent.read(item.store)
             if readings is not None:
                 readings.keep(reading, before)

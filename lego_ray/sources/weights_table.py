@@ -11,9 +11,10 @@ from typing import BinaryIO, cast
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.identity import SAMPLE_BYTES, sample_windows
 from lego_ray.formats.record import TensorSpan
-from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length
 from lego_ray.formats.torch_bin import read_spans
 from lego_ray.sources.find import Found
+from lego_ray.sources.shared_headers import SharedHeaders
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.ranged_file import RangedFile
 
@@ -35,12 +36,13 @@ class WeightsTable:
     first: bytes
 
 
-def read_table(found: Found, weights: ObjectInfo) -> WeightsTable:
+def read_table(found: Found, weights: ObjectInfo, shared: SharedHeaders) -> WeightsTable:
     """Reads the header of a weights file.
 
     Args:
         found: What it is of.
         weights: The file, safetensors or a pickle.
+        shared: The headers read so far.
 
     Raises:
         AdapterRefused: If the header is damaged, too large, or names no tensors.
@@ -60,7 +62,7 @@ def read_table(found: Found, weights: ObjectInfo) -> WeightsTable:
     with one_at_a_time(length):
         if end > len(first):
             first += read_range(found.store, weights, len(first), end)
-        spans, metadata = parse_header(first[LENGTH_BYTES:end], weights.size, where)
+        spans, metadata = shared.parsed(first[LENGTH_BYTES:end], weights.size, where)
     if not spans:
         raise UnsupportedAdapter(where, "it holds no tensors", "Export the adapter again.")
     return WeightsTable(spans, metadata, first)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from lego_ray.formats.differences import Difference
-from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.record import AdapterRecord, SiteFactors
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.passes import Pass, first_pass
 from lego_ray.tasks.values import SolveTask, SourceSlice
@@ -56,9 +56,13 @@ def tasks_of(
         if not left:
             continue
         wanted = {site.site for site in left}
+        factors_of: dict[int, tuple[SiteFactors, ...]] = {}  # shared by adapters that share sites
         sources = []
         for number, (adapter, weight) in enumerate(zip(plan.adapters, plan.weights, strict=True)):
-            factors = tuple(f for f in adapter.sites if f.site in wanted)
+            if id(adapter.sites) not in factors_of:
+                mine = tuple(f for f in adapter.sites if f.site in wanted)
+                factors_of[id(adapter.sites)] = mine
+            factors = factors_of[id(adapter.sites)]
             kept = adapter.full_weights if full_weights else ()
             added = _weighted(adapter, weight, plan) if full_weights else ()
             if factors or kept or added:
