@@ -16,6 +16,7 @@ from lego_ray.catalog.adapters import seen_adapters
 from lego_ray.catalog.tables import Catalog
 from lego_ray.formats.identity import adapter_id_of
 from lego_ray.formats.peft_config import CONFIG_NAME
+from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.output.manifest import versions
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
@@ -26,6 +27,7 @@ from lego_ray.tasks.values import SiteResult
 
 def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, Any]]:
     """Rows of `adapters`: one an adapter, taken or not."""
+    of_sites = {id(a.sites): _of_sites(a) for a, *_ in sharing_sites(inventory.adapters)}
     rows: list[dict[str, Any]] = [
         {
             "adapter_id": a.adapter_id,
@@ -33,12 +35,8 @@ def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, A
             "revision": a.revision or None,
             "base_model": a.base_model,
             "format": a.format,
-            "rank_min": min(a.ranks),
-            "rank_max": max(a.ranks),
-            "n_sites": len(a.sites),
-            "n_params": a.n_params,
+            **of_sites[id(a.sites)],
             "n_bytes": a.n_bytes,
-            "dtype": a.dtype,
             "license": a.license,
             "tags": dict(a.tags),
             "status": "ok",
@@ -62,6 +60,17 @@ def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, A
         for r in inventory.refused
     ]
     return rows
+
+
+def _of_sites(adapter: AdapterRecord) -> dict[str, Any]:
+    """The columns that depend on an adapter's sites alone."""
+    return {
+        "rank_min": min(adapter.ranks),
+        "rank_max": max(adapter.ranks),
+        "n_sites": len(adapter.sites),
+        "n_params": adapter.n_params,
+        "dtype": adapter.dtype,
+    }
 
 
 def catalogued(catalog: Catalog | None) -> Known:
