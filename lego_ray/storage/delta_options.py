@@ -25,6 +25,13 @@ Arrow's reader, which gets the same options."""
 # The library looks for certificates nowhere but in the system and, with a proxy, in an option. So a
 # proxy is named that is never asked, where there is none: `*` are all names, the rest all addresses.
 _NO_PROXY = {"proxy_url": "http://no-proxy.invalid", "proxy_excludes": "*,0.0.0.0/0,::/0"}
+# What the library would take from variables that boto3 has no notice of.
+_NOT_BY_ENVIRONMENT = {
+    "aws_skip_signature": "false",
+    "aws_unsigned_payload": "false",
+    "aws_request_payer": "false",
+    "aws_virtual_hosted_style_request": "false",
+}
 # Variables from which the library would take a proxy by itself.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -54,6 +61,7 @@ def delta_storage_options(place: Place) -> dict[str, str]:
         settings, found = s3_reach(bucket)
         keys = _keys(where, found, bucket)
     return {
+        **_NOT_BY_ENVIRONMENT,
         **keys,
         "AWS_REGION": settings.region,
         # Commits are PUT with If-None-Match, so that no two writers win the same one.

@@ -172,6 +172,18 @@ def test_none_goes_through_the_proxy_where_no_proxy_says_so(
 
 
 @pytest.mark.s3
+@pytest.mark.parametrize(
+    "variable",
+    ["SKIP_SIGNATURE", "UNSIGNED_PAYLOAD", "REQUEST_PAYER", "VIRTUAL_HOSTED_STYLE_REQUEST"],
+)
+def test_variables_of_the_delta_library_alone_change_nothing(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(f"AWS_{variable}", "true")
+    use_all(s3_bucket)
+
+
+@pytest.mark.s3
 def test_a_proxy_that_is_not_there_is_said_with_what_to_check(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
