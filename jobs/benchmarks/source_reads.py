@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lego_ray.planning.cutting import READ_AHEAD
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.open import open_store
 from lego_ray.tasks.values import SolveTask, SourceSlice
@@ -75,10 +74,10 @@ def timed_reads(
     started = time.perf_counter()
     for task in tasks:
         tensor_bytes += task.plan.read_bytes
-        with ThreadPoolExecutor(max_workers=READ_AHEAD) as threads:
+        with ThreadPoolExecutor(max_workers=task.plan.ahead) as threads:
             waiting: deque[Future[Fetched]] = deque()
             for source in task.sources:
-                if len(waiting) == READ_AHEAD:
+                if len(waiting) == task.plan.ahead:
                     fetched.append(waiting.popleft().result())
                 waiting.append(threads.submit(read, source))
             fetched += [future.result() for future in waiting]

@@ -18,8 +18,7 @@ from lego_ray.formats.differences import Difference, differences_of
 from lego_ray.formats.fused import part_named
 from lego_ray.formats.module_names import ModuleName, flattened, parse_name
 from lego_ray.formats.record import AdapterRecord, SiteFactors, sharing_sites
-from lego_ray.planning.cutting import READ_AHEAD
-from lego_ray.planning.task_plans import WORKER_BYTES, TaskPlan
+from lego_ray.planning.task_plans import READ_AHEAD, WORKER_BYTES, TaskPlan
 
 _HINT = (
     "--full-weights drop leaves the differences out. Else merge adapters of one naming at a time, with "

@@ -191,7 +191,9 @@ def tally_sites(adapters: Iterable[AdapterRecord]) -> list[Tally]:
             base = sum(weight.n_bytes for weight in factors.base_weights())
             found.base_bytes = max(found.base_bytes, base)
     for adapter in adapters:
+        is_far = "://" in adapter.uri
         for found, rank, read_bytes in sizes[id(adapter.sites)]:
+            found.is_far = found.is_far or is_far
             found.ranks.append(rank)
             found.read_bytes.append(read_bytes)
     return [found for _, found in sorted(tallies.items(), key=lambda item: _natural(item[0]))]

@@ -8,6 +8,8 @@ from lego_ray.formats.record import SiteKind
 
 # A worker process before it has read anything: Python, torch and Ray's client.
 WORKER_BYTES = 320 * 2**20
+# Adapters whose reads are under way at once, as few as hide what a disk takes to answer.
+READ_AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class TaskPlan:
         peak_bytes: Most memory one worker takes for it.
         shards: Empty if the sites fit one worker.
         owner_bytes: Memory of the actor that leads the shards; 0 without shards.
+        ahead: Adapters whose reads are under way at once.
     """
 
     name: str
@@ -89,6 +92,7 @@ class TaskPlan:
     peak_bytes: int
     shards: tuple[ShardPlan, ...] = ()
     owner_bytes: int = 0
+    ahead: int = READ_AHEAD
 
     @property
     def routes(self) -> str:

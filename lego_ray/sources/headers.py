@@ -21,7 +21,7 @@ from lego_ray.sources.beside import notes_on, unread
 from lego_ray.sources.contents import read_content
 from lego_ray.sources.find import LONE_NAMES, Found
 from lego_ray.sources.identities import NOTHING, Known, settled, to_read
-from lego_ray.sources.listing import THREADS, list_sources
+from lego_ray.sources.listing import FAR_THREADS, THREADS, list_sources
 from lego_ray.sources.readings import Readings
 from lego_ray.sources.shared_headers import SharedHeaders
 from lego_ray.sources.spent import Spent
@@ -119,7 +119,8 @@ def scan_sources(
         reading = replace(reading, result=with_base.resolved(reading.result))
         return candidate_of(reading, item, named)
 
-    with ThreadPoolExecutor(max_workers=THREADS) as threads:
+    is_far = any(not item.place.is_local for item, _ in found)
+    with ThreadPoolExecutor(max_workers=FAR_THREADS if is_far else THREADS) as threads:
         results = threads.map(read, found)
         for done, ((item, _), candidate) in enumerate(zip(found, results, strict=True), 1):
             progress(done, len(found))

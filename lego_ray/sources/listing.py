@@ -23,8 +23,9 @@ from lego_ray.sources.spent import Spent
 from lego_ray.storage.base import Denied, Store
 from lego_ray.storage.uri import Place
 
-# Small requests that wait for a store, so more than there are cores.
-THREADS = 16
+# Small requests that wait for a store, so more than there are cores; of a store that is far, which
+# takes ten times as long to answer, and of a disk.
+FAR_THREADS, THREADS = 64, 16
 # What lego-ray writes beside each merge; `output.manifest` says what is in it.
 MERGE_MANIFEST = "lego_ray_manifest.json"
 _SNAPSHOT = re.compile(r"(?P<repository>.*/models--[^/]+)/snapshots/[0-9a-f]{40}(?P<below>/.*)?")
@@ -115,7 +116,7 @@ def list_sources(
     if len(wanted) < 2:
         results = [listed(place) for place in wanted]
     else:
-        with ThreadPoolExecutor(max_workers=min(THREADS, len(wanted))) as threads:
+        with ThreadPoolExecutor(max_workers=min(FAR_THREADS, len(wanted))) as threads:
             try:
                 results = list(threads.map(listed, wanted))
             except BaseException:  # an interrupt too: a large bucket is listed for minutes

@@ -32,7 +32,7 @@ so a server that refuses every connection is given up after 15 s at most."""
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
 
-CONNECTIONS = 32
+CONNECTIONS = 64
 """Kept open per client: the fetch threads of four stores."""
 
 # Variables, and the starts of names of variables, that boto3 reads.

@@ -14,7 +14,7 @@ from lego_ray.formats.record import Block, SiteFactors
 from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder
-from lego_ray.planning.cutting import READ_AHEAD
+from lego_ray.planning.task_plans import READ_AHEAD
 from lego_ray.sources.contents import tensor_hash
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange, Store
@@ -88,7 +88,7 @@ def extract(
     started = time.perf_counter()
     found = Extraction()
     builders, base = _builders(task), BaseWeights()
-    for source, read in read_ahead(task.sources):
+    for source, read in read_ahead(task.sources, task.plan.ahead):
         found.bytes_read += read.bytes_read
         found.requests += read.requests
         _take(found, builders, source, read, prepare, as_stored, base)
@@ -272,12 +272,22 @@ def _fetch(source: SourceSlice) -> tuple[SourceSlice, Store, Sequence[memoryview
         raise SourceChanged(error.where, error.problem, error.hint, source.uri) from error
 
 
-def read_ahead(sources: Sequence[SourceSlice]) -> Iterator[tuple[SourceSlice, Read]]:
-    """Reads sources in order, a few ahead of the one being decoded."""
-    with ThreadPoolExecutor(max_workers=READ_AHEAD) as threads:
+def read_ahead(
+    sources: Sequence[SourceSlice], ahead: int = READ_AHEAD
+) -> Iterator[tuple[SourceSlice, Read]]:
+    """Reads sources in order, some ahead of the one being decoded.
+
+    Args:
+        sources: What to read.
+        ahead: Sources whose reads are under way at once; where one has more to read than its factors,
+            which plans count by themselves, it is `READ_AHEAD`.
+    """
+    if any(source.full_weights or source.differences for source in sources):
+        ahead = READ_AHEAD
+    with ThreadPoolExecutor(max_workers=ahead) as threads:
         waiting: deque[Future[tuple[SourceSlice, Store, Sequence[memoryview]]]] = deque()
         for source in sources:
-            if len(waiting) == READ_AHEAD:
+            if len(waiting) == ahead:
                 yield _hashed(*waiting.popleft().result())
             waiting.append(threads.submit(_fetch, source))
         while waiting:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.planning.cutting import layer_of
+from lego_ray.planning.cutting import MOST_AHEAD, layer_of
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
-from lego_ray.planning.task_plans import WORKER_BYTES
+from lego_ray.planning.task_plans import READ_AHEAD, WORKER_BYTES
 from tests.planning.records import SHAPE, adapter, factors, inventory, layers, zoo
 
 # A site of this size has work for several seconds on one core, so its layer is worth a task.
@@ -206,3 +209,28 @@ def test_as_json_says_what_plan_must_show() -> None:
     assert [a["adapter"] for a in shown["adapters"]] == ["/zoo/a0", "/zoo/a1", "/zoo/a2"]
     assert shown["bytes"] == sum(task["bytes"] for task in shown["tasks"])
     assert [(task["route"], task["shards"]) for task in shown["tasks"]] == [("gram", 0)]
+
+
+def far(adapters: Sequence[AdapterRecord]) -> list[AdapterRecord]:
+    return [replace(each, uri=f"s3:/{each.uri}") for each in adapters]
+
+
+def test_more_is_read_at_once_of_a_store_that_is_far_where_memory_allows() -> None:
+    near = [adapter(f"a{i}") for i in range(20)]
+    whole, wide = planned(*near), planned(*far(near))
+    assert [task.ahead for task in whole.tasks] == [READ_AHEAD] * len(whole.tasks)
+    assert [task.ahead for task in wide.tasks] == [MOST_AHEAD] * len(wide.tasks)
+    for one, two in zip(whole.tasks, wide.tasks, strict=True):
+        held = sum(factors(site.site).read_bytes for site in one.sites)
+        assert two.peak_bytes == one.peak_bytes + (MOST_AHEAD - READ_AHEAD) * held
+        assert two.sites == one.sites
+
+
+@pytest.mark.parametrize("more", [0, 1, 2**12, 2**20])
+def test_what_fits_a_budget_fits_it_as_well_from_afar(more: int) -> None:
+    near = [adapter(f"a{i}") for i in range(20)]
+    budget = max(site.peak_bytes for task in planned(*near).tasks for site in task.sites) + more
+    here, there = planned(*near, memory_budget=budget), planned(*far(near), memory_budget=budget)
+    assert [task.sites for task in there.tasks] == [task.sites for task in here.tasks]
+    assert all(task.peak_bytes <= budget for task in there.tasks)
+    assert all(READ_AHEAD <= task.ahead <= MOST_AHEAD for task in there.tasks)

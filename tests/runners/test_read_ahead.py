@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import lego_ray
 from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.runners.ray import runner as on_ray
-from lego_ray.tasks import solve
+from lego_ray.tasks import read, solve
 from lego_ray.tasks.cut import tasks_of
-from lego_ray.tasks.values import SolveTask, TaskResult
+from lego_ray.tasks.values import SolveTask, SourceSlice, TaskResult
 from tests.zoo import Site, write_zoo
 
 # Far longer than a tiny read takes, and waited for only where the test fails.
@@ -81,3 +82,23 @@ def test_on_ray_a_core_has_a_second_task_only_where_reads_wait(tasks: list[Solve
     here = tasks[0]
     afar = replace(here, sources=tuple(replace(s, uri="s3://zoo/a") for s in here.sources))
     assert (on_ray.tasks_a_core(here), on_ray.tasks_a_core(afar)) == (1, 2)
+
+
+def test_as_many_sources_are_read_at_once_as_the_plan_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task,) = tasks_of(lego_ray.plan(write_zoo(tmp_path / "zoo", 24), rank=2))
+    fetch, together = read._fetch, threading.Barrier(12)
+
+    def fetched(source: SourceSlice) -> Any:
+        together.wait(PATIENCE)  # broken if fewer than that are under way
+        return fetch(source)
+
+    monkeypatch.setattr(read, "_fetch", fetched)
+    wide = replace(task, plan=replace(task.plan, ahead=12))
+    found = read.extract(wide)
+    monkeypatch.undo()
+    before = read.extract(task)
+    assert found.pools.keys() == before.pools.keys()
+    for site, pool in found.pools.items():
+        assert torch.equal(pool.rows, before.pools[site].rows)
