@@ -107,12 +107,13 @@ def _measured(words: Sequence[str]) -> dict[str, float]:
 
 
 def _exponents(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """By stage, the power of the number of adapters that CPU time grows with, past a start-up."""
+    """By stage that takes more of more adapters, the power that CPU time grows with, past start-up."""
     found = {}
     for stage in dict.fromkeys(row["stage"] for row in rows):
         mine = [row for row in rows if row["stage"] == stage]
-        if len(mine) > 2:
-            least, *others = mine  # what the smallest fleet takes is nearly all start-up
+        least, *others = mine  # what the smallest fleet takes is nearly all start-up
+        grew = others and others[-1]["cpu_seconds"] > 1.5 * least["cpu_seconds"]
+        if len(others) > 1 and grew:
             more = [max(row["cpu_seconds"] - least["cpu_seconds"], 0.001) for row in others]
             found[stage] = slope([row["adapters"] - least["adapters"] for row in others], more)
     return found

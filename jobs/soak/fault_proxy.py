@@ -57,7 +57,11 @@ class ProxyCounts:
 
 @contextmanager
 def fault_proxy(
-    upstream: str, *, seed: int = 0, rates: Mapping[str, float] = RATES
+    upstream: str,
+    *,
+    seed: int = 0,
+    rates: Mapping[str, float] = RATES,
+    delay: tuple[float, float] = DELAY_SECONDS,
 ) -> Iterator[tuple[str, list[ProxyCounts]]]:
     """Runs a proxy for the block.
 
@@ -65,6 +69,7 @@ def fault_proxy(
         upstream: URL of the server.
         seed: Fixes which fault the n-th request takes.
         rates: Share of the requests by fault, some or all of `RATES`.
+        delay: Least and most seconds by which a late answer is late.
 
     Yields:
         The URL to use instead, and a list that holds what the proxy did once the block is over.
@@ -76,7 +81,7 @@ def fault_proxy(
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "jobs.soak.fault_proxy", upstream, "--seed", str(seed)),
-            *("--rates", json.dumps(dict(rates))),
+            *("--rates", json.dumps(dict(rates)), "--delay", *map(str, delay)),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -101,10 +106,17 @@ class FaultProxy:
     A subclass may draw faults in another way; `tests.storage.scripted_proxy` takes them from a list.
     """
 
-    def __init__(self, upstream: str, rates: Mapping[str, float] = RATES, seed: int = 0) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        rates: Mapping[str, float] = RATES,
+        seed: int = 0,
+        delay: tuple[float, float] = DELAY_SECONDS,
+    ) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
         self._rates = dict(rates)
+        self._delay = delay
         self._random = random.Random(seed)
         self._clients = set[asyncio.StreamWriter]()
         self.requests = self.repeated = 0
@@ -159,7 +171,7 @@ class FaultProxy:
         if fault := self._draw():
             self.faults[fault] += 1
         if fault == "delay":
-            await asyncio.sleep(self._random.uniform(*DELAY_SECONDS))
+            await asyncio.sleep(self._random.uniform(*self._delay))
         if fault == "reset":
             return False
         if _field(head, b"expect"):  # answered here, for the server's own would be one more answer
@@ -249,8 +261,10 @@ _REFUSALS = {
 }
 
 
-async def _run(upstream: str, rates: Mapping[str, float], seed: int) -> None:
-    proxy = FaultProxy(upstream, rates, seed)
+async def _run(
+    upstream: str, rates: Mapping[str, float], seed: int, delay: tuple[float, float]
+) -> None:
+    proxy = FaultProxy(upstream, rates, seed, delay)
     listener = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=HEAD_LIMIT)
     port = listener.sockets[0].getsockname()[1]
     print(f"http://127.0.0.1:{port}", flush=True)
@@ -268,8 +282,11 @@ def main() -> None:
         "--rates", type=json.loads, default=RATES, help="share of requests by fault, JSON"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--delay", type=float, nargs=2, default=DELAY_SECONDS, help="least and most seconds"
+    )
     given = parser.parse_args()
-    asyncio.run(_run(given.upstream, given.rates, given.seed))
+    asyncio.run(_run(given.upstream, given.rates, given.seed, tuple(given.delay)))
 
 
 if __name__ == "__main__":
