@@ -12,6 +12,7 @@ from lego_ray.errors import (
     SourceChanged,
     UnsupportedAdapter,
 )
+from lego_ray.formats.hub_tags import MAX_SIDECAR_BYTES, parse_sidecar, tags_in_header
 from lego_ray.formats.identity import id_of_table, stand_in
 from lego_ray.formats.layouts import check_layout, layout_named
 from lego_ray.formats.lone import FullWeights
@@ -174,6 +175,7 @@ def _headers(
 ) -> AdapterHeaders:
     identity = stand_in(table.metadata) if config is None else config
     card = _card(found, shared.cards)
+    of_hub = (tags_in_header(table.metadata), _sidecar(found), card)
     return AdapterHeaders(
         uri=found.uri,
         weights_key=found.name_of(weights),
@@ -189,8 +191,8 @@ def _headers(
             *read_samples(found, weights, table),
         ),
         base_model=card.base_model,
-        license=card.license,
-        tags=card.tags,
+        license=card.license or of_hub[0].license,
+        tags={key: value for each in of_hub for key, value in each.tags.items()},
         config_version=found.config.version if found.config else "",
     )
 
@@ -239,6 +241,14 @@ def _card(found: Found, known: dict[str, ModelCard]) -> ModelCard:
     if uri not in known:
         known[uri] = parse_card(found.store.read(found.card.key, found.card.version))
     return known[uri]
+
+
+def _sidecar(found: Found) -> ModelCard:
+    """What a hub's tool wrote beside the weights file."""
+    info = found.sidecar
+    if info is None or info.size > MAX_SIDECAR_BYTES:
+        return ModelCard()
+    return parse_sidecar(found.store.read(info.key, info.version))
 
 
 def _lone_table(found: Found, weights: ObjectInfo, shared: SharedHeaders) -> WeightsTable | str:

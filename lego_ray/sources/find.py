@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lego_ray.errors import AccessDenied, ObjectNotFound, UnsupportedAdapter
+from lego_ray.formats.hub_tags import SIDECARS
 from lego_ray.formats.layouts import LAYOUTS, layout_named
 from lego_ray.formats.peft_config import CONFIG_NAME, WEIGHTS_NAME
 from lego_ray.formats.record import Refused
@@ -71,6 +72,14 @@ class Found:
     def beside(self) -> Mapping[str, ObjectInfo]:
         """The files of its directory, by name."""
         return self.folders[self.folder]
+
+    @property
+    def sidecar(self) -> ObjectInfo | None:
+        """What a hub's tool wrote beside its weights file, if that is one of an image model."""
+        if self.weights is None or self.config is not None or not self.is_file:
+            return None
+        stem = self.name_of(self.weights).removesuffix(SAFETENSORS)
+        return next((self.beside[stem + e] for e in SIDECARS if stem + e in self.beside), None)
 
     @property
     def is_file(self) -> bool:

@@ -59,4 +59,5 @@ def marks_of(found: Found) -> Marks:
     """
     files = [info and info.mark for info in (found.config, found.weights, found.card)]
     beside = [name for name in sorted(found.beside) if name.lower().endswith(WEIGHTS_ENDINGS)]
+    files += [found.sidecar.mark] if found.sidecar else []
     return (found.uri, found.only, found.is_trained_here, *files, *beside)

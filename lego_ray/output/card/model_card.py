@@ -7,6 +7,7 @@ from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from lego_ray.formats.hub_tags import TRIGGER_WORDS
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.card.figures import SiteFigures, figures_of
 from lego_ray.output.card.front_matter import front_matter
@@ -37,6 +38,7 @@ def model_card(plan: Plan, sites: Sequence[SiteFigures], versions: Mapping[str, 
         rank=_merged_ranks(plan),
         software=", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
         sources=list(zip(plan.adapters, plan.weights, strict=True)),
+        triggers=[(a, a.tags[TRIGGER_WORDS]) for a in plan.adapters if TRIGGER_WORDS in a.tags],
         figures=figures_of(sites),
         without_paths=partial(_without_paths, plan),
         listed=LISTED,
