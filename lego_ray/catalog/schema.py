@@ -87,7 +87,12 @@ _ADAPTERS = TableSpec(
         Column("n_bytes", _LONG, "Size of its weights file, in bytes.", True),
         Column("dtype", _STRING, "Element type of most parameters, such as `BF16`.", True),
         Column("license", _STRING, "License its model card names.", True),
-        Column("tags", _MAP, "Key/value pairs from its model card.", True),
+        Column(
+            "tags",
+            _MAP,
+            "Key/value pairs from its model card, its header, and a hub's file beside it.",
+            True,
+        ),
         Column(
             "status",
             _STRING,

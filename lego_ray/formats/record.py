@@ -427,7 +427,7 @@ class AdapterRecord:
             values: of PEFT's `task_type`, `fan_in_fan_out`, `modules_to_save` and `bias`; of the
             others see their modules.
         license: License named by the model card, or empty.
-        tags: Free key/value pairs from the adapter's model card.
+        tags: Free key/value pairs: from its header, a hub's file beside it, its model card.
         notes: What was set aside in reading it, in words; empty for most.
         content: Hex sha256 over its tensors (see `sources.contents`), or empty if they were never
             read whole.
