@@ -261,7 +261,6 @@ CHECKS: Mapping[str, tuple[Check, str]] = {
     "str | PathLike[str]": (_place, _PLACE),
     "Uri | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | Sequence[Uri]": (_places, f"{_PLACE}, or a list of them"),
-    "Sequence[Uri]": (lambda value: _several(_place, value), "a list of paths or URIs"),
     "str": (_text, "text"),
     "str | None": (_or_none(_text), "text" + _NONE),
     "Sequence[str]": (_texts, "a list of texts"),

@@ -17,7 +17,7 @@ from lego_ray.verification.side_by_side import compare_merges
 
 @checked
 def compare(
-    merges: Sequence[Uri],
+    merges: Uri | Sequence[Uri],
     *,
     sources: Uri | Sequence[Uri] = (),
     catalog: Uri | None = None,
@@ -53,7 +53,7 @@ def compare(
     """
     target = None if html is None else target_of(parse_uri(html), "--html", COMPARISON)
     found = compare_merges(
-        [parse_uri(merge) for merge in merges],
+        [parse_uri(merge) for merge in sources_given(merges)],
         sources=sources_given(sources),
         catalog=place_or_none(catalog),
         base="" if base is None else str(parse_uri(base)),

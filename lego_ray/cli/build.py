@@ -16,6 +16,7 @@ from lego_ray.cli.logs import shown
 from lego_ray.cli.param_types import NumberOrAuto, Place
 from lego_ray.cli.printing import (
     count,
+    print_advice,
     print_failed,
     print_json,
     print_refused,
@@ -110,6 +111,7 @@ def build(as_json: bool, log: str, **given: Any) -> None:
         f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
     click.echo(f"catalog  {record['catalog'] or '(none; give --catalog)'}")
+    print_advice(record["merges"])
     check_all_made(record)
 
 

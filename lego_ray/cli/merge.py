@@ -17,6 +17,7 @@ from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
     nearest,
+    print_advice,
     print_json,
     print_refused,
     print_set_aside,
@@ -72,6 +73,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
         f"catalog  {record['catalog'] or '(none; give --catalog)'}\n"
         f"merge    {record['merge_id']}"
     )
+    print_advice([record])
 
 
 def _merge(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:

@@ -46,6 +46,8 @@ class MergeRecord(Record):
         runner: What ran the others: `ray` or `inline`; None if there were none.
         licenses: Of the adapters, each once.
         warnings: What the user should know.
+        advice: What to try next, if this call made the merge and its numbers call for it; see
+            `advice.advice_of`. Its key is left out otherwise.
     """
 
     merge_id: str | None
@@ -68,10 +70,13 @@ class MergeRecord(Record):
     runner: str | None = None
     licenses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    advice: str | None = None
 
     def _known(self) -> list[str]:
         """Names of the attributes that this record has a value for."""
         left_out = _OF_A_RUN if self.status == PLANNED else ()
+        if self.advice is None:
+            left_out = (*left_out, "advice")
         return [name for name in super()._known() if name not in left_out]
 
     def __repr__(self) -> str:
