@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lego_ray.api.compare import compare
     from lego_ray.api.inspect import InspectRecord, inspect
     from lego_ray.api.merge import merge
-    from lego_ray.api.plan import plan
+    from lego_ray.api.merge_ranks import merge_ranks
+    from lego_ray.api.plan import plan, plan_ranks
     from lego_ray.api.publish import publish
     from lego_ray.api.refresh import refresh
     from lego_ray.api.scan import ScanRecord, scan
@@ -69,7 +70,9 @@ __all__ = [
     "inspect",
     "library_status",
     "merge",
+    "merge_ranks",
     "plan",
+    "plan_ranks",
     "publish",
     "refresh",
     "repair_catalog",
@@ -109,7 +112,9 @@ _HOMES = {
     "inspect": "lego_ray.api.inspect",
     "library_status": "lego_ray.api.status",
     "merge": "lego_ray.api.merge",
+    "merge_ranks": "lego_ray.api.merge_ranks",
     "plan": "lego_ray.api.plan",
+    "plan_ranks": "lego_ray.api.plan",
     "publish": "lego_ray.api.publish",
     "refresh": "lego_ray.api.refresh",
     "repair_catalog": "lego_ray.audit.repair",
