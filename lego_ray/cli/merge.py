@@ -56,7 +56,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
     Examples:
       lego-ray merge ./adapters --rank 16 --output ./merged --catalog ./catalog
       lego-ray merge s3://zoo/a ./b --rank auto --method svd --output s3://zoo/m
-      lego-ray merge ./adapters --rank 8,16,32 --output ./ranks --catalog ./catalog
+      lego-ray merge ./adapters --rank 8,16,32 --output ./ranks
       lego-ray merge ./adapters --rank 8 --weight french=2 --output ./m --json
     """
     if isinstance(given["rank"], tuple):

@@ -101,7 +101,7 @@ class RankOrRanks(click.ParamType[str | int | tuple[int, ...]]):
         try:
             found = tuple(int(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is not a whole number, several like 8,16 or {AUTO}", param, ctx)
+            self.fail(f"{value!r} is not a whole number or {AUTO}; several are 8,16", param, ctx)
         return found if len(found) > 1 else found[0]
 
     def shell_complete(

@@ -70,7 +70,7 @@ def print_advice(merges: Sequence[Mapping[str, Any]]) -> None:
     Args:
         merges: Records of merges.
     """
-    advised = [merge for merge in merges if "advice" in merge]
+    advised = [merge for merge in merges if merge.get("advice")]
     if not advised:
         return
     name = f"{visible(advised[0]['name'])}: " if len(merges) > 1 else ""

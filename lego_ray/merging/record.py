@@ -17,7 +17,9 @@ More = TypeVar("More", bound="MergeRecord")
 
 PUBLISHED, ALREADY, PLANNED = "published", "already published", "planned"
 # What is known only once a merge was made.
-_OF_A_RUN = ("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites", "runner")
+_OF_A_RUN = (
+    *("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites", "runner", "advice"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -47,7 +49,7 @@ class MergeRecord(Record):
         licenses: Of the adapters, each once.
         warnings: What the user should know.
         advice: What to try next, if this call made the merge and its numbers call for it; see
-            `advice.advice_of`. Its key is left out otherwise.
+            `advice.advice_of`. None otherwise.
     """
 
     merge_id: str | None
@@ -75,8 +77,6 @@ class MergeRecord(Record):
     def _known(self) -> list[str]:
         """Names of the attributes that this record has a value for."""
         left_out = _OF_A_RUN if self.status == PLANNED else ()
-        if self.advice is None:
-            left_out = (*left_out, "advice")
         return [name for name in super()._known() if name not in left_out]
 
     def __repr__(self) -> str:
