@@ -9,7 +9,7 @@ import click
 from lego_ray.cli import options
 from lego_ray.cli.command import Command
 from lego_ray.cli.compare_table import print_comparison
-from lego_ray.cli.param_types import Place
+from lego_ray.cli.param_types import Finite, Place
 from lego_ray.cli.printing import print_json, visible
 
 _SOURCES = "--sources"
@@ -61,6 +61,18 @@ def _flagged(words: list[str]) -> list[str]:
     metavar="FILE",
     help="Write an HTML page too, with all modules; an older page is replaced.",
 )
+@click.option(
+    "--score",
+    metavar="COMMAND",
+    help="Score each merge by a command that prints a line of JSON with `score` and, if it has them, "
+    "`tasks`; {adapter} in it is the merge's directory.",
+)
+@click.option(
+    "--score-timeout",
+    type=Finite(),
+    metavar="SECONDS",
+    help="Most time for scoring one merge. [default: 3600]",
+)
 @options.base
 @options.memory_budget
 @options.as_json
@@ -75,6 +87,7 @@ def compare(as_json: bool, **given: Any) -> None:
     Examples:
       lego-ray compare out/rank-8 out/rank-16 --catalog ./catalog
       lego-ray compare out/svd out/lego --sources ./adapters --html page.html
+      lego-ray compare out/svd out/lego --score "python score.py {adapter}"
     """
     from lego_ray.api.compare import compare as call
     from lego_ray.cli.progress import CountProgress

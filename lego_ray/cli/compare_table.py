@@ -40,8 +40,21 @@ def print_comparison(record: Mapping[str, Any]) -> None:
         print_table(("setting", *labels), ((name, *v) for name, v in record["differences"].items()))
     else:
         click.echo("\nthe recipes do not differ")
+    _print_scores(merges, labels)
     _print_pairs(record["pairs"])
     _print_kept(merges, labels)
+
+
+def _print_scores(merges: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
+    if all(merge["score"] is None for merge in merges):
+        return
+    tasks = dict.fromkeys(name for merge in merges for name in merge["task_scores"] or ())
+    rows = [("score", *(merge["score"] for merge in merges))]
+    rows += [
+        (name, *((merge["task_scores"] or {}).get(name) for merge in merges)) for name in tasks
+    ]
+    click.echo("\nscores")
+    print_table(("task", *labels), rows)
 
 
 def _print_pairs(pairs: Sequence[Mapping[str, Any]]) -> None:

@@ -21,6 +21,7 @@ class ComparisonTables:
     """The tables of the page, each with one column a merge; None where a merge has no value.
 
     Attributes:
+        scores: The score and those of tasks; empty without a scorer.
         settings: Settings that differ, as text or numbers.
         norms: Norm of the update at each module.
         errors: Relative error to the sum at each module; empty if no merge's is known.
@@ -29,6 +30,7 @@ class ComparisonTables:
         site_cosines: Lowest cosine of any two merges at each module.
     """
 
+    scores: Sequence[tuple[str, Row]]
     settings: Sequence[tuple[str, tuple[float | str | None, ...]]]
     norms: Sequence[tuple[str, Row]]
     errors: Sequence[tuple[str, Row]]
@@ -71,6 +73,7 @@ def _tables(record: MergeComparison) -> ComparisonTables:
             if cosine is not None:
                 lowest[site] = min(cosine, lowest.get(site, 1.0))
     return ComparisonTables(
+        scores=_scores(merges),
         settings=[(n, tuple(map(_setting, row))) for n, row in record.differences.items()],
         norms=own,
         errors=[row for row in errors if any(value is not None for value in row[1])],
@@ -78,6 +81,16 @@ def _tables(record: MergeComparison) -> ComparisonTables:
         cosines=_cosines(record),
         site_cosines=sorted(lowest.items(), key=lambda row: (row[1], row[0])),
     )
+
+
+def _scores(merges: Sequence[ComparedMerge]) -> list[tuple[str, Row]]:
+    if all(merge.score is None for merge in merges):
+        return []
+    tasks = dict.fromkeys(name for merge in merges for name in merge.task_scores or {})
+    rows: list[tuple[str, Row]] = [("all", tuple(merge.score for merge in merges))]
+    for name in tasks:
+        rows.append((name, tuple((merge.task_scores or {}).get(name) for merge in merges)))
+    return rows
 
 
 def _setting(value: Any) -> float | str | None:

@@ -48,6 +48,8 @@ class ComparedMerge(Record):
         norm_ratio: `||W|| / ||S||`.
         kept: What it kept of each adapter; None without the sources.
         by_site: Its modules.
+        score: Its score, if a scorer was given and gave one; larger is better.
+        task_scores: The score of each task, where the scorer knows tasks; None as `score`.
     """
 
     merge: str
@@ -65,6 +67,8 @@ class ComparedMerge(Record):
     norm_ratio: float | None
     kept: tuple[SourceFigures, ...] | None
     by_site: tuple[MergeSite, ...]
+    score: float | None = None
+    task_scores: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import lego_ray
+from lego_ray.cli.main import cli
 from lego_ray.errors import InvalidOption, OutputExists, VerificationFailed
 from lego_ray.methods.presets import PRESETS
 from lego_ray.verification.comparison_record import MergeComparison
@@ -39,6 +43,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merge(zoo: Path, output: Path, **options: Any) -> Path:
     lego_ray.merge(zoo, output=output, runner="inline", **options)
     return output
+
+
+def scorer(folder: Path, body: str) -> str:
+    """A scoring command whose script has a body; `adapter` is the directory it is given."""
+    script = folder / "score.py"
+    script.write_text(f"import json, os, sys\nadapter = sys.argv[1]\n{body}\n")
+    return shlex.join([sys.executable, str(script), "{adapter}"])
 
 
 def compared(place: Path, **options: Any) -> MergeComparison:
@@ -189,17 +200,18 @@ def test_progress_reaches_its_total(place: Path) -> None:
 
 def test_the_page_has_all_and_is_the_same_again(place: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    found = compared(place, sources=place / "zoo", html=page)
+    score = scorer(tmp_path, 'print(json.dumps({"score": 1}))')
+    found = compared(place, sources=place / "zoo", html=page, score=score)
     assert found.page == str(page)
     text = page.read_text()
     for words in (*MERGES, *(s.name for s in LINEAR), "rslora", "What differs in the recipes"):
         assert words in text
     assert 'class="missing"' not in text
     assert "<script" not in text
-    compared(place, sources=place / "zoo", html=page)
+    compared(place, sources=place / "zoo", html=page, score=score)
     assert page.read_text() == text
     compared(place, html=page)
-    assert page.read_text().count('class="missing"') == 2
+    assert page.read_text().count('class="missing"') == 3
 
 
 def test_names_on_the_page_mean_nothing_as_markup(tmp_path: Path) -> None:
@@ -231,3 +243,64 @@ def test_an_older_manifest_is_compared_too(place: Path, tmp_path: Path) -> None:
     (other / "lego_ray_manifest.json").write_text(json.dumps(manifest))
     found = lego_ray.compare([place / "lego", other])
     assert set(found.differences) == {"rank", "n_init"}
+
+
+def test_scores_stand_side_by_side_and_a_failed_one_is_said(place: Path, tmp_path: Path) -> None:
+    body = (
+        'if adapter.endswith("svd"): sys.exit("no such data")\n'
+        'size = os.path.getsize(adapter + "/adapter_model.safetensors")\n'
+        'print(json.dumps({"score": size, "tasks": {"a": 1, adapter[-4:]: 2}}))'
+    )
+    page = tmp_path / "page.html"
+    found = compared(place, score=scorer(tmp_path, body), html=page)
+    sizes = [float((place / name / WEIGHTS).stat().st_size) for name in MERGES]
+    assert [row.score for row in found.merges] == [sizes[0], None, sizes[2]]
+    assert found.merges[0].task_scores == {"a": 1.0, "lego": 2.0}
+    assert found.merges[1].task_scores is None
+    [warning] = found.warnings
+    assert warning.startswith("svd has no score: it ended with exit status 1: no such data")
+    assert "Scores; larger is better" in page.read_text()
+    told = CliRunner().invoke(
+        cli, ["compare", *(str(place / n) for n in MERGES), "--score", scorer(tmp_path, body)]
+    )
+    assert told.exit_code == 0, told.output
+    assert "\nscores\n" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"score": "python score.py"}, "where the adapter goes"),
+        ({"score": ""}, "empty"),
+        ({"score": "a {adapter}", "score_timeout": 0}, "above 0"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_an_error(
+    place: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidOption, match=said):
+        compared(place, **options)
+
+
+def test_a_scorer_that_takes_too_long_is_ended(place: Path, tmp_path: Path) -> None:
+    slow = scorer(tmp_path, "import time; time.sleep(60)")
+    found = compared(place, score=slow, score_timeout=0.2)
+    assert [row.score for row in found.merges] == [None] * 3
+    assert all("took longer than 0.2 seconds" in warning for warning in found.warnings)
+
+
+@pytest.mark.s3
+def test_merges_on_s3_are_compared_and_scored(place: Path, tmp_path: Path, s3_bucket: str) -> None:
+    names = list(MERGES)[:2]
+    for name in names:
+        lego_ray.publish(place / name, to=f"s3://{s3_bucket}/{name}")
+    body = 'print(json.dumps({"score": len(os.listdir(adapter)), "tasks": {adapter: 0}}))'
+    score = scorer(tmp_path, body)
+    far = lego_ray.compare([f"s3://{s3_bucket}/{name}" for name in names], score=score)
+    near = lego_ray.compare([place / name for name in names])
+    assert [row.norm for row in far.merges] == [row.norm for row in near.merges]
+    assert far.pairs == near.pairs
+    for row in far.merges:
+        assert row.score == 4  # README.md, the config, the weights and the manifest
+        assert row.task_scores is not None
+        assert not any(Path(folder).exists() for folder in row.task_scores)
