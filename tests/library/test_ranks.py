@@ -193,6 +193,20 @@ def test_an_entry_of_a_library_has_ranks(zoo: Path, tmp_path: Path) -> None:
     assert built.bytes_read == single.bytes_read
 
 
+def test_a_library_with_ranks_is_refreshed(zoo: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "library.yaml"
+    recipe.write_text(
+        f"sources: [{zoo}]\noutput: {tmp_path / 'out'}\ncatalog: {tmp_path / 'catalog'}\n"
+        "merges:\n  - {name: sweep, method: svd, ranks: [2, 4]}\n"
+    )
+    first = lego_ray.refresh(recipe, **HERE)
+    assert [(m.name, m.rank, m.version) for m in first.merges] == [
+        ("sweep-rank-2", 2, 1),
+        ("sweep-rank-4", 4, 1),
+    ]
+    assert lego_ray.refresh(recipe, **HERE).status == "unchanged"
+
+
 @pytest.mark.parametrize(
     ("entry", "fault"),
     [
