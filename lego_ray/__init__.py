@@ -1,7 +1,7 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify`, `publish` and
-`bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
+`inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify`, `compare`,
+`publish` and `bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
 `check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too.
 Importing this package loads neither torch nor Ray.
 """
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.api.bake import bake
     from lego_ray.api.build import build
+    from lego_ray.api.compare import compare
     from lego_ray.api.inspect import InspectRecord, inspect
     from lego_ray.api.merge import merge
-    from lego_ray.api.plan import plan
+    from lego_ray.api.merge_ranks import merge_ranks
+    from lego_ray.api.plan import plan, plan_ranks
     from lego_ray.api.publish import publish
     from lego_ray.api.refresh import refresh
     from lego_ray.api.scan import ScanRecord, scan
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from lego_ray.output.progress import StatusRecord
     from lego_ray.output.publish_record import PublishRecord
     from lego_ray.planning.plan import Plan
+    from lego_ray.verification.comparison_record import MergeComparison
     from lego_ray.verification.record import Verification
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "InspectRecord",
     "LibraryRecord",
     "LibraryStatus",
+    "MergeComparison",
     "MergeRecord",
     "Plan",
     "PublishRecord",
@@ -62,10 +66,13 @@ __all__ = [
     "catalog",
     "check_catalog",
     "collect_garbage",
+    "compare",
     "inspect",
     "library_status",
     "merge",
+    "merge_ranks",
     "plan",
+    "plan_ranks",
     "publish",
     "refresh",
     "repair_catalog",
@@ -95,15 +102,19 @@ _HOMES = {
     "BakeRecord": "lego_ray.baking.record",
     "bake": "lego_ray.api.bake",
     "adopt_merge": "lego_ray.audit.adopt",
+    "MergeComparison": "lego_ray.verification.comparison_record",
     "MergeRecord": "lego_ray.merging.record",
     "UpdateRecord": "lego_ray.merging.record",
     "build": "lego_ray.api.build",
     "check_catalog": "lego_ray.audit.check",
     "collect_garbage": "lego_ray.audit.collect",
+    "compare": "lego_ray.api.compare",
     "inspect": "lego_ray.api.inspect",
     "library_status": "lego_ray.api.status",
     "merge": "lego_ray.api.merge",
+    "merge_ranks": "lego_ray.api.merge_ranks",
     "plan": "lego_ray.api.plan",
+    "plan_ranks": "lego_ray.api.plan",
     "publish": "lego_ray.api.publish",
     "refresh": "lego_ray.api.refresh",
     "repair_catalog": "lego_ray.audit.repair",

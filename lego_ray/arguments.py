@@ -261,6 +261,7 @@ CHECKS: Mapping[str, tuple[Check, str]] = {
     "str | PathLike[str]": (_place, _PLACE),
     "Uri | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | Sequence[Uri]": (_places, f"{_PLACE}, or a list of them"),
+    "Sequence[int]": (lambda value: _several(_whole, value), "a list of whole numbers"),
     "str": (_text, "text"),
     "str | None": (_or_none(_text), "text" + _NONE),
     "Sequence[str]": (_texts, "a list of texts"),

@@ -93,6 +93,7 @@ FITS: dict[str, tuple[str, ...]] = {
     "str | PathLike[str]": _PLACES,
     "Uri | None": (*_PLACES, "none"),
     "Uri | Sequence[Uri]": (*_PLACES, "list of texts", "empty list"),
+    "Sequence[int]": ("empty list",),
     "str": _TEXTS,
     "str | None": (*_TEXTS, "none"),
     "Sequence[str]": ("list of texts", "empty list"),
@@ -128,6 +129,7 @@ def sound(call: Callable[..., Any], where: Path) -> dict[str, Any]:
     values: dict[str, Any] = {
         "runner": "inline",
         "rank": 2,
+        "ranks": [2],
         "query": "SELECT 1",
         "merge": "m",
         "adapter": "a",

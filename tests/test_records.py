@@ -42,6 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lego_ray.merge(
         root / "zoo", rank=2, output=root / "m", catalog=root / "catalog", runner="inline"
     )
+    lego_ray.merge(root / "zoo", rank=3, output=root / "other", runner="inline")
     write_base(root / "m", root / "base")
     return root
 
@@ -97,6 +98,14 @@ CALLS: dict[str, Call] = {
         lego_ray.Verification,
         lambda at: lego_ray.verify(at / "m", sources=at / "zoo"),
         lambda at: ["verify", str(at / "m"), "--sources", str(at / "zoo")],
+    ),
+    "compare": (
+        lego_ray.MergeComparison,
+        lambda at: lego_ray.compare([at / "m", at / "other"], catalog=at / "catalog"),
+        lambda at: [
+            *("compare", str(at / "m"), str(at / "other")),
+            *("--catalog", str(at / "catalog")),
+        ],
     ),
     "publish": (
         lego_ray.PublishRecord,

@@ -16,17 +16,21 @@ from lego_ray.planning.arguments import (
     output_place,
     parse_bytes,
     recipe_of,
+    recipes_at_ranks,
     sources_given,
 )
 from lego_ray.planning.inventory import Inventory, check_strict
 from lego_ray.planning.options import MergeOptions, RunOptions
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
+from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt, warning
+from lego_ray.planning.sweep import SweepPlan, sweep_of
 from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.rescan import rescanning
+from lego_ray.storage.uri import Place
 from lego_ray.tasks.values import Progress
 
 
@@ -63,25 +67,12 @@ def plan(
     place = None if output is None else output_place(output)
     recipe = recipe_of(place, options)
     run = picked(RunOptions, options)
-    strict, checkpoints = run["strict"], checkpoints_of(options)
-    limits = limits_of(options)
+    strict = run["strict"]
     where = sources_given(sources)
     budget = parse_bytes(run["memory_budget"])
 
     def scanned(attempt: Attempt) -> Inventory:
-        found = scan_sources(
-            where,
-            exclude=recipe.exclude,
-            full_weights=recipe.full_weights,
-            checkpoints=checkpoints,
-            skip=() if place is None else (place,),
-            again=attempt.is_again,
-            limits=limits,
-            base=recipe.base,
-        )
-        inventory = attempt.with_gone(found.inventory)
-        check_strict(inventory, strict)
-        return inventory
+        return _scanned(attempt, where, recipe, place, options)
 
     if not errors:
         return make_plan(recipe, scanned(Attempt()), sources=where, memory_budget=budget)
@@ -101,3 +92,60 @@ def plan(
 
     with open_runner(runner, options) as mine:
         return rescanning(measured, strict=strict)
+
+
+@checked_with(MergeOptions)
+def plan_ranks(
+    sources: Uri | Sequence[Uri],
+    *,
+    ranks: Sequence[int],
+    output: Uri | None = None,
+    **options: Unpack[MergeOptions],
+) -> SweepPlan:
+    """Plans what `merge_ranks` would do, from headers alone: nothing is written.
+
+    Args:
+        sources: As for `merge`.
+        ranks: As for `merge_ranks`.
+        output: What the merges would go below; gives the names, and is not a source itself.
+        **options: As for `merge_ranks`.
+
+    Returns:
+        The plans, in the order of the ranks, and what is read for all of them.
+
+    Raises:
+        BadInput: If a merge cannot be made as asked.
+        StorageError: If a source cannot be read.
+    """
+    place = None if output is None else output_place(output)
+    recipes = [recipe for _, recipe in recipes_at_ranks(place, ranks, options)]
+    where = sources_given(sources)
+    budget = parse_bytes(picked(RunOptions, options)["memory_budget"])
+    inventory = _scanned(Attempt(), where, recipes[0], place, options)
+    return sweep_of(
+        [make_plan(recipe, inventory, sources=where, memory_budget=budget) for recipe in recipes],
+        budget,
+    )
+
+
+def _scanned(
+    attempt: Attempt,
+    where: Sequence[str],
+    recipe: Recipe,
+    place: Place | None,
+    options: MergeOptions,
+) -> Inventory:
+    """What is there to merge."""
+    found = scan_sources(
+        where,
+        exclude=recipe.exclude,
+        full_weights=recipe.full_weights,
+        checkpoints=checkpoints_of(options),
+        skip=() if place is None else (place,),
+        again=attempt.is_again,
+        limits=limits_of(options),
+        base=recipe.base,
+    )
+    inventory = attempt.with_gone(found.inventory)
+    check_strict(inventory, picked(RunOptions, options)["strict"])
+    return inventory

@@ -7,23 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lego_ray.amounts import size
 from lego_ray.cli import options
+from lego_ray.cli.built_table import print_built
 from lego_ray.cli.command import command
 from lego_ray.cli.exit import check_all_made
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
 from lego_ray.cli.param_types import NumberOrAuto, Place
-from lego_ray.cli.printing import (
-    count,
-    print_failed,
-    print_json,
-    print_refused,
-    print_set_aside,
-    print_table,
-    print_warnings,
-    ratio,
-)
+from lego_ray.cli.printing import print_json
 from lego_ray.cli.start_runner import starting
 
 if TYPE_CHECKING:
@@ -90,40 +81,8 @@ def build(as_json: bool, log: str, **given: Any) -> None:
         check_all_made(record)
         print_json(record)
         return
-    print_warnings(record["merges"])
-    print_set_aside(record)
-    print_refused(record["refused"])
-    print_failed(record["failed"])
-    print_table(
-        ("merge", "adapters", "rank", "sites", "status", "output"),
-        (
-            (m["name"], len(m["adapters"]), m["rank"], m["sites"], m["status"], m["output"])
-            for m in record["merges"]
-        ),
-    )
-    for grouping in record["groups"]:
-        _print_grouping(grouping)
-    if record["dry_run"]:
-        click.echo("dry run: nothing was written")
-    click.echo(
-        f"{count(len(record['merges']), 'merge')} of {count(record['adapters'], 'adapter')}, "
-        f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
-    )
-    click.echo(f"catalog  {record['catalog'] or '(none; give --catalog)'}")
+    print_built(record)
     check_all_made(record)
-
-
-def _print_grouping(grouping: dict[str, Any]) -> None:
-    groups, alone = grouping["groups"], grouping["alone"]
-    adapters = sum(len(group["adapters"]) for group in groups) + len(alone)
-    click.echo(
-        f"groups   {grouping['name']}: {len(groups)} of {count(adapters, 'adapter')}, "
-        f"{len(alone)} alone; silhouette {ratio(grouping['silhouette'])}"
-    )
-    for member in alone:
-        near = member["nearest_group"]
-        like = f", cosine {ratio(member['nearest_similarity'])} to {near}" if near else ""
-        click.echo(f"alone    {member['adapter']}{like}")
 
 
 def _build(given: dict[str, Any], last: ExitStack) -> LibraryRecord:

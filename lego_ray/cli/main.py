@@ -14,6 +14,7 @@ from lego_ray.cli.bake import bake
 from lego_ray.cli.build import build
 from lego_ray.cli.catalog import catalog
 from lego_ray.cli.command import Group
+from lego_ray.cli.compare import compare
 from lego_ray.cli.completion import completion
 from lego_ray.cli.exit import told
 from lego_ray.cli.inspect import inspect
@@ -59,6 +60,7 @@ cli.add_command(update)
 cli.add_command(refresh)
 cli.add_command(status)
 cli.add_command(verify)
+cli.add_command(compare)
 cli.add_command(report)
 cli.add_command(publish)
 cli.add_command(bake)

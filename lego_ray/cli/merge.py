@@ -10,13 +10,16 @@ import click
 
 from lego_ray.amounts import size
 from lego_ray.cli import options
+from lego_ray.cli.built_table import print_built
 from lego_ray.cli.command import command
+from lego_ray.cli.exit import check_all_made
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import QUARANTINED, shown
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
     nearest,
+    print_advice,
     print_json,
     print_refused,
     print_set_aside,
@@ -53,8 +56,12 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
     Examples:
       lego-ray merge ./adapters --rank 16 --output ./merged --catalog ./catalog
       lego-ray merge s3://zoo/a ./b --rank auto --method svd --output s3://zoo/m
+      lego-ray merge ./adapters --rank 8,16,32 --output ./ranks
       lego-ray merge ./adapters --rank 8 --weight french=2 --output ./m --json
     """
+    if isinstance(given["rank"], tuple):
+        _at_ranks(given, log, as_json=as_json)
+        return
     with resumable(given["output"]) as last, shown(log, QUARANTINED):
         record = _merge(given, last)
     if as_json:
@@ -72,6 +79,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
         f"catalog  {record['catalog'] or '(none; give --catalog)'}\n"
         f"merge    {record['merge_id']}"
     )
+    print_advice([record])
 
 
 def _merge(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:
@@ -89,6 +97,29 @@ def _merge(given: dict[str, Any], last: ExitStack) -> Mapping[str, Any]:
         record = call(**given, runner=runner, progress=progress)
     runner.close()
     return record
+
+
+def _at_ranks(given: dict[str, Any], log: str, *, as_json: bool) -> None:
+    """Makes a merge at each of several ranks, and prints them."""
+    given = options.given_of(given)
+    ranks = given.pop("rank")
+    from lego_ray.planning.rank_options import asked_ranks
+
+    asked_ranks(ranks, given)  # before Ray is started
+    with resumable(None) as last, shown(log, QUARANTINED):
+        runner = starting(given, last)
+        from lego_ray.api.merge_ranks import merge_ranks as call
+        from lego_ray.cli.progress import SiteProgress
+
+        with SiteProgress() as progress:
+            record = call(**given, ranks=ranks, runner=runner, progress=progress)
+        runner.close()
+    if as_json:
+        check_all_made(record)
+        print_json(record)
+        return
+    print_built(record)
+    check_all_made(record)
 
 
 def _merged_rank(record: Mapping[str, Any]) -> str:

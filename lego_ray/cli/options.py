@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lego_ray.cli.param_types import Finite, NumberOr, NumberOrAuto, OneOf, Place
+from lego_ray.cli.param_types import Finite, NumberOr, OneOf, Place, RankOrRanks
 from lego_ray.methods.names import METHODS, MethodOptions, takers
 from lego_ray.options import Keyword, keywords_of
 from lego_ray.planning.options import (
@@ -72,7 +72,7 @@ def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]
     elif keyword.annotation == "str | PathLike[str]":
         more |= {"type": Place()}
     elif keyword.annotation == "int | str | None":
-        more |= {"type": NumberOrAuto()}
+        more |= {"type": RankOrRanks()}
     elif option.words:
         more |= {"type": NumberOr(*option.words)}
     elif keyword.annotation == "float | str | None":

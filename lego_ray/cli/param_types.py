@@ -87,6 +87,30 @@ class Finite(click.types.FloatParamType):
         return number
 
 
+class RankOrRanks(click.ParamType[str | int | tuple[int, ...]]):
+    """A whole number, several with commas between them, or `auto`."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int | tuple[int, ...]:
+        """Takes `auto` as it is, one number as a number and several as a tuple."""
+        if value == AUTO:
+            return AUTO
+        try:
+            found = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number or {AUTO}; several are 8,16", param, ctx)
+        return found if len(found) > 1 else found[0]
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """`auto`, if it begins so."""
+        return [CompletionItem(AUTO)] if AUTO.startswith(incomplete) else []
+
+
 class NumberOrAuto(click.ParamType[str | int]):
     """A whole number, or `auto`."""
 

@@ -52,12 +52,16 @@ def plan(as_json: bool, **given: Any) -> None:
     \b
     Examples:
       lego-ray plan ./adapters --rank 16
+      lego-ray plan ./adapters --rank 8,16,32
       lego-ray plan ./adapters --rank auto --errors
     """
     from lego_ray.api.plan import plan as call
     from lego_ray.cli.progress import SiteProgress
 
     given.pop("catalog")  # where it is recorded changes nothing that is planned
+    if isinstance(given["rank"], tuple):
+        _at_ranks(options.given_of(given), as_json=as_json)
+        return
     try:
         with SiteProgress() as progress:
             made = call(**options.given_of(given), progress=progress)
@@ -71,6 +75,47 @@ def plan(as_json: bool, **given: Any) -> None:
         _print(made)
 
 
+def _at_ranks(given: dict[str, Any], *, as_json: bool) -> None:
+    """Plans a merge at each of several ranks, and prints the plans."""
+    from lego_ray.api.plan import plan_ranks as call
+
+    if given.pop("errors"):
+        raise click.UsageError("--errors shows the error at every rank: give one rank, or auto")
+    given.pop("runner")
+    try:
+        sweep = call(ranks=given.pop("rank"), **given)
+    except BaseModelMismatch as error:
+        if not as_json:
+            _print_by_base(error.by_base)
+        raise
+    if as_json:
+        print_json(sweep.as_json())
+        return
+    first = sweep.plans[0]
+    _print_adapters(first)
+    for warning in dict.fromkeys(w for made in sweep.plans for w in made.warnings):
+        click.echo(f"warning   {visible(warning)}")
+    click.echo()
+    print_table(
+        ("rank", "name", "sites", "arithmetic, s", "plan"),
+        (
+            (
+                made.rank,
+                made.recipe.name,
+                made.n_sites,
+                max(1, round(made.estimate.seconds)),
+                made.digest,
+            )
+            for made in sweep.plans
+        ),
+    )
+    click.echo(
+        f"\n{count(len(first.adapters), 'adapter')} taken, {len(first.refused)} left out; "
+        f"{size(sweep.read_bytes)} to read once for all ranks, at most {size(sweep.peak_bytes)} of "
+        f"memory a worker\n{first.dtype}, base model {first.base_model or '(none named)'}"
+    )
+
+
 def _print_by_base(by_base: Mapping[str, Sequence[str]]) -> None:
     """What was found, where it is of several base models and none can be planned."""
     print_table(
@@ -80,7 +125,8 @@ def _print_by_base(by_base: Mapping[str, Sequence[str]]) -> None:
     click.echo()
 
 
-def _print(made: Plan) -> None:
+def _print_adapters(made: Plan) -> None:
+    """Lists the adapters that are taken, and what is not."""
     from lego_ray.planning.plan import set_aside
 
     of_several = len({a.base_model for a in made.adapters}) > 1
@@ -100,6 +146,10 @@ def _print(made: Plan) -> None:
     )
     print_set_aside(set_aside(made.passed_over, made.adapters))
     print_refused([each.as_json() for each in made.refused])
+
+
+def _print(made: Plan) -> None:
+    _print_adapters(made)
     for warning in made.warnings:
         click.echo(f"warning   {visible(warning)}")
     click.echo()

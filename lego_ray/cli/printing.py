@@ -64,6 +64,20 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
         click.echo(f"warning   {visible(of[0])}{more}: {visible(warning)}")
 
 
+def print_advice(merges: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the advice on a merge; of several, that on the first that has any, and counts the others.
+
+    Args:
+        merges: Records of merges.
+    """
+    advised = [merge for merge in merges if merge.get("advice")]
+    if not advised:
+        return
+    name = f"{visible(advised[0]['name'])}: " if len(merges) > 1 else ""
+    more = f" ({count(len(advised) - 1, 'other merge')} too)" if len(advised) > 1 else ""
+    click.echo(f"advice    {name}{visible(advised[0]['advice'])}{more}")
+
+
 def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
     """Lists what lies with the adapters and is not merged: one line per training run, one note each.
 

@@ -15,6 +15,7 @@ from lego_ray.cli.logs import shown
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
+    print_advice,
     print_failed,
     print_json,
     print_refused,
@@ -83,4 +84,5 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
         f"{record['status']}: {count(record['adapters'], 'adapter')}, {record['new']} new in the "
         f"catalog; {size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
+    print_advice(record["merges"])
     check_all_made(record)

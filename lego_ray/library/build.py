@@ -129,6 +129,7 @@ def _build_once(
         before = [s for m in manifests_at_outputs(library, places) for s in sightings_of(m)]
         scan = scan_sources(
             sources,
+            exclude=library.exclude,
             full_weights=library.full_weights,
             checkpoints=library.checkpoints,
             limits=library.scan_limits,

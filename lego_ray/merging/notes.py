@@ -88,6 +88,8 @@ def note_published(record: MergeRecord, plan: Plan, drift: float | None) -> None
         drift: Of an update: how far it is from a full merge.
     """
     told: dict[str, Any] = {"drift": drift} if plan.recipe.parent else {}
+    if record.advice:
+        told["advice"] = record.advice
     journal.note(
         record.status,
         plan.digest,

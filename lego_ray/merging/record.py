@@ -17,7 +17,9 @@ More = TypeVar("More", bound="MergeRecord")
 
 PUBLISHED, ALREADY, PLANNED = "published", "already published", "planned"
 # What is known only once a merge was made.
-_OF_A_RUN = ("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites", "runner")
+_OF_A_RUN = (
+    *("ranks", "nearest_error", "seconds", "bytes_read", "resumed_sites", "runner", "advice"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -46,6 +48,8 @@ class MergeRecord(Record):
         runner: What ran the others: `ray` or `inline`; None if there were none.
         licenses: Of the adapters, each once.
         warnings: What the user should know.
+        advice: What to try next, if this call made the merge and its numbers call for it; see
+            `advice.advice_of`. None otherwise.
     """
 
     merge_id: str | None
@@ -68,6 +72,7 @@ class MergeRecord(Record):
     runner: str | None = None
     licenses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    advice: str | None = None
 
     def _known(self) -> list[str]:
         """Names of the attributes that this record has a value for."""

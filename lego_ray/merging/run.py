@@ -18,6 +18,7 @@ from lego_ray.catalog.opening import check_store, has_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import BadInput, SourceChanged, StrictRefusal
+from lego_ray.merging.advice import advice_of
 from lego_ray.merging.base import Run
 from lego_ray.merging.finish import finish
 from lego_ray.merging.notes import note_planned, note_published
@@ -266,7 +267,8 @@ class Road:
             runner=self._ran_by.get(run.name),
         )
         again = tuple(f"{key} was missing at the output and was written again" for key in lost)
-        record = replace(record, warnings=(*record.warnings, *again))
+        advice = advice_of(plan, merged.sites)
+        record = replace(record, warnings=(*record.warnings, *again), advice=advice)
         note_published(record, plan, merged.drift)
         return run.full_record(record, None)
 

@@ -12,7 +12,7 @@ from lego_ray.methods.names import MethodOptions
 from lego_ray.methods.presets import how_to_merge
 from lego_ray.options import keywords_of, picked
 from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
-from lego_ray.planning.rank_options import asked_rank
+from lego_ray.planning.rank_options import asked_rank, asked_ranks, name_at_rank
 from lego_ray.planning.scan_limits import ScanLimits, checked_limits
 from lego_ray.storage.uri import Place, parse_uri
 
@@ -159,3 +159,24 @@ def recipe_of(output: Place | None, options: RecipeOptions) -> Recipe:
         exclude=tuple(sources["exclude"]),
         full_weights=sources["full_weights"],
     )
+
+
+def recipes_at_ranks(
+    output: Place | None, ranks: Sequence[int], options: RecipeOptions
+) -> list[tuple[int, Recipe]]:
+    """The recipes of a call that makes a merge at each of several ranks, in their order.
+
+    Args:
+        output: What the merges go below, or None.
+        ranks: The ranks.
+        options: As for `recipe_of`, without a rank.
+
+    Raises:
+        InvalidOption: If a value is out of its range, or two contradict each other.
+    """
+    found = asked_ranks(ranks, options)
+    name = name_of(options.get("name"), output)
+    return [
+        (rank, recipe_of(output, {**options, "rank": rank, "name": name_at_rank(name, rank)}))
+        for rank in found
+    ]

@@ -77,8 +77,9 @@ class ResultOptions(TypedDict, total=False):
         Option(
             "Rank k of the merged adapter; or auto, the smallest rank at which the nearest adapter to "
             "the sum of the updates, over all sites, is within --rank-error of it. auto reads the "
-            "adapters twice.",
-            metavar="K|auto",
+            "adapters twice. K,K,... makes a merge at each rank from one read, in rank-K below the "
+            "output; in Python it is merge_ranks, in a recipe file ranks.",
+            metavar="K|K,K,...|auto",
             words=(AUTO,),
             at_least=1,
         ),

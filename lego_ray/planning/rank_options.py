@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lego_ray.errors import InvalidOption
@@ -38,6 +38,49 @@ def asked_rank(
     if rank == AUTO:
         return {"rank": None, "rank_error": DEFAULT_ERROR if rank_error is None else rank_error}
     return {"rank": rank, "rank_budget": rank_budget}
+
+
+def asked_ranks(ranks: Sequence[int], others: Mapping[str, object]) -> tuple[int, ...]:
+    """The ranks of merges that differ in nothing else, in the order given.
+
+    Args:
+        ranks: Whole numbers.
+        others: `rank`, `rank_error` and `rank_budget`, where they are given too.
+
+    Raises:
+        InvalidOption: If there is none, one is given twice or out of its range, or a rank is also given
+            in another way.
+    """
+    for name in ("rank", "rank_error", "rank_budget"):
+        if others.get(name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise InvalidOption(flag, "several ranks are given already", "Give one of the two.")
+    found = tuple(ranks)
+    if not found or not all(_is_rank(k) for k in found):
+        said = f"{list(found)!r} are not whole numbers of at least 1"
+        raise InvalidOption("--rank", said, "Write them as 8,16,32.")
+    if twice := sorted({k for k in found if found.count(k) > 1}):
+        raise InvalidOption("--rank", f"rank {twice[0]} is given twice", "Give each rank once.")
+    return found
+
+
+def name_at_rank(name: str, rank: int) -> str:
+    """The name of the merge at one of several ranks.
+
+    Args:
+        name: What is given for all of them.
+        rank: Its rank.
+    """
+    return f"{name}-rank-{rank}"
+
+
+def folder_at_rank(rank: int) -> str:
+    """Where the merge at one of several ranks goes, below what is given for all of them.
+
+    Args:
+        rank: Its rank.
+    """
+    return f"rank-{rank}"
 
 
 def check_rank(

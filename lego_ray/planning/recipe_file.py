@@ -12,6 +12,8 @@ merges:
     options: {n_init: 20}
   - name: support        # one merge a group: support-1, support-2, ...
     groups: auto         # or a number; or {count: auto, alone_below: 0.1}
+  - name: sweep          # one merge a rank, from one read: sweep-rank-8, sweep-rank-16
+    ranks: [8, 16]
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from lego_ray.errors import InvalidOption, RecipeError, UnsupportedUri
 from lego_ray.formats.strict_yaml import YamlFault, load_strict
 from lego_ray.methods.presets import how_to_merge
 from lego_ray.planning.group_options import GroupOptions
+from lego_ray.planning.rank_entries import RANKS, at_ranks
 from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_form import (
@@ -77,6 +80,7 @@ class LibraryRecipe:
         scan_limits: The most that a scan of the sources may list and read.
         base: As in `Recipe`.
         buckets: Settings of single buckets on S3, by their names.
+        exclude: Glob patterns; adapters whose path matches one are not even read.
     """
 
     sources: tuple[str, ...]
@@ -88,6 +92,7 @@ class LibraryRecipe:
     scan_limits: ScanLimits = DEFAULT_LIMITS
     base: str = ""
     buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
 
     def on_base(self, base: str | PathLike[str]) -> LibraryRecipe:
         """The library with another base model.
@@ -131,22 +136,13 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
     names: set[str] = set()
     for number, merge in enumerate(file.merges):
         path = f"merges[{number}]"
-        if merge.name in names:
-            faults.append(f"{path}.name: {merge.name} is the name of another merge")
-        names.add(merge.name)
-        settings = _settings(file, merge)
-        found = [*_method_taken(settings, path), *_faults_of(settings, path)]
-        faults += found
-        site_ranks = {n: own.rank for n, own in _sites(file, merge).items() if own.rank is not None}
-        if site_ranks and settings.get("rank", "auto") == "auto":
-            faults.append(f"{path}.sites: ranks of sites go with a rank that is a number")
-            continue
-        if found:
-            continue
-        try:
-            entries.append(_entry(_recipe(settings), merge, site_ranks))
-        except InvalidOption as error:  # of settings that are sound by themselves
-            faults.append(f"{path}.updatable: {_said(error)}")
+        for at_rank, settings in at_ranks(merge, _settings(file, merge), path, faults):
+            if at_rank.name in names:
+                faults.append(f"{path}.name: {at_rank.name} is the name of another merge")
+            names.add(at_rank.name)
+            made, found = _entry_of(file, at_rank, settings, path)
+            faults += [fault for fault in found if fault not in faults]
+            entries += made
     faults += _faults_of_group_names(file.merges)
     try:
         limits = checked_limits(file.scan_limits)
@@ -174,8 +170,23 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
     return library.on_base(base) if base else library
 
 
-_RANKS = ("rank", "rank_error", "rank_budget")
 _HOW = ("preset", "method", "options", "output_scale", "spectrum")
+
+
+def _entry_of(
+    file: LibraryForm, merge: MergeForm, settings: dict[str, Any], path: str
+) -> tuple[list[MergeEntry], list[str]]:
+    """The entry of a merge, and its faults, one of which leaves no entry."""
+    faults = [*_method_taken(settings, path), *_faults_of(settings, path)]
+    site_ranks = {n: own.rank for n, own in _sites(file, merge).items() if own.rank is not None}
+    if site_ranks and settings.get("rank", "auto") == "auto":
+        faults.append(f"{path}.sites: ranks of sites go with a rank that is a number")
+    if faults:
+        return [], faults
+    try:
+        return [_entry(_recipe(settings), merge, site_ranks)], []
+    except InvalidOption as error:  # of settings that are sound by themselves
+        return [], [f"{path}.updatable: {_said(error)}"]
 
 
 def _settings(file: LibraryForm, merge: MergeForm) -> dict[str, Any]:
@@ -191,8 +202,8 @@ def _settings(file: LibraryForm, merge: MergeForm) -> dict[str, Any]:
         given["options"] = {**common.get("options", {}), **given.get("options", {})}
     else:
         common.pop("options", None)
-    if given.keys() & set(_RANKS):
-        common = {n: value for n, value in common.items() if n not in _RANKS}
+    if given.keys() & {*RANKS, "ranks"}:
+        common = {n: value for n, value in common.items() if n not in (*RANKS, "ranks")}
     settings = {**common, **given, "name": merge.name, "full_weights": file.full_weights}
     settings["exclude"] = tuple(settings.get("exclude", ()))
     scales = {name: own.scale for name, own in _sites(file, merge).items() if own.scale is not None}
@@ -215,18 +226,18 @@ def _sites(file: LibraryForm, merge: MergeForm) -> Mapping[str, SiteOverride]:
 
 def _recipe(settings: Mapping[str, Any]) -> Recipe:
     asked = dict(settings)
-    ranks = asked_rank(*(asked.pop(name, None) for name in _RANKS))
+    ranks = asked_rank(*(asked.pop(name, None) for name in RANKS))
     return Recipe(**asked, **ranks)
 
 
 def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
     """What `Recipe` has against some settings, tried one by one so that no fault hides another."""
-    ranks = {name: settings[name] for name in _RANKS if name in settings}
+    ranks = {name: settings[name] for name in RANKS if name in settings}
     if not ranks:
         yield f"{path}.rank: missing; expected it here or in defaults"
     sound: dict[str, Any] = {"name": settings["name"], "rank": 1}
     tried = [(next(iter(ranks)), {**ranks, "name": settings["name"]})] if ranks else []
-    tried += [(key, {**sound, key: value}) for key, value in settings.items() if key not in _RANKS]
+    tried += [(key, {**sound, key: value}) for key, value in settings.items() if key not in RANKS]
     for key, asked in tried:
         if key in ("name", "options"):
             continue

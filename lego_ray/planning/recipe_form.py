@@ -30,6 +30,12 @@ def _rank(value: object) -> object:
     return value
 
 
+def _ranks(value: Sequence[int]) -> Sequence[int]:
+    if not value or len(set(value)) < len(value):
+        raise ValueError("expected different whole numbers of at least 1, one or more")
+    return value
+
+
 def _count(value: object) -> object:
     try:
         return group_count(value)
@@ -45,6 +51,7 @@ def _scale(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_name)]  # it becomes a directory
 Rank = Annotated[int | Literal["auto"], WrapValidator(lambda value, _: _rank(value))]
+Ranks = Annotated[Sequence[Annotated[int, Field(ge=1)]], AfterValidator(_ranks)]
 Count = Annotated[int | None, WrapValidator(lambda value, _: _count(value))]
 Scale = Annotated[float | str, WrapValidator(lambda value, _: _scale(value))]
 
@@ -87,6 +94,7 @@ class _Settings(_Model):
     """
 
     if TYPE_CHECKING:
+        ranks: Sequence[int] | None = None
         options: Mapping[str, Any] | None = None
         sites: Mapping[str, SiteOverride] | None = None
 
@@ -120,6 +128,7 @@ else:
         "SettingsForm",
         __base__=_Settings,
         **{name: (_field(name), None) for name in SETTINGS},
+        ranks=(Ranks | None, None),
         options=(Mapping[str, Any] | None, None),
         sites=(Mapping[str, SiteOverride] | None, None),
     )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lego_ray.catalog.flow import flow
 from lego_ray.catalog.history import show
 from lego_ray.catalog.opening import catalog_at, has_merge
-from lego_ray.errors import InvalidOption, OutputExists
+from lego_ray.errors import InvalidOption
 from lego_ray.output.read import read_manifest
 from lego_ray.planning.arguments import Uri, parse_bytes, place_or_none, sources_given
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
@@ -30,9 +28,9 @@ from lego_ray.reporting.facts import (
     SiteFacts,
     short_names,
 )
-from lego_ray.reporting.write import START, page
+from lego_ray.reporting.page_file import START, target_of, write_page
+from lego_ray.reporting.write import page
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.file_errors import disk_errors
 from lego_ray.storage.uri import Place, parse_uri
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
 from lego_ray.verification.compare import Compared, Watch
@@ -77,7 +75,7 @@ def write_report(
         MalformedAdapter: If its manifest is none of lego-ray's.
     """
     check_installed()
-    target = _target(output)
+    target = target_of(parse_uri(output), "--output", START)
     budget = parse_bytes(memory_budget)
     place, recorded_in = parse_uri(merged), place_or_none(catalog)
     named = sources_given(sources)
@@ -88,7 +86,7 @@ def write_report(
 
     facts, warnings = rescanning(attempted)
     data = page(facts)
-    _replace(target, data)
+    write_page(target, data)
     recorded = facts.recorded
     has = {
         "map": facts.measured is not None,
@@ -106,47 +104,6 @@ def write_report(
         "sections": has,
         "warnings": warnings,
     }
-
-
-def _target(output: Uri) -> Path:
-    """The page's path, which may be written to."""
-    place = parse_uri(output)
-    if not place.is_local:
-        raise InvalidOption(
-            "--output", f"{place} is not a local path", "Give one, such as page.html."
-        )
-    target = Path(str(place))
-    with disk_errors(str(target)):
-        _check_target(target)
-    return target
-
-
-def _check_target(target: Path) -> None:
-    if target.is_dir():
-        raise InvalidOption("--output", f"{target} is a directory", f"Give {target / 'page.html'}.")
-    if target.exists() or target.is_symlink():
-        start = START.encode()
-        if not target.is_file() or target.is_symlink():
-            raise OutputExists(str(target), "it is not a regular file", "Choose another --output.")
-        with target.open("rb") as file:
-            if file.read(len(start)) != start:
-                raise OutputExists(
-                    str(target), "it is not a page of this command", "Choose another --output."
-                )
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """Writes the page whole, in place of one before."""
-    with disk_errors(str(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # A name nobody can guess, and nothing is ever there: a link left in its place is not followed.
-        beside = target.with_name(f".lego-ray-page-{secrets.token_hex(8)}")
-        try:
-            with beside.open("xb") as file:
-                file.write(data)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 def _gather(

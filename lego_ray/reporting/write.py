@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from lego_ray.amounts import size
-from lego_ray.output.card.markdown import plain
 from lego_ray.reporting.clusters import NAMED, flow, occupancy
 from lego_ray.reporting.course import recipe, stages
 from lego_ray.reporting.facts import Facts
 from lego_ray.reporting.inputs import inputs, merged_rank
 from lego_ray.reporting.layers import errors, inertia, kept, norms, ratios
-from lego_ray.reporting.numbers import count, duration, number, percent
+from lego_ray.reporting.page_file import START
+from lego_ray.reporting.rendering import rendered
 from lego_ray.reporting.similarity import similarity
-from lego_ray.reporting.style import DARK, LIGHT
-
-# What a page starts with, by which one written before is known from other files.
-START = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-    '<meta name="generator" content="lego-ray report">'
-)
 
 
 def page(facts: Facts) -> bytes:
@@ -37,50 +24,22 @@ def page(facts: Facts) -> bytes:
     Returns:
         HTML, UTF-8.
     """
-    text = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            start=Markup(START),
-            light=LIGHT,
-            dark=DARK,
-            facts=facts,
-            manifest=facts.manifest,
-            rank=merged_rank(facts),
-            inputs=inputs(facts),
-            similarity=similarity(facts),
-            occupancy=occupancy(facts),
-            flow=flow(facts),
-            errors=errors(facts),
-            inertia=inertia(facts),
-            ratios=ratios(facts),
-            norms=norms(facts),
-            kept=kept(facts),
-            named=NAMED,
-            stages=stages(facts),
-            recipe=recipe(facts),
-        )
+    return rendered(
+        "report.html",
+        START,
+        facts=facts,
+        manifest=facts.manifest,
+        rank=merged_rank(facts),
+        inputs=inputs(facts),
+        similarity=similarity(facts),
+        occupancy=occupancy(facts),
+        flow=flow(facts),
+        errors=errors(facts),
+        inertia=inertia(facts),
+        ratios=ratios(facts),
+        norms=norms(facts),
+        kept=kept(facts),
+        named=NAMED,
+        stages=stages(facts),
+        recipe=recipe(facts),
     )
-    return text.encode("utf-8", "replace")
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lego_ray.reporting", "templates"),
-        autoescape=True,
-        finalize=_shown,
-        undefined=StrictUndefined,
-    )
-    functions = (count, duration, number, percent, size)
-    environment.globals |= {function.__name__: function for function in functions}
-    return environment
-
-
-def _shown(value: Any) -> str:
-    """What a template shows of a value before it is escaped: a number for people, text on one line.
-
-    Text is cut if it is very long; what cannot be seen is made visible. Markup stays as it is.
-    """
-    if isinstance(value, Markup):
-        return value
-    return plain(value) if isinstance(value, str) else number(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lego_ray.errors import ObjectNotFound, VerificationFailed
@@ -58,6 +58,54 @@ def _verify_once(
     Raises:
         SourceChanged: If a file of a source or of the merge is not the one that was scanned.
     """
+    merge = checked_merge(place, base)
+    errors = None
+    if sources:
+        plan, compared = compare_with_sources(
+            merge.manifest, sources, merge.adapter, memory_budget, progress=progress
+        )
+        errors = errors_of(plan, compared.sites)
+    return Verification(
+        merged=merge.uri,
+        merge_id=merge.manifest["merge_id"],
+        files=tuple(sorted(merge.manifest["files"].keys() - merge.edited)),
+        rank=max(merge.adapter.ranks),
+        sites=len(merge.adapter.sites),
+        sources=len(merge.manifest["sources"]),
+        errors=errors,
+        warnings=(*(EDITED for _ in merge.edited), *map(warning, attempt.changes)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedMerge:
+    """A published merge whose files are those of its manifest.
+
+    Attributes:
+        uri: Where it is.
+        manifest: Its manifest.
+        adapter: The merged adapter, read back.
+        edited: Names of its files that people have edited, as they may.
+    """
+
+    uri: str
+    manifest: dict[str, Any]
+    adapter: AdapterRecord
+    edited: frozenset[str]
+
+
+def checked_merge(place: Place, base: str = "") -> CheckedMerge:
+    """Holds a published merge's files against its manifest, and reads its headers.
+
+    Args:
+        place: Where it is.
+        base: Where the base model is now; empty for what the manifest says.
+
+    Raises:
+        ObjectNotFound: If there is no merge.
+        VerificationFailed: If a file is not what the manifest says.
+        SourceChanged: If the weights change meanwhile.
+    """
     store, uri = place.open(), str(place)
     manifest, _ = read_manifest(store)
     if base:
@@ -69,22 +117,7 @@ def _verify_once(
     adapter = reload_merged(place, manifest)
     if marks.get(adapter.weights_key) != adapter.version:
         raise changed(f"{uri}/{adapter.weights_key}")
-    errors = None
-    if sources:
-        plan, compared = compare_with_sources(
-            manifest, sources, adapter, memory_budget, progress=progress
-        )
-        errors = errors_of(plan, compared.sites)
-    return Verification(
-        merged=uri,
-        merge_id=manifest["merge_id"],
-        files=tuple(sorted(manifest["files"].keys() - edited)),
-        rank=max(adapter.ranks),
-        sites=len(adapter.sites),
-        sources=len(manifest["sources"]),
-        errors=errors,
-        warnings=(*(EDITED for _ in edited), *map(warning, attempt.changes)),
-    )
+    return CheckedMerge(uri, manifest, adapter, frozenset(edited))
 
 
 def compare_with_sources(

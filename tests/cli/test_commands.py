@@ -175,6 +175,40 @@ def test_verify_reports_the_errors_against_the_sources(merged: Path) -> None:
     assert "relative error to the sum" in told.stdout
 
 
+def test_compare_shows_merges_side_by_side(merged: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    words = ("merge", merged / "zoo", "--rank", 3, "--output", other, "--runner", "inline")
+    assert run(*words).returncode == 0
+    page = tmp_path / "page.html"
+    adapters = sorted((merged / "zoo").iterdir())
+    told = run("compare", merged / "out", other, "--sources", *adapters, "--html", page)
+    assert told.returncode == 0, told.stderr
+    for said in ("what differs in the recipes", "cosine of the merged updates", "that is kept"):
+        assert said in told.stdout
+    assert f"page   {page}" in told.stdout
+    record = answer("compare", merged / "out", other, "--catalog", merged / "catalog")
+    assert [each["figures_from"] for each in record["merges"]] == ["catalog", None]
+    assert "does not hold other" in record["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("out",), "two different merges"),
+        (("out", "out"), "two different merges"),
+        (("out", "zoo"), "lego_ray_manifest.json"),
+        (("--sources", "zoo", "out"), "Missing argument"),
+        (("out", "zoo", "--sources"), "requires an argument"),
+    ],
+)
+def test_compare_of_what_cannot_be_compared_is_bad_input(
+    merged: Path, words: tuple[str, ...], said: str
+) -> None:
+    done = run("compare", *(w if w.startswith("-") else merged / w for w in words))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
 def test_verify_of_what_is_no_merge_is_bad_input(merged: Path) -> None:
     done = run("verify", merged / "zoo")
     assert done.returncode == 2

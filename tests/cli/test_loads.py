@@ -46,6 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("loads")
     zoo = write_zoo(root / "zoo")
     lego_ray.merge(zoo, rank=4, output=root / "merged", catalog=root / "catalog", runner="inline")
+    lego_ray.merge(zoo, rank=2, output=root / "second", runner="inline")
     return root
 
 
@@ -58,6 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("plan zoo --rank 4", []),
         ("status merged", []),
         ("verify merged", []),
+        ("compare --help", []),
+        ("compare merged second", ["numpy", "torch"]),
         ("scan zoo --catalog catalog", TABLES),
         ("catalog list --catalog catalog", TABLES),
         ("catalog check --catalog catalog", sorted([*TABLES, "duckdb"])),

@@ -41,7 +41,6 @@ ALLOWED = {
     ("audit/collect.py", "collect_garbage"): _CALL,
     ("audit/collect.py", "_writable"): "the root that the call above is given",
     ("reporting/gather.py", "write_report"): _CALL,
-    ("reporting/gather.py", "_target"): "the page that the call above is given",
     ("library/places.py", "read_places"): "a recipe file",
     ("library/places.py", "places_to_refresh"): "a recipe file, or the call's words in their place",
     ("library/places.py", "_own"): "a recipe file",
