@@ -353,6 +353,13 @@ class SitesFailed(RunFailed):
     """One or more sites could not be solved."""
 
 
+class ScoringFailed(RunFailed):
+    """A scorer did not give a score for an adapter."""
+
+    longest = 2000
+    advice = "Run the scorer by hand on an adapter directory, and see what it prints."
+
+
 class SourceChanged(RunFailed):
     """A file is not the one that was scanned: it was replaced, rewritten, cut short or deleted since.
 
