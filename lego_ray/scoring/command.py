@@ -109,15 +109,17 @@ def score_with_command(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         variables = {**os.environ, ADAPTER_VARIABLE: adapter_dir, **given}
         status = _run(words, variables, out, err, timeout_s, where)
-        printed, complaints = _tail(out), _tail(err)
+        printed, complaints = tail_of(out), tail_of(err)
     if status is None:
-        problem = f"it took longer than {timeout_s:g} seconds and was ended{_quoted(complaints)}"
+        problem = f"it took longer than {timeout_s:g} seconds and was ended{quoted_end(complaints)}"
         raise ScoringFailed(where, problem, "Raise the time limit, or score on fewer rows.")
     if status < 0:
-        name = signal.Signals(-status).name if -status in iter(signal.Signals) else str(-status)
-        raise ScoringFailed(where, f"it was ended by signal {name}{_quoted(complaints or printed)}")
+        name = {each.value: each.name for each in signal.Signals}.get(-status, str(-status))
+        raise ScoringFailed(
+            where, f"it was ended by signal {name}{quoted_end(complaints or printed)}"
+        )
     if status:
-        quoted = _quoted(complaints or printed)
+        quoted = quoted_end(complaints or printed)
         raise ScoringFailed(where, f"it ended with exit status {status}{quoted}")
     return last_json_score(printed, where)
 
@@ -174,7 +176,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _tail(file: IO[bytes]) -> str:
+def tail_of(file: IO[bytes]) -> str:
     """The last part of a file, as text; a first line that is cut is left out."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TAIL))
@@ -184,7 +186,7 @@ def _tail(file: IO[bytes]) -> str:
     return data.decode(errors="replace")
 
 
-def _quoted(text: str) -> str:
+def quoted_end(text: str) -> str:
     """The last lines of what a scorer printed, as a clause."""
     lines = [line.strip() for line in text.splitlines() if line.strip()][-_QUOTED_LINES:]
     said = " / ".join(lines)

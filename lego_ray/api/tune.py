@@ -1,0 +1,131 @@
+"""Finds the best merge for a user's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+from lego_ray.arguments import checked_with
+from lego_ray.catalog.opening import open_catalog
+from lego_ray.errors import InvalidOption
+from lego_ray.options import keywords_of, picked
+from lego_ray.planning.arguments import (
+    Uri,
+    output_place,
+    parse_bytes,
+    recipe_of,
+    sources_given,
+    writable,
+)
+from lego_ray.planning.options import RecipeOptions, RunOptions
+from lego_ray.scoring.scorer import Scorer, scorer_of
+from lego_ray.sources.headers import Counted, untold
+from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.tuning.crew import Crew, LoneCrew
+from lego_ray.tuning.objective import Objective
+from lego_ray.tuning.options import SearchOptions, TuneOptions
+from lego_ray.tuning.record import TuneRecord
+from lego_ray.tuning.space import space_of
+from lego_ray.tuning.trial import TrialMaker
+from lego_ray.tuning.tune import Search, tune_at
+
+
+@checked_with(TuneOptions)
+def tune(
+    sources: Uri | Sequence[Uri],
+    *,
+    output: Uri,
+    catalog: Uri | None = None,
+    progress: Counted = untold,
+    **options: Unpack[TuneOptions],
+) -> TuneRecord:
+    """Merges the adapters in many ways, scores each, and publishes the best as a normal merge.
+
+    A trial is a merge in a temporary folder, which the scorer reads. Tensors of the adapters stay in
+    memory between trials, up to `memory_budget`. The first trials are presets as they are, so the best
+    is never below them on the rows that trials are scored on. On the other half of the rows the best,
+    `adaptive` and `paper` are scored once, at the end.
+
+    The same sources, options, scorer and seed try the same merges. A run that ended early, called again,
+    goes on from the trials that are kept at `study`; more `trials` continue a study.
+
+    Args:
+        sources: As for `merge`.
+        output: Where to write the best merge: a directory or `s3://bucket/prefix`.
+        catalog: Where its catalog is; created if missing. None for no catalog.
+        progress: Called with the number of trials that ended, and of all.
+        **options: See `TuneOptions`. Options of the merge that are given are not searched.
+
+    Returns:
+        The record of the search; see `TuneRecord`, which is read like a dictionary too.
+
+    Raises:
+        BadInput: If it cannot be made as asked; nothing was tried.
+        OutputExists: If the output holds something else.
+        ScoringFailed: If the first trials all fail.
+        StorageError: If a store cannot be read or written.
+        RunFailed: If the run did not finish; nothing was published, and the trials are kept.
+    """
+    place = output_place(output)
+    asked = picked(SearchOptions, options)
+    for name, keyword in keywords_of(SearchOptions).items():
+        keyword.check(asked[name])
+    given: dict[str, Any] = {
+        name: value
+        for name, value in options.items()
+        if name in keywords_of(RecipeOptions) and value is not None
+    }
+    space = space_of(asked["space"], given)
+    scorer, scored_by = _scorer(asked, given)
+    run = picked(RunOptions, options)
+    for name in ("max_workers", "wait"):
+        if run[name] is not None:
+            raise InvalidOption(keywords_of(RunOptions)[name].flag, "a search does not have it")
+    recipe_of(place, {**given, "rank": space.ranks[0]})  # type: ignore[typeddict-item]
+    search = Search(
+        sources=sources_given(sources),
+        fixed=given,
+        space=space,
+        scorer=scorer,
+        scored_by=scored_by,
+        objective=Objective(asked["objective"], asked["task_weights"] or {}),
+        trials=asked["trials"],
+        seed=given.get("seed") or 0,
+        memory_budget=parse_bytes(run["memory_budget"]),
+        strict=run["strict"],
+        gpus=run["gpus"],
+    )
+    opened = open_catalog(catalog) if catalog else None
+
+    def crew_of(maker: TrialMaker) -> Crew:
+        return LoneCrew(maker)
+
+    return tune_at(
+        search,
+        output=place,
+        study_at=_study_place(asked["study"], place),
+        catalog=opened,
+        crew_of=crew_of,
+        progress=progress,
+    )
+
+
+def _study_place(given: Uri, output: Place) -> Place:
+    return writable(parse_uri(given or f"{output}-study"))
+
+
+def _scorer(asked: dict[str, Any], given: dict[str, Any]) -> tuple[Scorer, dict[str, Any]]:
+    """The scorer, and what tells it from others.
+
+    Raises:
+        InvalidOption: If none or two are given.
+    """
+    if asked["score_texts"] and asked["score"] is not None:
+        raise InvalidOption("--score-texts", "--score is also given", "Give one of them.")
+    if asked["score"] is None:
+        raise InvalidOption(
+            "--score",
+            "nothing says how a merge is scored",
+            'Give --score "python score.py {adapter}".',
+        )
+    return scorer_of(asked["score"], asked["time_limit_per_trial"]), {"command": asked["score"]}
