@@ -17,11 +17,11 @@ from lego_ray.planning.arguments import (
     sources_given,
     writable,
 )
-from lego_ray.planning.options import RecipeOptions, RunOptions
+from lego_ray.planning.options import RUNNERS, RecipeOptions, RunOptions
 from lego_ray.scoring.scorer import Scorer, scorer_of
 from lego_ray.sources.headers import Counted, untold
 from lego_ray.storage.uri import Place, parse_uri
-from lego_ray.tuning.crew import Crew, LoneCrew
+from lego_ray.tuning.crew import Crew, LoneCrew, RayCrew
 from lego_ray.tuning.objective import Objective
 from lego_ray.tuning.options import SearchOptions, TuneOptions
 from lego_ray.tuning.record import TuneRecord
@@ -36,6 +36,7 @@ def tune(
     *,
     output: Uri,
     catalog: Uri | None = None,
+    runner: str = "auto",
     progress: Counted = untold,
     **options: Unpack[TuneOptions],
 ) -> TuneRecord:
@@ -53,6 +54,8 @@ def tune(
         sources: As for `merge`.
         output: Where to write the best merge: a directory or `s3://bucket/prefix`.
         catalog: Where its catalog is; created if missing. None for no catalog.
+        runner: `ray` for trials beside each other on Ray, `workers` at once; `inline` for this process
+            and one after another; or `auto`: Ray if `address`, `workers` or `gpus` is given.
         progress: Called with the number of trials that ended, and of all.
         **options: See `TuneOptions`. Options of the merge that are given are not searched.
 
@@ -97,7 +100,12 @@ def tune(
     )
     opened = open_catalog(catalog) if catalog else None
 
+    keywords_of(RunOptions)["workers"].check(run["workers"])
+    on_ray = _is_on_ray(runner, run)
+
     def crew_of(maker: TrialMaker) -> Crew:
+        if on_ray:
+            return RayCrew(maker, address=run["address"], workers=run["workers"])
         return LoneCrew(maker)
 
     return tune_at(
@@ -108,6 +116,22 @@ def tune(
         crew_of=crew_of,
         progress=progress,
     )
+
+
+def _is_on_ray(runner: str, run: dict[str, Any]) -> bool:
+    """Whether trials run on Ray.
+
+    Raises:
+        InvalidOption: If there is no such runner, or this process is to be several workers.
+    """
+    if runner not in RUNNERS:
+        raise InvalidOption("--runner", f"{runner!r} is not one of {', '.join(RUNNERS)}")
+    if runner == "inline" and (run["workers"] or 1) > 1:
+        raise InvalidOption(
+            "--workers", "trials in this process run one after another", "Use --runner ray."
+        )
+    asked = run["address"] != "local" or run["workers"] is not None or run["gpus"]
+    return runner == "ray" or (runner == "auto" and bool(asked))
 
 
 def _study_place(given: Uri, output: Place) -> Place:

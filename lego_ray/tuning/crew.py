@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from lego_ray.errors import LegoRayError
 from lego_ray.tuning.trial import TrialMaker, TrialReply, TrialRequest
 
 
@@ -41,3 +44,36 @@ class LoneCrew:
     def close(self) -> None:
         """Ends what the scorer started."""
         self._maker.close()
+
+
+class RayCrew:
+    """Actors on Ray, each with its own scorer and its own copy of the adapters' tensors."""
+
+    def __init__(self, maker: TrialMaker, *, address: str, workers: int | None) -> None:
+        """Brings them up; see `RayMakers`.
+
+        Raises:
+            BadInput: If Ray cannot be started or reached.
+        """
+        from lego_ray.runners.ray.makers import RayMakers
+
+        # Ray reserves one CPU for each.
+        self._makers = RayMakers(
+            replace(maker, threads=1), address=address, workers=workers, gpus=maker.gpus
+        )
+        self.size = self._makers.size
+
+    def replies(self, requests: Sequence[TrialRequest]) -> Iterator[TrialReply]:
+        """Yields what became of each request when it ends; one that cost its worker has failed."""
+        started = time.perf_counter()
+        for request, reply in self._makers.replies(requests):
+            if isinstance(reply, LegoRayError):
+                seconds = round(time.perf_counter() - started, 3)
+                reason = f"{type(reply).__name__}: {reply}"
+                yield TrialReply(request.number, None, seconds, reason)
+            else:
+                yield reply
+
+    def close(self) -> None:
+        """Ends the actors, and Ray if it was started here."""
+        self._makers.close()

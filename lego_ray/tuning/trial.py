@@ -64,7 +64,7 @@ class TrialReply:
 class TrialMaker:
     """Makes and scores merges of the same adapters, which are read once as far as memory allows.
 
-    It can be pickled until it is first asked; so a process of a cluster can have one too.
+    It can be pickled until it is first asked, so that each worker of a cluster can have one.
 
     Attributes:
         sources: The user's words for where the adapters are, for errors.

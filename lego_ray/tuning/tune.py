@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lego_ray.catalog.opening import check_before_writing
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.trials import record_trials
 from lego_ray.errors import OutputExists, ScoringFailed
 from lego_ray.merging.merge import merge_at
 from lego_ray.output.catalog_rows import catalogued
@@ -21,6 +23,7 @@ from lego_ray.scoring.scorer import CHOOSE, Scorer
 from lego_ray.sources.headers import Counted, scan_sources
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import Place
+from lego_ray.tuning.catalog_rows import trial_rows
 from lego_ray.tuning.crew import Crew
 from lego_ray.tuning.objective import Objective
 from lego_ray.tuning.record import TuneRecord
@@ -90,6 +93,8 @@ def tune_at(
     crew = crew_of(maker)
     try:
         search.scorer.check()
+        if catalog:
+            check_before_writing(catalog)
         _check_output(output, study, search.trials)
         probe_create_only(study_at.open())
         study.begin()
@@ -116,6 +121,8 @@ def tune_at(
         )
     finally:
         runner.close()
+    if catalog:
+        record_trials(catalog, study.study_id, trial_rows(study.study_id, trials, best, merge))
     failed = [trial for trial in trials if trial.status == FAILED]
     return TuneRecord(
         study_id=study.study_id,

@@ -54,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("--help", []),
         ("merge --help", []),
+        ("tune --help", []),
         ("inspect zoo", []),
         ("plan zoo --rank 4", []),
         ("status merged", []),

@@ -23,6 +23,7 @@ from tests.zoo import write_adapter, write_zoo
 
 HIDDEN = {"a0": 1.6, "a1": 0.4, "a2": 0.8}
 SCORER = "tests.tuning.target:score"
+FAILING = "tests.tuning.target:failing"
 # Relative distance to the target that a search of 48 trials must get below; presets are above 0.5.
 NEAR = 0.2
 
@@ -102,6 +103,25 @@ def test_each_trial_is_kept_and_its_folder_removed(place: Place) -> None:
 def test_the_adapters_are_read_once(place: Place) -> None:
     one, many = place.tune("one", trials=1), place.tune("many", trials=12)
     assert one.bytes_read == many.bytes_read > 0
+
+
+def test_the_catalog_has_each_trial_once(place: Place) -> None:
+    catalog, study = place.root / "catalog", place.root / "study"
+    first = place.tune("first", catalog=catalog, study=study, score=FAILING)
+    place.tune("first", catalog=catalog, study=study, score=FAILING)
+    second = place.tune("second", catalog=catalog, study=study, score=FAILING, trials=8)
+    rows = lego_ray.catalog.sql(catalog, "SELECT * FROM trials ORDER BY trial").to_pylist()
+    assert [row["trial"] for row in rows] == list(range(8))
+    assert {row["study_id"] for row in rows} == {first["study_id"]} == {second["study_id"]}
+    for row, kept in zip(rows, place.trials("study"), strict=True):
+        assert row["status"] == kept["status"]
+        assert row["value"] == kept["value"]
+        assert json.loads(row["parameters"]) == kept["parameters"]
+        assert dict(row["tasks"] or ()) == kept["tasks"]
+        assert (row["reason"] is None) == (row["status"] == "ok")
+    best = [row for row in rows if row["merge_id"]]
+    assert best[0]["trial"] == first["best"]["trial"]
+    assert best[0]["merge_id"] == first["merge"]["merge_id"]
 
 
 def test_the_same_study_is_not_tried_again(place: Place) -> None:
