@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Unpack
 
 from lego_ray.arguments import checked_with
 from lego_ray.catalog.opening import open_catalog
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import InvalidOption, MissingPackage
 from lego_ray.options import keywords_of, picked
 from lego_ray.planning.arguments import (
     Uri,
@@ -18,9 +20,12 @@ from lego_ray.planning.arguments import (
     writable,
 )
 from lego_ray.planning.options import RUNNERS, RecipeOptions, RunOptions
+from lego_ray.scoring.child import ChildScorer
+from lego_ray.scoring.rows import read_rows
 from lego_ray.scoring.scorer import Scorer, scorer_of
+from lego_ray.scoring.texts import TARGET
 from lego_ray.sources.headers import Counted, untold
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.uri import HubPlace, Place, parse_uri
 from lego_ray.tuning.crew import Crew, LoneCrew, RayCrew
 from lego_ray.tuning.objective import Objective
 from lego_ray.tuning.options import SearchOptions, TuneOptions
@@ -97,6 +102,7 @@ def tune(
         memory_budget=parse_bytes(run["memory_budget"]),
         strict=run["strict"],
         gpus=run["gpus"],
+        base_scores=bool(asked["score_texts"]),
     )
     opened = open_catalog(catalog) if catalog else None
 
@@ -134,6 +140,21 @@ def _is_on_ray(runner: str, run: dict[str, Any]) -> bool:
     return runner == "ray" or (runner == "auto" and bool(asked))
 
 
+def _require(*packages: str) -> None:
+    """Passes if some packages are installed, without importing them.
+
+    Raises:
+        MissingPackage: If one is not.
+    """
+    for name in packages:
+        if find_spec(name) is None:
+            raise MissingPackage(
+                "this Python",
+                f"the package {name} is not installed",
+                "pip install 'lego-ray[tune]'",
+            )
+
+
 def _study_place(given: Uri, output: Place) -> Place:
     return writable(parse_uri(given or f"{output}-study"))
 
@@ -142,14 +163,42 @@ def _scorer(asked: dict[str, Any], given: dict[str, Any]) -> tuple[Scorer, dict[
     """The scorer, and what tells it from others.
 
     Raises:
-        InvalidOption: If none or two are given.
+        InvalidOption: If none or two are given, or the texts or the base model cannot be used.
+        MissingPackage: If a package is missing.
     """
-    if asked["score_texts"] and asked["score"] is not None:
+    score, texts, seconds = asked["score"], asked["score_texts"], asked["time_limit_per_trial"]
+    _require("optuna", "cmaes")
+    if score is not None and texts:
         raise InvalidOption("--score-texts", "--score is also given", "Give one of them.")
-    if asked["score"] is None:
+    if score is not None:
+        return scorer_of(score, seconds), {"command": score}
+    if not texts:
         raise InvalidOption(
             "--score",
             "nothing says how a merge is scored",
-            'Give --score "python score.py {adapter}".',
+            'Give --score "python score.py {adapter}", or --score-texts FILE with --base.',
         )
-    return scorer_of(asked["score"], asked["time_limit_per_trial"]), {"command": asked["score"]}
+    file, settings = str(parse_uri(texts)), _base_of(given)
+    rows = read_rows(file)
+    _require("transformers", "peft")
+    marks = hashlib.sha256("".join(sorted(row.mark for row in rows)).encode()).hexdigest()
+    scorer = ChildScorer(TARGET, seconds, {"texts": file, **settings})
+    return scorer, {"texts": marks, **settings}
+
+
+def _base_of(given: dict[str, Any]) -> dict[str, str]:
+    """The base model of `--base`, as transformers takes it."""
+    if not given.get("base"):
+        raise InvalidOption(
+            "--score-texts", "it needs the base model", "Give its directory with --base."
+        )
+    place = parse_uri(given["base"])
+    if isinstance(place, HubPlace) and not place.subfolder:
+        return {"base": place.repo_id, "revision": place.revision}
+    if not place.is_local:
+        raise InvalidOption(
+            "--base",
+            f"{place} is not a directory of this machine, nor a repository of the Hub",
+            "Copy the base model to a directory.",
+        )
+    return {"base": str(place), "revision": ""}

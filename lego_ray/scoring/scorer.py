@@ -11,8 +11,6 @@ from lego_ray.scoring.child import ChildScorer
 from lego_ray.scoring.command import ALL_ROWS, SPLIT_VARIABLE, score_with_command, words_of
 from lego_ray.scoring.score import Score
 
-# The parts of a held-out split: rows that trials are chosen by, and rows that the winner is reported on.
-CHOOSE, REPORT = "choose", "report"
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 

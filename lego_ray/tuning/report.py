@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lego_ray.errors import ScoringFailed
+from lego_ray.scoring.rows import REPORT
 from lego_ray.scoring.score import Score
-from lego_ray.scoring.scorer import REPORT
 from lego_ray.tuning.crew import Crew
 from lego_ray.tuning.objective import Objective
 from lego_ray.tuning.space import Choice

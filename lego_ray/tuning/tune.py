@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lego_ray.catalog.opening import check_before_writing
@@ -19,7 +19,8 @@ from lego_ray.planning.inventory import check_strict
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.runners.inline import InlineRunner
-from lego_ray.scoring.scorer import CHOOSE, Scorer
+from lego_ray.scoring.rows import CHOOSE
+from lego_ray.scoring.scorer import Scorer
 from lego_ray.sources.headers import Counted, scan_sources
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.uri import Place
@@ -51,6 +52,7 @@ class Search:
         strict: Whether an adapter that is refused fails the search.
         gpus: Share of a GPU for each merge.
         threads: Most tasks of a merge that compute at once; None for one a CPU.
+        base_scores: Whether the base model is given for the scorer, and maybe for no adapter.
     """
 
     sources: Sequence[str]
@@ -65,6 +67,7 @@ class Search:
     strict: bool
     gpus: float = 0.0
     threads: int | None = None
+    base_scores: bool = False
 
 
 def tune_at(
@@ -87,7 +90,7 @@ def tune_at(
         progress: Called with the number of trials that ended, and of all.
     """
     started = time.perf_counter()
-    maker, plan = _prepared(search, output, catalog)
+    search, maker, plan = _prepared(search, output, catalog)
     space = search.space.of([adapter.uri for adapter in plan.adapters])
     study = Study(study_at.open(), _identity(search, plan))
     crew = crew_of(maker)
@@ -147,8 +150,13 @@ def tune_at(
     )
 
 
-def _prepared(search: Search, output: Place, catalog: Catalog | None) -> tuple[TrialMaker, Plan]:
-    """What makes the trials, and the plan of the first one: what is wrong with it is wrong with all."""
+def _prepared(
+    search: Search, output: Place, catalog: Catalog | None
+) -> tuple[Search, TrialMaker, Plan]:
+    """What makes the trials, and the plan of the first one: what is wrong with it is wrong with all.
+
+    A base model that only the scorer needs is not passed to the merges.
+    """
     fixed = search.fixed
     name = name_of(fixed.get("name"), output)
     options = {**search.space.first(next(iter(search.space.presets), None)).options(fixed)}
@@ -167,6 +175,9 @@ def _prepared(search: Search, output: Place, catalog: Catalog | None) -> tuple[T
     plan = make_plan(
         recipe, scan.inventory, sources=search.sources, memory_budget=search.memory_budget
     )
+    if search.base_scores and not _needs_base(plan):
+        fixed = {name: value for name, value in fixed.items() if name != "base"}
+        return _prepared(replace(search, fixed=fixed, base_scores=False), output, catalog)
     maker = TrialMaker(
         search.sources,
         scan.inventory,
@@ -177,7 +188,14 @@ def _prepared(search: Search, output: Place, catalog: Catalog | None) -> tuple[T
         search.gpus,
         search.threads,
     )
-    return maker, plan
+    return search, maker, plan
+
+
+def _needs_base(plan: Plan) -> bool:
+    """Whether the update of an adapter is computed with the base model."""
+    return any(
+        True for adapter in plan.adapters for site in adapter.sites for _ in site.base_weights()
+    )
 
 
 def _identity(search: Search, plan: Plan) -> dict[str, Any]:
