@@ -44,9 +44,9 @@ def tune(as_json: bool, log: str, **given: Any) -> None:
 
     \b
     Examples:
-      lego-ray tune ./adapters --rank 16 --score "python score.py {adapter} {split}" --output ./best
-      lego-ray tune ./adapters --rank 16 --score mine.scoring:score --trials 16 --output ./best
-      lego-ray tune ./adapters --rank 16 --score-texts rows.jsonl --base ./model --output ./best
+      lego-ray tune ./zoo --rank 8 --score "./score.py {adapter}" --output ./m
+      lego-ray tune ./zoo --rank 8 --score scoring:score --trials 16 --output ./m
+      lego-ray tune ./zoo --rank 8 --score-texts t.jsonl --base ./lm --output ./m
     """
     with resumable(None, _HOW_TO_GO_ON), shown(log, QUARANTINED):
         from lego_ray.api.tune import tune as call

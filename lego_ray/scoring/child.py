@@ -21,10 +21,11 @@ from lego_ray.errors import InvalidOption, ScoringFailed
 from lego_ray.scoring.command import ALL_ROWS, end_group, quoted_end, tail_of
 from lego_ray.scoring.score import Score, score_of
 
-# The child takes the import path of this process, so that it finds the same modules.
+# The child takes the import path of this process. The working directory is last on it, so that a module
+# there is found and hides no other.
 _BOOT = """\
-import json, sys
-sys.path[:] = json.loads(sys.stdin.readline())
+import json, os, sys
+sys.path[:] = [*json.loads(sys.stdin.readline()), os.getcwd()]
 from lego_ray.scoring.serve import serve
 serve()
 """
@@ -57,7 +58,7 @@ class ChildScorer:
             raise InvalidOption(
                 "--score",
                 f"{self._target}: {answer['failed']}",
-                "It is imported as Python would: set PYTHONPATH, or run where its module lies.",
+                "Its module is looked for on PYTHONPATH and in the working directory.",
             )
 
     def score(self, adapter_dir: str, split: str = ALL_ROWS) -> Score:
