@@ -82,7 +82,7 @@ def _model(base: str, revision: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         base, revision=revision or "main", dtype="auto" if on_gpu else torch.float32
     )
     return model.to("cuda" if on_gpu else "cpu").eval()

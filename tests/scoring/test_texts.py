@@ -37,7 +37,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+    as_fast: Any = PreTrainedTokenizerFast
+    fast = as_fast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
     fast.save_pretrained(root / "base")
     for number in range(3):
         torch.manual_seed(number + 1)
@@ -48,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.5)
-        model.save_pretrained(root / "zoo" / f"a{number}")
+        model.save_pretrained(str(root / "zoo" / f"a{number}"))
     generator = torch.Generator().manual_seed(7)
     rows = []
     for task, count in (("one", 7), ("two", 6)):

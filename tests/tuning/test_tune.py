@@ -191,7 +191,7 @@ def test_trials_that_fail_are_failed_trials(place: Place) -> None:
 
 def test_a_merge_that_cannot_be_made_is_a_failed_trial(place: Place) -> None:
     # concat gives rank 12 of these adapters and no other.
-    words = {"method": "concat", "space": ["rank=12,5", "weights=1"], "rank": None}
+    words: dict[str, Any] = {"method": "concat", "space": ["rank=12,5", "weights=1"], "rank": None}
     record = place.tune(trials=12, **words)
     ranks = {t["parameters"]["rank"]: t["status"] for t in place.trials()}
     assert ranks == {12: "ok", 5: "failed"}
