@@ -1,6 +1,6 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify`, `compare`,
+`inspect`, `scan`, `plan`, `merge`, `tune`, `build`, `update`, `refresh`, `status`, `verify`, `compare`,
 `publish` and `bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
 `check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too.
 Importing this package loads neither torch nor Ray.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lego_ray.api.refresh import refresh
     from lego_ray.api.scan import ScanRecord, scan
     from lego_ray.api.status import library_status, status
+    from lego_ray.api.tune import tune
     from lego_ray.api.update import update
     from lego_ray.api.verify import verify
     from lego_ray.audit.adopt import adopt_merge
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lego_ray.output.progress import StatusRecord
     from lego_ray.output.publish_record import PublishRecord
     from lego_ray.planning.plan import Plan
+    from lego_ray.tuning.record import TuneRecord
     from lego_ray.verification.comparison_record import MergeComparison
     from lego_ray.verification.record import Verification
 
@@ -57,6 +59,7 @@ __all__ = [
     "RefreshRecord",
     "ScanRecord",
     "StatusRecord",
+    "TuneRecord",
     "UpdateRecord",
     "Verification",
     "VersionRecord",
@@ -78,6 +81,7 @@ __all__ = [
     "repair_catalog",
     "scan",
     "status",
+    "tune",
     "update",
     "verify",
 ]
@@ -103,6 +107,7 @@ _HOMES = {
     "bake": "lego_ray.api.bake",
     "adopt_merge": "lego_ray.audit.adopt",
     "MergeComparison": "lego_ray.verification.comparison_record",
+    "TuneRecord": "lego_ray.tuning.record",
     "MergeRecord": "lego_ray.merging.record",
     "UpdateRecord": "lego_ray.merging.record",
     "build": "lego_ray.api.build",
@@ -120,6 +125,7 @@ _HOMES = {
     "repair_catalog": "lego_ray.audit.repair",
     "scan": "lego_ray.api.scan",
     "status": "lego_ray.api.status",
+    "tune": "lego_ray.api.tune",
     "update": "lego_ray.api.update",
     "verify": "lego_ray.api.verify",
 }

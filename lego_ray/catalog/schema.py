@@ -20,6 +20,7 @@ _LONG = pa.int64()
 _DOUBLE = pa.float64()
 _TIME = pa.timestamp("us", tz="UTC")
 _MAP = pa.map_(pa.string(), pa.string())
+_SCORES = pa.map_(pa.string(), pa.float64())
 _STRINGS = pa.list_(pa.string())
 _STAGES = pa.list_(pa.struct({"stage": _STRING, "seconds": _DOUBLE, "bytes": _LONG}))
 
@@ -301,8 +302,43 @@ _GROUPS = TableSpec(
     ),
 )
 
+_TRIALS = TableSpec(
+    "trials",
+    "One row for each trial of a search by `lego-ray tune`: a merge that was scored. Written once the "
+    "best of them is in `merges`.",
+    (
+        Column(
+            "study_id",
+            _STRING,
+            "Hex sha256 of what the study is of: adapters, recipe, space, scorer, objective, seed.",
+        ),
+        Column("name", _STRING, "Name of the merge."),
+        Column("trial", _LONG, "Number of the trial, from 0."),
+        Column(
+            "parameters",
+            _STRING,
+            "What it merged by, as canonical JSON: `preset`, `rank`, `scale`, `spectrum`, `weights`.",
+        ),
+        Column("status", _STRING, "`ok`; `failed`: the merge could not be made or scored."),
+        Column("reason", _STRING, "Why it failed; null if `ok`.", True),
+        Column(
+            "value", _DOUBLE, "What the objective makes of its scores; null if it failed.", True
+        ),
+        Column("score", _DOUBLE, "The scorer's score; larger is better; null if it failed.", True),
+        Column("tasks", _SCORES, "The score of each task; null if it failed.", True),
+        Column("seconds", _DOUBLE, "Wall time of merging and scoring, in seconds."),
+        Column(
+            "merge_id",
+            _STRING,
+            "The merge that was published of it, if it was the best; null of the others.",
+            True,
+        ),
+        Column("recorded_at", _TIME, "When this was recorded (UTC)."),
+    ),
+)
+
 TABLES: Mapping[str, TableSpec] = MappingProxyType(
-    {spec.name: spec for spec in (_ADAPTERS, _MERGES, _MERGE_SITES, _MSUS, _GROUPS)}
+    {spec.name: spec for spec in (_ADAPTERS, _MERGES, _MERGE_SITES, _MSUS, _GROUPS, _TRIALS)}
 )
 
 # Tables whose rows count only once their merge has its row in `merges`.

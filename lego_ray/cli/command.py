@@ -10,9 +10,11 @@ import click
 from lego_ray.methods.names import MethodOptions
 from lego_ray.options import keywords_of
 from lego_ray.planning.options import RUNNER_OPTIONS
+from lego_ray.tuning.options import SearchOptions
 
 # Options by the section of `--help` they stand in; any other stands in the last, Options.
 SECTIONS = {
+    "What is searched": tuple(keywords_of(SearchOptions)),
     "What is merged": ("exclude", "weights", "only_base", "base_model", "full_weights", "strict"),
     "How": (
         "preset",

@@ -14,16 +14,18 @@ import click
 from lego_ray.errors import LegoRayError, ObjectNotFound
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_OF_SEVERAL = "finished tasks are kept beside each output; run the same command to continue"
 
 
 @contextmanager
-def resumable(output: str | None) -> Iterator[ExitStack]:
+def resumable(output: str | None, otherwise: str = _OF_SEVERAL) -> Iterator[ExitStack]:
     """Ends the command with one line, and status 130 or 143, if it gets a signal to stop in the block.
 
     A second signal ends the process at once; what is kept is complete at any moment.
 
     Args:
         output: Where the merge of the block goes; None if it makes several.
+        otherwise: How to go on, if it makes several.
 
     Yields:
         What to close before the process ends, after the line is printed; only after a signal.
@@ -46,7 +48,7 @@ def resumable(output: str | None) -> Iterator[ExitStack]:
         # Whatever came of it: Ray, for one, makes another error of what a handler raises.
         if not told:
             raise
-        click.echo(f"interrupted; {_how_to_go_on(output)}", err=True)
+        click.echo(f"interrupted; {_how_to_go_on(output, otherwise)}", err=True)
         last.close()
         sys.exit(128 + told[0])
     finally:
@@ -54,12 +56,12 @@ def resumable(output: str | None) -> Iterator[ExitStack]:
             signal.signal(each, handler)
 
 
-def _how_to_go_on(output: str | None) -> str:
+def _how_to_go_on(output: str | None, otherwise: str) -> str:
     """Asks the output, which knows whether the signal came before or after the last file."""
     from lego_ray.api.status import status
 
     if output is None:
-        return "finished tasks are kept beside each output; run the same command to continue"
+        return otherwise
     nothing = "nothing was published and nothing is kept; run the same command to start again"
     try:
         found = status(output)

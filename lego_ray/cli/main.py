@@ -28,6 +28,7 @@ from lego_ray.cli.room import watch_room
 from lego_ray.cli.scan import scan
 from lego_ray.cli.startup import stop_as_usual
 from lego_ray.cli.status import status
+from lego_ray.cli.tune import tune
 from lego_ray.cli.update import update
 from lego_ray.cli.verify import verify
 
@@ -55,6 +56,7 @@ cli.add_command(inspect)
 cli.add_command(scan)
 cli.add_command(plan)
 cli.add_command(merge)
+cli.add_command(tune)
 cli.add_command(build)
 cli.add_command(update)
 cli.add_command(refresh)

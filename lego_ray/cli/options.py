@@ -235,5 +235,18 @@ run = _run(
     "ray: on Ray. inline: in this process. auto: on Ray if the work is long enough to be worth its "
     "start, or if --address, --workers, --max-workers, --wait or --gpus is given; else in this process.",
 )
+# Of a search `max_workers` and `wait` mean nothing: it has as many workers as it is given.
+tune_run = all_of(
+    click.option(
+        "--runner",
+        type=OneOf(RUNNERS),
+        default="auto",
+        show_default=True,
+        help="ray: trials beside each other on Ray. inline: in this process, one after another. auto: "
+        "on Ray if --address, --workers or --gpus is given; else in this process.",
+    ),
+    flags(RunOptions, ("address", "workers", "gpus")),
+    strict,
+)
 # A plan starts Ray only if it is asked to.
 plan_run = _run("inline", "With --errors: measure on Ray, or in this process (inline).")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -16,10 +16,12 @@ from lego_ray.runners.base import READS_BESIDE
 
 if TYPE_CHECKING:
     from lego_ray.tasks.joint import JointTask
+    from lego_ray.tasks.read import Extraction
     from lego_ray.tasks.update import UpdateTask
     from lego_ray.tasks.values import SolveTask
 
     Task = SolveTask | JointTask | UpdateTask
+    Extract = Callable[[SolveTask], Extraction]
 
 
 class InlineRunner:
@@ -31,13 +33,21 @@ class InlineRunner:
 
     name = "inline"
 
-    def __init__(self, gpus: float = 0.0, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        gpus: float = 0.0,
+        workers: int | None = None,
+        *,
+        extract: Extract | None = None,
+    ) -> None:
         """Describes how the arithmetic is done.
 
         Args:
             gpus: Above 0 for the GPU, which has one task at a time.
             workers: Most tasks that compute at once; None for one a CPU.
+            extract: What extracts a task, such as `ReadCache.extract`; None for `solve.extract_task`.
         """
+        self._extract = extract
         self._gpus = gpus
         self._at_once = 1 if gpus else workers or cores()
         self._begun: list[_Work] = []
@@ -49,7 +59,7 @@ class InlineRunner:
         """Yields each task's result, in order."""
         from lego_ray.tasks.device import device_of
 
-        work = _Work(device_of(self._gpus), self._gpus, self._at_once)
+        work = _Work(device_of(self._gpus), self._gpus, self._at_once, self._extract)
         self._begun.append(work)
         running: deque[tuple[Task, Future[Any]]] = deque()
         most = READS_BESIDE * self._at_once
@@ -79,7 +89,8 @@ class InlineRunner:
 class _Work:
     """Threads and what they have to do, until it is ended."""
 
-    def __init__(self, device: str, gpus: float, at_once: int) -> None:
+    def __init__(self, device: str, gpus: float, at_once: int, extract: Extract | None) -> None:
+        self._extract = extract
         self._threads: list[Thread] = []
         self._device = device
         self._gpus = gpus
@@ -129,7 +140,7 @@ class _Work:
             with self._at_work():
                 return run_task(task, self._gpus)
         self._check()
-        extraction = extract_task(task)
+        extraction = (self._extract or extract_task)(task)
         with self._at_work():
             return solve_extracted(task, extraction, self._device)
 

@@ -129,7 +129,7 @@ def test_a_mistyped_name_lists_the_tables(catalog: Catalog) -> None:
         sql(catalog, "SELECT * FROM merge")
     assert "merge does not exist" in caught.value.problem
     assert "pg_" not in str(caught.value)
-    assert caught.value.hint.endswith("merges, merge_sites, msus, groups.")
+    assert caught.value.hint.endswith("merges, merge_sites, msus, groups, trials.")
 
 
 def test_a_mistyped_column_is_named(catalog: Catalog) -> None:

@@ -19,6 +19,8 @@ PROMISED = {
     "msus": "merge_id site adapter_id rank_index cluster distance weight",
     "groups": "grouping_id name group_name merge_id adapter_id uri status similarity nearest_group "
     "nearest_similarity silhouette found_at",
+    "trials": "study_id name trial parameters status reason value score tasks seconds merge_id "
+    "recorded_at",
 }
 
 

@@ -55,6 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("--help", []),
         ("merge --help", []),
+        ("tune --help", []),
         ("inspect zoo", []),
         ("plan zoo --rank 4", []),
         ("status merged", []),
