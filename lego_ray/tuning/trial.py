@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lego_ray.errors import LegoRayError, MissingPackage, SourceChanged, StorageError
@@ -18,7 +19,7 @@ from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.scoring.score import Score
 from lego_ray.scoring.scorer import Scorer
-from lego_ray.storage.uri import parse_uri
+from lego_ray.storage.uri import FilePlace, Place
 from lego_ray.tasks.cached import ReadCache
 from lego_ray.tuning.space import Choice
 
@@ -99,9 +100,9 @@ class TrialMaker:
         score, reason, read = None, "", 0
         try:
             with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-                output = f"{folder}/{self.name}"
-                read = self.merge(request.choice, output)
-                score = self.scorer.score(output, request.split)
+                place = FilePlace(str(Path(folder).absolute())).join(self.name)
+                read = self.merge(request.choice, place)
+                score = self.scorer.score(str(place), request.split)
         except (MissingPackage, SourceChanged, StorageError):
             raise
         except LegoRayError as error:
@@ -109,18 +110,17 @@ class TrialMaker:
         seconds = round(time.perf_counter() - started, 3)
         return TrialReply(request.number, score, seconds, reason, read)
 
-    def merge(self, choice: Choice, output: str) -> int:
+    def merge(self, choice: Choice, place: Place) -> int:
         """Makes a merge: the bytes that `lego_ray.merge` writes with the same options.
 
         Args:
             choice: What to merge by.
-            output: Its directory.
+            place: Its directory.
 
         Returns:
             Bytes that were read.
         """
         self._cache = self._cache or ReadCache(self.memory_budget)
-        place = parse_uri(output)
         recipe = recipe_of(place, {**choice.options(self.fixed), "name": self.name})  # type: ignore[typeddict-item]
         plan = make_plan(
             recipe, self.inventory, sources=self.sources, memory_budget=self.memory_budget

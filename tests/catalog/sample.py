@@ -115,6 +115,24 @@ def group(**changes: Any) -> dict[str, Any]:
     }
 
 
+def trial(**changes: Any) -> dict[str, Any]:
+    return {
+        "study_id": "s" * 64,
+        "name": "support",
+        "trial": 0,
+        "parameters": "{}",
+        "status": "ok",
+        "reason": None,
+        "value": 0.5,
+        "score": 0.5,
+        "tasks": [("qa", 0.25), ("chat", 0.75)],
+        "seconds": 1.5,
+        "merge_id": None,
+        "recorded_at": NOW,
+        **changes,
+    }
+
+
 def details(merge_id: str = "m" * 64) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Two sites of one merge; adapter a gave two ranks to each, adapter b one to the first."""
     sites = [site(merge_id=merge_id, site=name) for name in ("layers.1.q_proj", "layers.0.q_proj")]

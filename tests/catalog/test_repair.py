@@ -24,7 +24,8 @@ from lego_ray.catalog.repair.faults import Diagnosis, Fault
 from lego_ray.catalog.repair.repairing import diagnose, repair
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
-from tests.catalog.sample import NOW, adapter, details, group, merge, msu, refused, site
+from lego_ray.catalog.trials import record_trials
+from tests.catalog.sample import NOW, adapter, details, group, merge, msu, refused, site, trial
 from tests.catalog.stores import STORES, copied_catalog
 
 M, N = "m" * 64, "n" * 64
@@ -56,7 +57,7 @@ def catalog(made: Path, tmp_path: Path) -> Catalog:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three adapters, one of them refused, two merges, and groups of both."""
+    """Three adapters, one of them refused, two merges, groups of both, and two trials."""
     place = tmp_path_factory.mktemp("made") / "catalog"
     catalog = Catalog(str(place))
     record_adapters(
@@ -74,6 +75,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             group(adapter_id="c" * 64, uri="/zoo/c", status="alone"),
         ],
     )
+    bad = {"value": None, "score": None, "tasks": None}
+    failed = trial(trial=1, status="failed", reason="ScoringFailed: it did not score", **bad)
+    record_trials(catalog, "s" * 64, [trial(merge_id=M), failed])
     return place
 
 

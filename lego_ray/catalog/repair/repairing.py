@@ -13,13 +13,14 @@ from lego_ray.catalog.repair.faults import Diagnosis, Fault, Outputs, plural
 from lego_ray.catalog.repair.group_rows import diagnose_groups
 from lego_ray.catalog.repair.merge_rows import diagnose_merges
 from lego_ray.catalog.repair.states import State, state_of
+from lego_ray.catalog.repair.trial_rows import diagnose_trials
 from lego_ray.catalog.tables import Catalog
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 # What the others are held against comes first.
-ORDER = ("merges", "adapters", "merge_sites", "msus", "groups")
+ORDER = ("merges", "adapters", "merge_sites", "msus", "groups", "trials")
 
 
 class _Look:
@@ -44,6 +45,8 @@ class _Look:
             return diagnosis
         if table == "msus":
             return diagnose_msus(self._catalog, state, self._merges, self._sites)
+        if table == "trials":
+            return diagnose_trials(state)
         made_of = {row["merge_id"]: row["adapter_ids"] for row in self._merges}
         return diagnose_groups(self._catalog, state, made_of)
 
