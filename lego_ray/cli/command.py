@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lego_ray.cli.defaults import default_values, with_origin
 from lego_ray.methods.names import MethodOptions
 from lego_ray.options import keywords_of
 from lego_ray.planning.options import RUNNER_OPTIONS
@@ -42,7 +43,16 @@ _DEBUG = click.Option(
 
 
 class Command(click.Command):
-    """A command with `--debug`, whose options stand in sections if they are many."""
+    """A command with `--debug` and defaults of the user's, whose options stand in sections if many."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses its words, with what the environment and the settings file say."""
+        if not set(ctx.help_option_names) & set(args):  # help is given whatever the file holds
+            default_values(ctx)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            raise with_origin(ctx, error) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Its own options, `--debug` and `--help`."""

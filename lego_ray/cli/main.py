@@ -41,6 +41,10 @@ def cli() -> None:
     A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix,
     hf://owner/name[@revision], hf://collections/owner/slug, or @list.txt with a source a line.
 
+    Defaults of --catalog, --workers, --memory-budget and others may stand in lego-ray.toml, or below
+    [tool.lego-ray] in pyproject.toml, of the working directory. The environment (LEGO_RAY_CATALOG)
+    comes before the file, and a flag before both.
+
     \b
     Examples:
       lego-ray plan  ./adapters --rank 16

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from lego_ray.cli.defaults import CATALOG_VARIABLE
 from lego_ray.cli.param_types import Finite, NumberOr, NumberOrAuto, OneOf, Place
 from lego_ray.methods.names import METHODS, MethodOptions, takers
 from lego_ray.options import Keyword, keywords_of
@@ -204,6 +205,8 @@ def required_catalog(command: Command) -> Command:
         required=True,
         type=Place(),
         metavar="URI",
+        envvar=CATALOG_VARIABLE,
+        show_envvar=True,
         help="A directory or s3://bucket/prefix.",
     )(command)
 
@@ -212,6 +215,8 @@ catalog = click.option(
     "--catalog",
     type=Place(),
     metavar="URI",
+    envvar=CATALOG_VARIABLE,
+    show_envvar=True,
     help="Record it in this catalog; created if missing.",
 )
 
