@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lego_ray.amounts import size
+from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.defaults import CATALOG_VARIABLE, is_default
@@ -16,7 +17,7 @@ from lego_ray.errors import InvalidOption
 
 
 @command()
-@click.argument("merged", metavar="MERGED_URI", type=Place())
+@merged_by.merged
 @click.option(
     "--output",
     required=True,
@@ -30,7 +31,8 @@ from lego_ray.errors import InvalidOption
     metavar="URI",
     envvar=CATALOG_VARIABLE,
     show_envvar=True,
-    help="Catalog with the merge, to add clusters, lineage, inertia, time and bytes.",
+    help="Catalog with the merge, to add clusters, lineage, inertia, time and bytes, and to look "
+    "MERGED up by its name or id.",
 )
 @click.option(
     "--sources",
@@ -59,6 +61,7 @@ def report(
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
+    given["merged"] = merged_by.place_of(given["merged"], given["catalog"])
     try:
         record = write_report(**options.given_of(given), sources=(*sources, *more_sources))
     except InvalidOption as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
@@ -14,7 +15,7 @@ from lego_ray.cli.verify_table import print_errors
 
 
 @command()
-@click.argument("merged", metavar="MERGED_URI", type=Place())
+@merged_by.merged
 @click.option(
     "--sources",
     multiple=True,
@@ -24,6 +25,7 @@ from lego_ray.cli.verify_table import print_errors
 )
 @click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
 @options.base
+@merged_by.catalog
 @options.memory_budget
 @options.as_json
 def verify(
@@ -44,6 +46,7 @@ def verify(
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
+    given["merged"] = merged_by.place_of(given["merged"], given.pop("catalog"))
     with CountProgress("verify", "site") as progress:
         record = call(
             **options.given_of(given), sources=(*sources, *more_sources), progress=progress
