@@ -102,8 +102,8 @@ def find_merge(
         return found[0]
     if found:
         found = sorted(found, key=lambda r: str(r["merge_id"]))
-        names = (f"{r['name']} version {r['version']}" for r in found)
-        said = listed((r["merge_id"] for r in found), names)
+        versions = (f"{r['name']} version {r['version']}" for r in found)
+        said = listed((r["merge_id"] for r in found), versions)
         raise InvalidOption(
             merge, f"{len(found)} merges fit: {said}", "Give more digits of the merge_id."
         )

@@ -19,6 +19,7 @@ from lego_ray.cli.exit import told
 from lego_ray.cli.inspect import inspect
 from lego_ray.cli.logs import waits_shown
 from lego_ray.cli.merge import merge
+from lego_ray.cli.methods import methods
 from lego_ray.cli.plan import plan
 from lego_ray.cli.publish import publish
 from lego_ray.cli.refresh import refresh
@@ -67,6 +68,7 @@ cli.add_command(report)
 cli.add_command(publish)
 cli.add_command(bake)
 cli.add_command(catalog)
+cli.add_command(methods)
 cli.add_command(completion)
 for each in catalog_upkeep.COMMANDS:
     catalog.add_command(each)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,17 +18,81 @@ def print_json(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(dict(value), default=_plain, allow_nan=False, sort_keys=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints aligned columns; a column of numbers to the right."""
+# Columns where stdout is not a terminal, for text that is wrapped.
+_WIDTH = 100
+_GAP = "  "
+# A column of text is cut no further to fit a terminal, nor wrapped narrower.
+_NARROWEST = 16
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: bool = False
+) -> None:
+    """Prints aligned columns; a column of numbers to the right.
+
+    On a terminal that is too narrow, the widest texts lose their beginning: names are at the end of a
+    place. Anywhere else each cell is whole.
+
+    Args:
+        columns: Their heads.
+        rows: Their values.
+        wrap: Whether the last column is prose, to be wrapped.
+    """
     values = [list(row) for row in rows]
     lines = [list(columns), *([_cell(value) for value in row] for row in values)]
-    aligned = []
-    for i in range(len(columns)):
-        width = max(len(line[i]) for line in lines)
-        numbers = all(isinstance(row[i], int | float) or row[i] is None for row in values)
-        aligned.append([(str.rjust if numbers else str.ljust)(line[i], width) for line in lines])
-    for line in zip(*aligned, strict=True):
-        click.echo("  ".join(line).rstrip())
+    are_numbers = [
+        all(isinstance(row[i], int | float) or row[i] is None for row in values)
+        for i in range(len(columns))
+    ]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    room = _room(wrap)
+    if room is not None and not wrap:
+        widths = _narrowed(widths, are_numbers, room)
+        lines = [[_cut(cell, widths[i]) for i, cell in enumerate(line)] for line in lines]
+    if room is not None and wrap:
+        widths[-1] = max(_NARROWEST, room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1))
+    for number, line in enumerate(lines):
+        *cells, last = line
+        parts = (textwrap.wrap(last, widths[-1]) or [""]) if wrap else [last]
+        for at, part in enumerate(parts):
+            shown = [*(cells if at == 0 else [""] * len(cells)), part]
+            text = _GAP.join(
+                (str.rjust if are_numbers[i] else str.ljust)(cell, widths[i])
+                for i, cell in enumerate(shown)
+            ).rstrip()
+            click.echo(head(text) if number == 0 else text)
+
+
+def head(text: str) -> str:
+    """Text as a head: bold on a terminal."""
+    return click.style(text, bold=True) if text else text
+
+
+def _room(wrap: bool) -> int | None:
+    """Columns there are; None for any number."""
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size((_WIDTH, 24)).columns
+    return _WIDTH if wrap else None
+
+
+def _narrowed(widths: Sequence[int], are_numbers: Sequence[bool], room: int) -> list[int]:
+    """Widths that fit, where columns of text can give enough: the widest first, down to a limit."""
+    found = list(widths)
+    over = sum(found) + len(_GAP) * (len(found) - 1) - room
+    while over > 0:
+        texts = [i for i in range(len(found)) if not are_numbers[i] and found[i] > _NARROWEST]
+        if not texts:
+            break
+        widest = max(texts, key=lambda i: found[i])
+        others = [found[i] for i in texts if found[i] < found[widest]]
+        give = min(over, max(1, found[widest] - max([*others, _NARROWEST])))
+        found[widest] -= give
+        over -= give
+    return found
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else f"...{cell[len(cell) - width + 3 :]}"
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

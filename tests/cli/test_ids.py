@@ -21,8 +21,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_zoo(root / "zoo", 3)
     lego_ray.merge(
         root / "zoo",
-        **{"rank": 4, "output": root / "out", "name": "mine", "catalog": root / "catalog"},
-        **{"runner": "inline", "n_init": 1, "updatable": True},
+        rank=4,
+        output=root / "out",
+        name="mine",
+        catalog=root / "catalog",
+        runner="inline",
+        n_init=1,
+        updatable=True,
     )
     return root
 

@@ -54,6 +54,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("--help", []),
         ("merge --help", []),
+        ("methods", []),
+        ("methods lego", []),
         ("inspect zoo", []),
         ("plan zoo --rank 4", []),
         ("status merged", []),
