@@ -1,7 +1,7 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify`, `publish` and
-`bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
+`inspect`, `scan`, `init`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify`, `publish`
+and `bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
 `check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too.
 Importing this package loads neither torch nor Ray.
 """
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.api.bake import bake
     from lego_ray.api.build import build
+    from lego_ray.api.init import InitRecord, init
     from lego_ray.api.inspect import InspectRecord, inspect
     from lego_ray.api.merge import merge
     from lego_ray.api.plan import plan
@@ -44,6 +45,7 @@ __all__ = [
     "CatalogCheck",
     "CatalogRepair",
     "Garbage",
+    "InitRecord",
     "InspectRecord",
     "LibraryRecord",
     "LibraryStatus",
@@ -62,6 +64,7 @@ __all__ = [
     "catalog",
     "check_catalog",
     "collect_garbage",
+    "init",
     "inspect",
     "library_status",
     "merge",
@@ -86,6 +89,7 @@ _HOMES = {
     "RefreshRecord": "lego_ray.library.record",
     "PublishRecord": "lego_ray.output.publish_record",
     "Plan": "lego_ray.planning.plan",
+    "InitRecord": "lego_ray.api.init",
     "InspectRecord": "lego_ray.api.inspect",
     "LibraryRecord": "lego_ray.library.record",
     "Garbage": "lego_ray.audit.record",
@@ -100,6 +104,7 @@ _HOMES = {
     "build": "lego_ray.api.build",
     "check_catalog": "lego_ray.audit.check",
     "collect_garbage": "lego_ray.audit.collect",
+    "init": "lego_ray.api.init",
     "inspect": "lego_ray.api.inspect",
     "library_status": "lego_ray.api.status",
     "merge": "lego_ray.api.merge",

@@ -16,6 +16,7 @@ from lego_ray.cli.catalog import catalog
 from lego_ray.cli.command import Group
 from lego_ray.cli.completion import completion
 from lego_ray.cli.exit import told
+from lego_ray.cli.init import init
 from lego_ray.cli.inspect import inspect
 from lego_ray.cli.logs import waits_shown
 from lego_ray.cli.merge import merge
@@ -57,6 +58,7 @@ def cli() -> None:
 
 cli.add_command(inspect)
 cli.add_command(scan)
+cli.add_command(init)
 cli.add_command(plan)
 cli.add_command(merge)
 cli.add_command(build)

@@ -58,6 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("methods lego", []),
         ("inspect zoo", []),
         ("plan zoo --rank 4", []),
+        ("init zoo", []),
         ("status merged", []),
         ("verify merged", []),
         ("scan zoo --catalog catalog", TABLES),
