@@ -284,6 +284,10 @@ CHECKS: Mapping[str, tuple[Check, str]] = {
         _or_none(_instance(str, timedelta)),
         "a timedelta, or text such as 60s" + _NONE,
     ),
+    "str | datetime": (
+        _instance(str, datetime),
+        "a datetime, or text such as 2026-11-24T10:00Z or 2d",
+    ),
     "Moment": (
         _or_none(_instance(str, datetime)),
         "a datetime, or text such as 2026-11-24T10:00Z" + _NONE,

@@ -113,6 +113,7 @@ FITS: dict[str, tuple[str, ...]] = {
     "Counted": _CALLABLE,
     "str | timedelta": (*_TEXTS, "duration"),
     "str | timedelta | None": (*_TEXTS, "duration", "none"),
+    "str | datetime": _TEXTS,
     "Moment": (*_TEXTS, "none"),
 }
 

@@ -14,7 +14,7 @@ from lego_ray.catalog.groups import group_of_merge
 from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import CatalogNotFound, InvalidOption
 from lego_ray.storage.uri import Place, parse_uri
 
 
@@ -55,12 +55,18 @@ class MergeDetail:
 
 
 def list_merges(catalog: Catalog) -> pa.Table:
-    """Lists the merges, newest first.
+    """Lists the merges, newest first; none at a moment before the first.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
     """
-    return catalog.read("merges").sort_by([("created_at", "descending"), ("merge_id", "ascending")])
+    try:
+        rows = catalog.read("merges")
+    except CatalogNotFound:
+        if not catalog.came_later("merges"):
+            raise
+        return TABLES["merges"].schema.empty_table()
+    return rows.sort_by([("created_at", "descending"), ("merge_id", "ascending")])
 
 
 def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetail:
