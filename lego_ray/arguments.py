@@ -259,6 +259,7 @@ _NONE = ", or None"
 CHECKS: Mapping[str, tuple[Check, str]] = {
     "Uri": (_place, _PLACE),
     "str | PathLike[str]": (_place, _PLACE),
+    "str | PathLike[str] | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | Sequence[Uri]": (_places, f"{_PLACE}, or a list of them"),
     "str": (_text, "text"),

@@ -91,6 +91,7 @@ _CALLABLE = ("class",)
 FITS: dict[str, tuple[str, ...]] = {
     "Uri": _PLACES,
     "str | PathLike[str]": _PLACES,
+    "str | PathLike[str] | None": (*_PLACES, "none"),
     "Uri | None": (*_PLACES, "none"),
     "Uri | Sequence[Uri]": (*_PLACES, "list of texts", "empty list"),
     "str": _TEXTS,

@@ -21,6 +21,7 @@ from lego_ray.planning.options import (
     RunOptions,
     SourceOptions,
     StrictOption,
+    TagOptions,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -77,6 +78,8 @@ def _flag(keyword: Keyword, hidden: bool) -> Callable[[Callable[..., Any]], Call
         more |= {"type": OneOf(option.choices)}
     elif keyword.annotation == "str | PathLike[str]":
         more |= {"type": Place()}
+    elif keyword.annotation == "str | PathLike[str] | None":
+        more |= {"type": Place("file")}
     elif keyword.annotation == "int | str | None":
         more |= {"type": NumberOrAuto()}
     elif option.words:
@@ -182,6 +185,7 @@ log = click.option(
 )
 
 selection = flags(SourceOptions)
+tags = flags(TagOptions)
 strict = flags(StrictOption)
 checkpoints = flags(SourceOptions, ["checkpoints"])
 scan_limits = flags(SourceOptions, ["scan_limits"])

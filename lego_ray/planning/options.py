@@ -306,5 +306,26 @@ class MergeOptions(RecipeOptions, RunOptions, total=False):
     """All that `merge` and `plan` accept, apart from places and a runner."""
 
 
-class ScanOptions(SourceOptions, StrictOption, total=False):
+class TagOptions(TypedDict, total=False):
+    """Where tags come from, beside model cards."""
+
+    tags: Annotated[
+        str | PathLike[str] | None,
+        Option(
+            "CSV file with tags: a column `adapter` (name, glob, URI or id), and a column per tag. Its "
+            "tags come before those of folders, and these before those of model cards.",
+            metavar="FILE",
+        ),
+    ]
+    tags_from_folders: Annotated[
+        str | None,
+        Option(
+            "Keys for the names of the folders between the source and the adapter, such as "
+            "task/language; * skips a level.",
+            metavar="KEY/KEY",
+        ),
+    ]
+
+
+class ScanOptions(SourceOptions, TagOptions, StrictOption, total=False):
     """All that `scan` accepts, apart from places."""
