@@ -11,7 +11,7 @@ from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import OneOf, Place
-from lego_ray.cli.printing import count, print_json, print_table, visible
+from lego_ray.cli.printing import count, print_json, print_table, print_warning
 
 
 @command()
@@ -63,7 +63,7 @@ def bake(as_json: bool, **given: Any) -> None:
     if record["dry_run"]:
         click.echo("dry run: nothing was written")
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     changed = f"{len(record['changes'])} of {count(record['tensors'], 'tensor')} changed"
     click.echo(f"{record['status']}: {record['output']}, {changed}")
     print_table(

@@ -16,8 +16,8 @@ from lego_ray.cli.printing import (
     print_refused,
     print_set_aside,
     print_table,
+    print_warning,
     rank_range,
-    visible,
 )
 
 
@@ -83,7 +83,7 @@ def init(as_json: bool, **given: Any) -> None:
         ),
     )
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     print_set_aside(record)
     print_refused(record["refused"])
     made = sum(m["problem"] is None for m in record["merges"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -40,10 +41,7 @@ def print_table(
     """
     values = [list(row) for row in rows]
     lines = [list(columns), *([_cell(value) for value in row] for row in values)]
-    are_numbers = [
-        all(isinstance(row[i], int | float) or row[i] is None for row in values)
-        for i in range(len(columns))
-    ]
+    are_numbers = [all(_is_number(row[i]) for row in values) for i in range(len(columns))]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     room = _room(wrap)
     if room is not None and not wrap:
@@ -60,12 +58,80 @@ def print_table(
                 (str.rjust if are_numbers[i] else str.ljust)(cell, widths[i])
                 for i, cell in enumerate(shown)
             ).rstrip()
-            click.echo(head(text) if number == 0 else text)
+            click.echo(styled(text, bold=True) if number == 0 else text)
 
 
-def head(text: str) -> str:
-    """Text as a head: bold on a terminal."""
-    return click.style(text, bold=True) if text else text
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float | Percent)
+
+
+class Percent(str):
+    """A share in percent, as text: `12.3 %`."""
+
+    __slots__ = ()
+
+
+def percent(share: float | None) -> Percent | None:
+    """A share in percent, with one digit after the point; None for none.
+
+    Args:
+        share: 1 for all of it.
+    """
+    return None if share is None else Percent(f"{100 * share:.1f} %")
+
+
+def below_one(uris: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that all of some places lie in, and their paths below it, which are easier to read.
+
+    Args:
+        uris: The places.
+
+    Returns:
+        The folder, empty if they have none in common; and the paths, or the places as they are.
+    """
+    parts = [uri.rstrip("/").split("/")[:-1] for uri in uris]
+    common: list[str] = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    root = "/".join(common)
+    if not root.strip("/") or root.endswith(("://", ":/", ":")):
+        return "", list(uris)
+    return root, [uri.removeprefix(f"{root}/") for uri in uris]
+
+
+def named_below(uris: Sequence[str]) -> list[str]:
+    """What a table calls some adapters: on a terminal their paths below the folder that they share.
+
+    That folder is printed. Anywhere else they are called by their places, as scripts expect.
+
+    Args:
+        uris: Their places.
+    """
+    root, names = below_one(uris) if sys.stdout.isatty() else ("", list(uris))
+    if root:
+        click.echo(f"adapters in {visible(root)}")
+    return names
+
+
+def styled(text: str, **how: Any) -> str:
+    """Text in a color or weight, which `click.echo` leaves out where it prints to no terminal.
+
+    Args:
+        text: The text.
+        **how: As for `click.style`; without effect where NO_COLOR is set.
+    """
+    return click.style(text, **how) if text and not os.environ.get("NO_COLOR") else text
+
+
+def print_warning(text: str) -> None:
+    """Prints a warning on a line.
+
+    Args:
+        text: What it says; names in it may come from anyone.
+    """
+    click.echo(f"{styled('warning', fg='yellow')}   {visible(text)}")
 
 
 def _room(wrap: bool) -> int | None:
@@ -128,7 +194,7 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
             names.setdefault(warning, []).append(merge["name"])
     for warning, of in names.items():
         more = f" and {len(of) - 1} more" if len(of) > 1 else ""
-        click.echo(f"warning   {visible(of[0])}{more}: {visible(warning)}")
+        print_warning(f"{of[0]}{more}: {warning}")
 
 
 def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
@@ -157,13 +223,15 @@ def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
 def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
     """Lists the adapters left out, each with its reason."""
     for entry in refused:
-        click.echo(f"left out  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
+        label = styled("left out", fg="yellow")
+        click.echo(f"{label}  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
 
 
 def print_failed(failed: Sequence[Mapping[str, str]]) -> None:
     """Lists the merges of a library that could not be made, each with its reason and what to do."""
     for entry in failed:
-        click.echo(f"not made  {visible(entry['merge'])}: {visible(entry['message'])}")
+        label = styled("not made", fg="red")
+        click.echo(f"{label}  {visible(entry['merge'])}: {visible(entry['message'])}")
         click.echo(f"          {visible(entry['next'])}")
 
 

@@ -12,7 +12,7 @@ from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import print_json, print_table, visible
+from lego_ray.cli.printing import print_json, print_table, print_warning
 
 
 @command()
@@ -56,7 +56,7 @@ def publish(as_json: bool, **given: Any) -> None:
     if record["dry_run"]:
         click.echo("dry run: nothing was made and nothing written")
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     click.echo(f"{record['status']}: {record['name']}, {_place(record)}")
     print_table(
         ("file", "size", ""),

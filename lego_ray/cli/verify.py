@@ -10,7 +10,7 @@ from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json, visible
+from lego_ray.cli.printing import count, print_json, print_warning
 from lego_ray.cli.verify_table import print_errors
 
 
@@ -55,7 +55,7 @@ def verify(
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     click.echo(
         f"ok: {', '.join(record['files'])} are as published; rank {record['rank']}, "
         f"{count(record['sites'], 'site')}, {count(record['sources'], 'source')}\n"
