@@ -31,9 +31,10 @@ def default_values(ctx: click.Context) -> None:
         return
     from lego_ray.storage.buckets import settings_in
 
-    own = {param.name for param in ctx.command.params}
+    before = ctx.default_map or {}
+    own = {param.name for param in ctx.command.params} - before.keys()
     found = {name: value for name, value in settings_in(file).flags().items() if name in own}
-    ctx.default_map = {**found, **(ctx.default_map or {})}
+    ctx.default_map = {**found, **before}
     ctx.meta[_META] = (file.path, found)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,6 +19,7 @@ FILE = "lego-ray.toml"
 PROJECT = "pyproject.toml"
 FILE_VARIABLE = "LEGO_RAY_CONFIG"
 _TABLE = "lego-ray"
+_NAMED = re.compile(r"tool\s*\.\s*[\"']?lego-ray")
 
 
 class SettingsFile(NamedTuple):
@@ -69,7 +71,7 @@ def read_settings(file: SettingsFile) -> Mapping[str, Any]:
     try:
         text = Path(file.path).read_text()
         is_project = Path(file.path).name == PROJECT
-        if is_project and _TABLE not in text:  # then its other faults are not lego-ray's
+        if is_project and not _NAMED.search(text):  # then its other faults are not lego-ray's
             return {}
         content: Mapping[str, Any] = tomllib.loads(text)
     except (OSError, ValueError) as error:

@@ -131,8 +131,18 @@ def test_a_fault_in_the_file_is_one_error(
 
 
 def test_a_project_file_that_is_not_about_lego_ray_is_not_read(folder: Path) -> None:
-    (folder / "pyproject.toml").write_text("[tool.other\n")
+    (folder / "pyproject.toml").write_text("dependencies = ['lego-ray'\n[tool.other\n")
     assert scanned() is None
+
+
+def test_defaults_of_a_job_come_before_the_file(folder: Path) -> None:
+    from lego_ray.cli.scan import scan
+
+    (folder / "lego-ray.toml").write_text('catalog = "of-file"\nlog = "json"\naddress = "local"\n')
+    with scan.make_context("scan", ["zoo"], default_map={"catalog": "of-job"}) as ctx:
+        assert ctx.params["catalog"] == "of-job"
+    with scan.make_context("scan", ["zoo"], default_map={"as_json": True}) as ctx:
+        assert (ctx.params["catalog"], ctx.params["as_json"]) == ("of-file", True)
 
 
 def test_every_default_is_a_flag_of_a_command() -> None:
