@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from lego_ray.journal import note
-from lego_ray.storage.settings_file import find_settings_file, read_settings
+from lego_ray.settings_file import find_settings_file, read_settings
 
 CATALOG_VARIABLE = "LEGO_RAY_CATALOG"
 _META = "lego_ray.settings"

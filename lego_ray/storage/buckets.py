@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.formats.forms import Form, read_as
-from lego_ray.storage.settings_file import SettingsFile, find_settings_file, read_settings
+from lego_ray.settings_file import SettingsFile, find_settings_file, read_settings
 
 VARIABLE = "LEGO_RAY_BUCKETS"
 """Holds the settings as JSON while a recipe's count, and on workers; no secrets are among them."""
