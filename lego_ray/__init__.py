@@ -1,8 +1,9 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
-`inspect`, `scan`, `plan`, `merge`, `tune`, `build`, `update`, `refresh`, `status`, `verify`, `compare`,
-`publish` and `bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
-`check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too.
+`inspect`, `scan`, `init`, `plan`, `merge`, `tune`, `build`, `update`, `refresh`, `status`, `verify`,
+`compare`, `publish` and `bake` are the command line's verbs as calls. `lego_ray.catalog` has the
+catalog's, except `check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at
+outputs too.
 Importing this package loads neither torch nor Ray.
 """
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lego_ray.api.bake import bake
     from lego_ray.api.build import build
     from lego_ray.api.compare import compare
+    from lego_ray.api.init import InitRecord, init
     from lego_ray.api.inspect import InspectRecord, inspect
     from lego_ray.api.merge import merge
     from lego_ray.api.merge_ranks import merge_ranks
@@ -49,6 +51,7 @@ __all__ = [
     "CatalogCheck",
     "CatalogRepair",
     "Garbage",
+    "InitRecord",
     "InspectRecord",
     "LibraryRecord",
     "LibraryStatus",
@@ -70,6 +73,7 @@ __all__ = [
     "check_catalog",
     "collect_garbage",
     "compare",
+    "init",
     "inspect",
     "library_status",
     "merge",
@@ -97,6 +101,7 @@ _HOMES = {
     "RefreshRecord": "lego_ray.library.record",
     "PublishRecord": "lego_ray.output.publish_record",
     "Plan": "lego_ray.planning.plan",
+    "InitRecord": "lego_ray.api.init",
     "InspectRecord": "lego_ray.api.inspect",
     "LibraryRecord": "lego_ray.library.record",
     "Garbage": "lego_ray.audit.record",
@@ -114,6 +119,7 @@ _HOMES = {
     "check_catalog": "lego_ray.audit.check",
     "collect_garbage": "lego_ray.audit.collect",
     "compare": "lego_ray.api.compare",
+    "init": "lego_ray.api.init",
     "inspect": "lego_ray.api.inspect",
     "library_status": "lego_ray.api.status",
     "merge": "lego_ray.api.merge",

@@ -259,6 +259,7 @@ _NONE = ", or None"
 CHECKS: Mapping[str, tuple[Check, str]] = {
     "Uri": (_place, _PLACE),
     "str | PathLike[str]": (_place, _PLACE),
+    "str | PathLike[str] | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | Sequence[Uri]": (_places, f"{_PLACE}, or a list of them"),
     "Sequence[int]": (lambda value: _several(_whole, value), "a list of whole numbers"),
@@ -284,6 +285,10 @@ CHECKS: Mapping[str, tuple[Check, str]] = {
     "str | timedelta | None": (
         _or_none(_instance(str, timedelta)),
         "a timedelta, or text such as 60s" + _NONE,
+    ),
+    "str | datetime": (
+        _instance(str, datetime),
+        "a datetime, or text such as 2026-11-24T10:00Z or 2d",
     ),
     "Moment": (
         _or_none(_instance(str, datetime)),

@@ -91,6 +91,7 @@ _CALLABLE = ("class",)
 FITS: dict[str, tuple[str, ...]] = {
     "Uri": _PLACES,
     "str | PathLike[str]": _PLACES,
+    "str | PathLike[str] | None": (*_PLACES, "none"),
     "Uri | None": (*_PLACES, "none"),
     "Uri | Sequence[Uri]": (*_PLACES, "list of texts", "empty list"),
     "Sequence[int]": ("empty list",),
@@ -114,6 +115,7 @@ FITS: dict[str, tuple[str, ...]] = {
     "Counted": _CALLABLE,
     "str | timedelta": (*_TEXTS, "duration"),
     "str | timedelta | None": (*_TEXTS, "duration", "none"),
+    "str | datetime": _TEXTS,
     "Moment": (*_TEXTS, "none"),
 }
 

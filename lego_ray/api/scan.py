@@ -25,8 +25,11 @@ from lego_ray.planning.inventory import check_strict
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.options import ScanOptions
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.tags import tagged
 from lego_ray.records import Record
+from lego_ray.sources.expand import places_of
 from lego_ray.sources.headers import Counted, scan_sources, untold
+from lego_ray.sources.tags_table import read_tagging
 
 # Columns of the catalog that the record has.
 _SHOWN = (
@@ -99,8 +102,10 @@ def scan(
     Recipe(name="scan", rank=1, full_weights=asked["full_weights"])
     place = place_or_none(catalog)
     opened = None if place is None else catalog_at(place)
+    tagging = read_tagging(asked["tags"], asked["tags_from_folders"])
+    given = sources_given(sources)
     found = scan_sources(
-        sources_given(sources),
+        given,
         exclude=asked["exclude"],
         full_weights=asked["full_weights"],
         checkpoints=checkpoints_of(options),
@@ -108,13 +113,13 @@ def scan(
         progress=progress,
         known=catalogued(opened),
     )
-    inventory = found.inventory
+    inventory = tagged(found.inventory, tagging, places_of(given))
     check_strict(inventory, asked["strict"])
     rows = adapter_rows(inventory, datetime.now(UTC))
     written = 0
     if opened is not None:
         check_before_writing(opened, tables=("adapters",))
-        written = record_adapters(opened, rows)
+        written = record_adapters(opened, rows, are_tags_whole=True)
     return ScanRecord(
         adapters=tuple({k: row[k] for k in _SHOWN} for row in rows if row["status"] == "ok"),
         **entries_set_aside(inventory),

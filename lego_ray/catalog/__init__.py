@@ -1,8 +1,8 @@
 """The catalog: Delta tables of what was scanned and what was merged, and SQL over them.
 
 The calls here take a catalog's URI, as `lego-ray catalog` does; the modules have the parts. Those with
-`at` answer as of that time: a datetime, or ISO 8601 text such as `2026-11-24T10:00Z`, in UTC where it
-names no zone.
+`at` answer as of that time: a datetime, ISO 8601 text such as `2026-11-24T10:00Z`, in UTC where it names
+no zone, or how long ago it was: `2d`, `yesterday`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,45 @@ def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:
     from lego_ray.catalog.history import list_merges as listed
 
     return listed(_open(catalog, at))
+
+
+@checked
+def log(catalog: Uri, *, since: Moment = None, at: Moment = None) -> pa.Table:
+    """Lists scans that found something and merges, newest first; see `events.events`.
+
+    Args:
+        catalog: Which catalog.
+        since: The first moment to list; None for all.
+        at: The time to answer as of.
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        InvalidOption: If a time is not one, or to come.
+    """
+    from lego_ray.catalog.events import events
+
+    first = None if since is None else _moment(since, "--since")
+    return events(_open(catalog, at), first)
+
+
+@checked
+def diff(catalog: Uri, *, since: str | datetime, at: Moment = None) -> pa.Table:
+    """Lists the adapters and merges added, changed and gone since a moment; see `difference.difference`.
+
+    Args:
+        catalog: Which catalog.
+        since: The moment to compare with.
+        at: The time to answer as of.
+
+    Raises:
+        CatalogNotFound: If the catalog has no table yet.
+        InvalidOption: If a time is not one, or to come.
+        CatalogError: If a table's log does not go back that far.
+    """
+    from lego_ray.catalog.difference import difference
+
+    after = _open(catalog, at)
+    return difference(after.as_of(_moment(since, "--since")), after)
 
 
 @checked
@@ -196,13 +235,16 @@ def vacuum(
 
 
 def _open(catalog: Uri, at: Moment) -> Catalog:
-    from lego_ray.catalog.moments import parse_moment
     from lego_ray.catalog.opening import open_catalog
 
     opened = open_catalog(catalog)
-    if at is None:
-        return opened
-    return opened.as_of(parse_moment(at) if isinstance(at, str) else at)
+    return opened if at is None else opened.as_of(_moment(at, "--at"))
+
+
+def _moment(given: str | datetime, option: str) -> datetime:
+    from lego_ray.catalog.moments import parse_moment, past
+
+    return parse_moment(given, option) if isinstance(given, str) else past(given, option)
 
 
 def _to_write(catalog: Uri) -> Catalog:

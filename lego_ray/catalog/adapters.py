@@ -32,7 +32,9 @@ _LOOKS = ("mark", "content_sha256")
 _Key = tuple[str, str]
 
 
-def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
+def record_adapters(
+    catalog: Catalog, rows: pa.Table | Sequence[Row], *, are_tags_whole: bool = False
+) -> int:
     """Records scanned adapters, once each; a scan that found nothing new makes no commit.
 
     Usable adapters (`ok`) are kept by content and URI, so a rewritten adapter gets a row beside
@@ -40,11 +42,13 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
     `scanned_at` apart, is left out; one that says otherwise takes its place. A file that was only
     written again is not new: its row gets the new `mark`, so that the next run need not look again. A
     usable adapter ends its URI's refusal. It ends a quarantine only if its content is new there: a scan
-    reads headers, and they cannot tell that the weights got better.
+    reads headers, and they cannot tell that the weights got better. Tags of a usable adapter with keys
+    that its new row lacks stay: a scan may have had them from a table or from folders.
 
     Args:
         catalog: Where to.
         rows: Rows of the `adapters` table.
+        are_tags_whole: Whether the rows have all tags there are, so that others go.
 
     Returns:
         The number of rows new or changed.
@@ -66,7 +70,7 @@ def record_adapters(catalog: Catalog, rows: pa.Table | Sequence[Row]) -> int:
         del again  # Rows that an earlier try left behind are known now, like any other's.
         n_written = 0
         known = _plain(table_dataset(handle, catalog.filesystem(_TABLE)).to_table())
-        after, n_changed, n_replaced = fold(known, found)
+        after, n_changed, n_replaced = fold(known, found, are_tags_whole=are_tags_whole)
         if not n_changed and not n_replaced:
             return None
         n_written = n_changed
@@ -155,12 +159,15 @@ def seen_adapters(catalog: Catalog) -> list[Row]:
     return [row for row in found.to_pylist() if row["adapter_id"]]
 
 
-def fold(known: Sequence[Row], found: Sequence[Row]) -> tuple[list[Row], int, int]:
+def fold(
+    known: Sequence[Row], found: Sequence[Row], *, are_tags_whole: bool = False
+) -> tuple[list[Row], int, int]:
     """Folds newly found rows into those known; see `record_adapters` for the rules.
 
     Args:
         known: Rows of the table.
         found: Rows to record; of two with one key the later counts.
+        are_tags_whole: As for `record_adapters`.
 
     Returns:
         The rows of the table afterwards, those of `known` that stay in their order and then the
@@ -169,13 +176,15 @@ def fold(known: Sequence[Row], found: Sequence[Row]) -> tuple[list[Row], int, in
     """
     after = {_key(row): row for row in known}
     marked: set[int] = set()
-    for row in found:
-        key = _key(row)
+    for new in found:
+        row, key = new, _key(new)
         before = after.get(key)
         if row["status"] == "ok":
             turned_down = after.get(("", row["uri"]))
             if turned_down and (turned_down["status"] == "refused" or before is None):
                 del after[("", row["uri"])]
+            if before is not None and before["tags"] and not are_tags_whole:
+                row = {**row, "tags": {**before["tags"], **(row["tags"] or {})}}
         if before is None or _content(before) != _content(row):
             after[key] = row if before is None else {**row, **_looked_at(before, row)}
         elif _looked_at(before, row) != {name: before[name] for name in _LOOKS}:

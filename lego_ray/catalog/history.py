@@ -11,13 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lego_ray.catalog.groups import group_of_merge
+from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import CatalogNotFound, InvalidOption
 from lego_ray.storage.uri import Place, parse_uri
-
-# Fewer digits of a merge_id are taken for a name.
-_MIN_PREFIX = 6
 
 
 def output_of(merge: Mapping[str, Any]) -> Place:
@@ -57,12 +55,18 @@ class MergeDetail:
 
 
 def list_merges(catalog: Catalog) -> pa.Table:
-    """Lists the merges, newest first.
+    """Lists the merges, newest first; none at a moment before the first.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
     """
-    return catalog.read("merges").sort_by([("created_at", "descending"), ("merge_id", "ascending")])
+    try:
+        rows = catalog.read("merges")
+    except CatalogNotFound:
+        if not catalog.came_later("merges"):
+            raise
+        return TABLES["merges"].schema.empty_table()
+    return rows.sort_by([("created_at", "descending"), ("merge_id", "ascending")])
 
 
 def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetail:
@@ -98,14 +102,16 @@ def find_merge(
     if named and version is None:
         return max(named, key=lambda r: int(r["version"]))
     found = [r for r in named if r["version"] == version]
-    if not named and len(merge) >= _MIN_PREFIX:
-        found = [r for r in rows if r["merge_id"].startswith(merge)]
+    if not named and (fitting := ids_that_begin(merge, (r["merge_id"] for r in rows))):
+        found = [r for r in rows if r["merge_id"] in fitting]
     if len(found) == 1:
         return found[0]
     if found:
-        ids = ", ".join(sorted(r["merge_id"] for r in found))
+        found = sorted(found, key=lambda r: str(r["merge_id"]))
+        versions = (f"{r['name']} version {r['version']}" for r in found)
+        said = listed((r["merge_id"] for r in found), versions)
         raise InvalidOption(
-            merge, f"{len(found)} merges fit: {ids}", "Give more digits of the merge_id."
+            merge, f"{len(found)} merges fit: {said}", "Give more digits of the merge_id."
         )
     if named:
         have = ", ".join(str(v) for v in sorted(r["version"] for r in named))

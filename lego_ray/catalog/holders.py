@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +10,10 @@ import pyarrow as pa
 
 from lego_ray.catalog.ancestry import known_uris, outputs, shares
 from lego_ray.catalog.history import list_merges
+from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
 from lego_ray.storage.uri import normalize_uri
-
-# Fewer digits of an adapter_id are taken for a name.
-_MIN_PREFIX = 6
 
 _COLUMNS = {
     "depth": pa.int64(),
@@ -102,16 +99,15 @@ def _resolve(
     if here:
         return sorted(set().union(*(places[uri] for uri in here)))
     ids = {i for merge in merges for i in merge["adapter_ids"]} | set(uris) | set(made)
-    if re.fullmatch(f"[0-9a-f]{{{_MIN_PREFIX},}}", adapter):
-        fitting = sorted(i for i in ids if i.startswith(adapter))
-        if len(fitting) > 1:
-            raise InvalidOption(
-                "--adapter",
-                f"{adapter} fits {', '.join(fitting)}",
-                "Give more digits of the adapter_id.",
-            )
-        if fitting:
+    if fitting := ids_that_begin(adapter, ids):
+        if len(fitting) == 1:
             return fitting
+        said = listed(fitting, ((uris.get(i) or ["not scanned"])[-1] for i in fitting))
+        raise InvalidOption(
+            "--adapter",
+            f"{len(fitting)} adapters fit {adapter}: {said}",
+            "Give more digits of the adapter_id.",
+        )
     named = sorted(uri for uri in places if uri.rsplit("/", 1)[-1].partition("@")[0] == adapter)
     if len(named) > 1:
         raise InvalidOption(

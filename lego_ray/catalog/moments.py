@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
+from lego_ray.catalog.upkeep.durations import parse_duration
 from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption
 
 if TYPE_CHECKING:
@@ -18,23 +20,44 @@ _KEPT = (
 )
 
 
-def parse_moment(text: str) -> datetime:
-    """Reads a time: ISO 8601 such as `2026-11-24T10:00Z`, in UTC where it names no zone.
+_AGO = re.compile(r"(\d{1,6}\s*[smhd])(?:\s+ago)?")
+
+
+def parse_moment(text: str, option: str = "--at") -> datetime:
+    """Reads a time: ISO 8601 such as `2026-11-24T10:00Z`, or how long ago it was.
+
+    A time that names no zone is in UTC. `2d` and `2d ago` are two days before now,
+    `yesterday` is one, and `now` is now.
+
+    Args:
+        text: The time.
+        option: The flag, for errors.
 
     Raises:
         InvalidOption: If it is none, or to come.
     """
+    words = text.strip().lower()
+    if words in ("now", "yesterday"):
+        return datetime.now(UTC) - timedelta(days=words == "yesterday")
+    if ago := _AGO.fullmatch(words):
+        return datetime.now(UTC) - parse_duration(option, ago[1])
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise InvalidOption(
-            "--at", f"{text!r} is not a valid time", "Write it as 2026-11-24T10:00Z."
+            option,
+            f"{text!r} is not a valid time",
+            "Write it as 2026-11-24T10:00Z, 2d (two days ago) or yesterday.",
         ) from error
-    return past(moment)
+    return past(moment, option)
 
 
-def past(moment: datetime) -> datetime:
+def past(moment: datetime, option: str = "--at") -> datetime:
     """A moment in UTC, where it is one when a catalog can have been.
+
+    Args:
+        moment: The moment; in UTC if it names no zone.
+        option: The flag, for errors.
 
     Raises:
         InvalidOption: If it is to come: what will be in a catalog then is not known.
@@ -42,7 +65,7 @@ def past(moment: datetime) -> datetime:
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if moment > datetime.now(UTC):
         raise InvalidOption(
-            "--at", f"{moment.isoformat()} is in the future", "Leave --at out for now."
+            option, f"{moment.isoformat()} is in the future", f"Leave {option} out for now."
         )
     return moment
 

@@ -150,6 +150,10 @@ class Catalog:
         uri = self.table_uri(table)
         return read_through(uri, lambda: DeltaTable.is_deltatable(delta_uri(uri), self._options))
 
+    def came_later(self, table: str) -> bool:
+        """Tells whether a table exists that did not by the moment it is read as of."""
+        return self.at is not None and not self.exists(table) and self._present.exists(table)
+
     def dataset(self, table: str, where: pc.Expression | None = None) -> ds.Dataset:
         """Opens a table's state as a pyarrow dataset, without reading its rows.
 
@@ -180,13 +184,13 @@ class Catalog:
         return tuple(table for table in TABLES if self.exists(table))
 
     def required_tables(self) -> tuple[str, ...]:
-        """Names the tables that exist, of which there must be one.
+        """Names the tables that exist, of which there must be one, now if not by the moment asked about.
 
         Raises:
             CatalogNotFound: If there is none.
         """
         tables = self.tables()
-        if not tables:
+        if not tables and not (self.at is not None and self._present.tables()):
             raise CatalogNotFound(
                 self.uri,
                 "no catalog table exists here",

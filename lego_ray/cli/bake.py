@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from lego_ray.amounts import size
+from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import OneOf, Place
-from lego_ray.cli.printing import count, print_json, print_table, visible
+from lego_ray.cli.printing import count, print_json, print_table, print_warning
 
 
 @command()
-@click.argument("merged", metavar="MERGED_URI", type=Place())
+@merged_by.merged
 @click.option(
     "--base",
     required=True,
@@ -37,6 +38,7 @@ from lego_ray.cli.printing import count, print_json, print_table, visible
     help="Element type to write; base is the base model's.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be changed; write nothing.")
+@merged_by.catalog
 @options.as_json
 def bake(as_json: bool, **given: Any) -> None:
     """Write the base model with a merged adapter in its weights.
@@ -52,6 +54,7 @@ def bake(as_json: bool, **given: Any) -> None:
     from lego_ray.api.bake import bake as call
     from lego_ray.cli.progress import CountProgress
 
+    given["merged"] = merged_by.place_of(given["merged"], given.pop("catalog"))
     with CountProgress("bake", "file") as progress:
         record = call(**given, progress=progress)
     if as_json:
@@ -60,7 +63,7 @@ def bake(as_json: bool, **given: Any) -> None:
     if record["dry_run"]:
         click.echo("dry run: nothing was written")
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     changed = f"{len(record['changes'])} of {count(record['tensors'], 'tensor')} changed"
     click.echo(f"{record['status']}: {record['output']}, {changed}")
     print_table(

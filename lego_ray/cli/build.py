@@ -10,6 +10,7 @@ import click
 from lego_ray.cli import options
 from lego_ray.cli.built_table import print_built
 from lego_ray.cli.command import command
+from lego_ray.cli.defaults import without_default_catalog
 from lego_ray.cli.exit import check_all_made
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
@@ -75,6 +76,7 @@ def build(as_json: bool, log: str, **given: Any) -> None:
         - name: support
           groups: auto
     """
+    given = without_default_catalog(given)
     with resumable(None) as last, shown(log):
         record = _build(given, last)
     if as_json:

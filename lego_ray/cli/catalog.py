@@ -21,7 +21,7 @@ SHOWN = 100
 at = click.option(
     "--at",
     metavar="TIME",
-    help="Answer as of this time, such as 2026-11-24T10:00Z; UTC if it names no zone.",
+    help="Answer as of this time: 2026-11-24T10:00Z (UTC if it names no zone), 2d (ago), yesterday.",
 )
 version = click.option(
     "--version", type=int, metavar="N", help="Version of the merge. [default: the latest]"
@@ -62,7 +62,7 @@ def sql(query: str, catalog: str, at: str | None, time_limit: str, as_json: bool
     """
     from lego_ray import catalog as calls
 
-    _print_rows(calls.sql(catalog, query, at=at, time_limit=time_limit), as_json)
+    _print_rows(calls.sql(catalog, query, at=at, time_limit=time_limit), as_json, whole=True)
 
 
 @catalog.command("list")
@@ -82,6 +82,54 @@ def list_(catalog: str, at: str | None, as_json: bool) -> None:
     table = calls.list_merges(catalog, at=at)
     shown = ["name", "version", "method", "rank", "created_at", "seconds", "output_uri", "merge_id"]
     _print_rows(table if as_json else table.select(shown), as_json)
+
+
+@catalog.command()
+@options.required_catalog
+@click.option("--since", metavar="TIME", help="Leave out what is older: 1d, or a time as for --at.")
+@at
+@options.as_json
+def log(catalog: str, since: str | None, at: str | None, as_json: bool) -> None:
+    """List what was done, newest first: scans that found something, and merges.
+
+    \b
+    Examples:
+      lego-ray catalog log --catalog ./catalog
+      lego-ray catalog log --since 1d --catalog ./catalog --json
+    """
+    from lego_ray import catalog as calls
+
+    _print_rows(calls.log(catalog, since=since, at=at), as_json)
+
+
+@catalog.command()
+@options.required_catalog
+@click.option(
+    "--since",
+    required=True,
+    metavar="TIME",
+    help="Compare with the catalog as it was then: 1d, or a time as for --at.",
+)
+@at
+@options.as_json
+def diff(catalog: str, since: str, at: str | None, as_json: bool) -> None:
+    """Show the adapters and merges added, changed and gone since a time.
+
+    Of a merge that was added, says what differs from the version before it.
+
+    \b
+    Examples:
+      lego-ray catalog diff --since 1d --catalog ./catalog
+      lego-ray catalog diff --since 7d --at yesterday --catalog ./catalog
+    """
+    from lego_ray import catalog as calls
+
+    table = calls.diff(catalog, since=since, at=at)
+    _print_rows(table, as_json)
+    if not as_json:
+        changes = table["change"].to_pylist()
+        said = [f"{changes.count(each):,} {each}" for each in ("added", "changed", "gone")]
+        click.echo(", ".join(said))
 
 
 @catalog.command()
@@ -156,8 +204,10 @@ def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any)
         table = calls.lineage(place, merge, **given)
         line = calls.parents(place, merge, version=given["version"], at=given["at"])
         _print_rows(table, as_json, parents=line)
+        from lego_ray.catalog.ids import SHOWN_DIGITS
+
         for each in () if as_json else line:
-            click.echo(f"updates  {each['merge_id']}  {_which(each)}")
+            click.echo(f"updates  {each['merge_id'][:SHOWN_DIGITS]}  {_which(each)}")
         return
     if any(given[name] is not None for name in ("site", "rank", "version")):
         raise click.UsageError("--site, --rank and --version go with MERGE, not with --adapter")
@@ -170,12 +220,20 @@ def _which(merge: dict[str, Any]) -> str:
     return f"version {merge['version']} of {merge['name']}, {merge['output_uri']}"
 
 
-def _print_rows(table: pa.Table, as_json: bool, **more: Any) -> None:
+def _print_rows(table: pa.Table, as_json: bool, *, whole: bool = False, **more: Any) -> None:
+    """Prints rows; for people, ids in as many digits as are enough, unless `whole`."""
     if as_json:
         rows = [json_row(row) for row in table.to_pylist()]
         print_json({"columns": table.column_names, "rows": rows, **more})
         return
+    from lego_ray.catalog.ids import SHOWN_DIGITS
+
     rows = table.slice(0, SHOWN).to_pylist()
+    ids = () if whole else [n for n in table.column_names if n == "id" or n.endswith("_id")]
+    for row in rows:
+        row |= {name: row[name] and row[name][:SHOWN_DIGITS] for name in ids}
     print_table(table.column_names, [tuple(row.values()) for row in rows])
+    if not rows:
+        click.echo("(none)")
     if table.num_rows > SHOWN:
         click.echo(f"... {table.num_rows - SHOWN} more rows; --json prints them all")

@@ -12,7 +12,7 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.exit import Failed
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json, print_table
+from lego_ray.cli.printing import count, print_json, print_table, styled
 from lego_ray.errors import VerificationFailed
 
 force = click.option(
@@ -193,7 +193,8 @@ def check(catalog: str, deep: bool, as_json: bool) -> None:
         print_json(record)
     if not as_json:
         for each in problems:
-            click.echo(f"problem   {_about(each)}: {each['where']}: {each['problem']}")
+            label = styled("problem", fg="red")
+            click.echo(f"{label}   {_about(each)}: {each['where']}: {each['problem']}")
             if each["repair"]:
                 click.echo(f"          repair: {each['repair']}")
         if record["unpublished"]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from lego_ray.methods.names import MethodOptions
+from lego_ray.cli.defaults import default_values, with_origin
 from lego_ray.options import keywords_of
 from lego_ray.planning.options import RUNNER_OPTIONS
 from lego_ray.tuning.options import SearchOptions
@@ -19,6 +20,7 @@ SECTIONS = {
     "How": (
         "preset",
         "method",
+        "option",
         "rank",
         "rank_error",
         "rank_budget",
@@ -28,12 +30,13 @@ SECTIONS = {
         "site_scales",
     ),
     "Where it goes": ("output", "name", "catalog", "dtype", "layout", "compact", "updatable"),
-    "Options of methods": tuple(keywords_of(MethodOptions)),
     "Where it runs": ("runner", *RUNNER_OPTIONS, "memory_budget"),
 }
 _PLACED = frozenset(name for names in SECTIONS.values() for name in names)
-# Fewer options than this are found at a glance.
+# Fewer options than this are found at a glance; of more, `--help` has the first sentence of each.
 LONG = 16
+# What stays of a help text beside its first sentence.
+_KEPT = re.compile(r" (?:Repeatable\.|\[default: .*\])")
 
 _DEBUG = click.Option(
     ["--debug"],
@@ -44,7 +47,16 @@ _DEBUG = click.Option(
 
 
 class Command(click.Command):
-    """A command with `--debug`, whose options stand in sections if they are many."""
+    """A command with `--debug` and defaults of the user's; many options are short, and in sections."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses its words, with what the environment and the settings file say."""
+        if not set(ctx.help_option_names) & set(args):  # help is given whatever the file holds
+            default_values(ctx)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            raise with_origin(ctx, error) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Its own options, `--debug` and `--help`."""
@@ -61,6 +73,8 @@ class Command(click.Command):
         for title, names in SECTIONS.items():
             _write(title, [by_name[name] for name in names if name in by_name], ctx, formatter)
         _write("Options", others, ctx, formatter)
+        formatter.write_paragraph()
+        formatter.write_text("docs/command-line.md says more of each option.")
 
 
 class Group(click.Group):
@@ -89,10 +103,20 @@ def _write(
     ctx: click.Context,
     formatter: click.HelpFormatter,
 ) -> None:
-    records = [record for option in options if (record := option.get_help_record(ctx))]
+    records = [
+        _short(option, *record) for option in options if (record := option.get_help_record(ctx))
+    ]
     if records:
         with formatter.section(title):
             formatter.write_dl(records)
+
+
+def _short(option: click.Option, flag: str, text: str) -> tuple[str, str]:
+    """A line of help with the first sentence of its text, and what click puts after it."""
+    whole = option.help or ""
+    first = re.split(r"(?<=\.)\s", whole, maxsplit=1)[0]
+    kept = "".join(found for found in _KEPT.findall(whole) if found.strip() not in first)
+    return flag, text.replace(whole, first + kept, 1)
 
 
 def _with_debug(params: list[click.Parameter]) -> list[click.Parameter]:

@@ -10,7 +10,7 @@ from lego_ray.cli import options
 from lego_ray.cli.command import Command
 from lego_ray.cli.compare_table import print_comparison
 from lego_ray.cli.param_types import Finite, Place
-from lego_ray.cli.printing import print_json, visible
+from lego_ray.cli.printing import print_json, print_warning, visible
 
 _SOURCES = "--sources"
 
@@ -98,7 +98,7 @@ def compare(as_json: bool, **given: Any) -> None:
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     print_comparison(record)
     if not (given["sources"] or given["catalog"]):
         click.echo("\ngive --sources or --catalog for the errors of the merges")

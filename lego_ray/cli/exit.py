@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lego_ray.cli.printing import print_json, visible
+from lego_ray.cli.printing import print_json, styled, visible
 from lego_ray.errors import LegoRayError, MergesFailed, redacted
 from lego_ray.faults import of_the_machine
 
@@ -96,7 +96,10 @@ def told(words: Sequence[str]) -> Iterator[None]:
             _print_trace(error if cause.__traceback__ is None else cause)
         if _given(words, "--json"):
             print_json({**record, "error": said.as_json()})
-        click.echo(visible(said.text, lines=True), err=True)
+        text = visible(said.text, lines=True)
+        if text.startswith(said.kind):
+            text = f"{styled(said.kind, fg='red', bold=True)}{text.removeprefix(said.kind)}"
+        click.echo(text, err=True)
         sys.exit(said.status)
 
 

@@ -15,6 +15,7 @@ from lego_ray.cli.printing import (
     print_fields,
     print_json,
     print_table,
+    print_warning,
     rank_range,
     ratio,
     visible,
@@ -74,7 +75,7 @@ def _print(record: InspectRecord) -> None:
             if each.status == "refused":
                 click.echo(f"left out  {visible(each.uri)}\n          {visible(each.reason or '')}")
     for warning in record.warnings:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     if len(record.found) != 1:
         click.echo(
             f"{count(record.taken, 'adapter')} a merge takes, {record.refused} refused, "

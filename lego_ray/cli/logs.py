@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from lego_ray.cli.defaults import log_defaults
 from lego_ray.journal import LOGGER, note
 
 
@@ -92,6 +93,7 @@ def shown(kind: str, *reported: str) -> Iterator[None]:
         *reported: Events that the command's answer repeats, which `none` leaves out.
     """
     with redirect_stdout(_Printed()), _handling(kind, reported):
+        log_defaults()
         yield
 
 

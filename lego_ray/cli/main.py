@@ -17,9 +17,11 @@ from lego_ray.cli.command import Group
 from lego_ray.cli.compare import compare
 from lego_ray.cli.completion import completion
 from lego_ray.cli.exit import told
+from lego_ray.cli.init import init
 from lego_ray.cli.inspect import inspect
 from lego_ray.cli.logs import waits_shown
 from lego_ray.cli.merge import merge
+from lego_ray.cli.methods import methods
 from lego_ray.cli.plan import plan
 from lego_ray.cli.publish import publish
 from lego_ray.cli.refresh import refresh
@@ -43,6 +45,10 @@ def cli() -> None:
     A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix,
     hf://owner/name[@revision], hf://collections/owner/slug, or @list.txt with a source a line.
 
+    Defaults of --catalog, --workers, --memory-budget and others may stand in lego-ray.toml, or below
+    [tool.lego-ray] in pyproject.toml, of the working directory. The environment (LEGO_RAY_CATALOG)
+    comes before the file, and a flag before both.
+
     \b
     Examples:
       lego-ray plan  ./adapters --rank 16
@@ -54,6 +60,7 @@ def cli() -> None:
 
 cli.add_command(inspect)
 cli.add_command(scan)
+cli.add_command(init)
 cli.add_command(plan)
 cli.add_command(merge)
 cli.add_command(tune)
@@ -67,6 +74,7 @@ cli.add_command(report)
 cli.add_command(publish)
 cli.add_command(bake)
 cli.add_command(catalog)
+cli.add_command(methods)
 cli.add_command(completion)
 for each in catalog_upkeep.COMMANDS:
     catalog.add_command(each)

@@ -23,8 +23,8 @@ from lego_ray.cli.printing import (
     print_json,
     print_refused,
     print_set_aside,
+    print_warning,
     rank_range,
-    visible,
 )
 from lego_ray.cli.start_runner import starting
 
@@ -68,7 +68,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     print_set_aside(record)
     print_refused(record["refused"])
     click.echo(

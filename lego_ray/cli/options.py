@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from lego_ray.cli.defaults import CATALOG_VARIABLE
+from lego_ray.cli.method_options import NAME as METHOD_OPTION
+from lego_ray.cli.method_options import method_option, with_method_options
 from lego_ray.cli.param_types import Finite, NumberOr, OneOf, Place, RankOrRanks
 from lego_ray.methods.names import METHODS, MethodOptions, takers
 from lego_ray.options import Keyword, keywords_of
@@ -18,6 +21,7 @@ from lego_ray.planning.options import (
     RunOptions,
     SourceOptions,
     StrictOption,
+    TagOptions,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,25 +39,28 @@ def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
 
 
 def flags(
-    home: type, names: Iterable[str] | None = None
+    home: type, names: Iterable[str] | None = None, *, hidden: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The flags of the options that a home has. One that is not given has the value None.
 
     Args:
         home: As for `options.keywords_of`.
         names: Those that are wanted; None for all.
+        hidden: Whether `--help` leaves them out.
     """
     known = keywords_of(home)
     wanted = known if names is None else names
-    return all_of(*(_flag(known[name]) for name in wanted))
+    return all_of(*(_flag(known[name], hidden) for name in wanted))
 
 
 def given_of(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a command without the options that were not given."""
-    return {name: value for name, value in given.items() if value is not None}
+    """The arguments of a command without the options that were not given, `--option` taken apart."""
+    found = {name: value for name, value in given.items() if value is not None}
+    pairs = found.pop(METHOD_OPTION, {})
+    return with_method_options(found, pairs)
 
 
-def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _flag(keyword: Keyword, hidden: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     option, name = keyword.option, keyword.name
     told = _help(keyword)
     if keyword.annotation == "bool":
@@ -61,8 +68,8 @@ def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]
         names = (name, option.former) if option.former else (name,)
         stems = [each.replace("_", "-") for each in names]
         spelled = [f"--{stem}/--no-{stem}" if both else f"--{stem}" for stem in stems]
-        return click.option(*spelled, name, is_flag=True, default=None, help=told)
-    more: dict[str, Any] = {"metavar": option.metavar or None}
+        return click.option(*spelled, name, is_flag=True, default=None, help=told, hidden=hidden)
+    more: dict[str, Any] = {"metavar": option.metavar or None, "hidden": hidden}
     if keyword.annotation.startswith("Mapping"):
         more |= {"multiple": True, "callback": _numbers}
     elif keyword.annotation.startswith("Sequence"):
@@ -71,6 +78,8 @@ def _flag(keyword: Keyword) -> Callable[[Callable[..., Any]], Callable[..., Any]
         more |= {"type": OneOf(option.choices)}
     elif keyword.annotation == "str | PathLike[str]":
         more |= {"type": Place()}
+    elif keyword.annotation == "str | PathLike[str] | None":
+        more |= {"type": Place("file")}
     elif keyword.annotation == "int | str | None":
         more |= {"type": RankOrRanks()}
     elif option.words:
@@ -176,12 +185,14 @@ log = click.option(
 )
 
 selection = flags(SourceOptions)
+tags = flags(TagOptions)
 strict = flags(StrictOption)
 checkpoints = flags(SourceOptions, ["checkpoints"])
 scan_limits = flags(SourceOptions, ["scan_limits"])
 memory_budget = flags(RunOptions, ["memory_budget"])
 recipe = all_of(flags(ResultOptions), flags(SourceOptions), flags(RunOptions, ["memory_budget"]))
-method = flags(MethodOptions)
+# The flags of methods are what earlier releases had; `--option` is what is shown.
+method = all_of(method_option, flags(MethodOptions, hidden=True))
 
 base = flags(ResultOptions, ["base"])
 library_base = click.option(
@@ -204,6 +215,8 @@ def required_catalog(command: Command) -> Command:
         required=True,
         type=Place(),
         metavar="URI",
+        envvar=CATALOG_VARIABLE,
+        show_envvar=True,
         help="A directory or s3://bucket/prefix.",
     )(command)
 
@@ -212,6 +225,8 @@ catalog = click.option(
     "--catalog",
     type=Place(),
     metavar="URI",
+    envvar=CATALOG_VARIABLE,
+    show_envvar=True,
     help="Record it in this catalog; created if missing.",
 )
 
@@ -232,8 +247,9 @@ def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[...,
 
 run = _run(
     "auto",
-    "ray: on Ray. inline: in this process. auto: on Ray if the work is long enough to be worth its "
-    "start, or if --address, --workers, --max-workers, --wait or --gpus is given; else in this process.",
+    "Where the work is done. ray: on Ray. inline: in this process. auto: on Ray if the "
+    "work is long enough to be worth its start, or if --address, --workers, --max-workers, "
+    "--wait or --gpus is given; else in this process.",
 )
 # Of a search `max_workers` and `wait` mean nothing: it has as many workers as it is given.
 tune_run = all_of(

@@ -13,13 +13,14 @@ from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
+    named_below,
     nearest,
     print_json,
     print_refused,
     print_set_aside,
     print_table,
+    print_warning,
     rank_range,
-    visible,
 )
 from lego_ray.errors import BaseModelMismatch
 
@@ -94,7 +95,7 @@ def _at_ranks(given: dict[str, Any], *, as_json: bool) -> None:
     first = sweep.plans[0]
     _print_adapters(first)
     for warning in dict.fromkeys(w for made in sweep.plans for w in made.warnings):
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     click.echo()
     print_table(
         ("rank", "name", "sites", "arithmetic, s", "plan"),
@@ -131,17 +132,18 @@ def _print_adapters(made: Plan) -> None:
 
     of_several = len({a.base_model for a in made.adapters}) > 1
     adapters = sorted(made.adapters, key=lambda a: (a.base_model, a.uri))
+    names = named_below([a.uri for a in adapters])
     print_table(
         (*["base model"] * of_several, "adapter", "rank", "sites", "size"),
         (
             (
                 *[a.base_model or "(none)"] * of_several,
-                a.uri,
+                name,
                 rank_range(min(a.ranks), max(a.ranks)),
                 len(a.sites),
                 size(a.n_bytes),
             )
-            for a in adapters
+            for name, a in zip(names, adapters, strict=True)
         ),
     )
     print_set_aside(set_aside(made.passed_over, made.adapters))
@@ -151,7 +153,7 @@ def _print_adapters(made: Plan) -> None:
 def _print(made: Plan) -> None:
     _print_adapters(made)
     for warning in made.warnings:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     click.echo()
     print_table(
         ("task", "sites", "route", "shards", "read", "memory"),
@@ -174,7 +176,7 @@ def _print(made: Plan) -> None:
             ((e.rank, e.error, e.worst_site, e.worst_error) for e in made.errors),
         )
     click.echo(
-        f"\n{count(len(made.adapters), 'adapter')} taken, {len(made.refused)} left out; "
+        f"\n{len(made.adapters):,} usable, {len(made.refused):,} refused; "
         f"{count(made.n_sites, 'site')}, {count(made.n_msus, 'MSU')}, "
         f"{count(len(made.tasks), 'task')}; {size(made.read_bytes)} to read"
         f"{' to measure and again to merge' if made.recipe.is_open else ''}, at most "

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,17 +19,146 @@ def print_json(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(dict(value), default=_plain, allow_nan=False, sort_keys=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints aligned columns; a column of numbers to the right."""
+# Columns where stdout is not a terminal, for text that is wrapped.
+_WIDTH = 100
+_GAP = "  "
+# A column of text is cut no further to fit a terminal, nor wrapped narrower.
+_NARROWEST = 16
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: bool = False
+) -> None:
+    """Prints aligned columns; a column of numbers to the right.
+
+    On a terminal that is too narrow, the widest texts lose their beginning: names are at the end of a
+    place. Anywhere else each cell is whole.
+
+    Args:
+        columns: Their heads.
+        rows: Their values.
+        wrap: Whether the last column is prose, to be wrapped.
+    """
     values = [list(row) for row in rows]
     lines = [list(columns), *([_cell(value) for value in row] for row in values)]
-    aligned = []
-    for i in range(len(columns)):
-        width = max(len(line[i]) for line in lines)
-        numbers = all(isinstance(row[i], int | float) or row[i] is None for row in values)
-        aligned.append([(str.rjust if numbers else str.ljust)(line[i], width) for line in lines])
-    for line in zip(*aligned, strict=True):
-        click.echo("  ".join(line).rstrip())
+    are_numbers = [all(_is_number(row[i]) for row in values) for i in range(len(columns))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    room = _room(wrap)
+    if room is not None and not wrap:
+        widths = _narrowed(widths, are_numbers, room)
+        lines = [[_cut(cell, widths[i]) for i, cell in enumerate(line)] for line in lines]
+    if room is not None and wrap:
+        widths[-1] = max(_NARROWEST, room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1))
+    for number, line in enumerate(lines):
+        *cells, last = line
+        parts = (textwrap.wrap(last, widths[-1]) or [""]) if wrap else [last]
+        for at, part in enumerate(parts):
+            shown = [*(cells if at == 0 else [""] * len(cells)), part]
+            text = _GAP.join(
+                (str.rjust if are_numbers[i] else str.ljust)(cell, widths[i])
+                for i, cell in enumerate(shown)
+            ).rstrip()
+            click.echo(styled(text, bold=True) if number == 0 else text)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float | Percent)
+
+
+class Percent(str):
+    """A share in percent, as text: `12.3 %`."""
+
+    __slots__ = ()
+
+
+def percent(share: float | None) -> Percent | None:
+    """A share in percent, with one digit after the point; None for none.
+
+    Args:
+        share: 1 for all of it.
+    """
+    return None if share is None else Percent(f"{100 * share:.1f} %")
+
+
+def below_one(uris: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that all of some places lie in, and their paths below it, which are easier to read.
+
+    Args:
+        uris: The places.
+
+    Returns:
+        The folder, empty if they have none in common; and the paths, or the places as they are.
+    """
+    parts = [uri.rstrip("/").split("/")[:-1] for uri in uris]
+    common: list[str] = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    root = "/".join(common)
+    if not root.strip("/") or root.endswith(("://", ":/", ":")):
+        return "", list(uris)
+    return root, [uri.removeprefix(f"{root}/") for uri in uris]
+
+
+def named_below(uris: Sequence[str]) -> list[str]:
+    """What a table calls some adapters: on a terminal their paths below the folder that they share.
+
+    That folder is printed. Anywhere else they are called by their places, as scripts expect.
+
+    Args:
+        uris: Their places.
+    """
+    root, names = below_one(uris) if sys.stdout.isatty() else ("", list(uris))
+    if root:
+        click.echo(f"adapters in {visible(root)}")
+    return names
+
+
+def styled(text: str, **how: Any) -> str:
+    """Text in a color or weight, which `click.echo` leaves out where it prints to no terminal.
+
+    Args:
+        text: The text.
+        **how: As for `click.style`; without effect where NO_COLOR is set.
+    """
+    return click.style(text, **how) if text and not os.environ.get("NO_COLOR") else text
+
+
+def print_warning(text: str) -> None:
+    """Prints a warning on a line.
+
+    Args:
+        text: What it says; names in it may come from anyone.
+    """
+    click.echo(f"{styled('warning', fg='yellow')}   {visible(text)}")
+
+
+def _room(wrap: bool) -> int | None:
+    """Columns there are; None for any number."""
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size((_WIDTH, 24)).columns
+    return _WIDTH if wrap else None
+
+
+def _narrowed(widths: Sequence[int], are_numbers: Sequence[bool], room: int) -> list[int]:
+    """Widths that fit, where columns of text can give enough: the widest first, down to a limit."""
+    found = list(widths)
+    over = sum(found) + len(_GAP) * (len(found) - 1) - room
+    while over > 0:
+        texts = [i for i in range(len(found)) if not are_numbers[i] and found[i] > _NARROWEST]
+        if not texts:
+            break
+        widest = max(texts, key=lambda i: found[i])
+        others = [found[i] for i in texts if found[i] < found[widest]]
+        give = min(over, max(1, found[widest] - max([*others, _NARROWEST])))
+        found[widest] -= give
+        over -= give
+    return found
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else f"...{cell[len(cell) - width + 3 :]}"
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
@@ -61,7 +194,7 @@ def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
             names.setdefault(warning, []).append(merge["name"])
     for warning, of in names.items():
         more = f" and {len(of) - 1} more" if len(of) > 1 else ""
-        click.echo(f"warning   {visible(of[0])}{more}: {visible(warning)}")
+        print_warning(f"{of[0]}{more}: {warning}")
 
 
 def print_advice(merges: Sequence[Mapping[str, Any]]) -> None:
@@ -104,13 +237,15 @@ def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
 def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
     """Lists the adapters left out, each with its reason."""
     for entry in refused:
-        click.echo(f"left out  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
+        label = styled("left out", fg="yellow")
+        click.echo(f"{label}  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
 
 
 def print_failed(failed: Sequence[Mapping[str, str]]) -> None:
     """Lists the merges of a library that could not be made, each with its reason and what to do."""
     for entry in failed:
-        click.echo(f"not made  {visible(entry['merge'])}: {visible(entry['message'])}")
+        label = styled("not made", fg="red")
+        click.echo(f"{label}  {visible(entry['merge'])}: {visible(entry['message'])}")
         click.echo(f"          {visible(entry['next'])}")
 
 

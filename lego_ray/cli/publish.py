@@ -8,14 +8,15 @@ from typing import Any
 import click
 
 from lego_ray.amounts import size
+from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import print_json, print_table, visible
+from lego_ray.cli.printing import print_json, print_table, print_warning
 
 
 @command()
-@click.argument("merged", metavar="MERGED_URI", type=Place())
+@merged_by.merged
 @click.option(
     "--to",
     required=True,
@@ -31,6 +32,7 @@ from lego_ray.cli.printing import print_json, print_table, visible
     "--update", is_flag=True, help="Hub: replace a merge of the same name, by the next commit."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be made and written; write nothing.")
+@merged_by.catalog
 @options.as_json
 def publish(as_json: bool, **given: Any) -> None:
     """Copy a merge to a directory, S3 or the Hugging Face Hub.
@@ -46,6 +48,7 @@ def publish(as_json: bool, **given: Any) -> None:
     """
     from lego_ray.api.publish import publish as copy
 
+    given["merged"] = merged_by.place_of(given["merged"], given.pop("catalog"))
     record = copy(**given)
     if as_json:
         print_json(record)
@@ -53,7 +56,7 @@ def publish(as_json: bool, **given: Any) -> None:
     if record["dry_run"]:
         click.echo("dry run: nothing was made and nothing written")
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     click.echo(f"{record['status']}: {record['name']}, {_place(record)}")
     print_table(
         ("file", "size", ""),

@@ -9,6 +9,7 @@ import click
 from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.defaults import without_default_catalog
 from lego_ray.cli.exit import check_all_made
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import shown
@@ -55,6 +56,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
     Examples:
       lego-ray refresh library.yaml --output s3://zoo/library
     """
+    given = without_default_catalog(given)
     with resumable(None), shown(log):
         from lego_ray.api.refresh import refresh as call
         from lego_ray.cli.progress import SiteProgress

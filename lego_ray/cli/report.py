@@ -7,14 +7,17 @@ from typing import Any
 import click
 
 from lego_ray.amounts import size
+from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.defaults import CATALOG_VARIABLE, is_default
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import print_json, visible
+from lego_ray.errors import InvalidOption
 
 
 @command()
-@click.argument("merged", metavar="MERGED_URI", type=Place())
+@merged_by.merged
 @click.option(
     "--output",
     required=True,
@@ -26,7 +29,10 @@ from lego_ray.cli.printing import print_json, visible
     "--catalog",
     type=Place(),
     metavar="URI",
-    help="Catalog with the merge, to add clusters, lineage, inertia, time and bytes.",
+    envvar=CATALOG_VARIABLE,
+    show_envvar=True,
+    help="Catalog with the merge, to add clusters, lineage, inertia, time and bytes, and to look "
+    "MERGED up by its name or id.",
 )
 @click.option(
     "--sources",
@@ -55,7 +61,14 @@ def report(
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
-    record = write_report(**options.given_of(given), sources=(*sources, *more_sources))
+    given["merged"] = merged_by.place_of(given["merged"], given["catalog"])
+    try:
+        record = write_report(**options.given_of(given), sources=(*sources, *more_sources))
+    except InvalidOption as error:
+        if error.where != "--catalog" or not is_default("catalog"):
+            raise
+        given["catalog"] = None  # nobody asked for this catalog, and it does not have the merge
+        record = write_report(**options.given_of(given), sources=(*sources, *more_sources))
     if as_json:
         print_json(record)
         return

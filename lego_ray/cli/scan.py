@@ -11,12 +11,13 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.printing import (
     count,
+    named_below,
     print_json,
     print_refused,
     print_set_aside,
     print_table,
+    print_warning,
     rank_range,
-    visible,
 )
 
 
@@ -24,6 +25,7 @@ from lego_ray.cli.printing import (
 @options.sources
 @options.catalog
 @options.selection
+@options.tags
 @options.strict
 @options.as_json
 def scan(as_json: bool, **given: Any) -> None:
@@ -33,6 +35,7 @@ def scan(as_json: bool, **given: Any) -> None:
     Examples:
       lego-ray scan ./adapters
       lego-ray scan s3://zoo/adapters --catalog s3://zoo/catalog
+      lego-ray scan ./adapters --tags tags.csv --tags-from-folders task/language
     """
     from lego_ray.api.scan import scan as call
     from lego_ray.cli.progress import CountProgress
@@ -42,26 +45,27 @@ def scan(as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(record)
         return
+    names = named_below([a["uri"] for a in record["adapters"]])
     print_table(
         ("adapter", "format", "rank", "sites", "size", "base model"),
         (
             (
-                a["uri"],
+                name,
                 a["format"],
                 rank_range(a["rank_min"], a["rank_max"]),
                 a["n_sites"],
                 size(a["n_bytes"]),
                 a["base_model"],
             )
-            for a in record["adapters"]
+            for name, a in zip(names, record["adapters"], strict=True)
         ),
     )
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     print_set_aside(record)
     print_refused(record["refused"])
     click.echo(
-        f"{count(len(record['adapters']), 'adapter')}, {len(record['refused'])} left out, "
+        f"{len(record['adapters']):,} usable, {len(record['refused']):,} refused; "
         f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
     if record["catalog"]:

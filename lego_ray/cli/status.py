@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lego_ray.amounts import size
+from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 @command()
 @click.argument("run", metavar="RUN", type=Place())
+@merged_by.catalog
 @options.as_json
-def status(run: str, as_json: bool) -> None:
-    """Say how far a merge or a library is; RUN is its --output.
+def status(run: str, catalog: str | None, as_json: bool) -> None:
+    """Say how far a merge or a library is; RUN is its --output, name or id.
 
     Reads what a run keeps beside its output, and may be asked while it runs. For the output of a build
     or a refresh, shows each merge below it, and who is at work there.
@@ -34,7 +36,7 @@ def status(run: str, as_json: bool) -> None:
     from lego_ray.api.status import status_of_either
     from lego_ray.library.progress import LibraryStatus
 
-    found = status_of_either(run)
+    found = status_of_either(merged_by.place_of(run, catalog))
     if as_json:
         print_json(found)
     elif isinstance(found, LibraryStatus):

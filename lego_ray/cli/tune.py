@@ -12,7 +12,14 @@ from lego_ray.cli.command import command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import QUARANTINED, shown
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json, print_refused, print_table, visible
+from lego_ray.cli.printing import (
+    count,
+    print_json,
+    print_refused,
+    print_table,
+    print_warning,
+    visible,
+)
 from lego_ray.tuning.options import SearchOptions
 
 _HOW_TO_GO_ON = "finished trials are kept; run the same command to continue"
@@ -62,7 +69,7 @@ def tune(as_json: bool, log: str, **given: Any) -> None:
 
 def _print(record: Mapping[str, Any]) -> None:
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     print_refused(record["merge"]["refused"])
     best = record["best"]
     click.echo(

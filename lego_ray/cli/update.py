@@ -14,7 +14,14 @@ from lego_ray.cli.command import Command
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import QUARANTINED, shown
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json, print_refused, print_set_aside, ratio, visible
+from lego_ray.cli.printing import (
+    count,
+    print_json,
+    print_refused,
+    print_set_aside,
+    print_warning,
+    ratio,
+)
 from lego_ray.cli.start_runner import starting
 from lego_ray.planning.options import RUNNER_OPTIONS
 
@@ -86,7 +93,7 @@ def update(as_json: bool, log: str, **given: Any) -> None:
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     print_set_aside(record)
     print_refused(record["refused"])
     if record["skipped_sites"]:

@@ -6,15 +6,16 @@ from typing import Any
 
 import click
 
+from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json, visible
+from lego_ray.cli.printing import count, print_json, print_warning
 from lego_ray.cli.verify_table import print_errors
 
 
 @command()
-@click.argument("merged", metavar="MERGED_URI", type=Place())
+@merged_by.merged
 @click.option(
     "--sources",
     multiple=True,
@@ -24,6 +25,7 @@ from lego_ray.cli.verify_table import print_errors
 )
 @click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
 @options.base
+@merged_by.catalog
 @options.memory_budget
 @options.as_json
 def verify(
@@ -44,6 +46,7 @@ def verify(
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
+    given["merged"] = merged_by.place_of(given["merged"], given.pop("catalog"))
     with CountProgress("verify", "site") as progress:
         record = call(
             **options.given_of(given), sources=(*sources, *more_sources), progress=progress
@@ -52,7 +55,7 @@ def verify(
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning   {visible(warning)}")
+        print_warning(warning)
     click.echo(
         f"ok: {', '.join(record['files'])} are as published; rank {record['rank']}, "
         f"{count(record['sites'], 'site')}, {count(record['sources'], 'source')}\n"

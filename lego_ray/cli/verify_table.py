@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lego_ray.cli.printing import print_table, ratio
+from lego_ray.cli.printing import named_below, percent, print_table, ratio
 
 # Sources shown from either end, and sites.
 SHOWN = 5
@@ -20,7 +20,7 @@ def print_errors(errors: Mapping[str, Any]) -> None:
         f"relative error to the sum of the updates   {ratio(errors['relative_error_to_sum'])}\n"
         f"relative error to their weighted mean      "
         f"{ratio(errors['relative_error_to_mean'])}{reason}\n"
-        f"norm, as a share of the sum's              {ratio(errors['norm_ratio'])}\n"
+        f"norm, as a share of the sum's              {percent(errors['norm_ratio']) or '-'}\n"
         f"factor that brings it nearest to the sum   {ratio(errors['least_squares_scale'])}"
     )
     _print_sources(errors["sources"])
@@ -35,9 +35,13 @@ def _print_sources(sources: Sequence[Mapping[str, Any]]) -> None:
         known = [source for source in ordered if source["share_kept"] is not None]
         ordered = [*known[:SHOWN], *known[max(SHOWN, len(known) - SHOWN) :]]
     click.echo(f"\n{title}")
+    names = named_below([s["adapter"] for s in ordered])
     print_table(
         ("source", "weight", "share kept", "cosine"),
-        ((s["adapter"], s["weight"], s["share_kept"], s["cosine"]) for s in ordered),
+        (
+            (name, s["weight"], percent(s["share_kept"]), s["cosine"])
+            for name, s in zip(names, ordered, strict=True)
+        ),
     )
 
 
@@ -52,8 +56,8 @@ def _print_sites(sites: Sequence[Mapping[str, Any]]) -> None:
                 s["site"],
                 s["relative_error_to_sum"],
                 s["relative_error_to_mean"],
-                s["norm_ratio"],
-                min((share for share in s["share_kept"] if share is not None), default=None),
+                percent(s["norm_ratio"]),
+                percent(min((k for k in s["share_kept"] if k is not None), default=None)),
             )
             for s in ordered
         ),

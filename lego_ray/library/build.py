@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,11 +27,15 @@ from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe_file import MAX_CHARACTERS, LibraryRecipe, parse_recipe_file
 from lego_ray.planning.source_changes import Attempt
+from lego_ray.planning.tags import tagged
 from lego_ray.runners.base import Runner
+from lego_ray.sources.expand import places_of
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import sightings_of
 from lego_ray.sources.rescan import rescanning
+from lego_ray.sources.tags_table import read_tagging
 from lego_ray.storage.bounded import read_at_most
+from lego_ray.storage.buckets import buckets_in_use
 from lego_ray.storage.uri import Place
 from lego_ray.tasks.values import Progress
 
@@ -52,7 +57,12 @@ def read_library(place: Place, named: str) -> LibraryRecipe:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise RecipeError(named, (f"it is not text: {error}",)) from None
-    return parse_recipe_file(text, named)
+    library = parse_recipe_file(text, named)
+    if not library.tags and not library.tags_from_folders:
+        return library
+    with buckets_in_use(library.buckets):
+        tagging = read_tagging(library.tags or None, library.tags_from_folders or None)
+    return replace(library, tagging=tagging)
 
 
 def run_build(
@@ -139,7 +149,7 @@ def _build_once(
             again=attempt.is_again,
         )
     stages.moved("scan", scan.bytes_read)
-    inventory = attempt.with_gone(scan.inventory)
+    inventory = tagged(attempt.with_gone(scan.inventory), library.tagging, places_of(sources))
     check_strict(inventory, attempt.strict)
     require_adapters(inventory, map(str, sources))
     with stages.timed("start"):

@@ -25,6 +25,8 @@ from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe_file import LibraryRecipe
 from lego_ray.planning.source_changes import Attempt
+from lego_ray.planning.tags import tagged
+from lego_ray.sources.expand import places_of
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Known, sightings_of, unexplained
 from lego_ray.sources.readings import Readings
@@ -102,7 +104,7 @@ def look(
             readings=readings,
         )
         bytes_read += scan.bytes_read
-        inventory = attempt.with_gone(scan.inventory)
+        inventory = tagged(attempt.with_gone(scan.inventory), library.tagging, places_of(sources))
         check_strict(inventory, attempt.strict)
         require_adapters(inventory, map(str, sources))
         asked = plan_entries(

@@ -20,12 +20,14 @@ class Preset:
         options: Its options that are settled.
         output_scale: As in `Recipe`.
         spectrum: As in `Recipe`.
+        use: When to use it, for people.
     """
 
     method: str
     options: Mapping[str, Any]
     output_scale: float | str = 1.0
     spectrum: float | str = 1.0
+    use: str = ""
 
     def settled(self) -> dict[str, Any]:
         """All that it settles, by name."""
@@ -44,15 +46,28 @@ _PAPER = {
 }
 PRESETS: Mapping[str, Preset] = {
     # arXiv 2409.16167, in full, so that it stays what it is whatever `lego`'s defaults become.
-    "paper": Preset("lego", _PAPER),
+    "paper": Preset("lego", _PAPER, use="LoRA-LEGO as published; what no flag gives"),
     # Spectrum and norm by how far the adapters differ: of the sum, and after the paper's clusters.
-    "adaptive": Preset("svd", {}, ADAPTIVE, ADAPTIVE),
-    "lego-adaptive": Preset("lego", _PAPER, f"{ADAPTIVE}:2.0", ADAPTIVE),
+    "adaptive": Preset(
+        "svd", {}, ADAPTIVE, ADAPTIVE, "the sum, with norm and spectrum by how far adapters differ"
+    ),
+    "lego-adaptive": Preset(
+        *("lego", _PAPER, f"{ADAPTIVE}:2.0", ADAPTIVE),
+        use="the same after the clusters of paper",
+    ),
     # What kept most of real tasks without data, on both bases of `jobs/results/quality.md`.
-    "core-space": Preset("core_space", {"inner": "ties"}, "source-norm"),
-    "iso": Preset("iso", {}, "source-norm*2"),
+    "core-space": Preset(
+        "core_space",
+        {"inner": "ties"},
+        "source-norm",
+        use="as much of the tasks kept as can be, after iso",
+    ),
+    "iso": Preset("iso", {}, "source-norm*2", use="as much of the tasks kept as can be"),
     # The most that a method keeps which gives a lone adapter back and tells where each MSU went.
-    "rank-one": Preset("lego", {"distance": "rank-one", "basis": "svd"}, "source-norm"),
+    "rank-one": Preset(
+        *("lego", {"distance": "rank-one", "basis": "svd"}, "source-norm"),
+        use="more of the tasks kept, with a record by rank; up to some thousand MSUs a module",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lego_ray.errors import AlreadyExists, MalformedAdapter, ObjectNotFound, OutputExists
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.output.damage import AGAIN, damaged_files
+from lego_ray.output.differing import what_differs
 from lego_ray.output.manifest import (
     MANIFEST_KEY,
     marker_of,
@@ -123,10 +124,13 @@ def merge_there_by_digest(
     manifest = parse_manifest(read_bytes(store), store.uri)
     named = (manifest["merge_id"], manifest.get("requested_plan"))
     if digest not in named and not (plan and is_merge_of(manifest, plan)):
+        differs = (
+            "the options or the adapters differ" if plan is None else what_differs(manifest, plan)
+        )
         raise OutputExists(
             store.uri,
             f"it holds the merge of another plan, {manifest['merge_id'][:12]}, and this one is "
-            f"{digest[:12]}: the options or the adapters differ",
+            f"{digest[:12]}: {differs}",
             f"Choose another {option}, or delete that one first.",
         )
     damaged = damaged_files(manifest, found)

@@ -32,7 +32,8 @@ class SourceOptions(TypedDict, total=False):
     exclude: Annotated[
         Sequence[str],
         Option(
-            "Leave out adapters whose name, path below its source or URI matches a glob pattern.",
+            "Leave out adapters by glob pattern. It is matched with their name, path below the "
+            "source and URI.",
             default=(),
             metavar="GLOB",
         ),
@@ -40,9 +41,10 @@ class SourceOptions(TypedDict, total=False):
     full_weights: Annotated[
         str,
         Option(
-            "For adapters with weights that are not low-rank, such as modules_to_save and biases: "
-            "refuse them, drop those weights, or keep those of the adapter called NAME. Of differences "
-            "of weights, biases and norms, sum or average writes the sum or the mean of all adapters.",
+            "What to do with weights that are not low-rank. For adapters with such weights, as "
+            "modules_to_save and biases: refuse them, drop those weights, or keep those of the adapter "
+            "called NAME. Of differences of weights, biases and norms, sum or average writes the sum or "
+            "the mean of all adapters.",
             default="refuse",
             metavar=f"[{'|'.join(FULL_WEIGHTS)}|keep:NAME]",
         ),
@@ -50,8 +52,8 @@ class SourceOptions(TypedDict, total=False):
     checkpoints: Annotated[
         str,
         Option(
-            "Of a training run, take the last: the final adapter, or the last checkpoint if there is "
-            "none; or take all checkpoints as adapters. An adapter that is a source by itself is "
+            "Checkpoints of a training run to take. last: the final adapter, or the last checkpoint if "
+            "there is none. all: all checkpoints, as adapters. An adapter that is a source by itself is "
             "always taken.",
             default="last",
             choices=CHECKPOINTS,
@@ -60,8 +62,8 @@ class SourceOptions(TypedDict, total=False):
     scan_limits: Annotated[
         Mapping[str, float] | None,
         Option(
-            "The most that a scan may find, list and read: adapters, objects (files of any kind), bytes "
-            "(of headers). A scan that reaches a limit fails, and takes nothing.",
+            "The most that a scan may find, list and read. adapters; objects, files of any kind; "
+            "bytes, of headers. A scan that reaches a limit fails, and takes nothing.",
             default_said=str(DEFAULT_LIMITS),
             flag="--scan-limit",
             metavar=f"[{'|'.join(LIMITS)}]=N",
@@ -75,10 +77,10 @@ class ResultOptions(TypedDict, total=False):
     rank: Annotated[
         int | str | None,
         Option(
-            "Rank k of the merged adapter; or auto, the smallest rank at which the nearest adapter to "
-            "the sum of the updates, over all sites, is within --rank-error of it. auto reads the "
-            "adapters twice. K,K,... makes a merge at each rank from one read, in rank-K below the "
-            "output; in Python it is merge_ranks, in a recipe file ranks.",
+            "Rank k of the merged adapter, several, or auto. K,K,... makes a merge at each rank from "
+            "one read, in rank-K below the output; in Python it is merge_ranks, in a recipe file ranks. "
+            "auto is the smallest rank at which the nearest adapter to the sum of the updates, over "
+            "all sites, is within --rank-error of it; it reads the adapters twice.",
             metavar="K|K,K,...|auto",
             words=(AUTO,),
             at_least=1,
@@ -87,8 +89,8 @@ class ResultOptions(TypedDict, total=False):
     rank_error: Annotated[
         float | None,
         Option(
-            "For --rank auto: the largest relative error sqrt(sum_{i>k} s_i^2 / sum_i s_i^2), s the "
-            "singular values of the sums of updates at all sites. The nearest adapter is what svd "
+            "For --rank auto: the largest relative error. It is sqrt(sum_{i>k} s_i^2 / sum_i s_i^2), s "
+            "the singular values of the sums of updates at all sites. The nearest adapter is what svd "
             "makes; other methods are farther.",
             default_said=str(DEFAULT_ERROR),
             metavar="E",
@@ -99,9 +101,9 @@ class ResultOptions(TypedDict, total=False):
     rank_budget: Annotated[
         int | None,
         Option(
-            "Instead of --rank: as many parameters as this rank has at every site, each rank given to "
-            "the site where it lowers that error most, one to each at least. Implies --compact. Reads "
-            "the adapters twice.",
+            "Instead of --rank: spread the parameters of this rank over the sites. Each rank is given "
+            "to the site where it lowers that error most, one to each at least. Implies --compact. "
+            "Reads the adapters twice.",
             metavar="K",
             at_least=1,
         ),
@@ -117,17 +119,17 @@ class ResultOptions(TypedDict, total=False):
     preset: Annotated[
         str | None,
         Option(
-            "Settles method, options, spectrum and output scale. paper: LoRA-LEGO as published, the "
-            "default. lego-adaptive: the same, then spectrum and norm by how far the adapters differ. "
-            "adaptive: these on the sum of the updates. iso, core-space: what kept most of real tasks. "
-            "rank-one: the most of it that tells where each rank went.",
+            "Settle method, options, spectrum and output scale; see `lego-ray methods`. paper: "
+            "LoRA-LEGO as published, the default. lego-adaptive: the same, then spectrum and norm by "
+            "how far the adapters differ. adaptive: these on the sum of the updates. iso, core-space: "
+            "what kept most of real tasks. rank-one: the most of it that tells where each rank went.",
             choices=tuple(PRESETS),
         ),
     ]
     method: Annotated[
         str | None,
         Option(
-            f"How to merge: {', '.join(METHODS)}.",
+            "How to merge; `lego-ray methods` lists the methods.",
             default_said=DEFAULT_METHOD,
             metavar="METHOD",
             choices=tuple(METHODS),
@@ -142,7 +144,7 @@ class ResultOptions(TypedDict, total=False):
     dtype: Annotated[
         str,
         Option(
-            "Element type to write; majority is what most parameters of the adapters have.",
+            "Element type to write. majority is what most parameters of the adapters have.",
             default="majority",
             choices=DTYPES,
         ),
@@ -150,7 +152,7 @@ class ResultOptions(TypedDict, total=False):
     layout: Annotated[
         str,
         Option(
-            "Layout to write, with its names of the modules; sources is that of the adapters.",
+            "Layout to write, with its names of the modules. sources is that of the adapters.",
             default="sources",
             choices=LAYOUTS,
         ),
@@ -164,7 +166,7 @@ class ResultOptions(TypedDict, total=False):
     only_base: Annotated[
         str,
         Option(
-            "Take only the adapters that name this base model; a glob pattern may be given.",
+            "Take only adapters of this base model. A glob pattern may be given.",
             default="",
             metavar="NAME",
         ),
@@ -172,9 +174,10 @@ class ResultOptions(TypedDict, total=False):
     base: Annotated[
         str | PathLike[str],
         Option(
-            "The base model, a directory, s3://bucket/prefix or hf://owner/name[@revision]: with it, "
-            "DoRA, PiSSA and OLoRA adapters are merged too, each as the plain LoRA nearest to what it "
-            "does at its rank, or at twice its rank for PiSSA and OLoRA, which loses nothing.",
+            "The base model, to merge DoRA, PiSSA and OLoRA adapters too. It is a directory, "
+            "s3://bucket/prefix or hf://owner/name[@revision]. Each adapter is merged as the plain LoRA "
+            "nearest to what it does at its rank, or at twice its rank for PiSSA and OLoRA, which "
+            "loses nothing.",
             default="",
             metavar="URI",
         ),
@@ -182,8 +185,8 @@ class ResultOptions(TypedDict, total=False):
     weights: Annotated[
         Mapping[str, float] | None,
         Option(
-            "Factor on the update of adapters, by name, glob pattern or URI; 1 for those not meant, "
-            "and 0 leaves an adapter out.",
+            "Factor on the update of adapters, by name, glob or URI. It is 1 for those not meant, and "
+            "0 leaves an adapter out.",
             flag="--weight",
             metavar="NAME=W",
         ),
@@ -191,8 +194,8 @@ class ResultOptions(TypedDict, total=False):
     spectrum: Annotated[
         float | str | None,
         Option(
-            "Power of the singular values of the merged update of each module, whatever the method: 1 "
-            "leaves them, 0 makes them equal. adaptive: 1 for a lone adapter or copies of one, down to "
+            "Power of the singular values of each merged module. 1 leaves them, 0 makes them equal, "
+            "whatever the method. adaptive: 1 for a lone adapter or copies of one, down to "
             "0 for adapters that have nothing in common.",
             default_said="the preset's, else 1",
             metavar=f"POWER|{ADAPTIVE}",
@@ -202,10 +205,11 @@ class ResultOptions(TypedDict, total=False):
     output_scale: Annotated[
         float | str | None,
         Option(
-            "Factor on the merged update, whatever the method. source-norm: the norm of each module is "
-            "the root mean square of its adapters' norms. sum-fit: each is as near to the sum of its "
-            "adapters as a factor brings it. adaptive: the norm of the sum where adapters have nothing "
-            "in common, of one where they are equal, at most 1.5 times one, or adaptive:CAP times. Each "
+            "Factor on the merged update, or a rule for it. It follows any method. source-norm: "
+            "the norm of each module is the root mean square of its adapters' norms. sum-fit: each is "
+            "as near to the sum of its adapters as a factor brings it. adaptive: the norm of "
+            "the sum where adapters have nothing in common, of one where they are equal, at most 1.5 "
+            "times one, or adaptive:CAP times. Each "
             "may be multiplied: sum-fit*0.5.",
             default_said="the preset's, else 1",
             metavar=f"[C|{'|'.join(SCALE_RULES)}]",
@@ -214,7 +218,7 @@ class ResultOptions(TypedDict, total=False):
     site_scales: Annotated[
         Mapping[str, float] | None,
         Option(
-            "Another factor on the merged update of modules, by name, last parts of it or glob "
+            "Another factor, by module. A module is named by its name, last parts of it or a glob "
             "pattern: q_proj=0.5, layers.0.*=2.",
             flag="--site-scale",
             metavar="GLOB=C",
@@ -227,8 +231,8 @@ class ResultOptions(TypedDict, total=False):
     updatable: Annotated[
         bool,
         Option(
-            "Keep running sums beside the adapter, from which lego-ray update makes later versions: "
-            "about 8 bytes a parameter of it, and 36 an MSU. For the lego method.",
+            "Keep running sums, for `lego-ray update`. They take about 8 bytes a parameter of the "
+            "adapter, and 36 an MSU. For the lego method.",
             default=False,
         ),
     ]
@@ -248,7 +252,7 @@ class RunOptions(StrictOption, total=False):
     address: Annotated[
         str,
         Option(
-            "Where Ray is: local starts one, auto joins the running cluster, ray://... another.",
+            "Where Ray is. local starts one, auto joins the running cluster, ray://... another.",
             default="local",
             metavar="ADDRESS",
         ),
@@ -270,7 +274,7 @@ class RunOptions(StrictOption, total=False):
     wait: Annotated[
         float | None,
         Option(
-            "Seconds to wait for a cluster that cannot hold the next task to get a node that can.",
+            "Seconds to wait for a node that can hold the next task.",
             default_said="900",
             metavar="SECONDS",
             at_least=0,
@@ -279,7 +283,7 @@ class RunOptions(StrictOption, total=False):
     gpus: Annotated[
         float,
         Option(
-            "Share of a GPU each task takes, such as 0.5 or 1, as Ray counts them; 0 for none.",
+            "Share of a GPU each task takes, such as 0.5 or 1. Ray counts them; 0 for none.",
             default=0.0,
             metavar="G",
             at_least=0,
@@ -303,5 +307,26 @@ class MergeOptions(RecipeOptions, RunOptions, total=False):
     """All that `merge` and `plan` accept, apart from places and a runner."""
 
 
-class ScanOptions(SourceOptions, StrictOption, total=False):
+class TagOptions(TypedDict, total=False):
+    """Where tags come from, beside model cards."""
+
+    tags: Annotated[
+        str | PathLike[str] | None,
+        Option(
+            "CSV file with tags: a column `adapter` (name, glob, URI or id), and a column per tag. Its "
+            "tags come before those of folders, and these before those of model cards.",
+            metavar="FILE",
+        ),
+    ]
+    tags_from_folders: Annotated[
+        str | None,
+        Option(
+            "Keys for the names of the folders between the source and the adapter, such as "
+            "task/language; * skips a level.",
+            metavar="KEY/KEY",
+        ),
+    ]
+
+
+class ScanOptions(SourceOptions, TagOptions, StrictOption, total=False):
     """All that `scan` accepts, apart from places."""

@@ -38,6 +38,7 @@ from lego_ray.planning.recipe_form import (
     read_form,
 )
 from lego_ray.planning.scan_limits import DEFAULT_LIMITS, ScanLimits, checked_limits
+from lego_ray.planning.tags import NO_TAGGING, Tagging, parse_folders
 from lego_ray.storage.buckets import BucketSettings
 from lego_ray.storage.uri import parse_uri
 
@@ -81,6 +82,9 @@ class LibraryRecipe:
         base: As in `Recipe`.
         buckets: Settings of single buckets on S3, by their names.
         exclude: Glob patterns; adapters whose path matches one are not even read.
+        tags: A table of tags, as the file names it; empty for none.
+        tags_from_folders: A pattern of folders; empty for none.
+        tagging: What these say, once the table is read.
     """
 
     sources: tuple[str, ...]
@@ -93,6 +97,9 @@ class LibraryRecipe:
     base: str = ""
     buckets: Mapping[str, BucketSettings] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    tags: str = ""
+    tags_from_folders: str = ""
+    tagging: Tagging = NO_TAGGING
 
     def on_base(self, base: str | PathLike[str]) -> LibraryRecipe:
         """The library with another base model.
@@ -148,6 +155,11 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         limits = checked_limits(file.scan_limits)
     except InvalidOption as error:
         faults.append(f"scan_limits: {_said(error)}")
+    try:
+        if file.tags_from_folders:
+            parse_folders(file.tags_from_folders)
+    except InvalidOption as error:
+        faults.append(f"tags_from_folders: {_said(error)}")
     if not file.sources and not file.catalog:
         faults.append("sources: missing; expected places of adapters, or a catalog that lists them")
     try:
@@ -166,6 +178,8 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         checkpoints=file.checkpoints,
         scan_limits=limits,
         buckets=file.buckets,
+        tags=file.tags or "",
+        tags_from_folders=file.tags_from_folders or "",
     )
     return library.on_base(base) if base else library
 

@@ -153,6 +153,8 @@ class LibraryForm(_Model):
     base: Text | None = None
     checkpoints: Literal["last", "all"] = "last"
     scan_limits: Mapping[str, float] | None = None
+    tags: Text | None = None
+    tags_from_folders: Text | None = None
     catalog: Text | None = None
     output: Text | None = None
     buckets: Mapping[str, BucketSettings] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.errors import NoAdaptersFound
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import Inventory
@@ -11,15 +12,16 @@ from lego_ray.planning.weights import means, nearest_adapter
 
 
 def adapters_named(inventory: Inventory, names: Sequence[str], entry: str) -> list[AdapterRecord]:
-    """The adapters that some names mean, as `--weight` takes them, in the inventory's order.
+    """The adapters that some names mean, in the inventory's order.
 
     Args:
         inventory: The zoo.
-        names: Names, glob patterns and URIs; empty for all adapters.
+        names: Names, glob patterns and URIs, as `--weight` takes them, or first digits of adapter_ids,
+            six or more; empty for all adapters.
         entry: The entry's name, for errors.
 
     Raises:
-        NoAdaptersFound: If a name means no adapter, not even a refused one.
+        NoAdaptersFound: If a name means no adapter, not even a refused one; or digits mean several.
     """
     if not names:
         return list(inventory.adapters)
@@ -27,11 +29,26 @@ def adapters_named(inventory: Inventory, names: Sequence[str], entry: str) -> li
     taken: set[str] = set()
     for name in names:
         found = {a.uri for a in inventory.adapters if means(name, a.uri)}
+        if not found:
+            found = _of_id(inventory, name, entry)
         if not found and not any(means(name, uri) for uri in refused):
             hint = nearest_adapter(name, (a.uri for a in inventory.adapters))
             raise NoAdaptersFound(f"merge {entry}", f"no adapter is called {name}", hint)
         taken |= found
     return [a for a in inventory.adapters if a.uri in taken]
+
+
+def _of_id(inventory: Inventory, digits: str, entry: str) -> set[str]:
+    """URIs of the adapter whose id begins so, wherever copies of it lie."""
+    ids = ids_that_begin(digits, (a.adapter_id for a in inventory.adapters))
+    if len(ids) > 1:
+        uris = [next(a.uri for a in inventory.adapters if a.adapter_id == i) for i in ids]
+        raise NoAdaptersFound(
+            f"merge {entry}",
+            f"{len(ids)} adapters fit {digits}: {listed(ids, uris)}",
+            "Give more digits of the adapter_id.",
+        )
+    return {a.uri for a in inventory.adapters if a.adapter_id in ids}
 
 
 def without(adapters: Iterable[AdapterRecord], patterns: Collection[str]) -> list[AdapterRecord]:

@@ -91,7 +91,7 @@ def without_zeros(
 def weight_of(uri: str, weights: Mapping[str, float]) -> float:
     """The weight of the adapter at a URI; see `weights_of`."""
     whole = {name: w for name, w in weights.items() if name == uri}
-    plain = whole or {name: w for name, w in weights.items() if name in _names(uri)}
+    plain = whole or {name: w for name, w in weights.items() if name in names_of(uri)}
     found = plain or {name: w for name, w in weights.items() if means(name, uri)}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name}={weight:g}" for name, weight in sorted(found.items()))
@@ -103,7 +103,7 @@ def weight_of(uri: str, weights: Mapping[str, float]) -> float:
 
 def means(name: str, uri: str) -> bool:
     """Whether a name, glob pattern or URI means the adapter at a URI; see `weights_of`."""
-    return any(own == name or _fits(own, name) for own in _names(uri))
+    return any(own == name or _fits(own, name) for own in names_of(uri))
 
 
 def _fits(own: str, pattern: str) -> bool:
@@ -112,17 +112,21 @@ def _fits(own: str, pattern: str) -> bool:
     return (whole or own.count("/") == pattern.count("/")) and fnmatchcase(own, pattern)
 
 
-def _names(uri: str) -> Iterator[str]:
-    """Last parts of a URI, the whole last; also without a file's ending or a repository's commit."""
+def names_of(uri: str) -> Iterator[str]:
+    """Last parts of a URI, the whole last; also without a file's ending or a repository's commit.
+
+    Args:
+        uri: The adapter's.
+    """
     parts = uri.split("/")
     for start in range(len(parts) - 1, -1, -1):
         yield "/".join(parts[start:])
     if uri.endswith(FILE_ENDING):
-        yield from _names(uri.removesuffix(FILE_ENDING))
+        yield from names_of(uri.removesuffix(FILE_ENDING))
     if uri.startswith("hf://") and "@" in uri:
         repo, _, rest = uri.partition("@")
         folder = rest.partition("/")[2]
-        yield from _names(f"{repo}/{folder}" if folder else repo)
+        yield from names_of(f"{repo}/{folder}" if folder else repo)
 
 
 def _uris(inventory: Inventory) -> Iterator[str]:

@@ -82,6 +82,22 @@ def expanded(sources: Sequence[str | Place]) -> Expanded:
     return Expanded(tuple(places), repositories, tuple(warnings))
 
 
+def places_of(sources: Sequence[str | Place]) -> list[str]:
+    """Where sources are, as URIs of adapters begin; lists and collections are left out.
+
+    Args:
+        sources: As the user gave them.
+    """
+    plain = [each for each in sources if isinstance(each, Place) or not _is_several(each)]
+    return [str(each if isinstance(each, Place) else parse_uri(each)) for each in plain]
+
+
+def _is_several(source: str) -> bool:
+    """Whether a source stands for others: a list, or a collection of the Hub."""
+    is_list = source.startswith(LIST_MARK) and not os.path.lexists(source)
+    return is_list or collection_slug(source) is not None
+
+
 def _plain(sources: Sequence[str | Place], within: tuple[Place, ...]) -> Iterator[str | Place]:
     """The sources, those of lists in the place of each list."""
     for source in sources:

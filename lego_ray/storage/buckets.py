@@ -1,6 +1,7 @@
-"""Settings of single buckets, so that a run can read from one account and write to another.
+"""The keys of the settings file; and settings of single buckets.
 
-They come from `lego-ray.toml` and from a recipe file, whose own settings count where both name a bucket:
+With those a run can read from one account and write to another. They come from the settings file and
+from a recipe file, whose own settings count where both name a bucket:
 
 [buckets.zoo-of-acme]
 profile = "acme"
@@ -11,24 +12,25 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.formats.forms import Form, read_as
+from lego_ray.settings_file import SettingsFile, find_settings_file, read_settings
 
-FILE = "lego-ray.toml"
-FILE_VARIABLE = "LEGO_RAY_CONFIG"
 VARIABLE = "LEGO_RAY_BUCKETS"
 """Holds the settings as JSON while a recipe's count, and on workers; no secrets are among them."""
 
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _bytes_as_text(given: object) -> object:
+    return str(given) if type(given) is int else given
 
 
 class BucketSettings(Form):
@@ -55,10 +57,40 @@ class BucketSettings(Form):
     sse_kms_key_id: Text | None = None
 
 
-class _File(Form):
+class Settings(Form):
+    """The settings file: settings of buckets, and defaults of flags, checked when they are used.
+
+    None of them changes what a merge is: that is in recipes.
+
+    Attributes:
+        buckets: Settings by bucket.
+        catalog: Default of `--catalog`.
+        runner: Default of `--runner`; those below are of the flag of their name.
+        address: Where Ray is.
+        workers: Most tasks at once.
+        max_workers: Most workers to ask a cluster for.
+        wait: Seconds to wait for a node.
+        gpus: Share of a GPU each task takes.
+        memory_budget: Most memory one worker may take.
+        log: How events are logged.
+    """
+
     model_config = ConfigDict(extra="forbid")
 
     buckets: Mapping[str, BucketSettings] = {}
+    catalog: Text | None = None
+    runner: Text | None = None
+    address: Text | None = None
+    workers: int | None = None
+    max_workers: int | None = None
+    wait: float | None = None
+    gpus: float | None = None
+    memory_budget: Annotated[Text | None, BeforeValidator(_bytes_as_text)] = None
+    log: Text | None = None
+
+    def flags(self) -> dict[str, Any]:
+        """The defaults of flags that it has, by keyword."""
+        return self.model_dump(exclude={"buckets"}, exclude_none=True)
 
 
 NO_SETTINGS = BucketSettings()
@@ -82,15 +114,21 @@ def all_settings() -> Mapping[str, BucketSettings]:
     given = os.environ.get(VARIABLE)
     if given is not None:
         return _of_text(given)
-    named = os.environ.get(FILE_VARIABLE)
-    path = Path(named or FILE)
-    try:
-        about = path.stat()
-    except OSError as error:
-        if named:
-            raise InvalidOption(FILE_VARIABLE, f"{named} cannot be read: {error}") from error
-        return {}
-    return _of_file(str(path.absolute()), about.st_mtime_ns, about.st_size)
+    file = find_settings_file()
+    return {} if file is None else settings_in(file).buckets
+
+
+@lru_cache(maxsize=8)
+def settings_in(file: SettingsFile) -> Settings:
+    """What a settings file says.
+
+    Args:
+        file: The file.
+
+    Raises:
+        RecipeError: If it is not as it must be; every fault is named.
+    """
+    return _read(read_settings(file), file.path)
 
 
 def settings_as_text() -> str:
@@ -132,17 +170,8 @@ def _of_text(text: str) -> Mapping[str, BucketSettings]:
         content = json.loads(text)
     except ValueError as error:
         raise InvalidOption(VARIABLE, f"it is not JSON: {error}") from error
-    return _read({"buckets": content}, VARIABLE)
+    return _read({"buckets": content}, VARIABLE).buckets
 
 
-@lru_cache(maxsize=8)
-def _of_file(path: str, modified: int, size: int) -> Mapping[str, BucketSettings]:
-    try:
-        content = tomllib.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise RecipeError(path, (f"it is not TOML: {error}",)) from error
-    return _read(content, path)
-
-
-def _read(content: Mapping[str, Any], where: str) -> Mapping[str, BucketSettings]:
-    return read_as(_File, content, lambda faults: RecipeError(where, faults)).buckets
+def _read(content: Mapping[str, Any], where: str) -> Settings:
+    return read_as(Settings, content, lambda faults: RecipeError(where, faults))

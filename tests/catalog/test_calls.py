@@ -28,6 +28,8 @@ def test_every_call_answers_and_does_so_again(uri: Path) -> None:
     for _ in range(2):  # A module of a call's name would take its place after the first.
         assert calls.sql(uri, "SELECT 1 AS x").num_rows == 1
         assert calls.list_merges(uri).num_rows == 1
+        assert calls.log(uri).num_rows == 2
+        assert calls.diff(uri, since="1d").num_rows == 2
         assert calls.show(uri, "support", version=1).summary()["sites"] == 2
         assert calls.lineage(uri, "support").num_rows == 2
         assert calls.lineage(uri, "support", site="layers.0.q_proj", rank=1).num_rows == 2
@@ -41,8 +43,8 @@ def test_a_moment_is_text_or_a_datetime(uri: Path) -> None:
     now = datetime.now(UTC)
     for at in (now, now.isoformat()):
         assert lego_ray.catalog.list_merges(uri, at=at).num_rows == 1
-    with pytest.raises(CatalogNotFound):
-        lego_ray.catalog.list_merges(uri, at=now - timedelta(days=1))
+    for before in (now - timedelta(days=1), "yesterday", "1d"):
+        assert lego_ray.catalog.list_merges(uri, at=before).num_rows == 0
     with pytest.raises(InvalidOption):
         lego_ray.catalog.list_merges(uri, at=now + timedelta(days=1))
 

@@ -83,3 +83,15 @@ def test_a_merge_without_details_is_shown(tmp_path: Path) -> None:
 def test_an_empty_catalog_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(CatalogNotFound):
         list_merges(Catalog(str(tmp_path)))
+
+
+def test_digits_of_several_are_refused_with_their_names(catalog: Catalog) -> None:
+    same = "0abcdef" + "1" * 57
+    append_merge(catalog, merge(merge_id=same, name="other", version=None), *details(same))
+    with pytest.raises(InvalidOption) as refused:
+        show(catalog, "0ABCDE")
+    assert str(refused.value) == (
+        "0ABCDE: 2 merges fit: 0abcdef00000 (support version 1), 0abcdef11111 (other version 1). "
+        "Give more digits of the merge_id."
+    )
+    assert show(catalog, "0abcdef1").merge["name"] == "other"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -73,13 +72,17 @@ def test_each_question_is_answered_as_of_then(catalog: Catalog) -> None:
     assert then.read("adapters")["license"].to_pylist() == ["mit"]
     with pytest.raises(InvalidOption, match="no merge"):
         show(then, SECOND)
-    asks: tuple[Callable[[], object], ...] = (
-        lambda: sql(catalog.as_of(before), COUNTS),
-        lambda: list_merges(catalog.as_of(before)),
-    )
-    for ask in asks:
-        with pytest.raises(CatalogNotFound):
-            ask()
+    assert sql(catalog.as_of(before), COUNTS).to_pylist() == [{"m": 0, "s": 0}]
+    assert list_merges(catalog.as_of(before)).num_rows == 0
+    with pytest.raises(InvalidOption, match="no merge"):
+        show(catalog.as_of(before), "support")
+
+
+def test_a_place_without_a_catalog_has_none_at_any_time(on_disk: Catalog) -> None:
+    with pytest.raises(CatalogNotFound):
+        list_merges(on_disk.as_of(now()))
+    with pytest.raises(CatalogNotFound):
+        sql(on_disk.as_of(now()), COUNTS)
 
 
 def test_compaction_changes_no_answer_and_a_vacuum_says_what_it_took(on_disk: Catalog) -> None:
@@ -150,11 +153,30 @@ def test_moments_are_iso_times_in_utc(text: str, moment: datetime) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("yesterday", "not a valid time"), ("", "not a valid time"), ("9999-01-01", "in the future")],
+    [
+        ("lately", "not a valid time"),
+        ("2w", "not a valid time"),
+        ("", "not a valid time"),
+        ("9999-01-01", "in the future"),
+    ],
 )
 def test_what_is_no_moment_of_the_past_is_refused(text: str, says: str) -> None:
     with pytest.raises(InvalidOption, match=says):
         parse_moment(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [
+        ("now", timedelta(0)),
+        ("yesterday", timedelta(days=1)),
+        ("2d", timedelta(days=2)),
+        ("36h ago", timedelta(hours=36)),
+        ("90 m", timedelta(minutes=90)),
+    ],
+)
+def test_a_moment_may_be_how_long_ago_it_was(text: str, ago: timedelta) -> None:
+    assert abs(datetime.now(UTC) - ago - parse_moment(text)) < timedelta(minutes=1)
 
 
 def test_a_moment_of_another_zone_is_the_same_moment(on_disk: Catalog) -> None:

@@ -143,7 +143,10 @@ def test_lineage_goes_down_to_a_source_rank_and_up_to_the_merges(shared: Path, a
         (("show", "m", "--version", "9"), "version 9 does not exist"),
         (("list", "--at", "lately"), "is not a valid time"),
         (("list", "--at", "9999-01-01"), "in the future"),
-        (("list", "--at", "2001-01-01"), "the table did not exist"),
+        (("diff", "--since", "lately"), "--since: 'lately' is not a valid time"),
+        (("log", "--since", "9999-01-01"), "--since: 9999-01-01T00:00:00+00:00 is in the future"),
+        (("diff",), "--since"),
+        (("show", "m", "--at", "2001-01-01"), "no merge has this name"),
         (("vacuum", "--retention", "1h"), "--retention"),
         (("vacuum", "--retention", "long"), "is not a duration"),
         (("gc", "--root", "."), "--older-than"),
@@ -286,3 +289,30 @@ def test_repair_ends_with_one_if_something_is_left(own: Path, ask: Ask) -> None:
     assert err.startswith("VerificationFailed: ")
     status, out, _ = ask(*words, "--json")
     assert (status, json.loads(out)["ok"]) == (1, False)
+
+
+def test_before_the_first_row_the_answer_is_empty(shared: Path, ask: Ask) -> None:
+    where = ("--catalog", shared / "catalog", "--at", "2001-01-01")
+    for words in (("list",), ("log",), ("diff", "--since", "2000-01-01")):
+        status, out, err = ask("catalog", *words, *where, "--json")
+        assert (status, json.loads(out)["rows"], err) == (0, [], "")
+    status, out, _ = ask("catalog", "list", *where)
+    assert (status, out.splitlines()[-1]) == (0, "(none)")
+    _, out, _ = ask("catalog", "sql", "SELECT count(*) AS n FROM merges", *where, "--json")
+    assert json.loads(out)["rows"] == [{"n": 0}]
+
+
+def test_log_and_diff_say_what_was_done(shared: Path, ask: Ask) -> None:
+    where = ("--catalog", shared / "catalog")
+    status, out, _ = ask("catalog", "log", "--since", "1h", *where)
+    assert status == 0
+    assert sorted(line.split()[2] for line in out.splitlines()[1:]) == ["merge", "merge", "scan"]
+    status, out, _ = ask("catalog", "diff", "--since", "yesterday", *where)
+    assert (status, out.splitlines()[-1]) == (0, "4 added, 0 changed, 0 gone")
+    assert "seed 0 -> 1" in out
+    [merge_id] = {
+        row["merge_id"]
+        for row in json.loads(ask("catalog", "show", "m", *where, "--json")[1])["sites"]
+    }
+    assert merge_id[:12] in out
+    assert merge_id[:13] not in out

@@ -133,7 +133,7 @@ def test_scan_lists_what_it_found_and_records_it_once(tmp_path: Path) -> None:
     assert first["new"] == 3
     again = run("scan", zoo, "--catalog", tmp_path / "catalog")
     assert again.returncode == 0
-    assert "3 adapters, 0 left out" in again.stdout
+    assert "3 usable, 0 refused" in again.stdout
     assert "(0 new rows)" in again.stdout
 
 

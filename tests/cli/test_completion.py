@@ -23,10 +23,13 @@ def completed(words: list[str], incomplete: str) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "incomplete", "found"),
     [
-        ([], "me", {"plain merge"}),
+        ([], "mer", {"plain merge"}),
         (["catalog"], "li", {"plain list", "plain lineage"}),
         (["merge", "--method"], "dare", {"plain dare_linear", "plain dare_ties"}),
         (["merge", "--output-reweight"], "p", {"plain pool"}),
+        (["merge", "--option"], "n_", {"plain n_init="}),
+        (["merge", "--option"], "basis=s", {"plain basis=svd"}),
+        (["methods"], "le", {"plain lego", "plain lego-adaptive"}),
         (["merge", "--rank"], "", {"plain auto"}),
         (["merge"], "--deb", {"plain --debug"}),
         (["merge"], "./ad", {"file ./ad"}),

@@ -71,7 +71,9 @@ def test_every_command_takes_json(path: str) -> None:
 @pytest.mark.parametrize("path", LEAVES)
 def test_sections_leave_no_option_out_and_show_none_twice(path: str) -> None:
     with click.Context(LEAVES[path], info_name=path) as ctx:
-        options = [p for p in LEAVES[path].get_params(ctx) if isinstance(p, click.Option)]
+        options = [
+            p for p in LEAVES[path].get_params(ctx) if isinstance(p, click.Option) and not p.hidden
+        ]
         starts = [re.escape(record[0]) for p in options if (record := p.get_help_record(ctx))]
     text = help_of(path)
     assert len(starts) == len(options)
@@ -83,3 +85,10 @@ def test_the_sections_name_options_that_there_are() -> None:
     assert len(set(names)) == len(names)
     known = {param.name for command in LEAVES.values() for param in command.params}
     assert set(names) <= known
+
+
+@pytest.mark.parametrize("verb", ["merge", "plan"])
+def test_the_longest_help_is_short(verb: str) -> None:
+    assert len(help_of(f"lego-ray {verb}").splitlines()) <= 100
+    assert "--n-init" not in help_of(f"lego-ray {verb}")
+    assert "--option NAME=VALUE" in help_of(f"lego-ray {verb}")

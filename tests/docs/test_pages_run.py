@@ -10,7 +10,8 @@ import pytest
 
 from lego_ray.methods.names import METHODS, MethodName
 from lego_ray.planning.recipe_file import parse_recipe_file
-from lego_ray.storage.buckets import FILE_VARIABLE, all_settings
+from lego_ray.settings_file import FILE_VARIABLE
+from lego_ray.storage.buckets import all_settings
 from lego_ray.storage.uri import STORES
 from tests.docs.pages import (
     LANGUAGES,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lego_ray.errors import InvalidOption
+from lego_ray.methods.facts import FACTS
 from lego_ray.methods.names import METHODS
 from lego_ray.methods.registry import method_of
 from tests.methods.solving import Adapters, in_shards, solve
@@ -25,7 +26,7 @@ PARTED = [*BY_RANK, "tsv"]
 EXACT = ["concat", "svd"]
 # Options under which a method gives one adapter back.
 ALL_STAYS: dict[str, dict[str, Any]] = {
-    name: {"density": 1.0} for name in [*BY_RANK, "core_space", "knots", "ctm"] if name != "linear"
+    name: dict(facts.lone) for name, facts in FACTS.items() if facts.lone is not None
 }
 
 
@@ -44,7 +45,7 @@ def shuffled(adapters: Adapters, seed: int, *, ranks: bool) -> Adapters:
     return out
 
 
-@pytest.mark.parametrize("name", [name for name in OTHERS if name != "iso"])
+@pytest.mark.parametrize("name", [name for name in OTHERS if name in ALL_STAYS])
 def test_one_adapter_at_its_own_rank_is_itself(name: str) -> None:
     for scaling in (2.0, -0.5):
         adapters = zoo([6], [scaling])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import (
     BaseModelMismatch,
@@ -34,8 +35,6 @@ from lego_ray.planning.weights import means, nearest_adapter, weight_of
 from lego_ray.sources.headers import scan_sources
 
 ADD, REMOVE = "--add", "--remove"
-# Fewer digits of an adapter_id are taken for a name.
-_MIN_PREFIX = 6
 
 
 def named_sources(
@@ -56,13 +55,14 @@ def named_sources(
         found = [s for s in sources if s["uri"] == name] or [
             s for s in sources if means(name, s["uri"])
         ]
-        if not found and len(name) >= _MIN_PREFIX:
-            found = [s for s in sources if s["adapter_id"].startswith(name)]
+        if not found:
+            fitting = ids_that_begin(name, (s["adapter_id"] for s in sources))
+            found = [s for s in sources if s["adapter_id"] in fitting]
         if not found:
             hint = nearest_adapter(name, [s["uri"] for s in sources])
             raise InvalidOption(f"{REMOVE} {name}", f"it is not an adapter of {merge}", hint)
         if len(found) > 1:
-            uris = ", ".join(s["uri"] for s in found[:5])
+            uris = listed((s["adapter_id"] for s in found[:5]), (s["uri"] for s in found[:5]))
             raise InvalidOption(
                 f"{REMOVE} {name}",
                 f"{len(found)} adapters of {merge} are called so: {uris}",

@@ -1,0 +1,128 @@
+"""`lego-ray methods`: the merge methods and presets there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from lego_ray.cli import options
+from lego_ray.cli.command import command
+from lego_ray.cli.param_types import OneOf
+from lego_ray.cli.printing import print_fields, print_json, print_table
+from lego_ray.methods.names import METHODS
+from lego_ray.methods.presets import PRESETS
+
+
+class _Name(OneOf):
+    """Completes names; a wrong one is the call's error."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
+
+
+@command()
+@click.argument(
+    "name", required=False, type=_Name(tuple(dict.fromkeys([*METHODS, *PRESETS]))), metavar="[NAME]"
+)
+@options.as_json
+def methods(name: str | None, as_json: bool) -> None:
+    """List the merge methods and presets, or one with its options.
+
+    "Record by rank": whether the catalog says which rank of which adapter went where. Options are
+    given to merge and plan by --option, in recipe files under options.
+
+    \b
+    Examples:
+      lego-ray methods
+      lego-ray methods lego
+    """
+    from lego_ray.methods.describe import describe
+
+    found = describe(name)
+    if as_json:
+        print_json(found)
+    elif name is None:
+        _print_all(found)
+    else:
+        for each in found["methods"]:
+            _print_method(each)
+        for each in found["presets"]:
+            _print_preset(each, after=bool(found["methods"]))
+
+
+def _print_all(found: Mapping[str, Any]) -> None:
+    print_table(
+        ("method", "record by rank", "options", "when to use it"),
+        (
+            (m["name"], _yes(m["record_by_rank"]), len(m["options"]), m["use"])
+            for m in found["methods"]
+        ),
+        wrap=True,
+    )
+    click.echo()
+    print_table(
+        ("preset", "method", "spectrum", "output scale", "when to use it"),
+        (
+            (p["name"], p["method"], str(p["spectrum"]), str(p["output_scale"]), p["use"])
+            for p in found["presets"]
+        ),
+        wrap=True,
+    )
+    click.echo("\n`lego-ray methods NAME` shows one, with its options")
+
+
+def _print_method(method: Mapping[str, Any]) -> None:
+    print_fields(
+        {
+            "method": method["name"],
+            "merges to": method["summary"],
+            "rank": method["ranks"],
+            "use it for": method["use"],
+            "cost": method["cost"],
+            "record by rank": _yes(method["record_by_rank"]),
+            "one adapter stays": method["lone_adapter_stays"],
+            "spread": method["spread"],
+        }
+    )
+    if not method["options"]:
+        click.echo("options            none")
+        return
+    click.echo()
+    print_table(
+        ("option", "default", "values", "meaning"),
+        ((o["name"], _said(o["default"]), o["values"], o["help"]) for o in method["options"]),
+        wrap=True,
+    )
+    first = method["options"][0]
+    click.echo(
+        f"\ngive one with --option, such as --option {first['name']}={_said(first['default'])}"
+    )
+
+
+def _print_preset(preset: Mapping[str, Any], *, after: bool) -> None:
+    if after:
+        click.echo()
+    settled = {name: _said(value) for name, value in preset["options"].items()}
+    print_fields(
+        {
+            "preset": preset["name"],
+            "use it for": preset["use"],
+            "method": preset["method"],
+            **settled,
+            "spectrum": str(preset["spectrum"]),
+            "output scale": str(preset["output_scale"]),
+        }
+    )
+    click.echo(f"`lego-ray methods {preset['method']}` shows its method")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)

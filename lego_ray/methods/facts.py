@@ -1,0 +1,93 @@
+"""What people choose a method by. Loads no torch; tests hold the facts against the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ALWAYS: Mapping[str, Any] = {}
+_ALL_KEPT: Mapping[str, Any] = {"density": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts of one method.
+
+    Attributes:
+        use: When to use it.
+        cost: What it costs, apart from reading.
+        is_recorded: Whether the table `msus` of the catalog says which rank went where.
+        lone: Options with which one adapter alone comes back unchanged; empty for any, None for none.
+        lone_said: What becomes of one adapter alone otherwise; empty where that never happens.
+        spread: When a module that does not fit one worker is spread over several: yes, no or a
+            condition.
+    """
+
+    use: str
+    cost: str
+    is_recorded: bool = False
+    lone: Mapping[str, Any] | None = field(default_factory=dict)
+    lone_said: str = ""
+    spread: str = "no"
+
+    @property
+    def alone(self) -> str:
+        """Whether one adapter alone stays the same, in words."""
+        if self.lone is None:
+            return f"no: {self.lone_said}"
+        if not self.lone:
+            return "yes"
+        said = ", ".join(f"{name}={value:g}" for name, value in self.lone.items())
+        return f"with {said}"
+
+
+_PASSES = "passes over the factors"
+_DECOMPOSED = "decompositions of all factors"
+
+FACTS: Mapping[str, Facts] = {
+    "lego": Facts(
+        "LoRA-LEGO, with a record of which rank went where; with --updatable, later versions that read "
+        "only new adapters",
+        "k-means, ten restarts",
+        is_recorded=True,
+        spread="yes, except with distance=rank-one",
+    ),
+    "concat": Facts("the exact sum, at any size; PEFT's cat", "a copy", is_recorded=True),
+    "linear": Facts("the result of PEFT's linear", _PASSES, spread="yes"),
+    "svd": Facts(
+        "the nearest adapter to the sum, or one adapter pruned; PEFT's svd",
+        "one decomposition of the factors",
+        spread="where MSUs outnumber both sides",
+    ),
+    "ties": Facts("the result of PEFT's ties", _PASSES, lone=_ALL_KEPT, spread="yes"),
+    "dare_linear": Facts("the result of PEFT's dare_linear", _PASSES, lone=_ALL_KEPT, spread="yes"),
+    "dare_ties": Facts("the result of PEFT's dare_ties", _PASSES, lone=_ALL_KEPT, spread="yes"),
+    "magnitude_prune": Facts(
+        "the result of PEFT's magnitude_prune", _PASSES, lone=_ALL_KEPT, spread="yes"
+    ),
+    "tsv": Facts("to compare with TSV-Merge", "one decomposition per adapter", spread="yes"),
+    "iso": Facts(
+        "as much of the tasks kept as possible, as --preset iso, without a record by rank",
+        "one decomposition of the factors",
+        lone=None,
+        lone_said="its singular values become equal",
+        spread="where MSUs outnumber both sides",
+    ),
+    "output_metric": Facts("to compare with the others", _DECOMPOSED),
+    "core_space": Facts(
+        "as much of the tasks kept as possible, as --preset core-space", _DECOMPOSED, lone=_ALL_KEPT
+    ),
+    "knots": Facts("to compare with KnOTS", _DECOMPOSED, lone=_ALL_KEPT),
+    "ctm": Facts("to compare with Compress-then-Merge", _DECOMPOSED, lone=_ALL_KEPT),
+}
+"""By method. One that is registered without an entry has no facts; a test misses it."""
+
+
+def facts_of(name: str) -> Facts:
+    """The facts of a method; dashes for one that has none.
+
+    Args:
+        name: Its name.
+    """
+    return FACTS.get(name, Facts("-", "-", spread="-"))
