@@ -233,7 +233,7 @@ def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> 
     assert record["bytes"] == output.stat().st_size
     assert record["sections"] == {
         "map": False,
-        **dict.fromkeys(("clusters", "flow", "errors", "norms", "stages"), True),
+        **dict.fromkeys(("lineage", "clusters", "flow", "errors", "norms", "stages"), True),
     }
 
 
