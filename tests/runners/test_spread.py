@@ -96,7 +96,8 @@ MIXING = [("svd", 8), ("ties", 41), ("tsv", 14)]
 
 def lineage_by(method: str, rank: int, zoo: Path, root: Path, **options: Any) -> list[Any]:
     lego_ray.merge(zoo, rank=rank, method=method, output=root / "m", catalog=root / "c", **options)
-    rows = lego_ray.catalog.sql(root / "c", "SELECT * FROM msus ORDER BY ALL").to_pylist()
+    table = lego_ray.catalog.sql(root / "c", "SELECT * FROM msus ORDER BY ALL")
+    rows: list[Any] = table.to_pylist()
     assert rows
     return rows
 

@@ -85,10 +85,11 @@ def once_each(
     Returns:
         The rows, or None if it cannot be said which of those with one key is right.
     """
-    found = _leave_out(table, rows, merge)
+    possible = rows.filter(_possible(rows, merge, ranks)) if table == "msus" else rows
+    # Where an MSU may have a row for every merged rank, no other row tells that one is impossible.
+    found = _leave_out(table, rows if merge.groups else possible, merge)
     if found is not None:
         return found
-    possible = rows.filter(_possible(rows, merge, ranks)) if table == "msus" else rows
     found = _leave_out(table, possible, merge)
     if found is not None:
         return found

@@ -250,9 +250,11 @@ def _diagnose(
             right = once_each(table, *each.of_merge(merge_id), merge, ranks)
             if right is not None and not judge(merge, right):
                 found = each
-                repair = (
-                    "keep each row once" if number == 0 else "take them from the table's history"
-                )
+                repair = "take them from the table's history"
+                if number == 0:
+                    repair = "keep each row once"
+                    if not damage.n_doubled:
+                        repair = "leave out the rows that the merge cannot have"
                 break
         if found is None and damage.n_doubled:
             right = once_each(table, *state.of_merge(merge_id), merge, ranks)
@@ -266,9 +268,7 @@ def _diagnose(
                 removed + max(0, now.num_rows - size),
                 added + max(0, size - now.num_rows),
             )
-        faults += _told(
-            table, merge, damage, repair, restored=found is not None and found is not state
-        )
+        faults += _told(table, merge, damage, repair)
     if not sources:
         return Diagnosis(table, faults)
 
@@ -299,7 +299,7 @@ def _next(state: State, merge_id: str) -> tuple[str, int]:
     return merge_id, version + 1 + details_are_there(version)
 
 
-def _told(table: str, merge: Merge, damage: Damage, repair: str, restored: bool) -> list[Fault]:
+def _told(table: str, merge: Merge, damage: Damage, repair: str) -> list[Fault]:
     key = f"merge_id {merge.merge_id[:12]}"
     faults: list[Fault] = []
     if damage.n_doubled:
@@ -307,6 +307,5 @@ def _told(table: str, merge: Merge, damage: Damage, repair: str, restored: bool)
         problem = f"it has duplicate rows{more}"
         where = f"{key}, {damage.doubled[0]}"
         faults.append(Fault(table, where, problem, repair, merge.merge_id))
-    fixed = repair if restored or damage.n_doubled else ""
-    faults += [Fault(table, key, each, fixed, merge.merge_id) for each in damage.wrong]
+    faults += [Fault(table, key, each, repair, merge.merge_id) for each in damage.wrong]
     return faults
