@@ -102,7 +102,7 @@ def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: 
     ):
         assert part.strip()
     levels = quiet.run("return [...document.querySelectorAll('h1,h2,h3')].map(e => e.tagName)")
-    assert levels == ["H1"] + ["H2"] * 8
+    assert levels == ["H1"] + ["H2"] * 9
 
 
 @pytest.mark.parametrize("figure", ["map", "errors-figure", "inertia-figure", "norms-figure"])
