@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from lego_ray.catalog.groups import group_of_merge
 from lego_ray.catalog.history import find_merge, list_merges
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
+
+# Shares are rounded, so those of a rank that are all named add up to 1 less or more than a few of this.
+_LEAST = 1e-5
 
 
 def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Table:
@@ -26,8 +30,9 @@ def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Tabl
     Returns:
         One row an adapter, in the merge's own order: adapter_id; uri (null if it was never
         scanned into this catalog); msus, its ranks that went in; clusters, the merged ranks it
-        is part of; weight, the sum of its shares, in merged ranks; merge_id, the merge whose output
-        it is (null if it is none's); similarity to the others, as in `groups` (null if it was not for
+        is part of (of a method that mixes MSUs, both as far as their shares are named); weight, the
+        sum of all its shares, in merged ranks; merge_id, the merge whose output it is (null if it is
+        none's); similarity to the others, as in `groups` (null if it was not for
         that that they were merged).
 
     Raises:
@@ -79,12 +84,13 @@ def rank_sources(
     Returns:
         One row a source rank, by site, merged rank and falling weight: site, cluster (the merged rank),
         adapter_id, uri (null if it was never scanned into this catalog), rank_index, weight and
-        distance as in `msus`.
+        distance as in `msus`. Where not all shares of a merged rank are named, a last row of it has
+        the rest as its weight, and neither adapter nor rank_index.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
-        InvalidOption: If no merge fits, it has no such site or rank, or its method does not say where
-            each rank went.
+        InvalidOption: If no merge fits, it has no such site or rank, or it was recorded before the
+            lineage of its method was.
     """
     row = find_merge(list_merges(catalog).to_pylist(), merge, version)
     wanted = pc.field("merge_id") == row["merge_id"]
@@ -101,21 +107,23 @@ def rank_sources(
     if catalog.exists("msus"):
         if site is not None:
             wanted &= pc.field("site") == site
-        if rank is not None:
-            wanted &= pc.field("cluster") == rank
+        wanted &= pc.field("cluster") >= 0 if rank is None else pc.field("cluster") == rank
         names = ["site", "cluster", "adapter_id", "rank_index", "weight", "distance"]
         rows = catalog.read("msus", names, wanted).to_pylist()
     if not rows:
         raise InvalidOption(
             merge,
-            f"its method, {row['method']}, mixes MSUs, so its ranks cannot be traced to single MSUs",
-            "Leave out --site and --rank to list its adapters.",
+            f"no source ranks are recorded of it here: its method, {row['method']}, mixes MSUs, and "
+            "releases before schema version 5 recorded nothing of such; or these ranks are zero",
+            "Merge again with this release for its lineage, or leave out --site and --rank to list its "
+            "adapters.",
         )
     uris = known_uris(catalog)
+    rows += _rests(rows)
     rows.sort(
         key=lambda r: (
-            *(_natural(r["site"]), r["cluster"], -(r["weight"] or 0.0)),
-            *(r["adapter_id"], r["rank_index"]),
+            *(_natural(r["site"]), r["cluster"], r["adapter_id"] is None, -(r["weight"] or 0.0)),
+            *(r["adapter_id"] or "", r["rank_index"] or 0),
         )
     )
     return pa.table(
@@ -142,30 +150,55 @@ def shares(
         adapter_ids: The adapters; None for all.
 
     Returns:
-        msus, clusters and weight by (merge_id, adapter_id); nothing of methods that mix MSUs.
+        msus, clusters and weight by (merge_id, adapter_id), as in `lineage`; nothing of merges whose
+        lineage is not recorded.
     """
     if not catalog.exists("msus"):
         return {}
     wanted = pc.field("merge_id").isin(pa.array(merge_ids, pa.string()))
     if adapter_ids is not None:
         wanted &= pc.field("adapter_id").isin(pa.array(adapter_ids, pa.string()))
-    columns = ["merge_id", "site", "adapter_id", "cluster", "weight"]
+    columns = ["merge_id", "site", "adapter_id", "rank_index", "cluster", "distance", "weight"]
     msus = catalog.read("msus", columns, wanted)
     pair = ["merge_id", "adapter_id"]
-    by_cluster = msus.group_by([*pair, "site", "cluster"], use_threads=False).aggregate(
-        [([], "count_all"), ("weight", "sum")]
-    )
-    by_adapter = by_cluster.group_by(pair, use_threads=False).aggregate(
-        [("count_all", "sum"), ([], "count_all"), ("weight_sum", "sum")]
-    )
-    return {
-        (share["merge_id"], share["adapter_id"]): {
-            "msus": share["count_all_sum"],
-            "clusters": share["count_all"],
-            "weight": share["weight_sum_sum"],
-        }
-        for share in by_adapter.to_pylist()
-    }
+    named = msus.filter(pc.greater_equal(msus["cluster"], 0))
+    # Where MSUs are grouped each has a row, and an adapter that is merged twice has it twice.
+    grouped = named.filter(pc.is_valid(named["distance"]))
+    mixed = named.filter(pc.is_null(named["distance"]))
+    mixed = mixed.group_by([*pair, "site", "rank_index"], use_threads=False).aggregate([])
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, rows in (
+        ("msus", pa.concat_tables([grouped.select(pair), mixed.select(pair)])),
+        ("clusters", named.group_by([*pair, "site", "cluster"], use_threads=False).aggregate([])),
+    ):
+        counts = rows.group_by(pair, use_threads=False).aggregate([([], "count_all")])
+        for row in counts.to_pylist():
+            share = found.setdefault(_pair(row), {"msus": 0, "clusters": 0, "weight": 0.0})
+            share[name] = row["count_all"]
+    weights = msus.group_by(pair, use_threads=False).aggregate([("weight", "sum")])
+    for row in weights.to_pylist():
+        share = found.setdefault(_pair(row), {"msus": 0, "clusters": 0, "weight": 0.0})
+        share["weight"] = row["weight_sum"]
+    return found
+
+
+def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["merge_id"], row["adapter_id"]
+
+
+def _rests(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each merged rank what its named shares leave of 1, if that is more than rounding."""
+    named: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        if row["distance"] is None:
+            named.setdefault((row["site"], row["cluster"]), []).append(row["weight"] or 0.0)
+    rests = {key: 1 - math.fsum(weights) for key, weights in named.items()}
+    nobody = dict.fromkeys(("adapter_id", "rank_index", "distance"))
+    return [
+        {"site": site, "cluster": cluster, "weight": rest, **nobody}
+        for (site, cluster), rest in rests.items()
+        if abs(rest) >= _LEAST
+    ]
 
 
 def known_uris(catalog: Catalog) -> dict[str, list[str]]:

@@ -47,7 +47,7 @@ def flow(catalog: Catalog, merge_id: str) -> Flow | None:
         merge_id: The merge.
 
     Returns:
-        None if its method does not say where MSUs went.
+        None if its method mixes MSUs, so that none went to one cluster.
 
     Raises:
         CatalogError: If a table cannot be read.
@@ -55,7 +55,9 @@ def flow(catalog: Catalog, merge_id: str) -> Flow | None:
     if not catalog.exists("msus"):
         return None
     columns = ["site", "cluster", "adapter_id"]
-    msus = catalog.read("msus", columns, pc.field("merge_id") == merge_id)
+    # Only an MSU that is in a cluster has a distance from its centroid.
+    wanted = (pc.field("merge_id") == merge_id) & pc.field("distance").is_valid()
+    msus = catalog.read("msus", columns, wanted)
     if not msus.num_rows:
         return None
     with closed_connection({"msus": msus}) as connection:

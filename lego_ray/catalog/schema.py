@@ -12,7 +12,7 @@ import pyarrow as pa
 # a newer one than this is refused rather than misread, an older one is read and, once it was brought up
 # by `upkeep.migrate`, written. A column that is added comes last in its table and may be null; a table
 # that is added is made when something is first written to it.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _STRING = pa.string()
 _INT = pa.int32()
@@ -168,7 +168,11 @@ _MERGES = TableSpec(
         ),
         Column("n_sites", _LONG, "Rows it has in `merge_sites`.", True, since=2),
         Column(
-            "n_msus", _LONG, "Rows it has in `msus`; 0 if the method mixes MSUs.", True, since=2
+            "n_msus",
+            _LONG,
+            "Rows it has in `msus`; 0 of a merge before version 5 whose method mixes MSUs.",
+            True,
+            since=2,
         ),
         Column(
             "stages",
@@ -232,7 +236,10 @@ _MERGE_SITES = TableSpec(
 
 _MSUS = TableSpec(
     "msus",
-    "One row for each minimal semantic unit (MSU): which rank of which adapter went where.",
+    "Which rank of which adapter went where, and how much of it. Of a method that groups minimal "
+    "semantic units (MSUs), `lego` or `concat`, one row for each MSU. Of the others, since version 5, "
+    "one row for each of the largest shares of a merged rank, and one for the other shares of each "
+    "adapter at the site, added up. Before version 5 the others have no rows.",
     (
         Column("merge_id", _STRING, "The merge."),
         Column("site", _STRING, "The target module's path in the base model."),
@@ -240,21 +247,29 @@ _MSUS = TableSpec(
         Column(
             "rank_index",
             _INT,
-            "Row of A in the source, from 0; the singular index if the SVD basis was asked for.",
+            "Row of A in the source, from 0; the singular index if the SVD basis was asked for; -1 in "
+            "the row of an adapter's other shares.",
         ),
-        Column("cluster", _INT, "Row of A in the merged adapter, from 0."),
+        Column(
+            "cluster",
+            _INT,
+            "The merged rank, from 0: row of A in the merged adapter, as the method makes it; a "
+            "`--spectrum` after `lego` or one that merges rank by rank replaces the rows by mixtures of "
+            "them. -1 in the row of an adapter's other shares, which are of all ranks of the site.",
+        ),
         Column(
             "distance",
             _DOUBLE,
             "Euclidean distance to the cluster's centroid before reweighting, "
             "in the space that was clustered, in parameter units; of an updated merge, to the "
-            "centroid in the last full one.",
+            "centroid in the last full one. Null if the method does not group MSUs.",
             True,
         ),
         Column(
             "weight",
             _DOUBLE,
-            "The MSU's share of its centroid, 0 to 1; 1 / cluster size if unweighted.",
+            "The MSU's share of the merged rank; shares of one rank add up to 1. Of `lego` 1 / cluster "
+            "size; of the others it is negative where an MSU works against the others of its rank.",
             True,
         ),
     ),
@@ -340,6 +355,9 @@ _TRIALS = TableSpec(
 TABLES: Mapping[str, TableSpec] = MappingProxyType(
     {spec.name: spec for spec in (_ADAPTERS, _MERGES, _MERGE_SITES, _MSUS, _GROUPS, _TRIALS)}
 )
+
+# Methods whose rows of `msus` are one for each MSU.
+GROUPING = frozenset({"lego", "concat"})
 
 # Tables whose rows count only once their merge has its row in `merges`.
 DETAIL_TABLES = frozenset({"merge_sites", "msus"})

@@ -54,11 +54,8 @@ def methods(name: str | None, as_json: bool) -> None:
 
 def _print_all(found: Mapping[str, Any]) -> None:
     print_table(
-        ("method", "record by rank", "options", "when to use it"),
-        (
-            (m["name"], _yes(m["record_by_rank"]), len(m["options"]), m["use"])
-            for m in found["methods"]
-        ),
+        ("method", "lineage", "options", "when to use it"),
+        ((m["name"], m["lineage"], len(m["options"]), m["use"]) for m in found["methods"]),
         wrap=True,
     )
     click.echo()
@@ -81,7 +78,7 @@ def _print_method(method: Mapping[str, Any]) -> None:
             "rank": method["ranks"],
             "use it for": method["use"],
             "cost": method["cost"],
-            "record by rank": _yes(method["record_by_rank"]),
+            "lineage": method["lineage"],
             "one adapter stays": method["lone_adapter_stays"],
             "spread": method["spread"],
         }
@@ -116,10 +113,6 @@ def _print_preset(preset: Mapping[str, Any], *, after: bool) -> None:
         }
     )
     click.echo(f"`lego-ray methods {preset['method']}` shows its method")
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _said(value: object) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.costs import Costs
+from lego_ray.numerics.lineage import Lineage
 from lego_ray.numerics.norms import UpdateComparison
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.shard import Shard
@@ -25,12 +26,15 @@ class SiteSolution:
         rows: Rows `[a' ; b']` of the merged factor pair, shape (k', d), float32, k' <= k.
         comparison: The merged update against the sum of the sources.
         labels: Row of `rows` each MSU of the pool went to, shape (n,), int64; None, as are the two
-            after it, if the method mixes MSUs instead of grouping them.
+            after it, if the method mixes MSUs instead of grouping them. All of them, and `lineage`, are
+            of the ranks as the method makes them, before any `--spectrum`.
         distances: Distance of each MSU to its centroid before reweighting, in the space clustered,
             shape (n,), float64.
         weights: Share each MSU has in its centroid, shape (n,), float64.
         inertia: Sum of the squared distances; None, as is the next, if the method does not cluster.
         iterations: Lloyd steps of the restart kept.
+        lineage: Of a method that mixes MSUs: which of them each merged rank is made of; None if it does
+            not say.
     """
 
     adapters: Tensor
@@ -42,6 +46,7 @@ class SiteSolution:
     weights: Tensor | None = None
     inertia: float | None = None
     iterations: int | None = None
+    lineage: Lineage | None = None
 
     def scaled(self, scale: float, d_in: int) -> SiteSolution:
         """The same with its update multiplied, half of the factor on each half of a row.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from lego_ray.lazy import Tensor
-from lego_ray.methods.in_bases import InBases
+from lego_ray.methods.in_bases import Bases, InBases
 from lego_ray.methods.whole import members_of
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.decompositions.core_space import core_space
-from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
-from lego_ray.numerics.elect import Tensors
+from lego_ray.numerics.decompositions.truncated_svd import svd_costs
 from lego_ray.numerics.pool import Pool
 
 
@@ -33,8 +30,8 @@ class CoreSpace(InBases):
         values = min(n, d_in) * min(n, d_out)
         return self.inner_costs(svd_costs(n, d_in, d_out), n, rank, values)
 
-    def bases(self, pool: Pool, rank: int) -> tuple[Tensors, Callable[[Tensor], UpdateSvd]]:
+    def bases(self, pool: Pool, rank: int) -> Bases:
         """The adapters' cores; see `InBases.bases`."""
         members = members_of(pool)
         space = core_space(pool.rows, pool.d_in)
-        return lambda: space.cores(members), space.decompose
+        return Bases(lambda: space.cores(members), space.b, space.a, space.decompose, space.sides)

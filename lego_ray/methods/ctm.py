@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from lego_ray.lazy import Tensor
-from lego_ray.methods.in_bases import InBases
+from lego_ray.methods.in_bases import Bases, InBases
 from lego_ray.methods.names import METHODS
 from lego_ray.methods.whole import members_of
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.decompositions.core_space import pool_bases
-from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
 from lego_ray.numerics.decompositions.tucker import tucker, tucker_costs
-from lego_ray.numerics.elect import Tensors
 from lego_ray.numerics.pool import Pool
 
 _DEFAULTS = METHODS["ctm"].options
@@ -47,8 +43,8 @@ class Ctm(InBases):
         """The bases of the pool, the iteration in them, and cores of k x k."""
         return self.inner_costs(tucker_costs(n, d_in, d_out, rank), n, rank, rank * rank)
 
-    def bases(self, pool: Pool, rank: int) -> tuple[Tensors, Callable[[Tensor], UpdateSvd]]:
+    def bases(self, pool: Pool, rank: int) -> Bases:
         """The adapters' cores in the directions they share; see `InBases.bases`."""
         members = members_of(pool)
         space = tucker(pool_bases(pool.rows, pool.d_in), members, rank, self.beta)
-        return lambda: space.cores(members), space.decompose
+        return Bases(lambda: space.cores(members), space.b, space.a, space.decompose, space.sides)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lego_ray.lazy import Tensor, torch
+from lego_ray.lazy import torch
 from lego_ray.methods.density import at_random
+from lego_ray.methods.parted import MergedRows
 from lego_ray.methods.stacked import Sparse
 from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.stacks import sum_by_rank
@@ -23,6 +24,6 @@ class DareLinear(Sparse):
         """`dare_linear`."""
         return "dare_linear"
 
-    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> MergedRows:
         """The rows; see `Parted.merged_rows`."""
-        return sum_by_rank(pool, at_random(self.density, generator))
+        return MergedRows(*sum_by_rank(pool, at_random(self.density, generator)))

@@ -18,7 +18,7 @@ def describe(name: str | None = None) -> dict[str, list[dict[str, Any]]]:
         name: Of one method or preset; None for all.
 
     Returns:
-        `methods`, each with `name`, `summary`, `ranks`, `use`, `cost`, `record_by_rank`,
+        `methods`, each with `name`, `summary`, `ranks`, `use`, `cost`, `lineage`,
         `lone_adapter_stays`, `spread` and `options`, each of these with `name`, `default`, `values`
         and `help`; and `presets`, each with `name`, `method`,
         `options`, `spectrum`, `output_scale` and `use`.
@@ -49,7 +49,7 @@ def _method(name: str) -> dict[str, Any]:
         "ranks": method.ranks,
         "use": facts.use,
         "cost": facts.cost,
-        "record_by_rank": facts.is_recorded,
+        "lineage": facts.lineage,
         "lone_adapter_stays": facts.alone,
         "spread": facts.spread,
         "options": [_option(each, default) for each, default in method.options.items()],

@@ -10,6 +10,12 @@ ALWAYS: Mapping[str, Any] = {}
 _ALL_KEPT: Mapping[str, Any] = {"density": 1.0}
 
 
+# An MSU goes to one merged rank; each merged rank is one MSU; it has signed shares of several; or of
+# what the method kept of them.
+CLUSTERS, SINGLE, SHARES = "clusters", "each rank is one MSU", "shares"
+SHARES_OF_KEPT = "shares of what is kept"
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Facts of one method.
@@ -17,7 +23,7 @@ class Facts:
     Attributes:
         use: When to use it.
         cost: What it costs, apart from reading.
-        is_recorded: Whether the table `msus` of the catalog says which rank went where.
+        lineage: How the table `msus` of the catalog says which MSUs each merged rank is made of.
         lone: Options with which one adapter alone comes back unchanged; empty for any, None for none.
         lone_said: What becomes of one adapter alone otherwise; empty where that never happens.
         spread: When a module that does not fit one worker is spread over several: yes, no or a
@@ -26,7 +32,7 @@ class Facts:
 
     use: str
     cost: str
-    is_recorded: bool = False
+    lineage: str = SHARES
     lone: Mapping[str, Any] | None = field(default_factory=dict)
     lone_said: str = ""
     spread: str = "no"
@@ -50,25 +56,35 @@ FACTS: Mapping[str, Facts] = {
         "LoRA-LEGO, with a record of which rank went where; with --updatable, later versions that read "
         "only new adapters",
         "k-means, ten restarts",
-        is_recorded=True,
+        lineage=CLUSTERS,
         spread="yes, except with distance=rank-one",
     ),
-    "concat": Facts("the exact sum, at any size; PEFT's cat", "a copy", is_recorded=True),
-    "linear": Facts("the result of PEFT's linear", _PASSES, spread="yes"),
+    "concat": Facts("the exact sum, at any size; PEFT's cat", "a copy", lineage=SINGLE),
+    "linear": Facts("the result of PEFT's linear", _PASSES, SHARES_OF_KEPT, spread="yes"),
     "svd": Facts(
         "the nearest adapter to the sum, or one adapter pruned; PEFT's svd",
         "one decomposition of the factors",
         spread="where MSUs outnumber both sides",
     ),
-    "ties": Facts("the result of PEFT's ties", _PASSES, lone=_ALL_KEPT, spread="yes"),
-    "dare_linear": Facts("the result of PEFT's dare_linear", _PASSES, lone=_ALL_KEPT, spread="yes"),
-    "dare_ties": Facts("the result of PEFT's dare_ties", _PASSES, lone=_ALL_KEPT, spread="yes"),
+    "ties": Facts(
+        "the result of PEFT's ties", _PASSES, SHARES_OF_KEPT, lone=_ALL_KEPT, spread="yes"
+    ),
+    "dare_linear": Facts(
+        "the result of PEFT's dare_linear", _PASSES, SHARES_OF_KEPT, lone=_ALL_KEPT, spread="yes"
+    ),
+    "dare_ties": Facts(
+        "the result of PEFT's dare_ties", _PASSES, SHARES_OF_KEPT, lone=_ALL_KEPT, spread="yes"
+    ),
     "magnitude_prune": Facts(
-        "the result of PEFT's magnitude_prune", _PASSES, lone=_ALL_KEPT, spread="yes"
+        "the result of PEFT's magnitude_prune",
+        _PASSES,
+        SHARES_OF_KEPT,
+        lone=_ALL_KEPT,
+        spread="yes",
     ),
     "tsv": Facts("to compare with TSV-Merge", "one decomposition per adapter", spread="yes"),
     "iso": Facts(
-        "as much of the tasks kept as possible, as --preset iso, without a record by rank",
+        "as much of the tasks kept as possible, as --preset iso",
         "one decomposition of the factors",
         lone=None,
         lone_said="its singular values become equal",
@@ -76,10 +92,15 @@ FACTS: Mapping[str, Facts] = {
     ),
     "output_metric": Facts("to compare with the others", _DECOMPOSED),
     "core_space": Facts(
-        "as much of the tasks kept as possible, as --preset core-space", _DECOMPOSED, lone=_ALL_KEPT
+        "as much of the tasks kept as possible, as --preset core-space",
+        _DECOMPOSED,
+        SHARES_OF_KEPT,
+        lone=_ALL_KEPT,
     ),
-    "knots": Facts("to compare with KnOTS", _DECOMPOSED, lone=_ALL_KEPT),
-    "ctm": Facts("to compare with Compress-then-Merge", _DECOMPOSED, lone=_ALL_KEPT),
+    "knots": Facts("to compare with KnOTS", _DECOMPOSED, SHARES_OF_KEPT, lone=_ALL_KEPT),
+    "ctm": Facts(
+        "to compare with Compress-then-Merge", _DECOMPOSED, SHARES_OF_KEPT, lone=_ALL_KEPT
+    ),
 }
 """By method. One that is registered without an entry has no facts; a test misses it."""
 
@@ -90,4 +111,4 @@ def facts_of(name: str) -> Facts:
     Args:
         name: Its name.
     """
-    return FACTS.get(name, Facts("-", "-", spread="-"))
+    return FACTS.get(name, Facts("-", "-", "-", spread="-"))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from lego_ray.lazy import Tensor
-from lego_ray.methods.in_bases import InBases
+from lego_ray.methods.in_bases import Bases, InBases
 from lego_ray.methods.whole import members_of
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.decompositions.knots import shared_left
-from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
-from lego_ray.numerics.elect import Tensors
+from lego_ray.numerics.decompositions.truncated_svd import svd_costs
 from lego_ray.numerics.pool import Pool
 
 
@@ -33,7 +30,7 @@ class Knots(InBases):
         values = min(n, d_out) * d_in
         return self.inner_costs(svd_costs(n, d_in, d_out), n, rank, values)
 
-    def bases(self, pool: Pool, rank: int) -> tuple[Tensors, Callable[[Tensor], UpdateSvd]]:
+    def bases(self, pool: Pool, rank: int) -> Bases:
         """The adapters' V, and what they share; see `InBases.bases`."""
         shared = shared_left(pool.rows, pool.d_in, members_of(pool))
-        return shared.rights, shared.decompose
+        return Bases(shared.rights, shared.left, shared.right, shared.decompose, shared.sides)

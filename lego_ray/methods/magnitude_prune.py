@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lego_ray.lazy import Tensor, torch
+from lego_ray.lazy import torch
+from lego_ray.methods.parted import MergedRows
 from lego_ray.methods.stacked import Sparse
 from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.sparsify import Sparsity
@@ -20,6 +21,6 @@ class MagnitudePrune(Sparse):
         """`magnitude_prune`."""
         return "magnitude_prune"
 
-    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> MergedRows:
         """The rows; see `Parted.merged_rows`."""
-        return sum_by_rank(pool, Sparsity("least", self.density))
+        return MergedRows(*sum_by_rank(pool, Sparsity("least", self.density)))

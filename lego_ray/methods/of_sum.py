@@ -17,6 +17,7 @@ from lego_ray.numerics.decompositions.truncated_svd import (
 )
 from lego_ray.numerics.exact_sum import dense_sum
 from lego_ray.numerics.kmeans.lloyd import in_one_shard
+from lego_ray.numerics.lineage import lineage_of_rows
 from lego_ray.numerics.norms import BLOCK_VALUES, UpdateComparison
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.spread import SpreadPool
@@ -75,9 +76,11 @@ class OfSum(Whole):
 
     def _solution(self, pool: Pool | SpreadPool, found: UpdateSvd, rank: int) -> SiteSolution:
         rows, comparison = self.terms(found, rank)
+        rows = rows.float()
         return SiteSolution(
             adapters=pool.adapters,
             ranks=pool.ranks,
-            rows=rows.float().cpu(),
+            rows=rows.cpu(),
             comparison=comparison,
+            lineage=lineage_of_rows(pool, rows),
         )

@@ -10,6 +10,7 @@ from lego_ray.methods.whole import Whole, members_of
 from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.decompositions.output_metric import nearest_in_metric
 from lego_ray.numerics.decompositions.truncated_svd import svd_costs
+from lego_ray.numerics.lineage import lineage_of_products
 from lego_ray.numerics.norms import compare_updates
 from lego_ray.numerics.pool import Pool
 
@@ -39,11 +40,12 @@ class OutputMetric(Whole):
 
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The update's first k terms in the metric; see `Whole.merged`."""
-        found = nearest_in_metric(pool.rows, pool.d_in, members_of(pool), rank)
+        found, products = nearest_in_metric(pool.rows, pool.d_in, members_of(pool), rank)
         rows = found.rows(rank).float()
         return SiteSolution(
             adapters=pool.adapters,
             ranks=pool.ranks,
             rows=rows.cpu(),
             comparison=compare_updates(rows, pool.rows, pool.d_in),
+            lineage=lineage_of_products(products, pool.adapters),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
@@ -15,6 +16,7 @@ from lego_ray.numerics.costs import (
     spread_row_bytes,
 )
 from lego_ray.numerics.kmeans.lloyd import in_one_shard
+from lego_ray.numerics.lineage import Lineage
 from lego_ray.numerics.norms import UpdateComparison, compare_updates
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.shard import Shard
@@ -22,6 +24,19 @@ from lego_ray.numerics.shards.spread import SpreadPool
 
 # Passes over the pool in float64: peaks, votes, sums, and what drops entries before each.
 PASSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MergedRows:
+    """A merged site, as a method makes it.
+
+    Attributes:
+        rows: Rows `[a' ; b']`, shape (k', d), float64, k' <= k.
+        lineage: Which MSUs each is made of; None if the method does not say.
+    """
+
+    rows: Tensor
+    lineage: Lineage | None = None
 
 
 class Parted(ABC):
@@ -35,8 +50,8 @@ class Parted(ABC):
         """The name it is registered and recorded under."""
 
     @abstractmethod
-    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
-        """Rows `[a' ; b']` of the merged site, shape (k', d), float64, k' <= k.
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> MergedRows:
+        """The merged site, and what it is made of.
 
         Args:
             pool: The pool.
@@ -76,15 +91,25 @@ class Parted(ABC):
     ) -> SiteSolution:
         """Merges one site; see `MergeMethod.solve`."""
         spread = in_one_shard(self.shard(pool))
-        rows = self.merged_rows(spread, rank, generator).float()
+        merged = self.merged_rows(spread, rank, generator)
+        rows = merged.rows.float()
         comparison = compare_updates(rows.to(pool.rows.device), pool.rows, pool.d_in)
-        return _solution(spread, rows, comparison)
+        return _solution(spread, rows, comparison, merged.lineage)
 
     def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Merges one site in shards; see `MergeMethod.solve_spread`."""
-        rows = self.merged_rows(pool, rank, generator).float()
-        return _solution(pool, rows, pool.compare(rows))
+        merged = self.merged_rows(pool, rank, generator)
+        rows = merged.rows.float()
+        return _solution(pool, rows, pool.compare(rows), merged.lineage)
 
 
-def _solution(pool: SpreadPool, rows: Tensor, comparison: UpdateComparison) -> SiteSolution:
-    return SiteSolution(adapters=pool.adapters, ranks=pool.ranks, rows=rows, comparison=comparison)
+def _solution(
+    pool: SpreadPool, rows: Tensor, comparison: UpdateComparison, lineage: Lineage | None
+) -> SiteSolution:
+    return SiteSolution(
+        adapters=pool.adapters,
+        ranks=pool.ranks,
+        rows=rows,
+        comparison=comparison,
+        lineage=lineage,
+    )

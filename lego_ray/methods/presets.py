@@ -66,7 +66,7 @@ PRESETS: Mapping[str, Preset] = {
     # The most that a method keeps which gives a lone adapter back and tells where each MSU went.
     "rank-one": Preset(
         *("lego", {"distance": "rank-one", "basis": "svd"}, "source-norm"),
-        use="more of the tasks kept, with a record by rank; up to some thousand MSUs a module",
+        use="more of the tasks kept, with clusters; up to some thousand MSUs a module",
     ),
 }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lego_ray.lazy import Tensor, torch
+from lego_ray.lazy import torch
 from lego_ray.methods.names import METHODS
+from lego_ray.methods.parted import MergedRows
 from lego_ray.methods.stacked import Elected
 from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.sparsify import Sparsity
@@ -30,6 +31,6 @@ class Ties(Elected):
         """`ties`."""
         return "ties"
 
-    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> MergedRows:
         """The rows; see `Parted.merged_rows`."""
-        return mean_of_prevailing(pool, Sparsity("least", self.density), self.election)
+        return MergedRows(*mean_of_prevailing(pool, Sparsity("least", self.density), self.election))

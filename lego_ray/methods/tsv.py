@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lego_ray.errors import InvalidOption
-from lego_ray.lazy import Tensor, torch
-from lego_ray.methods.parted import Parted
+from lego_ray.lazy import torch
+from lego_ray.methods.parted import MergedRows, Parted
 from lego_ray.numerics.decompositions.task_vectors import orthogonalised, shared_out_terms
+from lego_ray.numerics.lineage import lineage_of_rows
 from lego_ray.numerics.shards.spread import SpreadPool
 
 
@@ -38,9 +39,14 @@ class Tsv(Parted):
                 f"Give --rank {needed} or more, or use svd.",
             )
 
-    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> Tensor:
-        """The terms; see `Parted.merged_rows`."""
-        terms = shared_out_terms(pool, rank)
+    def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> MergedRows:
+        """The terms; see `Parted.merged_rows`.
+
+        Each is made of one adapter's MSUs, in the shares that they have in its singular term: making
+        terms orthogonal turns them as a whole.
+        """
+        terms, owners = shared_out_terms(pool, rank)
         if not len(terms):  # no adapter was ever trained
-            return torch.zeros(1, pool.width, dtype=torch.float64)
-        return orthogonalised(terms, pool.d_in)
+            return MergedRows(torch.zeros(1, pool.width, dtype=torch.float64))
+        lineage = lineage_of_rows(pool, terms, owners)
+        return MergedRows(orthogonalised(terms, pool.d_in), lineage)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from lego_ray.lazy import Tensor, torch
-from lego_ray.numerics.sparsify import keep_largest
+from lego_ray.numerics.sparsify import least_kept
 from lego_ray.numerics.stacks import Election
 
 # Makes the adapters' tensors, all of one shape, float64; called again for every pass over them, so that
@@ -21,7 +22,21 @@ def total(tensors: Tensors) -> Tensor:
     return _sum(iter(tensors()))
 
 
-def prevailing(tensors: Tensors, density: float, election: Election) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Prevailing:
+    """What prevails of some tensors.
+
+    Attributes:
+        merged: The mean of those that agree, entry by entry; 0 if none does.
+        factors: Makes what each entry of each tensor in turn counts for in that: 0, or 1 over how many
+            agree. So the sum of the tensors, each times its factors, is `merged`.
+    """
+
+    merged: Tensor
+    factors: Tensors
+
+
+def prevailing(tensors: Tensors, density: float, election: Election) -> Prevailing:
     """Trims tensors, elects each entry's sign, and takes the mean of those that agree.
 
     TIES-Merging (arXiv 2306.01708, section 3).
@@ -31,9 +46,16 @@ def prevailing(tensors: Tensors, density: float, election: Election) -> Tensor:
         density: Share of the entries of each that stay, and one at least: cores are small.
         election: How signs are elected; a tie is positive.
     """
+    leasts: list[Tensor] = []  # found once: that takes longer than all else
 
     def trimmed() -> Iterator[Tensor]:
-        yield from (t if density == 1 else keep_largest(t, density, 1) for t in tensors())
+        for number, tensor in enumerate(tensors()):
+            if density == 1:
+                yield tensor
+                continue
+            if number == len(leasts):
+                leasts.append(least_kept(tensor, density, 1))
+            yield torch.where(tensor.abs() >= leasts[number], tensor, 0.0)
 
     votes = _sum(t if election == "total" else t.sign() for t in trimmed())
     sign = torch.where(votes >= 0, 1.0, -1.0)
@@ -42,7 +64,13 @@ def prevailing(tensors: Tensors, density: float, election: Election) -> Tensor:
         agree = tensor * sign > 0
         sums += torch.where(agree, tensor, 0.0)
         counts += agree
-    return sums / counts.clamp(min=1)
+    counts = counts.clamp(min=1)
+
+    def factors() -> Iterator[Tensor]:
+        for tensor in trimmed():
+            yield (tensor * sign > 0) / counts
+
+    return Prevailing(sums / counts, factors)
 
 
 def thinned(tensors: Tensors, density: float, draw: int) -> Tensors:

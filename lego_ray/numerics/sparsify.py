@@ -60,7 +60,7 @@ def sparsify(rows: Tensor, d_in: int, sparsity: Sparsity) -> Tensor:
     return torch.cat([keep_largest(half, sparsity.density) for half in halves], dim=1)
 
 
-def keep_largest(values: Tensor, density: float, at_least: int = 0) -> Tensor:
+def keep_largest(values: Tensor, density: float) -> Tensor:
     """Keeps the `int(density * size)` entries of largest magnitude, and zeroes the others.
 
     Entries as large as the last of them stay too, so that no order of equals decides.
@@ -68,14 +68,22 @@ def keep_largest(values: Tensor, density: float, at_least: int = 0) -> Tensor:
     Args:
         values: Any shape, float32.
         density: Share that stays, above 0, below 1.
+    """
+    return torch.where(values.abs() >= least_kept(values, density), values, 0.0)
+
+
+def least_kept(values: Tensor, density: float, at_least: int = 0) -> Tensor:
+    """The magnitude of the last entry that `keep_largest` keeps; infinite if it keeps none.
+
+    Args:
+        values: As for `keep_largest`.
+        density: As for `keep_largest`.
         at_least: Entries that stay however low their share.
     """
     kept = max(int(density * values.numel()), at_least)
     if kept == 0:
-        return torch.zeros_like(values)
-    sizes = values.abs()
-    least = torch.kthvalue(sizes.flatten(), values.numel() - kept + 1).values
-    return torch.where(sizes >= least, values, 0.0)
+        return values.new_tensor(torch.inf)
+    return torch.kthvalue(values.abs().flatten(), values.numel() - kept + 1).values
 
 
 def _drawn(rows: Tensor, sparsity: Sparsity) -> Tensor:

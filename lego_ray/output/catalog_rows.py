@@ -154,7 +154,7 @@ def ratio_or_none(value: float) -> float | None:
 
 
 def msu_table(merge_id: str, sites: Sequence[SiteResult], adapter_ids: Sequence[str]) -> pa.Table:
-    """Rows of `msus`, as columns: there are as many as ranks in the whole zoo.
+    """Rows of `msus`, as columns: there are about as many as ranks in the whole zoo.
 
     None of a site whose method does not say where they went.
     """
@@ -169,10 +169,18 @@ def msu_table(merge_id: str, sites: Sequence[SiteResult], adapter_ids: Sequence[
         "adapter_id": ids.take(pa.array(_joined([s.adapters for s in sites], np.int32))),
         "rank_index": pa.array(_joined([s.ranks for s in sites], np.int32)),
         "cluster": pa.array(_joined([s.clusters for s in sites], np.int32)),
-        "distance": pa.array(_joined([s.distances for s in sites], np.float64)),
+        "distance": pa.array(
+            _joined([_or_nan(s.distances, len(s.adapters)) for s in sites], np.float64),
+            from_pandas=True,
+        ),
         "weight": pa.array(_joined([s.weights for s in sites], np.float64)),
     }
     return pa.table(columns)
+
+
+def _or_nan(values: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
+    """The values; as many that are not a number, which become null, where there are none."""
+    return np.full(n, np.nan) if values is None else values
 
 
 def _joined(parts: Sequence[NDArray[Any] | None], kind: type) -> NDArray[Any]:

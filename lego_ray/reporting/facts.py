@@ -88,6 +88,23 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """How much of a merge is one adapter's, whatever merged it.
+
+    Attributes:
+        name: The adapter.
+        weight: Sum of its shares, in merged ranks; negative where it works against the others.
+        msus: Its ranks that are named for a merged rank.
+        clusters: Merged ranks that name it.
+    """
+
+    name: str
+    weight: float
+    msus: int
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """A source against the merged adapter.
 
@@ -127,11 +144,13 @@ class Recorded:
         merge: The row of `merges`.
         clusters: Those of all sites, by site and place; None if the method does not cluster.
         reaches: Each adapter's, in the order of the manifest; None as above.
+        shares: Each adapter's, in the order of the manifest; empty if no lineage is recorded.
     """
 
     merge: Mapping[str, Any]
     clusters: Sequence[Cluster] | None
     reaches: Sequence[Reach] | None
+    shares: Sequence[Share] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lego_ray.catalog.ancestry import shares
 from lego_ray.catalog.flow import flow
 from lego_ray.catalog.history import show
 from lego_ray.catalog.opening import catalog_at, has_merge
@@ -25,6 +26,7 @@ from lego_ray.reporting.facts import (
     Measured,
     Reach,
     Recorded,
+    Share,
     SiteFacts,
     short_names,
 )
@@ -90,6 +92,7 @@ def write_report(
     recorded = facts.recorded
     has = {
         "map": facts.measured is not None,
+        "lineage": recorded is not None and bool(recorded.shares),
         "clusters": recorded is not None and bool(recorded.clusters),
         "flow": recorded is not None and bool(recorded.reaches),
         "errors": bool(facts.sites),
@@ -159,9 +162,15 @@ def _recorded(
         )
         for row in detail.sites.to_pylist()
     }
+    each = shares(opened, [merge_id])
+    held = [
+        Share(name, **each[merge_id, adapter_id])
+        for adapter_id, name in names.items()
+        if (merge_id, adapter_id) in each
+    ]
     found = flow(opened, merge_id)
     if found is None:
-        return Recorded(detail.merge, None, None), sites
+        return Recorded(detail.merge, None, None, held), sites
     clusters = [
         Cluster(row["site"], row["place"], row["msus"], row["adapters"])
         for row in found.clusters.to_pylist()
@@ -176,7 +185,7 @@ def _recorded(
         for adapter_id, name in names.items()
         if adapter_id in places_of
     ]
-    return Recorded(detail.merge, clusters, reaches), sites
+    return Recorded(detail.merge, clusters, reaches, held), sites
 
 
 def _finite(value: float | None) -> float | None:

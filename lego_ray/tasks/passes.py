@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from lego_ray.errors import SitesFailed
-from lego_ray.lazy import NDArray, Tensor, np, torch
+from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import PoolWork, SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.measure import Measure
@@ -21,8 +21,6 @@ from lego_ray.methods.similarity import Similarity
 from lego_ray.methods.sources_of_site import SiteSources
 from lego_ray.methods.spectrum import with_spectrum
 from lego_ray.methods.updatable import site_fit
-from lego_ray.numerics.kmeans.running_sums import SiteFit
-from lego_ray.numerics.msu import split_rows
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.spread import Shards, SpreadPool
 from lego_ray.numerics.similarity.parts import SimilarityPart, added
@@ -32,6 +30,7 @@ from lego_ray.planning.planner import make_plan
 from lego_ray.planning.ranks import Spectrum, nearest_error, with_ranks
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.task_plans import SitePlan
+from lego_ray.tasks.site_result import site_result
 from lego_ray.tasks.values import SiteResult, TaskResult
 
 T = TypeVar("T")
@@ -274,46 +273,6 @@ def in_order(plan: Plan, found: Mapping[str, T], done: str) -> list[T]:
 def seeded(site: SitePlan) -> torch.Generator:
     """The site's own generator."""
     return torch.Generator().manual_seed(site.seed)
-
-
-def site_result(
-    site: SitePlan, d_in: int, solution: SiteSolution, fit: SiteFit | None = None
-) -> SiteResult:
-    """A solution as it is sent, checkpointed and written.
-
-    Args:
-        site: The site.
-        d_in: Length of the `a` half of a row.
-        solution: Its solution.
-        fit: What updates of the merge need of it, if that is wanted.
-    """
-    a, b = split_rows(solution.rows, d_in)
-    # Readers of the catalog look for an adapter's ranks together.
-    order = np.lexsort((solution.ranks.numpy(), solution.adapters.numpy()))
-
-    def ordered(values: Tensor | None, kind: type) -> NDArray[Any] | None:
-        return None if values is None else values.numpy()[order].astype(kind)
-
-    return SiteResult(
-        plan=site,
-        a=a.numpy(),
-        b=b.numpy(),
-        adapters=solution.adapters.numpy()[order].astype(np.int32),
-        ranks=solution.ranks.numpy()[order].astype(np.int32),
-        clusters=ordered(solution.labels, np.int32),
-        distances=ordered(solution.distances, np.float64),
-        weights=ordered(solution.weights, np.float64),
-        inertia=solution.inertia,
-        iterations=solution.iterations,
-        relative_error=solution.comparison.relative_error(),
-        norm_ratio=solution.comparison.norm_ratio,
-        fit_sums=fit.sums.numpy() if fit else None,
-        fit_quanta=fit.quanta.numpy() if fit else None,
-        fit_alone=fit.alone.numpy() if fit and len(fit.alone) else None,
-        fit_totals=fit.totals.numpy() if fit else None,
-        fit_norms=ordered(fit.members.norms, np.float64) if fit else None,
-        fit_squares=ordered(fit.members.squares, np.float64) if fit else None,
-    )
 
 
 def _spectrum(site: SitePlan, energies: Tensor) -> Spectrum:

@@ -145,12 +145,13 @@ class SiteResult:
         plan: The site.
         a: A', shape (k', d_in), float32.
         b: B', shape (d_out, k'), float32.
-        adapters: Source adapter of each MSU, shape (n,), int32; MSUs sorted by (adapter, rank).
-        ranks: Source rank of each MSU, shape (n,), int32.
-        clusters: Row of A' it went to, shape (n,), int32; None, as are the two after it, if the method
-            does not say.
-        distances: Its distance to its centroid, shape (n,), float64.
-        weights: Its share in its centroid, shape (n,), float64.
+        adapters: Source adapter of each MSU, shape (n,), int32; MSUs sorted by (adapter, rank). Of a
+            method that mixes MSUs, of each share that is recorded: an MSU may have several or none.
+        ranks: Source rank of each MSU, shape (n,), int32; -1 for an adapter's other shares together.
+        clusters: Row of A' it went to, shape (n,), int32; -1 as for `ranks`; None, as are the two after
+            it, if the method does not say.
+        distances: Its distance to its centroid, shape (n,), float64; None of a method that mixes MSUs.
+        weights: Its share in its row of A', shape (n,), float64.
         inertia: Sum of the squared distances; None, as is the next, if the method does not cluster.
         iterations: Lloyd steps of the restart kept.
         relative_error: Against the sum of the sources' updates.

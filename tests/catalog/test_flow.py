@@ -7,7 +7,7 @@ from pathlib import Path
 from lego_ray.catalog.flow import flow
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.tables import Catalog
-from tests.catalog.sample import details, merge, site
+from tests.catalog.sample import details, merge, msu, site
 
 
 def test_clusters_are_placed_by_size_and_adapters_counted_by_place(tmp_path: Path) -> None:
@@ -33,4 +33,11 @@ def test_clusters_are_placed_by_size_and_adapters_counted_by_place(tmp_path: Pat
 def test_a_method_that_mixes_msus_has_none_to_count(tmp_path: Path) -> None:
     catalog = Catalog(str(tmp_path))
     append_merge(catalog, merge(version=None, n_msus=0), [site()], [])
+    assert flow(catalog, "m" * 64) is None
+
+
+def test_shares_of_mixtures_are_no_members(tmp_path: Path) -> None:
+    catalog = Catalog(str(tmp_path))
+    rows = [msu(distance=None, weight=0.5, cluster=i) for i in range(2)]
+    append_merge(catalog, merge(version=None, method="svd", n_msus=2), [site()], rows)
     assert flow(catalog, "m" * 64) is None

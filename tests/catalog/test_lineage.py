@@ -146,11 +146,52 @@ def test_a_site_or_rank_that_is_not_there_is_refused(
         rank_sources(catalog, "support", **asked)
 
 
-def test_a_method_that_mixes_msus_says_so(tmp_path: Path) -> None:
+def test_a_merge_of_a_release_before_that_mixes_msus_says_so(tmp_path: Path) -> None:
     catalog = Catalog(str(tmp_path))
     append_merge(catalog, merge(method="svd"), [site(inertia=None)], [])
     with pytest.raises(InvalidOption, match="svd, mixes MSUs"):
         rank_sources(catalog, "support", site="layers.0.q_proj")
+    assert lineage(catalog, "support")["weight"].to_pylist() == [0.0, 0.0]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Catalog:
+    """A merge whose ranks are mixtures: two of one site, the second with shares that are not named."""
+    catalog = Catalog(str(tmp_path))
+    shares = [
+        (A, 0, 0, 1.25),
+        (B, 0, 0, -0.25),
+        (A, 0, 1, 0.5),
+        (A, 1, 1, 0.25),
+        (A, -1, -1, 0.375),
+        (B, -1, -1, -0.125),
+    ]
+    msus = [
+        msu(adapter_id=a, rank_index=j, cluster=i, weight=w, distance=None) for a, j, i, w in shares
+    ]
+    row = merge(method="svd", n_sites=1, n_msus=len(msus))
+    append_merge(catalog, row, [site(inertia=None, rank=2)], msus)
+    return catalog
+
+
+def test_each_adapters_share_of_a_mixture_has_what_is_not_named(mixed: Catalog) -> None:
+    rows = lineage(mixed, "support").to_pylist()
+    assert [(r["adapter_id"], r["msus"], r["clusters"], r["weight"]) for r in rows] == [
+        (A, 2, 2, 2.375),
+        (B, 1, 1, -0.375),
+    ]
+
+
+def test_a_merged_rank_that_is_a_mixture_adds_up_to_one(mixed: Catalog) -> None:
+    rows = rank_sources(mixed, "support").to_pylist()
+    assert [(r["cluster"], r["adapter_id"], r["rank_index"], r["weight"]) for r in rows] == [
+        (0, A, 0, 1.25),
+        (0, B, 0, -0.25),
+        (1, A, 0, 0.5),
+        (1, A, 1, 0.25),
+        (1, None, None, 0.25),
+    ]
+    assert {r["uri"] for r in rows} == {None}
 
 
 def test_an_adapter_is_found_in_every_merge_that_holds_it(chain: Catalog) -> None:

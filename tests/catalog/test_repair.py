@@ -327,6 +327,26 @@ def test_an_adapter_at_two_places_is_in_a_merge_twice(catalog: Catalog) -> None:
     fixed(catalog, before)
 
 
+def test_an_msu_may_be_in_several_ranks_of_a_method_that_mixes(catalog: Catalog) -> None:
+    """Its rows are of different merged ranks; the same one twice is once too often."""
+    share = msu(merge_id="x" * 64, distance=None, weight=0.75)
+    shares = [share, {**share, "cluster": 1}, {**share, "cluster": -1, "rank_index": -1}]
+    append_merge(
+        catalog,
+        merge(merge_id="x" * 64, name="mixed", method="svd", n_sites=1, n_msus=3),
+        [site(merge_id="x" * 64, n_msus=40, inertia=None)],
+        shares,
+    )
+    assert faults(diagnose(catalog, Outputs())) == []
+    before = rows(catalog)
+    write(catalog, "msus", whole(catalog, "msus").slice(0, 4), "append")
+    fixed(catalog, before)
+    write(catalog, "msus", changed(pa.Table.from_pylist(shares[:1]), cluster=9), "append")
+    found = {fault.problem.split(" ", 1)[1] for fault in faults(diagnose(catalog, Outputs()))}
+    assert found == {"has 4 rows, 3 were recorded", "has a cluster 9, but its rank is 2"}
+    fixed(catalog, before)
+
+
 def test_groups_of_merges_that_are_not_there_are_named(catalog: Catalog) -> None:
     record_groups(catalog, [group(grouping_id="h" * 64, merge_id="x" * 64)])
     [fault] = faults(diagnose(catalog, Outputs()))

@@ -6,7 +6,14 @@ import pytest
 
 from lego_ray.errors import InvalidOption
 from lego_ray.methods.describe import describe, values_of
-from lego_ray.methods.facts import FACTS, facts_of
+from lego_ray.methods.facts import (
+    CLUSTERS,
+    FACTS,
+    SHARES,
+    SHARES_OF_KEPT,
+    SINGLE,
+    facts_of,
+)
 from lego_ray.methods.names import METHODS, MethodOptions
 from lego_ray.methods.presets import PRESETS
 from lego_ray.methods.registry import method_of
@@ -26,9 +33,14 @@ def test_every_method_and_preset_has_its_facts() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_record_by_rank_is_there_where_it_is_promised(name: str) -> None:
+def test_lineage_is_of_the_kind_that_is_promised(name: str) -> None:
     found = solve(zoo([4, 3]), name, 7)
-    assert (found.labels is not None) == FACTS[name].is_recorded
+    said = FACTS[name].lineage
+    assert (found.labels is not None) == (said in (CLUSTERS, SINGLE))
+    assert (found.lineage is not None) == (said in (SHARES, SHARES_OF_KEPT))
+    if said == SINGLE:
+        assert found.labels is not None
+        assert found.labels.tolist() == list(range(7))
 
 
 @pytest.mark.parametrize("name", METHODS)

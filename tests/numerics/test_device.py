@@ -100,6 +100,17 @@ def test_every_other_method_gives_the_rows_of_the_cpu_to_rounding(name: str, dev
     d_in = pool().d_in
     gap = update(found.rows, d_in) - update(wanted.rows, d_in)
     assert np.linalg.norm(gap) <= 2.0**-16 * np.linalg.norm(update(wanted.rows, d_in))
+    if name != "concat":
+        assert torch.allclose(shares_of(found), shares_of(wanted), atol=2.0**-10)
+
+
+def shares_of(solution: SiteSolution) -> torch.Tensor:
+    """The sum of all shares of each adapter."""
+    lineage = solution.lineage
+    assert lineage is not None
+    out = torch.zeros(int(solution.adapters.max()) + 1, dtype=torch.float64)
+    out.index_add_(0, solution.adapters[lineage.at], lineage.shares)
+    return out.index_add_(0, lineage.adapters, lineage.rest)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -41,7 +41,7 @@ def test_every_pass_and_every_order_drops_the_same() -> None:
 def test_one_entry_stays_of_the_smallest_core() -> None:
     """Else a core of 2 x 2 at the usual density would merge to nothing."""
     core = torch.tensor([[1.0, -3.0], [0.5, 2.0]], dtype=torch.float64)
-    assert prevailing(lambda: [core], 0.2, "total").tolist() == [[0.0, -3.0], [0.0, 0.0]]
+    assert prevailing(lambda: [core], 0.2, "total").merged.tolist() == [[0.0, -3.0], [0.0, 0.0]]
 
 
 def test_the_sum_leaves_what_it_sums_alone() -> None:

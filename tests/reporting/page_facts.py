@@ -15,6 +15,7 @@ from lego_ray.reporting.facts import (
     Measured,
     Reach,
     Recorded,
+    Share,
     SiteFacts,
 )
 
@@ -62,6 +63,10 @@ def facts(count: int, *, layers: int = 6, rank: int = 8, names: list[str] | None
             ],
             [
                 Reach(name, {p: int(n) for p, n in enumerate(row) if n}, int(row[-1]))
+                for name, row in zip(names, shares, strict=True)
+            ],
+            [
+                Share(name, float(row.sum()) / 8, int(row.sum()), rank)
                 for name, row in zip(names, shares, strict=True)
             ],
         ),

@@ -122,11 +122,12 @@ def test_long_lists_are_cut() -> None:
 def test_sections_without_their_data_say_which_flag_brings_them() -> None:
     whole = facts(12)
     text = page(replace(whole, sites=(), recorded=None, measured=None)).decode()
-    assert text.count('class="missing"') == 6
+    assert text.count('class="missing"') == 7
     assert "<svg" not in text
     for name, flag in (
         ("map", "--sources"),
         ("clusters", "--catalog"),
+        ("lineage", "--catalog"),
         ("flow", "--catalog"),
         ("errors", "--catalog"),
         ("norms", "--catalog or --sources"),
@@ -145,6 +146,15 @@ def test_a_method_that_does_not_cluster_says_so() -> None:
     text = page(replace(whole, sites=sites, recorded=recorded)).decode()
     assert text.count("This method mixes MSUs") == 2
     assert "This method does not cluster" in text
+    assert "has the largest" in text  # lineage is there whatever the method
+    assert "No lineage is recorded" not in text
+
+
+def test_a_merge_recorded_without_lineage_says_so() -> None:
+    whole = facts(5)
+    assert whole.recorded is not None
+    text = page(replace(whole, recorded=replace(whole.recorded, shares=[]))).decode()
+    assert "No lineage is recorded for this merge" in text
 
 
 @pytest.mark.parametrize("count", [1, 2])

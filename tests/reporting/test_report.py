@@ -102,7 +102,7 @@ def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: 
     ):
         assert part.strip()
     levels = quiet.run("return [...document.querySelectorAll('h1,h2,h3')].map(e => e.tagName)")
-    assert levels == ["H1"] + ["H2"] * 8
+    assert levels == ["H1"] + ["H2"] * 9
 
 
 @pytest.mark.parametrize("figure", ["map", "errors-figure", "inertia-figure", "norms-figure"])
@@ -233,7 +233,7 @@ def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> 
     assert record["bytes"] == output.stat().st_size
     assert record["sections"] == {
         "map": False,
-        **dict.fromkeys(("clusters", "flow", "errors", "norms", "stages"), True),
+        **dict.fromkeys(("lineage", "clusters", "flow", "errors", "norms", "stages"), True),
     }
 
 

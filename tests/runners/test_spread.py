@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 import lego_ray
 from lego_ray.errors import ClusterTooSmall, NoAdaptersFound, RunFailed, SourceChanged
 from lego_ray.planning.plan import Plan
+from lego_ray.planning.recipe import Recipe
 from lego_ray.runners.ray.runner import RayRunner
 from lego_ray.tasks.cut import shard_tasks, tasks_of
 from lego_ray.tasks.values import TaskResult
 from tests.merging.runs import until
 from tests.runners.killing import killing
-from tests.runners.spread import SITES, budget_for, shards_of, write_wide_zoo
+from tests.runners.spread import SITES, budget_for, budget_of, shards_of, write_wide_zoo
 from tests.zoo import WEIGHTS, files_of, weights_of
 
 GEOMETRIES: list[dict[str, Any]] = [{}, {"normalize": True}, {"basis": "svd", "align_signs": True}]
@@ -90,6 +91,29 @@ def test_the_catalog_says_the_same_of_both(zoo: Path, whole: Path, tmp_path: Pat
         assert np.allclose(ours[column].to_numpy(), theirs[column].to_numpy(), rtol=1e-9)
 
 
+MIXING = [("svd", 8), ("ties", 41), ("tsv", 14)]
+
+
+def lineage_by(method: str, rank: int, zoo: Path, root: Path, **options: Any) -> list[Any]:
+    lego_ray.merge(zoo, rank=rank, method=method, output=root / "m", catalog=root / "c", **options)
+    table = lego_ray.catalog.sql(root / "c", "SELECT * FROM msus ORDER BY ALL")
+    rows: list[Any] = table.to_pylist()
+    assert rows
+    return rows
+
+
+@pytest.mark.parametrize(("method", "rank"), MIXING)
+def test_shards_have_the_lineage_of_the_whole(
+    zoo: Path, tmp_path: Path, method: str, rank: int
+) -> None:
+    """Of methods that mix MSUs; to the last bit, though products of parts are rounded otherwise."""
+    budget = budget_of(Recipe(name="m", rank=rank, method=method), zoo, 3)
+    whole = lineage_by(method, rank, zoo, tmp_path / "whole", runner="inline")
+    options = {"runner": "inline", "memory_budget": budget}
+    assert lineage_by(method, rank, zoo, tmp_path / "spread", **options) == whole
+    assert weights_of(tmp_path / "spread" / "m") == weights_of(tmp_path / "whole" / "m")
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_each_shard_reads_only_its_own_bytes(zoo: Path) -> None:
@@ -141,6 +165,12 @@ class TestOnRay:
         merge(zoo, tmp_path / "whole", **options)
         merge(zoo, tmp_path / "m", runner="ray", memory_budget=budget, **options)
         assert weights_of(tmp_path / "m") == weights_of(tmp_path / "whole")
+
+    def test_they_have_the_same_lineage(self, zoo: Path, tmp_path: Path) -> None:
+        budget = budget_of(Recipe(name="m", rank=14, method="tsv"), zoo, 3)
+        whole = lineage_by("tsv", 14, zoo, tmp_path / "whole", runner="inline")
+        options = {"runner": "ray", "workers": 2, "memory_budget": budget}
+        assert lineage_by("tsv", 14, zoo, tmp_path / "spread", **options) == whole
 
     @pytest.mark.parametrize(("actor", "times"), [("ShardActor", 2), ("SiteActor", 1)])
     def test_a_lost_actor_changes_no_bit(

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lego_ray.catalog.repair.faults import Row, taken
+from lego_ray.catalog.schema import GROUPING
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "merge_sites": ("merge_id", "site"),
-    "msus": ("merge_id", "site", "adapter_id", "rank_index"),
-}
+SITE_KEY = ("merge_id", "site")
+_MSU_KEY = (*SITE_KEY, "adapter_id", "rank_index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,8 @@ class Merge:
         n_sites: Rows it has in `merge_sites`; None if that was not recorded.
         n_msus: Rows it has in `msus`; the same.
         copies: How often each adapter is in it; one that lies at two places is merged twice.
+        groups: Whether its method groups MSUs, so that each has one row; else an MSU has one for each
+            merged rank that names it.
     """
 
     merge_id: str
@@ -36,6 +37,7 @@ class Merge:
     n_sites: int | None
     n_msus: int | None
     copies: Mapping[str, int]
+    groups: bool = True
 
     @classmethod
     def of(cls, row: Row) -> Merge:
@@ -47,7 +49,18 @@ class Merge:
             row.get("n_sites"),
             row.get("n_msus"),
             Counter(row["adapter_ids"]),
+            row["method"] in GROUPING,
         )
+
+    def key(self, table: str) -> list[str]:
+        """The columns that one row of its details is known by.
+
+        Args:
+            table: `merge_sites` or `msus`.
+        """
+        if table == "merge_sites":
+            return list(SITE_KEY)
+        return [*_MSU_KEY] if self.groups else [*_MSU_KEY, "cluster"]
 
 
 def once_each(
@@ -72,19 +85,20 @@ def once_each(
     Returns:
         The rows, or None if it cannot be said which of those with one key is right.
     """
-    found = _leave_out(table, rows, merge)
+    possible = rows.filter(_possible(rows, merge, ranks)) if table == "msus" else rows
+    # Where an MSU may have a row for every merged rank, no other row tells that one is impossible.
+    found = _leave_out(table, rows if merge.groups else possible, merge)
     if found is not None:
         return found
-    possible = rows.filter(_possible(rows, merge, ranks)) if table == "msus" else rows
     found = _leave_out(table, possible, merge)
     if found is not None:
         return found
-    return _leave_out(table, _first(table, rows, written), merge)
+    return _leave_out(table, _first(rows, written, merge.key(table)), merge)
 
 
 def _leave_out(table: str, rows: pa.Table, merge: Merge) -> pa.Table | None:
     """Each distinct row as often as it should be there; None if rows of one key differ otherwise."""
-    keys = list(KEYS[table])
+    keys = merge.key(table)
     names = rows.column_names
     distinct = rows.group_by(names, use_threads=False).aggregate([([], "count_all")])
     totals = distinct.group_by(keys, use_threads=False).aggregate([("count_all", "sum")])
@@ -118,9 +132,8 @@ def _possible(rows: pa.Table, merge: Merge, ranks: Mapping[str, int]) -> pa.Chun
     return pc.and_(fits, mine)
 
 
-def _first(table: str, rows: pa.Table, written: Sequence[int]) -> pa.Table:
+def _first(rows: pa.Table, written: Sequence[int], keys: list[str]) -> pa.Table:
     """Of the rows with each key those that were written first."""
-    keys = list(KEYS[table])
     timed = rows.append_column("__written", pa.array(written, pa.int64())).append_column(
         "__at", pa.array(range(rows.num_rows), pa.int64())
     )

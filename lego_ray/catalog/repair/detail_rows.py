@@ -15,7 +15,7 @@ import pyarrow as pa
 from lego_ray.catalog.changes import Exchange
 from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.merges import details_are_there
-from lego_ray.catalog.repair.copies import KEYS, Merge, once_each
+from lego_ray.catalog.repair.copies import SITE_KEY, Merge, once_each
 from lego_ray.catalog.repair.faults import Diagnosis, Fault, Row, plural
 from lego_ray.catalog.repair.states import State, former_states
 from lego_ray.catalog.rows import check_types, check_whole
@@ -55,7 +55,7 @@ def diagnose_sites(
     Returns:
         What was found; and pool and rank of each site of each merge, as far as they are known.
     """
-    columns = [*KEYS["merge_sites"], "n_msus", "rank"]
+    columns = [*SITE_KEY, "n_msus", "rank"]
     dataset = state.dataset
     check_types("merge_sites", dataset.schema)
     rows = read_through(state.uri, lambda: dataset.to_table(columns=columns))
@@ -141,7 +141,7 @@ def _wrong_msus(
     wrong: list[str] = []
     total = sum(pool.rows for pool in found.values())
     whole = sum(n_msus for n_msus, _ in sites.values())
-    # Methods that mix MSUs have none. What came before the number was recorded has all or none.
+    # What came before the number was recorded has all or none.
     expected = (whole if total else 0) if merge.n_msus is None else merge.n_msus
     if total != expected:
         wrong.append(f"it has {plural(total, 'row')}, {expected} were recorded")
@@ -149,7 +149,7 @@ def _wrong_msus(
         return wrong
     for site in sorted(found.keys() | sites.keys()):
         pool, (n_msus, rank) = found.get(site, _Pool()), sites.get(site, (0, 0))
-        if pool.rows != n_msus:
+        if merge.groups and pool.rows != n_msus:
             wrong.append(f"{site} has {plural(pool.rows, 'row')}, its pool {n_msus} MSUs")
         elif pool.rows and pool.highest >= rank:
             wrong.append(f"{site} has a cluster {pool.highest}, but its rank is {rank}")
@@ -188,10 +188,11 @@ def _counted(parts: Iterator[pa.Table] | Sequence[pa.Table]) -> dict[str, dict[s
 
 _DOUBLED = """
     SELECT merge_id, site, count(*)::INTEGER AS keys FROM (
-        SELECT merge_id, site, adapter_id, rank_index, count(*) AS n
-        FROM msus WHERE merge_id IN (SELECT merge_id FROM copies)
+        SELECT merge_id, site, adapter_id, rank_index, copies.number, count(*) AS n,
+            CASE WHEN copies.groups THEN NULL ELSE cluster END AS merged_rank
+        FROM msus JOIN copies USING (merge_id, adapter_id)
         GROUP BY ALL HAVING count(*) > 1
-    ) JOIN copies USING (merge_id, adapter_id) WHERE n > copies.number
+    ) WHERE n > number
     GROUP BY merge_id, site ORDER BY merge_id, site
 """
 # Beyond this DuckDB goes on in a folder on disk.
@@ -209,6 +210,7 @@ def _doubled_msus(state: State, merges: Sequence[Merge]) -> list[tuple[str, str,
             "merge_id": pa.array([m.merge_id for m in merges for _ in m.copies], pa.string()),
             "adapter_id": pa.array([a for m in merges for a in m.copies], pa.string()),
             "number": pa.array([n for m in merges for n in m.copies.values()], pa.int64()),
+            "groups": pa.array([m.groups for m in merges for _ in m.copies], pa.bool_()),
         }
     )
     dataset = state.dataset
@@ -248,9 +250,11 @@ def _diagnose(
             right = once_each(table, *each.of_merge(merge_id), merge, ranks)
             if right is not None and not judge(merge, right):
                 found = each
-                repair = (
-                    "keep each row once" if number == 0 else "take them from the table's history"
-                )
+                repair = "take them from the table's history"
+                if number == 0:
+                    repair = "keep each row once"
+                    if not damage.n_doubled:
+                        repair = "leave out the rows that the merge cannot have"
                 break
         if found is None and damage.n_doubled:
             right = once_each(table, *state.of_merge(merge_id), merge, ranks)
@@ -264,9 +268,7 @@ def _diagnose(
                 removed + max(0, now.num_rows - size),
                 added + max(0, size - now.num_rows),
             )
-        faults += _told(
-            table, merge, damage, repair, restored=found is not None and found is not state
-        )
+        faults += _told(table, merge, damage, repair)
     if not sources:
         return Diagnosis(table, faults)
 
@@ -297,7 +299,7 @@ def _next(state: State, merge_id: str) -> tuple[str, int]:
     return merge_id, version + 1 + details_are_there(version)
 
 
-def _told(table: str, merge: Merge, damage: Damage, repair: str, restored: bool) -> list[Fault]:
+def _told(table: str, merge: Merge, damage: Damage, repair: str) -> list[Fault]:
     key = f"merge_id {merge.merge_id[:12]}"
     faults: list[Fault] = []
     if damage.n_doubled:
@@ -305,6 +307,5 @@ def _told(table: str, merge: Merge, damage: Damage, repair: str, restored: bool)
         problem = f"it has duplicate rows{more}"
         where = f"{key}, {damage.doubled[0]}"
         faults.append(Fault(table, where, problem, repair, merge.merge_id))
-    fixed = repair if restored or damage.n_doubled else ""
-    faults += [Fault(table, key, each, fixed, merge.merge_id) for each in damage.wrong]
+    faults += [Fault(table, key, each, repair, merge.merge_id) for each in damage.wrong]
     return faults

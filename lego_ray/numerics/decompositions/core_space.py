@@ -44,6 +44,15 @@ class CoreSpace:
         p, s, qh = torch.linalg.svd(core, full_matrices=False)
         return UpdateSvd(self.v, self.u, p, s, qh.T)
 
+    def sides(self, found: UpdateSvd, k: int) -> tuple[Tensor, Tensor]:
+        """What the first k terms of a decomposition are in these bases, shapes (m_b, k) and (m_a, k).
+
+        Args:
+            found: By `decompose`.
+            k: How many.
+        """
+        return found.u[:, :k], found.v[:, :k]
+
     def within(self, u: Tensor, v: Tensor) -> CoreSpace:
         """The adapters projected into subspaces, or turned if these are everything.
 

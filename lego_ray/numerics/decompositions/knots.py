@@ -22,12 +22,17 @@ class SharedLeft:
         s: Shape (m,), float64; those that are rounding and nothing else are not among them.
         bases: For each adapter an orthonormal basis of its `a` halves, shape (d_in, r_t).
         within: For each adapter the coordinates of `V_t` in it, shape (r_t, m).
+        left: The `a` halves, shape (d_in, n), float64.
+        right: For each MSU what its column of left is times in its adapter's `V_t`, shape (m, n):
+            `V_t = left_t right_t^T`.
     """
 
     u: Tensor
     s: Tensor
     bases: tuple[Tensor, ...]
     within: tuple[Tensor, ...]
+    left: Tensor
+    right: Tensor
 
     def rights(self) -> Iterator[Tensor]:
         """Each adapter's `V_t`, shape (d_in, m), float64, made when it is asked for."""
@@ -39,6 +44,18 @@ class SharedLeft:
         q, r = torch.linalg.qr(right)
         p, s, wh = torch.linalg.svd(self.s[:, None] * r.T, full_matrices=False)
         return UpdateSvd(q_a=q, q_b=self.u, u=p, s=s, v=wh.T)
+
+    def sides(self, found: UpdateSvd, k: int) -> tuple[Tensor, Tensor]:
+        """What the first k terms of a decomposition are beside a V, shapes (d_in, k) and (m, k).
+
+        With x and y these, `x_i^T V y_i` is `u_i^T W v_i` of the update W that V stands for.
+
+        Args:
+            found: By `decompose`.
+            k: How many.
+        """
+        assert found.q_a is not None  # as `decompose` gives it
+        return found.q_a @ found.v[:, :k], self.s[:, None] * found.u[:, :k]
 
 
 def shared_left(rows: Tensor, d_in: int, members: Sequence[Tensor]) -> SharedLeft:
@@ -61,7 +78,9 @@ def shared_left(rows: Tensor, d_in: int, members: Sequence[Tensor]) -> SharedLef
         blocks.append(r[:, at] @ inner.T)
     p, s, wh = torch.linalg.svd(torch.cat(blocks, dim=1), full_matrices=False)
     kept = max(int((s > SMALLEST * s[0]).sum()), 1)
+    right = (p[:, :kept] / s[:kept]).T @ r
     u = q @ p[:, :kept]
     flip = signs(u)  # or an election that ties would depend on LAPACK's
     within = torch.split_with_sizes(wh[:kept].T * flip, [basis.shape[1] for basis in bases])
-    return SharedLeft(u * flip, s[:kept], tuple(bases), tuple(within))
+    left = wide[:, :d_in].T
+    return SharedLeft(u * flip, s[:kept], tuple(bases), tuple(within), left, right * flip[:, None])

@@ -14,7 +14,9 @@ from lego_ray.numerics.decompositions.core_space import pool_bases
 from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
 
 
-def nearest_in_metric(rows: Tensor, d_in: int, members: Sequence[Tensor], rank: int) -> UpdateSvd:
+def nearest_in_metric(
+    rows: Tensor, d_in: int, members: Sequence[Tensor], rank: int
+) -> tuple[UpdateSvd, Tensor]:
     """The minimiser of rank k, decomposed.
 
     With `G = sum_t G_t = L L^T`, of all updates of rank k the nearest to W in the metric G is
@@ -28,7 +30,9 @@ def nearest_in_metric(rows: Tensor, d_in: int, members: Sequence[Tensor], rank: 
         rank: k.
 
     Returns:
-        Its terms, at most k of which are more than rounding.
+        Its terms, at most k of which are more than rounding; and what each MSU is of the first k of
+        them, `u_i^T C_j v_i`, shape (n, k'), float64. MSU j of adapter t is in the minimiser as
+        `L^-T [.]_k L^T G^-1 G_t b_j a_j^T`, where `[.]_k` keeps the first k left singular directions.
     """
     space = pool_bases(rows, d_in)
     d_out, side = rows.shape[1] - d_in, len(space.b)
@@ -46,8 +50,13 @@ def nearest_in_metric(rows: Tensor, d_in: int, members: Sequence[Tensor], rank: 
         weighted[:, at] = b @ turned / squared + b / d_out
     lower, failed = torch.linalg.cholesky_ex(metric)
     if failed:  # no adapter changes anything
-        return space.decompose(eye.new_zeros(side, len(space.a)))
+        found = space.decompose(eye.new_zeros(side, len(space.a)))
+        return found, eye.new_zeros(len(rows), len(found.s[:rank]))
     core = torch.cholesky_solve(weighted @ space.a.T, lower)
     u, s, vh = torch.linalg.svd(lower.T @ core, full_matrices=False)
     kept = (u[:, :rank] * s[:rank]) @ vh[:rank]
-    return space.decompose(torch.linalg.solve_triangular(lower.T, kept, upper=True))
+    found = space.decompose(torch.linalg.solve_triangular(lower.T, kept, upper=True))
+    # From the right: first what is left of u_i after the cut, in the metric.
+    cut = torch.linalg.solve_triangular(lower, found.u[:, :rank], upper=False)
+    cut = torch.linalg.solve_triangular(lower.T, u[:, :rank] @ (u[:, :rank].T @ cut), upper=True)
+    return found, (weighted.T @ cut) * (space.a.T @ found.v[:, :rank])

@@ -12,7 +12,7 @@ from lego_ray.numerics.shards.shard import Shard
 from lego_ray.numerics.shards.spread import SpreadPool
 
 
-def leading_terms(shard: Shard, most: int) -> tuple[Tensor, Tensor]:
+def leading_terms(shard: Shard, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first singular terms of each adapter of a shard.
 
     Args:
@@ -20,10 +20,10 @@ def leading_terms(shard: Shard, most: int) -> tuple[Tensor, Tensor]:
         most: Terms of an adapter.
 
     Returns:
-        Rows `sqrt(s) [v ; u]`, shape (m, d), float64, and the place of each among its adapter's, shape
-        (m,), int64. Terms that are rounding and nothing else are not among them.
+        Rows `sqrt(s) [v ; u]`, shape (m, d), float64; the place of each among its adapter's, and that
+        adapter, both of shape (m,), int64. Terms that are rounding and nothing else are not among them.
     """
-    pool, rows, places = shard.pool, [], []
+    pool, rows, places, adapters = shard.pool, [], [], []
     for adapter in torch.unique(pool.adapters).tolist():
         own = pool.rows[(pool.adapters == adapter).to(pool.rows.device)]
         # In one order, whatever order the ranks came in.
@@ -31,10 +31,11 @@ def leading_terms(shard: Shard, most: int) -> tuple[Tensor, Tensor]:
         kept = min(most, found.n_terms)
         rows.append(found.rows(kept).cpu())
         places.append(torch.arange(kept))
-    return torch.cat(rows), torch.cat(places)
+        adapters.append(torch.full((kept,), adapter))
+    return torch.cat(rows), torch.cat(places), torch.cat(adapters)
 
 
-def shared_out_terms(pool: SpreadPool, k: int) -> Tensor:
+def shared_out_terms(pool: SpreadPool, k: int) -> tuple[Tensor, Tensor]:
     """Terms of all adapters, at most k, as many of each as of the others.
 
     Each of T adapters has k/T of them, rounded down; what is left over goes to the largest of the next.
@@ -44,19 +45,20 @@ def shared_out_terms(pool: SpreadPool, k: int) -> Tensor:
         k: At least T.
 
     Returns:
-        Rows `sqrt(s) [v ; u]`, shape (k', d), float64, in an order of their own.
+        Rows `sqrt(s) [v ; u]`, shape (k', d), float64, in an order of their own; and the adapter of
+        each, shape (k',), int64.
     """
     adapters = int(torch.unique(pool.adapters).numel())
     sure = k // adapters
     parts = list(pool.shards.map(leading_terms, -(-k // adapters)))
-    rows = torch.cat([rows for rows, _ in parts])
-    places = torch.cat([places for _, places in parts])
+    rows, places, owners = (torch.cat(each) for each in zip(*parts, strict=True))
     narrow = rows.float()
     order = canonical_order(narrow, lengths(narrow))  # longest first, which is largest first
-    rows, places = rows[order], places[order]
+    places = places[order]
     first = (places < sure).nonzero()[:, 0]
     rest = (places >= sure).nonzero()[:, 0][: k - len(first)]
-    return rows[torch.cat([first, rest])]
+    kept = order[torch.cat([first, rest])]
+    return rows[kept], owners[kept]
 
 
 def orthogonalised(rows: Tensor, d_in: int) -> Tensor:

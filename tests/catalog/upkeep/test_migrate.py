@@ -22,7 +22,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.migrate import migrate
 from lego_ray.catalog.versions import VERSION_KEY
 from lego_ray.errors import CatalogNotFound, CatalogVersionMismatch
-from tests.catalog.sample import adapter, details, group, merge, refused
+from tests.catalog.sample import adapter, details, group, merge, msu, refused
 from tests.catalog.version_one import COLUMNS, write_table
 
 NEW = {
@@ -139,6 +139,29 @@ def test_other_tools_read_a_migrated_table(old: Catalog) -> None:
     frame = polars.read_delta(old.table_uri("merges")).sort("version")
     assert frame["n_msus"].to_list() == [None, None, 5]
     assert DeltaTable(old.table_uri("merges")).to_pyarrow_dataset().count_rows() == 3
+
+
+def test_a_catalog_before_shares_were_recorded_is_read_and_brought_up(tmp_path: Path) -> None:
+    """Version 4: its rows of `msus` mean the same, and there are none of methods that mix MSUs."""
+    catalog = Catalog(str(tmp_path))
+    sites, msus = details(FIRST)
+    append_merge(catalog, merge(merge_id=FIRST, version=None), sites, msus)
+    mixed = merge(merge_id=SECOND, name="mixed", method="svd", version=None, n_msus=0)
+    append_merge(catalog, mixed, details(SECOND)[0], [])
+    for table in catalog.required_tables():
+        properties = {VERSION_KEY: "4"}
+        catalog.open(table).alter.set_table_properties(properties, raise_if_not_exists=False)
+    before = lineage(catalog, "support").to_pylist()
+    assert [row["weight"] for row in before] == [2.0, 0.5]
+    with pytest.raises(CatalogVersionMismatch, match="its schema version is 4"):
+        append_merge(catalog, merge(merge_id=THIRD, version=None), *details(THIRD))
+    assert {(m.version_before, m.added) for m in migrate(catalog)} == {(4, ())}
+    assert lineage(catalog, "support").to_pylist() == before
+    share = msu(merge_id=THIRD, distance=None, weight=1.0)
+    added = merge(merge_id=THIRD, name="mixed", method="svd", version=None, n_msus=1)
+    assert append_merge(catalog, added, [], [share])
+    assert lineage(catalog, "mixed")["weight"].to_pylist() == [1.0, 0.0]
+    assert lineage(catalog, "mixed", 1)["weight"].to_pylist() == [0.0, 0.0]
 
 
 def test_again_it_commits_nothing(old: Catalog) -> None:
