@@ -2,7 +2,8 @@
 
 `inspect`, `scan`, `plan`, `merge`, `build`, `update`, `refresh`, `status`, `verify`, `publish` and
 `bake` are the command line's verbs as calls. `lego_ray.catalog` has the catalog's, except
-`check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at outputs too.
+`check_catalog`, `repair_catalog`, `adopt_merge`, `collect_garbage` and `write_catalog_site`, which look
+at outputs too.
 Importing this package loads neither torch nor Ray.
 """
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.api.bake import bake
     from lego_ray.api.build import build
+    from lego_ray.api.catalog_site import write_catalog_site
     from lego_ray.api.inspect import InspectRecord, inspect
     from lego_ray.api.merge import merge
     from lego_ray.api.plan import plan
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from lego_ray.output.progress import StatusRecord
     from lego_ray.output.publish_record import PublishRecord
     from lego_ray.planning.plan import Plan
+    from lego_ray.reporting.site.record import SiteRecord
     from lego_ray.verification.record import Verification
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "PublishRecord",
     "RefreshRecord",
     "ScanRecord",
+    "SiteRecord",
     "StatusRecord",
     "UpdateRecord",
     "Verification",
@@ -73,6 +77,7 @@ __all__ = [
     "status",
     "update",
     "verify",
+    "write_catalog_site",
 ]
 __version__ = "0.1.0"
 
@@ -85,6 +90,8 @@ _HOMES = {
     "ScanRecord": "lego_ray.api.scan",
     "RefreshRecord": "lego_ray.library.record",
     "PublishRecord": "lego_ray.output.publish_record",
+    "SiteRecord": "lego_ray.reporting.site.record",
+    "write_catalog_site": "lego_ray.api.catalog_site",
     "Plan": "lego_ray.planning.plan",
     "InspectRecord": "lego_ray.api.inspect",
     "LibraryRecord": "lego_ray.library.record",
