@@ -56,12 +56,14 @@ class Drawing:
         width: Width of the drawing, in its own units.
         height: Height of the drawing, in the same units.
         marks: What shows a name when pointed at: x and y in the drawing's units, and the name.
+        reach: How far from its middle a mark is pointed at, in the drawing's units.
     """
 
     svg: Markup
     width: float
     height: float
     marks: Sequence[tuple[float, float, str]]
+    reach: float = 5.0
 
 
 class Canvas:
@@ -90,6 +92,16 @@ class Canvas:
         """
         color, marker = series_style(series)
         self.axes.scatter(x, y, c=color, marker=marker, **how)
+        self.point_at(x, y, titles)
+
+    def point_at(self, x: Sequence[float], y: Sequence[float], titles: Sequence[str]) -> None:
+        """Shows titles where something was drawn already.
+
+        Args:
+            x: Horizontal positions.
+            y: Vertical positions.
+            titles: The title of each.
+        """
         self._marks += zip(map(float, x), map(float, y), titles, strict=True)
 
     def legend(self) -> None:
@@ -100,8 +112,12 @@ class Canvas:
     def _figure(self) -> Any:
         return self.axes.figure
 
-    def finish(self) -> Drawing:
-        """The figure as SVG, the same for the same drawing; to be called where it was drawn."""
+    def finish(self, reach: float = 5.0) -> Drawing:
+        """The figure as SVG, the same for the same drawing; to be called where it was drawn.
+
+        Args:
+            reach: As in `Drawing`.
+        """
         # The layout makes the ticks too; then each part gets an identifier of the figure's own.
         self._figure.get_layout_engine().execute(self._figure)
         self._figure.set_layout_engine("none")
@@ -117,7 +133,7 @@ class Canvas:
             (*self.axes.transData.transform((x, y)), plain(title)) for x, y, title in self._marks
         ]
         marks = [(x, height - y, title) for x, y, title in points]
-        return Drawing(Markup(svg[svg.index("<svg") :]), width, height, marks)
+        return Drawing(Markup(svg[svg.index("<svg") :]), width, height, marks, reach)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from lego_ray.amounts import size
 from lego_ray.output.card.markdown import plain
+from lego_ray.reporting.answer import answer
 from lego_ray.reporting.clusters import NAMED, flow, occupancy
 from lego_ray.reporting.course import recipe, stages
 from lego_ray.reporting.facts import Facts
@@ -37,6 +38,7 @@ def page(facts: Facts) -> bytes:
     Returns:
         HTML, UTF-8.
     """
+    alike = similarity(facts)
     text = (
         _environment()
         .get_template("report.html")
@@ -48,7 +50,8 @@ def page(facts: Facts) -> bytes:
             manifest=facts.manifest,
             rank=merged_rank(facts),
             inputs=inputs(facts),
-            similarity=similarity(facts),
+            answer=answer(facts, alike),
+            similarity=alike,
             occupancy=occupancy(facts),
             flow=flow(facts),
             errors=errors(facts),
