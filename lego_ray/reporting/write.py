@@ -12,11 +12,12 @@ from lego_ray.output.card.markdown import plain
 from lego_ray.reporting.answer import answer
 from lego_ray.reporting.clusters import NAMED, flow, occupancy
 from lego_ray.reporting.course import recipe, stages
+from lego_ray.reporting.drawing import for_a_phone
 from lego_ray.reporting.facts import Facts
 from lego_ray.reporting.inputs import inputs, merged_rank
 from lego_ray.reporting.layers import errors, inertia, kept, norms, ratios
 from lego_ray.reporting.numbers import count, duration, number, percent
-from lego_ray.reporting.similarity import similarity
+from lego_ray.reporting.similarity import Arranged, arranged, similarity
 from lego_ray.reporting.style import DARK, LIGHT
 
 # What a page starts with, by which one written before is known from other files.
@@ -38,7 +39,10 @@ def page(facts: Facts) -> bytes:
     Returns:
         HTML, UTF-8.
     """
-    alike = similarity(facts)
+    found = arranged(facts)
+    parts = _parts(facts, found)
+    with for_a_phone() as narrow:
+        _parts(facts, found)
     text = (
         _environment()
         .get_template("report.html")
@@ -49,22 +53,31 @@ def page(facts: Facts) -> bytes:
             facts=facts,
             manifest=facts.manifest,
             rank=merged_rank(facts),
-            inputs=inputs(facts),
-            answer=answer(facts, alike),
-            similarity=alike,
-            occupancy=occupancy(facts),
-            flow=flow(facts),
-            errors=errors(facts),
-            inertia=inertia(facts),
-            ratios=ratios(facts),
-            norms=norms(facts),
-            kept=kept(facts),
             named=NAMED,
-            stages=stages(facts),
-            recipe=recipe(facts),
+            narrow=narrow,
+            **parts,
         )
     )
     return text.encode("utf-8", "replace")
+
+
+def _parts(facts: Facts, found: Arranged | None) -> dict[str, Any]:
+    """What the sections show, with their figures."""
+    alike = None if found is None else similarity(found)
+    return {
+        "answer": answer(facts, alike),
+        "inputs": inputs(facts),
+        "similarity": alike,
+        "occupancy": occupancy(facts),
+        "flow": flow(facts),
+        "errors": errors(facts),
+        "inertia": inertia(facts),
+        "ratios": ratios(facts),
+        "norms": norms(facts),
+        "kept": kept(facts),
+        "stages": stages(facts),
+        "recipe": recipe(facts),
+    }
 
 
 def _environment() -> Environment:

@@ -12,7 +12,7 @@ from lego_ray.reporting.answer import answer
 from lego_ray.reporting.axis import OTHER, axis_of
 from lego_ray.reporting.facts import Facts, Kept, short_names
 from lego_ray.reporting.numbers import duration, number, percent
-from lego_ray.reporting.similarity import similarity
+from lego_ray.reporting.similarity import arranged, similarity
 from lego_ray.reporting.style import DARK, LIGHT, PANEL, SERIES
 from lego_ray.reporting.write import page
 from tests.reporting.page_facts import facts
@@ -219,14 +219,16 @@ def test_without_sources_the_answer_is_what_the_catalog_knows() -> None:
 
 
 def test_the_heat_map_has_alike_adapters_side_by_side() -> None:
-    found = similarity(facts(12))
-    assert found is not None
+    few, many = arranged(facts(12)), arranged(facts(201))
+    assert few is not None
+    assert many is not None
+    found = similarity(few)
     assert found.heat is not None
     assert len(found.heat.marks) == 12 * 11
     assert [len(names) for names in found.suggested] == [4, 4, 4]
     for names in found.suggested:
         assert len({int(name[-4:]) % 3 for name in names}) == 1, "a family is a group"
-    assert similarity(facts(201)).heat is None  # type: ignore[union-attr]
+    assert similarity(many).heat is None
     text = page(facts(12)).decode()
     assert text.index('id="heat-figure"') < text.index('id="map-figure"')
     assert "There are too many adapters for a heat map" in page(facts(201)).decode()

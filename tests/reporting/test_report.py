@@ -95,7 +95,7 @@ def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: 
     assert quiet.run(SHOWN % "#map-figure circle:has(title)") == 8
     assert quiet.run(SHOWN % "#heat-figure circle:has(title)") == 8 * 7
     titles = quiet.run(
-        "return [...document.querySelectorAll('#map-figure circle title')].map(e => e.textContent)"
+        "return [...document.querySelectorAll('#map-figure .desk circle title')].map(e => e.textContent)"
     )
     assert any(EVIL in title for title in titles)
     assert quiet.run(SHOWN % "#errors-figure circle:has(title)") == 4
@@ -130,7 +130,7 @@ def test_a_mark_shows_its_name_where_it_is_drawn(whole: Path, quiet: Browser, fi
     quiet.open(whole)
     drawn, named = (
         quiet.run(
-            f"return [...document.querySelectorAll('#{figure} {marks}')].map(e => "
+            f"return [...document.querySelectorAll('#{figure} .desk {marks}')].map(e => "
             "e.getBoundingClientRect()).map(r => [r.x + r.width / 2, r.y + r.height / 2])"
         )
         for marks in ("[id*=figure] use[style*=fill]", "circle")
@@ -185,6 +185,47 @@ def test_it_fits_a_telephone_and_a_desk_by_day_and_by_night(
     assert bright[0] < 0.2 < 0.8 < bright[1] if dark else bright[1] < 0.2 < 0.8 < bright[0]
 
 
+# Texts of the visible figures that lie over one another by more than the room between lines.
+OVERLAPS = """
+const over = [];
+for (const plot of [...document.querySelectorAll('.plot')].filter(e => e.checkVisibility())) {
+  const found = [...plot.querySelectorAll('svg text')];
+  const texts = found.map(e => [e.textContent, e.getBoundingClientRect()]);
+  texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (wide > 1 && high > 4) over.push([plot.parentElement.id, a, b]);
+  }));
+}
+return over
+"""
+
+
+@pytest.fixture(scope="module")
+def fifty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a merge of fifty adapters."""
+    from lego_ray.reporting.write import page
+
+    file = tmp_path_factory.mktemp("fifty") / "page.html"
+    file.write_bytes(page(facts(50)))
+    return file
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_figures_fit_and_their_labels_do_not_overlap(
+    width: int, fifty: Path, quiet: Browser
+) -> None:
+    quiet.open(fifty, width=width)
+    shown = quiet.run(
+        "return [...document.querySelectorAll('.plot')].filter(e => e.checkVisibility())"
+        ".map(e => [e.className, e.scrollWidth - e.clientWidth])"
+    )
+    assert {each[0] for each in shown} == {"plot phone" if width < 640 else "plot desk"}
+    assert len(shown) == 9
+    assert all(each[1] <= 0 for each in shown)
+    assert quiet.run(OVERLAPS) == []
+
+
 @pytest.mark.parametrize("count", [50, 1000])
 def test_it_stays_a_page_with_many_adapters(count: int, tmp_path: Path, quiet: Browser) -> None:
     from lego_ray.reporting.write import page
@@ -198,7 +239,7 @@ def test_it_stays_a_page_with_many_adapters(count: int, tmp_path: Path, quiet: B
     assert quiet.run("return document.querySelectorAll('.bars tbody tr').length") == 25
     assert quiet.run("return document.documentElement.scrollHeight") < 10_500
     labels = quiet.run(
-        "return [...document.querySelectorAll('#flow-figure text')].map(e => "
+        "return [...document.querySelectorAll('#flow-figure .desk text')].map(e => "
         "[e.getBoundingClientRect().top, e.getBoundingClientRect().bottom, e.textContent])"
         ".filter(e => e[2].startsWith('team-')).sort((a, b) => a[0] - b[0])"
     )
