@@ -2,8 +2,8 @@
 
 `inspect`, `scan`, `init`, `plan`, `merge`, `tune`, `build`, `update`, `refresh`, `status`, `verify`,
 `compare`, `publish` and `bake` are the command line's verbs as calls. `lego_ray.catalog` has the
-catalog's, except `check_catalog`, `repair_catalog`, `adopt_merge` and `collect_garbage`, which look at
-outputs too.
+catalog's, except `check_catalog`, `repair_catalog`, `adopt_merge`, `collect_garbage` and
+`write_catalog_site`, which look at outputs too.
 Importing this package loads neither torch nor Ray.
 """
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lego_ray import catalog
     from lego_ray.api.bake import bake
     from lego_ray.api.build import build
+    from lego_ray.api.catalog_site import write_catalog_site
     from lego_ray.api.compare import compare
     from lego_ray.api.init import InitRecord, init
     from lego_ray.api.inspect import InspectRecord, inspect
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from lego_ray.output.progress import StatusRecord
     from lego_ray.output.publish_record import PublishRecord
     from lego_ray.planning.plan import Plan
+    from lego_ray.reporting.site.record import SiteRecord
     from lego_ray.tuning.record import TuneRecord
     from lego_ray.verification.comparison_record import MergeComparison
     from lego_ray.verification.record import Verification
@@ -61,6 +63,7 @@ __all__ = [
     "PublishRecord",
     "RefreshRecord",
     "ScanRecord",
+    "SiteRecord",
     "StatusRecord",
     "TuneRecord",
     "UpdateRecord",
@@ -88,6 +91,7 @@ __all__ = [
     "tune",
     "update",
     "verify",
+    "write_catalog_site",
 ]
 __version__ = "0.1.0"
 
@@ -100,6 +104,8 @@ _HOMES = {
     "ScanRecord": "lego_ray.api.scan",
     "RefreshRecord": "lego_ray.library.record",
     "PublishRecord": "lego_ray.output.publish_record",
+    "SiteRecord": "lego_ray.reporting.site.record",
+    "write_catalog_site": "lego_ray.api.catalog_site",
     "Plan": "lego_ray.planning.plan",
     "InitRecord": "lego_ray.api.init",
     "InspectRecord": "lego_ray.api.inspect",

@@ -13,6 +13,7 @@ from lego_ray.cli import catalog_upkeep
 from lego_ray.cli.bake import bake
 from lego_ray.cli.build import build
 from lego_ray.cli.catalog import catalog
+from lego_ray.cli.catalog_site import site
 from lego_ray.cli.command import Group
 from lego_ray.cli.compare import compare
 from lego_ray.cli.completion import completion
@@ -76,6 +77,7 @@ cli.add_command(bake)
 cli.add_command(catalog)
 cli.add_command(methods)
 cli.add_command(completion)
+catalog.add_command(site)
 for each in catalog_upkeep.COMMANDS:
     catalog.add_command(each)
 

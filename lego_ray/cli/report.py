@@ -39,42 +39,56 @@ from lego_ray.errors import InvalidOption
     multiple=True,
     type=Place("file"),
     metavar="SOURCE...",
-    help="Source adapters, to add a similarity map, exact errors and norms.",
+    help="Where the source adapters are now. [default: where the manifest says, if they can be read]",
+)
+@click.option(
+    "--no-sources",
+    is_flag=True,
+    help="Do not read the sources: no shares kept, similarities, exact errors and norms.",
 )
 @click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
 @options.memory_budget
 @options.as_json
 def report(
-    as_json: bool, sources: tuple[str, ...], more_sources: tuple[str, ...], **given: Any
+    as_json: bool,
+    sources: tuple[str, ...],
+    more_sources: tuple[str, ...],
+    no_sources: bool,
+    **given: Any,
 ) -> None:
-    """Write one HTML page about a merge: figures, and the numbers behind them.
+    """Write one HTML page about a merge: what each adapter kept, figures and their numbers.
 
-    It needs no network and runs no script. A section that lacks its data says which flag brings
-    them. Draws with matplotlib: pip install 'lego-ray[report]'.
+    It needs no network and runs no script. The sources are read where the manifest says, if they are in
+    the same store as the merge. A section that lacks its data says which flag brings them. Draws with
+    matplotlib: pip install 'lego-ray[report]'.
 
     \b
     Examples:
       lego-ray report ./merged --output page.html --catalog ./catalog
       lego-ray report ./merged --output page.html --sources ./adapters
+      lego-ray report ./merged --output page.html --no-sources
     """
     from lego_ray.reporting.gather import write_report
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")
+    if no_sources and sources:
+        raise click.UsageError("--sources and --no-sources exclude each other")
+    named = (*sources, *more_sources) or (() if no_sources else None)
     given["merged"] = merged_by.place_of(given["merged"], given["catalog"])
     try:
-        record = write_report(**options.given_of(given), sources=(*sources, *more_sources))
+        record = write_report(**options.given_of(given), sources=named)
     except InvalidOption as error:
         if error.where != "--catalog" or not is_default("catalog"):
             raise
         given["catalog"] = None  # nobody asked for this catalog, and it does not have the merge
-        record = write_report(**options.given_of(given), sources=(*sources, *more_sources))
+        record = write_report(**options.given_of(given), sources=named)
     if as_json:
         print_json(record)
         return
     for warning in record["warnings"]:
         click.echo(f"warning  {visible(warning)}")
     click.echo(f"page   {record['output']}  ({size(record['bytes'])})\nmerge  {record['merge_id']}")
-    lacking = [("--catalog", given["catalog"]), ("--sources", sources)]
+    lacking = [("--catalog", given["catalog"]), ("--sources", record["sections"]["map"])]
     if flags := [flag for flag, value in lacking if not value]:
         click.echo(f"more with {' and '.join(flags)}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.reporting.axis import natural
-from lego_ray.reporting.drawing import Drawing, canvas, clip
+from lego_ray.reporting.drawing import Drawing, canvas, clip, fewer
 from lego_ray.reporting.facts import Facts, Reach
 from lego_ray.reporting.style import LIGHT, PANEL
 
@@ -163,11 +163,12 @@ def _heat_map(
         axes.set_yticks(list(named), [clip(rows[row]) for row in named], fontsize=8)
         axes.tick_params(length=2)
         axes.set_xlabel(columns)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=fewer(12), integer=True, min_n_ticks=1))
         for spine in axes.spines.values():
             spine.set_visible(True)
             spine.set_color(LIGHT["axis"])
-        bar = axes.figure.colorbar(shown, ax=axes, location="top", aspect=70, pad=0.01)
+        bar = axes.figure.colorbar(shown, ax=axes, location="top", aspect=fewer(70), pad=0.01)
+        bar.locator = MaxNLocator(nbins=fewer(9))
         bar.set_label(unit)
         if bar.solids is not None:
             bar.solids.set_rasterized(True)

@@ -10,7 +10,7 @@ from lego_ray.catalog.ancestry import shares
 from lego_ray.catalog.flow import flow
 from lego_ray.catalog.history import show
 from lego_ray.catalog.opening import catalog_at, has_merge
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import InvalidOption, LegoRayError, SourceChanged
 from lego_ray.output.read import read_manifest
 from lego_ray.planning.arguments import Uri, parse_bytes, place_or_none, sources_given
 from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
@@ -30,6 +30,7 @@ from lego_ray.reporting.facts import (
     SiteFacts,
     short_names,
 )
+from lego_ray.reporting.own_sources import own_sources
 from lego_ray.reporting.page_file import START, target_of, write_page
 from lego_ray.reporting.write import page
 from lego_ray.sources.rescan import rescanning
@@ -45,7 +46,7 @@ def write_report(
     *,
     output: Uri,
     catalog: Uri | None = None,
-    sources: Uri | Sequence[Uri] = (),
+    sources: Uri | Sequence[Uri] | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
 ) -> dict[str, Any]:
     """Writes one HTML page about a merge, which needs no network and runs no script.
@@ -60,7 +61,9 @@ def write_report(
         merged: Where the merged adapter is.
         output: The page, a path; a page written before is replaced, any other file left as it is.
         catalog: The catalog it was recorded in, or None.
-        sources: The adapters it was made from, as for `verify`.
+        sources: The adapters it was made from, as for `verify`; () to read none. With None they are read
+            where the manifest says that they are, if that is the store that the merge is in. If they
+            cannot be read there, a warning says why.
         memory_budget: As for `verify`.
 
     Returns:
@@ -80,11 +83,11 @@ def write_report(
     target = target_of(parse_uri(output), "--output", START)
     budget = parse_bytes(memory_budget)
     place, recorded_in = parse_uri(merged), place_or_none(catalog)
-    named = sources_given(sources)
+    named = None if sources is None else sources_given(sources)
 
     def attempted(attempt: Attempt) -> tuple[Facts, list[str]]:
-        found = _gather(place, recorded_in, named, budget)
-        return found, [warning(error) for error in attempt.changes]
+        found, unread = _gather(place, recorded_in, named, budget)
+        return found, [*map(warning, attempt.changes), *unread]
 
     facts, warnings = rescanning(attempted)
     data = page(facts)
@@ -110,8 +113,9 @@ def write_report(
 
 
 def _gather(
-    merged: Place, catalog: Place | None, sources: Sequence[str], memory_budget: int
-) -> Facts:
+    merged: Place, catalog: Place | None, sources: Sequence[str] | None, memory_budget: int
+) -> tuple[Facts, list[str]]:
+    """What is known, and a sentence on sources that were looked for unasked and could not be read."""
     uri = str(merged)
     manifest, _ = read_manifest(merged.open())
     named = short_names([source["uri"] for source in manifest["sources"]])
@@ -124,8 +128,9 @@ def _gather(
         recorded, found = _recorded(catalog, manifest, by_id)
         sites |= found
     measured = None
-    if sources:
-        plan, compared, alike = _compared(merged, manifest, sources, memory_budget)
+    found_by, unread = _compare(merged, manifest, sources, memory_budget)
+    if found_by is not None:
+        plan, compared, alike = found_by
         errors = errors_of(plan, compared.sites)
         names = [by_id[adapter.adapter_id] for adapter in plan.adapters]
         kept = [
@@ -136,7 +141,25 @@ def _gather(
         for site, told in zip(compared.sites, errors["sites"], strict=True):
             sites[site.site] = _measured(sites.get(site.site, SiteFacts(site.site)), site, told)
     in_order = [sites[site] for site in sorted(sites, key=natural)]
-    return Facts(uri, manifest, named, in_order, recorded, measured)
+    return Facts(uri, manifest, named, in_order, recorded, measured), unread
+
+
+def _compare(
+    merged: Place, manifest: dict[str, Any], sources: Sequence[str] | None, memory_budget: int
+) -> tuple[tuple[Plan, Compared, SimilarityWatch] | None, list[str]]:
+    """Reads the sources that were given, or those of the manifest if they can be read."""
+    if sources is not None:
+        return (_compared(merged, manifest, sources, memory_budget) if sources else None), []
+    own = own_sources(merged, manifest)
+    if not own:
+        return None, []
+    try:
+        return _compared(merged, manifest, own, memory_budget), []
+    except SourceChanged:
+        raise
+    except LegoRayError as error:
+        unread = f"The sources were not read: {error.where}: {error.problem.rstrip('.')}."
+        return None, [f"{unread} Say with --sources where they are."]
 
 
 def _recorded(

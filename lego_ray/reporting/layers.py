@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lego_ray.reporting.axis import Axis, axis_of
-from lego_ray.reporting.drawing import Drawing, canvas, clip, series_style
+from lego_ray.reporting.drawing import Drawing, canvas, clip, fewer, series_style
 from lego_ray.reporting.facts import Facts, Kept, SiteFacts
 from lego_ray.reporting.numbers import number
 from lego_ray.reporting.style import LIGHT
@@ -164,7 +164,7 @@ def _lines(
             axes.set_ylim(bottom=0, top=1.08 * (max(value for _, value in rows) or 1.0))
         axes.set_xlabel(axis.label)
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=14, integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=fewer(14), integer=True, min_n_ticks=1))
         axes.grid()
         if len(axis.names) > 1:
             drawn.legend()

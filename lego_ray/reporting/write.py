@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from lego_ray.reporting.answer import answer
 from lego_ray.reporting.clusters import NAMED, flow, occupancy
 from lego_ray.reporting.course import recipe, stages
+from lego_ray.reporting.drawing import for_a_phone
 from lego_ray.reporting.facts import Facts
 from lego_ray.reporting.inputs import inputs, merged_rank
 from lego_ray.reporting.layers import errors, inertia, kept, norms, ratios
 from lego_ray.reporting.page_file import START
 from lego_ray.reporting.rendering import rendered
-from lego_ray.reporting.similarity import similarity
+from lego_ray.reporting.similarity import Arranged, arranged, similarity
 
 
 def page(facts: Facts) -> bytes:
@@ -24,22 +28,36 @@ def page(facts: Facts) -> bytes:
     Returns:
         HTML, UTF-8.
     """
+    found = arranged(facts)
+    parts = _parts(facts, found)
+    with for_a_phone() as narrow:
+        _parts(facts, found)
     return rendered(
         "report.html",
         START,
         facts=facts,
         manifest=facts.manifest,
         rank=merged_rank(facts),
-        inputs=inputs(facts),
-        similarity=similarity(facts),
-        occupancy=occupancy(facts),
-        flow=flow(facts),
-        errors=errors(facts),
-        inertia=inertia(facts),
-        ratios=ratios(facts),
-        norms=norms(facts),
-        kept=kept(facts),
         named=NAMED,
-        stages=stages(facts),
-        recipe=recipe(facts),
+        narrow=narrow,
+        **parts,
     )
+
+
+def _parts(facts: Facts, found: Arranged | None) -> dict[str, Any]:
+    """What the sections show, with their figures."""
+    alike = None if found is None else similarity(found)
+    return {
+        "answer": answer(facts, alike),
+        "inputs": inputs(facts),
+        "similarity": alike,
+        "occupancy": occupancy(facts),
+        "flow": flow(facts),
+        "errors": errors(facts),
+        "inertia": inertia(facts),
+        "ratios": ratios(facts),
+        "norms": norms(facts),
+        "kept": kept(facts),
+        "stages": stages(facts),
+        "recipe": recipe(facts),
+    }

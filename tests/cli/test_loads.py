@@ -68,6 +68,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("scan zoo --catalog catalog", TABLES),
         ("catalog list --catalog catalog", TABLES),
         ("catalog check --catalog catalog", sorted([*TABLES, "duckdb"])),
+        (
+            "catalog site --catalog catalog --output site",
+            sorted([*TABLES, "duckdb", "jinja2"]),
+        ),
         ("merge zoo --rank 4 --output other", ["jinja2", "numpy", "pyarrow", "torch"]),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 
 from lego_ray.numerics.msu import msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
-from lego_ray.numerics.similarity.grouping import group
+from lego_ray.numerics.similarity.grouping import group, in_order
 from lego_ray.numerics.similarity.inner_products import cosines, update_products, update_sketches
 from tests.numerics.factors import D_IN, factors, update, zoo
 
@@ -88,6 +88,19 @@ def test_planted_families_are_found_largest_first() -> None:
     assert found.silhouette is not None
     assert found.silhouette > 0.4
     assert found.similarity == pytest.approx(np.full(10, 0.6), abs=0.05)
+
+
+def test_in_order_adapters_of_a_group_and_alike_ones_stand_together() -> None:
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.3], [0.2, 1.0], [1.0, 0.02], [0.05, 1.0]])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    labels = group(cosines, count=2).labels
+    order = in_order(cosines, labels)
+    assert sorted(order) == list(range(6))
+    assert list(labels[order]) == [0, 0, 0, 1, 1, 1]
+    first = list(order[:3])
+    assert abs(first.index(0) - first.index(4)) == 1, "the two most alike are neighbors"
+    assert list(in_order(np.ones((1, 1)), np.zeros(1, dtype=np.int64))) == [0]
 
 
 def test_adapters_without_families_are_one_group() -> None:

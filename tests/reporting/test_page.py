@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lego_ray.reporting.answer import answer
 from lego_ray.reporting.axis import OTHER, axis_of
-from lego_ray.reporting.facts import short_names
+from lego_ray.reporting.facts import Facts, Kept, short_names
 from lego_ray.reporting.numbers import duration, number, percent
+from lego_ray.reporting.similarity import arranged, similarity
 from lego_ray.reporting.style import DARK, LIGHT, PANEL, SERIES
 from lego_ray.reporting.write import page
 from tests.reporting.page_facts import facts
@@ -125,6 +127,7 @@ def test_sections_without_their_data_say_which_flag_brings_them() -> None:
     assert text.count('class="missing"') == 7
     assert "<svg" not in text
     for name, flag in (
+        ("answer", "--sources"),
         ("map", "--sources"),
         ("clusters", "--catalog"),
         ("lineage", "--catalog"),
@@ -136,6 +139,100 @@ def test_sections_without_their_data_say_which_flag_brings_them() -> None:
         section = text.split(f'<section id="{name}"')[1].split("</section>")[0]
         assert flag in section
     assert "UnsupportedAdapter (1)" in text
+
+
+def kept_at(whole: Facts, *shares: float | None) -> Facts:
+    """A merge that kept these shares of its adapters, which are named by their number."""
+    assert whole.measured is not None
+    kept = [Kept(f"adapter {i}", 1.0, share, 0.5) for i, share in enumerate(shares)]
+    return replace(whole, measured=replace(whole.measured, kept=kept))
+
+
+def test_the_page_leads_with_what_each_adapter_kept() -> None:
+    found = answer(kept_at(facts(3), 0.5, 0.1, -0.25), None)
+    assert found is not None
+    assert found.verdict == (
+        "The merge keeps a small part of each adapter's update: 10 % in the median, from -25.0 % "
+        "(adapter 2) to 50 % (adapter 0). 1 adapter kept less than half of the median."
+    )
+    bars = [bar for bar in found.bars if bar]
+    assert [bar.share for bar in bars] == [-0.25, 0.1, 0.5]
+    assert [(bar.start, bar.width) for bar in bars] == [(0.0, 20.0), (20.0, 8.0), (20.0, 40.0)]
+    assert found.whole == 100
+    assert any("adapter 2" in each and "--weight" in each for each in found.advice)
+    text = page(facts(12)).decode()
+    assert text.index('<section id="answer"') < text.index('<section id="inputs"')
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (1.2, "has more of"),
+        (1.0, "keeps almost all of"),
+        (0.7, "keeps most of"),
+        (0.5, "keeps about half of"),
+        (0.2, "keeps a small part of"),
+        (0.01, "keeps almost nothing of"),
+    ],
+)
+def test_a_verdict_is_a_sentence(share: float, words: str) -> None:
+    found = answer(kept_at(facts(2), share, share, None), None)
+    assert found is not None
+    assert found.verdict.startswith(f"The merge {words} each adapter's update")
+    assert found.verdict.endswith(f": {percent(share)} in the median.")
+
+
+def test_many_adapters_have_bars_of_the_least_and_the_most_kept() -> None:
+    found = answer(kept_at(facts(3), *(i / 100 for i in range(100))), None)
+    assert found is not None
+    assert (len(found.bars), found.left_out) == (25, 76)
+    assert [i for i, bar in enumerate(found.bars) if bar is None] == [12]
+    text = page(kept_at(facts(3), *(i / 100 for i in range(100)))).decode()
+    assert "76 adapters in the middle are left out here" in text
+
+
+def test_advice_is_given_where_it_helps() -> None:
+    whole = kept_at(facts(12), 0.5, 0.5)
+    assert whole.measured is not None
+
+    def advised(**errors: float) -> str:
+        assert whole.measured is not None
+        measured = replace(whole.measured, errors=errors)
+        found = answer(replace(whole, measured=measured), None)
+        assert found is not None
+        return " ".join(found.advice)
+
+    assert advised(least_squares_scale=1.1, relative_error_to_sum=0.1) == ""
+    assert "--output-scale sum-fit" in advised(least_squares_scale=1.6)
+    assert "--output-scale sum-fit" in advised(least_squares_scale=0.5)
+    assert "plan --errors" in advised(relative_error_to_sum=0.5)
+    text = page(facts(12)).decode()
+    assert "fall into 3 groups of alike ones. Merge each group by itself: groups: auto" in text
+
+
+def test_without_sources_the_answer_is_what_the_catalog_knows() -> None:
+    whole = facts(5)
+    found = answer(replace(whole, measured=None), None)
+    assert found is not None
+    assert "of the norm of the sum away from the sum" in found.verdict
+    assert not found.bars
+    assert answer(replace(whole, measured=None, sites=()), None) is None
+
+
+def test_the_heat_map_has_alike_adapters_side_by_side() -> None:
+    few, many = arranged(facts(12)), arranged(facts(201))
+    assert few is not None
+    assert many is not None
+    found = similarity(few)
+    assert found.heat is not None
+    assert len(found.heat.marks) == 12 * 11
+    assert [len(names) for names in found.suggested] == [4, 4, 4]
+    for names in found.suggested:
+        assert len({int(name[-4:]) % 3 for name in names}) == 1, "a family is a group"
+    assert similarity(many).heat is None
+    text = page(facts(12)).decode()
+    assert text.index('id="heat-figure"') < text.index('id="map-figure"')
+    assert "There are too many adapters for a heat map" in page(facts(201)).decode()
 
 
 def test_a_method_that_does_not_cluster_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
@@ -26,7 +27,10 @@ from lego_ray.errors import (
     VerificationFailed,
 )
 from lego_ray.reporting.gather import write_report
+from lego_ray.reporting.numbers import percent
+from lego_ray.reporting.own_sources import own_sources
 from lego_ray.reporting.style import DARK, LIGHT
+from lego_ray.storage.uri import parse_uri
 from lego_ray.verification import similarity
 from tests.browser import Browser
 from tests.reporting.page_facts import facts, manifest
@@ -87,10 +91,11 @@ def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: 
     assert "merged from 8 adapters by the method lego" in text
     assert "1 adapter stayed out: UnsupportedAdapter (1)." in text
     assert quiet.run(SHOWN % ".missing") == 0
-    assert quiet.run(SHOWN % "figure .plot") == 8
-    assert quiet.run(SHOWN % "#map circle:has(title)") == 8
+    assert quiet.run(SHOWN % "figure .plot") == 9
+    assert quiet.run(SHOWN % "#map-figure circle:has(title)") == 8
+    assert quiet.run(SHOWN % "#heat-figure circle:has(title)") == 8 * 7
     titles = quiet.run(
-        "return [...document.querySelectorAll('#map circle title')].map(e => e.textContent)"
+        "return [...document.querySelectorAll('#map-figure .desk circle title')].map(e => e.textContent)"
     )
     assert any(EVIL in title for title in titles)
     assert quiet.run(SHOWN % "#errors-figure circle:has(title)") == 4
@@ -102,15 +107,30 @@ def test_a_browser_shows_what_the_merge_was(merged: Merged, whole: Path, quiet: 
     ):
         assert part.strip()
     levels = quiet.run("return [...document.querySelectorAll('h1,h2,h3')].map(e => e.tagName)")
-    assert levels == ["H1"] + ["H2"] * 9
+    assert levels == ["H1", "H2", "H3"] + ["H2"] * 9
+    kept = quiet.run(
+        "return [...document.querySelectorAll('.bars tbody tr')].map(r => [r.cells[0].innerText, "
+        "r.querySelector('.n').innerText, r.querySelector('.bar').getBoundingClientRect().width, "
+        "r.querySelector('.track').getBoundingClientRect().width])"
+    )
+    errors = lego_ray.verify(merged.merged, sources=merged.root / "sources").errors
+    assert errors is not None
+    shares = errors["sources"]
+    assert len(kept) == len(shares) == 8
+    told = {s["adapter"].rsplit("/sources/")[1]: s["share_kept"] for s in shares}
+    for name, said, bar, track in kept:
+        assert said == percent(told[name])
+        assert bar == pytest.approx(told[name] * track, abs=0.6)
 
 
-@pytest.mark.parametrize("figure", ["map", "errors-figure", "inertia-figure", "norms-figure"])
+@pytest.mark.parametrize(
+    "figure", ["map-figure", "errors-figure", "inertia-figure", "norms-figure"]
+)
 def test_a_mark_shows_its_name_where_it_is_drawn(whole: Path, quiet: Browser, figure: str) -> None:
     quiet.open(whole)
     drawn, named = (
         quiet.run(
-            f"return [...document.querySelectorAll('#{figure} {marks}')].map(e => "
+            f"return [...document.querySelectorAll('#{figure} .desk {marks}')].map(e => "
             "e.getBoundingClientRect()).map(r => [r.x + r.width / 2, r.y + r.height / 2])"
         )
         for marks in ("[id*=figure] use[style*=fill]", "circle")
@@ -124,11 +144,11 @@ def test_the_tables_open_and_hold_what_the_catalog_has(
     merged: Merged, whole: Path, quiet: Browser
 ) -> None:
     quiet.open(whole)
-    assert quiet.run(SHOWN % "table") == 0
+    assert quiet.run(SHOWN % "details table") == 0
     for summary in quiet.driver.find_elements("css selector", "summary"):
         summary.click()
-    assert quiet.run(SHOWN % "table") == quiet.run(
-        "return document.querySelectorAll('table').length"
+    assert quiet.run(SHOWN % "details table") == quiet.run(
+        "return document.querySelectorAll('details table').length"
     )
     rows = quiet.run(
         "return [...document.querySelectorAll('#errors-figure + details tbody tr')].map(r => "
@@ -149,13 +169,13 @@ def test_it_fits_a_telephone_and_a_desk_by_day_and_by_night(
     quiet.open(whole, width=width, dark=dark)
     assert quiet.run(WIDE) <= 0
     colors = quiet.run(
-        "return [document.documentElement, document.querySelector('#map svg text')].map(e => "
+        "return [document.documentElement, document.querySelector('#map-figure svg text')].map(e => "
         "[getComputedStyle(e).backgroundColor, getComputedStyle(e).fill])"
     )
     ground, ink = colors[0][0], colors[1][1]
     for name, color in (DARK if dark else LIGHT).items():
         shown = quiet.run(
-            f"return [...document.querySelectorAll('#map [style*=\"fill: {LIGHT[name]}\"]')].map("
+            f"return [...document.querySelectorAll('#map-figure [style*=\"fill: {LIGHT[name]}\"]')].map("
             "e => getComputedStyle(e).fill)"
         )
         channels = ", ".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))
@@ -163,6 +183,47 @@ def test_it_fits_a_telephone_and_a_desk_by_day_and_by_night(
         assert shown or name not in ("ink", "c0")
     bright = [sum(map(int, c[4:-1].split(", "))) / 765 for c in (ground, ink)]
     assert bright[0] < 0.2 < 0.8 < bright[1] if dark else bright[1] < 0.2 < 0.8 < bright[0]
+
+
+# Texts of the visible figures that lie over one another by more than the room between lines.
+OVERLAPS = """
+const over = [];
+for (const plot of [...document.querySelectorAll('.plot')].filter(e => e.checkVisibility())) {
+  const found = [...plot.querySelectorAll('svg text')];
+  const texts = found.map(e => [e.textContent, e.getBoundingClientRect()]);
+  texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (wide > 1 && high > 4) over.push([plot.parentElement.id, a, b]);
+  }));
+}
+return over
+"""
+
+
+@pytest.fixture(scope="module")
+def fifty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a merge of fifty adapters."""
+    from lego_ray.reporting.write import page
+
+    file = tmp_path_factory.mktemp("fifty") / "page.html"
+    file.write_bytes(page(facts(50)))
+    return file
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_figures_fit_and_their_labels_do_not_overlap(
+    width: int, fifty: Path, quiet: Browser
+) -> None:
+    quiet.open(fifty, width=width)
+    shown = quiet.run(
+        "return [...document.querySelectorAll('.plot')].filter(e => e.checkVisibility())"
+        ".map(e => [e.className, e.scrollWidth - e.clientWidth])"
+    )
+    assert {each[0] for each in shown} == {"plot phone" if width < 640 else "plot desk"}
+    assert len(shown) == 9
+    assert all(each[1] <= 0 for each in shown)
+    assert quiet.run(OVERLAPS) == []
 
 
 @pytest.mark.parametrize("count", [50, 1000])
@@ -174,10 +235,11 @@ def test_it_stays_a_page_with_many_adapters(count: int, tmp_path: Path, quiet: B
     assert file.stat().st_size < 2**21
     quiet.open(file)
     assert quiet.run(WIDE) <= 0
-    assert quiet.run(SHOWN % "#map circle:has(title)") == count
-    assert quiet.run("return document.documentElement.scrollHeight") < 9000
+    assert quiet.run(SHOWN % "#map-figure circle:has(title)") == count
+    assert quiet.run("return document.querySelectorAll('.bars tbody tr').length") == 25
+    assert quiet.run("return document.documentElement.scrollHeight") < 10_500
     labels = quiet.run(
-        "return [...document.querySelectorAll('#flow-figure text')].map(e => "
+        "return [...document.querySelectorAll('#flow-figure .desk text')].map(e => "
         "[e.getBoundingClientRect().top, e.getBoundingClientRect().bottom, e.textContent])"
         ".filter(e => e[2].startsWith('team-')).sort((a, b) => a[0] - b[0])"
     )
@@ -223,11 +285,15 @@ def test_the_same_merge_has_the_same_page_and_replaces_it(merged: Merged, whole:
 
 def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> None:
     output = tmp_path / "page.html"
-    found = CliRunner().invoke(cli, ["report", str(merged.merged), "--output", str(output)])
+    words = ["report", str(merged.merged), "--output", str(output)]
+    found = CliRunner().invoke(cli, [*words, "--no-sources"])
     assert found.exit_code == 0, found.output
     assert str(output) in found.output
     assert "more with --catalog and --sources" in found.output
-    words = ["report", str(merged.merged), "--output", str(output), "--json"]
+    assert CliRunner().invoke(cli, words).output.endswith("more with --catalog\n")
+    both = CliRunner().invoke(cli, [*words, "--no-sources", "--sources", str(merged.root)])
+    assert both.exit_code == 2
+    words += ["--no-sources", "--json"]
     catalog = ["--catalog", str(merged.root / "catalog")]
     record = json.loads(CliRunner().invoke(cli, [*words, *catalog]).stdout)
     assert record["bytes"] == output.stat().st_size
@@ -235,6 +301,55 @@ def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> 
         "map": False,
         **dict.fromkeys(("lineage", "clusters", "flow", "errors", "norms", "stages"), True),
     }
+
+
+def test_the_manifests_own_sources_are_read_without_being_named(
+    merged: Merged, whole: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    record = write_report(merged.merged, output=page, **merged.places("catalog"))
+    assert record["sections"]["map"]
+    assert record["warnings"] == []
+    assert page.read_bytes() == whole.read_bytes()
+    record = write_report(merged.merged, output=page, sources=(), **merged.places("catalog"))
+    assert not record["sections"]["map"]
+
+
+def test_own_sources_that_cannot_be_read_are_a_warning(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 3)
+    lego_ray.merge(zoo, rank=2, output=tmp_path / "m", runner="inline")
+    shutil.move(zoo / "a1", tmp_path / "elsewhere")
+    record = write_report(tmp_path / "m", output=tmp_path / "page.html")
+    assert not record["sections"]["map"]
+    [warning] = record["warnings"]
+    assert warning.startswith("The sources were not read: ")
+    assert warning.endswith("Say with --sources where they are.")
+    shutil.rmtree(zoo / "a2")
+    write_adapter(zoo / "a2", seed=50)
+    shutil.move(tmp_path / "elsewhere", zoo / "a1")
+    record = write_report(tmp_path / "m", output=tmp_path / "page.html")
+    assert "The sources were not read: " in record["warnings"][0], "another adapter in its place"
+
+
+@pytest.mark.parametrize(
+    ("merge", "sources", "near"),
+    [
+        ("/library/m", ["/zoo/a", "/zoo/b"], True),
+        ("/library/m", ["/zoo/a", "s3://zoo/b"], False),
+        ("/library/m", ["hf://acme/a@0123"], False),
+        ("/library/m", ["a", "../b"], False),
+        ("s3://zoo/m", ["s3://zoo/a"], True),
+        ("s3://zoo/m", ["s3://other/a"], False),
+        ("s3://zoo/m", ["/etc/passwd"], False),
+        ("s3://zoo/m", ["nothing://x"], False),
+        ("hf://acme/m", ["hf://acme/a"], False),
+    ],
+)
+def test_only_sources_in_the_store_of_the_merge_are_read_unasked(
+    merge: str, sources: list[str], near: bool
+) -> None:
+    manifest = {"sources": [{"uri": uri} for uri in sources]}
+    assert own_sources(parse_uri(merge), manifest) == (sources if near else [])
 
 
 def test_other_files_and_places_are_left_alone(merged: Merged, tmp_path: Path) -> None:

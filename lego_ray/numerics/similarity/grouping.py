@@ -54,6 +54,30 @@ def group(cosines: Matrix, count: int | None = None, alone_below: float | None =
     return Groups(labels, _similarity(cosines, labels), silhouette)
 
 
+def in_order(cosines: Matrix, labels: Labels) -> Labels:
+    """Adapters group by group, and within each those most alike side by side.
+
+    The order within a group is that of the leaves of the tree of average linkage.
+
+    Args:
+        cosines: As for `group`.
+        labels: Group of each adapter, shape (T,), int64.
+
+    Returns:
+        Numbers of the adapters, shape (T,), int64.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    n = len(cosines)
+    if n < 2:
+        return np.arange(n)
+    tree = linkage(squareform(1.0 - cosines, checks=False), method="average")
+    leaves = leaves_list(tree).astype(np.int64)
+    ordered: Labels = leaves[np.argsort(labels[leaves], kind="stable")]
+    return ordered
+
+
 def _cut(distances: Matrix, count: int | None) -> tuple[Labels, float | None]:
     from scipy.cluster.hierarchy import cut_tree, linkage
     from scipy.spatial.distance import squareform
