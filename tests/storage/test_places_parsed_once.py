@@ -34,6 +34,12 @@ ALLOWED = {
     ("catalog/holders.py", "_resolve"): "a word of the user, which may be a URI, an id or a name",
     ("catalog/adapters.py", "adapter_places"): _ROW,
     ("sources/expand.py", "_plain"): "the name of a list of sources, from the user or another list",
+    ("sources/expand.py", "places_of"): "sources, the user's words until they are scanned",
+    (
+        "sources/tags_table.py",
+        "read_tagging",
+    ): "the table of tags that a call or a recipe file names",
+    ("cli/defaults.py", "without_default_catalog"): "the recipe file that a command is given",
     ("catalog/history.py", "output_of"): _ROW,
     ("audit/adopt.py", "adopt_merge"): _CALL,
     ("audit/check.py", "check_catalog"): _CALL,
