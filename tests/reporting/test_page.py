@@ -124,7 +124,7 @@ def test_long_lists_are_cut() -> None:
 def test_sections_without_their_data_say_which_flag_brings_them() -> None:
     whole = facts(12)
     text = page(replace(whole, sites=(), recorded=None, measured=None)).decode()
-    assert text.count('class="missing"') == 7
+    assert text.count('class="missing"') == 8
     assert "<svg" not in text
     for name, flag in (
         ("answer", "--sources"),
