@@ -9,6 +9,7 @@ from dataclasses import replace
 from lego_ray.errors import InvalidOption, SiteShapeMismatch
 from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.methods.base import PoolCosts
+from lego_ray.planning.base_models import agreed_base_model, revision_warnings
 from lego_ray.planning.cutting import Tally, cut_into_tasks
 from lego_ray.planning.differences import (
     check_differences,
@@ -19,7 +20,6 @@ from lego_ray.planning.differences import (
 )
 from lego_ray.planning.inventory import (
     Inventory,
-    agreed_base_model,
     agreed_format,
     as_convolutions,
     check_shapes,
@@ -124,6 +124,7 @@ def make_plan(
         memory_budget=memory_budget,
         warnings=(
             *_warnings(adapters, unused, base_model),
+            *revision_warnings(adapters, base_model),
             *warnings_of_names(adapters),
             *warnings_of_trees(names),
             *difference_warnings(adapters, recipe.full_weights),
