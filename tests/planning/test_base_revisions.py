@@ -55,7 +55,9 @@ def test_the_hints_of_the_refusal_can_be_followed() -> None:
 def test_adapters_that_name_none_go_with_one_that_does_and_it_is_said() -> None:
     made = plan(at("a", "step1"), at("b", ""), at("c", ""))
     [said] = [w for w in made.warnings if "revision" in w]
-    assert said.startswith("1 of 3 adapters name the revision step1 of the base model and 2 name none")
+    assert said.startswith(
+        "1 of 3 adapters name the revision step1 of the base model and 2 name none"
+    )
 
 
 def test_one_revision_for_all_needs_no_word() -> None:
