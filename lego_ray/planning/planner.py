@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lego_ray.errors import InvalidOption, SiteShapeMismatch
+from lego_ray.formats.peft_ranks import shares_rank
 from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.methods.base import PoolCosts
 from lego_ray.planning.base_models import agreed_base_model, revision_warnings
@@ -288,6 +289,9 @@ def _digest(
             del asked[option]
     if any(has_other_names(adapter) for adapter in adapters):  # earlier releases gave other bits
         asked["names"] = 1
+    sites = (f.site for alike in sharing_sites(adapters) for f in alike[0].sites)
+    if recipe.compact and not of_work and any(map(shares_rank, sites)):
+        asked["expert_ranks"] = 1  # likewise: each expert was stored at its own rank
     return digest_of(
         {
             "plan_version": PLAN_VERSION,
