@@ -64,9 +64,9 @@ _WORDS: Mapping[str, int] = {
 # Folders that callbacks of PEFT's first years put the adapter in within a checkpoint, though not always
 # within the run.
 _OF_CALLBACKS = ("adapter_model", "adapter", "peft_model", "lora")
-# Folders below an adapter with a frozen copy of the one that its training began with: TRL's trainers
-# name it "ref", and TRL's guides "reference".
-_REFERENCES = ("ref", "reference")
+# The folder below an adapter in which TRL's trainers leave a frozen copy of the one that training began
+# with. Adapters of other names below one are not copies of it.
+_REFERENCE = "ref"
 _TIME = r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)"
 _BACKUP = re.compile(rf"{_TIME}-backup-(\d+)-\d+-\d+")
 _SAVE = re.compile(rf"(.*?){_TIME}-save-(\d+)-\d+-\d+")
@@ -99,7 +99,7 @@ def step_of(place: str, below: int, *, is_mlx: bool = False) -> Step | None:
         number = int(found[1]) if found else 0
         return Step((folder, "mlx"), folder, (NUMBERED, "", 0, number), True)
     above, _, last = place.rpartition("/")
-    if last in _REFERENCES and len(above) >= below - 1:
+    if last == _REFERENCE and len(above) >= below - 1:
         return Step((above, "reference"), above, (REFERENCE, "", 0, 0), True)
     start = below
     while start < len(place):

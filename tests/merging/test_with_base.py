@@ -332,7 +332,7 @@ def test_an_adapter_of_the_bare_model_finds_its_layers_in_the_causal_one(tmp_pat
     bare.save_pretrained(tmp_path / "bare")
     torch.manual_seed(1)
     asked = LoraConfig(r=3, use_dora=True, target_modules=["q_proj"], init_lora_weights=False)
-    get_peft_model(bare, asked).save_pretrained(tmp_path / "zoo")
+    get_peft_model(bare, asked).save_pretrained(str(tmp_path / "zoo"))
     merges = []
     for base in ("bare", "causal"):
         out = tmp_path / f"out-{base}"
