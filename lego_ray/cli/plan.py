@@ -175,6 +175,7 @@ def _print(made: Plan) -> None:
             ("rank", "error", "worst site", "its error"),
             ((e.rank, e.error, e.worst_site, e.worst_error) for e in made.errors),
         )
+    at = f" at revision {made.base_revision}" if made.base_revision else ""
     click.echo(
         f"\n{len(made.adapters):,} usable, {len(made.refused):,} refused; "
         f"{count(made.n_sites, 'site')}, {count(made.n_msus, 'MSU')}, "
@@ -182,7 +183,7 @@ def _print(made: Plan) -> None:
         f"{' to measure and again to merge' if made.recipe.is_open else ''}, at most "
         f"{size(made.peak_bytes)} of memory a worker\n"
         f"about {_time_of(made)}\n"
-        f"rank {_rank_of(made)} {made.dtype}, base model {made.base_model or '(none named)'}\n"
+        f"rank {_rank_of(made)} {made.dtype}, base model {made.base_model or '(none named)'}{at}\n"
         f"plan {made.digest}"
     )
 

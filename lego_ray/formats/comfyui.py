@@ -42,7 +42,7 @@ def read_adapter(
     bare = any(s.site.startswith(PREFIX) and s.alpha is None for s in found.sites)
     if bare and not found.configs:
         notes = (*notes, OF_PEFT)
-    named = next((config.base_model for config in found.configs.values() if config.base_model), "")
+    named = next((name for c in found.configs.values() if (name := c.settings.base_model)), "")
     config: dict[str, object] = {
         name: headers.metadata[name] for name in CARRIED_FIELDS if headers.metadata.get(name)
     }

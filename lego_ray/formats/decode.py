@@ -209,7 +209,7 @@ def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapt
 
     Raises:
         MalformedAdapter: If alpha is 0: some readers take the rank instead, so what was trained is
-            unknown.
+            unknown; or if a configuration gives another scaling.
         NonFiniteWeights: If it is NaN or infinite.
         UnsupportedAdapter: If it is not a single number of a known type.
     """
@@ -220,7 +220,22 @@ def scaling_from(site: SiteFactors, alpha: bytes | bytearray | memoryview, adapt
     if value == 0:
         hint = "Set it to the alpha of training, or remove it if that was the rank."
         raise MalformedAdapter(adapter, f"{span.name} is 0, which readers take in two ways", hint)
+    if site.stated:
+        _check_stated(site, span, value, adapter)
     return value / site.divisor
+
+
+def _check_stated(site: SiteFactors, span: TensorSpan, alpha: float, adapter: str) -> None:
+    """Passes an alpha that is what a configuration says, as far as its type can hold that."""
+    stated = site.stated * site.divisor
+    held = float(torch.tensor(stated, dtype=torch.float64).to(torch_dtype(span.dtype)))
+    if not math.isclose(alpha, held, rel_tol=1e-6):
+        problem = (
+            f"{span.name} is {alpha:g}, and the configuration in the header or beside the file scales "
+            f"{site.site} as an alpha of {stated:g} does"
+        )
+        hint = "Remove the one that training did not use, or save the adapter again."
+        raise MalformedAdapter(adapter, problem, hint)
 
 
 def site_scaling(site: SiteFactors, buffers: Mapping[str, memoryview], adapter: str) -> float:

@@ -29,7 +29,7 @@ def read_adapter(
         MalformedAdapter: If the file is damaged, incomplete, or contradicts itself.
     """
     found = read_lone(headers, site_of, full_weights, has_config=True, with_base=with_base)
-    named = next((config.base_model for config in found.configs.values() if config.base_model), "")
+    named = next((name for c in found.configs.values() if (name := c.settings.base_model)), "")
     return headers.record(
         format="diffusers",
         base_model=headers.base_model or named or base_model_in(headers.metadata),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from lego_ray.formats.diffusers_keys import component_of, factor_key, module_of
-from lego_ray.formats.lone import METADATA
+from lego_ray.formats.lone_config import METADATA
 from lego_ray.formats.merged import MergedSite, in_order, stored_pair
 from lego_ray.formats.peft_patterns import exact_key
 from lego_ray.formats.safetensors_writer import serialize

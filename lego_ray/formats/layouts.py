@@ -151,6 +151,10 @@ class Description:
 
 
 _OF_HEADER = "`lora_adapter_metadata` in its header or `.alpha` tensors, else the rank"
+_OF_CONFIG = (
+    "`lora_adapter_metadata` in its header, an `adapter_config.json` beside it or `.alpha` tensors, "
+    "else the rank"
+)
 _OF_TENSOR = "`.alpha` tensors, else the rank"
 
 # By the name of a layout; a test holds that none of `LAYOUTS` is missing.
@@ -168,7 +172,7 @@ DESCRIPTIONS: Mapping[str, Description] = {
     ),
     "comfyui": Description(
         ("diffusion_model...lora_A.weight", "pipe.dit...", "text_encoders.clip_l.transformer..."),
-        _OF_HEADER,
+        _OF_CONFIG,
         "ai-toolkit, diffusion-pipe, ComfyUI, DiffSynth",
     ),
     "diffusers": Description(

@@ -7,7 +7,7 @@ are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,16 +37,13 @@ from lego_ray.formats.kinds import (
     parse_kind,
 )
 from lego_ray.formats.layouts import check_layout
+from lego_ray.formats.lone_config import LoneConfig, configs_of
 from lego_ray.formats.module_names import check_named_once, flattened
 from lego_ray.formats.peft_base import note_of as note_of_base
-from lego_ray.formats.peft_config import PeftConfig, config_from
 from lego_ray.formats.record import AdapterHeaders, SiteFactors, TensorSpan
-from lego_ray.formats.refusals import BUNDLED, WHOLE_NORMS, check_config, check_tensors
-from lego_ray.formats.strict_json import parse_object
+from lego_ray.formats.refusals import BUNDLED, WHOLE_NORMS, check_tensors
 from lego_ray.formats.suffixes import A_B, ALPHA, DOWN_UP, Factor, parse_suffix
 from lego_ray.formats.wrappers import by_plain_key
-
-METADATA = "lora_adapter_metadata"
 
 FullWeights = Literal["refuse", "drop", "keep", "sum", "average"]
 # What stands beside the factors and may be left out: differences of whole weights, biases and norms; and
@@ -63,8 +60,8 @@ class LoneFile:
 
     Attributes:
         sites: Its factor pairs, sorted by site.
-        configs: PEFT's configuration of each component that the header has one of; by an empty name
-            where it is of the whole file.
+        configs: PEFT's configuration of each component that has one; by an empty name where it is of the
+            whole file.
         notes: What was left out, in words.
         adapter: The adapter's name in the keys, in dumps that have one; else empty.
         differences: Differences of weights, biases and norms, sorted by common key, if they are kept,
@@ -72,7 +69,7 @@ class LoneFile:
     """
 
     sites: tuple[SiteFactors, ...]
-    configs: Mapping[str, PeftConfig]
+    configs: Mapping[str, LoneConfig]
     notes: tuple[str, ...]
     adapter: str
     differences: tuple[Difference, ...] = ()
@@ -88,15 +85,16 @@ def read_lone(
 ) -> LoneFile:
     """Reads the factors of a lone file, having checked all that headers can show.
 
-    Alpha is a tensor beside the factors, whatever their suffix, or in the header's
-    `lora_adapter_metadata`. Without either, alpha is the rank, as all readers of such files take it.
+    Alpha is a tensor beside the factors, whatever their suffix, or in a configuration of PEFT: the
+    header's `lora_adapter_metadata`, or an `adapter_config.json` beside the file. Where there are both
+    they must agree. Without either, alpha is the rank, as all readers of such files take it.
 
     Args:
         headers: The adapter's.
         site_of: The site that a factor is of; empty for one that is not understood.
         full_weights: What to do with differences of whole weights, biases and norms: `drop` leaves them
             out with a note, `refuse` refuses the adapter, and anything else takes them.
-        has_config: Whether the header's `lora_adapter_metadata` counts.
+        has_config: Whether configurations of PEFT count.
         with_base: Whether to take DoRA too, whose update is computed with the base model; where its
             weights lie is then still to be put into the sites.
 
@@ -117,7 +115,7 @@ def read_lone(
     names = [name for name in spans if name not in left_out]
     check_tensors([name for name in names if parse_kind(name) is None], where)
     without = {"use_dora"} if scaled else set[str]()
-    configs = configs_of(headers.metadata, where, without) if has_config else {}
+    configs = configs_of(headers, without) if has_config else {}
     factors: list[tuple[FactorKey, TensorSpan]] = []
     called: dict[str, str] = {}  # sites by what stands before the suffix
     unknown: list[str] = []
@@ -158,15 +156,12 @@ def read_lone(
             problem = f"{site} has two magnitudes, {magnitudes[site].name} and {name}"
             raise MalformedAdapter(where, problem, RESAVE)
     refuse_unknown(unknown, where)
-    if alphas and configs:
-        problem = f"it gives alpha twice, in {METADATA} and in {next(iter(alphas.values())).name}"
-        raise MalformedAdapter(where, problem, RESAVE)
     if ends and not factors and not parts.forms:
         raise without_factors(list(ends), where)
     pairs = pair(factors, where) if factors or not parts.forms else []
     for config in configs.values():
         names_of = [*(found.site for found in pairs), *parts.forms]
-        config.check_affordable(names_of, f"{where} ({METADATA})")
+        config.settings.check_affordable(names_of, config.place)
     sites = _with_kinds(pairs, parts, configs, alphas, where)
     if alphas:
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
@@ -247,45 +242,10 @@ def _differences(
     return tuple(found[key] for key in sorted(found))
 
 
-def configs_of(
-    metadata: Mapping[str, str], where: str, without: Collection[str] = ()
-) -> dict[str, PeftConfig]:
-    """The configuration of each component that has one, or of the whole file by an empty name.
-
-    Args:
-        metadata: Of the file's header.
-        where: The file, for the error.
-        without: Fields that are understood, so that they may be set.
-
-    Raises:
-        MalformedAdapter: If they cannot be read.
-        UnsupportedAdapter: If one promises no plain LoRA.
-    """
-    text = metadata.get(METADATA)
-    if not text:
-        return {}
-    place = f"{where} ({METADATA})"
-    found = parse_object(text.encode(), place)
-    if "peft_type" in found:  # of one model, saved by itself (diffusers: save_lora_adapter)
-        check_config(found, place, without=without)
-        return {"": config_from(found, place)}
-    fields: dict[str, dict[str, object]] = {}
-    for key, value in found.items():
-        component, dot, field = key.partition(".")
-        if not dot:
-            problem = f"{METADATA} has {key}, which names no component"
-            hint = "Save it with the pipeline's save_lora_weights, which names them."
-            raise MalformedAdapter(where, problem, hint)
-        fields.setdefault(component, {"peft_type": "LORA"})[field] = value
-    for config in fields.values():
-        check_config(config, place, without=without)
-    return {component: config_from(config, place) for component, config in fields.items()}
-
-
 def _with_kinds(
     pairs: Sequence[Pair],
     parts: Parts,
-    configs: Mapping[str, PeftConfig],
+    configs: Mapping[str, LoneConfig],
     alphas: dict[str, TensorSpan],
     where: str,
 ) -> tuple[SiteFactors, ...]:
@@ -303,7 +263,9 @@ def _with_kinds(
             sites[found.site] = site_factors(found, scaling=None, where=where, flat_b=True)
     for site, form in parts.forms.items():
         if site not in sites:
-            sites[site] = expanded_site(site, form, parts.spans[site], where)
+            config, _ = _config_of(site, configs)
+            of_peft = config is not None and config.is_lycoris
+            sites[site] = expanded_site(site, form, parts.spans[site], where, of_peft=of_peft)
     stray = next((span for site, span in parts.scalars.items() if site not in sites), None)
     if stray is not None:
         problem = f"{stray.name} is of no site in the file"
@@ -314,25 +276,32 @@ def _with_kinds(
     )
 
 
+def _config_of(site: str, configs: Mapping[str, LoneConfig]) -> tuple[LoneConfig | None, str]:
+    """The configuration that a site is of, if any, and what the site is called there."""
+    component, _, module = site.partition(".")
+    if component in configs:
+        return configs[component], module
+    return configs.get(""), site
+
+
 def _scaled(
     site: SiteFactors,
-    configs: Mapping[str, PeftConfig],
+    configs: Mapping[str, LoneConfig],
     alpha: TensorSpan | None,
     scalar: TensorSpan | None,
     where: str,
 ) -> SiteFactors:
-    component, _, module = site.site.partition(".")
-    config = configs.get(component)
-    if config is None and "" in configs:
-        config, module = configs[""], site.site
-    if not has_alpha(site):
+    config, module = _config_of(site.site, configs)
+    # PEFT divides by the rank of the configuration also where a LoKr has no factors.
+    if not has_alpha(site) and (config is None or not config.is_lycoris):
         return replace(site, scalar=scalar)
     if config is None:
         return replace(site, alpha=alpha, scalar=scalar)
-    if site.divisor != config.rank_of(module):
-        problem = (
-            f"{METADATA} gives {site.site} rank {config.rank_of(module)}, its tensor has rank "
-            f"{site.divisor}"
-        )
+    rank = config.settings.rank_of(module)
+    if site.divisor != rank and has_alpha(site):
+        problem = f"{config.name} gives {site.site} rank {rank}, its tensor has rank {site.divisor}"
         raise RankMismatch(where, problem, RESAVE)
-    return replace(site, scaling=config.scaling_of(module), scalar=scalar)
+    scaling = config.settings.scaling_of(module)
+    if alpha is not None and has_alpha(site):
+        return replace(site, alpha=alpha, stated=scaling, scalar=scalar)
+    return replace(site, scaling=scaling, scalar=scalar)

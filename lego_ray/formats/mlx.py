@@ -207,7 +207,8 @@ def _is_later(fields: Mapping[str, object]) -> bool:
 
 
 def _check_not_experts(each: Pair, where: str) -> None:
-    if len(each.a.shape) == 3:
-        problem = f"{each.site} packs {each.a.shape[0]} experts in one tensor"
+    # Releases differ in whether A keeps the experts on an axis of their own, as B does.
+    if packed := next((span for span in (each.b, each.a) if len(span.shape) == 3), None):
+        problem = f"{each.site} packs {packed.shape[0]} experts in one tensor"
         hint = "Leave it out, or train it again without the experts among lora_parameters.keys."
         raise UnsupportedAdapter(where, problem, hint)

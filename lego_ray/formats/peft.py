@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
+from lego_ray.formats.base_model import revision_in
 from lego_ray.formats.differences import LORA_BIAS, Difference
 from lego_ray.formats.factors import (
     GATHER,
@@ -187,6 +188,7 @@ def read_adapter(
             "modules_to_save": list(settings.modules_to_save) or None if kept else None,
             "bias": settings.bias if kept else "none",
             **noted_of(beside_factors((span.name for span in kept), fields), fields, settings),
+            **revision_in(fields),
             **tying_of(fields, [s.site for s in sites], [span.name for span in kept]),
         },
         full_weights=kept,

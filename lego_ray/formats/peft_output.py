@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from lego_ray.formats.base_model import shared_revision
 from lego_ray.formats.differences import ENDS, split_end
 from lego_ray.formats.output_layout import (
     Asked,
@@ -57,7 +58,7 @@ class PeftOutput(OutputLayout):
         rank = max(ranks.values())
         stored = stored_pairs({site.site: site.kind for site in sites})
         tied = tied_pair(adapters, {s.site: (s.kind, s.a_tail[0], s.d_out) for s in sites})
-        carried = _carried_of(adapters, [each.name for each in stored], tied)
+        carried = _carried_of(adapters, base_model, [each.name for each in stored], tied)
         if tied:
             ranks = {**ranks, tied[1]: ranks[tied[0]]}
         own = stored_ranks(stored, ranks, rank)
@@ -91,7 +92,8 @@ class PeftOutput(OutputLayout):
         stored = stored_pairs({site.site: site.kind for site in sites})
         shapes = {s.site: (s.kind, s.a.shape[1], s.b.shape[0]) for s in sites}
         tied = tied_pair(asked.adapters, shapes)
-        carried = _carried_of(asked.adapters, [each.name for each in stored], tied)
+        names = [each.name for each in stored]
+        carried = _carried_of(asked.adapters, asked.base_model, names, tied)
         keeper = next((a for a in asked.adapters if a.full_weights), None)
         noted = keeper.config if keeper else {}
         kept = {
@@ -172,7 +174,10 @@ def _zero_biases(
 
 
 def _carried_of(
-    adapters: Sequence[AdapterRecord], sites: Iterable[str], tied: tuple[str, str] | None
+    adapters: Sequence[AdapterRecord],
+    base_model: str,
+    sites: Iterable[str],
+    tied: tuple[str, str] | None,
 ) -> Carried:
     """What a merge takes over of its sources' configurations."""
     keeper = next((a for a in adapters if a.full_weights), None)
@@ -186,6 +191,8 @@ def _carried_of(
         carried = replace(carried, beside={**carried.beside, BIAS: True})
     if tied or keeps_tied(adapters):
         carried = replace(carried, beside={**carried.beside, TIED: True})
+    if revision := shared_revision(adapters, base_model):
+        carried = replace(carried, beside={**carried.beside, **revision})
     return carried
 
 

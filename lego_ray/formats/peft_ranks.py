@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lego_ray.formats.peft_parameters import Stored, ruled_by
 from lego_ray.formats.peft_patterns import exact_key
+
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,22 @@ class StoredRanks:
     patterns: Mapping[str, int]
 
 
+def shares_rank(module: str) -> bool:
+    """Whether a module is one of numbered experts, which are stored at one rank.
+
+    Args:
+        module: Its path.
+    """
+    return _EXPERT.search(module) is not None
+
+
 def stored_ranks(stored: Sequence[Stored], ranks: Mapping[str, int], rank: int) -> StoredRanks:
     """Chooses ranks that PEFT can be told of: the smallest that hold every site.
 
     PEFT 0.21 warns of a pattern that speaks for a parameter (`BaseTuner.inject_adapter` looks for it
-    among modules alone), so parameters share the rank r. The output projection of an
-    `nn.MultiheadAttention` has the rank of its attention.
+    among modules alone), so parameters share the rank r. So do experts that are modules: transformers
+    5 has those of a layer as one parameter, and PEFT makes its factors of theirs, each of rank r. The
+    output projection of an `nn.MultiheadAttention` has the rank of its attention.
 
     Args:
         stored: Every pair of the file.
@@ -39,10 +52,13 @@ def stored_ranks(stored: Sequence[Stored], ranks: Mapping[str, int], rank: int) 
     """
     ruled: dict[str, int] = defaultdict(int)
     for each in stored:
-        owner = "" if each.is_parameter else ruled_by(each.name)
+        owner = "" if shares_rank(each.name) or each.is_parameter else ruled_by(each.name)
         ruled[owner] = max(ruled[owner], *(min(rank, ranks[site]) for site in each.sites))
     r = ruled.pop("", rank)
     names = [each.name for each in stored]
-    by_name = {each.name: r if each.is_parameter else ruled[ruled_by(each.name)] for each in stored}
+    by_name = {
+        each.name: r if shares_rank(each.name) or each.is_parameter else ruled[ruled_by(each.name)]
+        for each in stored
+    }
     patterns = {exact_key(owner, names): own for owner, own in ruled.items() if own != r}
     return StoredRanks(r, by_name, patterns)

@@ -11,6 +11,7 @@ from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.differences import split_end
 from lego_ray.formats.layouts import check_layout, recognize
 from lego_ray.formats.lone import FullWeights, without_factors
+from lego_ray.formats.lone_config import is_lone_beside
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import check_tensors
@@ -43,7 +44,11 @@ def read_adapter(
         layout = check_layout(None, names, headers.weights)
     else:
         where = f"{headers.uri.rstrip('/')}/{CONFIG_NAME}"
-        layout = check_layout(parse_object(headers.config, where), (), where)
+        config = parse_object(headers.config, where)
+        if is_lone_beside(config, names):
+            layout = check_layout(None, names, headers.weights)
+        else:
+            layout = check_layout(config, (), where)
     read = layout.module.read_adapter
     more: dict[str, Any] = {"with_base": True} if with_base and layout.has_base_kinds else {}
     if initial is not None and layout.name == "peft":

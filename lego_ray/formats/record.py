@@ -213,6 +213,8 @@ class SiteFactors:
         scalar: The span of a number that the scaling is multiplied by; None for none.
         derived: How A and B are computed with the base model's weight, if they are; r is then the rank
             of what is computed.
+        stated: The scaling that a configuration gives where `alpha` is a tensor too, which must agree;
+            0 where it says nothing.
     """
 
     site: str
@@ -233,6 +235,7 @@ class SiteFactors:
     expansion: Expansion | None = None
     scalar: TensorSpan | None = None
     derived: Derived | None = None
+    stated: float = 0.0
 
     def spans(self) -> Iterator[TensorSpan]:
         """Every tensor of the site, in the order to read them."""

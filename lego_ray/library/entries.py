@@ -16,9 +16,10 @@ from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows
 from lego_ray.output.write import manifest_at
+from lego_ray.planning.base_models import agreed_base_model
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
-from lego_ray.planning.inventory import Inventory, agreed_base_model, agreed_format
+from lego_ray.planning.inventory import Inventory, agreed_format
 from lego_ray.planning.naming import agreed_names
 from lego_ray.planning.only_base import only_of_base
 from lego_ray.planning.planner import make_plan, tally_sites

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lego_ray.formats import kohya
+from lego_ray.formats.base_model import shared_revision
 from lego_ray.formats.fused import put_together
 from lego_ray.formats.merged import MergedSite
 from lego_ray.formats.output_layout import Asked, agreed
@@ -60,7 +61,8 @@ def adapter_files(
 def carried_of(plan: Plan) -> dict[str, Any]:
     """What a merged adapter takes over of its sources' configurations; None where they differ."""
     fields = ("task_type", "fan_in_fan_out", *kohya.CARRIED_FIELDS)
-    return {field: agreed(plan.adapters, field) for field in fields}
+    carried = {field: agreed(plan.adapters, field) for field in fields}
+    return {**carried, **shared_revision(plan.adapters, plan.base_model)}
 
 
 def _tensor(values: NDArray[np.float32]) -> Tensor:

@@ -9,11 +9,13 @@ that the files have in parts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from lego_ray.formats.module_names import parse_name
 from lego_ray.planning.layer_trees import in_new_layers
 from lego_ray.planning.model_trees import in_new_tree
+
+_Way = Callable[[str], str]
 
 # The tensors that a model keeps its input embedding in, by the last parts of their names.
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "shared")
@@ -43,14 +45,12 @@ class BaseNames:
             new: name for name in tensors if shared[new := _in_new_layers(name)] == 1
         }
         self._exact = set(tensors)
-        firsts = {_canonical(name).partition(".")[0] for name in tensors}
-        begins = {_canonical(path).partition(".")[0] for path in wanted}
-        ways: list[Callable[[str], str]] = [lambda path: path]
-        ways += [lambda path, b=b: path.removeprefix(f"{b}.") for b in sorted(begins - firsts)]  # type: ignore[misc]
-        ways += [lambda path, f=f: f"{f}.{path}" for f in sorted(firsts - begins)]  # type: ignore[misc]
-        self._way = max(
-            ways, key=lambda way: sum(self._has(way(_canonical(path))) for path in wanted)
-        )
+        # A first name may stand before a name of today's tree or of an old one: a bare model of a
+        # language model's class has `layers`, and its causal one `model.layers`.
+        ways: list[_Way] = [_canonical]
+        ways += _ways(map(_canonical, tensors), wanted, _canonical)
+        ways += [_then(way, _canonical) for way in _ways(tensors, wanted, _same)]
+        self._way = max(ways, key=lambda way: sum(self._has(way(path)) for path in wanted))
 
     def _has(self, path: str) -> bool:
         return any(self._found(each) is not None for each in (path, f"{path}.weight"))
@@ -66,8 +66,7 @@ class BaseNames:
         """
         if name in self._exact:
             return name
-        plain = _canonical(name)
-        return self._found(self._way(plain)) or self._found(plain)
+        return self._found(self._way(name)) or self._found(_canonical(name))
 
     def parts_of_expert(self, parameter: str, number: int) -> tuple[str, ...]:
         """The tensors that hold one expert of a parameter, in the order of its rows; empty if none.
@@ -82,6 +81,30 @@ class BaseNames:
             if all(found):
                 return tuple(each for each in found if each)
         return ()
+
+
+def _ways(tensors: Iterable[str], wanted: Iterable[str], form: _Way) -> Iterator[_Way]:
+    """Ways to leave out or add the first part of a name that only one of two sets of names has.
+
+    Args:
+        tensors: Names of tensors, in the form.
+        wanted: Paths that an adapter names.
+        form: What brings a path into the form.
+    """
+    firsts = {name.partition(".")[0] for name in tensors}
+    begins = {form(path).partition(".")[0] for path in wanted}
+    for begin in sorted(begins - firsts):
+        yield lambda path, begin=begin: form(path).removeprefix(f"{begin}.")  # type: ignore[misc]
+    for first in sorted(firsts - begins):
+        yield lambda path, first=first: f"{first}.{form(path)}"  # type: ignore[misc]
+
+
+def _then(way: _Way, form: _Way) -> _Way:
+    return lambda path: form(way(path))
+
+
+def _same(name: str) -> str:
+    return name
 
 
 def _canonical(name: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from lego_ray.errors import (
-    BaseModelMismatch,
     InvalidOption,
     LayoutMismatch,
     LegoRayError,
@@ -247,45 +246,6 @@ def _as_convolution(factors: SiteFactors, tails: Iterable[tuple[int, ...]]) -> S
             expansion = replace(factors.expansion, tail=tail)
             return replace(factors, kind="conv", expansion=expansion)
     return factors
-
-
-def listed_bases(names: Counter[str]) -> str:
-    """How many adapters name which base model, in words, the most common first.
-
-    Args:
-        names: How often each is named; empty for none.
-    """
-    return "; ".join(f"{n} name {name or '(none)'}" for name, n in names.most_common())
-
-
-def agreed_base_model(adapters: Iterable[AdapterRecord], override: str) -> str:
-    """The base model of a merge.
-
-    Args:
-        adapters: The adapters to merge.
-        override: The user's `--base-model`, or empty.
-
-    Raises:
-        BaseModelMismatch: If the adapters name different ones and there is no override.
-    """
-    if override:
-        return override
-    names = Counter(a.base_model for a in adapters)
-    if len(names) > 1:
-        listed = listed_bases(names)
-        common, rare = names.most_common()[0][0], names.most_common()[-1][0]
-        by_base: dict[str, list[str]] = defaultdict(list)
-        for adapter in adapters:
-            by_base[adapter.base_model].append(adapter.uri)
-        only = f"Take those of one with --only-base '{common}'" if common else "Take those of one"
-        raise BaseModelMismatch(
-            by_base[rare][0],
-            f"the adapters name different base models: {listed}",
-            f"{only}, or, if they are one model under several names or some do not say, give its name "
-            "with --base-model; in a recipe file, only_base: or base_model: of the merge.",
-            {name: tuple(sorted(by_base[name])) for name in sorted(by_base)},
-        )
-    return next(iter(names), "")
 
 
 def shape_of(factors: SiteFactors) -> tuple[str, int, int, tuple[int, ...]]:

@@ -9,7 +9,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from lego_ray.errors import NoAdaptersFound
-from lego_ray.planning.inventory import Inventory, listed_bases
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.planning.base_models import base_of, listed_bases
+from lego_ray.planning.inventory import Inventory
 
 FLAG = "--only-base"
 
@@ -24,20 +26,25 @@ def is_of_base(base_model: str, name: str) -> bool:
     return fnmatchcase(base_model.lower(), name.lower()) or base_model.lower() == name.lower()
 
 
+def _is_meant(adapter: AdapterRecord, name: str) -> bool:
+    """As `is_of_base`; a name may have the revision after an @."""
+    return any(is_of_base(each, name) for each in (adapter.base_model, base_of(adapter)))
+
+
 def only_of_base(inventory: Inventory, name: str) -> Inventory:
     """The inventory with the adapters of a base model alone, and a warning of those left out.
 
     Args:
         inventory: The inventory.
-        name: Name or glob pattern of the base model; empty for all.
+        name: Name or glob pattern of the base model, or of NAME@REVISION; empty for all.
 
     Raises:
         NoAdaptersFound: If no adapter names it.
     """
     if not name or not inventory.adapters:
         return inventory
-    taken = tuple(a for a in inventory.adapters if is_of_base(a.base_model, name))
-    others = Counter(a.base_model for a in inventory.adapters if not is_of_base(a.base_model, name))
+    taken = tuple(a for a in inventory.adapters if _is_meant(a, name))
+    others = Counter(base_of(a) for a in inventory.adapters if not _is_meant(a, name))
     if not others:
         return inventory
     if not taken:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lego_ray.formats.base_model import REVISION, shared_revision
 from lego_ray.formats.fused import FusedSite, planned_wholes
 from lego_ray.formats.output_layout import OutputLayout
 from lego_ray.formats.output_layouts import output_layout
@@ -122,6 +123,11 @@ class Plan:
     def marker(self) -> str:
         """Name of the file that makes the output an adapter, and so is written last."""
         return self.layout.marker(self.recipe.name)
+
+    @property
+    def base_revision(self) -> str:
+        """The revision of the base model that it names; empty for none."""
+        return shared_revision(self.adapters, self.base_model).get(REVISION, "")
 
     @property
     def groups(self) -> tuple[TaskPlan, ...]:

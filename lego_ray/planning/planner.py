@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lego_ray.errors import InvalidOption, SiteShapeMismatch
+from lego_ray.formats.peft_ranks import shares_rank
 from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.methods.base import PoolCosts
+from lego_ray.planning.base_models import agreed_base_model, revision_warnings
 from lego_ray.planning.cutting import Tally, cut_into_tasks
 from lego_ray.planning.differences import (
     check_differences,
@@ -19,7 +21,6 @@ from lego_ray.planning.differences import (
 )
 from lego_ray.planning.inventory import (
     Inventory,
-    agreed_base_model,
     agreed_format,
     as_convolutions,
     check_shapes,
@@ -124,6 +125,7 @@ def make_plan(
         memory_budget=memory_budget,
         warnings=(
             *_warnings(adapters, unused, base_model),
+            *revision_warnings(adapters, base_model),
             *warnings_of_names(adapters),
             *warnings_of_trees(names),
             *difference_warnings(adapters, recipe.full_weights),
@@ -287,6 +289,9 @@ def _digest(
             del asked[option]
     if any(has_other_names(adapter) for adapter in adapters):  # earlier releases gave other bits
         asked["names"] = 1
+    sites = (f.site for alike in sharing_sites(adapters) for f in alike[0].sites)
+    if recipe.compact and not of_work and any(map(shares_rank, sites)):
+        asked["expert_ranks"] = 1  # likewise: each expert was stored at its own rank
     return digest_of(
         {
             "plan_version": PLAN_VERSION,

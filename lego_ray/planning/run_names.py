@@ -11,6 +11,7 @@ A checkpoint is a folder or a file. What stays when its number is taken out name
 | ai-toolkit | `NAME_000000250`, `NAME_000000250_high_noise` | `NAME`, `NAME_high_noise` |
 | OneTrainer | `save/TIME-save-STEP-EPOCH-STEP`, `backup/TIME-backup-STEP-EPOCH-STEP/` | elsewhere |
 | mlx-lm | `0000100_adapters` beside `adapters` | `adapters` |
+| TRL (DPO, GRPO, KTO, RLOO) from an adapter | `ref/`, a frozen copy of that adapter | the folder above |
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SAFETENSORS = ".safetensors"
 FLAG = "--checkpoints"
 
 # Order of what lies in one run; the highest is its adapter. Numbers count within a level.
-BEST, STATE, NUMBERED, LAST, FINAL, ROOT = range(6)
+REFERENCE, BEST, STATE, NUMBERED, LAST, FINAL, ROOT = range(7)
 Order = tuple[int, str, int, int]
 
 
@@ -63,6 +64,9 @@ _WORDS: Mapping[str, int] = {
 # Folders that callbacks of PEFT's first years put the adapter in within a checkpoint, though not always
 # within the run.
 _OF_CALLBACKS = ("adapter_model", "adapter", "peft_model", "lora")
+# The folder below an adapter in which TRL's trainers leave a frozen copy of the one that training began
+# with. Adapters of other names below one are not copies of it.
+_REFERENCE = "ref"
 _TIME = r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)"
 _BACKUP = re.compile(rf"{_TIME}-backup-(\d+)-\d+-\d+")
 _SAVE = re.compile(rf"(.*?){_TIME}-save-(\d+)-\d+-\d+")
@@ -94,6 +98,9 @@ def step_of(place: str, below: int, *, is_mlx: bool = False) -> Step | None:
         found = _MLX.fullmatch(file.removesuffix(SAFETENSORS))
         number = int(found[1]) if found else 0
         return Step((folder, "mlx"), folder, (NUMBERED, "", 0, number), True)
+    above, _, last = place.rpartition("/")
+    if last == _REFERENCE and len(above) >= below - 1:
+        return Step((above, "reference"), above, (REFERENCE, "", 0, 0), True)
     start = below
     while start < len(place):
         end = place.find("/", start)

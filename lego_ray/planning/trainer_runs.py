@@ -19,6 +19,7 @@ from lego_ray.planning.run_names import (
     LAST,
     NUMBERED,
     ONETRAINER,
+    REFERENCE,
     ROOT,
     Order,
     Step,
@@ -150,7 +151,7 @@ def _by_adapter(passed_over: Sequence[PassedOver]) -> tuple[PassedOver, ...]:
         while adapter in taken_for:
             adapter = taken_for[adapter]
         if adapter == each.adapter:
-            why[adapter] = each.why
+            why.setdefault(adapter, each.why)
         checkpoints.setdefault(adapter, set()).update(each.checkpoints)
     return tuple(
         PassedOver(adapter, why[adapter], tuple(sorted(checkpoints[adapter])))
@@ -226,6 +227,8 @@ def _choose(members: Sequence[_Member]) -> tuple[PassedOver | None, list[Doubt]]
     if not gone:
         return None, doubts
     why = _WHY.get(taken.order[0], "the last checkpoint there is of its run")
+    if all(m.order[0] == REFERENCE for m in gone):
+        why = "the adapter that was trained from it"
     uris = tuple(sorted(member.uri for member in gone))
     return PassedOver(taken.uri, why, uris), doubts
 

@@ -14,7 +14,7 @@ from lego_ray.errors import (
 )
 from lego_ray.formats.hub_tags import MAX_SIDECAR_BYTES, parse_sidecar, tags_in_header
 from lego_ray.formats.identity import id_of_table, stand_in
-from lego_ray.formats.layouts import check_layout, layout_named
+from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.model_card import ModelCard, parse_card
 from lego_ray.formats.peft_base import changing_init
@@ -134,7 +134,7 @@ def _read_once(
             record = shared.record(headers, mode, with_base=with_base)
         else:
             record = read_adapter(headers, mode, with_base=with_base, initial=before)
-        if not layout_named(record.format).has_config:
+        if config is None:
             record = replace(record, uri=headers.weights)
         return replace(read, result=record)
     except AdapterRefused as error:

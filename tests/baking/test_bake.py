@@ -70,6 +70,28 @@ def oracle(base: Path, adapter: Path, kind: Any) -> dict[str, torch.Tensor]:
     return dict(merged.state_dict())
 
 
+@pytest.mark.parametrize("kind", ["AutoModel", "AutoModelForCausalLM"])
+def test_an_adapter_of_the_bare_model_goes_into_the_causal_one_and_back(
+    kind: str, tmp_path: Path
+) -> None:
+    """As of embedding models, which are trained on AutoModel and published with a causal base."""
+    torch.manual_seed(0)
+    llama().save_pretrained(tmp_path / "causal")
+    transformers.AutoModel.from_pretrained(tmp_path / "causal").save_pretrained(tmp_path / "bare")
+    of, on = ("bare", "causal") if kind == "AutoModel" else ("causal", "bare")
+    loaded = getattr(transformers, kind)
+    asked = LoraConfig(r=3, target_modules=ATTENTION, init_lora_weights=False)
+    trained = get_peft_model(loaded.from_pretrained(tmp_path / of), asked)
+    trained.save_pretrained(str(tmp_path / "a"))
+    lego_ray.bake(tmp_path / "a", base=tmp_path / on, output=tmp_path / "out")
+    found = loaded.from_pretrained(tmp_path / "out").state_dict()
+    wanted = oracle(tmp_path / of, tmp_path / "a", loaded)
+    shared = found.keys() - {"lm_head.weight"}  # which a bare model does not have
+    assert len(shared) > 10
+    for name in shared:
+        assert torch.equal(found[name], wanted[name]), name
+
+
 def check(base: Path, adapter: Path, kind: Any = transformers.AutoModelForCausalLM) -> Any:
     out = base.parent / "out"
     record = lego_ray.bake(adapter, base=base, output=out)

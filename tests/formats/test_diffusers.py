@@ -116,7 +116,7 @@ def test_alpha_may_be_a_tensor(tmp_path: Path) -> None:
         (settings("unet", use_dora=True), {}, UnsupportedAdapter, "DoRA"),
         (settings("unet", init_lora_weights="pissa"), {}, UnsupportedAdapter, "pissa"),
         (settings("unet", r=3), {}, RankMismatch, "rank 3, its tensor has rank 4"),
-        (settings("unet"), {f"{TO_Q}.alpha": torch.ones(())}, MalformedAdapter, "alpha twice"),
+        (settings("unet"), {f"{TO_Q}.alpha": torch.ones(())}, MalformedAdapter, "an alpha of 8"),
         ({"lora_adapter_metadata": "{"}, {}, MalformedAdapter, "not valid JSON"),
         ({"lora_adapter_metadata": '{"r": 4}'}, {}, MalformedAdapter, "names no component"),
         ({}, {"unet.gone.alpha": torch.ones(())}, MalformedAdapter, "of no site"),
@@ -143,7 +143,7 @@ def test_what_cannot_be_merged_is_named(
     file = tmp_path / "a.safetensors"
     write_diffusers(file, metadata=metadata, more=more)
     with pytest.raises(error, match=message) as caught:
-        read(file)
+        updates(file, read(file))
     assert str(file) in caught.value.where
 
 

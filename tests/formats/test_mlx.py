@@ -109,6 +109,11 @@ def test_configurations_that_give_no_scale_are_named(
             "packs 8 experts",
         ),
         (
+            {"x.lora_a": torch.ones(8 * 4, 12), "x.lora_b": torch.ones(8, 10, 4)},
+            UnsupportedAdapter,
+            "packs 8 experts",
+        ),
+        (
             {"base_model.model.x.lora_A.weight": torch.ones(4, 4)},
             UnsupportedAdapter,
             "in peft's layout",

@@ -326,6 +326,27 @@ def edit_base(base: Path, name: str, change: Callable[[Tensor], Tensor]) -> None
 Q = "model.layers.0.self_attn.q_proj.weight"
 
 
+def test_an_adapter_of_the_bare_model_finds_its_layers_in_the_causal_one(tmp_path: Path) -> None:
+    write_base(tmp_path / "causal")
+    bare = transformers.AutoModel.from_pretrained(tmp_path / "causal")
+    bare.save_pretrained(tmp_path / "bare")
+    torch.manual_seed(1)
+    asked = LoraConfig(r=3, use_dora=True, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(bare, asked).save_pretrained(str(tmp_path / "zoo"))
+    merges = []
+    for base in ("bare", "causal"):
+        out = tmp_path / f"out-{base}"
+        record = lego_ray.merge(
+            tmp_path / "zoo", output=out, rank=3, base=tmp_path / base, runner="inline"
+        )
+        assert not record.refused
+        merges.append(load_file(out / WEIGHTS))
+    one, other = merges
+    assert one.keys() == other.keys()
+    assert len(one) == 4
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_another_base_is_another_plan(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     train(base, tmp_path / "a", use_dora=True)

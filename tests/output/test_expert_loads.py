@@ -219,3 +219,42 @@ def test_merges_of_a_library_share_one_read_of_the_experts(tmp_path: Path) -> No
     for name, rank in (("one", 3), ("two", 5)):
         merge(tmp_path / "zoo", tmp_path / "alone" / name, rank=rank)
         assert weights_of(tmp_path / "out" / name) == weights_of(tmp_path / "alone" / name)
+
+
+# Experts as modules, as models of transformers before 5 have them: places, and their names.
+NUMBERED = {
+    "mixtral": ("block_sparse_moe.experts", ("w1", "w3"), "w2"),
+    "qwen3_moe": ("mlp.experts", ("gate_proj", "up_proj"), "down_proj"),
+}
+
+
+def numbered(name: str, path: Path, seed: int, rank: int, *, is_whole: bool = True) -> None:
+    """An adapter of numbered experts, and of q_proj if it is whole; else of their last module alone."""
+    place, wide, narrow = NUMBERED[name]
+    shapes = {**dict.fromkeys(wide, (16, 12)), narrow: (12, 16)}
+    sites = [
+        Site(f"model.layers.0.{place}.{expert}.{module}", (d_in,), d_out)
+        for expert in range(3)
+        for module, (d_in, d_out) in shapes.items()
+        if is_whole or module == narrow
+    ]
+    sites += [Site("model.layers.0.self_attn.q_proj", (16,), 16)] * is_whole
+    targets = [narrow, *wide, "q_proj"] if is_whole else [narrow]
+    write_adapter(path, seed=seed, rank=rank, sites=sites, base_model=BASE, target_modules=targets)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("name", NUMBERED)
+def test_numbered_experts_load_where_transformers_packs_them(
+    name: str, compact: bool, tmp_path: Path
+) -> None:
+    numbered(name, tmp_path / "zoo" / "a", 1, 4)
+    numbered(name, tmp_path / "zoo" / "b", 2, 3, is_whole=False)
+    wanted = total(*(updates(name, tmp_path / "zoo" / each) for each in "ab"))
+    merge(tmp_path / "zoo", tmp_path / "m", rank=8, method="concat", compact=compact)
+    assert relative_error(updates(name, tmp_path / "m"), wanted) < F32_ROUNDING
+    shapes = {k: t.shape for k, t in load_file(tmp_path / "m" / FILE).items() if ".lora_A." in k}
+    experts = {shape[0] for key, shape in shapes.items() if ".experts." in key}
+    [attention] = {shape[0] for key, shape in shapes.items() if ".q_proj." in key}
+    # The most that an expert has, and no more.
+    assert (experts, attention) == (({7}, 4) if compact else ({8}, 8))

@@ -137,3 +137,21 @@ def test_planning_opens_nothing_and_asks_no_clock(monkeypatch: pytest.MonkeyPatc
     made = make_plan(recipe, found)
     monkeypatch.undo()
     assert made.digest == DIGEST
+
+
+def test_compact_plans_of_numbered_experts_are_others_than_in_earlier_releases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those stored each expert at its own rank, which PEFT does not load on transformers 5."""
+    experts = adapter("moe", [factors(f"model.layers.0.mlp.experts.{n}.w1") for n in range(2)])
+
+    def digests(compact: bool) -> tuple[str, str]:
+        plan = make_plan(Recipe(name="m", rank=4, compact=compact), inventory(experts))
+        return plan.digest, plan.work
+
+    now = [digests(compact) for compact in (False, True)]
+    monkeypatch.setattr("lego_ray.planning.planner.shares_rank", lambda site: False)
+    before = [digests(compact) for compact in (False, True)]
+    assert [one == other for one, other in zip(now, before, strict=True)] == [True, False]
+    # What is kept of an unfinished run still counts.
+    assert now[1][1] == before[1][1]

@@ -83,6 +83,37 @@ def test_the_prefix_of_a_task_and_the_names_of_layers_may_differ_at_once() -> No
     assert BaseNames([f"{bare}.weight"], [new]).find(f"{new}.weight") == f"{bare}.weight"
 
 
+@pytest.mark.parametrize(
+    ("tensors", "path", "found"),
+    [
+        # A bare model's adapter on the files of a causal one, and the reverse.
+        (["model.layers.0.q", "lm_head"], "layers.0.q", "model.layers.0.q"),
+        (["layers.0.q", "norm"], "model.layers.0.q", "layers.0.q"),
+        (["transformer.h.0.q", "lm_head"], "h.0.q", "transformer.h.0.q"),
+        (["h.0.q", "ln_f"], "transformer.h.0.q", "h.0.q"),
+        # Of a vision-language model, in both trees.
+        (["model.language_model.layers.0.q"], "language_model.layers.0.q", None),
+        (["model.layers.0.q", "visual.blocks.0.qkv"], "language_model.layers.0.q", None),
+        (["language_model.model.layers.0.q"], "language_model.layers.0.q", None),
+    ],
+)
+def test_the_first_name_that_a_task_adds_may_be_missing_on_either_side(
+    tensors: list[str], path: str, found: str | None
+) -> None:
+    names = BaseNames([f"{name}.weight" for name in tensors], [path])
+    assert names.find(f"{path}.weight") == f"{found or tensors[0]}.weight"
+
+
+def test_all_parts_of_a_bare_vision_language_model_are_found_at_once() -> None:
+    paths = ["language_model.layers.0.q", "visual.blocks.0.qkv"]
+    for tensors in (
+        ["model.layers.0.q.weight", "visual.blocks.0.qkv.weight", "lm_head.weight"],
+        ["model.language_model.layers.0.q.weight", "model.visual.blocks.0.qkv.weight"],
+    ):
+        names = BaseNames(tensors, paths)
+        assert [names.find(f"{path}.weight") for path in paths] == tensors[:2]
+
+
 def test_two_tensors_that_would_have_one_name_are_found_by_their_own_alone() -> None:
     tensors = ["layers.0.fc1.weight", "layers.0.mlp.fc1.weight"]
     for tensor in tensors:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 import lego_ray
@@ -20,7 +21,9 @@ from tests.sources.trainer_output import (
     files_run,
     hf_run,
     mlx_run,
+    trl_run,
 )
+from tests.tiny_models import gpt2
 from tests.zoo import CONFIG, WEIGHTS, write_adapter, write_zoo
 
 TIME = "2026-01-02_03-04-05"
@@ -88,6 +91,12 @@ RUNS: dict[str, tuple[Make, str, int]] = {
         lambda root: epochs_run(root, ("best", "checkpoint-1", "checkpoint-2")),
         "checkpoint-2",
         2,
+    ),
+    "trl with a reference": (lambda root: trl_run(root), ".", 5),
+    "trl with a reference, without a final one": (
+        lambda root: trl_run(root, final=False),
+        "checkpoint-200",
+        3,
     ),
     "diffusers": (lambda root: diffusers_run(root), "pytorch_lora_weights.safetensors", 2),
     "kohya": (
@@ -190,6 +199,10 @@ LEFT_ALONE: dict[str, Make] = {
     "steps": lambda root: epochs_run(root, ("step1", "step2")),
     "epochs": lambda root: epochs_run(root, ("epoch_1", "epoch_2")),
     "numbers": lambda root: epochs_run(root, ("1", "2", "run-3")),
+    "references without an adapter above": lambda root: (
+        write_adapter(root / "a" / "ref", seed=1),
+        write_adapter(root / "b" / "ref", seed=2),
+    ),
     "by language below one": lambda root: (
         write_adapter(root, seed=1),
         write_adapter(root / "french", seed=2),
@@ -215,6 +228,31 @@ def test_a_checkpoint_of_other_ranks_is_an_adapter_and_said(tmp_path: Path) -> N
     assert taken(record, tmp_path) == ["run", "run/checkpoint-200"]
     [warning] = record["warnings"]
     assert "checkpoint-200 lies where a checkpoint of" in warning
+
+
+def test_a_frozen_copy_that_peft_saved_is_passed_over_for_what_was_trained_from_it(
+    tmp_path: Path,
+) -> None:
+    asked = LoraConfig(r=2, target_modules=["c_attn"], init_lora_weights=False)
+    model = get_peft_model(gpt2(), asked)
+    model.add_adapter("ref", model.peft_config["default"])
+    model.save_pretrained(str(tmp_path / "dpo"))
+    assert (tmp_path / "dpo" / "ref" / CONFIG).exists()
+    record = lego_ray.scan(tmp_path)
+    assert taken(record, tmp_path) == ["dpo"]
+    [run] = record["passed_over"]
+    assert run["why"] == "the adapter that was trained from it"
+    shown = {Path(each.uri).name: each.status for each in lego_ray.inspect(tmp_path).found}
+    assert (shown["dpo"], shown["ref"]) == ("taken", "passed over")
+
+
+def test_a_reference_of_other_ranks_and_one_that_is_a_source_are_taken(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "run", seed=1)
+    write_adapter(tmp_path / "run" / "ref", seed=2, rank=2)
+    record = lego_ray.scan(tmp_path)
+    assert taken(record, tmp_path) == ["run", "run/ref"]
+    assert len(record["warnings"]) == 1
+    assert taken(lego_ray.scan(tmp_path / "run" / "ref"), tmp_path) == ["run/ref"]
 
 
 def test_files_of_one_stem_with_other_ranks_stay_apart(tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ def hf_run(root: Path, *, steps: tuple[int, ...] = (100, 500, 1000), final: bool
     return root
 
 
+def trl_run(root: Path, *, final: bool = True) -> Path:
+    """TRL from an adapter: below each save `ref`, a copy of the adapter that training began with."""
+    hf_run(root, steps=(100, 200), final=final)
+    for place in (*([root] if final else []), root / "checkpoint-100", root / "checkpoint-200"):
+        write_adapter(place / "ref", seed=5)
+    return root
+
+
 def epochs_run(root: Path, names: tuple[str, ...], *, evidence: str = "") -> Path:
     """diffusion-pipe, torchtune, accelerate: folders by epoch or step, and no final one."""
     for number, name in enumerate(names):

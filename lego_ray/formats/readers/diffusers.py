@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from lego_ray.errors import AdapterRefused
 from lego_ray.formats.differences import split_end
 from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, module_of, parse_factor
-from lego_ray.formats.lone import METADATA, configs_of
+from lego_ray.formats.lone_config import METADATA, configs_in
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.readers.differences import LEAVE_OUT
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
@@ -28,10 +28,11 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         outgoing: It.
     """
     try:
-        configs = configs_of(outgoing.metadata, outgoing.where)
+        read = configs_in(outgoing.metadata, outgoing.where)
     except AdapterRefused as error:
         yield Finding(f"diffusers does not apply it as B A: {error.problem}", True, error.hint)
         return
+    configs = {component: each.settings for component, each in read.items()}
     settings = parse_object(outgoing.metadata.get(METADATA, "{}").encode(), outgoing.where)
     halves: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in outgoing.shapes.items():

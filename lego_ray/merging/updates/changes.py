@@ -17,6 +17,7 @@ from lego_ray.errors import (
     UpdateImpossible,
     VerificationFailed,
 )
+from lego_ray.formats.base_model import REVISION, revision_of
 from lego_ray.formats.identity import family
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
@@ -27,7 +28,8 @@ from lego_ray.output.leaving import (
     places_of,
 )
 from lego_ray.output.running_sums import State
-from lego_ray.planning.inventory import agreed_base_model, agreed_format, check_shapes, shape_of
+from lego_ray.planning.base_models import agreed_base_model
+from lego_ray.planning.inventory import agreed_format, check_shapes, shape_of
 from lego_ray.planning.naming import named_as
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.trees import Names, check_one_tree, names_in
@@ -205,6 +207,14 @@ def check_fits(
             adapters[0].uri,
             f"it names the base model {base or '(none)'}, and the merge {manifest['base_model']}",
             "If they are one model under two names, merge again with --base-model.",
+        )
+    ours = state.carried.get(REVISION)
+    other = next((a for a in adapters if revision_of(a) not in ("", ours)), None)
+    if ours and other is not None and not recipe.base_model:
+        raise BaseModelMismatch(
+            other.uri,
+            f"it names the revision {revision_of(other)} of the base model, and the merge {ours}",
+            "Leave it out, or, if these revisions have the same weights, merge again with --base-model.",
         )
     fitted = {s.plan.site: (s.plan.kind, s.plan.d_in, s.plan.d_out) for s in state.sites}
     check_one_tree([Names("the merge", fitted), *names_in(adapters)], layout)
