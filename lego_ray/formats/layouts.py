@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
-from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, plain_path
+from lego_ray.formats.diffusers_keys import READ_COMPONENTS, component_of, plain_path
 from lego_ray.formats.image_paths import is_image_file
 from lego_ray.formats.kinds import ENDS as KIND_ENDS
 from lego_ray.formats.kinds import parse_kind
@@ -90,7 +90,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "diffusers",
         re.compile(
-            rf"({'|'.join(COMPONENTS)})\..+\.(lora_[AB]|(lokr|hada)_\w+|lora\.(down|up))\b|"
+            rf"({'|'.join(READ_COMPONENTS)})\..+\.(lora_[AB]|(lokr|hada)_\w+|lora\.(down|up))\b|"
             r".+(_lora|\.lora_linear_layer)\.(down|up)\.weight$"
         ),
         "diffusers",
@@ -202,7 +202,7 @@ def recognize(keys: Iterable[str]) -> Layout | None:
     if found is None or found.name == "diffusers":
         sites = [plain_path(factor) for factor in map(parse_suffix, keys) if factor]
         sites += [kind.stem for kind in map(parse_kind, keys) if kind]
-        is_bare = not any(component_of(site) in COMPONENTS for site in sites)
+        is_bare = not any(component_of(site) in READ_COMPONENTS for site in sites)
         if is_bare and is_image_file(keys):
             return layout_named("comfyui")
     return found

@@ -6,7 +6,7 @@ Names in one spelling stay as they are, so a zoo in one spelling is merged as it
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import LayoutMismatch
@@ -14,6 +14,7 @@ from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.text_encoders import parse_names
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.asked_layout import in_layout
 from lego_ray.planning.dialects import as_known, in_one_dialect
@@ -67,9 +68,9 @@ def _agreed(
     before = list(_counted(named))
     named_before, spoken = named, in_one_dialect(named, base_model)
     is_mixed = spoken is not named or len({adapter.format for adapter in adapters}) > 1
-    named = _renamed(spoken, _Spellings(_counted(spoken), layout).renames())
+    named = _renamed(spoken, _Spellings(_counted(spoken), layout, base_model).renames())
     if is_mixed:
-        named = _renamed(named, in_one_style(before, list(_counted(named))))
+        named = _renamed(named, in_one_style(before, list(_counted(named)), base_model))
     if asked != "sources":
         named = in_layout(named, layout, asked, base_model, is_respelled=spoken is not named_before)
     return _noted(adapters, named)
@@ -90,19 +91,25 @@ def named_as(
     )
     if is_pipeline:
         adapters = _noted(adapters, [as_known(adapter, known) for adapter in adapters])
-    module: Callable[[str], object] = _module if is_pipeline else _in_tree
+    every = {factors.site for adapter in adapters for factors in adapter.sites}.union(known)
+    module: dict[str, object] = {}
+    if is_pipeline:
+        names = parse_names(map(_plain, every), strict=False)
+        module.update((site, names[_plain(site)].module) for site in every)
+    else:
+        module.update((site, _in_tree(site)) for site in every)
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
-        called[module(site)].add(site)
+        called[module[site]].add(site)
     out: list[AdapterRecord] = []
     for adapter in adapters:
-        mine = Counter(module(factors.site) for factors in adapter.sites)
+        mine = Counter(module[factors.site] for factors in adapter.sites)
         renames = {
-            factors.site: min(called[module(factors.site)])
+            factors.site: min(called[module[factors.site]])
             for factors in adapter.sites
             if factors.site not in known
-            and len(called.get(module(factors.site), ())) == 1
-            and mine[module(factors.site)] == 1
+            and len(called.get(module[factors.site], ())) == 1
+            and mine[module[factors.site]] == 1
         }
         out += _renamed([adapter], renames)
     return tuple(out)
@@ -129,10 +136,6 @@ def _plain(site: str) -> str:
 
 def _in_tree(site: str) -> str:
     return in_new_layers(in_new_tree(_plain(site)))
-
-
-def _module(site: str) -> tuple[str, str]:
-    return parse_name(_plain(site)).module
 
 
 def _counted(adapters: Iterable[AdapterRecord]) -> Counter[tuple[str, ...]]:
@@ -190,17 +193,19 @@ class _Spellings:
     Attributes:
         kinds: Sites of adapters, and how many adapters have just these.
         layout: What the merge is written in.
+        base_model: Name of the base model; may be empty.
     """
 
     kinds: Mapping[tuple[str, ...], int]
     layout: str
+    base_model: str = ""
 
     def renames(self) -> dict[str, str]:
         """The new name of each site that gets one."""
         count: Counter[str] = Counter()
         for sites, adapters in self.kinds.items():
             count.update(dict.fromkeys(sites, adapters))
-        names = _parsed(count, self.layout)
+        names = _parsed(count, self.layout, self.base_model)
         modules: dict[_Key, list[ModuleName]] = defaultdict(list)
         for name in names.values():
             modules[name.module].append(name)
@@ -216,8 +221,9 @@ class _Spellings:
                     spelled[key].append(name)
                     exact.update([key] if module in apart else [])
             prefix = self._prefix(component, names, spelled, exact)
+            lead = _lead(component, prefix, names, count)
             for same in spelled.values():
-                new = _spelled(same, prefix, count)
+                new = _spelled(same, prefix, count, lead)
                 renames.update({name.site: new for name in same if name.site != new})
         return renames
 
@@ -276,14 +282,15 @@ class _Spellings:
         return min(fitting, key=lambda p: (-votes[p], _standing(p, several), p))
 
 
-def _parsed(sites: Iterable[str], layout: str) -> dict[str, ModuleName]:
+def _parsed(sites: Iterable[str], layout: str, base_model: str) -> dict[str, ModuleName]:
     """Names by site. A bare path is the denoiser's where it has a module that others prefix.
 
     diffusers' own prefixes are the components of its pipelines.
     """
-    names = {site: parse_name(site) for site in sites}
     if output_layout(layout).has_components:
+        names = {site: parse_name(site) for site in sites}
         return {site: replace(name, component=name.prefix) for site, name in names.items()}
+    names = parse_names(sites, base_model)
     bare = {name.module for name in names.values() if not name.prefix}
     if bare and not any(name.module in bare for name in names.values() if name.prefix):
         names = {s: n if n.prefix else replace(n, component="") for s, n in names.items()}
@@ -297,7 +304,20 @@ def _standing(prefix: str, several: bool) -> int:
     return STANDARD.index(prefix) if prefix in STANDARD else len(STANDARD)
 
 
-def _spelled(same: Sequence[ModuleName], prefix: str, count: Mapping[str, int]) -> str:
+def _lead(
+    component: str, prefix: str, names: Mapping[str, ModuleName], count: Mapping[str, int]
+) -> str | None:
+    """What most names with a prefix have before the layers of a language model; None for none."""
+    votes: Counter[str] = Counter()
+    for name in names.values():
+        if name.component == component and name.prefix == prefix and name.has_lead:
+            votes[name.lead] += count[name.site]
+    return min(votes, key=lambda lead: (-votes[lead], lead)) if votes else None
+
+
+def _spelled(
+    same: Sequence[ModuleName], prefix: str, count: Mapping[str, int], lead: str | None
+) -> str:
     """The name of a module with a prefix: as most have it, or made from another's path."""
     flat = prefix.endswith("_")
 
@@ -314,7 +334,10 @@ def _spelled(same: Sequence[ModuleName], prefix: str, count: Mapping[str, int]) 
     best = min(usable, key=order)
     if best.prefix == prefix:
         return best.site
-    path = flattened(best.path) if flat else best.path
+    path = best.path
+    if lead is not None and best.has_lead:
+        path = f"{lead}{path[len(best.lead) :]}"
+    path = flattened(path) if flat else path
     if flat and best.component.startswith("text") and path.startswith("encoder_layers_"):
         path = f"text_model_{path}"
     return f"{prefix}{path}"
