@@ -104,7 +104,9 @@ def _by_tables(
         if all(told(adapter.sites, architecture) is not None for adapter in adapters)
     ]
     texts = text_names(adapters, layout, base_model) if fitting else {}
-    for architecture in by_base(fitting, base_model):
+    names = [parse_name(factors.site) for adapter in adapters for factors in adapter.sites]
+    paths = {name.path for name in names if name.component == DENOISER}
+    for architecture in by_base(fitting, base_model, paths):
         try:
             heights = _heights(adapters, architecture)
             named = [_as(a, architecture, layout, heights, texts) for a in adapters]
