@@ -8,6 +8,7 @@ silence: the later replaces the earlier.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 DENOISER = "denoiser"
@@ -146,6 +147,29 @@ def parse_name(site: str) -> ModuleName:
             return ModuleName(site, component, found[0], path)
     component = "" if _OTHER.match(site) else DENOISER
     return ModuleName(site, component, "", site)
+
+
+# Ways to begin names of the denoiser, of which diffusers reads one in a file.
+_WAYS: Mapping[str, str] = {
+    **dict.fromkeys(("diffusion_model.", "model.diffusion_model.", "pipe.dit."), "authors"),
+    **dict.fromkeys(("transformer.", "unet."), "diffusers"),
+    **dict.fromkeys(("lora_unet_", "lora_unet__", "lora_transformer_"), "kohya"),
+}
+
+
+def two_ways(sites: Iterable[str]) -> tuple[str, str] | None:
+    """Two modules of the denoiser whose names begin in ways of which diffusers reads one; or None.
+
+    Args:
+        sites: The modules of a file.
+    """
+    found: dict[str, str] = {}
+    for site in sorted(sites):
+        name = parse_name(site)
+        if name.component == DENOISER and name.prefix in _WAYS:
+            found.setdefault(_WAYS[name.prefix], site)
+    first, second = (*found.values(), "", "")[:2]
+    return (first, second) if second else None
 
 
 def _encoder(path: str) -> str:

@@ -5,13 +5,14 @@ Names in one spelling stay as they are, so a zoo in one spelling is merged as it
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.layouts import WRITTEN_AS
-from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
+from lego_ray.formats.module_names import DENOISER, STANDARD, ModuleName, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.text_encoders import parse_names
@@ -28,6 +29,9 @@ from lego_ray.planning.wrapped import without_wrappers
 RESPELLED = "module names are spelled otherwise in the merge:"
 
 _HINT = "Merge them separately (--exclude), or convert them to one spelling first."
+# Parts of pipelines that have names in diffusers alone, and its name of the denoiser beside them.
+_BESIDE = re.compile(r"(?:connectors|transformer_ref|text_conditioner)\.")
+_DIFFUSERS = "transformer."
 
 
 def agreed_names(
@@ -212,7 +216,7 @@ class _Spellings:
         several = {module for module, mine in modules.items() if len(mine) > 1}
         apart = self._apart(names, several)
         renames: dict[str, str] = {}
-        for component in sorted({module[0] for module in several}):
+        for component in sorted({module[0] for module in several} | self._mixed(names)):
             spelled: dict[_Key, list[ModuleName]] = defaultdict(list)
             exact: set[_Key] = set()
             for module, mine in modules.items():
@@ -226,6 +230,22 @@ class _Spellings:
                 new = _spelled(same, prefix, count, lead)
                 renames.update({name.site: new for name in same if name.site != new})
         return renames
+
+    def _mixed(self, names: Mapping[str, ModuleName]) -> set[str]:
+        """Components that adapters begin in several ways, and none in two itself.
+
+        diffusers reads one of them only, also where the modules differ.
+        """
+        every: dict[str, set[str]] = defaultdict(set)
+        itself: set[str] = set()
+        for kind in self.kinds:
+            mine: dict[str, set[str]] = defaultdict(set)
+            for name in map(names.__getitem__, kind):
+                mine[name.component].add(name.prefix)
+            for component, prefixes in mine.items():
+                every[component] |= prefixes
+                itself |= {component} if len(prefixes) > 1 else set()
+        return {c for c, prefixes in every.items() if c and len(prefixes) > 1} - itself
 
     def _apart(self, names: Mapping[str, ModuleName], several: set[_Key]) -> set[_Key]:
         """Modules whose flattened names are those of two, as an adapter shows that has both.
@@ -279,6 +299,8 @@ class _Spellings:
                 "of another adapter would be one module"
             )
             raise LayoutMismatch(flat, problem, _HINT)
+        if component == DENOISER and _DIFFUSERS in fitting and any(map(_BESIDE.match, names)):
+            return _DIFFUSERS
         return min(fitting, key=lambda p: (-votes[p], _standing(p, several), p))
 
 

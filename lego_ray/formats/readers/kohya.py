@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from lego_ray.formats.differences import split_end
 from lego_ray.formats.readers.differences import of_differences
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
+from lego_ray.formats.readers.prefixes import of_prefixes
 
 ALPHA = ".alpha"
 DOWN = ".lora_down.weight"
@@ -90,6 +91,7 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
                 yield Finding(problem, True, _AGAIN)
     yield from _of_alphas(halves, alphas)
     yield from _of_names(halves)
+    yield from of_prefixes(halves)
     yield from of_differences(outgoing.shapes, halves)
 
 
