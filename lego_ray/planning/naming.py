@@ -18,6 +18,7 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.text_encoders import parse_names
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.asked_layout import in_layout
+from lego_ray.planning.by_head import check_rows_of_heads
 from lego_ray.planning.dialects import as_known, in_one_dialect
 from lego_ray.planning.differences import with_named_differences
 from lego_ray.planning.layer_trees import in_new_layers, layer_renames
@@ -54,8 +55,9 @@ def agreed_names(
 
     Raises:
         LayoutMismatch: If a name could mean either of two modules, a file would have names of two
-            styles, or the layout asked for has no certain name for a module.
+            styles, the layout asked for has no certain name for a module, or rows are in two orders.
     """
+    check_rows_of_heads(adapters, asked)
     named = _agreed(adapters, layout, asked, base_model)
     return tuple(with_named_differences(adapters, named, base_model))
 
