@@ -240,16 +240,25 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
     raise MalformedAdapter(where, problem, 'Add "peft_type": "LORA" if it is a LoRA of PEFT.')
 
 
+_OF_IMAGES = (
+    "If it is of an image model, whose alpha is its rank where no tensor gives it, let its keys begin "
+    "with diffusion_model. instead."
+)
+
+
 def _without_config(found: Layout | None, keys: list[str], where: str) -> Layout:
     if found is None:
         problem = f"its keys are of no layout known here (such as {next(iter(keys), 'none')})"
-        raise MalformedAdapter(where, problem, "Save it again with PEFT.")
+        raise MalformedAdapter(where, problem, f"Save it again with PEFT. {_OF_IMAGES}")
     is_named = where.rpartition("/")[2] in found.weights_names
     if found.name == "peft" and not is_named and is_image_file(keys):
         return layout_named("comfyui")
     if found.name in ("peft", "mlx"):
         problem = f"it is {found.name}'s and has no adapter_config.json, so its scaling is unknown"
-        raise MalformedAdapter(where, problem, "Copy the file beside the weights.")
+        hint = "Copy the file beside the weights."
+        if found.name == "peft":
+            hint += f" {_OF_IMAGES}"
+        raise MalformedAdapter(where, problem, hint)
     return found
 
 
