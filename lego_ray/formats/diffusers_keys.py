@@ -25,6 +25,9 @@ COMPONENTS = (
     *("text_encoder", "text_encoder_2", "text_encoder_3", "text_conditioner"),
 )
 
+# Those that files have too, in trainers' own pipelines: HiDream's Llama (OneTrainer).
+READ_COMPONENTS = (*COMPONENTS, "text_encoder_4")
+
 _IN_TEXT_ENCODERS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 _ELSEWHERE = {"to_out": "to_out.0"}
 
@@ -47,7 +50,7 @@ def parse_factor(key: str) -> FactorKey | None:
 def site_of(factor: Factor) -> str:
     """The site that a factor is of; empty if it names no component."""
     path = plain_path(factor)
-    return path if component_of(path) in COMPONENTS else ""
+    return path if component_of(path) in READ_COMPONENTS else ""
 
 
 def plain_path(factor: Factor) -> str:

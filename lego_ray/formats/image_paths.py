@@ -18,9 +18,13 @@ _PREFIX = "base_model.model."
 # What the blocks of denoisers are called, with their number where language models have the same word.
 _BLOCKS = re.compile(
     r"(?:(?:single_)?transformer_blocks|double_blocks|single_blocks|joint_blocks"
-    r"|double_stream_blocks|single_stream_blocks|down_blocks|up_blocks|input_blocks|output_blocks"
+    r"|double_stream_(?:block|layer)s|single_stream_(?:block|layer)s|down_blocks|up_blocks|input_blocks|output_blocks"
     r"|vace_blocks|noise_refiner|context_refiner)\.\d+\."
     r"|mid_block\.|middle_block\."
+    # Krea 2
+    r"|blocks\.\d+\.attn\.w[qkvo]\b"
+    # ERNIE-Image
+    r"|layers\.\d+\.self_attention\.to_\w+"
     # Wan, Mochi, Anima, PixArt; `att` and `ffn.key` are RWKV's, `attn.qkv` and `mlp.fc1` also ViT's
     r"|blocks\.\d+\.(?:attn\.(?:q|kv)\w*_|attn[12]|self_attn|cross_attn|adaln\w*|ffn\.(?:\d|net))"
     # Z-Image, Lumina; `self_attn` and `attention.wq` are language models'

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
-from lego_ray.formats.diffusers_keys import COMPONENTS, component_of, plain_path
+from lego_ray.formats.diffusers_keys import READ_COMPONENTS, component_of, plain_path
 from lego_ray.formats.image_paths import is_image_file
 from lego_ray.formats.kinds import ENDS as KIND_ENDS
 from lego_ray.formats.kinds import parse_kind
@@ -90,7 +90,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "diffusers",
         re.compile(
-            rf"({'|'.join(COMPONENTS)})\..+\.(lora_[AB]|(lokr|hada)_\w+|lora\.(down|up))\b|"
+            rf"({'|'.join(READ_COMPONENTS)})\..+\.(lora_[AB]|(lokr|hada)_\w+|lora\.(down|up))\b|"
             r".+(_lora|\.lora_linear_layer)\.(down|up)\.weight$"
         ),
         "diffusers",
@@ -206,7 +206,7 @@ def recognize(keys: Iterable[str]) -> Layout | None:
     if found is None or found.name == "diffusers":
         sites = [plain_path(factor) for factor in map(parse_suffix, keys) if factor]
         sites += [kind.stem for kind in map(parse_kind, keys) if kind]
-        is_bare = not any(component_of(site) in COMPONENTS for site in sites)
+        is_bare = not any(component_of(site) in READ_COMPONENTS for site in sites)
         if is_bare and is_image_file(keys):
             return layout_named("comfyui")
     return found
@@ -244,16 +244,25 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
     raise MalformedAdapter(where, problem, 'Add "peft_type": "LORA" if it is a LoRA of PEFT.')
 
 
+_OF_IMAGES = (
+    "If it is of an image model, whose alpha is its rank where no tensor gives it, let its keys begin "
+    "with diffusion_model. instead."
+)
+
+
 def _without_config(found: Layout | None, keys: list[str], where: str) -> Layout:
     if found is None:
         problem = f"its keys are of no layout known here (such as {next(iter(keys), 'none')})"
-        raise MalformedAdapter(where, problem, "Save it again with PEFT.")
+        raise MalformedAdapter(where, problem, f"Save it again with PEFT. {_OF_IMAGES}")
     is_named = where.rpartition("/")[2] in found.weights_names
     if found.name == "peft" and not is_named and is_image_file(keys):
         return layout_named("comfyui")
     if found.name in ("peft", "mlx"):
         problem = f"it is {found.name}'s and has no adapter_config.json, so its scaling is unknown"
-        raise MalformedAdapter(where, problem, "Copy the file beside the weights.")
+        hint = "Copy the file beside the weights."
+        if found.name == "peft":
+            hint += f" {_OF_IMAGES}"
+        raise MalformedAdapter(where, problem, hint)
     return found
 
 

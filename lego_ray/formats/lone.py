@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
-from lego_ray.formats.architectures.twice import check_not_named_twice
+from lego_ray.formats.architectures.twice import check_named_once, check_not_named_twice
 from lego_ray.formats.differences import Difference, split_end
 from lego_ray.formats.dora import note_of_outputs, rescaled_sites, split_magnitude
 from lego_ray.formats.factors import (
@@ -38,7 +38,7 @@ from lego_ray.formats.kinds import (
 )
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.lone_config import LoneConfig, configs_of
-from lego_ray.formats.module_names import check_named_once, flattened
+from lego_ray.formats.module_names import flattened
 from lego_ray.formats.peft_base import note_of as note_of_base
 from lego_ray.formats.record import AdapterHeaders, SiteFactors, TensorSpan
 from lego_ray.formats.refusals import BUNDLED, WHOLE_NORMS, check_tensors

@@ -8,10 +8,8 @@ silence: the later replaces the earlier.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from lego_ray.errors import MalformedAdapter
 
 DENOISER = "denoiser"
 
@@ -27,6 +25,7 @@ PREFIXES: tuple[tuple[str, str], ...] = (
     ("lora_te1_", "text 1"),
     ("lora_te2_", "text 2"),
     ("lora_te3_", "text 3"),
+    ("lora_te4_", "text 4"),
     ("lora_te_", "text 1"),
     ("model.diffusion_model.", DENOISER),
     ("diffusion_model.", DENOISER),
@@ -42,7 +41,13 @@ PREFIXES: tuple[tuple[str, str], ...] = (
     ("text_encoder.", "text 1"),
     ("text_encoder_2.", "text 2"),
     ("text_encoder_3.", "text 3"),
+    ("text_encoder_4.", "text 4"),
 )
+# What ComfyUI calls text encoders, each by the name of its model.
+_COMFYUI = re.compile(r"text_encoders\.(\w+)\.transformer\.")
+# CLIP-H of Stable Diffusion 2, which has no other encoder.
+_FIRST = ("clip_h",)
+_NUMBER = re.compile(r"(?:lora_te|text_encoder_?)(\d?)[._]")
 # Of the prefixes of one component, the one that most readers know comes first.
 STANDARD = (
     *("lora_unet_", "lora_transformer_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_"),
@@ -52,8 +57,14 @@ STANDARD = (
 _OTHER = re.compile(
     r"(lora|lycoris|oft|text_encoders?|bundle_emb|conditioner|cond_stage_model)\b|lora_"
 )
-# T5, the second text encoder of one pipeline and the third of another.
+# T5, the only text encoder of one pipeline, the second of another and the third of a third.
 _T5 = re.compile(r"(encoder[._])?block[._]\d+[._]layer[._]\d+[._]")
+# A language model, whose layers are below one or two more names in some releases of transformers.
+_LLM = re.compile(
+    r"(?P<lead>(?:(?:language_)?model[._]){0,3})layers[._]\d+[._](?:self_attn|mlp)[._]"
+)
+# Text encoders of which a pipeline has one at most, whatever their number.
+T5, LLM = "t5", "llm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +91,41 @@ class ModuleName:
     @property
     def module(self) -> tuple[str, str]:
         """What all spellings of one module have in common: component and flattened path."""
-        path = flattened(self.path)
+        path = self.path
+        if self.is_text:
+            path = path[len(self.lead) :]
+        path = flattened(path)
         if self.component.startswith("text"):
             path = path.removeprefix("text_model_")
         return self.component, path
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is of a text encoder."""
+        return self.component.startswith(("text", T5, LLM))
+
+    @property
+    def lead(self) -> str:
+        """What stands before the layers of a language model, which depends on the trainer."""
+        found = _LLM.match(self.path)
+        return found["lead"] if found else ""
+
+    @property
+    def has_lead(self) -> bool:
+        """Whether it is of a layer of a language model."""
+        return self.is_text and _LLM.match(self.path) is not None
+
+    @property
+    def number(self) -> int:
+        """Which text encoder of the pipeline the prefix says it is; 0 if it gives no number."""
+        found = _NUMBER.fullmatch(self.prefix)
+        return int(found[1] or 1) if found else 0
+
+    @property
+    def label(self) -> str:
+        """What ComfyUI calls the text encoder; empty for names of others."""
+        found = _COMFYUI.fullmatch(self.prefix)
+        return found[1] if found else ""
 
 
 def flattened(path: str) -> str:
@@ -96,31 +138,40 @@ def parse_name(site: str) -> ModuleName:
     for prefix, component in PREFIXES:
         if site.startswith(prefix) and len(site) > len(prefix):
             path = site[len(prefix) :]
-            if component in ("text 2", "text 3") and _T5.match(path):
-                component = "t5"
+            if component.startswith("text"):
+                component = _encoder(path) or component
             return ModuleName(site, component, prefix, path)
+    if found := _COMFYUI.match(site):
+        path = site[found.end() :]
+        if component := _encoder(path) or ("text 1" if found[1] in _FIRST else ""):
+            return ModuleName(site, component, found[0], path)
     component = "" if _OTHER.match(site) else DENOISER
     return ModuleName(site, component, "", site)
 
 
-def check_named_once(sites: Iterable[str], where: str) -> None:
-    """Passes an adapter that names no module in two spellings.
+# Ways to begin names of the denoiser, of which diffusers reads one in a file.
+_WAYS: Mapping[str, str] = {
+    **dict.fromkeys(("diffusion_model.", "model.diffusion_model.", "pipe.dit."), "authors"),
+    **dict.fromkeys(("transformer.", "unet."), "diffusers"),
+    **dict.fromkeys(("lora_unet_", "lora_unet__", "lora_transformer_"), "kohya"),
+}
 
-    Two dotted paths that are one when flattened (`a.b_c`, `a_b.c`) are two modules.
+
+def two_ways(sites: Iterable[str]) -> tuple[str, str] | None:
+    """Two modules of the denoiser whose names begin in ways of which diffusers reads one; or None.
 
     Args:
-        sites: Its sites.
-        where: The weights file, for the error.
-
-    Raises:
-        MalformedAdapter: Otherwise, naming both; readers would use one of them.
+        sites: The modules of a file.
     """
-    seen: dict[tuple[str, str], ModuleName] = {}
-    for site in sites:
+    found: dict[str, str] = {}
+    for site in sorted(sites):
         name = parse_name(site)
-        other = seen.setdefault(name.module, name)
-        if other is name or (other.prefix == name.prefix and not name.is_flat):
-            continue
-        problem = f"it names one module in two spellings, {other.site} and {name.site}"
-        hint = "Readers use one of the two: save the adapter again with one spelling."
-        raise MalformedAdapter(where, problem, hint)
+        if name.component == DENOISER and name.prefix in _WAYS:
+            found.setdefault(_WAYS[name.prefix], site)
+    first, second = (*found.values(), "", "")[:2]
+    return (first, second) if second else None
+
+
+def _encoder(path: str) -> str:
+    """The text encoder that only its path shows; empty for CLIP and others, which have numbers."""
+    return T5 if _T5.match(path) else LLM if _LLM.match(path) else ""

@@ -160,6 +160,8 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_magnitude_vector\b": DORA,
     _BIAS_KEY: LORA_BIAS,
     r"\.dora_scale$": DORA,
+    # ai-toolkit's, which is not read with a base model either
+    r"\.magnitude$": Refusal(DORA.why, _EXTRACT),
     r"\.diff$|\.diff_b$|\.diff_m$|\.w_norm$|\.b_norm$": Refusal(
         "it is the difference of a whole weight, a bias or a norm, and no part of a LoRA can hold that",
         "--full-weights drop leaves such differences out; in single files, sum or average merges them, "

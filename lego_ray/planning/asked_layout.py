@@ -8,27 +8,16 @@ from dataclasses import replace
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side, by_base
 from lego_ray.formats.architectures.rows import Row
-from lego_ray.formats.architectures.text import CLIP, T5
 from lego_ray.formats.fused import Part, part_named
 from lego_ray.formats.layouts import WRITTEN_AS
-from lego_ray.formats.module_names import DENOISER, ModuleName, flattened, parse_name
+from lego_ray.formats.module_names import DENOISER, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, SiteFactors
+from lego_ray.planning.asked_text import text_names
 from lego_ray.planning.dialects import moved, only_reading, told
 
 _HINT = "Leave out --layout to keep the names that the adapters have."
 _WHICH = f"Say which model it is by the name of the base model (--base-model). {_HINT}"
-
-# What names of text encoders begin with in a layout.
-_TEXT: Mapping[str, Mapping[str, str]] = {
-    "kohya": {"text 1": "lora_te1_", "text 2": "lora_te2_", "t5": "lora_te3_"},
-    "diffusers": {"text 1": "text_encoder.", "text 2": "text_encoder_2."},
-    "comfyui": {
-        "text 1": "text_encoders.clip_l.transformer.",
-        "text 2": "text_encoders.clip_g.transformer.",
-        "t5": "text_encoders.t5xxl.transformer.",
-    },
-}
 
 
 def in_layout(
@@ -114,10 +103,13 @@ def _by_tables(
         for architecture in ARCHITECTURES
         if all(told(adapter.sites, architecture) is not None for adapter in adapters)
     ]
-    for architecture in by_base(fitting, base_model):
+    texts = text_names(adapters, layout, base_model) if fitting else {}
+    names = [parse_name(factors.site) for adapter in adapters for factors in adapter.sites]
+    paths = {name.path for name in names if name.component == DENOISER}
+    for architecture in by_base(fitting, base_model, paths):
         try:
             heights = _heights(adapters, architecture)
-            named = [_as(a, architecture, layout, heights) for a in adapters]
+            named = [_as(a, architecture, layout, heights, texts) for a in adapters]
             found.append((architecture, _left_whole(named)))
         except LayoutMismatch as error:
             refused = refused or error
@@ -152,12 +144,20 @@ _Heights = Mapping[str, int | None]
 
 
 def _as(
-    adapter: AdapterRecord, architecture: Architecture, layout: str, heights: _Heights
+    adapter: AdapterRecord,
+    architecture: Architecture,
+    layout: str,
+    heights: _Heights,
+    texts: Mapping[str, str],
 ) -> AdapterRecord:
     sites = [
         each
         for factors in adapter.sites
-        for each in _named(factors, architecture, layout, adapter.uri, heights)
+        for each in (
+            [replace(factors, site=texts[factors.site])]
+            if factors.site in texts
+            else _named(factors, architecture, layout, adapter.uri, heights)
+        )
     ]
     return replace(adapter, sites=tuple(sorted(sites, key=lambda each: each.site)))
 
@@ -166,10 +166,7 @@ def _named(
     factors: SiteFactors, architecture: Architecture, layout: str, uri: str, heights: _Heights
 ) -> Iterator[SiteFactors]:
     name = parse_name(factors.site)
-    if name.component != DENOISER:
-        yield replace(factors, site=_text(name, layout, uri))
-        return
-    reading = architecture.read(name.path)
+    reading = architecture.read(name.path) if name.component == DENOISER else None
     if reading is None:
         raise LayoutMismatch(uri, f"{factors.site} is of no row of {architecture.name}", _HINT)
     side: Side = "diffusers" if layout in ("diffusers", "peft") else "original"
@@ -303,14 +300,3 @@ def _is_whole(parts: Sequence[tuple[Part, SiteFactors]]) -> bool:
             return False
         at = part.end
     return at == first[0].height == whole.d_out
-
-
-def _text(name: ModuleName, layout: str, uri: str) -> str:
-    """The name of a text encoder's module in a layout."""
-    prefix = _TEXT.get(layout, {}).get(name.component)
-    reading = (T5 if name.component == "t5" else CLIP).read(name.path)
-    if prefix is None or reading is None:
-        problem = f"what {name.site} is called in {layout}'s layout is not known"
-        raise LayoutMismatch(uri, problem, _HINT)
-    path = reading.path("original")
-    return f"{prefix}{flattened(path) if layout == 'kohya' else path}"

@@ -71,9 +71,9 @@ def in_one_dialect(
     }
     fitting = [a for a in ARCHITECTURES if a.name in shown_by and None not in shown_by[a.name]]
     alike = [a for a in ARCHITECTURES if a.name not in shown_by and _has_all(a, paths)]
-    if fitting and any(each in alike for each in by_base([*fitting, *alike], base_model)):
+    if fitting and any(each in alike for each in by_base([*fitting, *alike], base_model, paths)):
         return adapters  # one side of a model, such as txt_in and to_q of Qwen-Image
-    for architecture in by_base(fitting, base_model):
+    for architecture in by_base(fitting, base_model, paths):
         shown = shown_by[architecture.name]
         side = _side(architecture, [each.sides for each in shown if each])
         prefix = _prefix([each for each in shown if each], side, architecture)
@@ -126,7 +126,13 @@ def as_known(adapter: AdapterRecord, known: Mapping[str, tuple[int, int]]) -> Ad
     if all(factors.site in known for factors in adapter.sites):
         return adapter
     best, most = adapter, 0
-    for architecture in ARCHITECTURES:
+    names = [parse_name(factors.site) for factors in adapter.sites]
+    paths = [name.path for name in names if name.component in _DENOISERS]
+    fitting = [a for a in ARCHITECTURES if _has_all(a, paths)]
+    models: Sequence[Architecture] = ARCHITECTURES
+    if fitting and not by_base(fitting, adapter.base_model, paths):
+        models = by_base(ARCHITECTURES, adapter.base_model)
+    for architecture in models:
         sites, count = _called(adapter.sites, known, architecture, _merge_of(known, architecture))
         if count > most:
             best, most = replace(adapter, sites=tuple(sites)), count

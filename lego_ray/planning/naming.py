@@ -5,17 +5,20 @@ Names in one spelling stay as they are, so a zoo in one spelling is merged as it
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.layouts import WRITTEN_AS
-from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
+from lego_ray.formats.module_names import DENOISER, STANDARD, ModuleName, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.text_encoders import parse_names
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.asked_layout import in_layout
+from lego_ray.planning.by_head import check_rows_of_heads
 from lego_ray.planning.dialects import as_known, in_one_dialect
 from lego_ray.planning.differences import with_named_differences
 from lego_ray.planning.layer_trees import in_new_layers, layer_renames
@@ -27,6 +30,9 @@ from lego_ray.planning.wrapped import without_wrappers
 RESPELLED = "module names are spelled otherwise in the merge:"
 
 _HINT = "Merge them separately (--exclude), or convert them to one spelling first."
+# Parts of pipelines that have names in diffusers alone, and its name of the denoiser beside them.
+_BESIDE = re.compile(r"(?:connectors|transformer_ref|text_conditioner)\.")
+_DIFFUSERS = "transformer."
 
 
 def agreed_names(
@@ -49,8 +55,9 @@ def agreed_names(
 
     Raises:
         LayoutMismatch: If a name could mean either of two modules, a file would have names of two
-            styles, or the layout asked for has no certain name for a module.
+            styles, the layout asked for has no certain name for a module, or rows are in two orders.
     """
+    check_rows_of_heads(adapters, asked)
     named = _agreed(adapters, layout, asked, base_model)
     return tuple(with_named_differences(adapters, named, base_model))
 
@@ -67,9 +74,9 @@ def _agreed(
     before = list(_counted(named))
     named_before, spoken = named, in_one_dialect(named, base_model)
     is_mixed = spoken is not named or len({adapter.format for adapter in adapters}) > 1
-    named = _renamed(spoken, _Spellings(_counted(spoken), layout).renames())
+    named = _renamed(spoken, _Spellings(_counted(spoken), layout, base_model).renames())
     if is_mixed:
-        named = _renamed(named, in_one_style(before, list(_counted(named))))
+        named = _renamed(named, in_one_style(before, list(_counted(named)), base_model))
     if asked != "sources":
         named = in_layout(named, layout, asked, base_model, is_respelled=spoken is not named_before)
     return _noted(adapters, named)
@@ -90,19 +97,25 @@ def named_as(
     )
     if is_pipeline:
         adapters = _noted(adapters, [as_known(adapter, known) for adapter in adapters])
-    module: Callable[[str], object] = _module if is_pipeline else _in_tree
+    every = {factors.site for adapter in adapters for factors in adapter.sites}.union(known)
+    module: dict[str, object] = {}
+    if is_pipeline:
+        names = parse_names(map(_plain, every), strict=False)
+        module.update((site, names[_plain(site)].module) for site in every)
+    else:
+        module.update((site, _in_tree(site)) for site in every)
     called: dict[object, set[str]] = defaultdict(set)
     for site in known:
-        called[module(site)].add(site)
+        called[module[site]].add(site)
     out: list[AdapterRecord] = []
     for adapter in adapters:
-        mine = Counter(module(factors.site) for factors in adapter.sites)
+        mine = Counter(module[factors.site] for factors in adapter.sites)
         renames = {
-            factors.site: min(called[module(factors.site)])
+            factors.site: min(called[module[factors.site]])
             for factors in adapter.sites
             if factors.site not in known
-            and len(called.get(module(factors.site), ())) == 1
-            and mine[module(factors.site)] == 1
+            and len(called.get(module[factors.site], ())) == 1
+            and mine[module[factors.site]] == 1
         }
         out += _renamed([adapter], renames)
     return tuple(out)
@@ -129,10 +142,6 @@ def _plain(site: str) -> str:
 
 def _in_tree(site: str) -> str:
     return in_new_layers(in_new_tree(_plain(site)))
-
-
-def _module(site: str) -> tuple[str, str]:
-    return parse_name(_plain(site)).module
 
 
 def _counted(adapters: Iterable[AdapterRecord]) -> Counter[tuple[str, ...]]:
@@ -190,24 +199,26 @@ class _Spellings:
     Attributes:
         kinds: Sites of adapters, and how many adapters have just these.
         layout: What the merge is written in.
+        base_model: Name of the base model; may be empty.
     """
 
     kinds: Mapping[tuple[str, ...], int]
     layout: str
+    base_model: str = ""
 
     def renames(self) -> dict[str, str]:
         """The new name of each site that gets one."""
         count: Counter[str] = Counter()
         for sites, adapters in self.kinds.items():
             count.update(dict.fromkeys(sites, adapters))
-        names = _parsed(count, self.layout)
+        names = _parsed(count, self.layout, self.base_model)
         modules: dict[_Key, list[ModuleName]] = defaultdict(list)
         for name in names.values():
             modules[name.module].append(name)
         several = {module for module, mine in modules.items() if len(mine) > 1}
         apart = self._apart(names, several)
         renames: dict[str, str] = {}
-        for component in sorted({module[0] for module in several}):
+        for component in sorted({module[0] for module in several} | self._mixed(names)):
             spelled: dict[_Key, list[ModuleName]] = defaultdict(list)
             exact: set[_Key] = set()
             for module, mine in modules.items():
@@ -216,10 +227,27 @@ class _Spellings:
                     spelled[key].append(name)
                     exact.update([key] if module in apart else [])
             prefix = self._prefix(component, names, spelled, exact)
+            lead = _lead(component, prefix, names, count)
             for same in spelled.values():
-                new = _spelled(same, prefix, count)
+                new = _spelled(same, prefix, count, lead)
                 renames.update({name.site: new for name in same if name.site != new})
         return renames
+
+    def _mixed(self, names: Mapping[str, ModuleName]) -> set[str]:
+        """Components that adapters begin in several ways, and none in two itself.
+
+        diffusers reads one of them only, also where the modules differ.
+        """
+        every: dict[str, set[str]] = defaultdict(set)
+        itself: set[str] = set()
+        for kind in self.kinds:
+            mine: dict[str, set[str]] = defaultdict(set)
+            for name in map(names.__getitem__, kind):
+                mine[name.component].add(name.prefix)
+            for component, prefixes in mine.items():
+                every[component] |= prefixes
+                itself |= {component} if len(prefixes) > 1 else set()
+        return {c for c, prefixes in every.items() if c and len(prefixes) > 1} - itself
 
     def _apart(self, names: Mapping[str, ModuleName], several: set[_Key]) -> set[_Key]:
         """Modules whose flattened names are those of two, as an adapter shows that has both.
@@ -273,17 +301,20 @@ class _Spellings:
                 "of another adapter would be one module"
             )
             raise LayoutMismatch(flat, problem, _HINT)
+        if component == DENOISER and _DIFFUSERS in fitting and any(map(_BESIDE.match, names)):
+            return _DIFFUSERS
         return min(fitting, key=lambda p: (-votes[p], _standing(p, several), p))
 
 
-def _parsed(sites: Iterable[str], layout: str) -> dict[str, ModuleName]:
+def _parsed(sites: Iterable[str], layout: str, base_model: str) -> dict[str, ModuleName]:
     """Names by site. A bare path is the denoiser's where it has a module that others prefix.
 
     diffusers' own prefixes are the components of its pipelines.
     """
-    names = {site: parse_name(site) for site in sites}
     if output_layout(layout).has_components:
+        names = {site: parse_name(site) for site in sites}
         return {site: replace(name, component=name.prefix) for site, name in names.items()}
+    names = parse_names(sites, base_model)
     bare = {name.module for name in names.values() if not name.prefix}
     if bare and not any(name.module in bare for name in names.values() if name.prefix):
         names = {s: n if n.prefix else replace(n, component="") for s, n in names.items()}
@@ -297,7 +328,20 @@ def _standing(prefix: str, several: bool) -> int:
     return STANDARD.index(prefix) if prefix in STANDARD else len(STANDARD)
 
 
-def _spelled(same: Sequence[ModuleName], prefix: str, count: Mapping[str, int]) -> str:
+def _lead(
+    component: str, prefix: str, names: Mapping[str, ModuleName], count: Mapping[str, int]
+) -> str | None:
+    """What most names with a prefix have before the layers of a language model; None for none."""
+    votes: Counter[str] = Counter()
+    for name in names.values():
+        if name.component == component and name.prefix == prefix and name.has_lead:
+            votes[name.lead] += count[name.site]
+    return min(votes, key=lambda lead: (-votes[lead], lead)) if votes else None
+
+
+def _spelled(
+    same: Sequence[ModuleName], prefix: str, count: Mapping[str, int], lead: str | None
+) -> str:
     """The name of a module with a prefix: as most have it, or made from another's path."""
     flat = prefix.endswith("_")
 
@@ -314,7 +358,10 @@ def _spelled(same: Sequence[ModuleName], prefix: str, count: Mapping[str, int]) 
     best = min(usable, key=order)
     if best.prefix == prefix:
         return best.site
-    path = flattened(best.path) if flat else best.path
+    path = best.path
+    if lead is not None and best.has_lead:
+        path = f"{lead}{path[len(best.lead) :]}"
+    path = flattened(path) if flat else path
     if flat and best.component.startswith("text") and path.startswith("encoder_layers_"):
         path = f"text_model_{path}"
     return f"{prefix}{path}"

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures.text import CLIP, T5
-from lego_ray.formats.module_names import DENOISER, ModuleName, flattened, parse_name
+from lego_ray.formats.module_names import DENOISER, LLM, ModuleName, flattened, parse_name
+from lego_ray.formats.text_encoders import parse_names
 
 # Blocks that only one of the models with a T5 has.
 _SD3 = re.compile(r"joint_blocks(\b|_)")
@@ -20,12 +21,15 @@ _FLUX = re.compile(r"(double_blocks|single_blocks|single_transformer_blocks)(\b|
 _HINT = "Merge them separately, with --exclude for the others, or convert them to one naming."
 
 
-def in_one_style(before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]) -> dict[str, str]:
+def in_one_style(
+    before: Sequence[Sequence[str]], after: Sequence[Sequence[str]], base_model: str = ""
+) -> dict[str, str]:
     """New names of text encoders' sites where they have another style than the denoiser's.
 
     Args:
         before: The sites of each adapter, as it has them.
         after: The same as they are to be merged.
+        base_model: Name of the base model; may be empty.
 
     Returns:
         New names by site; none where an adapter has both styles itself.
@@ -35,17 +39,19 @@ def in_one_style(before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]
     """
     if any(len(_styles(map(parse_name, sites))) > 1 for sites in before):
         return {}
-    names = [parse_name(site) for site in sorted({site for sites in after for site in sites})]
+    every = {site for sites in (*before, *after) for site in sites}
+    parsed = parse_names(every, base_model, strict=False)
+    names = [parsed[site] for site in sorted({site for sites in after for site in sites})]
     wanted = _styles(name for name in names if name.component == DENOISER)
     if len(wanted) != 1:
         return {}
     [is_flat] = wanted
-    former = [parse_name(site) for sites in before for site in sites]
+    former = [parsed[site] for sites in before for site in sites]
     t5 = _number_of_t5([*former, *names])
     return {
         name.site: _renamed(name, is_flat, t5)
         for name in names
-        if name.component.startswith("t") and name.is_flat != is_flat
+        if name.is_text and not name.component.startswith(LLM) and name.is_flat != is_flat
     }
 
 
@@ -56,8 +62,11 @@ def _styles(names: Iterable[ModuleName]) -> set[bool]:
 def _number_of_t5(names: Sequence[ModuleName]) -> int | None:
     """Which text encoder of diffusers' pipeline T5 is; None if the names do not show it.
 
-    It is the third where CLIP-G is the second, as in Stable Diffusion 3, and the second in Flux.
+    It is the third where CLIP-G is the second, as in Stable Diffusion 3, the second in Flux, and the
+    only one in Chroma.
     """
+    if any(name.component == "t5" and name.number == 1 for name in names):
+        return 1
     blocks = [name.path for name in names if name.component == DENOISER]
     if any(name.component == "text 2" for name in names) or any(map(_SD3.match, blocks)):
         return 3
@@ -68,7 +77,7 @@ def _renamed(name: ModuleName, is_flat: bool, t5: int | None) -> str:
     number = {"text 1": 1, "text 2": 2, "text 3": 3}.get(name.component)
     reading = CLIP.read(name.path)
     if name.component == "t5":
-        number, reading = (3 if is_flat else t5), T5.read(name.path)
+        number, reading = (3 if is_flat and t5 != 1 else t5), T5.read(name.path)
     if number is None or reading is None:
         problem = (
             "the adapters name the denoiser with dots and the text encoders with underscores, or the "

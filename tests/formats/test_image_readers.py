@@ -95,6 +95,19 @@ def test_a_wan_merge_that_diffusers_takes_only_whole_is_told(tmp_path: Path) -> 
         WanLoraLoaderMixin.lora_state_dict(dict(merged))
 
 
+def test_wan_outside_its_blocks_is_reported_and_anima_is_not_taken_for_it(tmp_path: Path) -> None:
+    names = {f"lora_unet_blocks_0_{name}": 2 for name in WAN}
+    write(tmp_path / "z" / "a.safetensors", {**names, "lora_unet_time_projection_1": 2})
+    record, merged = merge(tmp_path / "z", tmp_path / "m")
+    assert [w for w in record["warnings"] if "lora_unet_time_projection_1" in w]
+    with pytest.raises(IndexError):
+        WanLoraLoaderMixin.lora_state_dict(dict(merged))
+    for number, wanted in enumerate((names, {"lora_unet_blocks_0_self_attn_q_proj": 2})):
+        write(tmp_path / f"z{number}" / "a.safetensors", wanted)
+        record, _ = merge(tmp_path / f"z{number}", tmp_path / f"m{number}")
+        assert not [w for w in record["warnings"] if "Wan" in w]
+
+
 def test_a_prefix_that_comfyui_does_not_know_is_told(tmp_path: Path) -> None:
     write(tmp_path / "z" / "a.safetensors", {"lora_control_input_hint_0": 2})
     record, _ = merge(tmp_path / "z", tmp_path / "m")

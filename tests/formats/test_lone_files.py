@@ -23,6 +23,10 @@ PREFIXES = {
     "transformer_blocks.0.attn.to_q": "comfyui",
     "double_blocks.0.img_attn.qkv": "comfyui",
     "layers.0.attention.qkv": "comfyui",
+    "blocks.0.attn.wq": "comfyui",
+    "base_model.model.blocks.0.attn.wq": "comfyui",
+    "layers.0.self_attention.to_q": "comfyui",
+    "double_stream_layers.0.img_self_attn.to_q": "comfyui",
     "base_model.model.transformer_blocks.0.attn.to_q": "comfyui",
     "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1": "comfyui",
     "transformer.transformer_blocks.0.attn.to_q": "diffusers",
@@ -65,6 +69,33 @@ def test_xlabs_names_are_kept(tmp_path: Path) -> None:
     ]
     record = read(write(tmp_path / "a.safetensors", tensors_of(modules, ends="xlabs")))
     assert (record.format, [site.site for site in record.sites]) == ("xlabs", sorted(modules))
+
+
+def test_settings_of_a_component_that_the_keys_do_not_name_are_reported(tmp_path: Path) -> None:
+    tensors = tensors_of(["diffusion_model.transformer_blocks.0.attn.to_q"], rank=2)
+    for alpha, said in ((8, True), (2, False)):
+        settings = json.dumps({"transformer.r": 2, "transformer.lora_alpha": alpha})
+        file = write(tmp_path / f"{alpha}.safetensors", tensors, lora_adapter_metadata=settings)
+        record = read(file)
+        assert any("alpha for transformer" in note for note in record.notes) is said
+        [got], [update] = updates(file, record).values(), updates_of(tensors).values()
+        assert relative_error({"q": got}, {"q": update}) == 0
+
+
+@pytest.mark.parametrize("module", ["conditional_transformer.layers.0.attention.qkv", "blocks.0.x"])
+def test_the_hint_for_other_names_can_be_followed(module: str, tmp_path: Path) -> None:
+    with pytest.raises(MalformedAdapter, match="begin with diffusion_model"):
+        read(write(tmp_path / "a.safetensors", tensors_of([module])))
+    plain = f"diffusion_model.{module.removeprefix('conditional_transformer.')}"
+    record = read(write(tmp_path / "b.safetensors", tensors_of([plain])))
+    assert [site.site for site in record.sites] == [plain]
+
+
+def test_ai_toolkits_magnitudes_are_named_as_dora(tmp_path: Path) -> None:
+    module = "diffusion_model.blocks.0.self_attn.q"
+    tensors = {**tensors_of([module]), f"{module}.magnitude": torch.ones(8)}
+    with pytest.raises(UnsupportedAdapter, match="DoRA"):
+        read(write(tmp_path / "a.safetensors", tensors))
 
 
 def test_wrappers_names_are_left_out(tmp_path: Path) -> None:

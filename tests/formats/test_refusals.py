@@ -124,6 +124,7 @@ def test_every_init_of_this_peft_is_decided() -> None:
 
 
 TENSORS = {
+    "q.magnitude": "DoRA",
     "q.lora_magnitude_vector": "DoRA",
     "q.lora_magnitude_vector.default.weight": "DoRA",
     "q.lora_B.bias": "bias",

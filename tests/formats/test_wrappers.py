@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.module_names import check_named_once
+from lego_ray.formats.architectures.twice import check_named_once
 from lego_ray.formats.peft_config import config_from
 from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.wrappers import (

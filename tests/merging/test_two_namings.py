@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,11 @@ from torch import Tensor
 
 import lego_ray
 from lego_ray.errors import LayoutMismatch, NoAdaptersFound
+from lego_ray.planning.dialects import as_known
 from tests.image_zoo import Updates
 from tests.lone_zoo import load, metadata_of, tensors_of, through, total, updates_of, write
 from tests.output.test_diffusers_loads import F32_ROUNDING
+from tests.planning.records import adapter, factors
 from tests.zoo import relative_error
 
 H = 8  # width of the tiny models
@@ -764,3 +767,45 @@ def test_what_diffusers_does_not_take_of_wan_is_said(path: str, words: str, tmp_
         through(loaders.WanLoraLoaderMixin, part)
     record = merge(tmp_path / "zoo", tmp_path / "m")
     assert words in " ".join(record["warnings"])
+
+
+def test_a_table_is_ruled_out_by_the_base_model_also_where_it_alone_has_all_modules(
+    tmp_path: Path,
+) -> None:
+    """Of Flux.2 it is not known whether a LoRA's halves are swapped; of FLUX.1 they are."""
+    authors = {
+        "double_blocks.0.img_attn.qkv": (H, 3 * H),
+        "final_layer.adaLN_modulation.1": (H, 2 * H),
+    }
+    there = {"transformer_blocks.0.attn.to_q": (H, H), "norm_out.linear": (H, 2 * H)}
+    a = tensors_of(dotted("diffusion_model.", authors), seed=1)
+    b = tensors_of(dotted("transformer.", there), seed=2)
+    write(tmp_path / "zoo/a.safetensors", a)
+    alone = write(tmp_path / "one/a.safetensors", a)
+    write(tmp_path / "zoo/b.safetensors", b)
+    flux2 = "black-forest-labs/FLUX.2-dev"
+    with pytest.raises(LayoutMismatch):
+        merge(tmp_path / "zoo", tmp_path / "m", base_model=flux2)
+    with pytest.raises(LayoutMismatch):
+        merge(alone, tmp_path / "m", base_model=flux2, layout="diffusers")
+    merge(tmp_path / "zoo", tmp_path / "m", base_model="black-forest-labs/FLUX.1-dev")
+    mine, theirs = updates_of(a), updates_of(b)
+    shift, scale = (
+        mine["diffusion_model.final_layer.adaLN_modulation.1"][part]
+        for part in (slice(0, H), slice(H, 2 * H))
+    )
+    wanted = (
+        theirs["transformer.norm_out.linear"]
+        + torch.cat([torch.from_numpy(scale), torch.from_numpy(shift)]).numpy()
+    )
+    got = updates_of(load(tmp_path / "m"))["transformer.norm_out.linear"]
+    assert relative_error({"norm_out": got}, {"norm_out": wanted}) < F32_ROUNDING
+
+
+def test_an_update_uses_no_table_that_the_base_model_rules_out() -> None:
+    last, there = "diffusion_model.final_layer.adaLN_modulation.1", "transformer.norm_out.linear"
+    sites = [factors(last, shape=(H, 2 * H))]
+    sites += [factors("diffusion_model.double_blocks.0.img_attn.proj", shape=(H, H))]
+    for base_model, expected in (("FLUX.1-dev", there), ("FLUX.2-dev", last)):
+        mine = replace(adapter("a", sites, base_model=base_model), format="comfyui")
+        assert expected in {each.site for each in as_known(mine, {there: (H, 2 * H)}).sites}

@@ -6,7 +6,7 @@ have such a name and are in two namings do not merge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lego_ray.formats.architectures.anima import ANIMA
 from lego_ray.formats.architectures.flux import FLUX, FLUX2
@@ -24,14 +24,26 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 )
 
 
-def by_base(architectures: Sequence[Architecture], base_model: str) -> Sequence[Architecture]:
+def by_base(
+    architectures: Sequence[Architecture], base_model: str, paths: Iterable[str] = ()
+) -> Sequence[Architecture]:
     """Those of several models that may be an adapter's which its base model's name says; else all.
+
+    A name that says another model rules them out, if that model's table has some of the modules: what it
+    has no row for is not known then, whichever other table has one.
 
     Args:
         architectures: Models whose tables have all modules of the adapter.
         base_model: As adapters or the user have it; may be empty.
+        paths: The adapter's modules of the denoiser; none if no name is to rule a table out.
     """
-    return [each for each in architectures if each.is_named(base_model)] or architectures
+    named = [each for each in ARCHITECTURES if each.is_named(base_model)]
+    if found := [each for each in architectures if each in named]:
+        return found
+    modules = list(paths)
+    if any(each.read(path) is not None for each in named for path in modules):
+        return ()
+    return architectures
 
 
 __all__ = ["ARCHITECTURES", "Architecture", "Reading", "Row", "Side", "by_base"]

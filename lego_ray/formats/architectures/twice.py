@@ -1,4 +1,4 @@
-"""Files that hold one module under the names of both its authors and diffusers."""
+"""Files that hold one module under two names: two spellings, or those of its authors and diffusers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.architectures import ARCHITECTURES
 from lego_ray.formats.architectures.rows import Architecture
 from lego_ray.formats.module_names import ModuleName, parse_name
+from lego_ray.formats.text_encoders import parse_names
+
+
+def check_named_once(sites: Iterable[str], where: str) -> None:
+    """Passes an adapter that names no module in two spellings.
+
+    Two dotted paths that are one when flattened (`a.b_c`, `a_b.c`) are two modules.
+
+    Args:
+        sites: Its sites.
+        where: The weights file, for the error.
+
+    Raises:
+        MalformedAdapter: Otherwise, naming both; readers would use one of them.
+    """
+    seen: dict[tuple[str, str], ModuleName] = {}
+    for name in parse_names(sites, strict=False).values():
+        other = seen.setdefault(name.module, name)
+        if other is name or (other.prefix == name.prefix and not name.is_flat):
+            continue
+        problem = f"it names one module in two spellings, {other.site} and {name.site}"
+        hint = "Readers use one of the two: save the adapter again with one spelling."
+        raise MalformedAdapter(where, problem, hint)
 
 
 def check_not_named_twice(sites: Iterable[str], where: str) -> None:

@@ -13,6 +13,7 @@ from lego_ray.formats.differences import split_end
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.readers.differences import of_differences
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
+from lego_ray.formats.readers.prefixes import of_prefixes
 from lego_ray.formats.suffixes import parse_suffix
 
 # Of Wan's authors: projections of an image, and modules outside of the blocks.
@@ -48,6 +49,7 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
             problem = f"{site} has rank {found['A']} in one factor and {found['B']} in the other"
             yield Finding(f"{problem}, and readers raise", True, _AGAIN)
     yield from _of_wan(ranks)
+    yield from of_prefixes(ranks)
     yield from of_differences(outgoing.shapes, ranks)
 
 

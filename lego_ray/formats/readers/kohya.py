@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from lego_ray.formats.differences import split_end
 from lego_ray.formats.readers.differences import of_differences
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
+from lego_ray.formats.readers.prefixes import of_prefixes
 
 ALPHA = ".alpha"
 DOWN = ".lora_down.weight"
@@ -90,6 +91,7 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
                 yield Finding(problem, True, _AGAIN)
     yield from _of_alphas(halves, alphas)
     yield from _of_names(halves)
+    yield from of_prefixes(halves)
     yield from of_differences(outgoing.shapes, halves)
 
 
@@ -116,14 +118,22 @@ def _of_names(sites: Collection[str]) -> Iterator[Finding]:
     for site in sites:
         if found := _WAN.fullmatch(site):
             blocks[int(found["block"])].add(found["module"])
-    if not blocks:
-        return
+    if not any(modules & (_WAN_BLOCK | _WAN_IMAGE) for modules in blocks.values()):
+        return  # Anima's blocks have modules of other names
     image = _WAN_IMAGE if any(_WAN_IMAGE & modules for modules in blocks.values()) else frozenset()
     whole = _WAN_BLOCK | image
     if set(blocks) != set(range(len(blocks))) or any(m != whole for m in blocks.values()):
         yield Finding(
             "diffusers takes Wan files of these names only with every module of each block from 0 "
             "on, and this one lacks some; ComfyUI loads it"
+        )
+    outside = min(
+        (s for s in sites if s.startswith("lora_unet_") and "blocks_" not in s), default=""
+    )
+    if outside:
+        yield Finding(
+            "diffusers raises at modules of Wan outside of its blocks under these names, such as "
+            f"{outside}; ComfyUI loads it"
         )
 
 
