@@ -86,6 +86,7 @@ def is_adapter(names: Iterable[str], where: str) -> bool:
     problem = f"its keys look like a LoRA's, and of no layout known here (such as {found})"
     hint = (
         "If PEFT wrote it, copy adapter_config.json beside it; if diffusers did, save it with the "
-        "pipeline's save_lora_weights, whose keys name the component."
+        "pipeline's save_lora_weights, whose keys name the component. If it is of another image model, "
+        "let its keys begin with diffusion_model. instead."
     )
     raise UnsupportedAdapter(where, problem, hint)

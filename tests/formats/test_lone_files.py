@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
+import lego_ray
+from lego_ray.errors import MalformedAdapter, NoAdaptersFound, UnsupportedAdapter
 from lego_ray.formats.comfyui import OF_PEFT
 from lego_ray.formats.suffixes import parse_suffix
 from tests.formats.lone import read, updates
@@ -86,6 +87,8 @@ def test_settings_of_a_component_that_the_keys_do_not_name_are_reported(tmp_path
 def test_the_hint_for_other_names_can_be_followed(module: str, tmp_path: Path) -> None:
     with pytest.raises(MalformedAdapter, match="begin with diffusion_model"):
         read(write(tmp_path / "a.safetensors", tensors_of([module])))
+    with pytest.raises(NoAdaptersFound, match="begin with diffusion_model"):
+        lego_ray.merge(tmp_path, output=tmp_path / "m", runner="inline", rank=2)
     plain = f"diffusion_model.{module.removeprefix('conditional_transformer.')}"
     record = read(write(tmp_path / "b.safetensors", tensors_of([plain])))
     assert [site.site for site in record.sites] == [plain]
