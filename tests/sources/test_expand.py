@@ -95,7 +95,7 @@ def test_lists_go_on_the_command_line_and_into_recipe_files(
     given = listed(tmp_path / "lists" / "two.txt", "../zoo/a0\n../zoo/a2\n")
     done = CliRunner().invoke(cli, ["scan", given])
     assert done.exit_code == 0
-    assert "2 adapters" in done.output
+    assert "2 usable, 0 refused" in done.output
     direct = lego_ray.merge(
         [tmp_path / "zoo" / "a0", tmp_path / "zoo" / "a2"],
         rank=4,
