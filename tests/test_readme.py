@@ -82,7 +82,7 @@ def test_every_command_is_run_by_some_page() -> None:
 
 
 def test_each_table_of_methods_has_them_all() -> None:
-    for heading in ("| method | merges |", "| method | lineage |"):
+    for heading in ("| method | merges |", "| method | when to use it |"):
         table = ALL.split(heading)[1].split("\n\n")[0]
         cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
         named = [name for cell in cells for name in re.findall(r"`([\w*]+)`", cell)]

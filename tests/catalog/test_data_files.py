@@ -21,9 +21,10 @@ from lego_ray.catalog.query import sql
 from lego_ray.catalog.rows import conform
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.trials import record_trials
 from lego_ray.catalog.upkeep.compact import compact
 from lego_ray.errors import CatalogError, QueryError
-from tests.catalog.sample import adapter, details, group, merge, msu, refused
+from tests.catalog.sample import adapter, details, group, merge, msu, refused, trial
 
 LONG = "/zoo/" + "é" * 100
 
@@ -35,6 +36,7 @@ def catalog(tmp_path: Path) -> Catalog:
     record_adapters(catalog, [adapter(), refused(), adapter(uri=LONG, adapter_id="b" * 64)])
     append_merge(catalog, merge(), *details())
     record_groups(catalog, [group(merge_id="m" * 64)])
+    record_trials(catalog, "s" * 64, [trial()])
     return catalog
 
 
