@@ -49,12 +49,7 @@ def _flagged(words: list[str]) -> list[str]:
     metavar="SOURCE...",
     help="Source adapters, for exact errors and what each merge keeps of each adapter.",
 )
-@click.option(
-    "--catalog",
-    type=Place(),
-    metavar="URI",
-    help="Catalog with the merges, for their errors without --sources.",
-)
+@options.catalog_option("Catalog with the merges, for their errors without --sources.")
 @click.option(
     "--html",
     type=Place("file"),

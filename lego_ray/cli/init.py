@@ -8,7 +8,6 @@ import click
 
 from lego_ray.cli import options
 from lego_ray.cli.command import command
-from lego_ray.cli.defaults import CATALOG_VARIABLE
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
@@ -39,14 +38,7 @@ from lego_ray.cli.printing import (
     metavar="URI",
     help="What the file has as `output`: where its merges go.",
 )
-@click.option(
-    "--catalog",
-    type=Place(),
-    metavar="URI",
-    envvar=CATALOG_VARIABLE,
-    show_envvar=True,
-    help="What the file has as `catalog`.",
-)
+@options.catalog_option("What the file has as `catalog`.")
 @options.checkpoints
 @options.scan_limits
 @options.as_json

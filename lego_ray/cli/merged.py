@@ -6,17 +6,12 @@ import os
 
 import click
 
-from lego_ray.cli.defaults import CATALOG_VARIABLE
+from lego_ray.cli.options import catalog_option
 from lego_ray.cli.param_types import Place
 
 merged = click.argument("merged", metavar="MERGED", type=Place())
-catalog = click.option(
-    "--catalog",
-    type=Place(),
-    metavar="URI",
-    envvar=CATALOG_VARIABLE,
-    show_envvar=True,
-    help="Catalog to look the merge up in, by its name or the first digits of its id.",
+catalog = catalog_option(
+    "Catalog to look the merge up in, by its name or the first digits of its id."
 )
 
 

@@ -208,27 +208,28 @@ library_checkpoints = click.option(
 )
 
 
-def required_catalog(command: Command) -> Command:
-    """`--catalog`, for the commands that only read one."""
+def catalog_option(
+    help: str, *, required: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--catalog`, which the environment and the settings file may give.
+
+    Args:
+        help: What the command does with it.
+        required: Whether there must be one.
+    """
     return click.option(
         "--catalog",
-        required=True,
+        required=required,
         type=Place(),
         metavar="URI",
         envvar=CATALOG_VARIABLE,
         show_envvar=True,
-        help="A directory or s3://bucket/prefix.",
-    )(command)
+        help=help,
+    )
 
 
-catalog = click.option(
-    "--catalog",
-    type=Place(),
-    metavar="URI",
-    envvar=CATALOG_VARIABLE,
-    show_envvar=True,
-    help="Record it in this catalog; created if missing.",
-)
+required_catalog = catalog_option("A directory or s3://bucket/prefix.", required=True)
+catalog = catalog_option("Record it in this catalog; created if missing.")
 
 
 def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -10,7 +10,7 @@ from lego_ray.amounts import size
 from lego_ray.cli import merged as merged_by
 from lego_ray.cli import options
 from lego_ray.cli.command import command
-from lego_ray.cli.defaults import CATALOG_VARIABLE, is_default
+from lego_ray.cli.defaults import is_default
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import print_json, visible
 from lego_ray.errors import InvalidOption
@@ -25,14 +25,9 @@ from lego_ray.errors import InvalidOption
     metavar="PATH",
     help="Where to write the page; an older page is replaced.",
 )
-@click.option(
-    "--catalog",
-    type=Place(),
-    metavar="URI",
-    envvar=CATALOG_VARIABLE,
-    show_envvar=True,
-    help="Catalog with the merge, to add clusters, lineage, inertia, time and bytes, and to look "
-    "MERGED up by its name or id.",
+@options.catalog_option(
+    "Catalog with the merge, to add clusters, lineage, inertia, time and bytes, and to look "
+    "MERGED up by its name or id."
 )
 @click.option(
     "--sources",

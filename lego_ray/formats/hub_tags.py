@@ -1,4 +1,4 @@
-"""What hubs of image models say of a LoRA: in a file beside it, and in the header of its own.
+"""Tags of an image LoRA, from the file that a hub's tool wrote beside it and from its own header.
 
 Everything becomes tags, and a license where one is named. What is missing, or is not of the form that
 the tools write, is left out; nothing here is ever an error.

@@ -127,7 +127,7 @@ def _entry(
 
 
 def _of_base(base: str, by_base: Mapping[str, object]) -> str:
-    """Selects the adapters of a base model; nothing if there is no other."""
+    """The recipe key that takes only the adapters of a base model; empty if all are of it."""
     if len(by_base) == 1:
         return ""
     if base and [other for other in by_base if is_of_base(other, base)] == [base]:

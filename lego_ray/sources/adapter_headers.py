@@ -175,7 +175,7 @@ def _headers(
 ) -> AdapterHeaders:
     identity = stand_in(table.metadata) if config is None else config
     card = _card(found, shared.cards)
-    of_hub = (tags_in_header(table.metadata), _sidecar(found), card)
+    of_header = tags_in_header(table.metadata)
     return AdapterHeaders(
         uri=found.uri,
         weights_key=found.name_of(weights),
@@ -191,8 +191,8 @@ def _headers(
             *read_samples(found, weights, table),
         ),
         base_model=card.base_model,
-        license=card.license or of_hub[0].license,
-        tags={key: value for each in of_hub for key, value in each.tags.items()},
+        license=card.license or of_header.license,
+        tags={**of_header.tags, **_sidecar(found).tags, **card.tags},
         config_version=found.config.version if found.config else "",
     )
 

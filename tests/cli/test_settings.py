@@ -11,7 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import lego_ray
+from lego_ray.cli.compare import compare
 from lego_ray.cli.main import cli, main
+from lego_ray.cli.report import report
+from lego_ray.cli.scan import scan
 from lego_ray.storage.buckets import BucketSettings, Settings, bucket_settings
 from tests.zoo import write_zoo
 
@@ -136,7 +139,6 @@ def test_a_project_file_that_is_not_about_lego_ray_is_not_read(folder: Path) -> 
 
 
 def test_defaults_of_a_job_come_before_the_file(folder: Path) -> None:
-    from lego_ray.cli.scan import scan
 
     (folder / "lego-ray.toml").write_text('catalog = "of-file"\nlog = "json"\naddress = "local"\n')
     with scan.make_context("scan", ["zoo"], default_map={"catalog": "of-job"}) as ctx:
@@ -159,3 +161,14 @@ def test_every_default_is_a_flag_of_a_command() -> None:
         }
 
     assert set(Settings.model_fields) - {"buckets"} <= flags(cli)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [(compare, ["a", "b"]), (report, ["a", "--output", "p.html"])]
+)
+def test_commands_that_may_read_a_catalog_take_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: Any, words: list[str]
+) -> None:
+    monkeypatch.setenv("LEGO_RAY_CATALOG", str(folder / "of-environment"))
+    with command.make_context(command.name, [*words]) as ctx:
+        assert ctx.params["catalog"] == str(folder / "of-environment")

@@ -34,7 +34,7 @@ def diagnose_trials(state: State) -> Diagnosis:
     if not going:
         return Diagnosis(TABLE, faults)
     right = taken(table, [n for n in range(len(rows)) if n not in going])
-    # Under a name of its own: the study's says how many of its trials are recorded.
+    # Not under the study's own name, whose number says how many of its trials are recorded.
     names = sorted({f"repair of {rows[n]['study_id']}" for n in going})
     change = Exchange(
         lambda: iter([right.select(state.schema.names)]),
