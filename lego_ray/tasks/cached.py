@@ -51,7 +51,7 @@ class ReadCache:
             else:
                 found[source.key] = _joined(found.get(source.key), kept)
         bytes_read = requests = 0
-        for source, read in read_ahead(missing):
+        for source, read in read_ahead(missing, task.plan.ahead):
             bytes_read += read.bytes_read
             requests += read.requests
             self._keep(source, read)
