@@ -27,7 +27,7 @@ from lego_ray.errors import CatalogError, QueryError
 from tests.catalog.sample import adapter, details, group, merge, msu, refused, trial
 
 LONG = "/zoo/" + "é" * 100
-# Bytes between the flipped bits of a file: prime, so that all eight bits and all kinds of places come up.
+# Bytes between the flipped bits of a file; prime, so that all kinds of places come up.
 STEP = 127
 
 
