@@ -11,6 +11,14 @@ CERTIFICATE = (
     "If the server's certificate is of a private authority, set AWS_CA_BUNDLE to a PEM file with the "
     "authority's certificate."
 )
+ANOTHER_ANSWERS = (
+    "What answers is not an S3 server: a proxy's own page, or another address. Check AWS_ENDPOINT_URL, "
+    "HTTP_PROXY, HTTPS_PROXY and NO_PROXY, then start again."
+)
+CONFIGURATION = (
+    "Fix this setting in the environment, or in the files that AWS_CONFIG_FILE and "
+    "AWS_SHARED_CREDENTIALS_FILE name (~/.aws/config, ~/.aws/credentials), then start again."
+)
 PROXY = "Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY, then start again."
 CHECKSUMS = "Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
 REGION = "Set AWS_REGION to the bucket's region."
@@ -94,6 +102,8 @@ def hint_for(code: str, message: str, status: int) -> str:
         return _KEY
     if found := _BY_CODE.get(code):
         return found
+    if status == 407:
+        return PROXY
     if status in (401, 403):
         said = message.lower()
         return next((hint for word, hint in _BY_WORD if word in said), NO_CREDENTIALS)
