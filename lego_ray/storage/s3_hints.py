@@ -4,8 +4,9 @@ from __future__ import annotations
 
 NO_CREDENTIALS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role, and "
-    "AWS_ENDPOINT_URL for a server other than AWS. A bucket of another account, or a public one that is "
-    "read anonymously, needs separate settings in lego-ray.toml."
+    "AWS_ENDPOINT_URL for a server other than AWS. A bucket of another account, a public one that is "
+    "read anonymously, or one that takes only encrypted objects (`sse`) needs separate settings in "
+    "lego-ray.toml."
 )
 CERTIFICATE = (
     "If the server's certificate is of a private authority, set AWS_CA_BUNDLE to a PEM file with the "

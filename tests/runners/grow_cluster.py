@@ -25,6 +25,7 @@ STARTS_SECONDS = 120
 # Ray gives a raylet half a minute to start, which is too little on a machine that does much else.
 STARTS = 4
 LEAVES_SECONDS = 60
+ENDS_SECONDS = 60
 # Commands that would install Ray on a node; there is none to install here.
 COMMANDS = ("initialization", "setup", "head_setup", "worker_setup")
 
@@ -83,8 +84,16 @@ def main(folder: str, workers: str, *script: str) -> None:
             print(log.read_text()[-2000:], file=sys.stderr)
             raise
         finally:
-            head.send_signal(signal.SIGTERM)
-            head.wait(60)
+            _end(head)
+
+
+def _end(head: subprocess.Popen[bytes]) -> None:
+    head.send_signal(signal.SIGTERM)
+    try:
+        head.wait(ENDS_SECONDS)
+    except subprocess.TimeoutExpired:  # its processes end with their table
+        head.kill()
+        head.wait()
 
 
 def _is_joined(head: subprocess.Popen[bytes], *, last: bool) -> bool:
