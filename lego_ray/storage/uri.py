@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote, unquote
 
 from lego_ray.errors import UnsupportedUri, redacted
+from lego_ray.storage.meant import check_slashes, on_s3
 
 if TYPE_CHECKING:
     from lego_ray.storage.base import Store
@@ -196,6 +198,7 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
         raise UnsupportedUri(shown, "its name is not UTF-8", "Rename it, or give a link to it.")
     match = _SCHEME.fullmatch(text)
     if match is None:
+        check_slashes(text, {*STORES, *_OTHER_NAMES})
         return _parse_path(text)
     if redacted(text) != text:
         raise UnsupportedUri(
@@ -208,7 +211,8 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
     if scheme in ("https", "http") and (page := _on_hub(rest)) is not None:
         return _parse_page(text, page)
     if scheme not in STORES:
-        raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", forms())
+        hint = f"Give {s3}." if (s3 := on_s3(scheme, rest)) else forms()
+        raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", hint)
     return STORES[scheme].parse(text, rest)
 
 
@@ -292,6 +296,19 @@ def _on_hub(rest: str) -> str | None:
     host, _, path = rest.partition("/")
     hosts = {*_HUB_HOSTS, os.environ.get("HF_ENDPOINT", "").partition("://")[2].strip("/")}
     return path if host.lower() in hosts - {""} else None
+
+
+def named_on_hub(name: str) -> str:
+    """The `hf://` form of what may be a repository on the Hub; empty if it cannot be one.
+
+    Args:
+        name: `owner/name`, or the address of its page without `https://`.
+    """
+    if _on_hub(name) is not None:
+        with suppress(UnsupportedUri):
+            return str(parse_uri(f"https://{name}"))
+        return ""
+    return f"hf://{name}" if _HUB_REPO.fullmatch(name) else ""
 
 
 def _parse_page(text: str, path: str) -> HubPlace:

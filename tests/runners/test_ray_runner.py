@@ -250,6 +250,34 @@ def test_what_is_waited_for_is_said_and_given_up(
     waiting.Wait(0.0, joined=True).look("task", "abc", [{"CPU": 1.0, "memory": 1.0}])
 
 
+def test_a_cluster_that_others_use_is_waited_for_and_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(waiting, "FIRST_NOTE_SECONDS", 0.0)
+    caplog.set_level("WARNING", logger="lego_ray")
+    wait = waiting.Wait(0.0, joined=True)
+    mine: list[Bundle] = [{"CPU": 1.0, "memory": 2.0**28}]
+    wait.look("task m", "abc", mine)
+    assert not caplog.messages  # it has room
+
+    def held(end: str) -> None:
+        while not Path(end).exists():
+            time.sleep(0.02)
+
+    for memory, said in ((0, 1), (2**28, 0)):  # the second may be a task of the run itself
+        end = tmp_path / f"end-{memory}"
+        task = ray.remote(held).options(num_cpus=2, memory=memory).remote(str(end))
+        until = time.monotonic() + 60
+        while ray.available_resources().get("CPU", 0) and time.monotonic() < until:
+            time.sleep(0.02)
+        wait.look("task m", "abc", mine)
+        end.touch()
+        ray.get(task)
+        assert len(caplog.messages) == said
+        caplog.clear()
+        wait.moved()
+
+
 def test_a_task_has_its_merge_and_part_in_its_name(zoo: Path) -> None:
     plan = lego_ray.plan(zoo, rank=2, name="m3")
     assert [task.title for task in tasks_of(plan)] == [f"m3 / {plan.tasks[0].name} [1/1]"]
