@@ -20,6 +20,7 @@ from lego_ray.planning.base_names import (
     is_embedding_of_head,
     tied_embedding,
 )
+from lego_ray.planning.by_head import in_order_of
 from lego_ray.sources.base_layers import BaseLayers, looks_like_conv1d, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
 
@@ -75,6 +76,7 @@ def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str],
     Raises:
         UnusableBase: If the base model lacks a module of the adapter, or one has another size.
     """
+    [adapter] = in_order_of([adapter], by_heads=False)
     groups: dict[str, list[SiteFactors]] = defaultdict(list)
     for factors in adapter.sites:
         groups[parameter_of(factors.site, factors.kind)].append(factors)

@@ -10,6 +10,7 @@ from lego_ray.formats.architectures import ARCHITECTURES, Architecture
 from lego_ray.formats.module_names import DENOISER, parse_name
 from lego_ray.formats.record import SiteFactors
 from lego_ray.planning.base_names import BaseNames, pipeline_module, tied_embedding
+from lego_ray.planning.by_head import is_fused_h3
 from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
 
 # The second of two transformers that have the same modules (Wan 2.2).
@@ -70,6 +71,13 @@ class BaseLayers:
                 hint = f"Give the folder of one with --base: .../transformer or .../{_SECOND}."
                 raise UnusableBase(base.uri, problem, hint)
             return
+        if fused := next(filter(is_fused_h3, paths), ""):
+            problem = (
+                f"the rows of {fused} may stand in either of two orders in it: by heads, as MiniMax "
+                "published them, or q, k and v one after another, as Comfy-Org did"
+            )
+            hint = "Give the model in diffusers' layout, whose order is known."
+            raise UnusableBase(base.uri, problem, hint)
         self._tensors = base.components[0].tensors
         self._names = BaseNames(self._tensors, paths)
         self._has_conv1d = looks_like_conv1d(self._tensors, fan_in_fan_out)

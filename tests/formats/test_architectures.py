@@ -108,6 +108,13 @@ def _models() -> Mapping[str, tuple[Callable[[], nn.Module], ...]]:
             )
             for experts in (0, 2)
         ),
+        "MiniMax-H3": (
+            lambda: UNTYPED.MiniMaxH3Transformer3DModel(
+                num_attention_heads=1, attention_head_dim=16, hidden_size=8, num_layers=1,
+                num_refiner_layers=1, ffn_dim=8, in_channels=4, audio_in_channels=4, text_dim=8,
+                freq_dim=8, time_embed_hidden_dim=8, time_embed_dim=8, rope_freq_dim=2,
+            ),
+        ),
         "SDXL": (lambda: _unet(["DownBlock2D"] + 2 * ["CrossAttnDownBlock2D"], [1, 2, 3]),),
         "Stable Diffusion 1 or 2": (
             lambda: _unet(3 * ["CrossAttnDownBlock2D"] + ["DownBlock2D"], 1),
@@ -209,6 +216,8 @@ CONVERTED: Mapping[str, tuple[Any, str, str, set[str]]] = {
     "LTX": (loaders.LTX2LoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "HiDream": (loaders.HiDreamImageLoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "Anima": (loaders.AnimaLoraLoaderMixin, "diffusion_model.", "a_b", set()),
+    "MiniMax-H3": (loaders.MiniMaxH3LoraLoaderMixin, "diffusion_model.", "a_b", set()),
+    "MiniMax-H3, kohya": (loaders.MiniMaxH3LoraLoaderMixin, "lora_unet_", "down_up", set()),
     "Z-Image": (
         *(loaders.ZImageLoraLoaderMixin, "lora_unet_", "down_up"),
         # names of the last layers, which diffusers does not convert
