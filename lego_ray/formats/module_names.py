@@ -30,6 +30,7 @@ PREFIXES: tuple[tuple[str, str], ...] = (
     ("model.diffusion_model.", DENOISER),
     ("diffusion_model.", DENOISER),
     ("pipe.dit.", DENOISER),
+    ("conditional_transformer.", DENOISER),
     ("base_model.model.", DENOISER),
     ("transformer.", DENOISER),
     ("unet.", DENOISER),
@@ -53,6 +54,8 @@ STANDARD = (
     *("lora_unet_", "lora_transformer_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_"),
     *("diffusion_model.", "transformer.", "unet.", "text_encoder.", "text_encoder_2."),
 )
+# How some files of Flux.2 have `transformer_blocks`, which diffusers reads as that.
+_DAMAGED = "sformer_blocks_"
 # A path without any of the prefixes is the denoiser's, unless it begins so.
 _OTHER = re.compile(
     r"(lora|lycoris|oft|text_encoders?|bundle_emb|conditioner|cond_stage_model)\b|lora_"
@@ -95,6 +98,8 @@ class ModuleName:
         if self.is_text:
             path = path[len(self.lead) :]
         path = flattened(path)
+        if path.startswith(_DAMAGED):
+            path = f"tran{path}"
         if self.component.startswith("text"):
             path = path.removeprefix("text_model_")
         return self.component, path
@@ -152,6 +157,7 @@ def parse_name(site: str) -> ModuleName:
 # Ways to begin names of the denoiser, of which diffusers reads one in a file.
 _WAYS: Mapping[str, str] = {
     **dict.fromkeys(("diffusion_model.", "model.diffusion_model.", "pipe.dit."), "authors"),
+    "conditional_transformer.": "authors",
     **dict.fromkeys(("transformer.", "unet."), "diffusers"),
     **dict.fromkeys(("lora_unet_", "lora_unet__", "lora_transformer_"), "kohya"),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.loaders import lora_conversion_utils
+from diffusers.loaders import lora_pipeline as loaders
 
 import lego_ray
 from lego_ray.errors import LayoutMismatch
@@ -102,3 +103,34 @@ def test_parts_do_not_go_into_rows_by_heads(tmp_path: Path) -> None:
     write(tmp_path / "more.safetensors", HERE)
     with pytest.raises(LayoutMismatch, match="by heads"):
         lego_ray.update(tmp_path / "m", add=[tmp_path / "more.safetensors"], output=tmp_path / "v2")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "scale", "says"),
+    [
+        (OTHERS, 4.0, "as diffusers takes it"),  # rank 2, alpha 8
+        ({f"{QKV}.alpha": torch.tensor(2.0), **AGAIN}, 1.0, ""),
+        (HERE, 1.0, "sglang"),  # names of Flux.1's and others' too
+    ],
+    ids=["theirs", "with tensors", "any model's"],
+)
+def test_an_alpha_of_the_header(tmp_path: Path, tensors: Any, scale: float, says: str) -> None:
+    write(tmp_path / "a.safetensors", tensors, alpha="8")
+    record = merge(tmp_path / "a.safetensors", tmp_path / "m")
+    wanted = {name: scale * update for name, update in read(tensors).items()}
+    assert relative_error(read(load(tmp_path / "m")), wanted) < F32_ROUNDING
+    notes = "".join(each["note"] for each in record["notes"])
+    assert (says in notes) if says else "alpha" not in notes
+
+
+def test_the_base_model_says_whose_alpha_it_is(tmp_path: Path) -> None:
+    """Names of both parts alone do not show the model; diffusers' class of it takes the header's."""
+    file = write(tmp_path / "a.safetensors", HERE, alpha="8")
+    state, metadata = loaders.MiniMaxH3LoraLoaderMixin.lora_state_dict(
+        str(file.parent), weight_name=file.name, return_lora_metadata=True
+    )
+    assert metadata["transformer.lora_alpha"] == 8
+    write(file, HERE, alpha="8", ss_base_model_version="minimax-h3")
+    merge(file, tmp_path / "m")
+    wanted = {name: 4 * update for name, update in updates_of(state).items()}
+    assert relative_error(read(load(tmp_path / "m")), wanted) < F32_ROUNDING
