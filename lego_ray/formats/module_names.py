@@ -54,8 +54,6 @@ STANDARD = (
     *("lora_unet_", "lora_transformer_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_"),
     *("diffusion_model.", "transformer.", "unet.", "text_encoder.", "text_encoder_2."),
 )
-# How some files of Flux.2 have `transformer_blocks`, which diffusers reads as that.
-_DAMAGED = "sformer_blocks_"
 # A path without any of the prefixes is the denoiser's, unless it begins so.
 _OTHER = re.compile(
     r"(lora|lycoris|oft|text_encoders?|bundle_emb|conditioner|cond_stage_model)\b|lora_"
@@ -97,9 +95,7 @@ class ModuleName:
         path = self.path
         if self.is_text:
             path = path[len(self.lead) :]
-        path = flattened(path)
-        if path.startswith(_DAMAGED):
-            path = f"tran{path}"
+        path = repaired(flattened(path))
         if self.component.startswith("text"):
             path = path.removeprefix("text_model_")
         return self.component, path
@@ -136,6 +132,17 @@ class ModuleName:
 def flattened(path: str) -> str:
     """A path with dots as underscores, none of which is doubled."""
     return re.sub(r"_+", "_", path.replace(".", "_")).strip("_")
+
+
+def repaired(path: str) -> str:
+    """A flattened path, `transformer_blocks` for what some files of Flux.2 have instead.
+
+    diffusers reads the two alike.
+
+    Args:
+        path: With underscores for dots.
+    """
+    return f"tran{path}" if path.startswith("sformer_blocks_") else path
 
 
 def parse_name(site: str) -> ModuleName:
