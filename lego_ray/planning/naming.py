@@ -36,7 +36,7 @@ RESPELLED = "module names are spelled otherwise in the merge:"
 
 _HINT = "Merge them separately (--exclude), or convert them to one spelling first."
 # Parts of pipelines that have names in diffusers alone, and its name of the denoiser beside them.
-_BESIDE = re.compile(r"(?:connectors|transformer_ref|text_conditioner)\.")
+_BESIDE = re.compile(r"(?:connectors|transformer_2|transformer_ref|text_conditioner)\.")
 _DIFFUSERS = "transformer."
 
 
