@@ -50,8 +50,8 @@ def in_one_dialect(
 ) -> Sequence[AdapterRecord]:
     """The adapters, with one set of names for the modules of a model.
 
-    diffusers' where some modules are several there, or a file has two denoisers; else the one that most adapters have, and of equals
-    the one of the model's authors, which more readers know.
+    diffusers' where some modules are several there, or a file has two denoisers; else the one that most
+    adapters have, and of equals the one of the model's authors, which more readers know.
 
     Args:
         adapters: Of image models, in any order.
