@@ -286,6 +286,9 @@ def told(sites: Iterable[SiteFactors], architecture: Architecture) -> Told | Non
 def _fits(factors: SiteFactors, reading: Reading) -> bool:
     """Whether a module has a shape that its row can have."""
     row = reading.row
+    parts = len(row.diffusers) if reading.side == "original" else 1
+    if row.is_oblong and factors.d_out == parts * factors.d_in:
+        return False
     if reading.side == "diffusers":
         return not (row.widths and not row.is_fused and factors.d_out != row.widths * factors.d_in)
     if row.widths and factors.d_out != row.widths * factors.d_in:

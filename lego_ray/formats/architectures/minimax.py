@@ -1,7 +1,8 @@
 """MiniMax-H3, whose two halves of the first layer of an MLP change places in diffusers.
 
 Source: diffusers' `_convert_non_diffusers_minimax_h3_lora_to_diffusers`. The rows of `qkv_proj` are q, k
-and v one after another, as all trainers but DiffSynth have them; see `planning.by_head`.
+and v one after another, as all trainers but DiffSynth have them; see `planning.by_head`. Its heads are
+together wider than its hidden state, as no other model's here.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ MINIMAX_H3 = Architecture(
                 ("token_refiner.blocks.#.", "token_refiner.refiner_blocks.#."),
             )
             for row in (
-                Row(f"{here}attn.qkv_proj", tuple(f"{there}attn.to_{part}" for part in "qkv")),
+                Row(
+                    f"{here}attn.qkv_proj",
+                    tuple(f"{there}attn.to_{part}" for part in "qkv"),
+                    is_oblong=True,
+                ),
+                Row(f"{here}attn.out_proj", (f"{there}attn.to_out.0",), is_oblong=True),
                 Row(f"{here}mlp.fc1", (f"{there}ff.net.0.proj",), is_swapped=True),
-                *renamed({"attn.out_proj": "attn.to_out.0", "mlp.fc2": "ff.net.2"}, here, there),
+                *renamed({"mlp.fc2": "ff.net.2"}, here, there),
             )
         ),
         *renamed({_ADALN: _ADALN}, "blocks.#.", "transformer_blocks.#."),

@@ -38,6 +38,7 @@ class Row:
     cut: Cut = "equal"
     is_swapped: bool = False
     widths: int = 0
+    is_oblong: bool = False
 
     @property
     def is_fused(self) -> bool:
