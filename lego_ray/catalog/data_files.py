@@ -35,8 +35,9 @@ _MAGIC = b"PAR1"
 _TAIL = 4 + len(_MAGIC)
 # More than the footer of a small file, and one request.
 _FIRST_READ = 1 << 16
-# Rows of a row group. A row of `msus` takes some 250 bytes in memory.
-_GROUP_ROWS = 1 << 18
+# Rows of a row group, the least that a reader of one adapter's rows of `msus` reads of a file. A row
+# takes some 250 bytes in memory.
+GROUP_ROWS = 1 << 16
 # Longer texts are shortened in the log's statistics, which each opening of the table reads.
 _LONGEST_TEXT = 64
 
@@ -147,10 +148,11 @@ def _crc_of_footer(opened: pa.NativeFile, size: int) -> str:
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
-        waiting.append(batch)
-        if sum(each.num_rows for each in waiting) >= _GROUP_ROWS:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
+        for start in range(0, batch.num_rows, GROUP_ROWS):
+            waiting.append(batch.slice(start, GROUP_ROWS))
+            if sum(each.num_rows for each in waiting) >= GROUP_ROWS:
+                yield pa.Table.from_batches(waiting)
+                waiting = []
     if any(each.num_rows for each in waiting):
         yield pa.Table.from_batches(waiting)
 

@@ -21,7 +21,7 @@ from lego_ray.merging.stages import Stages
 from lego_ray.output.adapter_files import adapter_files
 from lego_ray.output.card.figures import SiteFigures
 from lego_ray.output.card.model_card import model_card
-from lego_ray.output.catalog_rows import adapter_rows, merge_row, msu_table, site_rows
+from lego_ray.output.catalog_rows import adapter_rows, merge_row, msu_rows, site_rows
 from lego_ray.output.manifest import MANIFEST_KEY, encode_manifest, manifest_of, versions
 from lego_ray.output.readable import check_made, with_warnings
 from lego_ray.output.running_sums import STATE_KEY, State, encode_state
@@ -150,7 +150,7 @@ def _record(
     now = datetime.now(UTC)
     record_adapters(catalog, adapter_rows(merged.rows, now))
     sites = site_rows(plan.digest, merged.sites)
-    msus = msu_table(plan.digest, merged.sites, merged.numbered)
+    msus = msu_rows(plan.digest, merged.sites, merged.numbered)
     row = merge_row(
         plan,
         output=output,
