@@ -69,7 +69,6 @@ def _asked(catalog: str, size: int) -> list[dict[str, Any]]:
         "lineage of one site": ["catalog", "lineage", "merged", "--site", SITE, "--rank", "3"],
         "SQL, one adapter": ["catalog", "sql", _sql("adapter_id", ids[adapters // 3])],
         "SQL, one site": ["catalog", "sql", _sql("site", SITE)],
-        "SQL, all rows": ["catalog", "sql", "SELECT count(*), sum(weight) FROM msus"],
     }
     for question, words in questions.items():
         found = measured([*words, f"--catalog={catalog}", "--json"])

@@ -12,6 +12,7 @@ from lego_ray.catalog.changes import Change, Files, Renumbering, Rows, Transacti
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.data_files import DataFile, write_data_file
 from lego_ray.catalog.dataset import table_dataset
+from lego_ray.catalog.msu_files import MsuFiles
 from lego_ray.catalog.msus import MsuRows
 from lego_ray.catalog.rewriting import check_plain
 from lego_ray.catalog.rows import Row, conform
@@ -27,7 +28,7 @@ def append_merge(
     catalog: Catalog,
     merge: Row,
     sites: pa.Table | Sequence[Row],
-    msus: MsuRows | pa.Table | Sequence[Row],
+    msus: MsuFiles | MsuRows | pa.Table | Sequence[Row],
     tenure: Tenure | None = None,
 ) -> bool:
     """Records a merge, once: its row in `merges` is the commit point.
@@ -41,7 +42,7 @@ def append_merge(
         merge: The row of `merges`. Without a `version` it gets the next one of its name.
         sites: Rows of `merge_sites`.
         msus: Rows of `msus`; none if the method keeps none. Of `MsuRows` a part at a time is in memory
-            as text, and there may be any number.
+            as text, and there may be any number; those of `MsuFiles` are written already.
         tenure: The turn that it is recorded in, if there are turns; its number is part of the commit.
 
     Returns:
@@ -58,7 +59,7 @@ def append_merge(
     # written.
     row = conform("merges", [{**merge, "version": merge.get("version") or 0}])
     details = {
-        "msus": msus if isinstance(msus, MsuRows) else conform("msus", msus),
+        "msus": msus if isinstance(msus, MsuFiles | MsuRows) else conform("msus", msus),
         "merge_sites": conform("merge_sites", sites),
     }
     for table, rows in details.items():
@@ -158,21 +159,25 @@ def details_are_there(version: int) -> bool:
     return version % 2 == 1
 
 
-def _are_of(rows: MsuRows | pa.Table, merge_id: str) -> bool:
+def _are_of(rows: MsuFiles | MsuRows | pa.Table, merge_id: str) -> bool:
     """Whether all rows are of a merge."""
-    if isinstance(rows, MsuRows):
+    if isinstance(rows, MsuFiles | MsuRows):
         return rows.merge_id == merge_id
     return bool(pc.all(pc.equal(rows["merge_id"], merge_id), min_count=0).as_py())
 
 
-def _append_details(catalog: Catalog, table: str, merge_id: str, rows: MsuRows | pa.Table) -> None:
+def _append_details(
+    catalog: Catalog, table: str, merge_id: str, rows: MsuFiles | MsuRows | pa.Table
+) -> None:
     """Appends a merge's details, or says that they are in use if they are there.
 
     Files are written once, however often the commit is tried.
     """
     first: int | None = None
     files: list[DataFile] = []
-    parts = list(rows.parts()) if isinstance(rows, MsuRows) else [rows]
+    parts: list[MsuRows | pa.Table] = []
+    if not isinstance(rows, MsuFiles):
+        parts += rows.parts() if isinstance(rows, MsuRows) else [rows]
 
     def change(handle: DeltaTable, again: bool) -> Change | None:
         nonlocal first
@@ -185,6 +190,8 @@ def _append_details(catalog: Catalog, table: str, merge_id: str, rows: MsuRows |
                 data = part.table() if isinstance(part, MsuRows) else part
                 if written := write_data_file(handle, data.schema, data.to_batches()):
                     files.append(written)
+            if isinstance(rows, MsuFiles):
+                files[:] = rows.files()
             return Files(files, ((merge_id, version + 1),))
         if version > first:  # by this call, in a try whose answer got lost, or by one that raced it
             return None

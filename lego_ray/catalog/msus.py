@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from lego_ray.catalog.data_files import GROUP_ROWS
 from lego_ray.catalog.schema import TABLES
+from lego_ray.lazy import NDArray, np
 
 # Rows of a file, if it has several sites: some 40 MB of it, and 100 MB of memory while it is written.
 FILE_ROWS = 1 << 21

@@ -13,6 +13,7 @@ from typing import Any
 
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.msu_files import MsuFiles
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import CatalogError, NoSpaceLeft, NotRecorded, StorageError
@@ -48,6 +49,7 @@ class Merged:
         state: Its running sums, if it keeps any.
         more: What else its manifest says; see `manifest_of`.
         drift: Of an update: how far it is from a full merge.
+        msus: Its rows of `msus`, if they are written already; None if they are made of its sites.
     """
 
     plan: Plan
@@ -61,6 +63,7 @@ class Merged:
     state: State | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     drift: float | None = None
+    msus: MsuFiles | None = None
 
 
 def finish(
@@ -150,7 +153,7 @@ def _record(
     now = datetime.now(UTC)
     record_adapters(catalog, adapter_rows(merged.rows, now))
     sites = site_rows(plan.digest, merged.sites)
-    msus = msu_rows(plan.digest, merged.sites, merged.numbered)
+    msus = merged.msus or msu_rows(plan.digest, merged.sites, merged.numbered)
     row = merge_row(
         plan,
         output=output,

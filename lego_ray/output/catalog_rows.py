@@ -151,16 +151,14 @@ def ratio_or_none(value: float) -> float | None:
 
 
 def msu_rows(merge_id: str, sites: Iterable[SiteResult], adapter_ids: Sequence[str]) -> MsuRows:
-    """Rows of `msus`; there are about as many as ranks in the whole zoo.
+    """Rows of `msus`; there are about as many as ranks in the whole zoo."""
+    return MsuRows(merge_id, adapter_ids, msus_of(sites))
 
-    None of a site whose method does not say where they went.
-    """
-    return MsuRows(
-        merge_id,
-        adapter_ids,
-        [
-            SiteMsus(s.plan.site, s.adapters, s.ranks, s.clusters, s.distances, s.weights)
-            for s in sites
-            if s.clusters is not None
-        ],
-    )
+
+def msus_of(sites: Iterable[SiteResult]) -> list[SiteMsus]:
+    """The rows of sites; none of a site whose method does not say where its MSUs went."""
+    return [
+        SiteMsus(s.plan.site, s.adapters, s.ranks, s.clusters, s.distances, s.weights)
+        for s in sites
+        if s.clusters is not None
+    ]

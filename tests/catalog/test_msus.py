@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake.exceptions import CommitFailedError
 
-from lego_ray.catalog import data_files, msus
+from lego_ray.catalog import data_files, msu_files, msus
 from lego_ray.catalog.changes import Files
+from lego_ray.catalog.damage import damaged_files
 from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.msu_files import MsuFiles
 from lego_ray.catalog.msus import MsuRows, SiteMsus
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.vacuum import vacuum
@@ -169,6 +171,30 @@ def test_files_of_a_run_that_was_killed_are_vacuumed(
         os.utime(Path(catalog.table_uri("msus"), name), (old, old))
     assert vacuum(catalog, "msus").files == 4
     assert catalog.read("msus").num_rows == given.num_rows
+
+
+def test_rows_that_are_written_before_their_merge_is_recorded_are_there_once(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = rows()
+    files = MsuFiles(catalog, given.merge_id, IDS, file_rows=2 * len(IDS) * RANKS)
+    for site in given.sites:
+        files.add([site])
+    assert len(files_of(catalog)) == 1  # the last file waits for more
+    assert files.num_rows == given.num_rows
+    assert catalog.whole("msus").count_rows() == 0
+    # What a vacuum would take of a run of days is copied in time.
+    [old] = files_of(catalog)
+    monkeypatch.setattr(msu_files, "_RENEWED_AFTER", timedelta(days=-1))
+    files.add([])
+    monkeypatch.undo()
+    Path(catalog.table_uri("msus"), old).unlink()
+    append_merge(catalog, merge(), details()[0], files)
+    assert catalog.read("msus").to_pylist() == plain(given)
+    assert damaged_files(catalog) == []
+    assert len(files_of(catalog)) == 2
+    assert not append_merge(catalog, merge(), details()[0], files)
+    assert catalog.open("msus").version() == 1
 
 
 def test_rows_of_another_merge_are_refused(catalog: Catalog) -> None:
