@@ -120,7 +120,9 @@ class PlanRun:
         """What is left of the plan."""
         if len(self._kept.done) < self.plan.n_sites:
             full_weights = not self._kept.full_weights
-            yield from tasks_of(self.plan, self._kept.done, full_weights=full_weights)
+            keeper = self.checkpoints.keeper(self.plan, self._number)
+            for task in tasks_of(self.plan, self._kept.done, full_weights=full_weights):
+                yield replace(task, keeper=keeper)
 
     def take(self, result: TaskResult, runner: Runner) -> None:
         """Keeps the result of one of the tasks.
@@ -135,12 +137,15 @@ class PlanRun:
         if runner.name == "ray":  # and connected, since it has a result
             self._metrics = self._metrics or RunMetrics(self.plan)
             self._metrics.record(result)
-        covers = [
-            site.site
-            for site in self.plan.tasks[result.index].sites
-            if site.site not in self._kept.done
-        ]
-        self.checkpoints.save(self.plan, self._number, covers, result)
+        if result.kept:
+            self.checkpoints.was_kept()
+        else:
+            covers = [
+                site.site
+                for site in self.plan.tasks[result.index].sites
+                if site.site not in self._kept.done
+            ]
+            self.checkpoints.save(self.plan, self._number, covers, result)
         self._fresh.append(self._msus.taken(result))
         self.bytes_read += result.bytes_read
         note_done(self.plan, result, len(self._kept.results) + len(self._fresh))

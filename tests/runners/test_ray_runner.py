@@ -23,6 +23,7 @@ from lego_ray.errors import (
     SourceChanged,
     VersionMismatch,
 )
+from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray import runner as ray_runner
 from lego_ray.runners.ray import waiting
@@ -46,6 +47,20 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
     options = {"rank": 4, "runner": "ray", "n_init": 2, **options}
     return lego_ray.merge(zoo, output=output, **options)
+
+
+def test_workers_keep_what_they_finish_and_the_driver_nothing(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def saved(*given: object) -> None:
+        raise AssertionError("the driver saved a checkpoint")
+
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    merge(zoo, tmp_path / "m")
+    monkeypatch.undo()
+    merge(zoo, tmp_path / "twin", runner="inline")
+    assert weights_of(tmp_path / "m") == weights_of(tmp_path / "twin")
+    assert not (tmp_path / "m/.lego-ray").exists()
 
 
 def many_tasks(tmp_path: Path, count: int) -> Plan:

@@ -39,7 +39,7 @@ _HASHES = "tensor_hashes"
 _SOURCES = "sources"
 _KEPT = "full_weights"
 _FOUND = "found"
-_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "found", "n_found")
+_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "found", "n_found", "kept")
 
 
 @dataclass(frozen=True, slots=True)
