@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,11 +14,13 @@ import pyarrow as pa
 
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.data_files import DataFile, now_millis, write_data_file
+from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.msus import FILE_ROWS, MsuRows, SiteMsus
 from lego_ray.catalog.reading import filesystem_of, put_file
 from lego_ray.catalog.rewriting import check_plain
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.durations import SHORTEST
+from lego_ray.errors import CatalogNotFound
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -78,6 +81,29 @@ class MsuFiles:
                 self.num_rows += len(site.adapters)
         self._renew()
 
+    def adopt(self, files: Iterable[DataFile]) -> None:
+        """Takes files that a worker wrote; see `MsuTarget`.
+
+        Args:
+            files: The files, with rows of sites that it has none of yet.
+        """
+        for file in files:
+            self._files.append(file)
+            self.num_rows += json.loads(file.stats)["numRecords"]
+
+    def target(self) -> MsuTarget:
+        """What lets workers write rows; creates the table if it is missing.
+
+        Raises:
+            CatalogError: If another program changed the table so that rows cannot be added.
+            StorageError: If the store could not be reached or refused access.
+        """
+        uri = self._catalog.table_uri(_TABLE)
+        handle = read_through(uri, lambda: self._catalog.open_or_create(_TABLE))
+        check_plain(handle)
+        table = str(handle.metadata().id)
+        return MsuTarget(self._catalog, table, self.merge_id, tuple(self._adapter_ids))
+
     def files(self) -> list[DataFile]:
         """All files, of which no vacuum takes one before a commit that comes now.
 
@@ -119,6 +145,46 @@ class MsuFiles:
             lambda: self._catalog.open_or_create(_TABLE), prepare, self._catalog.table_uri(_TABLE)
         )
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class MsuTarget:
+    """Where a worker writes rows of a merge; it travels with the task.
+
+    Attributes:
+        catalog: The catalog.
+        table: The id that the Delta library gave the table.
+        merge_id: The merge.
+        adapter_ids: adapter_id of each adapter, by its number.
+    """
+
+    catalog: Catalog
+    table: str
+    merge_id: str
+    adapter_ids: tuple[str, ...]
+
+    def write(self, sites: Sequence[SiteMsus]) -> tuple[DataFile, ...]:
+        """Writes rows to files that no commit names yet.
+
+        Args:
+            sites: The rows, site by site.
+
+        Returns:
+            The files; none if this process sees another table at the catalog's URI, as on the disk of
+            another machine, or none.
+
+        Raises:
+            CatalogError: If they could not be written.
+            StorageError: If the store could not be reached or refused access.
+        """
+        try:
+            if str(self.catalog.open(_TABLE).metadata().id) != self.table:
+                return ()
+        except CatalogNotFound:
+            return ()
+        files = MsuFiles(self.catalog, self.merge_id, self.adapter_ids)
+        files.add(sites)
+        return tuple(files.files())
 
 
 def _copy(file: DataFile, handle: DeltaTable) -> DataFile:

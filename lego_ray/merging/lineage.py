@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from lego_ray.catalog.msu_files import MsuFiles
+from lego_ray.catalog.msu_files import MsuFiles, MsuTarget
 from lego_ray.catalog.msus import FILE_ROWS
 from lego_ray.catalog.tables import Catalog
-from lego_ray.lazy import np
-from lego_ray.output.catalog_rows import msus_of
+from lego_ray.output.catalog_rows import msus_of, without_lineage
 from lego_ray.output.write import manifest_at
 from lego_ray.planning.plan import Plan
 from lego_ray.storage.base import Store
-from lego_ray.tasks.values import SiteResult, TaskResult
+from lego_ray.tasks.values import TaskResult
 
 # A merge with fewer MSUs writes them at its end, in one file.
 LARGE = FILE_ROWS
@@ -54,10 +51,15 @@ class Lineage:
         if not self._leaves:
             return result
         if self.files is not None:
-            self.files.add(msus_of(result.sites))
-        return replace(result, sites=tuple(map(_without, result.sites)))
+            self.files.adopt(result.rows)
+            self.files.add(msus_of(result.sites))  # none if its worker wrote them
+        return without_lineage(result)
 
+    def target(self) -> MsuTarget | None:
+        """What lets workers write the lineage of a large task; None if it is not written early.
 
-def _without(site: SiteResult) -> SiteResult:
-    none = np.empty(0, np.int32)
-    return replace(site, adapters=none, ranks=none, clusters=None, distances=None, weights=None)
+        Raises:
+            CatalogError: As by `taken`.
+            StorageError: As by `taken`.
+        """
+        return None if self.files is None else self.files.target()

@@ -120,7 +120,7 @@ class PlanRun:
         """What is left of the plan."""
         if len(self._kept.done) < self.plan.n_sites:
             full_weights = not self._kept.full_weights
-            keeper = self.checkpoints.keeper(self.plan, self._number)
+            keeper = self.checkpoints.keeper(self.plan, self._number, self._msus.target())
             for task in tasks_of(self.plan, self._kept.done, full_weights=full_weights):
                 yield replace(task, keeper=keeper)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,12 +15,13 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.formats.identity import adapter_id_of
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterRecord, sharing_sites
+from lego_ray.lazy import np
 from lego_ray.output.manifest import versions
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import canonical_json
 from lego_ray.sources.identities import NOTHING, Known, Sighting
-from lego_ray.tasks.values import SiteResult
+from lego_ray.tasks.values import SiteResult, TaskResult
 
 
 def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, Any]]:
@@ -153,6 +155,18 @@ def ratio_or_none(value: float) -> float | None:
 def msu_rows(merge_id: str, sites: Iterable[SiteResult], adapter_ids: Sequence[str]) -> MsuRows:
     """Rows of `msus`; there are about as many as ranks in the whole zoo."""
     return MsuRows(merge_id, adapter_ids, msus_of(sites))
+
+
+def without_lineage(result: TaskResult) -> TaskResult:
+    """A result whose sites do not say where their MSUs went."""
+    none = np.empty(0, np.int32)
+    return replace(
+        result,
+        sites=tuple(
+            replace(s, adapters=none, ranks=none, clusters=None, distances=None, weights=None)
+            for s in result.sites
+        ),
+    )
 
 
 def msus_of(sites: Iterable[SiteResult]) -> list[SiteMsus]:

@@ -13,6 +13,7 @@ from lego_ray.lazy import NDArray, np
 from lego_ray.planning.task_plans import SitePlan, TaskPlan
 
 if TYPE_CHECKING:
+    from lego_ray.catalog.data_files import DataFile
     from lego_ray.planning.plan import Plan
     from lego_ray.tasks.passes import Pass
 
@@ -219,6 +220,8 @@ class TaskResult:
         n_found: At how many sites it found that.
         losses: How near pairs are that were computed with the base model.
         kept: Whether its worker kept it at the output.
+        rows: Files with its rows of the catalog's `msus`, if its worker wrote them; its sites lack
+            them then.
     """
 
     index: int
@@ -235,6 +238,7 @@ class TaskResult:
     n_found: int = 0
     losses: tuple[Loss, ...] = ()
     kept: bool = False
+    rows: tuple[DataFile, ...] = ()
 
     @property
     def n_sites(self) -> int:

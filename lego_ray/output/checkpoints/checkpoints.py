@@ -42,6 +42,7 @@ from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.values import TaskResult
 
 if TYPE_CHECKING:
+    from lego_ray.catalog.msu_files import MsuTarget
     from lego_ray.planning.plan import Plan
 
 # Small reads and deletes that wait for a store.
@@ -223,12 +224,13 @@ class Checkpoints:
         Keeping.of(plan, number, self._store).save(self._store, covers, result, sources)
         self._empty = False
 
-    def keeper(self, plan: Plan, number: int) -> Keeping | None:
+    def keeper(self, plan: Plan, number: int, msus: MsuTarget | None = None) -> Keeping | None:
         """What lets workers keep the results of a plan's tasks; None if the output is not marked.
 
         Args:
             plan: The plan.
             number: As for `save`.
+            msus: Where they write the lineage of large tasks; None if they hand it back.
 
         Raises:
             StorageError: If the store could not be reached or refused access.
@@ -237,7 +239,7 @@ class Checkpoints:
             marker = read_at_most(self._store, MARKER, LARGEST_MARKER)
         except ObjectNotFound:  # another run of this plan published, and tidied up
             return None
-        return Keeping.of(plan, number, self._store, marker)
+        return Keeping.of(plan, number, self._store, marker, msus)
 
     def was_kept(self) -> None:
         """Takes note that a worker kept a result."""

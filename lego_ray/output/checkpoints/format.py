@@ -39,7 +39,16 @@ _HASHES = "tensor_hashes"
 _SOURCES = "sources"
 _KEPT = "full_weights"
 _FOUND = "found"
-_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "found", "n_found", "kept")
+_APART = (
+    "sites",
+    "quarantined",
+    "tensor_hashes",
+    "full_weights",
+    "found",
+    "n_found",
+    "kept",
+    "rows",
+)
 
 
 @dataclass(frozen=True, slots=True)

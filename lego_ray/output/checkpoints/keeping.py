@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from lego_ray.errors import AlreadyExists, OutputExists, StorageError
+from lego_ray.errors import AlreadyExists, CatalogError, OutputExists, StorageError
 from lego_ray.output.checkpoints.format import Checkpoint, encode_checkpoint
 from lego_ray.output.checkpoints.run_folder import (
     ENDING,
@@ -25,7 +25,11 @@ from lego_ray.storage.uri import Place
 from lego_ray.tasks.values import SolveTask, TaskResult
 
 if TYPE_CHECKING:
+    from lego_ray.catalog.msu_files import MsuTarget
     from lego_ray.planning.plan import Plan
+
+# MSUs of a task that are worth a file; the driver joins the fewer ones of several tasks.
+MANY = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Keeping:
         number: Which plan of the run that is, from 1.
         of_sites: Sites it has.
         folder: Which of the plan's digests its files lie under.
+        msus: Where the lineage of a large task is written; None to hand it back.
     """
 
     place: Place
@@ -50,9 +55,17 @@ class Keeping:
     number: int
     of_sites: int
     folder: str
+    msus: MsuTarget | None = None
 
     @classmethod
-    def of(cls, plan: Plan, number: int, store: Store, marker: bytes = b"") -> Keeping:
+    def of(
+        cls,
+        plan: Plan,
+        number: int,
+        store: Store,
+        marker: bytes = b"",
+        msus: MsuTarget | None = None,
+    ) -> Keeping:
         """What it takes for a plan's tasks.
 
         Args:
@@ -60,9 +73,11 @@ class Keeping:
             number: As in the class.
             store: The output.
             marker: As in the class; empty if nothing travels.
+            msus: As in the class.
         """
         folder = names_of(plan)[0]
-        return cls(store.place, marker, plan.digest, plan.work, number, plan.n_sites, folder)
+        about = (plan.digest, plan.work, number, plan.n_sites, folder)
+        return cls(store.place, marker, *about, msus)
 
     def keep(self, task: SolveTask, result: TaskResult) -> TaskResult:
         """Keeps a result, if this process sees the output and may write there.
@@ -72,7 +87,8 @@ class Keeping:
             result: What it gave.
 
         Returns:
-            The result, with `kept` if it is; the driver keeps it otherwise.
+            The result, with `kept` if it is, and without its lineage if that is written; the driver does
+            what is not done.
         """
         sources = {source.adapter: (source.uri, source.version) for source in task.sources}
         try:
@@ -82,7 +98,22 @@ class Keeping:
             self.save(store, [site.site for site in task.plan.sites], result, sources)
         except (StorageError, OutputExists):
             return result
-        return replace(result, kept=True)
+        return self._written(replace(result, kept=True))
+
+    def _written(self, result: TaskResult) -> TaskResult:
+        """The result with its rows of `msus` in files, if they are many and can be written from here."""
+        if self.msus is None:
+            return result
+        from lego_ray.output.catalog_rows import msus_of, without_lineage
+
+        sites = msus_of(result.sites)
+        if sum(len(site.adapters) for site in sites) < MANY:
+            return result
+        try:
+            files = self.msus.write(sites)
+        except (CatalogError, StorageError):
+            return result
+        return replace(without_lineage(result), rows=files) if files else result
 
     def save(
         self,
