@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.vacuum import vacuum
 from lego_ray.errors import CatalogError
 from tests.catalog.sample import details, merge
+from tests.catalog.stores import STORES, fresh_catalog
 
 IDS = ["b" * 64, "c" * 64, "a" * 64]
 RANKS = 3
@@ -173,28 +176,41 @@ def test_files_of_a_run_that_was_killed_are_vacuumed(
     assert catalog.read("msus").num_rows == given.num_rows
 
 
+@pytest.fixture(params=STORES)
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
+    return fresh_catalog(request, tmp_path)
+
+
 def test_rows_that_are_written_before_their_merge_is_recorded_are_there_once(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    anywhere: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By the run, or by a worker; copied, as in a run of days, before a vacuum takes them."""
     given = rows()
-    files = MsuFiles(catalog, given.merge_id, IDS, file_rows=2 * len(IDS) * RANKS)
-    for site in given.sites:
-        files.add([site])
-    assert len(files_of(catalog)) == 1  # the last file waits for more
+    files = MsuFiles(anywhere, given.merge_id, IDS, file_rows=len(IDS) * RANKS)
+    files.add(given.sites[:2])  # the second waits for more
+    assert files.num_rows == given.num_rows // 2
+    target = pickle.loads(pickle.dumps(files.target()))
+    assert replace(target, table="of another catalog").write(given.sites[2:]) == ()
+    files.adopt(target.write(given.sites[2:]))
     assert files.num_rows == given.num_rows
-    assert catalog.whole("msus").count_rows() == 0
-    # What a vacuum would take of a run of days is copied in time.
-    [old] = files_of(catalog)
+    assert anywhere.whole("msus").count_rows() == 0
+    before = {file.name for file in files.files()}
     monkeypatch.setattr(msu_files, "_RENEWED_AFTER", timedelta(days=-1))
     files.add([])
     monkeypatch.undo()
-    Path(catalog.table_uri("msus"), old).unlink()
-    append_merge(catalog, merge(), details()[0], files)
-    assert catalog.read("msus").to_pylist() == plain(given)
-    assert damaged_files(catalog) == []
-    assert len(files_of(catalog)) == 2
-    assert not append_merge(catalog, merge(), details()[0], files)
-    assert catalog.open("msus").version() == 1
+    assert before.isdisjoint(file.name for file in files.files())
+    assert append_merge(anywhere, merge(), details()[0], files)
+    assert sorted_rows(anywhere.read("msus").to_pylist()) == sorted_rows(plain(given))
+    assert damaged_files(anywhere) == []
+    assert not append_merge(anywhere, merge(), details()[0], files)
+    assert anywhere.open("msus").version() == 1
+
+
+def test_a_worker_that_sees_no_table_writes_nothing(catalog: Catalog, tmp_path: Path) -> None:
+    target = MsuFiles(catalog, "m" * 64, IDS).target()
+    Path(catalog.uri).rename(tmp_path / "elsewhere")
+    assert target.write(rows().sites) == ()
+    assert not Path(catalog.uri).exists()
 
 
 def test_rows_of_another_merge_are_refused(catalog: Catalog) -> None:
