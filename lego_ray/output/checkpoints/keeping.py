@@ -46,6 +46,7 @@ class Keeping:
         of_sites: Sites it has.
         folder: Which of the plan's digests its files lie under.
         msus: Where the lineage of a large task is written; None to hand it back.
+        many: MSUs of a task that are worth a file.
     """
 
     place: Place
@@ -56,6 +57,7 @@ class Keeping:
     of_sites: int
     folder: str
     msus: MsuTarget | None = None
+    many: int = 0
 
     @classmethod
     def of(
@@ -77,7 +79,7 @@ class Keeping:
         """
         folder = names_of(plan)[0]
         about = (plan.digest, plan.work, number, plan.n_sites, folder)
-        return cls(store.place, marker, *about, msus)
+        return cls(store.place, marker, *about, msus, MANY)
 
     def keep(self, task: SolveTask, result: TaskResult) -> TaskResult:
         """Keeps a result, if this process sees the output and may write there.
@@ -107,7 +109,7 @@ class Keeping:
         from lego_ray.output.catalog_rows import msus_of, without_lineage
 
         sites = msus_of(result.sites)
-        if sum(len(site.adapters) for site in sites) < MANY:
+        if sum(len(site.adapters) for site in sites) < self.many:
             return result
         try:
             files = self.msus.write(sites)
