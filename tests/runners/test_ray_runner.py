@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 import ray
 
 import lego_ray
+from lego_ray.catalog.msu_files import MsuFiles
+from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import (
     BadInput,
     ClusterTooSmall,
@@ -23,6 +25,9 @@ from lego_ray.errors import (
     SourceChanged,
     VersionMismatch,
 )
+from lego_ray.merging import lineage
+from lego_ray.output.checkpoints import keeping
+from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray import runner as ray_runner
 from lego_ray.runners.ray import waiting
@@ -46,6 +51,32 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
     options = {"rank": 4, "runner": "ray", "n_init": 2, **options}
     return lego_ray.merge(zoo, output=output, **options)
+
+
+def test_workers_keep_what_they_finish_and_write_its_lineage(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge(zoo, tmp_path / "twin", runner="inline", name="m", catalog=tmp_path / "catalog")
+
+    def saved(*given: object) -> None:
+        raise AssertionError("the driver saved a checkpoint")
+
+    def added(files: MsuFiles, sites: Iterable[object]) -> None:
+        assert list(sites) == []
+
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    monkeypatch.setattr(MsuFiles, "add", added)
+    monkeypatch.setattr(lineage, "LARGE", 0)  # as one of millions of MSUs
+    monkeypatch.setattr(keeping, "MANY", 0)
+    merge(zoo, tmp_path / "m", name="m", catalog=tmp_path / "other")
+    assert weights_of(tmp_path / "m") == weights_of(tmp_path / "twin")
+    assert not (tmp_path / "m/.lego-ray").exists()
+    mine, theirs = (
+        sorted(map(str, Catalog(str(tmp_path / name)).read("msus").to_pylist()))
+        for name in ("other", "catalog")
+    )
+    assert mine
+    assert mine == theirs
 
 
 def many_tasks(tmp_path: Path, count: int) -> Plan:
