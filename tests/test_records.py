@@ -219,7 +219,11 @@ def test_a_record_that_is_a_table_is_one_of_arrow(place: Path, verb: str) -> Non
 
 
 def test_tables_hold_maps_and_values_without_a_common_type() -> None:
-    rows = [{"tags": {"a": "1"}, "rank": 8}, {"tags": {}, "rank": "auto"}, {"tags": None}]
+    rows: list[dict[str, Any]] = [
+        {"tags": {"a": "1"}, "rank": 8},
+        {"tags": {}, "rank": "auto"},
+        {"tags": None},
+    ]
     found = arrow_table(rows, ["rank", "none"])
     assert found.column_names == ["rank", "none", "tags"]
     assert found["tags"].to_pylist() == [[("a", "1")], [], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,9 +112,9 @@ class Verification(TableRecord):
     rows_of = "errors"
     columns = names_of(SiteFigures)
 
-    def _rows(self) -> list[Mapping[str, Any]]:
+    def _rows(self) -> Sequence[Mapping[str, Any]]:
         """The sites, each with its errors; none where there were no sources to compare with."""
-        return [] if self.errors is None else self.errors.as_json()["sites"]  # type: ignore[no-any-return]
+        return [] if self.errors is None else self.errors._rows()
 
     merged: str
     merge_id: str

@@ -19,8 +19,9 @@ NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 def test_the_notebook_runs_and_shows_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notebook: Any = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
+    reader: Any = nbformat
+    notebook = reader.read(NOTEBOOK, as_version=4)
+    reader.validate(notebook)
     for cell in notebook.cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None

@@ -140,7 +140,8 @@ def image_lora(file: Path, seed: int, layout: str) -> Deltas:
         "single_blocks.1.linear2": (8, 40),
     }
     generator = torch.Generator().manual_seed(seed)
-    tensors, out = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    out: Deltas = {}
     for path, (d_out, d_in) in blocks.items():
         a, b = (torch.randn(*size, generator=generator) for size in ((4, d_in), (d_out, 4)))
         out[path] = (b.double() @ a.double()).numpy()
@@ -181,7 +182,8 @@ def test_the_card_has_what_the_hub_reads_and_no_widget(merges: Merges) -> None:
         "tags": ["lora", "merge", "lego-ray"],
         "license": "apache-2.0",
     }
-    assert ModelCardData(**found).to_dict() == found
+    data: Any = ModelCardData(**found)
+    assert data.to_dict() == found
 
 
 def test_the_page_gives_ollama_the_converted_file() -> None:
