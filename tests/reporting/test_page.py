@@ -316,6 +316,68 @@ def test_other_sites_go_one_after_another(sites: list[str]) -> None:
     assert list(axis.positions) == [1, 2]
 
 
+FLUX = [
+    *(f"lora_unet_double_blocks_{n}_img_attn_{m}" for n in (0, 1, 10) for m in ("proj", "qkv")),
+    *(f"lora_unet_single_blocks_{n}_linear1" for n in (0, 37)),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1",
+]
+DIFFUSERS = [
+    f"transformer.{block}.{n}.attn.to_q"
+    for block in ("transformer_blocks", "single_transformer_blocks")
+    for n in (0, 1)
+]
+UNET = [
+    "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+    "unet.mid_block.attentions.0.proj_in",
+    "unet.up_blocks.0.resnets.1.conv1",
+    "unet.conv_in",
+]
+
+
+@pytest.mark.parametrize(
+    ("sites", "positions", "families", "kinds"),
+    [
+        (
+            FLUX,
+            [2, 2, 3, 3, 4, 4, 5, 6, 1],
+            {"text encoder": (1, 1), "double": (2, 4), "single": (5, 6)},
+            {"img_attn_proj", "img_attn_qkv", "linear1", FLUX[-1]},
+        ),
+        (DIFFUSERS, [1, 2, 3, 4], {"double": (1, 2), "single": (3, 4)}, {"attn.to_q"}),
+        (
+            UNET,
+            [1, 2, 3, 4, 5],
+            {"down": (1, 2), "mid": (3, 3), "up": (4, 4), "other": (5, 5)},
+            {"attn1.to_q", "proj_in", "conv1", "conv_in"},
+        ),
+    ],
+    ids=["Flux", "diffusers", "UNet"],
+)
+def test_blocks_of_image_models_go_by_name(
+    sites: list[str],
+    positions: list[int],
+    families: dict[str, tuple[int, int]],
+    kinds: set[str],
+) -> None:
+    axis = axis_of(sites)
+    assert list(axis.positions) == positions
+    assert dict(axis.families) == families
+    assert set(axis.kinds) == kinds
+
+
+def test_the_page_has_the_error_by_kind_of_block() -> None:
+    known = replace(facts(2, layers=1), recorded=None, measured=None)
+    values = zip(UNET, (0.1, 0.3, 0.5, 0.7, 0.9), strict=True)
+    sites = [replace(known.sites[0], site=site, error=error) for site, error in values]
+    text = page(replace(known, sites=sites)).decode()
+    section = text.partition("Error by kind of block")[2].partition("Error by site")[0]
+    cells = re.findall(r"<t[dh][^>]*>\s*([^<]*?)\s*</t[dh]>", section)
+    assert cells[cells.index("down") :][:5] == ["down", "2", "2", "0.2", "0.3"]
+    assert "updates, by block." in text
+    assert "Error by kind of block" not in page(known).decode()
+
+
 def test_no_more_kinds_than_shapes() -> None:
     axis = axis_of([f"layers.{layer}.m{kind}" for layer in range(2) for kind in range(12)])
     assert len(axis.names) == 7
