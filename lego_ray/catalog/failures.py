@@ -39,7 +39,7 @@ _NOT_KNOWN = re.compile(r"\b501\b|NotImplemented|not implemented")
 # What the system says of a disk that is full and of a file that is too large, through either library.
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _TOO_LARGE = re.compile(r"File too large")
-_NO_BUCKET = re.compile(r"NoSuchBucket")
+_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound")
 _UNREACHABLE = re.compile(
     r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b", re.IGNORECASE
 )

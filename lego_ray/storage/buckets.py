@@ -44,6 +44,7 @@ class BucketSettings(Form):
         requester_pays: Whether to agree to pay for requests.
         sse: Encryption to ask for when an object is written.
         sse_kms_key_id: The KMS key of that encryption.
+        account: Azure's storage account that a container is of.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,6 +56,7 @@ class BucketSettings(Form):
     requester_pays: bool = False
     sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
     sse_kms_key_id: Text | None = None
+    account: Text | None = None
 
 
 class Settings(Form):

@@ -34,7 +34,7 @@ _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 # Of the page of a folder or a file, between the repository and the revision.
 _HUB_VIEWS = ("tree", "blob", "resolve", "raw")
 # What other programs call a scheme.
-_OTHER_NAMES = {"s3a": "s3", "s3n": "s3"}
+_OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +122,43 @@ class FilePlace(Place):
 
 
 @dataclass(frozen=True, slots=True)
-class S3Place(Place):
-    """A bucket, or a prefix in one, without slashes at its ends."""
+class BucketPlace(Place):
+    """A bucket, or a prefix in one, without slashes at its ends; base of the kinds of object stores."""
 
-    scheme = "s3"
     path_field = "prefix"
 
     bucket: str
     prefix: str
 
     def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
+        root = f"{self.scheme}://{self.bucket}"
+        return f"{root}/{self.prefix}" if self.prefix else root
+
+
+@dataclass(frozen=True, slots=True)
+class S3Place(BucketPlace):
+    """On S3, or on a server that speaks it."""
+
+    scheme = "s3"
+
+
+@dataclass(frozen=True, slots=True)
+class CloudPlace(BucketPlace):
+    """In a store that is reached through obstore; base of the two kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GsPlace(CloudPlace):
+    """On Google Cloud Storage."""
+
+    scheme = "gs"
+
+
+@dataclass(frozen=True, slots=True)
+class AzPlace(CloudPlace):
+    """On Azure Blob Storage; the bucket is a container, of the account that the settings name."""
+
+    scheme = "az"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +206,8 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
     place.
 
     Args:
-        uri: A path, `file:///path`, `s3://bucket/prefix`, or `hf://owner/name[@revision][/folder]`.
+        uri: A path, `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
+            or `hf://owner/name[@revision][/folder]`.
 
     Returns:
         The place.
@@ -230,7 +257,7 @@ def check_plain(endpoint: str) -> str:
         raise UnsupportedUri(
             endpoint,
             "the address of a server has credentials in it",
-            "Give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in HF_TOKEN.",
+            "Give them in the variables that docs/stores.md lists, or in HF_TOKEN.",
         )
     return endpoint
 
@@ -242,11 +269,16 @@ def _parse_file(text: str, rest: str) -> FilePlace:
     return _parse_path("/" + unquote(path))
 
 
-def _parse_s3(text: str, rest: str) -> S3Place:
-    bucket, _, prefix = rest.partition("/")
-    if not bucket:
-        raise UnsupportedUri(text, "there is no bucket in it", forms())
-    return S3Place(bucket, prefix.strip("/"))
+def _parse_bucket(kind: Callable[[str, str], Place]) -> Callable[[str, str], Place]:
+    """What reads the URIs of a kind of object store."""
+
+    def parse(text: str, rest: str) -> Place:
+        bucket, _, prefix = rest.partition("/")
+        if not bucket:
+            raise UnsupportedUri(text, "there is no bucket in it", forms())
+        return kind(bucket, prefix.strip("/"))
+
+    return parse
 
 
 def _parse_path(text: str) -> FilePlace:
@@ -385,7 +417,11 @@ class StoreKind:
 # By scheme.
 STORES: dict[str, StoreKind] = {
     "file": StoreKind("file:///path", _parse_file, "lego_ray.storage.file:FileStore"),
-    "s3": StoreKind("s3://bucket/prefix", _parse_s3, "lego_ray.storage.s3:S3Store"),
+    "s3": StoreKind("s3://bucket/prefix", _parse_bucket(S3Place), "lego_ray.storage.s3:S3Store"),
+    "gs": StoreKind("gs://bucket/prefix", _parse_bucket(GsPlace), "lego_ray.storage.cloud:GsStore"),
+    "az": StoreKind(
+        "az://container/prefix", _parse_bucket(AzPlace), "lego_ray.storage.cloud:AzStore"
+    ),
     "hf": StoreKind(
         "hf://owner/name[@revision][/subfolder]", _parse_hub, "lego_ray.storage.hub:HubStore"
     ),
