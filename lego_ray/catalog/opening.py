@@ -41,7 +41,7 @@ def catalog_at(place: Place) -> Catalog:
     """
     if place.is_read_only:
         raise UnsupportedUri(
-            str(place), "the Hub holds no catalogs", "Give a path, s3://, gs:// or az://."
+            str(place), "catalogs cannot be written there", "Give a path, s3://, gs:// or az://."
         )
     fresh = partial(delta_storage_options, place)
     fresh()  # says now, not at the first opening, that there are no credentials

@@ -59,6 +59,18 @@ class BucketSettings(Form):
     account: Text | None = None
 
 
+class SiteSettings(Form):
+    """How a web site is asked.
+
+    Attributes:
+        headers: Headers by name; `$NAME` in one is a variable of the environment.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    headers: Mapping[str, Text] = {}
+
+
 class Settings(Form):
     """The settings file: settings of buckets, and defaults of flags, checked when they are used.
 
@@ -66,6 +78,7 @@ class Settings(Form):
 
     Attributes:
         buckets: Settings by bucket.
+        sites: Settings by host of a web site.
         catalog: Default of `--catalog`.
         runner: Default of `--runner`; those below are of the flag of their name.
         address: Where Ray is.
@@ -80,6 +93,7 @@ class Settings(Form):
     model_config = ConfigDict(extra="forbid")
 
     buckets: Mapping[str, BucketSettings] = {}
+    sites: Mapping[str, SiteSettings] = {}
     catalog: Text | None = None
     runner: Text | None = None
     address: Text | None = None
@@ -92,7 +106,7 @@ class Settings(Form):
 
     def flags(self) -> dict[str, Any]:
         """The defaults of flags that it has, by keyword."""
-        return self.model_dump(exclude={"buckets"}, exclude_none=True)
+        return self.model_dump(exclude={"buckets", "sites"}, exclude_none=True)
 
 
 NO_SETTINGS = BucketSettings()

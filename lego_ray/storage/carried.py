@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lego_ray.storage import web_settings
 from lego_ray.storage.buckets import VARIABLE, settings_as_text
 
 # Where servers are and how they are reached, beside the settings of buckets. No keys, tokens or
@@ -33,8 +34,8 @@ def settings_here() -> dict[str, str]:
         for name in NAMES
         if (value := os.environ.get(name)) is not None and not urlsplit(value).password
     }
-    buckets = settings_as_text()
-    return {**found, VARIABLE: buckets} if buckets else found
+    more = {VARIABLE: settings_as_text(), web_settings.VARIABLE: web_settings.sites_as_text()}
+    return found | {name: text for name, text in more.items() if text}
 
 
 # What this process had before it was given settings, None for nothing.

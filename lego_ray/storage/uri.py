@@ -23,6 +23,8 @@ HUB = "https://huggingface.co"
 # Digits of a commit that are shown.
 _SHORT = 8
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+# Sites that may be read without encryption.
+_THIS_MACHINE = ("localhost", "127.0.0.1")
 # Revisions the Hub itself writes with slashes; any other slash in one is given as %2F.
 _HUB_REVISION = re.compile(r"(refs/pr/\d+|refs/convert/[\w.-]+|[^/]+)(?:/(.*))?", re.DOTALL)
 _HUB_REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -34,7 +36,7 @@ _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 # Of the page of a folder or a file, between the repository and the revision.
 _HUB_VIEWS = ("tree", "blob", "resolve", "raw")
 # What other programs call a scheme.
-_OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az"}
+_OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az", "http": "https"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,25 @@ class AzPlace(CloudPlace):
 
 
 @dataclass(frozen=True, slots=True)
+class WebPlace(Place):
+    """A file of a web site, or a folder of one, by its address with its query and without a fragment."""
+
+    scheme = "https"
+    path_field = "address"
+    is_read_only = True
+
+    address: str
+
+    def split(self) -> tuple[WebPlace, str] | None:
+        """The address above this one; None for a site's own."""
+        above, _, name = self.address.rpartition("/")
+        return (WebPlace(above), name) if name and not above.endswith("/") else None
+
+    def __str__(self) -> str:
+        return self.address
+
+
+@dataclass(frozen=True, slots=True)
 class HubPlace(Place):
     """A model repository on the Hugging Face Hub, or a folder of one.
 
@@ -207,7 +228,7 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
 
     Args:
         uri: A path, `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
-            or `hf://owner/name[@revision][/folder]`.
+            `https://host/file`, or `hf://owner/name[@revision][/folder]`.
 
     Returns:
         The place.
@@ -228,11 +249,12 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
         raise UnsupportedUri(
             text,
             "it has credentials in it, which would end up in catalogs and model cards",
-            "Leave them out: they are taken from the environment, or from AWS's configuration.",
+            "Leave them out: they are taken from the environment, from AWS's configuration, or, for a "
+            "web site, from the headers of `sites` in lego-ray.toml.",
         )
     scheme, rest = match.group(1).lower(), match.group(2)
     scheme = _OTHER_NAMES.get(scheme, scheme)
-    if scheme in ("https", "http") and (page := _on_hub(rest)) is not None:
+    if scheme == "https" and (page := _on_hub(rest)) is not None:
         return _parse_page(text, page)
     if scheme not in STORES:
         raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", forms())
@@ -267,6 +289,18 @@ def _parse_file(text: str, rest: str) -> FilePlace:
     if host not in ("", "localhost") or not slash:
         raise UnsupportedUri(text, "a file URI names a host, or no absolute path", forms())
     return _parse_path("/" + unquote(path))
+
+
+def _parse_web(text: str, rest: str) -> WebPlace:
+    plain = rest.partition("#")[0].rstrip("/")
+    host = re.split(r"[/?:]", plain, maxsplit=1)[0].lower()
+    if not host:
+        raise UnsupportedUri(text, "there is no host in it", forms())
+    scheme = text.partition(":")[0].lower()
+    if scheme == "http" and host not in _THIS_MACHINE:
+        hint = f"Use https://. {forms()}"
+        raise UnsupportedUri(text, "anyone on the way could change what comes", hint)
+    return WebPlace(f"{scheme}://{plain}")
 
 
 def _parse_bucket(kind: Callable[[str, str], Place]) -> Callable[[str, str], Place]:
@@ -422,6 +456,7 @@ STORES: dict[str, StoreKind] = {
     "az": StoreKind(
         "az://container/prefix", _parse_bucket(AzPlace), "lego_ray.storage.cloud:AzStore"
     ),
+    "https": StoreKind("https://host/file", _parse_web, "lego_ray.storage.web:WebStore"),
     "hf": StoreKind(
         "hf://owner/name[@revision][/subfolder]", _parse_hub, "lego_ray.storage.hub:HubStore"
     ),

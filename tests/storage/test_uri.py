@@ -86,7 +86,7 @@ def test_a_hub_revision_with_a_slash_is_read_back() -> None:
         "gs://",
         "az:///x",
         "ftp://host/x",
-        "https://host/x",
+        "http://host/x",
         "s3://",
         "s3:///key",
         "file://host/path",
