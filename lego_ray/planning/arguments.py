@@ -74,8 +74,8 @@ def writable(place: Place) -> Place:
         )
         raise ReadOnlyStore(
             str(place),
-            "a merge is written to a directory or to a bucket, which keep its finished tasks until it is "
-            "published",
+            "a merge is written to a directory or to a bucket, which keep its finished tasks until it "
+            "is published",
             f"Give such an --output{then}.",
         )
     return place

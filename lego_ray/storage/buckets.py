@@ -78,7 +78,6 @@ class Settings(Form):
 
     Attributes:
         buckets: Settings by bucket.
-        sites: Settings by host of a web site.
         catalog: Default of `--catalog`.
         runner: Default of `--runner`; those below are of the flag of their name.
         address: Where Ray is.
@@ -88,12 +87,12 @@ class Settings(Form):
         gpus: Share of a GPU each task takes.
         memory_budget: Most memory one worker may take.
         log: How events are logged.
+        sites: Settings by host of a web site.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     buckets: Mapping[str, BucketSettings] = {}
-    sites: Mapping[str, SiteSettings] = {}
     catalog: Text | None = None
     runner: Text | None = None
     address: Text | None = None
@@ -103,6 +102,7 @@ class Settings(Form):
     gpus: float | None = None
     memory_budget: Annotated[Text | None, BeforeValidator(_bytes_as_text)] = None
     log: Text | None = None
+    sites: Mapping[str, SiteSettings] = {}
 
     def flags(self) -> dict[str, Any]:
         """The defaults of flags that it has, by keyword."""

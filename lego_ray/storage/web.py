@@ -211,21 +211,22 @@ class WebStore:
             )
         address, answer = self._found(key)
 
-        def fetch(part: ByteRange, into: memoryview) -> None:
-            self._fetch(address, part, into, info.version)
+        path = cached(address, info.version)
+        if path is None and not answer.has_ranges:
+            path, _ = self._download(address, info.version)
 
-        def copied(part: ByteRange, into: memoryview) -> None:
+        def fetch(part: ByteRange, into: memoryview) -> None:
+            if path is None:
+                self._fetch(address, part, into, info.version)
+                return
             with path.open("rb") as file:
                 file.seek(part.start)
                 into[:] = file.read(part.size)
 
-        path = cached(address, info.version)
-        if path is None and not answer.has_ranges:
-            path, _ = self._download(address, info.version)
         return fetch_ranges(
             where,
             ranges,
-            fetch if path is None else copied,
+            fetch,
             max_gap=REMOTE_MAX_GAP,
             max_request=REMOTE_MAX_REQUEST,
             threads=THREADS,

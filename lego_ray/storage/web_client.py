@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -58,7 +58,7 @@ class _SameHost(HTTPRedirectHandler):
     """Follows redirects; headers of the settings go to no other host."""
 
     def redirect_request(
-        self, req: Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
+        self, req: Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         if new is not None and _site(new.full_url) != _site(req.full_url):
@@ -93,17 +93,19 @@ def ask(address: str, start: int = 0, end: int | None = None) -> HTTPResponse:
     bundle = next((path for path in named if path and Path(path).is_file()), None)
     # Of proxies, an opener knows those of its making.
     opener = build_opener(_SameHost(), HTTPSHandler(context=_context(bundle)))
-    for tried in range(ATTEMPTS):
+    tried = 0
+    while True:
         time.sleep(0.2 * (2**tried - 1))
+        tried += 1
         try:
             answer: HTTPResponse = opener.open(Request(safe, headers=headers), timeout=SECONDS)
         except HTTPError as error:
             with error:
-                if (error.code == 429 or error.code >= 500) and tried + 1 < ATTEMPTS:
+                if (error.code == 429 or error.code >= 500) and tried < ATTEMPTS:
                     continue
                 raise _refused(address, host, error.code, error.reason) from None
         except (URLError, HTTPException, OSError) as error:
-            if tried + 1 < ATTEMPTS:
+            if tried < ATTEMPTS:
                 continue
             reason = getattr(error, "reason", None) or error
             raise StoreUnavailable(address, f"it was not reached: {reason}", _NETWORK) from None
@@ -112,7 +114,6 @@ def ask(address: str, start: int = 0, end: int | None = None) -> HTTPResponse:
                 answer.close()
                 raise ObjectNotFound(address, "a web page came, and not a file", _PAGE)
             return answer
-    raise AssertionError("unreachable")
 
 
 def described(address: str, answer: HTTPResponse) -> Answer:

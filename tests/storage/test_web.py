@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def test_a_merge_of_files_of_a_site_has_the_bytes_of_a_local_one(
     assert weights[0].read_bytes() == weights[1].read_bytes()
     site.files["/loras/first.safetensors"] += b"x"
     with pytest.raises(LegoRayError):
-        lego_ray.verify(tmp_path / "far", sources=[sources[0]], runner="inline")
+        lego_ray.verify(tmp_path / "far", sources=sources)
 
 
 @pytest.mark.parametrize("has_versions", [True, False])
@@ -308,11 +308,12 @@ def test_a_file_beside_it_that_a_site_does_not_show_is_not_there(site: Site, sta
 
 def test_a_site_is_not_written(site: Site) -> None:
     store = open_store(f"{site.url}/x")
-    for write in (
+    writes: list[Callable[[], object]] = [
         lambda: store.create("a", b""),
         lambda: store.create_from("a", 0, []),
         lambda: store.delete("a"),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(ReadOnlyStore):
             write()
     with pytest.raises(StorageError):
