@@ -48,7 +48,7 @@ _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _TOO_LARGE = re.compile(r"File too large")
 _NOT_S3 = re.compile(r"Got invalid list response")
 _OF_A_PROXY = re.compile(r"\b407 Proxy Authentication Required")
-_NO_BUCKET = re.compile(r"NoSuchBucket")
+_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound")
 _UNREACHABLE = re.compile(
     r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b", re.IGNORECASE
 )

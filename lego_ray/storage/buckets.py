@@ -65,6 +65,7 @@ class BucketSettings(Form):
         requester_pays: Whether to agree to pay for requests.
         sse: Encryption to ask for when an object is written.
         sse_kms_key_id: The KMS key of that encryption.
+        account: Azure's storage account that a container is of.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -76,6 +77,19 @@ class BucketSettings(Form):
     requester_pays: bool = False
     sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
     sse_kms_key_id: Text | None = None
+    account: Text | None = None
+
+
+class SiteSettings(Form):
+    """How a web site is asked.
+
+    Attributes:
+        headers: Headers by name; `$NAME` in one is a variable of the environment.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    headers: Mapping[str, Text] = {}
 
     @model_validator(mode="after")
     def _key_has_encryption(self) -> Self:
@@ -100,6 +114,7 @@ class Settings(Form):
         gpus: Share of a GPU each task takes.
         memory_budget: Most memory one worker may take.
         log: How events are logged.
+        sites: Settings by host of a web site.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -114,10 +129,11 @@ class Settings(Form):
     gpus: float | None = None
     memory_budget: Annotated[Text | None, BeforeValidator(_bytes_as_text)] = None
     log: Text | None = None
+    sites: Mapping[str, SiteSettings] = {}
 
     def flags(self) -> dict[str, Any]:
         """The defaults of flags that it has, by keyword."""
-        return self.model_dump(exclude={"buckets"}, exclude_none=True)
+        return self.model_dump(exclude={"buckets", "sites"}, exclude_none=True)
 
 
 NO_SETTINGS = BucketSettings()
