@@ -84,35 +84,37 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-# The numbers of adapters that must have been measured before anything is changed.
-SIZES: Mapping[str, tuple[int, ...]] = {"minilm": (2, 4, 7), "smollm2": (2, 4)}
-
 ByBase = Mapping[str, Sequence[Difference]]
 
 
+def not_measured(zoos: Sequence[Zoo], find: Find) -> list[str]:
+    """Names of the zoos that count and were not measured with each of the presets."""
+    presets = (PAPER, LEGO_ADAPTIVE, ADAPTIVE)
+    return [
+        zoo.name
+        for zoo in zoos
+        if zoo.kind != OVER_TRAINED
+        and any(find(Cell(zoo, preset, 1.0, "test")) is None for preset in presets)
+    ]
+
+
 def decide(
-    lego_adaptive: ByBase, adaptive: ByBase, between: ByBase, sizes: Mapping[str, tuple[int, ...]]
+    lego_adaptive: ByBase, adaptive: ByBase, between: ByBase, missing: Sequence[str] = ()
 ) -> Decision:
     """Applies the rule that was fixed before these zoos were made.
 
     `lego-adaptive` if at every T of both bases it is at or above `paper` within its error, and above it
     on the mean; `adaptive` if that holds of it too and on the mean of both bases it is above
-    `lego-adaptive` by more than its error; else `paper`.
+    `lego-adaptive` by more than its error; else `paper`, also while a zoo is not measured.
 
     Args:
         lego_adaptive: By base, `lego-adaptive` less `paper`.
         adaptive: By base, `adaptive` less `paper`.
         between: By base, `adaptive` less `lego-adaptive`.
-        sizes: By base, the T that must have been measured.
+        missing: What was not measured.
     """
-    missing = [
-        f"{base}, T = {size}"
-        for base, wanted in sizes.items()
-        for size in wanted
-        if size not in {d.size for d in lego_adaptive.get(base, ())}
-    ]
     if missing:
-        return Decision(PAPER.label, (f"not measured yet: {'; '.join(missing)}",))
+        return Decision(PAPER.label, (f"not measured yet: {', '.join(missing)}",))
     faults = _below(LEGO_ADAPTIVE.label, lego_adaptive)
     if faults:
         return Decision(PAPER.label, tuple(faults))
@@ -122,7 +124,7 @@ def decide(
         if any(d.size == 0 and d.score.mean > d.score.error for d in found)
     ]
     against = _below(ADAPTIVE.label, adaptive)
-    if len(ahead) == len(sizes) and not against:
+    if len(ahead) == len(between) and not against:
         reason = (
             f"{ADAPTIVE.label} is above {LEGO_ADAPTIVE.label} by more than its error on all bases"
         )

@@ -63,9 +63,9 @@ class Bench:
 def cells(bench: Bench) -> Iterator[Cell]:
     """All that is measured, what decides first: each zoo at scale 1 on test rows, then the scales."""
     for zoo in bench.zoos:
-        yield from (Cell(zoo, c, 1.0, "test") for c in (BASE, OWN, *CANDIDATES[:3]))
+        yield from (Cell(zoo, c, 1.0, "test") for c in CANDIDATES[:3])
     for zoo in bench.zoos:
-        yield from (Cell(zoo, c, 1.0, "test") for c in CANDIDATES[3:])
+        yield from (Cell(zoo, c, 1.0, "test") for c in (BASE, OWN, *CANDIDATES[3:]))
     for zoo in bench.zoos:
         for scale in (1.0, *SCALES):
             yield from (Cell(zoo, c, scale, "validation") for c in (OWN, *CANDIDATES))
@@ -82,6 +82,8 @@ class Kept:
     def __init__(self, folder: Path, bench: Bench) -> None:
         self._folder, self._bench = folder, bench
         self._evaluator: Evaluator | None = None
+        # Own adapters and the base are in zoos of several sizes.
+        self._known: dict[tuple[Path | None, float, str, str], list[float]] = {}
 
     def find(self, cell: Cell) -> Rows | None:
         """The values by task, if they were measured."""
@@ -116,10 +118,14 @@ class Kept:
         self, adapter: Path | None, cell: Cell, tasks: Sequence[str]
     ) -> dict[str, list[float]]:
         assert self._evaluator is not None
-        self._evaluator.take(adapter, cell.scale)
         asked = [*tasks, *(NATS + task for task in tasks if self._bench.nats_too)]
-        rows = self._bench.rows[cell.split]
-        return {task: self._evaluator.values(task, cell.split, rows) for task in asked}
+        keys = {task: (adapter, cell.scale, cell.split, task) for task in asked}
+        if not all(key in self._known for key in keys.values()):
+            self._evaluator.take(adapter, cell.scale)
+            rows = self._bench.rows[cell.split]
+            for task, key in keys.items():
+                self._known[key] = self._evaluator.values(task, cell.split, rows)
+        return {task: self._known[key] for task, key in keys.items()}
 
     def _adapter(self, cell: Cell) -> Path | None:
         """The merge, made if it was not; None for the base alone."""

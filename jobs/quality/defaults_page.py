@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.quality.decision import (
-    SIZES,
     ByBase,
     Decision,
     Find,
     decide,
     differences,
+    not_measured,
     of_kind,
     pooled,
 )
@@ -58,7 +58,7 @@ def _decision(bases: Sequence[Measured]) -> Decision:
         against(LEGO_ADAPTIVE.label, PAPER.label),
         against(ADAPTIVE.label, PAPER.label),
         against(ADAPTIVE.label, LEGO_ADAPTIVE.label),
-        SIZES,
+        [f"{b.name} {name}" for b in bases for name in not_measured(b.zoos, b.find)],
     )
 
 

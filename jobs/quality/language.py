@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from jobs.fixtures.data import load_task
@@ -105,14 +106,14 @@ def _widen(cache: Path, target: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=WEIGHTS, dtype=torch.float32, local_files_only=True
     )
-    model.save_pretrained(part)
+    del model.config.quantization_config  # or transformers refuses to write what it has widened
+    model.config.save_pretrained(part)
+    save_model(model, str(part / "model.safetensors"), {"format": "pt"})
     part.rename(target)
 
 
-def train_language_zoos(
-    zoos: Sequence[Zoo], folder: Path, cache: Path, workers: int, texts: int = TRAINING_TEXTS
-) -> None:
-    """Trains the adapters that are not there yet on the first texts of each; see `zoos.train_all`."""
+def train_language_zoos(zoos: Sequence[Zoo], folder: Path, cache: Path, workers: int) -> None:
+    """Trains the adapters that are not there yet; see `zoos.train_all`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     missing = [
         adapter
@@ -124,10 +125,10 @@ def train_language_zoos(
     load_language_model(cache)  # unpacked once, before the processes look for it
     if workers == 1:
         for adapter in missing:
-            _train(adapter, folder, cache, texts)
+            _train(adapter, folder, cache)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for job in [pool.submit(_train, adapter, folder, cache, texts) for adapter in missing]:
+        for job in [pool.submit(_train, adapter, folder, cache) for adapter in missing]:
             job.result()
 
 
@@ -140,7 +141,7 @@ def _batches(texts: Sequence[str]) -> list[list[str]]:
     return [rows[i : i + BATCH] for rows in drawn for i in range(0, len(rows), BATCH)]
 
 
-def _train(spec: FixtureAdapter, folder: Path, cache: Path, texts: int) -> None:
+def _train(spec: FixtureAdapter, folder: Path, cache: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     torch.set_num_threads(1)
@@ -159,7 +160,7 @@ def _train(spec: FixtureAdapter, folder: Path, cache: Path, texts: int) -> None:
     wrapped = LanguageModel(model.train(), base.tokenizer)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=spec.learning_rate)
-    batches = _batches(load_task(spec.task, cache).train.texts[:texts])
+    batches = _batches(load_task(spec.task, cache).train.texts[:TRAINING_TEXTS])
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, (steps - step) / steps)

@@ -69,9 +69,7 @@ ZOOS = (
 )
 
 
-def train_all(
-    zoos: Sequence[Zoo], folder: Path, cache: Path, workers: int, rows: int | None = None
-) -> None:
+def train_all(zoos: Sequence[Zoo], folder: Path, cache: Path, workers: int) -> None:
     """Trains the adapters that are not there yet, and the heads of their tasks.
 
     Args:
@@ -79,7 +77,6 @@ def train_all(
         folder: Where they are kept: `heads/<task>/`, `adapters/<name>/`.
         cache: Where the packages with the base model and the texts are kept.
         workers: Adapters trained side by side, a thread each; of one worker, in this process.
-        rows: Most rows of a task for its head and adapters; None for all, and `TRAINING_ROWS`.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     wanted = dict.fromkeys(adapter for zoo in zoos for adapter in zoo.adapters)
@@ -91,38 +88,35 @@ def train_all(
         load_task(task, cache)
     if workers == 1:
         for adapter in missing:
-            _fit_head(adapter.task, folder, cache, rows)
-            _train(adapter, folder, cache, rows)
+            _fit_head(adapter.task, folder, cache)
+            _train(adapter, folder, cache)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         heads = dict.fromkeys(adapter.task for adapter in missing)
-        for job in [pool.submit(_fit_head, task, folder, cache, rows) for task in heads]:
-            job.result()
-        done = [pool.submit(_train, adapter, folder, cache, rows) for adapter in missing]
+        list(pool.map(_fit_head, heads, [folder] * len(heads), [cache] * len(heads)))
+        done = [pool.submit(_train, adapter, folder, cache) for adapter in missing]
         for job in done:
             job.result()
 
 
-def _fit_head(name: str, folder: Path, cache: Path, rows: int | None) -> None:
+def _fit_head(name: str, folder: Path, cache: Path) -> None:
     target = folder / "heads" / name
     if (target / "head.safetensors").exists():
         return
     torch.set_num_threads(1)
     task = load_task(name, cache)
     target.mkdir(parents=True, exist_ok=True)
-    texts, labels = task.train.texts[:rows], task.train.labels[:rows]
-    save_head(fit_head(embed(load_base(cache), texts), labels), target)
+    save_head(fit_head(embed(load_base(cache), task.train.texts), task.train.labels), target)
 
 
-def _train(spec: FixtureAdapter, folder: Path, cache: Path, rows: int | None) -> None:
+def _train(spec: FixtureAdapter, folder: Path, cache: Path) -> None:
     torch.set_num_threads(1)
     started = time.monotonic()
     task = load_task(spec.task, cache)
     head = load_head(folder / "heads" / spec.task)
     model = add_lora(load_base(cache), spec)
-    n = rows or TRAINING_ROWS
-    drawn = Split(task.train.texts[:n], task.train.labels[:n])
-    train(model, head, drawn, spec, sorted_batches=SORTED_BATCHES)
+    rows = Split(task.train.texts[:TRAINING_ROWS], task.train.labels[:TRAINING_ROWS])
+    train(model, head, rows, spec, sorted_batches=SORTED_BATCHES)
     target = folder / "adapters" / spec.name
     save_adapter(model, target)
     found = round(accuracy(model, head, task.validation), 4)
