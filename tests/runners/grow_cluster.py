@@ -24,7 +24,7 @@ MIB = 2**20
 STARTS_SECONDS = 120
 # Ray gives a raylet half a minute to start, which is too little on a machine that does much else.
 STARTS = 4
-LEAVES_SECONDS = 60
+LEAVES_SECONDS = 150
 ENDS_SECONDS = 60
 # Commands that would install Ray on a node; there is none to install here.
 COMMANDS = ("initialization", "setup", "head_setup", "worker_setup")

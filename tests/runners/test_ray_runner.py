@@ -299,7 +299,11 @@ def test_a_cluster_that_others_use_is_waited_for_and_said(
         end = tmp_path / f"end-{memory}"
         task = ray.remote(held).options(num_cpus=2, memory=memory).remote(str(end))
         until = time.monotonic() + 60
-        while ray.available_resources().get("CPU", 0) and time.monotonic() < until:
+        while time.monotonic() < until:  # also until what the task before it held is free
+            free = ray.available_resources()
+            reserved = ray.cluster_resources()["memory"] - free.get("memory", 0)
+            if not free.get("CPU", 0) and reserved == memory:
+                break
             time.sleep(0.02)
         wait.look("task m", "abc", mine)
         end.touch()
