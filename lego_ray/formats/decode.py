@@ -187,7 +187,8 @@ def rows_of(site: SiteFactors, b: Tensor) -> Tensor:
         b: B as it is stored, shape (rows, rank).
     """
     if site.grid is not None:
-        b = b.unflatten(0, (*site.grid, -1)).transpose(0, 1).flatten(0, 2)
+        groups, parts = site.grid
+        b = b.reshape(groups, parts, -1, b.shape[1]).transpose(0, 1).reshape(b.shape)
     if site.rows is not None:
         b = b[site.rows[0] : site.rows[1]]
     return torch.cat(b.chunk(2)[::-1]) if site.is_swapped else b
