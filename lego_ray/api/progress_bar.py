@@ -27,16 +27,20 @@ class ProgressBar:
         lego_ray.merge("adapters", rank=8, output="merged", progress=bar)
 
     A bar is closed when all is done, and at the end of a `with` block.
+
+    Attributes:
+        name: What a call that counts is called, such as `scan`; merges have their own names.
+        unit: What such a call counts.
     """
 
     def __init__(self, name: str = "", unit: str = "it") -> None:
         """Makes a bar that shows nothing yet.
 
         Args:
-            name: What to call the work of a call that counts, such as `scan`; merges have their names.
-            unit: What such a call counts.
+            name: As the attribute.
+            unit: As the attribute.
         """
-        self._name, self._unit = name, unit
+        self.name, self.unit = name, unit
         self._bar: tqdm[Any] | None = None
         self._read = 0
 
@@ -63,7 +67,7 @@ class ProgressBar:
             self.close()
 
     def _count(self, done: int, total: int) -> None:
-        bar = self._bar or self._start(self._name, total, self._unit)
+        bar = self._bar or self._start(self.name, total, self.unit)
         bar.update(done - bar.n)
 
     def _sites(self, plan: Plan, result: TaskResult | None) -> None:

@@ -102,8 +102,10 @@ def diff(catalog: Uri, *, since: str | datetime, at: Moment = None) -> pa.Table:
     from lego_ray.catalog.version_moments import moment_since
 
     after = _open(catalog, at)
-    named = isinstance(since, str)
-    first = moment_since(_open(catalog, None), since) if named else _moment(since, "--since")
+    if isinstance(since, str):
+        first = moment_since(_open(catalog, None), since)
+    else:
+        first = _moment(since, "--since")
     return difference(after.as_of(first), after)
 
 
