@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import lego_ray
 from jobs.quality.calibrated import NATS
@@ -133,7 +134,7 @@ class Kept:
             return None
         output = self._folder / "merged" / self._bench.name / _key(cell.zoo, cell.candidate)
         sources = [self._folder / "adapters" / adapter.name for adapter in cell.zoo.adapters]
-        options = {"method": cell.candidate.method, **cell.candidate.options}
+        options: dict[str, Any] = {"method": cell.candidate.method, **cell.candidate.options}
         lego_ray.merge(sources, output=output, runner="inline", rank=RANK, name="merged", **options)
         return output
 

@@ -132,7 +132,7 @@ def train_language_zoos(zoos: Sequence[Zoo], folder: Path, cache: Path, workers:
             job.result()
 
 
-def _batches(texts: Sequence[str]) -> list[list[str]]:
+def batches_of(texts: Sequence[str]) -> list[list[str]]:
     """Batches of texts of like lengths, which pad little, cut from several drawn at once."""
     drawn = [
         sorted(texts[begin : begin + SORTED_BATCHES * BATCH], key=len)
@@ -160,7 +160,7 @@ def _train(spec: FixtureAdapter, folder: Path, cache: Path) -> None:
     wrapped = LanguageModel(model.train(), base.tokenizer)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=spec.learning_rate)
-    batches = _batches(load_task(spec.task, cache).train.texts[:TRAINING_TEXTS])
+    batches = batches_of(load_task(spec.task, cache).train.texts[:TRAINING_TEXTS])
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, (steps - step) / steps)
@@ -196,8 +196,8 @@ class Reader:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths pad little
         found = [0.0] * len(texts)
         for begin in range(0, len(texts), EVALUATED_AT_ONCE):
-            rows = order[begin : begin + EVALUATED_AT_ONCE]
-            nats, counts = self._language.log_likelihoods([texts[row] for row in rows])
-            for row, value in zip(rows, (nats / counts).tolist(), strict=True):
+            drawn = order[begin : begin + EVALUATED_AT_ONCE]
+            nats, counts = self._language.log_likelihoods([texts[row] for row in drawn])
+            for row, value in zip(drawn, (nats / counts).tolist(), strict=True):
                 found[row] = value
         return found

@@ -27,6 +27,7 @@ from jobs.quality.defaults import (
     cells,
 )
 from jobs.quality.fresh_zoos import MINILM, OVER_TRAINED, SMOLLM2
+from jobs.quality.language import BATCH, SORTED_BATCHES, batches_of
 from jobs.quality.scores import Rows, Score
 from jobs.quality.zoos import Zoo
 
@@ -60,6 +61,15 @@ def test_a_temperature_undoes_a_factor_on_calibrated_logits() -> None:
     logits = 2 * torch.randn(4000, 3, generator=generator)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
     assert temperature(4 * logits, labels) == pytest.approx(4, rel=0.1)
+
+
+def test_each_text_is_in_one_batch_beside_texts_of_like_lengths() -> None:
+    texts = [f"{'x' * (i * 7 % 100)} {i}" for i in range(SORTED_BATCHES * BATCH + 3)]
+    found = batches_of(texts)
+    assert sorted(text for batch in found for text in batch) == sorted(texts)
+    assert [len(batch) for batch in found] == [BATCH] * SORTED_BATCHES + [3]
+    first = [len(text) for batch in found[:SORTED_BATCHES] for text in batch]
+    assert first == sorted(first)
 
 
 def _find(values: Mapping[tuple[str, str], Rows]) -> Any:
