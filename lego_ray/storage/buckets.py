@@ -79,6 +79,12 @@ class BucketSettings(Form):
     sse_kms_key_id: Text | None = None
     account: Text | None = None
 
+    @model_validator(mode="after")
+    def _key_has_encryption(self) -> Self:
+        if self.sse_kms_key_id and self.sse in (None, "AES256"):
+            raise ValueError('expected sse = "aws:kms" or "aws:kms:dsse" beside sse_kms_key_id')
+        return self
+
 
 class SiteSettings(Form):
     """How a web site is asked.
@@ -90,12 +96,6 @@ class SiteSettings(Form):
     model_config = ConfigDict(extra="forbid")
 
     headers: Mapping[str, Text] = {}
-
-    @model_validator(mode="after")
-    def _key_has_encryption(self) -> Self:
-        if self.sse_kms_key_id and self.sse in (None, "AES256"):
-            raise ValueError('expected sse = "aws:kms" or "aws:kms:dsse" beside sse_kms_key_id')
-        return self
 
 
 class Settings(Form):
