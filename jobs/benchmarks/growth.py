@@ -3,9 +3,9 @@
 `python -m jobs.benchmarks.growth` starts a Ray head without CPUs, with Ray's autoscaler and a provider
 that starts its workers on this machine, and a Ceph gateway through which each request is late. It merges
 one zoo with each bound on the workers, each time on a cluster that has none, and prints walls, the most
-workers there were, and how many were left a minute later. A machine with few cores shows it too, because
-tasks mostly wait for the store. It exits with 1 if the cluster did not grow to the bound and shrink to
-none, or the wall did not fall. Needs Linux with `unshare`.
+workers there were, and how many were left some minutes later. A machine with few cores shows it too,
+because tasks mostly wait for the store. It exits with 1 if the cluster did not grow to the bound and
+shrink to none, or the wall did not fall. Needs Linux with `unshare`, and a machine that is not busy.
 """
 
 from __future__ import annotations
