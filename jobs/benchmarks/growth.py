@@ -5,7 +5,7 @@ that starts its workers on this machine, and a Ceph gateway through which each r
 one zoo with each bound on the workers, each time on a cluster that has none, and prints walls, the most
 workers there were, and how many were left some minutes later. A machine with few cores shows it too,
 because tasks mostly wait for the store. It exits with 1 if the cluster did not grow to the bound and
-shrink to none, or the wall did not fall. Needs Linux with `unshare`.
+shrink to none, or the wall did not fall. Needs Linux with `unshare`, and a machine that is not busy.
 """
 
 from __future__ import annotations

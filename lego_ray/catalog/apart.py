@@ -9,6 +9,7 @@ a process for each call, and waits for the next one (`answering`).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pickle
@@ -128,6 +129,14 @@ class _Parent:
 
 # One that waits for the next call.
 _idle: list[_Parent] = []
+
+
+@atexit.register
+def _end_the_idle() -> None:
+    while _idle:
+        parent = _idle.pop()
+        if parent.asker == os.getpid():
+            parent.closed()
 
 
 def _taken() -> _Parent | None:

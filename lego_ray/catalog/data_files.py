@@ -36,8 +36,8 @@ _TAIL = 4 + len(_MAGIC)
 # More than the footer of a small file, and one request.
 _FIRST_READ = 1 << 16
 # Rows of a row group, the least that a reader of one adapter's rows of `msus` reads of a file. With a
-# quarter of it, 9 million rows took half as long again to write and to read by site, and no less by adapter.
-# A row takes some 250 bytes in memory.
+# quarter of it, 9 million rows took half as long again to write and to read by site, and no less by
+# adapter. A row takes some 250 bytes in memory.
 GROUP_ROWS = 1 << 16
 # Longer texts are shortened in the log's statistics, which each opening of the table reads.
 _LONGEST_TEXT = 64
