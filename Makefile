@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# Processes of the suite. Each may start a Ray and a few GiB of workers, so not more than six.
+AT_ONCE ?= $(shell n=$$(($(CORES) + 1)); echo $$((n > 6 ? 6 : n)))
 
 .PHONY: demo site quick test test-cluster check lint format bench fixtures clean
 
@@ -10,11 +13,12 @@ demo: $(VENV)/.run-ready
 
 # What a change most often breaks, while you work on it.
 quick: $(VENV)/.dev-ready
-	$(BIN)/pytest -q -n 2 --dist load -m 'not slow' tests/planning tests/numerics tests/methods tests/formats tests/cli/test_help.py
+	$(BIN)/pytest -q -n $(CORES) --dist load -m 'not slow' tests/planning tests/numerics tests/methods tests/formats tests/cli/test_help.py
 
-# Three at a time, a file each: much of the suite waits for processes to start, be killed or time out.
+# One more than there are cores, a file each: much of the suite waits for processes to start, be killed
+# or time out.
 test: $(VENV)/.dev-ready
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 # A cluster's dashboard, which takes jobs, and what Ray exports need packages that slow every start of a
 # local Ray, so they come last and apart.

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from functools import cache
 from logging import WARNING
+from pathlib import Path
 
 from lego_ray import journal
 from lego_ray.errors import AlreadyExists, LegoRayError, ObjectNotFound
@@ -23,6 +25,8 @@ from lego_ray.sources.readings import Readings
 from lego_ray.sources.readings_file import LARGEST, UnusableReadings, decoded, encoded
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.links import lies_inside
+
+PACKAGE = Path(journal.__file__).parent
 
 _OURS = re.compile(rf"{re.escape(READINGS_FOLDER)}[0-9a-f]{{64}}\.json\.z")
 
@@ -86,4 +90,18 @@ def _files(store: Store) -> list[ObjectInfo]:
 
 def _settings(library: LibraryRecipe) -> str:
     """What a reading depends on beside the files that it is of."""
-    return digest_of([versions(), library.full_weights, bool(library.base)])
+    return digest_of([versions(), code_of(PACKAGE), library.full_weights, bool(library.base)])
+
+
+@cache
+def code_of(package: Path) -> str:
+    """Hash of a package's code: what was read by other code is read again, also under one version.
+
+    Args:
+        package: Its folder.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

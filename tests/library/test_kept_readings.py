@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from lego_ray.formats.differences import Difference
 from lego_ray.formats.record import AdapterRecord, BaseWeight, Block, Derived, Packed
+from lego_ray.library import kept_readings
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.readings_file import Kept, UnusableReadings, decoded, encoded
 from lego_ray.storage import open_store
@@ -88,6 +89,38 @@ def test_the_refresh_is_that_of_reading_all(tmp_path: Path, damage: bytes | None
     assert refresh(path)["bytes_read"] == 0
     assert found(refresh(path)) == found(whole)
     assert whole["refused"] == record["refused"]
+
+
+def test_other_code_reads_every_header_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = write_zoo(tmp_path / "zoo", 20)
+    path = recipe(tmp_path, zoo, tmp_path, "  - {name: m, adapters: [a0, a1]}\n")
+    refresh(path)
+    (zoo / "a7" / WEIGHTS).touch()
+    write_adapter(zoo / "more", seed=5)
+    same = refresh(path)["bytes_read"]
+    code = tmp_path / "code"
+    (code / "formats").mkdir(parents=True)
+    (code / "formats/peft.py").write_text("KEYS = 1\n")
+    monkeypatch.setattr(kept_readings, "PACKAGE", code)
+    write_adapter(zoo / "another", seed=6)
+    other = refresh(path)["bytes_read"]
+    assert other > 5 * same
+
+
+def test_code_is_told_apart_by_what_it_says_and_where(tmp_path: Path) -> None:
+    def code(name: str, **files: str) -> str:
+        for file, text in files.items():
+            path = tmp_path / name / f"{file}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return kept_readings.code_of(tmp_path / name)
+
+    first = code("first", a="x = 1", b="")
+    assert first == code("same", a="x = 1", b="")
+    others = [code("other", a="x = 2", b=""), code("moved", b="x = 1", a=""), code("less", a="x = 1")]
+    assert len({first, *others}) == 4
 
 
 @pytest.fixture
