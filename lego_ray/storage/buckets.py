@@ -31,7 +31,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 # Names of buckets; a pattern, a prefix or a URI would be the name of none, and would do nothing.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"\$?[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def _bucket(name: str) -> str:
@@ -139,17 +139,35 @@ class Settings(Form):
 NO_SETTINGS = BucketSettings()
 
 
-def bucket_settings(bucket: str) -> BucketSettings:
+# By scheme, settings that its buckets do not have.
+_NOT_OF = {
+    "s3": ("account",),
+    "gs": ("profile", "region", "requester_pays", "sse", "sse_kms_key_id", "account"),
+    "az": ("profile", "region", "requester_pays", "sse", "sse_kms_key_id"),
+}
+
+
+def bucket_settings(scheme: str, bucket: str) -> BucketSettings:
     """The settings of a bucket.
 
     Args:
+        scheme: Of its URI.
         bucket: Its name.
 
     Raises:
         RecipeError: If `lego-ray.toml` is not as it must be.
-        InvalidOption: If the file that LEGO_RAY_CONFIG names cannot be read.
+        InvalidOption: If the file that LEGO_RAY_CONFIG names cannot be read, or if the bucket has a
+            setting that means nothing to its kind of store.
     """
-    return all_settings().get(bucket, NO_SETTINGS)
+    found = all_settings().get(bucket, NO_SETTINGS)
+    wrong = [name for name in _NOT_OF[scheme] if getattr(found, name)]
+    if wrong:
+        raise InvalidOption(
+            f"buckets.{bucket}",
+            f"{scheme}:// has no {', '.join(wrong)}",
+            "Leave it out; docs/stores.md lists the settings of each kind of store.",
+        )
+    return found
 
 
 def all_settings() -> Mapping[str, BucketSettings]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import AccessDenied, InvalidOption
-from lego_ray.storage.buckets import BucketSettings, bucket_settings
+from lego_ray.storage.buckets import bucket_settings
 from lego_ray.storage.uri import CloudPlace, check_plain
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ _CLIENT = {"timeout": "1 hour", "connect_timeout": "5 seconds", "read_timeout": 
 # Variables, and the starts of names of variables, that obstore reads.
 _READ = ("GOOGLE_", "AZURE_", "IDENTITY_", "MSI_", "HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-# Settings of a bucket that only S3 has.
-_OF_S3 = ("profile", "region", "requester_pays", "sse", "sse_kms_key_id")
 
 Environment = tuple[tuple[str, str], ...]
 
@@ -79,8 +77,7 @@ def cloud_options(place: CloudPlace) -> dict[str, str]:
         InvalidOption: If the bucket has settings that only S3 has.
         UnsupportedUri: If the server's address has credentials in it.
     """
-    service, bucket = SERVICES[place.scheme], bucket_settings(place.bucket)
-    _check(place, bucket)
+    service, bucket = SERVICES[place.scheme], bucket_settings(place.scheme, place.bucket)
     options: dict[str, str] = {}
     named = (os.environ.get(name) for name in service.endpoints)
     if endpoint := bucket.endpoint or next(filter(None, named), None):
@@ -158,15 +155,3 @@ def _trusted() -> dict[str, str]:
         if path.is_file():
             return {"root_certificate": path.read_text(errors="replace")}
     return {}
-
-
-def _check(place: CloudPlace, bucket: BucketSettings) -> None:
-    wrong = [name for name in _OF_S3 if getattr(bucket, name)]
-    if place.scheme != "az" and bucket.account:
-        wrong.append("account")
-    if wrong:
-        raise InvalidOption(
-            f"buckets.{place.bucket}",
-            f"{place.scheme}:// has no {', '.join(wrong)}",
-            "Leave it out; docs/stores.md lists the settings of each kind of store.",
-        )

@@ -61,7 +61,7 @@ def delta_storage_options(place: Place) -> dict[str, str]:
         return {}
     where = str(place)
     with s3_errors(where):
-        bucket = bucket_settings(place.bucket)
+        bucket = bucket_settings(place.scheme, place.bucket)
         settings, found = s3_reach(bucket)
         keys = _keys(where, found, bucket)
     return {

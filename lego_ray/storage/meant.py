@@ -30,15 +30,14 @@ def check_slashes(text: str, schemes: Collection[str]) -> None:
         raise UnsupportedUri(text, f"there is no // after {match[1]}:", hint)
 
 
-def on_s3(scheme: str, rest: str) -> str:
-    """The `s3://` form of a link to AWS; empty for any other URI.
+def on_s3(rest: str) -> str:
+    """The `s3://` form of a link to AWS; empty for any other link.
 
     Args:
-        scheme: The URI's.
-        rest: What comes after `://`.
+        rest: What comes after `https://`.
     """
     host, _, path = rest.partition("/")
     match = _S3_HOST.fullmatch(host.partition(":")[0])
-    if scheme not in ("http", "https") or match is None:
+    if match is None:
         return ""
     return f"s3://{match[1]}/{path}" if match[1] else f"s3://{path}"

@@ -101,7 +101,7 @@ class S3Store:
 
     @property
     def _client(self) -> S3Client:
-        bucket = bucket_settings(self._at.bucket)
+        bucket = bucket_settings(self._at.scheme, self._at.bucket)
         return s3_client(self._endpoint_url, self._attempts, bucket)
 
     def _where(self, key: str) -> str:

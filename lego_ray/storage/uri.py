@@ -304,7 +304,7 @@ def _parse_web(text: str, rest: str) -> WebPlace:
         hint = f"Use https://. {forms()}"
         raise UnsupportedUri(text, "anyone on the way could change what comes", hint)
     # A link to one file in a bucket is an address as any other; a folder is nothing on the web.
-    if (s3 := on_s3(scheme, plain)) and "." not in plain.rpartition("/")[2]:
+    if (s3 := on_s3(plain)) and "." not in plain.rpartition("/")[2]:
         raise UnsupportedUri(text, "it is a bucket or a folder in one, and no file", f"Give {s3}.")
     return WebPlace(f"{scheme}://{plain}")
 

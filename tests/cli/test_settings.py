@@ -105,7 +105,7 @@ def test_what_was_taken_from_the_file_is_logged_once(folder: Path) -> None:
         **{"file": str(folder / "lego-ray.toml"), "catalog": "c"},
         **{"memory_budget": "1GiB", "log": "json"},
     }
-    assert bucket_settings("b") == BucketSettings(region="r")
+    assert bucket_settings("s3", "b") == BucketSettings(region="r")
 
 
 @pytest.mark.parametrize(

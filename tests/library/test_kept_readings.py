@@ -119,7 +119,11 @@ def test_code_is_told_apart_by_what_it_says_and_where(tmp_path: Path) -> None:
 
     first = code("first", a="x = 1", b="")
     assert first == code("same", a="x = 1", b="")
-    others = [code("other", a="x = 2", b=""), code("moved", b="x = 1", a=""), code("less", a="x = 1")]
+    others = [
+        code("other", a="x = 2", b=""),
+        code("moved", b="x = 1", a=""),
+        code("less", a="x = 1"),
+    ]
     assert len({first, *others}) == 4
 
 

@@ -65,7 +65,7 @@ def test_a_run_reads_from_one_account_and_writes_to_another(
     recipe.write_text(f"{written}buckets: {{{zoo}: {{profile: other}}}}\n")
     lego_ray.build(recipe, runner="inline")
     assert open_catalog(f"s3://{s3_bucket}/catalog").read("merges").num_rows == 1
-    assert bucket_settings(zoo) == BucketSettings()  # the recipe's count for its run alone
+    assert bucket_settings("s3", zoo) == BucketSettings()  # the recipe's count for its run alone
     (folder / "lego-ray.toml").write_text(f'[buckets.{zoo}]\nprofile = "other"\n')
     lego_ray.merge(f"s3://{zoo}/zoo", rank=2, output=folder / "out", runner="inline")
 
@@ -171,15 +171,15 @@ def test_what_a_bucket_asks_for_goes_with_each_request(
 def test_a_file_that_is_not_as_it_must_be_is_refused(folder: Path, text: str, said: str) -> None:
     (folder / "lego-ray.toml").write_text(text)
     with pytest.raises(RecipeError, match=said):
-        bucket_settings("b")
+        bucket_settings("s3", "b")
 
 
 def test_the_file_may_be_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEGO_RAY_CONFIG", str(folder / "mine.toml"))
     with pytest.raises(InvalidOption, match="LEGO_RAY_CONFIG"):
-        bucket_settings("b")
+        bucket_settings("s3", "b")
     (folder / "mine.toml").write_text("[buckets.b]\nregion = 'eu-west-1'\n")
-    assert bucket_settings("b") == BucketSettings(region="eu-west-1")
+    assert bucket_settings("s3", "b") == BucketSettings(region="eu-west-1")
 
 
 def test_settings_travel_to_workers_and_end_with_the_run(folder: Path) -> None:

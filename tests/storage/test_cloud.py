@@ -223,6 +223,7 @@ def test_a_bucket_has_settings_of_its_own(
         ("az://b/x", {}, AccessDenied, "AZURE_STORAGE_ACCOUNT_NAME"),
         ("gs://b/x", {"profile": "p"}, InvalidOption, "gs:// has no profile"),
         ("gs://b/x", {"account": "p"}, InvalidOption, "gs:// has no account"),
+        ("s3://b/x", {"account": "p"}, InvalidOption, "s3:// has no account"),
         ("gs://b/x", {"endpoint": "https://u:p@host"}, UnsupportedUri, "credentials"),
     ],
 )
