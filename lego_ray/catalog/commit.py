@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lego_ray.catalog.changes import Change
-from lego_ray.catalog.failures import READINGS, is_broken_off, is_conflict, translate
+from lego_ray.catalog.failures import READINGS, is_broken_off, is_conflict, is_gone, translate
 from lego_ray.errors import CatalogError, NoSpaceLeft, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -67,20 +67,23 @@ def commit(
                 raise CatalogError(
                     uri, f"{conflicts} commits lost to other writers", "Run again."
                 ) from error
-        except FileNotFoundError as error:
-            version = handle.version() if handle is not None else None
-            if version == lacking or conflicts >= _CONFLICT_ATTEMPTS:
-                raise translate(uri, error) from error
-            lacking = version
-            conflicts += 1
         except (DeltaError, OSError, StoreUnavailable, pa.ArrowException) as error:
-            failures += 1
-            # Opening and looking at the table say already what their failures mean.
-            meaning = error if isinstance(error, StoreUnavailable) else translate(uri, error)
-            most = READINGS if is_broken_off(meaning.problem) else _FAILURE_ATTEMPTS
-            passing = isinstance(meaning, StoreUnavailable) and not isinstance(meaning, NoSpaceLeft)
-            if failures >= most or not passing:
-                raise meaning from error
+            if is_gone(error):
+                version = handle.version() if handle is not None else None
+                if version == lacking or conflicts >= _CONFLICT_ATTEMPTS:
+                    raise translate(uri, error) from error
+                lacking = version
+                conflicts += 1
+            else:
+                failures += 1
+                # Opening and looking at the table say already what their failures mean.
+                meaning = error if isinstance(error, StoreUnavailable) else translate(uri, error)
+                most = READINGS if is_broken_off(meaning.problem) else _FAILURE_ATTEMPTS
+                passing = isinstance(meaning, StoreUnavailable) and not isinstance(
+                    meaning, NoSpaceLeft
+                )
+                if failures >= most or not passing:
+                    raise meaning from error
         wait_after(conflicts + failures)
 
 

@@ -15,6 +15,7 @@ from pyarrow import fs
 from lego_ray.catalog.data_files import hash_in_name
 from lego_ray.catalog.failures import explain, read_through
 from lego_ray.catalog.reading import filesystem_of, native_filesystem
+from lego_ray.catalog.rewriting import active_files
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogError, CatalogNotFound, CatalogVersionMismatch
@@ -69,7 +70,10 @@ def damaged_files(catalog: Catalog) -> list[Damage]:
         except CatalogError as error:
             found += _damaged_log(catalog, table, error)
             continue
-        found += _damaged_data(catalog.table_uri(table), table, handle)
+        damaged = list(_damaged_data(catalog.table_uri(table), table, handle))
+        if damaged:  # what another process replaced meanwhile may be gone
+            there = active_files(catalog.open(table))
+            found += [each for each in damaged if each.file in there]
     return sorted(found)
 
 

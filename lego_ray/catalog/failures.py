@@ -60,6 +60,14 @@ _BROKEN_OFF = re.compile(
     r"|REQUEST_TIMEOUT|THROTTLING|UNKNOWN \(HTTP status 50[0234]\))",
     re.IGNORECASE,
 )
+# A file that is not there: in the words of the Delta library, of Arrow where the file went between the
+# request for its size and the one for its bytes, and of Arrow as DuckDB quotes it.
+_GONE = re.compile(
+    r"Object at location .+ not found|AWS Error (?:NO_SUCH_KEY|RESOURCE_NOT_FOUND) during"
+    r"|registered as '\w+' failed: IOError: "
+    r"(?:Path does not exist|Failed to open local file .+ No such file)",
+    re.DOTALL,
+)
 # What the Delta library says of a commit that another overtook. Anything else
 # it would say again.
 _CONFLICT = re.compile(
@@ -145,9 +153,14 @@ def reopen(read: Callable[[], T]) -> T:
         try:
             return read()
         except CatalogError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
+            if error.__cause__ is None or not is_gone(error.__cause__):
                 raise
     return read()
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether reading failed because a file is not there, or no more."""
+    return isinstance(error, FileNotFoundError) or _GONE.search(str(error)) is not None
 
 
 def is_broken_off(text: str) -> bool:
@@ -205,7 +218,7 @@ def translate(uri: str, error: Exception) -> LegoRayError:
         return CatalogError(uri, text[:LONGEST], CREATE_ONLY)
     if _UNREACHABLE.search(text) or is_broken_off(text):
         return StoreUnavailable(uri, text, "Check the endpoint, then run again.")
-    if isinstance(error, FileNotFoundError):
+    if is_gone(error):
         return CatalogError(
             uri,
             text[:LONGEST],

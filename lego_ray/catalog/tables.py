@@ -174,9 +174,7 @@ class Catalog:
         # `merges` first: details of whatever it lists were committed before it.
         ids = pa.array([], pa.string())
         if self.exists("merges"):
-            merges = self.whole("merges")
-            found = read_through(self.table_uri("merges"), lambda: merges.to_table(["merge_id"]))
-            ids = found.column("merge_id").combine_chunks()
+            ids = self.read("merges", ["merge_id"])["merge_id"].combine_chunks()
         return self._present.whole(table, where).filter(pc.field("merge_id").isin(ids))
 
     def tables(self) -> tuple[str, ...]:

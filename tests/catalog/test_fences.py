@@ -17,15 +17,22 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from lego_ray.catalog import damage, rewriting, tables
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.changes import Properties
 from lego_ray.catalog.commit import commit
+from lego_ray.catalog.damage import damaged_files
+from lego_ray.catalog.failures import is_gone
 from lego_ray.catalog.merges import append_merge, make_current
+from lego_ray.catalog.query import answer
+from lego_ray.catalog.reading import native_filesystem
 from lego_ray.catalog.tables import Catalog
+from lego_ray.catalog.upkeep import compact as compacting
 from lego_ray.catalog.upkeep.compact import Compacted, compact
 from lego_ray.catalog.upkeep.leftovers import Leftover, remove_leftovers
 from lego_ray.catalog.upkeep.vacuum import vacuum
 from lego_ray.errors import CatalogError
+from lego_ray.storage import open_store
 from tests.catalog.sample import adapter, details, merge
 from tests.catalog.stores import STORES, copied_catalog
 
@@ -147,15 +154,15 @@ def check(catalog: Catalog, steps: set[str]) -> None:
 def between(
     monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object], method: str, owner: Any
 ) -> list[int]:
-    """Lets something happen just before the first commit by a method of the Delta library."""
+    """Lets something happen just before the first call of a method, such as one that commits."""
     real = getattr(owner, method)
     calls: list[int] = []
 
-    def first(self: Any, *args: object, **kwargs: object) -> object:
+    def first(*args: object, **kwargs: object) -> object:
         calls.append(1)
         if len(calls) == 1:
             happens()
-        return real(self, *args, **kwargs)
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(owner, method, first)
     return calls
@@ -207,6 +214,82 @@ def test_a_vacuum_takes_nothing_that_came_meanwhile(
     monkeypatch.setattr(DeltaTable, "vacuum", overtaken)
     vacuum_all(catalog)
     check(catalog, {first})
+
+
+@pytest.mark.parametrize("second", ["renumber", "remove", "compact"])
+def test_a_change_whose_files_a_vacuum_took_before_it_read_them_is_made_again(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    owner = compacting if second == "compact" else rewriting
+    opens = between(monkeypatch, lambda: replace_all_files(catalog), "table_dataset", owner)
+    STEPS[second](catalog)
+    assert len(opens) > 1
+    check(catalog, {second})
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda catalog: catalog.read("adapters"),
+        lambda catalog: answer(catalog, "SELECT uri FROM adapters"),
+    ],
+    ids=["read", "query"],
+)
+def test_rows_whose_files_a_vacuum_took_before_they_were_read_are_read_again(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, rows: Callable[[Catalog], pa.Table]
+) -> None:
+    real, opened = tables.table_dataset, list[str]()
+
+    def then_replaced(handle: DeltaTable, *args: Any) -> Any:
+        dataset = real(handle, *args)
+        if handle.table_uri.rstrip("/").endswith("adapters"):
+            opened.append(handle.table_uri)
+            if len(opened) == 1:
+                replace_all_files(catalog)
+        return dataset
+
+    monkeypatch.setattr(tables, "table_dataset", then_replaced)
+    found = rows(catalog)["uri"].to_pylist()
+    assert sorted(found) == [f"/zoo/{number}" for number in range(N_ADAPTERS)]
+    assert len(opened) > 1
+
+
+def test_files_that_a_vacuum_took_while_they_were_checked_are_not_damaged(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = between(monkeypatch, lambda: replace_all_files(catalog), "_problem", damage)
+    assert damaged_files(catalog) == []
+    assert len(calls) > N_ADAPTERS
+
+
+def test_a_file_that_goes_between_two_requests_for_it_is_known_to_be_gone(
+    catalog: Catalog,
+) -> None:
+    """On a store Arrow asks for the size and then for the bytes, and says neither as of a file."""
+    name = "adapters/gone.bin"
+    files = native_filesystem(catalog.uri, catalog.options())
+    assert files is not None
+    store = open_store(catalog.uri)
+    store.create(name, b"x" * 4096)
+    with files.open_input_file(name) as opened:
+        opened.size()
+        store.delete(name)
+        if catalog.uri.startswith("s3://"):
+            with pytest.raises(OSError, match="GetObject") as caught:
+                opened.read()
+            assert not isinstance(caught.value, FileNotFoundError)
+            assert is_gone(caught.value)
+    with pytest.raises(FileNotFoundError) as missing, files.open_input_file(name) as opened:
+        opened.read()
+    assert is_gone(missing.value)
+
+
+def replace_all_files(catalog: Catalog) -> None:
+    """Other files with the same rows; those before are gone."""
+    overwrite(catalog)
+    record_adapters(catalog, [adapter(uri=f"/zoo/{n}") for n in range(N_ADAPTERS)])
+    compact_all(catalog)
+    vacuum_all(catalog)
 
 
 def stale_optimize(catalog: Catalog, happens: Callable[[], object]) -> int:

@@ -1,16 +1,20 @@
 """Merges on a cluster of three nodes and takes one away, with all it runs, in the middle of the work.
 
-Run as `python -m tests.runners.lose_node ZOO OUTPUT BUDGET TITLE N_INIT DONE`: once DONE tasks are
-finished, takes away the node that has a worker with the title. It is a separate process, because a
-process can be in one Ray only.
+Run as `python -m tests.runners.lose_node ZOO OUTPUT BUDGET TITLE N_INIT DONE`: takes away a node that
+has a worker with the title once DONE tasks are finished; until then the worker stands still, so that its
+own task is not among them. It is a separate process, because a process can be in one Ray only.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import lego_ray
@@ -32,11 +36,14 @@ def main(zoo: str, output: str, budget: str, title: str, n_init: str, after: str
 
     def take_away() -> None:
         while not done.wait(POLL_SECONDS):
-            for node in nodes if tasks_done.count >= int(after) else ():
+            for node in nodes:
                 raylet = _pid(node)
-                if titled(title, below=raylet):
-                    lost.append(raylet)
-                    cluster.remove_node(node, allow_graceful=False)
+                for worker in titled(title, below=raylet)[:1]:
+                    with _standing_still(worker) if int(after) else nullcontext():
+                        while tasks_done.count < int(after) and not done.wait(POLL_SECONDS):
+                            pass
+                        lost.append(raylet)
+                        cluster.remove_node(node, allow_graceful=False)
                     return
 
     hunter = threading.Thread(target=take_away)
@@ -71,6 +78,17 @@ class Counted(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.count += record.getMessage().startswith(self.event)
+
+
+@contextmanager
+def _standing_still(pid: int) -> Iterator[None]:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # so that it sees that its node is gone
+            os.kill(pid, signal.SIGCONT)
 
 
 def _pid(node: Any) -> int:
