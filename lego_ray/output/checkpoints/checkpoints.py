@@ -95,6 +95,11 @@ class Checkpoints:
             if marker.plan in self._given_up:
                 self.clear()
                 return False
+            if not {marker.plan, marker.work}.isdisjoint({*self._plan.earlier, self._plan.former}):
+                # Its finished modules have the bytes of an earlier arithmetic of the method.
+                journal.note("unfinished run of an earlier release begins again", marker.plan)
+                self.clear()
+                return False
             raise OutputExists(
                 self._store.uri,
                 f"an unfinished run of another plan, {marker.plan[:12]}, is there "
@@ -265,7 +270,8 @@ def _names(plan: Plan) -> list[str]:
 
     That of the work, so that a plan that only writes its sites in another way takes them on.
     """
-    return [digest for digest in dict.fromkeys((plan.work, plan.digest, plan.former)) if digest]
+    former = "" if plan.earlier else plan.former
+    return [digest for digest in dict.fromkeys((plan.work, plan.digest, former)) if digest]
 
 
 def _is_of(marker: Marker, plan: Plan) -> bool:
