@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo quick test test-cluster check lint format bench fixtures clean
+.PHONY: demo site quick test test-cluster check lint format bench fixtures clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/python -m jobs.demo
@@ -51,6 +51,11 @@ $(VENV)/.run-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/.run-ready
+
+# The pages of docs as a web site, in build/site. A link that leads nowhere fails it.
+site: $(VENV)/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt mkdocs-material 'mkdocstrings[python]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

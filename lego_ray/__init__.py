@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lego_ray.api.merge import merge
     from lego_ray.api.merge_ranks import merge_ranks
     from lego_ray.api.plan import plan, plan_ranks
+    from lego_ray.api.progress_bar import ProgressBar
     from lego_ray.api.publish import publish
     from lego_ray.api.refresh import refresh
     from lego_ray.api.scan import ScanRecord, scan
@@ -60,6 +61,7 @@ __all__ = [
     "MergeComparison",
     "MergeRecord",
     "Plan",
+    "ProgressBar",
     "PublishRecord",
     "RefreshRecord",
     "ScanRecord",
@@ -107,6 +109,7 @@ _HOMES = {
     "SiteRecord": "lego_ray.reporting.site.record",
     "write_catalog_site": "lego_ray.api.catalog_site",
     "Plan": "lego_ray.planning.plan",
+    "ProgressBar": "lego_ray.api.progress_bar",
     "InitRecord": "lego_ray.api.init",
     "InspectRecord": "lego_ray.api.inspect",
     "LibraryRecord": "lego_ray.library.record",

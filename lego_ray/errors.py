@@ -282,14 +282,14 @@ class UnsupportedUri(StorageError):
     """The URI's scheme or form is not one lego-ray reads or writes."""
 
     exit_code = 2
-    advice = "Give a path, s3://bucket/prefix or hf://owner/name[@revision]."
+    advice = "Give a path, s3://, gs:// or az://bucket/prefix, or hf://owner/name[@revision]."
 
 
 class ReadOnlyStore(StorageError):
     """The store can be read and not written."""
 
     exit_code = 2
-    advice = "Write to a directory or to s3://bucket/prefix."
+    advice = "Write to a directory, or to s3://, gs:// or az://bucket/prefix."
 
 
 class CatalogError(LegoRayError):

@@ -10,7 +10,7 @@ from tests.surroundings import ONE_THREAD, RAY_SETTINGS, SET_BY_OTHERS, shut_out
 _clean_up = shut_out(os.environ)
 os.environ.update(RAY_SETTINGS | ONE_THREAD)
 
-pytest_plugins = ["tests.s3_server", "tests.browser", "tests.local_ray"]
+pytest_plugins = ["tests.s3_server", "tests.cloud_servers", "tests.browser", "tests.local_ray"]
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None)

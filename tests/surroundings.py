@@ -15,7 +15,10 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 # Settings of the product, of what it reads adapters with, and of what it runs on.
-PREFIXES = ("AWS_", "HF_", "HUGGINGFACE_", "HUGGING_FACE_", "LEGO_RAY_", "RAY_", "XDG_", "BOTO_")
+PREFIXES = (
+    *("AWS_", "GOOGLE_", "AZURE_", "HF_", "HUGGINGFACE_", "HUGGING_FACE_"),
+    *("LEGO_RAY_", "RAY_", "XDG_", "BOTO_"),
+)
 # How long lines are and whether they are colored, which proxy is asked, which time zone `now` is in.
 NAMES = (
     *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PY_COLORS"),

@@ -85,14 +85,20 @@ def test_the_source_distribution_has_the_versions_that_are_tested(sdist: Path) -
     assert not any(name.startswith(("tests/", "jobs/")) for name in names)
 
 
+def test_an_index_takes_both_and_shows_the_readme(sdist: Path, wheel: Path) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("PASSED")) == (0, 2), done.stdout + done.stderr
+
+
 def test_what_it_says_of_itself(wheel: Path) -> None:
     said: Message = email.message_from_string(metadata(wheel, "METADATA"))
     assert said["Version"] == lego_ray.__version__
     assert said["License-Expression"] == "Apache-2.0"
     assert "# lego-ray" in str(said.get_payload())
-    assert {"hub", "report", "metrics"} <= set(said.get_all("Provides-Extra", []))
+    assert {"cloud", "hub", "report", "metrics"} <= set(said.get_all("Provides-Extra", []))
     needs = said.get_all("Requires-Dist", [])
-    for extra in ("hub", "report", "metrics"):
+    for extra in ("cloud", "hub", "report", "metrics"):
         assert len([need for need in needs if f'extra == "{extra}"' in need]) <= 1
     base = [need for need in needs if "extra ==" not in need]
     assert not any(name in need for need in base for name in ("matplotlib", "pytest", "peft"))

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import lego_ray
 from lego_ray.cli.main import cli
-from lego_ray.records import Record
+from lego_ray.errors import MissingPackage
+from lego_ray.records import Record, TableRecord, arrow_table
 from tests.zoo import write_adapter, write_zoo
 
 # What two calls of the same need not agree about.
@@ -190,6 +191,65 @@ def test_a_plan_is_short_and_a_table_in_a_notebook(place: Path) -> None:
     assert "<th>adapters</th><td>3</td>" in plan._repr_html_()
 
 
+# Of each call whose record is a table, the column that names its rows.
+TABLES = {
+    "scan": "adapter_id",
+    "inspect": "uri",
+    "build": "name",
+    "refresh": "version",
+    "library status": "merge_id",
+    "verify": "site",
+    "compare": "label",
+    "check": "problem",
+}
+
+
+@pytest.mark.parametrize("verb", TABLES)
+def test_a_record_that_is_a_table_is_one_of_arrow(place: Path, verb: str) -> None:
+    record = CALLS[verb][1](place)
+    assert isinstance(record, TableRecord)
+    found = record.to_arrow()
+    rows = record._rows()
+    assert found.num_rows == len(rows)
+    assert found[TABLES[verb]].to_pylist() == [row[TABLES[verb]] for row in rows]
+    assert set(record.columns) <= set(found.column_names)
+    assert bool(rows) == (verb != "check")
+    if rows:
+        assert record._repr_html_().count("<table>") == 2
+
+
+def test_tables_hold_maps_and_values_without_a_common_type() -> None:
+    rows: list[dict[str, Any]] = [
+        {"tags": {"a": "1"}, "rank": 8},
+        {"tags": {}, "rank": "auto"},
+        {"tags": None},
+    ]
+    found = arrow_table(rows, ["rank", "none"])
+    assert found.column_names == ["rank", "none", "tags"]
+    assert found["tags"].to_pylist() == [[("a", "1")], [], None]
+    assert found["rank"].to_pylist() == ["8", "auto", None]
+    assert found["none"].null_count == 3
+
+
+def test_pandas_is_asked_for_by_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = lego_ray.scan(place / "zoo")
+    plan = lego_ray.plan(place / "zoo", rank=2)
+    assert plan.to_arrow()["adapter"].to_pylist() == [a.uri for a in plan.adapters]
+    monkeypatch.setattr("lego_ray.records.find_spec", lambda name: None)
+    for found in (record, plan):
+        with pytest.raises(MissingPackage, match="pip install pandas"):
+            found.to_pandas()
+
+
+def test_a_notebook_shows_what_was_refused(place: Path) -> None:
+    record = lego_ray.scan(place / "zoo")
+    for page in (record._repr_html_(), lego_ray.plan(place / "zoo", rank=2)._repr_html_()):
+        assert "<strong>1 refused</strong>" in page
+        assert "broken &lt;b&gt;" in page.partition("1 refused")[2]
+    detail = lego_ray.catalog.show(place / "catalog", "all")
+    assert "<caption>all version 1</caption>" in detail._repr_html_()
+
+
 def test_records_inside_records_have_attributes(place: Path) -> None:
     found = lego_ray.verify(place / "m", sources=place / "zoo")
     assert found.errors is not None
@@ -211,3 +271,17 @@ def values_in(value: Any) -> list[Any]:
     if isinstance(value, list):
         return [value, *(inner for each in value for inner in values_in(each))]
     return [value]
+
+
+def test_one_bar_shows_calls_that_count_and_merges(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = lego_ray.ProgressBar("scan", "adapter")
+    lego_ray.scan(place / "zoo", progress=bar)
+    lego_ray.merge(place / "zoo", rank=2, output=tmp_path / "qa", runner="inline", progress=bar)
+    shown = capsys.readouterr().err
+    assert "scan: 100%" in shown
+    assert "4/4" in shown.rpartition("qa: 100%")[2]
+    with lego_ray.ProgressBar("half") as half:
+        half(1, 2)
+    assert "1/2" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def _fleet(folder: Path, size: int, wanted: Sequence[str]) -> list[dict[str, Any
     for stage, words in stages.items():
         if wanted and stage not in wanted:
             continue
-        found = _measured(words)
+        found = measured(words)
         rows.append({"adapters": size, "stage": stage, **found})
         print(
             f"{size:8}  {stage:20}{found['cpu_seconds']:9.2f}{found['seconds']:9.2f}"
@@ -86,7 +86,7 @@ def _fleet(folder: Path, size: int, wanted: Sequence[str]) -> list[dict[str, Any
     return rows
 
 
-def _measured(words: Sequence[str]) -> dict[str, float]:
+def measured(words: Sequence[str]) -> dict[str, float]:
     """CPU seconds and memory of one command, in a process between that has no other child."""
     code = (
         "import json, resource, subprocess, sys, time\n"

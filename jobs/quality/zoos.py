@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -68,14 +69,14 @@ ZOOS = (
 )
 
 
-def train_all(zoos: tuple[Zoo, ...], folder: Path, cache: Path, workers: int) -> None:
+def train_all(zoos: Sequence[Zoo], folder: Path, cache: Path, workers: int) -> None:
     """Trains the adapters that are not there yet, and the heads of their tasks.
 
     Args:
         zoos: Whose adapters.
         folder: Where they are kept: `heads/<task>/`, `adapters/<name>/`.
         cache: Where the packages with the base model and the texts are kept.
-        workers: Adapters trained side by side, a thread each.
+        workers: Adapters trained side by side, a thread each; of one worker, in this process.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     wanted = dict.fromkeys(adapter for zoo in zoos for adapter in zoo.adapters)
@@ -85,6 +86,11 @@ def train_all(zoos: tuple[Zoo, ...], folder: Path, cache: Path, workers: int) ->
     load_base(cache)  # fetched once, before the processes look for it
     for task in dict.fromkeys(adapter.task for adapter in missing):
         load_task(task, cache)
+    if workers == 1:
+        for adapter in missing:
+            _fit_head(adapter.task, folder, cache)
+            _train(adapter, folder, cache)
+        return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         heads = dict.fromkeys(adapter.task for adapter in missing)
         list(pool.map(_fit_head, heads, [folder] * len(heads), [cache] * len(heads)))

@@ -15,7 +15,7 @@ from lego_ray.planning.arguments import Uri
 from lego_ray.planning.run_names import is_training_file
 from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.planning.trainer_runs import Candidate, settle
-from lego_ray.records import Record
+from lego_ray.records import TableRecord, names_of
 from lego_ray.sources.adapter_headers import read_found
 from lego_ray.sources.expand import expanded
 from lego_ray.sources.find import Found, find, open_file_or_folder, refused_folder
@@ -35,7 +35,7 @@ from lego_ray.storage.base import Store
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class InspectRecord(Record):
+class InspectRecord(TableRecord):
     """What lies at a place.
 
     Attributes:
@@ -49,6 +49,9 @@ class InspectRecord(Record):
         bytes_read: Bytes that the call read.
         seconds: How long the call took.
     """
+
+    rows_of = "found"
+    columns = names_of(Inspection)
 
     place: str
     found: tuple[Inspection, ...]

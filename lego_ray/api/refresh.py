@@ -53,7 +53,9 @@ def refresh(
     If nothing is new, no merge is made and no table is committed to, except that `adapters` gets the
     store's new marks of files that were copied or touched since; each of these is read once. The answer
     is kept in `<output>/.lego-ray/unchanged`. As long as listings show that no adapter, merge or table
-    was written since, the next refresh gives it again, and reads no adapter and no table.
+    was written since, the next refresh gives it again, and reads no adapter and no table. If some
+    adapters were, it reads the headers of these alone; those of the others are kept in
+    `<output>/.lego-ray/readings`.
 
     If someone else is at the same library, nothing is done: the answer says who. Whoever was killed at
     it is taken over from after `stale_after`, or at once if this refresh joins the Ray cluster that it

@@ -26,7 +26,7 @@ from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.options import ScanOptions
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.tags import tagged
-from lego_ray.records import Record
+from lego_ray.records import TableRecord
 from lego_ray.sources.expand import places_of
 from lego_ray.sources.headers import Counted, scan_sources, untold
 from lego_ray.sources.tags_table import read_tagging
@@ -39,7 +39,7 @@ _SHOWN = (
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class ScanRecord(Record):
+class ScanRecord(TableRecord):
     """What a scan found.
 
     Attributes:
@@ -54,6 +54,9 @@ class ScanRecord(Record):
         seconds: How long the call took.
         warnings: What the user should know.
     """
+
+    rows_of = "adapters"
+    columns = _SHOWN
 
     adapters: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lego_ray.records import Record
+from lego_ray.records import Record, TableRecord
 
 Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class CatalogCheck(Record):
+class CatalogCheck(TableRecord):
     """What is wrong with a catalog, or that nothing is.
 
     Attributes:
@@ -27,6 +27,9 @@ class CatalogCheck(Record):
         unpublished: How many merges have details in the tables and no row. They are of
             runs that were cut short, or that publish now, which is not a problem.
     """
+
+    rows_of = "problems"
+    columns = ("merge_id", "name", "version", "where", "problem", "table", "key", "repair")
 
     catalog: str
     ok: bool

@@ -227,7 +227,7 @@ def _files(
             if dtype != "base" and any(f.key in touched for f in component.files):
                 data = _with(data, "metadata", {"total_size": grown})
             out[component.index] = (len(data), "copy", lambda data=data: iter((data,)))  # type: ignore[misc]
-        last = component.index or below + CONFIG
+        last = component.index or base.file or below + CONFIG
     for info in base.others:
         if info.key in (_CARD, MANIFEST):
             continue
@@ -267,7 +267,7 @@ def _copied(store: Store, info: Any) -> Iterator[bytes]:
 
 
 def _card(adapter: AdapterRecord, base: BaseModel) -> bytes:
-    library = "diffusers" if base.is_pipeline else "transformers"
+    library = "diffusers" if base.is_pipeline or base.file else "transformers"
     named = adapter.base_model or base.uri.rpartition("/")[2]
     front = [f"library_name: {library}"]
     if adapter.base_model.count("/") == 1 and not adapter.base_model.startswith((".", "/")):

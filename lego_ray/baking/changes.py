@@ -20,6 +20,7 @@ from lego_ray.planning.base_names import (
     is_embedding_of_head,
     tied_embedding,
 )
+from lego_ray.planning.by_head import in_order_of
 from lego_ray.sources.base_layers import BaseLayers, looks_like_conv1d, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, Component
 
@@ -37,12 +38,14 @@ class Update:
         is_transposed: Whether the tensor holds the transpose of B A.
         rows: The rows of B A that the tensor holds, if it is a part of them.
         is_swapped: Whether the halves of its rows stand the other way about than those of B A.
+        into: The rows of the tensor that it is added to, if the tensor holds several modules.
     """
 
     factors: tuple[SiteFactors, ...]
     is_transposed: bool = False
     rows: tuple[int, int] | None = None
     is_swapped: bool = False
+    into: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,13 @@ def changes_of(adapter: AdapterRecord, base: BaseModel) -> dict[tuple[str, str],
     Raises:
         UnusableBase: If the base model lacks a module of the adapter, or one has another size.
     """
+    [adapter] = in_order_of([adapter], by_heads=False)
     groups: dict[str, list[SiteFactors]] = defaultdict(list)
     for factors in adapter.sites:
         groups[parameter_of(factors.site, factors.kind)].append(factors)
     layers = BaseLayers(base, list(groups), of_first=True)
-    is_pipeline = base.is_pipeline or (layers.is_pipeline and adapter.format != "peft")
+    is_pipeline = base.is_pipeline or bool(base.file)
+    is_pipeline = is_pipeline or (layers.is_pipeline and adapter.format != "peft")
     finder = _Pipeline(base, layers) if is_pipeline else _Model(base, adapter, list(groups))
     found: dict[tuple[str, str], tuple[BaseTensor, list[Update]]] = {}
     missing: list[str] = []
@@ -263,11 +268,14 @@ class _Pipeline:
         layer, pair = self._layers.find(path), pairs[0]
         if layer is None:
             return
-        if len(layer.tensors) == 1 and not layer.is_swapped:
+        if len(layer.tensors) == 1 and not layer.is_swapped and layer.rows is None:
             yield layer.tensors[0], _fitted(self._base, layer.tensors[0], pair, False)
             return
         if shape_of(layer) != (pair.d_out, pair.d_in):
             raise _other_size(self._base, layer.tensors[0], path, (pair.d_out, pair.d_in))
+        if layer.rows is not None:
+            yield layer.tensors[0], Update((pair,), is_swapped=layer.is_swapped, into=layer.rows)
+            return
         start = 0
         for tensor in layer.tensors:  # the authors have in one module what diffusers has in several
             end = start + tensor.span.shape[0]

@@ -104,6 +104,9 @@ def _add(weight: Tensor, update: Update, factors: Factors) -> None:
             delta = delta[slice(*update.rows)]
         if update.is_swapped:
             delta = torch.cat(delta.chunk(2)[::-1])
+        if update.into is not None:
+            weight[slice(*update.into)] += delta
+            continue
         target = weight[number] if pair.kind == "expert" and update.rows is None else weight
         # PEFT rounds these to the weight's type before it adds them; others it adds as they are.
         if pair.kind in ("embedding", "parameter", "expert"):

@@ -89,18 +89,24 @@ def diff(catalog: Uri, *, since: str | datetime, at: Moment = None) -> pa.Table:
 
     Args:
         catalog: Which catalog.
-        since: The moment to compare with.
+        since: The moment to compare with; or a version of a merge, `NAME@VERSION`, for the moment at
+            which it was recorded.
         at: The time to answer as of.
 
     Raises:
         CatalogNotFound: If the catalog has no table yet.
-        InvalidOption: If a time is not one, or to come.
+        InvalidOption: If a time is not one, or to come; or no merge fits.
         CatalogError: If a table's log does not go back that far.
     """
     from lego_ray.catalog.difference import difference
+    from lego_ray.catalog.version_moments import moment_since
 
     after = _open(catalog, at)
-    return difference(after.as_of(_moment(since, "--since")), after)
+    if isinstance(since, str):
+        first = moment_since(_open(catalog, None), since)
+    else:
+        first = _moment(since, "--since")
+    return difference(after.as_of(first), after)
 
 
 @checked

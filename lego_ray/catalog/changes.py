@@ -62,6 +62,25 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """Files that are written, whose rows the table gets.
+
+    Attributes:
+        files: The files.
+        transactions: As for `Rows`.
+    """
+
+    files: Sequence[DataFile]
+    transactions: Transactions
+
+    def apply(self, handle: DeltaTable) -> None:
+        """Adds all of them, or none."""
+        check_plain(handle)
+        added = [each.action(data_change=True) for each in self.files]
+        _commit_files(handle, added, self.transactions, "append", retries=_APPEND_RETRIES)
+
+
+@dataclass(frozen=True, slots=True)
 class Removal:
     """Rows to take out.
 

@@ -35,8 +35,10 @@ _MAGIC = b"PAR1"
 _TAIL = 4 + len(_MAGIC)
 # More than the footer of a small file, and one request.
 _FIRST_READ = 1 << 16
-# Rows of a row group. A row of `msus` takes some 250 bytes in memory.
-_GROUP_ROWS = 1 << 18
+# Rows of a row group, the least that a reader of one adapter's rows of `msus` reads of a file. With a
+# quarter of it, 9 million rows took half as long again to write and to read by site, and no less by
+# adapter. A row takes some 250 bytes in memory.
+GROUP_ROWS = 1 << 16
 # Longer texts are shortened in the log's statistics, which each opening of the table reads.
 _LONGEST_TEXT = 64
 
@@ -50,11 +52,14 @@ class DataFile:
         size: Its bytes.
         stats: Its statistics as Delta Lake has them in its log: JSON with the number of rows, and each
             plain column's smallest and largest value and number of nulls.
+        written_at: When it was written, in milliseconds since 1970. A vacuum takes it for left behind
+            `upkeep.durations.SHORTEST` later.
     """
 
     name: str
     size: int
     stats: str
+    written_at: int = 0
 
     def action(self, *, data_change: bool) -> AddAction:
         """Makes the log's entry that adds it to the table.
@@ -97,7 +102,8 @@ def write_data_file(
     footer = _crc_of_footer(pa.BufferReader(content), content.size)
     name = f"part-{uuid.uuid4()}-{digest}-{footer}.zstd.parquet"
     put_file(handle, name, content)
-    return DataFile(name, content.size, _statistics(pq.read_metadata(pa.BufferReader(content))))
+    found = pq.read_metadata(pa.BufferReader(content))
+    return DataFile(name, content.size, _statistics(found), now_millis())
 
 
 def hash_in_name(name: str) -> str | None:
@@ -147,10 +153,11 @@ def _crc_of_footer(opened: pa.NativeFile, size: int) -> str:
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
-        waiting.append(batch)
-        if sum(each.num_rows for each in waiting) >= _GROUP_ROWS:
-            yield pa.Table.from_batches(waiting)
-            waiting = []
+        for start in range(0, batch.num_rows, GROUP_ROWS):
+            waiting.append(batch.slice(start, GROUP_ROWS))
+            if sum(each.num_rows for each in waiting) >= GROUP_ROWS:
+                yield pa.Table.from_batches(waiting)
+                waiting = []
     if any(each.num_rows for each in waiting):
         yield pa.Table.from_batches(waiting)
 

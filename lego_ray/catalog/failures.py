@@ -17,7 +17,14 @@ from lego_ray.errors import (
     StoreUnavailable,
 )
 from lego_ray.storage.file_errors import TOO_LARGE
-from lego_ray.storage.s3_hints import CERTIFICATE, CREATE_ONLY, REGION, hint_for
+from lego_ray.storage.s3_hints import (
+    ANOTHER_ANSWERS,
+    CERTIFICATE,
+    CREATE_ONLY,
+    PROXY,
+    REGION,
+    hint_for,
+)
 
 T = TypeVar("T")
 
@@ -39,7 +46,9 @@ _NOT_KNOWN = re.compile(r"\b501\b|NotImplemented|not implemented")
 # What the system says of a disk that is full and of a file that is too large, through either library.
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _TOO_LARGE = re.compile(r"File too large")
-_NO_BUCKET = re.compile(r"NoSuchBucket")
+_NOT_S3 = re.compile(r"Got invalid list response")
+_OF_A_PROXY = re.compile(r"\b407 Proxy Authentication Required")
+_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound")
 _UNREACHABLE = re.compile(
     r"error sending request|tcp connect|dns error|timed out|SlowDown|\b50[0234]\b", re.IGNORECASE
 )
@@ -184,6 +193,10 @@ def translate(uri: str, error: Exception) -> LegoRayError:
         return NoSpaceLeft(uri, text[:LONGEST], TOO_LARGE)
     if _NO_BUCKET.search(text):
         return ObjectNotFound(uri, "there is no such bucket", "Create the bucket first.")
+    if _NOT_S3.search(text):
+        return StoreUnavailable(uri, text[:LONGEST], ANOTHER_ANSWERS)
+    if _OF_A_PROXY.search(text):
+        return StoreUnavailable(uri, text[:LONGEST], PROXY)
     if _CERTIFICATE.search(text):
         return StoreUnavailable(uri, text, CERTIFICATE)
     if _OTHER_REGION.search(text):

@@ -15,6 +15,7 @@ from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogNotFound, InvalidOption
+from lego_ray.records import rows_table, table
 from lego_ray.storage.uri import Place, parse_uri
 
 
@@ -52,6 +53,13 @@ class MergeDetail:
             "relative_error_max": pc.max(sites["relative_error"]).as_py(),
             "norm_ratio_mean": pc.mean(sites["norm_ratio"]).as_py(),
         }
+
+    def _repr_html_(self) -> str:
+        """The merge and its first sites, for notebooks."""
+        caption = f"{self.merge['name']} version {self.merge['version']}"
+        shown = {**self.merge, **self.summary()}
+        shown = {k: len(v) if isinstance(v, list | dict) else v for k, v in shown.items()}
+        return table(caption, shown) + rows_table(self.sites.drop_columns(["merge_id"]).to_pylist())
 
 
 def list_merges(catalog: Catalog) -> pa.Table:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from lego_ray.errors import CatalogError
+from lego_ray.storage.file_errors import disk_errors
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -23,10 +24,13 @@ def check_table(uri: str) -> None:
 
     Raises:
         CatalogError: Otherwise.
+        StorageError: If the system does not take the path.
     """
     if "://" not in uri:
         for path in (Path(uri), Path(uri, "_delta_log")):
-            if path.is_symlink():
+            with disk_errors(uri):
+                is_link = path.is_symlink()
+            if is_link:
                 raise CatalogError(uri, f"{path} is a link, which leads out of the catalog", _HINT)
 
 

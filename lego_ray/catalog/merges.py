@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lego_ray.catalog.changes import Change, Renumbering, Rows, Transactions
+from lego_ray.catalog.changes import Change, Files, Renumbering, Rows, Transactions
 from lego_ray.catalog.commit import commit
+from lego_ray.catalog.data_files import DataFile, write_data_file
 from lego_ray.catalog.dataset import table_dataset
+from lego_ray.catalog.msu_files import MsuFiles
+from lego_ray.catalog.msus import MsuRows
+from lego_ray.catalog.rewriting import check_plain
 from lego_ray.catalog.rows import Row, conform
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
@@ -24,7 +28,7 @@ def append_merge(
     catalog: Catalog,
     merge: Row,
     sites: pa.Table | Sequence[Row],
-    msus: pa.Table | Sequence[Row],
+    msus: MsuFiles | MsuRows | pa.Table | Sequence[Row],
     tenure: Tenure | None = None,
 ) -> bool:
     """Records a merge, once: its row in `merges` is the commit point.
@@ -37,7 +41,8 @@ def append_merge(
         catalog: Where to.
         merge: The row of `merges`. Without a `version` it gets the next one of its name.
         sites: Rows of `merge_sites`.
-        msus: Rows of `msus`; empty if the method keeps none.
+        msus: Rows of `msus`; none if the method keeps none. Of `MsuRows` a part at a time is in memory
+            as text, and there may be any number; those of `MsuFiles` are written already.
         tenure: The turn that it is recorded in, if there are turns; its number is part of the commit.
 
     Returns:
@@ -53,9 +58,12 @@ def append_merge(
     # A version stands in for the one to be given, so that all rows are checked before any is
     # written.
     row = conform("merges", [{**merge, "version": merge.get("version") or 0}])
-    details = {"msus": conform("msus", msus), "merge_sites": conform("merge_sites", sites)}
+    details = {
+        "msus": msus if isinstance(msus, MsuFiles | MsuRows) else conform("msus", msus),
+        "merge_sites": conform("merge_sites", sites),
+    }
     for table, rows in details.items():
-        if not pc.all(pc.equal(rows["merge_id"], merge_id), min_count=0).as_py():
+        if not _are_of(rows, str(merge_id)):
             raise CatalogError(f"{table}.merge_id", f"some rows are not of merge {merge_id}")
     if is_recorded(catalog, str(merge_id)):
         return False
@@ -151,9 +159,25 @@ def details_are_there(version: int) -> bool:
     return version % 2 == 1
 
 
-def _append_details(catalog: Catalog, table: str, merge_id: str, rows: pa.Table) -> None:
-    """Appends a merge's details, or says that they are in use if they are there."""
+def _are_of(rows: MsuFiles | MsuRows | pa.Table, merge_id: str) -> bool:
+    """Whether all rows are of a merge."""
+    if isinstance(rows, MsuFiles | MsuRows):
+        return rows.merge_id == merge_id
+    return bool(pc.all(pc.equal(rows["merge_id"], merge_id), min_count=0).as_py())
+
+
+def _append_details(
+    catalog: Catalog, table: str, merge_id: str, rows: MsuFiles | MsuRows | pa.Table
+) -> None:
+    """Appends a merge's details, or says that they are in use if they are there.
+
+    Files are written once, however often the commit is tried.
+    """
     first: int | None = None
+    files: list[DataFile] = []
+    parts: list[MsuRows | pa.Table] = []
+    if not isinstance(rows, MsuFiles):
+        parts += rows.parts() if isinstance(rows, MsuRows) else [rows]
 
     def change(handle: DeltaTable, again: bool) -> Change | None:
         nonlocal first
@@ -161,10 +185,17 @@ def _append_details(catalog: Catalog, table: str, merge_id: str, rows: pa.Table)
         version = handle.transaction_version(merge_id) or 0
         first = version if first is None else first
         if not details_are_there(version):
-            return Rows(rows, ((merge_id, version + 1),))
+            check_plain(handle)
+            for part in parts[len(files) :]:
+                data = part.table() if isinstance(part, MsuRows) else part
+                if written := write_data_file(handle, data.schema, data.to_batches()):
+                    files.append(written)
+            if isinstance(rows, MsuFiles):
+                files[:] = rows.files()
+            return Files(files, ((merge_id, version + 1),))
         if version > first:  # by this call, in a try whose answer got lost, or by one that raced it
             return None
-        return Rows(rows.slice(0, 0), ((merge_id, version + 2),))
+        return Files((), ((merge_id, version + 2),))
 
     commit(lambda: catalog.open_or_create(table), change, catalog.table_uri(table))
 

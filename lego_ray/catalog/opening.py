@@ -20,7 +20,7 @@ def open_catalog(uri: str | os.PathLike[str]) -> Catalog:
     """Opens a catalog by its URI, as `catalog_at` does by its place.
 
     Args:
-        uri: A directory or `s3://bucket/prefix`.
+        uri: A directory, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
 
     Raises:
         AccessDenied: If it is on S3 and no credentials are found.
@@ -33,14 +33,16 @@ def catalog_at(place: Place) -> Catalog:
     """Opens a catalog, without touching disk or network yet.
 
     Args:
-        place: A directory or a prefix on S3.
+        place: A directory, or a prefix in a bucket.
 
     Raises:
         AccessDenied: If it is on S3 and no credentials are found.
         UnsupportedUri: If it is on the Hub.
     """
     if place.is_read_only:
-        raise UnsupportedUri(str(place), "the Hub holds no catalogs", "Give a path or s3://.")
+        raise UnsupportedUri(
+            str(place), "catalogs cannot be written there", "Give a path, s3://, gs:// or az://."
+        )
     fresh = partial(delta_storage_options, place)
     fresh()  # says now, not at the first opening, that there are no credentials
     return Catalog(str(place), fresh_options=fresh)

@@ -107,13 +107,13 @@ def log(catalog: str, since: str | None, at: str | None, as_json: bool) -> None:
 @click.option(
     "--since",
     required=True,
-    metavar="TIME",
-    help="Compare with the catalog as it was then: 1d, or a time as for --at.",
+    metavar="TIME|NAME@VERSION",
+    help="Compare with the catalog of then: 1d, a time as for --at, or when a merge was recorded.",
 )
 @at
 @options.as_json
 def diff(catalog: str, since: str, at: str | None, as_json: bool) -> None:
-    """Show the adapters and merges added, changed and gone since a time.
+    """Show the adapters and merges added, changed and gone since a time or a version of a merge.
 
     Of a merge that was added, says what differs from the version before it.
 
@@ -121,6 +121,7 @@ def diff(catalog: str, since: str, at: str | None, as_json: bool) -> None:
     Examples:
       lego-ray catalog diff --since 1d --catalog ./catalog
       lego-ray catalog diff --since 7d --at yesterday --catalog ./catalog
+      lego-ray catalog diff --since support@2 --catalog ./catalog
     """
     from lego_ray import catalog as calls
 

@@ -8,7 +8,7 @@ from lego_ray.amounts import size
 from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import count, print_json, visible
+from lego_ray.cli.printing import count, print_json, print_warning
 
 
 @command()
@@ -53,7 +53,7 @@ def site(catalog: str, output: str, root: str | None, check: bool, as_json: bool
         print_json(record)
         return
     for warning in record.warnings:
-        click.echo(f"warning  {visible(warning)}")
+        print_warning(warning)
     click.echo(f"site     {record.index}")
     amount = f"{count(record.files, 'file')}, {size(record.bytes)}"
     click.echo(f"files    {amount}; {record.written} written, {record.removed} old ones deleted")

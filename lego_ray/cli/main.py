@@ -44,7 +44,8 @@ def cli() -> None:
     """Merge zoos of LoRA adapters, and keep a catalog of what went where.
 
     A SOURCE is a directory (an adapter, or a tree of them), a weights file, s3://bucket/prefix,
-    hf://owner/name[@revision], hf://collections/owner/slug, or @list.txt with a source a line.
+    gs://bucket/prefix, az://container/prefix, https://host/file, hf://owner/name[@revision],
+    hf://collections/owner/slug, or @list.txt with a source a line.
 
     Defaults of --catalog, --workers, --memory-budget and others may stand in lego-ray.toml, or below
     [tool.lego-ray] in pyproject.toml, of the working directory. The environment (LEGO_RAY_CATALOG)

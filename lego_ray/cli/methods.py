@@ -62,8 +62,8 @@ def _print_all(found: Mapping[str, Any]) -> None:
     print_table(
         ("preset", "method", "spectrum", "output scale", "when to use it"),
         (
-            (p["name"], p["method"], str(p["spectrum"]), str(p["output_scale"]), p["use"])
-            for p in found["presets"]
+            (name, each.method, str(each.spectrum), str(each.output_scale), each.advice)
+            for name, each in PRESETS.items()
         ),
         wrap=True,
     )
@@ -106,6 +106,7 @@ def _print_preset(preset: Mapping[str, Any], *, after: bool) -> None:
         {
             "preset": preset["name"],
             "use it for": preset["use"],
+            **({"warning": preset["warning"]} if preset["warning"] else {}),
             "method": preset["method"],
             **settled,
             "spectrum": str(preset["spectrum"]),

@@ -12,7 +12,7 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.defaults import is_default
 from lego_ray.cli.param_types import Place
-from lego_ray.cli.printing import print_json, visible
+from lego_ray.cli.printing import print_json, print_warning
 from lego_ray.errors import InvalidOption
 
 
@@ -82,7 +82,7 @@ def report(
         print_json(record)
         return
     for warning in record["warnings"]:
-        click.echo(f"warning  {visible(warning)}")
+        print_warning(warning)
     click.echo(f"page   {record['output']}  ({size(record['bytes'])})\nmerge  {record['merge_id']}")
     lacking = [("--catalog", given["catalog"]), ("--sources", record["sections"]["map"])]
     if flags := [flag for flag, value in lacking if not value]:

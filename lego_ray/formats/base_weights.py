@@ -31,8 +31,8 @@ _QUANTIZED = re.compile(
     r"|weight_packed|weight_scale|weight_scale_inv|scale_weight|w_scales|\w+_blocks|\w+_scales)$"
 )
 _ONE_FILE = (
-    "Load a checkpoint in one file with diffusers (from_single_file), call save_pretrained, and give "
-    "that folder."
+    "Else load a checkpoint in one file with diffusers (from_single_file), call save_pretrained, and "
+    "give that folder."
 )
 _UNQUANTIZED = "Give the model it was quantized from, in float32, float16 or bfloat16."
 
@@ -95,7 +95,8 @@ def unread_weights(where: str, names: Iterable[str]) -> UnusableBase:
     )
     if any(".safetensors" in name for name in found):
         hint = (
-            f"Give another revision of it, or save it again, so that it has {NAMES[0]}. {_ONE_FILE}"
+            f"Give another revision of it, or save it again, so that it has {NAMES[0]}. Of an image "
+            f"model's checkpoint in one file give the file itself, if its names are known. {_ONE_FILE}"
         )
     else:
         hint = (
@@ -111,7 +112,10 @@ def in_one_file(where: str) -> UnusableBase:
     Args:
         where: The file.
     """
-    problem = "it is a file, and a base model is the folder that transformers or diffusers save"
+    problem = (
+        "it is a file, and not a checkpoint in safetensors of an image model whose names are known: a "
+        "base model is the folder that transformers or diffusers save"
+    )
     return UnusableBase(where, problem, _ONE_FILE)
 
 

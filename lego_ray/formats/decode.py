@@ -174,6 +174,7 @@ def _alone(site: SiteFactors) -> SiteFactors:
         scalar=derived.scalar,
         rows=None,
         is_swapped=False,
+        grid=None,
         derived=None,
     )
 
@@ -185,6 +186,9 @@ def rows_of(site: SiteFactors, b: Tensor) -> Tensor:
         site: The site.
         b: B as it is stored, shape (rows, rank).
     """
+    if site.grid is not None:
+        groups, parts = site.grid
+        b = b.reshape(groups, parts, -1, b.shape[1]).transpose(0, 1).reshape(b.shape)
     if site.rows is not None:
         b = b[site.rows[0] : site.rows[1]]
     return torch.cat(b.chunk(2)[::-1]) if site.is_swapped else b

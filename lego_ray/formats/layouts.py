@@ -58,6 +58,7 @@ class Layout:
 _COMFYUI = (
     r"(?:model\.)?diffusion_model\.",
     r"pipe\.dit\.",
+    r"conditional_transformer\.",
     r"text_encoders\.\w+\.transformer\.",
 )
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.architectures.twice import check_named_once, check_not_named_twice
+from lego_ray.formats.base_model import base_model_in
 from lego_ray.formats.differences import Difference, split_end
 from lego_ray.formats.dora import note_of_outputs, rescaled_sites, split_magnitude
 from lego_ray.formats.factors import (
@@ -26,6 +27,7 @@ from lego_ray.formats.factors import (
     site_factors,
     some,
 )
+from lego_ray.formats.header_alpha import with_header_alpha
 from lego_ray.formats.kinds import (
     SCALARS,
     Parts,
@@ -166,13 +168,17 @@ def read_lone(
     if alphas:
         problem = f"{next(iter(alphas.values())).name} is of no site in the file"
         raise MalformedAdapter(where, problem, "The file is incomplete: download or save it again.")
+    said: tuple[str, ...] = ()
+    if not configs and not any(name.endswith(ALPHA) for name in names):
+        base_model = base_model_in(headers.metadata) or headers.base_model
+        sites, said = with_header_alpha(sites, headers.metadata, base_model)
     sites = rescaled_sites(sites, magnitudes, where)
     check_named_once((site.site for site in sites), where)
     check_not_named_twice((site.site for site in sites), where)
     differences = _differences(ends, spans, called, site_of, where)
     note = f"full weights and biases were dropped: {some(whole)}"
     notes = ((note,) if whole else ()) + note_of(sites) + note_of_flat(sites)
-    notes += note_of_base(sites) + note_of_outputs(sites)
+    notes += note_of_base(sites) + note_of_outputs(sites) + said
     notes += (SCALARS,) if parts.scalars else ()
     adapter = factors[0][0].adapter if factors else ""
     return LoneFile(sites, configs, notes, adapter, differences)

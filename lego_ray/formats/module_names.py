@@ -30,6 +30,7 @@ PREFIXES: tuple[tuple[str, str], ...] = (
     ("model.diffusion_model.", DENOISER),
     ("diffusion_model.", DENOISER),
     ("pipe.dit.", DENOISER),
+    ("conditional_transformer.", DENOISER),
     ("base_model.model.", DENOISER),
     ("transformer.", DENOISER),
     ("unet.", DENOISER),
@@ -94,7 +95,7 @@ class ModuleName:
         path = self.path
         if self.is_text:
             path = path[len(self.lead) :]
-        path = flattened(path)
+        path = repaired(flattened(path))
         if self.component.startswith("text"):
             path = path.removeprefix("text_model_")
         return self.component, path
@@ -133,6 +134,17 @@ def flattened(path: str) -> str:
     return re.sub(r"_+", "_", path.replace(".", "_")).strip("_")
 
 
+def repaired(path: str) -> str:
+    """A flattened path, `transformer_blocks` for what some files of Flux.2 have instead.
+
+    diffusers reads the two alike.
+
+    Args:
+        path: With underscores for dots.
+    """
+    return f"tran{path}" if path.startswith("sformer_blocks_") else path
+
+
 def parse_name(site: str) -> ModuleName:
     """Takes a site's name apart, of kohya's layout or diffusers'."""
     for prefix, component in PREFIXES:
@@ -152,6 +164,7 @@ def parse_name(site: str) -> ModuleName:
 # Ways to begin names of the denoiser, of which diffusers reads one in a file.
 _WAYS: Mapping[str, str] = {
     **dict.fromkeys(("diffusion_model.", "model.diffusion_model.", "pipe.dit."), "authors"),
+    "conditional_transformer.": "authors",
     **dict.fromkeys(("transformer.", "unet."), "diffusers"),
     **dict.fromkeys(("lora_unet_", "lora_unet__", "lora_transformer_"), "kohya"),
 }

@@ -202,6 +202,9 @@ class SiteFactors:
         rows: The rows of B that are this site's, where B is stored for several modules at once (a fused
             projection); None for all.
         is_swapped: Whether the two halves of B's rows stand the other way about than in the merge.
+        grid: If the rows of B stand in another order than in the merge, (n, m): B has n groups of m
+            parts of one size, and the merge has the first part of every group, then the second of each,
+            and so on. `rows` and `is_swapped` are of the rows in that order. Else None.
         packed: Where the pair is in `a` and `b`, if they hold the pairs of all experts.
         diagonal: The span of a factor on each row of A, of shape (r, 1); None for none.
         blocks: Of a fused module that the adapter has as several: their pairs, in the order of B's rows.
@@ -228,6 +231,7 @@ class SiteFactors:
     kernel: tuple[int, ...] = ()
     rows: tuple[int, int] | None = None
     is_swapped: bool = False
+    grid: tuple[int, int] | None = None
     packed: Packed | None = None
     diagonal: TensorSpan | None = None
     blocks: tuple[Block, ...] = ()

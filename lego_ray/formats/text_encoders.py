@@ -20,9 +20,11 @@ _FIRST, _SECOND = "text 1", "text 2"
 # Base models of both kinds, in lower case.
 _LLM_FIRST = re.compile(r"hunyuan.?video|kandinsky.?5")
 _CLIP_FIRST = re.compile(r"flux|stable.?diffusion|\bsd.?(?:xl|v?[123])|xl\b|hidream")
-# Modules that only one kind has. HunyuanVideo and FLUX.1 have blocks of one name.
+# Modules that only one kind has. HunyuanVideo and FLUX.1 have blocks of one name, and `img_attn_qkv` is
+# FLUX.1's `img_attn.qkv` too where dots are underscores.
 _HUNYUAN = re.compile(
-    r"(?:double_blocks[._]\d+[._](?:img|txt)_(?:mlp[._]fc|mod[._]linear|attn_q)"
+    r"(?:double_blocks[._]\d+[._](?:img|txt)_(?:mlp[._]fc|mod[._]linear)"
+    r"|double_blocks\.\d+\.(?:img|txt)_attn_q"
     r"|single_blocks[._]\d+[._]modulation[._]linear|visual_transformer_blocks)"
 )
 _EITHER = re.compile(r"(?:double|single)_blocks[._]\d")

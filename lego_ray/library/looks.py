@@ -8,6 +8,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError
 from lego_ray.library.current import Found, look
 from lego_ray.library.find_groups import GroupFinder
+from lego_ray.library.kept_readings import keep_readings, recall_readings
 from lego_ray.library.places import RefreshPlaces
 from lego_ray.library.record import RefreshRecord, record_of_unchanged
 from lego_ray.library.state import State, state_of
@@ -48,12 +49,16 @@ class Looks:
     finder: GroupFinder
     started: float
     bytes_read: int = 0
-    _readings: Readings = field(default_factory=Readings)
+    _readings: Readings | None = None
     _groups: dict[object, Grouping] = field(default_factory=dict)
     _is_over: bool = False
 
     def look(self) -> Found:
         """Looks once; see `current.look`, also for the errors."""
+        if self._readings is None:
+            self._readings = Readings()
+            store = self.places.output.open()
+            self.bytes_read += recall_readings(store, self.library, self._readings)
         found = look(
             self.library,
             self.places,
@@ -95,6 +100,11 @@ class Looks:
         """
         if before is not None and (now := self.state()) and now.digest == before.digest:
             keep(self.places.output.open(), now, record)
+
+    def keep_readings(self) -> None:
+        """Keeps what the looks read of headers, for the next refresh."""
+        if self._readings is not None:
+            keep_readings(self.places.output.open(), self.library, self._readings)
 
     def keep_after_work(self) -> None:
         """Looks once more after a refresh did its work, so that the next need not if nothing changes.

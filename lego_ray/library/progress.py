@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from lego_ray.output.checkpoints.run_folder import MARKER, REFRESH_FOLDER
 from lego_ray.output.manifest import MANIFEST_KEY
 from lego_ray.output.progress import THREADS, StatusRecord, progress_at
-from lego_ray.records import Record
+from lego_ray.records import TableRecord, names_of
 from lego_ray.storage.base import ObjectInfo, Store
 from lego_ray.storage.lease import Lease
 
@@ -20,7 +20,7 @@ _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class LibraryStatus(Record):
+class LibraryStatus(TableRecord):
     """How far the merges below a folder are.
 
     Attributes:
@@ -33,6 +33,9 @@ class LibraryStatus(Record):
             that is not finished.
         former: How many published versions are older than those.
     """
+
+    rows_of = "merges"
+    columns = names_of(StatusRecord)
 
     state: str
     output: str

@@ -17,7 +17,7 @@ from lego_ray.merging.record import (
 )
 from lego_ray.planning.grouped import Grouping
 from lego_ray.planning.source_changes import Attempt
-from lego_ray.records import Record
+from lego_ray.records import TableRecord, names_of
 
 if TYPE_CHECKING:
     from lego_ray.catalog.tables import Catalog
@@ -29,7 +29,7 @@ Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class LibraryRecord(Record):
+class LibraryRecord(TableRecord):
     """What became of a library that was built, or would.
 
     Attributes:
@@ -49,6 +49,9 @@ class LibraryRecord(Record):
         seconds: How long the call took.
         bytes_read: Bytes that the call read.
     """
+
+    rows_of = "merges"
+    columns = names_of(MergeRecord)
 
     output: str | None
     catalog: str | None
@@ -83,7 +86,7 @@ class VersionRecord(MergeRecord):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class RefreshRecord(Record):
+class RefreshRecord(TableRecord):
     """What became of a refresh.
 
     Attributes:
@@ -104,6 +107,9 @@ class RefreshRecord(Record):
         seconds: How long the call took.
         bytes_read: Bytes that the call read.
     """
+
+    rows_of = "merges"
+    columns = names_of(VersionRecord)
 
     status: str
     holder: Mapping[str, str] | None = None

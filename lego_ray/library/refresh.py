@@ -3,6 +3,7 @@
 <output>/<merge name>/<first 12 digits of the plan>/   one directory a version, never changed
 <output>/.lego-ray/refresh/                            a lease, while someone is at it
 <output>/.lego-ray/unchanged/                          what was found when there was nothing to do
+<output>/.lego-ray/readings/                           what was read of headers
 
 The current version of a merge is its row of the highest `version` in the catalog.
 """
@@ -128,6 +129,7 @@ def _refresh_once(
         if found.is_current:
             lease.sweep(also=partial(_clear_checkpoints, found))
             record = looks.unchanged(found)
+            looks.keep_readings()
             if found.has_new_marks:  # or each refresh would read those files whole again
                 record_adapters(opened, found.rows)
             else:
@@ -190,6 +192,7 @@ def _refresh_once(
         looks.started,
         failed,
     )
+    looks.keep_readings()
     looks.keep_after_work()
     return record
 

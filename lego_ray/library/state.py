@@ -13,7 +13,11 @@ from dataclasses import dataclass
 
 from lego_ray.errors import LegoRayError
 from lego_ray.library.places import RefreshPlaces
-from lego_ray.output.checkpoints.run_folder import REFRESH_FOLDER, UNCHANGED_FOLDER
+from lego_ray.output.checkpoints.run_folder import (
+    READINGS_FOLDER,
+    REFRESH_FOLDER,
+    UNCHANGED_FOLDER,
+)
 from lego_ray.output.manifest import versions
 from lego_ray.planning.recipe import digest_of
 from lego_ray.planning.recipe_file import LibraryRecipe
@@ -67,8 +71,9 @@ def state_of(
         if any(info.key.startswith(REFRESH_FOLDER) for info in outputs):
             return None
         kept = {info.key: info for info in outputs if info.key.startswith(UNCHANGED_FOLDER)}
+        ours = (UNCHANGED_FOLDER, READINGS_FOLDER)
         listed = {
-            "output": [info.mark for info in outputs if info.key not in kept],
+            "output": [info.mark for info in outputs if not info.key.startswith(ours)],
             "own": {name: _marks(place) for name, place in places.own.items()},
             "catalog": {name: _marks(_log(places.catalog, name)) for name in _TABLES},
             "sources": list(_sources(library)),

@@ -13,6 +13,7 @@ from typing import Any
 
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.merges import append_merge
+from lego_ray.catalog.msu_files import MsuFiles
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import CatalogError, NoSpaceLeft, NotRecorded, StorageError
@@ -21,7 +22,7 @@ from lego_ray.merging.stages import Stages
 from lego_ray.output.adapter_files import adapter_files
 from lego_ray.output.card.figures import SiteFigures
 from lego_ray.output.card.model_card import model_card
-from lego_ray.output.catalog_rows import adapter_rows, merge_row, msu_table, site_rows
+from lego_ray.output.catalog_rows import adapter_rows, merge_row, msu_rows, site_rows
 from lego_ray.output.manifest import MANIFEST_KEY, encode_manifest, manifest_of, versions
 from lego_ray.output.readable import check_made, with_warnings
 from lego_ray.output.running_sums import STATE_KEY, State, encode_state
@@ -48,6 +49,7 @@ class Merged:
         state: Its running sums, if it keeps any.
         more: What else its manifest says; see `manifest_of`.
         drift: Of an update: how far it is from a full merge.
+        msus: Its rows of `msus`, if they are written already; None if they are made of its sites.
     """
 
     plan: Plan
@@ -61,6 +63,7 @@ class Merged:
     state: State | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     drift: float | None = None
+    msus: MsuFiles | None = None
 
 
 def finish(
@@ -150,7 +153,7 @@ def _record(
     now = datetime.now(UTC)
     record_adapters(catalog, adapter_rows(merged.rows, now))
     sites = site_rows(plan.digest, merged.sites)
-    msus = msu_table(plan.digest, merged.sites, merged.numbered)
+    msus = merged.msus or msu_rows(plan.digest, merged.sites, merged.numbered)
     row = merge_row(
         plan,
         output=output,

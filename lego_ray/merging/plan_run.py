@@ -8,11 +8,13 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.merged import check_storable
 from lego_ray.lazy import np
 from lego_ray.merging.bad_adapters import bad_adapters, without_bad
 from lego_ray.merging.finish import Merged
+from lego_ray.merging.lineage import Lineage
 from lego_ray.merging.notes import note_done, note_ranks, note_resumed
 from lego_ray.merging.record import MergeRecord
 from lego_ray.merging.solved import Solved, contents_of, merged_of, solved_of
@@ -48,6 +50,7 @@ class PlanRun:
         stages: Stages,
         attempt: Attempt,
         *,
+        catalog: Catalog | None,
         memory_budget: int,
         progress: Progress,
         more: Mapping[str, Any] = MappingProxyType({}),
@@ -60,6 +63,7 @@ class PlanRun:
             store: The output.
             stages: Where the run's time went so far.
             attempt: Which try of the run this is.
+            catalog: Where it will be recorded, or None.
             memory_budget: Most bytes one worker may take.
             progress: Called with each plan that is run (result None), and with each result.
             more: What else its manifest says; see `manifest_of`.
@@ -70,6 +74,7 @@ class PlanRun:
         self.checkpoints = Checkpoints(store, plan, attempt.given_up)
         self.stages = stages
         self.bytes_read = 0
+        self._catalog = catalog
         self._inventory = inventory
         self._memory_budget = memory_budget
         self._strict = attempt.strict
@@ -105,15 +110,19 @@ class PlanRun:
             confirm(self.plan.adapters, weights=False)
         if self._kept.done:
             note_resumed(self.plan, self._kept)
+        self._msus = Lineage(self.plan, self.store, self._catalog)
         for result in self._kept.results:
             _check_storable(self.plan, result)
             self._progress(self.plan, replace(result, bytes_read=0, requests=0, seconds=0.0))
+        self._kept = replace(self._kept, results=tuple(map(self._msus.taken, self._kept.results)))
 
     def tasks(self) -> Iterator[SolveTask]:
         """What is left of the plan."""
         if len(self._kept.done) < self.plan.n_sites:
             full_weights = not self._kept.full_weights
-            yield from tasks_of(self.plan, self._kept.done, full_weights=full_weights)
+            keeper = self.checkpoints.keeper(self.plan, self._number, self._msus.target())
+            for task in tasks_of(self.plan, self._kept.done, full_weights=full_weights):
+                yield replace(task, keeper=keeper)
 
     def take(self, result: TaskResult, runner: Runner) -> None:
         """Keeps the result of one of the tasks.
@@ -128,13 +137,16 @@ class PlanRun:
         if runner.name == "ray":  # and connected, since it has a result
             self._metrics = self._metrics or RunMetrics(self.plan)
             self._metrics.record(result)
-        covers = [
-            site.site
-            for site in self.plan.tasks[result.index].sites
-            if site.site not in self._kept.done
-        ]
-        self.checkpoints.save(self.plan, self._number, covers, result)
-        self._fresh.append(result)
+        if result.kept:
+            self.checkpoints.was_kept()
+        else:
+            covers = [
+                site.site
+                for site in self.plan.tasks[result.index].sites
+                if site.site not in self._kept.done
+            ]
+            self.checkpoints.save(self.plan, self._number, covers, result)
+        self._fresh.append(self._msus.taken(result))
         self.bytes_read += result.bytes_read
         note_done(self.plan, result, len(self._kept.results) + len(self._fresh))
         self._progress(self.plan, result)
@@ -182,7 +194,8 @@ class PlanRun:
 
     def merged(self) -> Merged:
         """The merge, under the names that its publishing was begun with, if it was."""
-        return merged_of(self._solved, self.asked.digest, self.store, self._more)
+        merged = merged_of(self._solved, self.asked.digest, self.store, self._more)
+        return replace(merged, msus=self._msus.files)
 
     def full_record(self, record: MergeRecord, published: Mapping[str, Any] | None) -> MergeRecord:
         """The record as it is."""

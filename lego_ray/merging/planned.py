@@ -94,6 +94,7 @@ def make_planned(
             each.place.open(),
             stages.copy(),
             attempt,
+            catalog=catalog,
             memory_budget=memory_budget,
             progress=progress,
             more=more,

@@ -16,6 +16,7 @@ from lego_ray.output.write import is_merge_of, manifest_at
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.sources.contents import content_hash
+from lego_ray.sources.tensor_hashes import AllHashes
 from lego_ray.storage.base import Store
 from lego_ray.tasks.passes import in_order
 from lego_ray.tasks.values import SiteResult, TaskResult
@@ -57,18 +58,14 @@ def contents_of(plan: Plan, results: Sequence[TaskResult]) -> dict[str, str]:
     return {a.uri: content_hash(found[number]) for number, a in enumerate(plan.adapters)}
 
 
-def tensors_of(plan: Plan, results: Sequence[TaskResult]) -> dict[int, set[tuple[str, str]]]:
+def tensors_of(plan: Plan, results: Sequence[TaskResult]) -> AllHashes:
     """Name and hex sha256 of the tensors that were read of each adapter, by its number in the plan.
 
     Args:
         plan: The plan.
         results: All of its results; those of runs that cut their tasks differently may share tensors.
     """
-    found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(len(plan.adapters))}
-    for result in results:
-        for number, tensors in result.tensor_hashes.items():
-            found[number].update(tensors)
-    return found
+    return AllHashes(len(plan.adapters), (result.tensor_hashes for result in results))
 
 
 def merged_of(solved: Solved, requested: str, store: Store, more: Mapping[str, Any]) -> Merged:

@@ -21,7 +21,7 @@ def describe(name: str | None = None) -> dict[str, list[dict[str, Any]]]:
         `methods`, each with `name`, `summary`, `ranks`, `use`, `cost`, `lineage`,
         `lone_adapter_stays`, `spread` and `options`, each of these with `name`, `default`, `values`
         and `help`; and `presets`, each with `name`, `method`,
-        `options`, `spectrum`, `output_scale` and `use`.
+        `options`, `spectrum`, `output_scale`, `use` and `warning`.
 
     Raises:
         InvalidOption: If neither a method nor a preset has the name.
@@ -89,4 +89,5 @@ def _preset(name: str) -> dict[str, Any]:
         "spectrum": preset.spectrum,
         "output_scale": preset.output_scale,
         "use": preset.use,
+        "warning": preset.warning,
     }

@@ -21,6 +21,7 @@ class Preset:
         output_scale: As in `Recipe`.
         spectrum: As in `Recipe`.
         use: When to use it, for people.
+        warning: On which adapters it can lose much, for people; empty for none that is known.
     """
 
     method: str
@@ -28,6 +29,12 @@ class Preset:
     output_scale: float | str = 1.0
     spectrum: float | str = 1.0
     use: str = ""
+    warning: str = ""
+
+    @property
+    def advice(self) -> str:
+        """When to use it, and the warning if it has one."""
+        return f"{self.use}. Warning: {self.warning}" if self.warning else self.use
 
     def settled(self) -> dict[str, Any]:
         """All that it settles, by name."""
@@ -61,8 +68,14 @@ PRESETS: Mapping[str, Preset] = {
         {"inner": "ties"},
         "source-norm",
         use="as much of the tasks kept as can be, after iso",
+        warning="on some bases it gains on some tasks and loses on others; compare it with paper",
     ),
-    "iso": Preset("iso", {}, "source-norm*2", use="as much of the tasks kept as can be"),
+    "iso": Preset(
+        *("iso", {}, "source-norm*2"),
+        use="as much of the tasks kept as can be",
+        warning="the norm is twice that of one adapter, also of one alone or of copies; adapters "
+        "trained at too high a rate lose much by it",
+    ),
     # The most that a method keeps which gives a lone adapter back and tells where each MSU went.
     "rank-one": Preset(
         *("lego", {"distance": "rank-one", "basis": "svd"}, "source-norm"),

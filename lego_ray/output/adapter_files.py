@@ -62,6 +62,8 @@ def carried_of(plan: Plan) -> dict[str, Any]:
     """What a merged adapter takes over of its sources' configurations; None where they differ."""
     fields = ("task_type", "fan_in_fan_out", *kohya.CARRIED_FIELDS)
     carried = {field: agreed(plan.adapters, field) for field in fields}
+    if name := agreed(plan.adapters, "adapter"):  # in the keys of all, where readers look for it
+        carried["adapter"] = name
     return {**carried, **shared_revision(plan.adapters, plan.base_model)}
 
 

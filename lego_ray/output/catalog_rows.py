@@ -5,24 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from lego_ray.catalog.adapters import seen_adapters
+from lego_ray.catalog.msus import MsuRows, SiteMsus
 from lego_ray.catalog.tables import Catalog
 from lego_ray.formats.identity import adapter_id_of
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterRecord, sharing_sites
+from lego_ray.lazy import np
 from lego_ray.output.manifest import versions
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import canonical_json
 from lego_ray.sources.identities import NOTHING, Known, Sighting
-from lego_ray.tasks.values import SiteResult
+from lego_ray.tasks.values import SiteResult, TaskResult
 
 
 def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, Any]]:
@@ -153,36 +152,27 @@ def ratio_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def msu_table(merge_id: str, sites: Sequence[SiteResult], adapter_ids: Sequence[str]) -> pa.Table:
-    """Rows of `msus`, as columns: there are about as many as ranks in the whole zoo.
+def msu_rows(merge_id: str, sites: Iterable[SiteResult], adapter_ids: Sequence[str]) -> MsuRows:
+    """Rows of `msus`; there are about as many as ranks in the whole zoo."""
+    return MsuRows(merge_id, adapter_ids, msus_of(sites))
 
-    None of a site whose method does not say where they went.
-    """
-    sites = [s for s in sites if s.clusters is not None]
-    counts = [len(s.adapters) for s in sites]
-    ids = pa.array(adapter_ids, pa.string())
-    columns: Mapping[str, pa.Array] = {
-        "merge_id": pa.array([merge_id] * sum(counts), pa.string()),
-        "site": pa.array(
-            np.repeat(np.array([s.plan.site for s in sites], object), counts), pa.string()
+
+def without_lineage(result: TaskResult) -> TaskResult:
+    """A result whose sites do not say where their MSUs went."""
+    none = np.empty(0, np.int32)
+    return replace(
+        result,
+        sites=tuple(
+            replace(s, adapters=none, ranks=none, clusters=None, distances=None, weights=None)
+            for s in result.sites
         ),
-        "adapter_id": ids.take(pa.array(_joined([s.adapters for s in sites], np.int32))),
-        "rank_index": pa.array(_joined([s.ranks for s in sites], np.int32)),
-        "cluster": pa.array(_joined([s.clusters for s in sites], np.int32)),
-        "distance": pa.array(
-            _joined([_or_nan(s.distances, len(s.adapters)) for s in sites], np.float64),
-            from_pandas=True,
-        ),
-        "weight": pa.array(_joined([s.weights for s in sites], np.float64)),
-    }
-    return pa.table(columns)
+    )
 
 
-def _or_nan(values: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
-    """The values; as many that are not a number, which become null, where there are none."""
-    return np.full(n, np.nan) if values is None else values
-
-
-def _joined(parts: Sequence[NDArray[Any] | None], kind: type) -> NDArray[Any]:
-    """The parts one after another; of the right type where there are none."""
-    return np.concatenate([np.empty(0, kind), *(part for part in parts if part is not None)])
+def msus_of(sites: Iterable[SiteResult]) -> list[SiteMsus]:
+    """The rows of sites; none of a site whose method does not say where its MSUs went."""
+    return [
+        SiteMsus(s.plan.site, s.adapters, s.ranks, s.clusters, s.distances, s.weights)
+        for s in sites
+        if s.clusters is not None
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lego_ray.errors import AlreadyExists, MalformedAdapter, OutputExists, StorageError
+from lego_ray.formats.model_card import parse_card
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.output.hub_plan import (
@@ -15,7 +16,7 @@ from lego_ray.output.hub_plan import (
     commit_message,
     manifest_there,
 )
-from lego_ray.output.publish_record import PublishRecord, publish_record
+from lego_ray.output.publish_record import CARD, PublishRecord, publish_record
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState, has_token
 
 
@@ -57,7 +58,7 @@ def push(
         change = decided(state)
     rank = _rank(manifest, files)
     message = commit_message(manifest, change, rank) if change.commits else None
-    warnings = change.warnings
+    warnings = change.warnings + _lacking(manifest, files)
     if dry_run and not has_token():
         warnings += ("there is no Hub token, and publishing needs one",)
     changes = change.commits or change.branches
@@ -94,6 +95,17 @@ def push(
         replaces=change.replaces or None,
         commit=commit,
         commit_message="\n\n".join(message) if message else None,
+    )
+
+
+def _lacking(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """What the card lacks for the Hub to show the merge under its base model."""
+    if CARD not in files or parse_card(files[CARD]).base_model:
+        return ()
+    named = manifest.get("base_model") or "unknown"
+    return (
+        f"the model card names no base_model, because {named} is not a name on the Hub; merge again "
+        "with --base-model owner/name, or edit the card there",
     )
 
 

@@ -14,7 +14,7 @@ from lego_ray.options import keywords_of, picked
 from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
 from lego_ray.planning.rank_options import asked_rank, asked_ranks, name_at_rank
 from lego_ray.planning.scan_limits import ScanLimits, checked_limits
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.uri import HubPlace, Place, parse_uri
 
 if TYPE_CHECKING:
     from lego_ray.planning.recipe import Recipe
@@ -66,14 +66,17 @@ def writable(place: Place) -> Place:
     """A place where a merge can be written.
 
     Raises:
-        ReadOnlyStore: If it is on the Hub, where a run could keep nothing beside it.
+        ReadOnlyStore: If it is on the Hub or on a web site, where a run could keep nothing beside it.
     """
     if place.is_read_only:
+        then = (
+            f", then `lego-ray publish OUTPUT --to {place}`" if isinstance(place, HubPlace) else ""
+        )
         raise ReadOnlyStore(
             str(place),
-            "a merge is written to a directory or to S3, which keep its finished tasks until it is "
-            "published",
-            f"Give such an --output, then `lego-ray publish OUTPUT --to {place}`.",
+            "a merge is written to a directory or to a bucket, which keep its finished tasks until it "
+            "is published",
+            f"Give such an --output{then}.",
         )
     return place
 

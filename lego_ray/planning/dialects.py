@@ -23,6 +23,8 @@ _HINT = (
 
 # Parts of a pipeline that the tables are of.
 _DENOISERS = ("denoiser", "denoiser 2")
+# The second denoiser of one file (Wan 2.2), which has names in diffusers alone.
+_SECOND = "denoiser 2"
 
 
 # Prefixes of diffusers' names that diffusers itself reads in part (Flux's attention) or not at all.
@@ -35,7 +37,8 @@ class Told:
 
     Attributes:
         sides: The sides of names that only one side has.
-        prefixes: What its names begin with, by side; of names that both sides have, neither.
+        prefixes: What its names of the first denoiser begin with, by side; of names that both sides
+            have, neither.
     """
 
     sides: frozenset[Side]
@@ -47,8 +50,8 @@ def in_one_dialect(
 ) -> Sequence[AdapterRecord]:
     """The adapters, with one set of names for the modules of a model.
 
-    diffusers' where some modules are several there; else the one that most adapters have, and of equals
-    the one of the model's authors, which more readers know.
+    diffusers' where some modules are several there, or a file has two denoisers; else the one that most
+    adapters have, and of equals the one of the model's authors, which more readers know.
 
     Args:
         adapters: Of image models, in any order.
@@ -62,7 +65,9 @@ def in_one_dialect(
         LayoutMismatch: If the names mean different modules in two architectures.
     """
     names = {factors.site for adapter in adapters for factors in adapter.sites}
-    paths = {name.path for name in map(parse_name, names) if name.component in _DENOISERS}
+    parsed = [name for name in map(parse_name, names) if name.component in _DENOISERS]
+    paths = {name.path for name in parsed}
+    has_second = any(name.component == _SECOND for name in parsed)
     readings: list[tuple[Architecture, list[AdapterRecord]]] = []
     shown_by = {
         each.name: [told(adapter.sites, each) for adapter in adapters]
@@ -75,7 +80,7 @@ def in_one_dialect(
         return adapters  # one side of a model, such as txt_in and to_q of Qwen-Image
     for architecture in by_base(fitting, base_model, paths):
         shown = shown_by[architecture.name]
-        side = _side(architecture, [each.sides for each in shown if each])
+        side = _side(architecture, [each.sides for each in shown if each], has_second=has_second)
         prefix = _prefix([each for each in shown if each], side, architecture)
         readings.append((architecture, [_as(a, architecture, side, prefix) for a in adapters]))
     if not readings:
@@ -273,13 +278,17 @@ def told(sites: Iterable[SiteFactors], architecture: Architecture) -> Told | Non
             return None
         if reading.is_telling:
             sides.add(reading.side)
-            prefixes.setdefault(reading.side, name.prefix)
+            if name.component != _SECOND:
+                prefixes.setdefault(reading.side, name.prefix)
     return Told(frozenset(sides), prefixes)
 
 
 def _fits(factors: SiteFactors, reading: Reading) -> bool:
     """Whether a module has a shape that its row can have."""
     row = reading.row
+    parts = len(row.diffusers) if reading.side == "original" else 1
+    if row.is_oblong and factors.d_out == parts * factors.d_in:
+        return False
     if reading.side == "diffusers":
         return not (row.widths and not row.is_fused and factors.d_out != row.widths * factors.d_in)
     if row.widths and factors.d_out != row.widths * factors.d_in:
@@ -287,8 +296,10 @@ def _fits(factors: SiteFactors, reading: Reading) -> bool:
     return not row.is_fused or row.rows_of(0, factors.d_in, factors.d_out) is not None
 
 
-def _side(architecture: Architecture, sides: Iterable[frozenset[Side]]) -> Side:
-    if architecture.is_split:
+def _side(
+    architecture: Architecture, sides: Iterable[frozenset[Side]], *, has_second: bool
+) -> Side:
+    if architecture.is_split or has_second:
         return "diffusers"
     votes = Counter(side for mine in sides for side in mine)
     return "diffusers" if votes["diffusers"] > votes["original"] else "original"

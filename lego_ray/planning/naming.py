@@ -18,7 +18,12 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.text_encoders import parse_names
 from lego_ray.formats.wrappers import UNWRAPPED, unwrapped, without_doubt
 from lego_ray.planning.asked_layout import in_layout
-from lego_ray.planning.by_head import check_rows_of_heads
+from lego_ray.planning.by_head import (
+    REORDERED,
+    check_parts_by_heads,
+    in_order_of,
+    in_order_of_parts,
+)
 from lego_ray.planning.dialects import as_known, in_one_dialect
 from lego_ray.planning.differences import with_named_differences
 from lego_ray.planning.layer_trees import in_new_layers, layer_renames
@@ -31,7 +36,7 @@ RESPELLED = "module names are spelled otherwise in the merge:"
 
 _HINT = "Merge them separately (--exclude), or convert them to one spelling first."
 # Parts of pipelines that have names in diffusers alone, and its name of the denoiser beside them.
-_BESIDE = re.compile(r"(?:connectors|transformer_ref|text_conditioner)\.")
+_BESIDE = re.compile(r"(?:connectors|transformer_2|transformer_ref|text_conditioner)\.")
 _DIFFUSERS = "transformer."
 
 
@@ -57,7 +62,7 @@ def agreed_names(
         LayoutMismatch: If a name could mean either of two modules, a file would have names of two
             styles, the layout asked for has no certain name for a module, or rows are in two orders.
     """
-    check_rows_of_heads(adapters, asked)
+    adapters = in_order_of_parts(adapters, asked)
     named = _agreed(adapters, layout, asked, base_model)
     return tuple(with_named_differences(adapters, named, base_model))
 
@@ -83,7 +88,11 @@ def _agreed(
 
 
 def named_as(
-    adapters: Sequence[AdapterRecord], known: Mapping[str, tuple[int, int]], layout: str
+    adapters: Sequence[AdapterRecord],
+    known: Mapping[str, tuple[int, int]],
+    layout: str,
+    *,
+    by_heads: bool = False,
 ) -> tuple[AdapterRecord, ...]:
     """The adapters, with the names that a merge has for modules it knows.
 
@@ -91,7 +100,12 @@ def named_as(
         adapters: Any.
         known: d_in and d_out at each of the merge's sites, by name.
         layout: What the merge is written in.
+        by_heads: Whether its rows are by heads; see `by_head.is_by_heads`.
+
+    Raises:
+        LayoutMismatch: If an adapter has what cannot be put in the order of the merge's rows.
     """
+    adapters = in_order_of(adapters, by_heads=by_heads)
     is_pipeline = output_layout(layout).is_pipeline or any(
         output_layout(WRITTEN_AS[adapter.format]).is_pipeline for adapter in adapters
     )
@@ -118,6 +132,8 @@ def named_as(
             and mine[module[factors.site]] == 1
         }
         out += _renamed([adapter], renames)
+    if by_heads:
+        check_parts_by_heads(out)
     return tuple(out)
 
 
@@ -128,7 +144,7 @@ def has_other_names(adapter: AdapterRecord) -> bool:
 
 def warnings_of_names(adapters: Iterable[AdapterRecord]) -> Iterable[str]:
     """What to tell of names that were changed, one line for each kind of change."""
-    for mark in (RESPELLED, UNWRAPPED):
+    for mark in (RESPELLED, UNWRAPPED, REORDERED):
         noted = [(a.uri, n) for a in adapters for n in a.notes if n.startswith(mark)]
         if noted:
             uri, note = noted[0]

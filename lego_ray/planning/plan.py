@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lego_ray.formats.base_model import REVISION, shared_revision
 from lego_ray.formats.fused import FusedSite, planned_wholes
@@ -16,7 +16,10 @@ from lego_ray.planning.licenses import license_conflicts, licenses_of
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.task_plans import TaskPlan
 from lego_ray.planning.trainer_runs import PassedOver
-from lego_ray.records import table
+from lego_ray.records import arrow_table, frame_of, messages, rows_table, table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Changes whenever the same recipe and adapters would give other bits.
 PLAN_VERSION = 2
@@ -202,7 +205,21 @@ class Plan:
             "bytes a worker": self.peak_bytes,
             "warnings": "; ".join(self.warnings) or "none",
         }
-        return table(f"{self.recipe.name}: a plan", shown)
+        told = self.as_json()
+        rows = rows_table(told["adapters"])
+        return table(f"{self.recipe.name}: a plan", shown) + rows + messages(told)
+
+    def to_arrow(self) -> pa.Table:
+        """Its adapters as an Arrow table, a row for each."""
+        return arrow_table(self.as_json()["adapters"])
+
+    def to_pandas(self) -> Any:
+        """Its adapters as a `pandas.DataFrame`.
+
+        Raises:
+            MissingPackage: If pandas is not installed.
+        """
+        return frame_of(self.to_arrow())
 
     def as_json(self) -> dict[str, Any]:
         """The plan for people and scripts, without the sources' byte ranges."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lego_ray.errors import InvalidOption, SiteShapeMismatch
+from lego_ray.formats.header_alpha import HEADER_ALPHA
 from lego_ray.formats.peft_ranks import shares_rank
 from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.methods.base import PoolCosts
@@ -302,6 +303,8 @@ def _digest(
             del asked[option]
     if any(has_other_names(adapter) for adapter in adapters):  # earlier releases gave other bits
         asked["names"] = 1
+    if any(note.startswith(HEADER_ALPHA) for adapter in adapters for note in adapter.notes):
+        asked["header_alpha"] = 1  # likewise
     sites = (f.site for alike in sharing_sites(adapters) for f in alike[0].sites)
     if recipe.compact and not of_work and any(map(shares_rank, sites)):
         asked["expert_ranks"] = 1  # likewise: each expert was stored at its own rank

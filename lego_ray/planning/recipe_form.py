@@ -13,7 +13,7 @@ from lego_ray.formats.forms import Form, read_as
 from lego_ray.options import keywords_of
 from lego_ray.planning.group_options import group_count
 from lego_ray.planning.options import ResultOptions, SourceOptions
-from lego_ray.storage.buckets import BucketSettings
+from lego_ray.storage.buckets import Bucket, BucketSettings
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -157,7 +157,7 @@ class LibraryForm(_Model):
     tags_from_folders: Text | None = None
     catalog: Text | None = None
     output: Text | None = None
-    buckets: Mapping[str, BucketSettings] = {}
+    buckets: Mapping[Bucket, BucketSettings] = {}
     defaults: SettingsForm = SettingsForm()
     merges: Annotated[Sequence[MergeForm], Field(min_length=1)]
 

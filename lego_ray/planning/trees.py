@@ -84,6 +84,7 @@ _STYLES: Mapping[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
 # Names of the parts of models that stand beside each other, each with layers of its own.
 _TOWERS = re.compile(
     r"vis(?:ion|ual)|image|video|audio|speech|depth|encoder|decoder|talker|thinker|expert|mtp|draft"
+    r"|refiner|llm_adapter"
 )
 
 

@@ -154,7 +154,8 @@ class Canvas:
             artist.set_gid(f"{self._identity}-{place}")
         out = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        self._figure.savefig(out, format="svg", metadata=nothing)
+        # `savefig` would draw it twice, to find a layout that it has.
+        self._figure.canvas.print_svg(out, metadata=nothing)
         # Within a page, SVG has no declaration before it.
         svg = out.getvalue()
         width, height = self._figure.get_size_inches() * _DPI

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lego_ray.reporting.axis import Axis, axis_of
+from lego_ray.reporting.blocks import BlockFigures, by_family
 from lego_ray.reporting.drawing import Drawing, canvas, clip, fewer, series_style
 from lego_ray.reporting.facts import Facts, Kept, SiteFacts
 from lego_ray.reporting.numbers import number
@@ -25,6 +26,7 @@ class BySite:
         rows: Sites and their values, in natural order.
         by_layer: Whether sites are drawn by layer.
         of_kinds: Whether marks tell kinds of modules apart.
+        families: The figure by family of blocks; empty where there are no blocks by name.
         scale: `logarithmic`, `near` if it does not start at zero, or `from zero`.
         drawing: The figure.
     """
@@ -32,6 +34,7 @@ class BySite:
     rows: Sequence[tuple[SiteFacts, float]]
     by_layer: bool
     of_kinds: bool
+    families: Sequence[BlockFigures]
     scale: str
     drawing: Drawing
 
@@ -132,7 +135,7 @@ def _by_site(
     axis = axis_of([site.site for site, _ in rows])
     scale = _scale([found for _, found in rows])
     drawing = _lines(name, rows, axis, scale, label)
-    return BySite(rows, axis.by_layer, len(axis.names) > 1, scale, drawing)
+    return BySite(rows, axis.by_layer, len(axis.names) > 1, by_family(rows), scale, drawing)
 
 
 def _scale(values: Sequence[float]) -> str:
@@ -164,7 +167,14 @@ def _lines(
             axes.set_ylim(bottom=0, top=1.08 * (max(value for _, value in rows) or 1.0))
         axes.set_xlabel(axis.label)
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=fewer(14), integer=True, min_n_ticks=1))
+        if axis.families:
+            spans = list(axis.families.values())
+            axes.set_xticks([(first + last) / 2 for first, last in spans], list(axis.families))
+            for first, _ in spans[1:]:
+                axes.axvline(first - 0.5, color=LIGHT["axis"], linewidth=1, linestyle=":")
+        else:
+            locator = MaxNLocator(nbins=fewer(14), integer=True, min_n_ticks=1)
+            axes.xaxis.set_major_locator(locator)
         axes.grid()
         if len(axis.names) > 1:
             drawn.legend()

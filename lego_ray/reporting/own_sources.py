@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lego_ray.errors import UnsupportedUri
-from lego_ray.storage.uri import FilePlace, Place, S3Place, parse_uri
+from lego_ray.storage.uri import BucketPlace, FilePlace, Place, parse_uri
 
 
 def own_sources(merged: Place, manifest: Mapping[str, Any]) -> list[str]:
@@ -35,5 +35,7 @@ def _is_near(uri: str, merged: Place) -> bool:
         return uri.startswith("/")
     place = parse_uri(uri) if "://" in uri else None
     return (
-        isinstance(merged, S3Place) and isinstance(place, S3Place) and place.bucket == merged.bucket
+        isinstance(merged, BucketPlace)
+        and isinstance(place, BucketPlace)
+        and (place.scheme, place.bucket) == (merged.scheme, merged.bucket)
     )

@@ -20,6 +20,7 @@ from typing import IO, Any
 from lego_ray.errors import InvalidOption, ScoringFailed
 from lego_ray.scoring.command import ALL_ROWS, end_group, quoted_end, tail_of
 from lego_ray.scoring.score import Score, score_of
+from lego_ray.scoring.warden import ended_with_us
 
 # The child takes the import path of this process. The working directory is last on it, so that a module
 # there is found and hides no other.
@@ -133,6 +134,8 @@ class _Child:
         except OSError as error:
             self._log.close()
             raise ScoringFailed(where, f"no process could be started for it ({error})") from error
+        self._watch = contextlib.ExitStack()
+        self._watch.enter_context(ended_with_us(self._process))
         self.send(sys.path)
 
     def send(self, value: object) -> None:
@@ -174,7 +177,8 @@ class _Child:
 
     def end(self) -> None:
         """Ends the process."""
-        end_group(self._process)
+        with self._watch:
+            end_group(self._process)
         for pipe in (self._process.stdin, self._process.stdout, self._log):
             with contextlib.suppress(OSError):  # what could not be written to a dead child
                 pipe.close()  # type: ignore[union-attr]

@@ -14,6 +14,7 @@ from typing import IO
 
 from lego_ray.errors import InvalidOption, ScoringFailed
 from lego_ray.scoring.score import Score, last_json_score
+from lego_ray.scoring.warden import ended_with_us
 
 ADAPTER, SPLIT = "{adapter}", "{split}"
 ADAPTER_VARIABLE, SPLIT_VARIABLE = "LEGO_RAY_ADAPTER", "LEGO_RAY_SPLIT"
@@ -86,7 +87,7 @@ def score_with_command(
     JSON object with `score`; see `Score`.
 
     It runs in a process group of its own, which is ended when the command ends, at the time limit,
-    and when this call is interrupted.
+    when this call is interrupted, and when this process is killed.
 
     Args:
         command: The command, such as `python score.py {adapter}`.
@@ -148,12 +149,13 @@ def _run(
             f"it cannot be started ({error})",
             "Check that its program exists, can be run, and is found by PATH.",
         ) from error
-    try:
-        return process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        end_group(process)
+    with ended_with_us(process):
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            end_group(process)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

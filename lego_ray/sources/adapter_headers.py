@@ -54,6 +54,8 @@ class Reading:
         config: Bytes of the configuration beside it; None if there is none, or it was refused unread.
         table: The header of its weights file; None if it could not be read.
         headers: All that its layout's reader was given; None if reading stopped before.
+        is_lasting: Whether it is the same for as long as no file is written: a right to read can be
+            given meanwhile.
     """
 
     found: Found
@@ -62,6 +64,7 @@ class Reading:
     config: bytes | None = None
     table: WeightsTable | None = None
     headers: AdapterHeaders | None = None
+    is_lasting: bool = True
 
 
 def read_found(
@@ -91,13 +94,13 @@ def read_found(
             # Elsewhere it is the credentials that are denied, and those are of the whole source.
             if not found.place.is_local:
                 raise
-            return Reading(found, _closed(found, error))
+            return Reading(found, _closed(found, error), is_lasting=False)
         except SourceChanged as error:
             last, again = error, find_again(found)
             if again is None:
                 break
             found = again
-    return Reading(found, _refused(found, last))
+    return Reading(found, _refused(found, last), is_lasting=False)
 
 
 def _read_once(

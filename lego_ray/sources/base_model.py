@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lego_ray.errors import AdapterRefused, MalformedAdapter, ObjectNotFound, UnusableBase
+from lego_ray.formats.architectures.checkpoints import is_checkpoint
 from lego_ray.formats.base_weights import (
     CONFIG,
     PIPELINE,
@@ -99,16 +100,23 @@ class BaseModel:
         components: Its models, sorted by folder.
         others: Its files without weights, sorted by key.
         left: Keys of files with weights that it is not loaded from.
+        file: Key of the file, if it is a checkpoint in one file, as ComfyUI has it; else empty.
     """
 
     store: Store
     components: tuple[Component, ...]
     others: tuple[ObjectInfo, ...]
     left: tuple[str, ...]
+    file: str = ""
 
     @property
     def uri(self) -> str:
         """Its place, at the commit where there is one."""
+        return f"{self.folder}/{self.file}" if self.file else self.folder
+
+    @property
+    def folder(self) -> str:
+        """The place that keys of its files are below, at the commit where there is one."""
         return str(self.store.place.pinned(self.store.revision))
 
     @property
@@ -125,19 +133,17 @@ def read_base(place: Place) -> BaseModel:
     """Reads the headers of a base model; no weights but samples.
 
     Args:
-        place: Its directory, prefix or repository.
+        place: Its directory, prefix or repository, or its file.
 
     Raises:
-        UnusableBase: If it is not a model's folder with weights in safetensors, or it is quantized.
+        UnusableBase: If it is not a model's folder with weights in safetensors, nor an image model's
+            checkpoint in one such file, or it is quantized.
         ObjectNotFound: If nothing is there.
         StorageError: If it cannot be read.
     """
     if is_weights(str(place).rpartition("/")[2]):
-        raise in_one_file(str(place))
-    store = place.open()
-    pinned = store.place.pinned(store.revision)
-    if str(pinned) != str(store.place):
-        store = pinned.open()
+        return _in_one_file(place)
+    store = _opened(place)
     listed = {info.key: info for info in store.list() if not _is_hidden(info.key)}
     if not listed:
         raise ObjectNotFound(store.uri, "there is no base model there", "Check --base.")
@@ -149,6 +155,27 @@ def read_base(place: Place) -> BaseModel:
     )
     left = (key for key in sorted(listed) if is_weights(key) and key not in loaded | indices)
     return BaseModel(store, components, others, tuple(left))
+
+
+def _opened(place: Place) -> Store:
+    """Its store, at the commit where there is one."""
+    store = place.open()
+    pinned = store.place.pinned(store.revision)
+    return store if str(pinned) == str(store.place) else pinned.open()
+
+
+def _in_one_file(place: Place) -> BaseModel:
+    """A checkpoint of an image model: its denoiser, and other parts of the pipeline beside it."""
+    parts = place.split()
+    if parts is None or not parts[1].endswith(".safetensors"):
+        raise in_one_file(str(place))
+    store = _opened(parts[0])
+    file = _file(store, store.stat(parts[1]))
+    component = Component("", (file,), "", {})
+    if not is_checkpoint(component.tensors):
+        raise in_one_file(str(place))
+    check_tensors({n: t.span.dtype for n, t in component.tensors.items()}, str(place))
+    return BaseModel(store, (component,), (), (), parts[1])
 
 
 def _is_hidden(key: str) -> bool:

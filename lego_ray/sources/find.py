@@ -22,7 +22,7 @@ from lego_ray.formats.record import Refused
 from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
 from lego_ray.sources.beside import SHARD, is_foreign
 from lego_ray.storage.base import Denied, HasFolders, ObjectInfo, Store
-from lego_ray.storage.uri import FilePlace, Place, parse_uri
+from lego_ray.storage.uri import FilePlace, Place, named_on_hub, parse_uri
 
 CARD_NAME = "README.md"
 # What the tools that write single files call them; a .bin of any other name is not an adapter.
@@ -311,9 +311,12 @@ def _where_else(place: Place) -> str:
     """What to do about a source that is not there."""
     here = str(Path.cwd()) + "/"
     name = str(place).removeprefix(here)
-    if isinstance(place, FilePlace) and str(place).startswith(here) and name.count("/") == 1:
-        return f"Check the path. A repository on the Hub is given as hf://{name}."
-    return "Check the path."
+    meant = named_on_hub(name) if isinstance(place, FilePlace) and name != str(place) else ""
+    return (
+        f"Check the path. A repository on the Hub is given as {meant}."
+        if meant
+        else "Check the path."
+    )
 
 
 def _pinned(store: Store) -> Place:

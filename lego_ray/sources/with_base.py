@@ -15,7 +15,7 @@ from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.base_weights import PLAIN_DTYPES
 from lego_ray.formats.identity import on_base
 from lego_ray.formats.record import AdapterRecord, BaseWeight, Derived, Refused, SiteFactors
-from lego_ray.sources.base_layers import BaseLayers, Layer, shape_of
+from lego_ray.sources.base_layers import BaseLayers, Layer, rows_in, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, read_base
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.uri import Place, parse_uri
@@ -162,11 +162,11 @@ def _weights(
             raise UnsupportedAdapter(adapter.uri, problem, _ITS_OWN)
     return layer, tuple(
         BaseWeight(
-            folder=base.uri,
+            folder=base.folder,
             revision=base.store.revision,
             key=tensor.file.key,
             version=tensor.file.version,
-            span=tensor.span,
+            span=tensor.span if layer.rows is None else rows_in(tensor.span, layer.rows),
             is_transposed=is_transposed,
             is_swapped=layer.is_swapped,
         )

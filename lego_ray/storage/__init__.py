@@ -1,4 +1,4 @@
-"""Bytes by URI: local disk, S3, the Hugging Face Hub. Knows no LoRA."""
+"""Bytes by URI: local disk, S3, Google Cloud Storage, Azure, the Hub, web sites. Knows no LoRA."""
 
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.delta_options import delta_storage_options

@@ -174,6 +174,14 @@ class HasFolders(Protocol):
         """
 
 
+@runtime_checkable
+class HasUnfinished(Protocol):
+    """A store that hides objects which are still being written, or were when their writer was killed."""
+
+    def unfinished(self, folder: str = "") -> Iterator[ObjectInfo]:
+        """Yields those below a folder; the root if it is empty."""
+
+
 def list_readable(store: Store) -> Iterator[ObjectInfo]:
     """Yields every object in key order except those in folders that must not be read, without a word.
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.formats.forms import Form, read_as
@@ -27,6 +28,26 @@ VARIABLE = "LEGO_RAY_BUCKETS"
 """Holds the settings as JSON while a recipe's count, and on workers; no secrets are among them."""
 
 Text = Annotated[str, Field(min_length=1)]
+
+
+# Names of buckets; a pattern, a prefix or a URI would be the name of none, and would do nothing.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _bucket(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("expected the name of one bucket alone, such as [buckets.zoo-of-acme]")
+    return name
+
+
+def _address(endpoint: str) -> str:
+    if not endpoint.startswith(("http://", "https://")):
+        raise ValueError("expected an address that begins with http:// or https://")
+    return endpoint
+
+
+Bucket = Annotated[str, AfterValidator(_bucket)]
+"""A bucket's name."""
 
 
 def _bytes_as_text(given: object) -> object:
@@ -44,17 +65,37 @@ class BucketSettings(Form):
         requester_pays: Whether to agree to pay for requests.
         sse: Encryption to ask for when an object is written.
         sse_kms_key_id: The KMS key of that encryption.
+        account: Azure's storage account that a container is of.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     profile: Text | None = None
-    endpoint: Text | None = None
+    endpoint: Annotated[Text, AfterValidator(_address)] | None = None
     region: Text | None = None
     anonymous: bool = False
     requester_pays: bool = False
     sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
     sse_kms_key_id: Text | None = None
+    account: Text | None = None
+
+    @model_validator(mode="after")
+    def _key_has_encryption(self) -> Self:
+        if self.sse_kms_key_id and self.sse in (None, "AES256"):
+            raise ValueError('expected sse = "aws:kms" or "aws:kms:dsse" beside sse_kms_key_id')
+        return self
+
+
+class SiteSettings(Form):
+    """How a web site is asked.
+
+    Attributes:
+        headers: Headers by name; `$NAME` in one is a variable of the environment.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    headers: Mapping[str, Text] = {}
 
 
 class Settings(Form):
@@ -73,11 +114,12 @@ class Settings(Form):
         gpus: Share of a GPU each task takes.
         memory_budget: Most memory one worker may take.
         log: How events are logged.
+        sites: Settings by host of a web site.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    buckets: Mapping[str, BucketSettings] = {}
+    buckets: Mapping[Bucket, BucketSettings] = {}
     catalog: Text | None = None
     runner: Text | None = None
     address: Text | None = None
@@ -87,10 +129,11 @@ class Settings(Form):
     gpus: float | None = None
     memory_budget: Annotated[Text | None, BeforeValidator(_bytes_as_text)] = None
     log: Text | None = None
+    sites: Mapping[str, SiteSettings] = {}
 
     def flags(self) -> dict[str, Any]:
         """The defaults of flags that it has, by keyword."""
-        return self.model_dump(exclude={"buckets"}, exclude_none=True)
+        return self.model_dump(exclude={"buckets", "sites"}, exclude_none=True)
 
 
 NO_SETTINGS = BucketSettings()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lego_ray.storage import web_settings
 from lego_ray.storage.buckets import VARIABLE, settings_as_text
 
 # Where servers are and how they are reached, beside the settings of buckets. No keys, tokens or
@@ -18,6 +19,8 @@ NAMES = (
     *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
     *("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("GOOGLE_BASE_URL", "GOOGLE_SKIP_SIGNATURE", "AZURE_SKIP_SIGNATURE", "AZURE_USE_AZURE_CLI"),
+    *("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     *("HF_ENDPOINT", "HF_HUB_OFFLINE"),
 )
 # A node that lacks the file keeps its own setting.
@@ -31,8 +34,8 @@ def settings_here() -> dict[str, str]:
         for name in NAMES
         if (value := os.environ.get(name)) is not None and not urlsplit(value).password
     }
-    buckets = settings_as_text()
-    return {**found, VARIABLE: buckets} if buckets else found
+    more = {VARIABLE: settings_as_text(), web_settings.VARIABLE: web_settings.sites_as_text()}
+    return found | {name: text for name, text in more.items() if text}
 
 
 # What this process had before it was given settings, None for nothing.

@@ -1,4 +1,4 @@
-"""What the deltalake package needs to reach the bucket boto3 reaches."""
+"""What the deltalake package needs to reach the bucket that boto3 or obstore reaches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from lego_ray.errors import AccessDenied
 from lego_ray.storage.buckets import BucketSettings, bucket_settings
+from lego_ray.storage.cloud_client import cloud_options
 from lego_ray.storage.s3_client import s3_reach
 from lego_ray.storage.s3_errors import s3_errors
 from lego_ray.storage.s3_hints import NO_CREDENTIALS
 from lego_ray.storage.s3_settings import S3Settings
-from lego_ray.storage.uri import Place, S3Place
+from lego_ray.storage.uri import CloudPlace, Place, S3Place
 
 if TYPE_CHECKING:
     from lego_ray.storage.s3_credentials import LiveCredentials
@@ -37,22 +38,25 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def delta_storage_options(place: Place) -> dict[str, str]:
-    """Gives deltalake the credentials and settings that boto3 finds.
+    """Gives deltalake the credentials and settings that boto3 finds for S3, and the settings of others.
 
     deltalake reads the environment and not the shared config files, profiles or roles that boto3
     knows, so they are resolved here and passed on. Temporary credentials are those of this moment:
-    ask again for each table opened, and keep the result out of logs.
+    ask again for each table opened, and keep the result out of logs. On Google Cloud and Azure it finds
+    credentials by itself, as obstore does: both are made of the same library.
 
     Args:
         place: Of a table or a catalog.
 
     Returns:
-        `storage_options` for `DeltaTable` and `write_deltalake`; empty where it is not on S3.
+        `storage_options` for `DeltaTable` and `write_deltalake`; empty on disk and on the Hub.
 
     Raises:
-        AccessDenied: If boto3 finds no credentials.
-        InvalidOption: If the file of certificates cannot be used.
+        AccessDenied: If boto3 finds no credentials, or no account of Azure is named.
+        InvalidOption: If the file of certificates, or a setting of the bucket, cannot be used.
     """
+    if isinstance(place, CloudPlace):
+        return cloud_options(place)
     if not isinstance(place, S3Place):
         return {}
     where = str(place)

@@ -61,4 +61,5 @@ def _meaning(where: str, error: OSError) -> StorageError:
         return NoSpaceLeft(where, problem, TOO_LARGE)
     if error.errno in _AWAY:
         return StoreUnavailable(where, f"the disk failed: {said}", "Check the disk or its mount.")
-    return StorageError(where, f"the system refused: {said}")
+    hint = "Give a shorter path." if error.errno == errno.ENAMETOOLONG else ""
+    return StorageError(where, f"the system refused: {said}", hint)

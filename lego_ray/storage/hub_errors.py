@@ -100,7 +100,10 @@ def _meaning(where: str, error: BaseException, token: str) -> StorageError | Non
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         # An upload's thread wraps what stopped it.
         return _meaning(where, error.__cause__, token)
-    if isinstance(error, JSONDecodeError):
+    if isinstance(error, UnicodeEncodeError):  # of a header, which has the token
+        problem = "the Hub token has characters that no token has"
+        return AccessDenied(where, problem, f"Copy it again. {token}")
+    if isinstance(error, JSONDecodeError | KeyError | TypeError):  # not an answer of the Hub
         return StoreUnavailable(
             where, "the Hub is too busy, or something else answers in its place", _NETWORK
         )
@@ -123,6 +126,12 @@ def _status(where: str, status: int, said: str, token: str) -> StorageError:
         return AccessDenied(where, full, token)
     if status == 404:
         return ObjectNotFound(where, full)
+    if status == 407:
+        return StoreUnavailable(
+            where,
+            f"a proxy answered {status}{f': {said}' if said else ''}",
+            "Check HTTPS_PROXY and NO_PROXY, then start again.",
+        )
     if status in (409, 412):
         return AlreadyExists(where, full, "Check what is there, then run the same command again.")
     if status == 416:

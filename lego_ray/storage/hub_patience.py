@@ -6,6 +6,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from lego_ray.journal import note
@@ -63,9 +65,19 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
         headers: Of its answer.
     """
     limit = re.search(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("ratelimit", ""))
-    after = re.fullmatch(r"\s*(\d+)\s*", headers.get("retry-after", ""))
+    after = _seconds(headers.get("retry-after", "").strip())
     # One more, as both are rounded.
-    return max((float(found[1]) + 1 for found in (limit, after) if found), default=0.0)
+    waits = [after, float(limit[1]) if limit else 0.0]
+    return max((each + 1 for each in waits if each > 0), default=0.0)
+
+
+def _seconds(after: str) -> float:
+    """Seconds that `Retry-After` stands for: a number, or what is left until a date."""
+    if re.fullmatch(r"\d+(\.\d+)?", after):
+        return float(after)
+    with suppress(ValueError, TypeError):
+        return parsedate_to_datetime(after).timestamp() - time.time()
+    return 0.0
 
 
 def _say(where: str, status: int, seconds: float, number: int) -> None:

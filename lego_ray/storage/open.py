@@ -12,7 +12,8 @@ def open_store(uri: str | os.PathLike[str]) -> Store:
     """Opens the store at a URI, without touching disk or network yet; a place has `open`.
 
     Args:
-        uri: A path, `file:///path`, `s3://bucket/prefix`, or `hf://owner/name[@revision][/folder]`.
+        uri: A path, `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`,
+            `az://container/prefix`, or `hf://owner/name[@revision][/folder]`.
 
     Returns:
         A store whose keys lie below that URI.

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from lego_ray.errors import StorageError
-from lego_ray.storage.base import ObjectInfo, Store
+from lego_ray.storage.base import HasUnfinished, ObjectInfo, Store
 from lego_ray.storage.file_walk import TEMPORARY, described
 from lego_ray.storage.links import lies_inside
 from lego_ray.storage.uri import FilePlace
@@ -41,13 +41,20 @@ def is_temporary(key: str) -> bool:
 
 
 def temporaries(store: Store, folder: str = "", *, below: bool = True) -> Iterator[ObjectInfo]:
-    """Yields files that were being written. A listing leaves them out, and only a disk has them.
+    """Yields what was being written; a listing leaves it out.
+
+    Disks have such files, and stores that send large objects under another name first.
 
     Args:
         store: The store.
         folder: Look there; the root if empty. Links are not followed.
         below: Whether to look in the directories below it too.
     """
+    if isinstance(store, HasUnfinished):
+        for info in store.unfinished(folder):
+            if below or "/" not in info.key.removeprefix(f"{folder}/" if folder else ""):
+                yield info
+        return
     place = store.place
     if not isinstance(place, FilePlace):
         return
@@ -75,7 +82,7 @@ def remove(store: Store, key: str) -> None:
     """
     if not lies_inside(store, key):
         return
-    if is_temporary(key):  # a store refuses such a key
+    if is_temporary(key) and store.place.is_local:  # such a store refuses such a key
         path = Path(store.uri, key)
         with contextlib.suppress(OSError):
             path.unlink()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from lego_ray.errors import AlreadyExists, ObjectNotFound, StorageError
+from lego_ray.errors import AlreadyExists, ObjectNotFound, StorageError, StoreUnavailable
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.buckets import bucket_settings
 from lego_ray.storage.fetch import (
@@ -25,7 +25,7 @@ from lego_ray.storage.parts import of_size, regrouped
 from lego_ray.storage.s3_body import CutBodyError, read_body, whole_head
 from lego_ray.storage.s3_client import ATTEMPTS, s3_client
 from lego_ray.storage.s3_errors import refusal, s3_errors, said_by_server
-from lego_ray.storage.s3_hints import CREATE_ONLY
+from lego_ray.storage.s3_hints import ANOTHER_ANSWERS, CREATE_ONLY
 from lego_ray.storage.s3_upload import UPLOAD_PART, multipart, part_size
 from lego_ray.storage.uri import S3Place
 from lego_ray.storage.versions import changed, present
@@ -117,6 +117,9 @@ class S3Store:
                 Bucket=self._at.bucket, Prefix=self._below + prefix
             )
             for page in pages:
+                if "IsTruncated" not in page:  # a server of S3 always says it
+                    problem = "the answer is not a listing of S3"
+                    raise StoreUnavailable(self.uri, problem, ANOTHER_ANSWERS)
                 for entry in page.get("Contents", []):
                     key = entry["Key"][len(self._below) :]
                     if key and not key.endswith("/"):

@@ -12,6 +12,8 @@ from lego_ray.storage.s3_settings import (
     CHECKSUM_SETTINGS,
     S3Settings,
     ca_bundle,
+    check_keys,
+    check_way,
     chosen_checksums,
     is_aws,
     settings_of,
@@ -150,6 +152,9 @@ def _client(
     if is_aws(client.meta.endpoint_url) != aws:
         client = _made(session, endpoint_url, attempts, bucket, not aws)
     check_plain(client.meta.endpoint_url)
+    check_way(client.meta.endpoint_url)
+    if not (bucket.profile or bucket.anonymous):
+        check_keys(given)
     _ask_with(client, bucket)
     credentials = None if bucket.anonymous else session.core.get_credentials()
     if isinstance(credentials, LiveCredentials):

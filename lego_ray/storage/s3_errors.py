@@ -16,7 +16,15 @@ from lego_ray.errors import (
     UnsupportedUri,
 )
 from lego_ray.storage.s3_body import CutBodyError
-from lego_ray.storage.s3_hints import CERTIFICATE, NO_CREDENTIALS, PROXY, REGION, hint_for
+from lego_ray.storage.s3_hints import (
+    ANOTHER_ANSWERS,
+    CERTIFICATE,
+    CONFIGURATION,
+    NO_CREDENTIALS,
+    PROXY,
+    REGION,
+    hint_for,
+)
 from lego_ray.storage.versions import changed
 
 if TYPE_CHECKING:
@@ -88,6 +96,9 @@ def s3_errors(where: str) -> Iterator[None]:
         raise _failed(where, error) from error
     except CutBodyError as error:
         raise StoreUnavailable(where, f"the answer was cut short: {error}", _SERVER) from error
+    except RecursionError as error:  # botocore asks for the region, which is redirected as well
+        problem = "the server redirects every request"
+        raise StoreUnavailable(where, problem, ANOTHER_ANSWERS) from error
     except ValueError as error:
         # botocore refuses a malformed endpoint with a plain ValueError.
         if "endpoint" not in str(error).lower():
@@ -128,6 +139,8 @@ def _refused(where: str, answer: Refusal) -> StorageError:
         )
     if status == 501:
         return StorageError(where, full, hint)
+    if status == 407:
+        return StoreUnavailable(where, full.replace("the server", "the proxy", 1), hint)
     if status == 429 or status >= 500 or code in _BUSY_400:
         often = said_by_server(answer, f", {answer.retried + 1} times")
         return StoreUnavailable(where, often, hint or _SERVER)
@@ -159,7 +172,11 @@ def _failed(where: str, error: BotoCoreError) -> StorageError:
         return StoreUnavailable(where, said, _SERVER)
     if isinstance(error, b.ParamValidationError):
         return UnsupportedUri(where, " ".join(said.split()), "Check the bucket's name.")
-    return StorageError(where, said)
+    settings = (
+        *(b.ConfigNotFound, b.ConfigParseError, b.InvalidConfigError, b.InvalidRegionError),
+        *(b.InvalidChecksumConfigError, b.InvalidS3AddressingStyleError, b.ValidationError),
+    )
+    return StorageError(where, said, CONFIGURATION if isinstance(error, settings) else "")
 
 
 def _login() -> str:

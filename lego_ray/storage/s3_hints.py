@@ -4,12 +4,21 @@ from __future__ import annotations
 
 NO_CREDENTIALS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role, and "
-    "AWS_ENDPOINT_URL for a server other than AWS. A bucket of another account, or a public one that is "
-    "read anonymously, needs separate settings in lego-ray.toml."
+    "AWS_ENDPOINT_URL for a server other than AWS. A bucket of another account, a public one that is "
+    "read anonymously, or one that takes only encrypted objects (`sse`) needs separate settings in "
+    "lego-ray.toml."
 )
 CERTIFICATE = (
     "If the server's certificate is of a private authority, set AWS_CA_BUNDLE to a PEM file with the "
     "authority's certificate."
+)
+ANOTHER_ANSWERS = (
+    "What answers is not an S3 server: a proxy's own page, or another address. Check AWS_ENDPOINT_URL, "
+    "HTTP_PROXY, HTTPS_PROXY and NO_PROXY, then start again."
+)
+CONFIGURATION = (
+    "Fix this setting in the environment, or in the files that AWS_CONFIG_FILE and "
+    "AWS_SHARED_CREDENTIALS_FILE name (~/.aws/config, ~/.aws/credentials), then start again."
 )
 PROXY = "Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY, then start again."
 CHECKSUMS = "Set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
@@ -94,6 +103,8 @@ def hint_for(code: str, message: str, status: int) -> str:
         return _KEY
     if found := _BY_CODE.get(code):
         return found
+    if status == 407:
+        return PROXY
     if status in (401, 403):
         said = message.lower()
         return next((hint for word, hint in _BY_WORD if word in said), NO_CREDENTIALS)

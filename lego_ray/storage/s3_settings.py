@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from lego_ray.errors import InvalidOption
+from lego_ray.errors import InvalidOption, UnsupportedUri, redacted
 
 if TYPE_CHECKING:
     import botocore.session
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 # Names of AWS's own endpoints end in one of these.
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
 CHECKSUM_SETTINGS = ("request_checksum_calculation", "response_checksum_validation")
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Read if AWS_CA_BUNDLE is not set: boto3 reads the first, the Delta library the second.
 _OTHER_BUNDLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
@@ -138,6 +141,53 @@ def chosen_checksums(core: botocore.session.Session) -> bool:
     """
     in_file = core.get_scoped_config()
     return any(os.environ.get(f"AWS_{n.upper()}") or in_file.get(n) for n in CHECKSUM_SETTINGS)
+
+
+def check_way(endpoint: str) -> None:
+    """Passes a server's address, and that of the proxy to it, if they can be reached by HTTP at all.
+
+    Args:
+        endpoint: The server's.
+
+    Raises:
+        UnsupportedUri: If it is of another scheme.
+        InvalidOption: If the proxy's is malformed.
+    """
+    if urlsplit(endpoint).scheme not in ("http", "https"):
+        problem = "the address of a server begins with neither http:// nor https://"
+        raise UnsupportedUri(endpoint, problem, "Check AWS_ENDPOINT_URL.")
+    proxy = ""
+    try:
+        proxy = _proxy(endpoint)
+        if not proxy or (urlsplit(proxy).hostname and urlsplit(proxy).port != 0):
+            return
+    except ValueError:  # of the brackets around an address, or of a port
+        pass
+    raise InvalidOption(
+        f"{urlsplit(endpoint).scheme.upper()}_PROXY",
+        f"{redacted(proxy)!r} is not the address of a proxy",
+        "Give one such as http://proxy.example:3128.",
+    )
+
+
+def check_keys(environment: Mapping[str, str]) -> None:
+    """Passes keys of the environment that have no space or line break in them.
+
+    A secret made from a file often ends with one. Requests are then signed wrongly, or cannot be sent.
+
+    Args:
+        environment: The variables.
+
+    Raises:
+        InvalidOption: If one has; it is named and not quoted.
+    """
+    for name in _KEYS:
+        if re.search(r"[\s\x00-\x1f\x7f]", environment.get(name, "")):
+            raise InvalidOption(
+                name,
+                "it has a space or a line break in it, which no key has",
+                "Remove it. A secret of Kubernetes made with `echo` ends with one; use `echo -n`.",
+            )
 
 
 def _proxy(endpoint: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote, unquote
 
 from lego_ray.errors import UnsupportedUri, redacted
+from lego_ray.storage.meant import check_slashes, on_s3
 
 if TYPE_CHECKING:
     from lego_ray.storage.base import Store
@@ -23,6 +25,8 @@ HUB = "https://huggingface.co"
 # Digits of a commit that are shown.
 _SHORT = 8
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+# Sites that may be read without encryption.
+_THIS_MACHINE = ("localhost", "127.0.0.1")
 # Revisions the Hub itself writes with slashes; any other slash in one is given as %2F.
 _HUB_REVISION = re.compile(r"(refs/pr/\d+|refs/convert/[\w.-]+|[^/]+)(?:/(.*))?", re.DOTALL)
 _HUB_REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -34,7 +38,7 @@ _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 # Of the page of a folder or a file, between the repository and the revision.
 _HUB_VIEWS = ("tree", "blob", "resolve", "raw")
 # What other programs call a scheme.
-_OTHER_NAMES = {"s3a": "s3", "s3n": "s3"}
+_OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az", "http": "https"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +126,62 @@ class FilePlace(Place):
 
 
 @dataclass(frozen=True, slots=True)
-class S3Place(Place):
-    """A bucket, or a prefix in one, without slashes at its ends."""
+class BucketPlace(Place):
+    """A bucket, or a prefix in one, without slashes at its ends; base of the kinds of object stores."""
 
-    scheme = "s3"
     path_field = "prefix"
 
     bucket: str
     prefix: str
 
     def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
+        root = f"{self.scheme}://{self.bucket}"
+        return f"{root}/{self.prefix}" if self.prefix else root
+
+
+@dataclass(frozen=True, slots=True)
+class S3Place(BucketPlace):
+    """On S3, or on a server that speaks it."""
+
+    scheme = "s3"
+
+
+@dataclass(frozen=True, slots=True)
+class CloudPlace(BucketPlace):
+    """In a store that is reached through obstore; base of the two kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GsPlace(CloudPlace):
+    """On Google Cloud Storage."""
+
+    scheme = "gs"
+
+
+@dataclass(frozen=True, slots=True)
+class AzPlace(CloudPlace):
+    """On Azure Blob Storage; the bucket is a container, of the account that the settings name."""
+
+    scheme = "az"
+
+
+@dataclass(frozen=True, slots=True)
+class WebPlace(Place):
+    """A file of a web site, or a folder of one, by its address with its query and without a fragment."""
+
+    scheme = "https"
+    path_field = "address"
+    is_read_only = True
+
+    address: str
+
+    def split(self) -> tuple[WebPlace, str] | None:
+        """The address above this one; None for a site's own."""
+        above, _, name = self.address.rpartition("/")
+        return (WebPlace(above), name) if name and not above.endswith("/") else None
+
+    def __str__(self) -> str:
+        return self.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +229,8 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
     place.
 
     Args:
-        uri: A path, `file:///path`, `s3://bucket/prefix`, or `hf://owner/name[@revision][/folder]`.
+        uri: A path, `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
+            `https://host/file`, or `hf://owner/name[@revision][/folder]`.
 
     Returns:
         The place.
@@ -196,19 +246,22 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
         raise UnsupportedUri(shown, "its name is not UTF-8", "Rename it, or give a link to it.")
     match = _SCHEME.fullmatch(text)
     if match is None:
+        check_slashes(text, {*STORES, *_OTHER_NAMES})
         return _parse_path(text)
     if redacted(text) != text:
         raise UnsupportedUri(
             text,
             "it has credentials in it, which would end up in catalogs and model cards",
-            "Leave them out: they are taken from the environment, or from AWS's configuration.",
+            "Leave them out: they are taken from the environment, from AWS's configuration, or, for a "
+            "web site, from the headers of `sites` in lego-ray.toml.",
         )
     scheme, rest = match.group(1).lower(), match.group(2)
     scheme = _OTHER_NAMES.get(scheme, scheme)
-    if scheme in ("https", "http") and (page := _on_hub(rest)) is not None:
+    if scheme == "https" and (page := _on_hub(rest)) is not None:
         return _parse_page(text, page)
     if scheme not in STORES:
-        raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", forms())
+        hint = f"Give {s3}." if (s3 := on_s3(scheme, rest)) else forms()
+        raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", hint)
     return STORES[scheme].parse(text, rest)
 
 
@@ -230,7 +283,7 @@ def check_plain(endpoint: str) -> str:
         raise UnsupportedUri(
             endpoint,
             "the address of a server has credentials in it",
-            "Give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in HF_TOKEN.",
+            "Give them in the variables that docs/stores.md lists, or in HF_TOKEN.",
         )
     return endpoint
 
@@ -242,11 +295,28 @@ def _parse_file(text: str, rest: str) -> FilePlace:
     return _parse_path("/" + unquote(path))
 
 
-def _parse_s3(text: str, rest: str) -> S3Place:
-    bucket, _, prefix = rest.partition("/")
-    if not bucket:
-        raise UnsupportedUri(text, "there is no bucket in it", forms())
-    return S3Place(bucket, prefix.strip("/"))
+def _parse_web(text: str, rest: str) -> WebPlace:
+    plain = rest.partition("#")[0].rstrip("/")
+    host = re.split(r"[/?:]", plain, maxsplit=1)[0].lower()
+    if not host:
+        raise UnsupportedUri(text, "there is no host in it", forms())
+    scheme = text.partition(":")[0].lower()
+    if scheme == "http" and host not in _THIS_MACHINE:
+        hint = f"Use https://. {forms()}"
+        raise UnsupportedUri(text, "anyone on the way could change what comes", hint)
+    return WebPlace(f"{scheme}://{plain}")
+
+
+def _parse_bucket(kind: Callable[[str, str], Place]) -> Callable[[str, str], Place]:
+    """What reads the URIs of a kind of object store."""
+
+    def parse(text: str, rest: str) -> Place:
+        bucket, _, prefix = rest.partition("/")
+        if not bucket:
+            raise UnsupportedUri(text, "there is no bucket in it", forms())
+        return kind(bucket, prefix.strip("/"))
+
+    return parse
 
 
 def _parse_path(text: str) -> FilePlace:
@@ -292,6 +362,19 @@ def _on_hub(rest: str) -> str | None:
     host, _, path = rest.partition("/")
     hosts = {*_HUB_HOSTS, os.environ.get("HF_ENDPOINT", "").partition("://")[2].strip("/")}
     return path if host.lower() in hosts - {""} else None
+
+
+def named_on_hub(name: str) -> str:
+    """The `hf://` form of what may be a repository on the Hub; empty if it cannot be one.
+
+    Args:
+        name: `owner/name`, or the address of its page without `https://`.
+    """
+    if _on_hub(name) is not None:
+        with suppress(UnsupportedUri):
+            return str(parse_uri(f"https://{name}"))
+        return ""
+    return f"hf://{name}" if _HUB_REPO.fullmatch(name) else ""
 
 
 def _parse_page(text: str, path: str) -> HubPlace:
@@ -385,7 +468,12 @@ class StoreKind:
 # By scheme.
 STORES: dict[str, StoreKind] = {
     "file": StoreKind("file:///path", _parse_file, "lego_ray.storage.file:FileStore"),
-    "s3": StoreKind("s3://bucket/prefix", _parse_s3, "lego_ray.storage.s3:S3Store"),
+    "s3": StoreKind("s3://bucket/prefix", _parse_bucket(S3Place), "lego_ray.storage.s3:S3Store"),
+    "gs": StoreKind("gs://bucket/prefix", _parse_bucket(GsPlace), "lego_ray.storage.cloud:GsStore"),
+    "az": StoreKind(
+        "az://container/prefix", _parse_bucket(AzPlace), "lego_ray.storage.cloud:AzStore"
+    ),
+    "https": StoreKind("https://host/file", _parse_web, "lego_ray.storage.web:WebStore"),
     "hf": StoreKind(
         "hf://owner/name[@revision][/subfolder]", _parse_hub, "lego_ray.storage.hub:HubStore"
     ),

@@ -17,6 +17,7 @@ from lego_ray.numerics.pool import Pool, PoolBuilder
 from lego_ray.planning.task_plans import READ_AHEAD
 from lego_ray.sources.contents import tensor_hash
 from lego_ray.sources.recorded import folder_of
+from lego_ray.sources.tensor_hashes import TensorHashes
 from lego_ray.storage.base import ByteRange, Store
 from lego_ray.tasks.added import Added, add_differences
 from lego_ray.tasks.base_weights import BaseWeights
@@ -63,7 +64,7 @@ class Extraction:
     pools: dict[str, Pool] = field(default_factory=dict)
     quarantined: dict[int, LegoRayError] = field(default_factory=dict)
     scalings: dict[int, dict[str, float]] = field(default_factory=dict)
-    tensor_hashes: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    tensor_hashes: TensorHashes = field(default_factory=TensorHashes)
     full_weights: dict[str, bytes] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     sums: dict[str, Added] = field(default_factory=dict)
@@ -127,8 +128,8 @@ def _take(
     base: BaseWeights,
 ) -> None:
     """Adds what was read of a source to an extraction."""
-    found.tensor_hashes[source.adapter] = tuple(
-        (span.name, read.hashes[span.name]) for span in source.spans()
+    found.tensor_hashes.add(
+        source.adapter, ((span.name, read.hashes[span.name]) for span in source.spans())
     )
     found.full_weights.update(
         (span.name, bytes(read.buffers[span.name])) for span in source.full_weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from lego_ray.tasks.base_weights import BaseWeights
 from lego_ray.tasks.device import device_of
@@ -20,6 +21,27 @@ def run_task(
     if isinstance(task, UpdateTask):
         return update_sites(task)
     return solve_joint(task, gpus) if isinstance(task, JointTask) else solve_task(task, gpus)
+
+
+def kept(
+    task: SolveTask | JointTask | UpdateTask, result: TaskResult | JointResult | UpdateResult
+) -> TaskResult | JointResult | UpdateResult:
+    """A task's result, kept from here if the task says how; see `Keeper`.
+
+    Args:
+        task: The task.
+        result: What `run_task` gave.
+    """
+    if isinstance(task, JointTask) and isinstance(result, JointResult):
+        parts = zip(task.parts, result.parts, strict=True)
+        return replace(result, parts=tuple(_kept(*each) for each in parts))
+    if isinstance(task, SolveTask) and isinstance(result, TaskResult):
+        return _kept(task, result)
+    return result
+
+
+def _kept(task: SolveTask, result: TaskResult) -> TaskResult:
+    return task.keeper.keep(task, result) if task.keeper else result
 
 
 def solve_joint(task: JointTask, gpus: float = 0.0) -> JointResult:

@@ -13,6 +13,7 @@ from lego_ray.lazy import torch
 from lego_ray.numerics.shards.shard import Shard
 from lego_ray.numerics.shards.spread import LocalShards, Shards
 from lego_ray.planning.task_plans import SitePlan
+from lego_ray.sources.tensor_hashes import TensorHashes
 from lego_ray.tasks.cut import shard_tasks
 from lego_ray.tasks.device import device_of
 from lego_ray.tasks.read import Extraction, extract
@@ -172,4 +173,6 @@ def _join(reports: Iterable[TaskResult]) -> TaskResult:
 
 def _both(one: Hashes, two: Hashes) -> Hashes:
     """The hashes of two reports; an adapter may have tensors in both."""
-    return {number: (*one.get(number, ()), *two.get(number, ())) for number in {**one, **two}}
+    return TensorHashes(
+        (number, (*one.get(number, ()), *two.get(number, ()))) for number in sorted({*one, *two})
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.differences import Difference
@@ -13,6 +13,7 @@ from lego_ray.lazy import NDArray, np
 from lego_ray.planning.task_plans import SitePlan, TaskPlan
 
 if TYPE_CHECKING:
+    from lego_ray.catalog.data_files import DataFile
     from lego_ray.planning.plan import Plan
     from lego_ray.tasks.passes import Pass
 
@@ -107,6 +108,18 @@ def task_title(merge: str, sites: str, index: int, of: int) -> str:
     return f"{merge}{sites} [{index + 1}/{of}]" if of else f"{merge}{sites}"
 
 
+class Keeper(Protocol):
+    """Keeps results for a run that goes on; picklable, since it travels with each task."""
+
+    def keep(self, task: SolveTask, result: TaskResult) -> TaskResult:
+        """Keeps a task's result, if it can from here; says so in the result.
+
+        Args:
+            task: The task.
+            result: What it gave.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SolveTask:
     """One task: extract some sites, and do at each what the pass says.
@@ -120,6 +133,7 @@ class SolveTask:
         work: What is done at its sites.
         merge: Name of the merge.
         of: How many tasks the plan has.
+        keeper: Keeps its result where a worker of another process has it; None for the driver to.
     """
 
     index: int
@@ -130,6 +144,7 @@ class SolveTask:
     work: Pass
     merge: str = ""
     of: int = 0
+    keeper: Keeper | None = None
 
     @property
     def title(self) -> str:
@@ -204,6 +219,9 @@ class TaskResult:
         found: What a pass that does not merge found; see `Pass.with_found`.
         n_found: At how many sites it found that.
         losses: How near pairs are that were computed with the base model.
+        kept: Whether its worker kept it at the output.
+        rows: Files with its rows of the catalog's `msus`, if its worker wrote them; its sites lack
+            them then.
     """
 
     index: int
@@ -219,6 +237,8 @@ class TaskResult:
     found: tuple[Any, ...] = ()
     n_found: int = 0
     losses: tuple[Loss, ...] = ()
+    kept: bool = False
+    rows: tuple[DataFile, ...] = ()
 
     @property
     def n_sites(self) -> int:

@@ -19,6 +19,7 @@ from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.scoring.score import Score
 from lego_ray.scoring.scorer import Scorer
+from lego_ray.scoring.warden import removed_with_us
 from lego_ray.storage.uri import FilePlace, Place
 from lego_ray.tasks.cached import ReadCache
 from lego_ray.tuning.space import Choice
@@ -99,7 +100,7 @@ class TrialMaker:
         started = time.perf_counter()
         score, reason, read = None, "", 0
         try:
-            with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+            with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, removed_with_us(folder):
                 place = FilePlace(str(Path(folder).absolute())).join(self.name)
                 read = self.merge(request.choice, place)
                 score = self.scorer.score(str(place), request.split)

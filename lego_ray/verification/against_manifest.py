@@ -13,6 +13,7 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.damage import EDITED, is_edited_card
 from lego_ray.output.manifest import listed_files
 from lego_ray.output.read import checked_files, read_manifest
+from lego_ray.planning.by_head import is_by_heads
 from lego_ray.planning.inventory import Inventory, keep_full_weights_of
 from lego_ray.planning.naming import named_as
 from lego_ray.planning.plan import Plan
@@ -215,7 +216,8 @@ def _plan_of(
         weights[chosen.uri] = source.get("weight", 1.0)
     layout = manifest.get("format", merged.format)
     known = {f.site: (f.d_in, f.d_out) for f in merged.sites}
-    taken = list(named_as(taken, known, layout))
+    by_heads = is_by_heads(merged.config)
+    taken = list(named_as(taken, known, layout, by_heads=by_heads))
     if manifest.get("parent"):  # an update leaves out modules that the merge before it had not
         taken = [replace(a, sites=tuple(f for f in a.sites if f.site in known)) for a in taken]
     inventory = keep_full_weights_of(Inventory.of(taken, ()), recipe.full_weights)

@@ -14,6 +14,7 @@ from lego_ray.lazy import torch
 from lego_ray.methods.base import Route, SpreadCosts
 from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.similarity.inner_products import BLOCK, update_products
+from lego_ray.planning.by_head import is_by_heads
 from lego_ray.planning.cutting import cut_into_tasks
 from lego_ray.planning.inventory import as_convolutions, shape_of
 from lego_ray.planning.naming import named_as
@@ -66,7 +67,8 @@ def named_alike(adapters: Sequence[AdapterRecord], layout: str) -> tuple[Adapter
     known: dict[str, tuple[int, int]] = {}
     named: list[AdapterRecord] = []
     for adapter in adapters:
-        [mine] = named_as([adapter], known, layout) if known else [adapter]
+        by_heads = is_by_heads(adapters[0].config)
+        [mine] = named_as([adapter], known, layout, by_heads=by_heads) if known else [adapter]
         named.append(mine)
         known = {**{f.site: (f.d_in, f.d_out) for f in mine.sites}, **known}
     return as_convolutions(named)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lego_ray.records import Record
+from lego_ray.records import Record, TableRecord, names_of
 from lego_ray.verification.record import SourceFigures
 
 
@@ -98,7 +98,7 @@ class MergePair(Record):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class MergeComparison(Record):
+class MergeComparison(TableRecord):
     """How several merges differ.
 
     Attributes:
@@ -109,6 +109,9 @@ class MergeComparison(Record):
         page: Path of the HTML page, or None.
         warnings: What the user should know.
     """
+
+    rows_of = "merges"
+    columns = names_of(ComparedMerge)
 
     merges: tuple[ComparedMerge, ...]
     differences: Mapping[str, Sequence[Any]]

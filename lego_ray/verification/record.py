@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from lego_ray.records import Record
+from lego_ray.records import Record, TableRecord, names_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +56,7 @@ class SiteFigures(Record):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Errors(Record):
+class Errors(TableRecord):
     """How far a merge is from its sources: W its update, `w_t dW_t` the weighted ones of the sources.
 
     Norms are Frobenius norms over all sites, exact to float64 rounding. A figure is None where what it
@@ -71,6 +73,9 @@ class Errors(Record):
         sources: Of each source.
         sites: Of each site.
     """
+
+    rows_of = "sites"
+    columns = names_of(SiteFigures)
 
     relative_error_to_sum: float | None
     relative_error_to_mean: float | None
@@ -89,7 +94,7 @@ class Errors(Record):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
-class Verification(Record):
+class Verification(TableRecord):
     """What was found of a merged adapter. One that is not what its manifest says raises instead.
 
     Attributes:
@@ -103,6 +108,13 @@ class Verification(Record):
         errors: How far it is from them; None if they were not given.
         warnings: What the user should know.
     """
+
+    rows_of = "errors"
+    columns = names_of(SiteFigures)
+
+    def _rows(self) -> Sequence[Mapping[str, Any]]:
+        """The sites, each with its errors; none where there were no sources to compare with."""
+        return [] if self.errors is None else self.errors._rows()
 
     merged: str
     merge_id: str

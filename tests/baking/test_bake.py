@@ -22,6 +22,7 @@ from lego_ray.errors import OutputExists, UnsupportedAdapter, UnusableBase
 from tests.difference_zoo import patches_of
 from tests.formats import tiny_experts
 from tests.lone_zoo import tensors_of, updates_of, write
+from tests.merging.test_dora_files import checkpoint
 from tests.storage.fake_hub import FakeHub, fake_hub
 from tests.tiny_models import gpt2
 from tests.zoo import files_of
@@ -432,6 +433,38 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield hub
+
+
+def test_a_checkpoint_in_one_file_is_written_as_one(hub: FakeHub, tmp_path: Path) -> None:
+    base, weights = checkpoint(tmp_path / "models")
+    block, single = (
+        "transformer.transformer_blocks.0.attn",
+        "transformer.single_transformer_blocks.0",
+    )
+    tensors = tensors_of(
+        {
+            **{f"{block}.to_k": (8, 8), f"{single}.proj_mlp": (8, 32)},
+            **{"transformer.norm_out.linear": (8, 16)},
+            "text_encoder.text_model.encoder.layers.0.mlp.fc1": (8, 8),
+        }
+    )
+    adapter = write(tmp_path / "a.safetensors", tensors)
+    record = lego_ray.bake(adapter, base=base, output=tmp_path / "out")
+    assert [each["path"] for each in record.files] == ["README.md", base.name]
+    key, mlp, last, text = updates_of(tensors).values()
+    wanted = [torch.zeros(24, 8), torch.zeros(56, 8), torch.zeros(16, 8), torch.from_numpy(text)]
+    wanted[0][8:16], wanted[1][24:] = torch.from_numpy(key), torch.from_numpy(mlp)
+    wanted[2] = torch.from_numpy(np.roll(last, 8, axis=0))
+    before, found = load_file(base), load_file(tmp_path / "out" / base.name)
+    assert found.keys() == before.keys()
+    for name, change in zip(weights, wanted, strict=True):
+        [where] = [each for each in before if name in each]
+        torch.testing.assert_close(found[where], before[where] + change.float())
+    commit = hub.commit({f"models/{base.name}": base.read_bytes()})
+    again = lego_ray.bake(adapter, base=f"hf://org/zoo/models/{base.name}", output=tmp_path / "out")
+    assert (again.status, again.base) == (
+        *("already baked", f"hf://org/zoo@{commit}/models/{base.name}"),
+    )
 
 
 def test_a_base_model_on_the_hub_is_read_at_its_commit(hub: FakeHub, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from jobs.benchmarks import processes
 from lego_ray.catalog.apart import Limits, run_apart
 from lego_ray.catalog.choosing import choose, decide
 from lego_ray.catalog.merges import append_merge
@@ -21,6 +22,7 @@ from lego_ray.errors import CatalogNotFound, QueryError, RunFailed
 from tests.catalog.sample import details, merge
 from tests.catalog.test_choosing import ZOO
 
+ROOT = Path(__file__).parents[2]
 LIMITS = Limits("x", seconds=120, memory=4 << 30)
 
 
@@ -63,7 +65,7 @@ def test_errors_come_back_as_they_were_raised(catalog: Catalog, tmp_path: Path) 
 
 def test_credentials_do_not_show_in_the_list_of_processes(tmp_path: Path) -> None:
     read = run_apart(LIMITS, _own_words, secret="hunter2")
-    assert b"lego_ray.catalog.apart" in read
+    assert b"lego_ray.catalog.answering" in read
     assert b"hunter2" not in read
 
 
@@ -76,6 +78,42 @@ def test_the_working_directory_is_not_imported_from(
 ) -> None:
     (tmp_path / "pickle.py").write_text("raise SystemExit('imported from here')\n")
     monkeypatch.chdir(tmp_path)
+    assert run_apart(LIMITS, _printing) == "answer"
+
+
+def test_the_next_call_finds_what_the_last_imported_and_the_surroundings_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, parent, _, _ = run_apart(LIMITS, _surroundings)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEGO_RAY_X", "1")
+    pid, parent_then, directory, value = run_apart(LIMITS, _surroundings)
+    assert (parent_then, directory, value) == (parent, str(tmp_path), "1")
+    monkeypatch.delenv("LEGO_RAY_X")
+    other_pid, _, _, value = run_apart(LIMITS, _surroundings)
+    assert (other_pid != pid, value) == (True, None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run_apart(LIMITS, _surroundings)[1] != parent
+
+
+def test_where_the_one_that_waits_has_ended_another_is_started() -> None:
+    parent = run_apart(LIMITS, _surroundings)[1]
+    os.kill(parent, signal.SIGKILL)
+    assert run_apart(LIMITS, _surroundings)[1] != parent
+
+
+def test_one_that_waits_ends_with_the_process_that_asked() -> None:
+    words = "from tests.catalog import test_apart as t; print(t.run_apart(t.LIMITS, t._surroundings)[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", words], cwd=ROOT, capture_output=True, check=True, timeout=100
+    )
+    while _state(int(done.stdout)) != "Z":
+        time.sleep(0.05)
+
+
+def test_a_call_past_its_time_ends_both_and_the_next_is_answered() -> None:
+    with pytest.raises(QueryError, match="longer than"):
+        run_apart(Limits("x", seconds=0.5, memory=4 << 30), time.sleep, 600)
     assert run_apart(LIMITS, _printing) == "answer"
 
 
@@ -120,14 +158,9 @@ def test_a_query_ends_with_the_command_that_asked(catalog: Catalog, how: signal.
 def _first_child(process: subprocess.Popen[bytes]) -> int:
     """The pid of the process that answers, once it is at it."""
     while process.poll() is None:
-        for task in Path(f"/proc/{process.pid}/task").iterdir():
-            try:
-                pids = (task / "children").read_text().split()
-            except OSError:  # the thread has ended
-                continue
-            for pid in pids:
-                if _cpu_seconds(int(pid)) > 1:
-                    return int(pid)
+        for pid in processes.tree(process.pid):
+            if _parent(pid) not in (0, os.getpid(), process.pid) and _cpu_seconds(pid) > 0.2:
+                return pid
         time.sleep(0.05)
     raise AssertionError(process.communicate())
 
@@ -137,6 +170,13 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:  # it has ended
         return "Z"
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has ended
+        return 0
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -149,6 +189,10 @@ def _cpu_seconds(pid: int) -> float:
 
 def _own_words(secret: str) -> bytes:
     return Path("/proc/self/cmdline").read_bytes()
+
+
+def _surroundings() -> tuple[int, int, str, str | None]:
+    return os.getpid(), os.getppid(), os.getcwd(), os.environ.get("LEGO_RAY_X")  # noqa: PTH109
 
 
 def _printing() -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from lego_ray.catalog import diff
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.difference import difference, differences_of_merges
 from lego_ray.catalog.events import events
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import CatalogNotFound
+from lego_ray.errors import CatalogNotFound, InvalidOption
 from tests.catalog.sample import NOW, adapter, details, merge, refused
 from tests.catalog.test_moments import now
 
@@ -67,6 +68,28 @@ def test_what_was_added_changed_and_gone(catalog: Catalog) -> None:
     assert difference(catalog, catalog).num_rows == 0
     back = difference(catalog, catalog.as_of(middle))
     assert set(back["change"].to_pylist()) == {"changed", "gone"}
+
+
+def test_since_a_version_of_a_merge(catalog: Catalog) -> None:
+    record_adapters(catalog, [adapter()])
+    publish(catalog, FIRST)
+    now()
+    record_adapters(catalog, [adapter(license="gpl-3.0", scanned_at=LATER)])
+    publish(catalog, SECOND, rank=16)
+    now()
+    publish(catalog, THIRD, name="other")
+    wanted = [
+        ("changed", "adapter", "a", "license mit -> gpl-3.0"),
+        ("added", "merge", "other version 1", "rank 8, 2 adapters"),
+        ("added", "merge", "support version 2", "rank 8 -> 16"),
+    ]
+    assert said(diff(catalog.uri, since="support@1")) == wanted
+    assert said(diff(catalog.uri, since="support@v2")) == wanted[1:2]
+    assert diff(catalog.uri, since="other@1").num_rows == 0
+    with pytest.raises(InvalidOption, match="version 3 does not exist"):
+        diff(catalog.uri, since="support@3")
+    with pytest.raises(InvalidOption, match="not a valid time"):
+        diff(catalog.uri, since="support")
 
 
 def test_adapters_with_other_weights_or_ranks_are_told_apart(catalog: Catalog) -> None:

@@ -108,6 +108,22 @@ def _models() -> Mapping[str, tuple[Callable[[], nn.Module], ...]]:
             )
             for experts in (0, 2)
         ),
+        "MiniMax-H3": (
+            lambda: UNTYPED.MiniMaxH3Transformer3DModel(
+                num_attention_heads=1, attention_head_dim=16, hidden_size=8, num_layers=1,
+                num_refiner_layers=1, ffn_dim=8, in_channels=4, audio_in_channels=4, text_dim=8,
+                freq_dim=8, time_embed_hidden_dim=8, time_embed_dim=8, rope_freq_dim=2,
+            ),
+        ),
+        "Krea 2": (
+            lambda: UNTYPED.Krea2Transformer2DModel(
+                in_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=1,
+                num_key_value_heads=1, intermediate_size=8, timestep_embed_dim=8, text_hidden_dim=16,
+                num_text_layers=2, text_num_attention_heads=1, text_num_key_value_heads=1,
+                text_intermediate_size=8, num_layerwise_text_blocks=1, num_refiner_text_blocks=1,
+                axes_dims_rope=(4, 6, 6),
+            ),
+        ),
         "SDXL": (lambda: _unet(["DownBlock2D"] + 2 * ["CrossAttnDownBlock2D"], [1, 2, 3]),),
         "Stable Diffusion 1 or 2": (
             lambda: _unet(3 * ["CrossAttnDownBlock2D"] + ["DownBlock2D"], 1),
@@ -209,6 +225,9 @@ CONVERTED: Mapping[str, tuple[Any, str, str, set[str]]] = {
     "LTX": (loaders.LTX2LoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "HiDream": (loaders.HiDreamImageLoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "Anima": (loaders.AnimaLoraLoaderMixin, "diffusion_model.", "a_b", set()),
+    "Krea 2": (loaders.Krea2LoraLoaderMixin, "diffusion_model.", "a_b", set()),
+    "MiniMax-H3": (loaders.MiniMaxH3LoraLoaderMixin, "diffusion_model.", "a_b", set()),
+    "MiniMax-H3, kohya": (loaders.MiniMaxH3LoraLoaderMixin, "lora_unet_", "down_up", set()),
     "Z-Image": (
         *(loaders.ZImageLoraLoaderMixin, "lora_unet_", "down_up"),
         # names of the last layers, which diffusers does not convert

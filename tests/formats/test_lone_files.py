@@ -83,15 +83,22 @@ def test_settings_of_a_component_that_the_keys_do_not_name_are_reported(tmp_path
         assert relative_error({"q": got}, {"q": update}) == 0
 
 
-@pytest.mark.parametrize("module", ["conditional_transformer.layers.0.attention.qkv", "blocks.0.x"])
+@pytest.mark.parametrize("module", ["another_transformer.layers.0.attention.qkv", "blocks.0.x"])
 def test_the_hint_for_other_names_can_be_followed(module: str, tmp_path: Path) -> None:
     with pytest.raises(MalformedAdapter, match="begin with diffusion_model"):
         read(write(tmp_path / "a.safetensors", tensors_of([module])))
     with pytest.raises(NoAdaptersFound, match="begin with diffusion_model"):
         lego_ray.merge(tmp_path, output=tmp_path / "m", runner="inline", rank=2)
-    plain = f"diffusion_model.{module.removeprefix('conditional_transformer.')}"
+    plain = f"diffusion_model.{module.removeprefix('another_transformer.')}"
     record = read(write(tmp_path / "b.safetensors", tensors_of([plain])))
     assert [site.site for site in record.sites] == [plain]
+
+
+def test_a_prefix_of_ideogram_4_is_read_as_diffusers_reads_it(tmp_path: Path) -> None:
+    name = "conditional_transformer.layers.0.attention.qkv"
+    record = read(write(tmp_path / "a.safetensors", tensors_of([name])))
+    assert [site.site for site in record.sites] == [name]
+    assert record.format == "comfyui"
 
 
 def test_ai_toolkits_magnitudes_are_named_as_dora(tmp_path: Path) -> None:

@@ -416,14 +416,62 @@ def test_ray_gives_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
     assert files_of(tmp_path / "a" / "out") == files_of(tmp_path / "b" / "out")
 
 
-def test_a_checkpoint_in_one_file_is_refused_with_what_to_give(tmp_path: Path) -> None:
+def checkpoint(root: Path) -> tuple[Path, dict[str, Tensor]]:
+    """A checkpoint of FLUX.1 in one file, and its weights by the authors' names."""
+    torch.manual_seed(0)
+    shapes = {
+        "double_blocks.0.img_attn.qkv": (24, 8),
+        "single_blocks.0.linear1": (56, 8),
+        "final_layer.adaLN_modulation.1": (16, 8),
+    }
+    weights = {name: 0.3 * torch.randn(*shape) for name, shape in shapes.items()}
+    text = "text_model.encoder.layers.0.mlp.fc1"
+    tensors = {f"model.diffusion_model.{name}.weight": w for name, w in weights.items()}
+    weights[text] = tensors[f"conditioner.embedders.0.transformer.{text}.weight"] = torch.randn(
+        8, 8
+    )
+    return write(root / "flux.safetensors", tensors), weights
+
+
+@pytest.mark.parametrize("names", ["authors", "diffusers"])
+def test_a_checkpoint_in_one_file_is_a_base_model(tmp_path: Path, names: str) -> None:
+    base, there = checkpoint(tmp_path)
+    qkv, linear1, last, text = there.values()
+    weights = {f"lora_unet_{n.replace('.', '_')}": w for n, w in list(there.items())[:3]}
+    if names == "diffusers":
+        block, single = "transformer_blocks_0_attn_to", "single_transformer_blocks_0"
+        weights = {f"{block}_{part}": qkv[8 * n : 8 * n + 8] for n, part in enumerate("qkv")}
+        weights |= {f"{single}_attn_to_v": linear1[16:24], f"{single}_proj_mlp": linear1[24:]}
+        weights["norm_out_linear"] = torch.cat(last.chunk(2)[::-1])
+        weights = {f"lora_transformer_{name}": weight for name, weight in weights.items()}
+    weights["lora_te1_text_model_encoder_layers_0_mlp_fc1"] = text
+    for number, on_output in enumerate((True, False)):
+        tensors, wanted = dora_file(
+            weights, "plain of full rank", on_output, {n: n for n in weights}
+        )
+        out = tmp_path / str(number)
+        merged(write(tmp_path / f"{number}.safetensors", tensors), base, out, base_model="flux")
+        assert relative_error(updates_of(load(out)), wanted) < F32_ROUNDING
+
+
+def test_other_files_are_no_base_model_and_the_error_says_what_to_give(tmp_path: Path) -> None:
     _, weights = stable_diffusion(tmp_path / "base")
     tensors, _ = dora_file(weights, "plain", on_output=True)
     file = write(tmp_path / "a.safetensors", tensors)
-    one = {"model.diffusion_model.input_blocks.1.1.proj_in.weight": torch.ones(4, 4)}
-    checkpoint = write(tmp_path / "models" / "sd_xl_base.safetensors", one)
-    for place in (checkpoint, checkpoint.parent):
+    one = {"model.layers.0.proj.weight": torch.ones(4, 4)}
+    base = write(tmp_path / "models" / "sd_xl_base.safetensors", one)
+    for place in (base, base.parent):
         with pytest.raises(UnusableBase) as caught:
             lego_ray.plan(file, base=place, rank=2)
         assert "sd_xl_base.safetensors" in str(caught.value)
         assert "from_single_file" in str(caught.value)
+    whole, _ = checkpoint(tmp_path)
+    with pytest.raises(NoAdaptersFound, match="has no weight of"):
+        lego_ray.plan(file, base=whole, rank=2)
+    h3 = {"blocks.0.attn.qkv_proj": (8, 768)}
+    tensors = {f"diffusion_model.{n}.weight": torch.ones(*s[::-1]) for n, s in h3.items()}
+    base = write(tmp_path / "h3.safetensors", tensors)
+    weights = {f"diffusion_model.{n}": torch.ones(*s[::-1]) for n, s in h3.items()}
+    tensors, _ = dora_file(weights, "plain", on_output=True, modules={n: n for n in weights})
+    with pytest.raises(UnusableBase, match="either of two orders"):
+        lego_ray.plan(write(tmp_path / "b.safetensors", tensors), base=base, rank=2)

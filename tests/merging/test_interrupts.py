@@ -55,13 +55,18 @@ def test_a_signal_stops_a_run_that_can_go_on(
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 128 + number
     assert out == ""
-    done = len(kept(tmp_path / "m"))
-    assert ours(err) == [
-        f"interrupted; nothing was published; {done} of 40 sites are kept in "
-        f"{tmp_path / 'm' / FOLDER}; run the same command to continue from there"
-    ]
+    [line] = ours(err)
+    said = re.fullmatch(
+        r"interrupted; nothing was published; (\d+) of 40 sites are kept in "
+        rf"{re.escape(str(tmp_path / 'm' / FOLDER))}; run the same command to continue from there",
+        line,
+    )
+    assert said
     assert not (tmp_path / "m" / CONFIG).exists()
     until(lambda: not processes_with(mark))
+    done = len(kept(tmp_path / "m"))
+    in_flight = 2 if "ray" in flags else 0  # a worker keeps what it finishes on its way down
+    assert 0 <= done - int(said[1]) <= in_flight
     record = merged(zoo, tmp_path / "m", budget)
     assert (record["status"], record["resumed_sites"]) == ("published", done)
 

@@ -60,7 +60,8 @@ def test_a_killed_driver_loses_at_most_the_tasks_in_flight(
     assert not (tmp_path / "m" / CONFIG).exists()
     record = finish(command)
     assert record["status"] == "published"
-    assert record["resumed_sites"] == done
+    # Workers keep what they finish, also for a moment after the driver is gone.
+    assert done <= record["resumed_sites"] <= done + in_flight
     assert weights_of(tmp_path / "m") == wanted
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == sorted(
         ["README.md", CONFIG, WEIGHTS, "lego_ray_manifest.json"]

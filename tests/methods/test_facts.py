@@ -32,6 +32,13 @@ def test_every_method_and_preset_has_its_facts() -> None:
     assert facts_of("longest").use == "-"
 
 
+def test_presets_that_can_lose_much_are_warned_of() -> None:
+    warned = {preset["name"]: preset["warning"] for preset in describe(None)["presets"]}
+    assert {name for name, warning in warned.items() if warning} == {"iso", "core-space"}
+    assert PRESETS["iso"].advice.endswith(warned["iso"])
+    assert PRESETS["paper"].advice == PRESETS["paper"].use
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_lineage_is_of_the_kind_that_is_promised(name: str) -> None:
     found = solve(zoo([4, 3]), name, 7)

@@ -206,6 +206,22 @@ KINDS: Mapping[str, Kind] = {
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         component="unet",
     ),
+    "MiniMax-H3": Kind(
+        "MiniMax-H3",
+        MODELS["MiniMax-H3"][0],
+        loaders.MiniMaxH3LoraLoaderMixin,
+        "MiniMaxAI/MiniMax-H3",
+        ("diffusion_model.", "a_b"),
+        outputs=_DIT,
+    ),
+    "Krea 2": Kind(
+        "Krea 2",
+        MODELS["Krea 2"][0],
+        loaders.Krea2LoraLoaderMixin,
+        "krea-ai/krea-2",
+        ("diffusion_model.", "a_b"),
+        outputs=_DIT,
+    ),
 }
 
 # How files with diffusers' names may begin and end; `*` for the component.

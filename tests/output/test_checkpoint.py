@@ -142,7 +142,7 @@ def test_bad_adapters_keep_their_error_and_passed_weights_their_bytes(plan: Plan
         index=0,
         sites=(),
         quarantined={2: NonFiniteWeights("/zoo/ä", "it holds NaN", "Leave it out."), 0: BAD},
-        tensor_hashes={2: (("x", "ab"), ("y", "cd"))},
+        tensor_hashes={2: (("x", "ab" * 32), ("y", "cd" * 32))},
         full_weights={"score.weight": bytes(range(256)), "score.bias": b""},
         bytes_read=7,
         requests=2,

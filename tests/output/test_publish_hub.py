@@ -282,7 +282,10 @@ def test_a_base_model_that_is_a_path_and_an_odd_license_are_published(
     adapter = write_adapter(tmp_path / "zoo" / "a", base_model="/models/llama")
     (adapter / "README.md").write_text("---\nlicense: Our Own\n---\n")
     lego_ray.merge(tmp_path / "zoo", rank=2, output=tmp_path / "m", runner="inline", n_init=1)
-    assert publish(tmp_path / "m")["status"] == "published"
+    record = publish(tmp_path / "m")
+    assert record["status"] == "published"
+    [warning] = record["warnings"]
+    assert "/models/llama is not a name on the Hub" in warning
 
 
 def test_a_merge_in_another_layout_takes_the_place_of_its_earlier_version(

@@ -132,3 +132,13 @@ def test_a_wrapper_in_a_flattened_name_is_dropped() -> None:
     assert sites(plan(clean, alone)) == ["lora_unet_blocks_0_x", "lora_unet_module_blocks_1_x"]
     both = of("d", "lora_unet_blocks_0_x", "lora_unet_module_blocks_0_x")
     assert sites(plan(both)) == ["lora_unet_blocks_0_x", "lora_unet_module_blocks_0_x"]
+
+
+def test_a_file_of_two_denoisers_has_diffusers_names_whoever_is_beside_it() -> None:
+    """No layout of the authors' names has a second one; and the first does not become it."""
+    first, second = (f"{name}.blocks.0.attn1.to_q" for name in ("transformer", "transformer_2"))
+    authors = "diffusion_model.blocks.0.self_attn.q"
+    both = of("both", first, second, layout="diffusers")
+    other = of("other", authors, layout="comfyui")
+    assert sites(plan(both, other)) == [first, second]
+    assert sites(plan(of("low", second, layout="diffusers"), other)) == [first, second]

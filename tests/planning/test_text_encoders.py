@@ -80,9 +80,24 @@ def test_what_trained_beside_clip_shows_its_number() -> None:
     second = f"lora_te2_{FLAT_CLIP}"
     assert joined(second, named, beside=(llama,))
     assert joined(second, named, beside=(block,))
+    # FLUX.1's and HunyuanVideo's where dots are underscores, and HunyuanVideo's alone with dots
+    either, theirs = (
+        "lora_unet_double_blocks_0_img_attn_qkv",
+        "transformer.double_blocks.0.img_attn_qkv",
+    )
+    assert joined(f"lora_te1_{FLAT_CLIP}", named, beside=(either,))
+    assert not joined(f"lora_te1_{FLAT}", named, beside=(theirs,))
     for unet in ("lora_unet_down_blocks_0_x", "lora_unet_joint_blocks_0_x"):
         assert not joined(second, named, beside=(unet,))
     assert not joined(second, named, base_model="stabilityai/stable-diffusion-xl-base-1.0")
+
+
+def test_files_of_flux_2_have_one_name_for_a_block_in_two_ways() -> None:
+    damaged, whole = (f"diffusion_model.{n}sformer_blocks.0.attn.to_q" for n in ("", "tran"))
+    assert names((damaged,), (whole,)) in ([[damaged], [damaged]], [[whole], [whole]])
+    fused = "diffusion_model.double_blocks.0.img_attn.proj"
+    one, two = names((damaged.replace("to_q", "to_out.0"),), (fused,))
+    assert one == two
 
 
 def test_encoders_of_two_sizes_stay_apart() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -49,6 +50,12 @@ class Tags(HTMLParser):
                 self.links.append(value or "")
 
 
+@cache
+def of_twelve() -> bytes:
+    """The page of a merge of twelve adapters."""
+    return page(facts(12))
+
+
 def test_names_mean_nothing_as_markup_and_are_shown_as_they_are() -> None:
     names = [*EVIL, *(f"a{i}" for i in range(10 - len(EVIL)))]
     plain, hostile = Tags(page(facts(10))), Tags(data := page(facts(10, names=names)))
@@ -87,7 +94,7 @@ def test_names_of_modules_and_stages_mean_nothing_as_markup_either() -> None:
 
 
 def test_a_page_stands_alone_and_its_identifiers_are_its_own() -> None:
-    found = Tags(data := page(facts(12)))
+    found = Tags(data := of_twelve())
     assert len(found.ids) == len(set(found.ids))
     for link in found.links:
         assert link.startswith("data:image/png;base64,") or link[1:] in found.ids, link
@@ -98,13 +105,13 @@ def test_a_page_stands_alone_and_its_identifiers_are_its_own() -> None:
 
 
 def test_the_same_facts_give_the_same_bytes() -> None:
-    assert page(facts(12)) == page(facts(12))
+    assert page(facts(12)) == of_twelve()
 
 
 def test_every_color_of_a_figure_has_a_dark_one() -> None:
     assert len({*LIGHT.values(), PANEL}) == len(LIGHT) + 1
     assert LIGHT.keys() == DARK.keys()
-    figures = re.findall(r"<svg.*?</svg>", page(facts(12)).decode(), re.DOTALL)
+    figures = re.findall(r"<svg.*?</svg>", of_twelve().decode(), re.DOTALL)
     found = re.findall(r"(?:fill|stroke): (#\w+)", "".join(figures))
     assert set(found) <= {*LIGHT.values(), PANEL}
     assert {LIGHT[name] for name in ("ink", "axis", "line", "c0", "c1", "c2")} <= set(found)
@@ -160,7 +167,7 @@ def test_the_page_leads_with_what_each_adapter_kept() -> None:
     assert [(bar.start, bar.width) for bar in bars] == [(0.0, 20.0), (20.0, 8.0), (20.0, 40.0)]
     assert found.whole == 100
     assert any("adapter 2" in each and "--weight" in each for each in found.advice)
-    text = page(facts(12)).decode()
+    text = of_twelve().decode()
     assert text.index('<section id="answer"') < text.index('<section id="inputs"')
 
 
@@ -206,7 +213,7 @@ def test_advice_is_given_where_it_helps() -> None:
     assert "--output-scale sum-fit" in advised(least_squares_scale=1.6)
     assert "--output-scale sum-fit" in advised(least_squares_scale=0.5)
     assert "plan --errors" in advised(relative_error_to_sum=0.5)
-    text = page(facts(12)).decode()
+    text = of_twelve().decode()
     assert "fall into 3 groups of alike ones. Merge each group by itself: groups: auto" in text
 
 
@@ -230,7 +237,7 @@ def test_the_heat_map_has_alike_adapters_side_by_side() -> None:
     for names in found.suggested:
         assert len({int(name[-4:]) % 3 for name in names}) == 1, "a family is a group"
     assert similarity(many).heat is None
-    text = page(facts(12)).decode()
+    text = of_twelve().decode()
     assert text.index('id="heat-figure"') < text.index('id="map-figure"')
     assert "There are too many adapters for a heat map" in page(facts(201)).decode()
 
@@ -307,6 +314,68 @@ def test_other_sites_go_one_after_another(sites: list[str]) -> None:
     axis = axis_of(sites)
     assert not axis.by_layer
     assert list(axis.positions) == [1, 2]
+
+
+FLUX = [
+    *(f"lora_unet_double_blocks_{n}_img_attn_{m}" for n in (0, 1, 10) for m in ("proj", "qkv")),
+    *(f"lora_unet_single_blocks_{n}_linear1" for n in (0, 37)),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1",
+]
+DIFFUSERS = [
+    f"transformer.{block}.{n}.attn.to_q"
+    for block in ("transformer_blocks", "single_transformer_blocks")
+    for n in (0, 1)
+]
+UNET = [
+    "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+    "unet.mid_block.attentions.0.proj_in",
+    "unet.up_blocks.0.resnets.1.conv1",
+    "unet.conv_in",
+]
+
+
+@pytest.mark.parametrize(
+    ("sites", "positions", "families", "kinds"),
+    [
+        (
+            FLUX,
+            [2, 2, 3, 3, 4, 4, 5, 6, 1],
+            {"text encoder": (1, 1), "double": (2, 4), "single": (5, 6)},
+            {"img_attn_proj", "img_attn_qkv", "linear1", FLUX[-1]},
+        ),
+        (DIFFUSERS, [1, 2, 3, 4], {"double": (1, 2), "single": (3, 4)}, {"attn.to_q"}),
+        (
+            UNET,
+            [1, 2, 3, 4, 5],
+            {"down": (1, 2), "mid": (3, 3), "up": (4, 4), "other": (5, 5)},
+            {"attn1.to_q", "proj_in", "conv1", "conv_in"},
+        ),
+    ],
+    ids=["Flux", "diffusers", "UNet"],
+)
+def test_blocks_of_image_models_go_by_name(
+    sites: list[str],
+    positions: list[int],
+    families: dict[str, tuple[int, int]],
+    kinds: set[str],
+) -> None:
+    axis = axis_of(sites)
+    assert list(axis.positions) == positions
+    assert dict(axis.families) == families
+    assert set(axis.kinds) == kinds
+
+
+def test_the_page_has_the_error_by_kind_of_block() -> None:
+    known = replace(facts(2, layers=1), recorded=None, measured=None)
+    values = zip(UNET, (0.1, 0.3, 0.5, 0.7, 0.9), strict=True)
+    sites = [replace(known.sites[0], site=site, error=error) for site, error in values]
+    text = page(replace(known, sites=sites)).decode()
+    section = text.partition("Error by kind of block")[2].partition("Error by site")[0]
+    cells = re.findall(r"<t[dh][^>]*>\s*([^<]*?)\s*</t[dh]>", section)
+    assert cells[cells.index("down") :][:5] == ["down", "2", "2", "0.2", "0.3"]
+    assert "updates, by block." in text
+    assert "Error by kind of block" not in page(known).decode()
 
 
 def test_no_more_kinds_than_shapes() -> None:

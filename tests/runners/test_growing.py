@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lego_ray
+from tests.runners import growing
 from tests.runners.grow_cluster import ADDRESS
 from tests.runners.spread import SITES, budget_for, write_wide_zoo
-from tests.surroundings import without_ray
 from tests.zoo import Site, weights_of, write_zoo
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 230
 # Work enough for a second worker to come while the first is busy.
 LONG: dict[str, Any] = {"n_init": 60, "tol": 0.0}
@@ -32,28 +27,8 @@ pytestmark = [
 
 def on_growing(workers: int, *words: str) -> dict[str, Any]:
     """What `grow_cluster` prints of `lego-ray` with these words."""
-    inside = 'ip link set lo up 2>/dev/null || ifconfig lo up; exec "$@"'
-    # The head listens at a fixed place, in a network of its own; its processes end with their table.
-    alone = ["unshare", "--net", "--pid", "--fork", "--mount-proc"]
-    alone += [] if os.geteuid() == 0 else ["--map-root-user"]
-    alone += ["sh", "-c", inside, "sh"]
-    # Short, for the sockets in it.
-    with tempfile.TemporaryDirectory(prefix="grow-") as folder:
-        command = [sys.executable, "-m", "tests.runners.grow_cluster", folder, str(workers)]
-        command += ["-m", "lego_ray", *words, "--address", ADDRESS, "--json"]
-        environ = without_ray() | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*alone, *command],
-            cwd=ROOT,
-            env=environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    script = ("-m", "lego_ray", *words, "--address", ADDRESS, "--json")
+    return growing.on_growing(workers, *script, seconds=SECONDS)
 
 
 def flags(**options: Any) -> list[str]:

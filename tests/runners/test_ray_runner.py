@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 import ray
 
 import lego_ray
+from lego_ray.catalog.msu_files import MsuFiles
+from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import (
     BadInput,
     ClusterTooSmall,
@@ -23,6 +25,9 @@ from lego_ray.errors import (
     SourceChanged,
     VersionMismatch,
 )
+from lego_ray.merging import lineage
+from lego_ray.output.checkpoints import keeping
+from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.planning.plan import Plan
 from lego_ray.runners.ray import runner as ray_runner
 from lego_ray.runners.ray import waiting
@@ -46,6 +51,32 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merge(zoo: Path, output: Path, **options: Any) -> dict[str, Any]:
     options = {"rank": 4, "runner": "ray", "n_init": 2, **options}
     return lego_ray.merge(zoo, output=output, **options)
+
+
+def test_workers_keep_what_they_finish_and_write_its_lineage(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge(zoo, tmp_path / "twin", runner="inline", name="m", catalog=tmp_path / "catalog")
+
+    def saved(*given: object) -> None:
+        raise AssertionError("the driver saved a checkpoint")
+
+    def added(files: MsuFiles, sites: Iterable[object]) -> None:
+        assert list(sites) == []
+
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    monkeypatch.setattr(MsuFiles, "add", added)
+    monkeypatch.setattr(lineage, "LARGE", 0)  # as one of millions of MSUs
+    monkeypatch.setattr(keeping, "MANY", 0)
+    merge(zoo, tmp_path / "m", name="m", catalog=tmp_path / "other")
+    assert weights_of(tmp_path / "m") == weights_of(tmp_path / "twin")
+    assert not (tmp_path / "m/.lego-ray").exists()
+    mine, theirs = (
+        sorted(map(str, Catalog(str(tmp_path / name)).read("msus").to_pylist()))
+        for name in ("other", "catalog")
+    )
+    assert mine
+    assert mine == theirs
 
 
 def many_tasks(tmp_path: Path, count: int) -> Plan:
@@ -248,6 +279,38 @@ def test_what_is_waited_for_is_said_and_given_up(
     with pytest.raises(ClusterTooSmall, match=r"layers.0.*\(100 CPUs needed, 2 CPUs there\)"):
         waiting.Wait(0.0, joined=True).look("task m / layers.0 [1/2]", "abc", lacking)
     waiting.Wait(0.0, joined=True).look("task", "abc", [{"CPU": 1.0, "memory": 1.0}])
+
+
+def test_a_cluster_that_others_use_is_waited_for_and_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(waiting, "FIRST_NOTE_SECONDS", 0.0)
+    caplog.set_level("WARNING", logger="lego_ray")
+    wait = waiting.Wait(0.0, joined=True)
+    mine: list[Bundle] = [{"CPU": 1.0, "memory": 2.0**28}]
+    wait.look("task m", "abc", mine)
+    assert not caplog.messages  # it has room
+
+    def held(end: str) -> None:
+        while not Path(end).exists():
+            time.sleep(0.02)
+
+    for memory, said in ((0, 1), (2**28, 0)):  # the second may be a task of the run itself
+        end = tmp_path / f"end-{memory}"
+        task = ray.remote(held).options(num_cpus=2, memory=memory).remote(str(end))
+        until = time.monotonic() + 60
+        while time.monotonic() < until:  # also until what the task before it held is free
+            free = ray.available_resources()
+            reserved = ray.cluster_resources()["memory"] - free.get("memory", 0)
+            if not free.get("CPU", 0) and reserved == memory:
+                break
+            time.sleep(0.02)
+        wait.look("task m", "abc", mine)
+        end.touch()
+        ray.get(task)
+        assert len(caplog.messages) == said
+        caplog.clear()
+        wait.moved()
 
 
 def test_a_task_has_its_merge_and_part_in_its_name(zoo: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import shlex
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -182,3 +184,30 @@ def test_a_program_that_does_not_exist_is_a_failed_score() -> None:
 def test_a_command_that_cannot_mean_what_it_says_is_bad_input(line: str, problem: str) -> None:
     with pytest.raises(InvalidOption, match=problem):
         score_with_command(line, "a", timeout_s=ENOUGH)
+
+
+def test_what_is_killed_leaves_no_scorer_and_no_folder(tmp_path: Path) -> None:
+    """Killed as a worker of a cluster is: nothing of its own runs any more."""
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    (folder / "weights").touch()
+    kill = "import os, signal; os.kill(os.getppid(), signal.SIGKILL); "
+    wait = f"open({str(tmp_path / 'scorer')!r}, 'w').write(str(os.getpid())); {kill}"
+    words = [sys.executable, "-c", f"import os; {wait}import time; time.sleep(600)", "{adapter}"]
+    body = (
+        "import sys\n"
+        "from lego_ray.scoring.command import score_with_command\n"
+        "from lego_ray.scoring.warden import removed_with_us\n"
+        "with removed_with_us(sys.argv[1]):\n"
+        "    score_with_command(sys.argv[2], sys.argv[1], timeout_s=500)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", body, str(folder), shlex.join(words)], timeout=ENOUGH, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    end = time.monotonic() + ENOUGH
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "scorer").read_text()), 0)

@@ -162,6 +162,10 @@ def test_what_a_bucket_asks_for_goes_with_each_request(
         ("[buckets.b]\nsse = 'rot13'", r"buckets\.b\.sse: 'rot13'; expected"),
         ("[bucket.b]", "bucket: no such key"),
         ("buckets", "it is not TOML"),
+        ('[buckets."s3://b"]\nanonymous = true', "expected the name of one bucket alone"),
+        ('[buckets."zoo-*"]\nanonymous = true', "expected the name of one bucket alone"),
+        ('[buckets.b]\nsse_kms_key_id = "k"', r'expected sse = "aws:kms"'),
+        ('[buckets.b]\nendpoint = "minio:9000"', "begins with http:// or https://"),
     ],
 )
 def test_a_file_that_is_not_as_it_must_be_is_refused(folder: Path, text: str, said: str) -> None:

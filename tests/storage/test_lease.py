@@ -25,12 +25,20 @@ FOLDER = ".lego-ray/refresh/"
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(
+    params=[
+        "disk",
+        pytest.param("s3", marks=pytest.mark.s3),
+        "gs",
+        pytest.param("az", marks=pytest.mark.az),
+    ]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "disk":
         yield FileStore(tmp_path / "store")
     else:
-        yield open_store(f"s3://{request.getfixturevalue('s3_bucket')}/library")
+        fixture = {"s3": "s3_bucket", "gs": "gcs_bucket", "az": "az_container"}[request.param]
+        yield open_store(f"{request.param}://{request.getfixturevalue(fixture)}/library")
 
 
 def lease(store: Store, name: str, stale_after: timedelta = HOUR, **options: Any) -> Lease:

@@ -1,4 +1,8 @@
-"""What `Store` promises, on every store that can be written: a directory and a real S3 server."""
+"""What `Store` promises, on every store that can be written.
+
+A directory, a real S3 server, Azure's own emulator, and a server that speaks the part of Google's API
+that is used.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +23,39 @@ MANY = 1003
 """Objects: more than the 1,000 that S3 lists in one answer."""
 
 BIG = 70 << 20
-"""Bytes: more than two of the largest requests, and not a multiple of anything."""
+"""Bytes: more than two of the largest requests, more than S3's part, and not a multiple of anything."""
+
+CLOUD_BIG = 36 << 20
+"""Bytes: more than the largest request and the part of obstore's stores."""
 
 ROUNDS = 8
 RACERS = 16
 
 
 @pytest.fixture(
-    params=[pytest.param("file"), pytest.param("s3", marks=pytest.mark.s3)],
+    params=[
+        pytest.param("file"),
+        pytest.param("s3", marks=pytest.mark.s3),
+        pytest.param("gs"),
+        pytest.param("az", marks=pytest.mark.az),
+    ],
 )
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URI of a fresh, empty place that is writable."""
     if request.param == "file":
         return str(tmp_path / "root")
-    bucket: str = request.getfixturevalue("s3_bucket")
-    return f"s3://{bucket}/some/root"
+    fixture = {"s3": "s3_bucket", "gs": "gcs_bucket", "az": "az_container"}[request.param]
+    return f"{request.param}://{request.getfixturevalue(fixture)}/some/root"
 
 
 @pytest.fixture
 def store(root: str) -> Store:
     return open_store(root)
+
+
+@pytest.fixture
+def big(root: str) -> int:
+    return CLOUD_BIG if root.startswith(("gs://", "az://")) else BIG
 
 
 def keys(store: Store, prefix: str = "") -> list[str]:
@@ -155,6 +172,8 @@ def test_list_keeps_to_its_root(store: Store, root: str) -> None:
 
 
 def test_list_goes_on_past_one_page(store: Store) -> None:
+    if store.uri.startswith("az://"):
+        pytest.skip("Azure lists 5,000 in one answer; the pages are the library's, as of gs://")
     written = [f"p/{i:05d}" for i in range(MANY)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda key: store.create(key, b""), written))
@@ -165,6 +184,10 @@ def test_list_goes_on_past_one_page(store: Store) -> None:
     "key", ["a b+c", "a%20b", "a#b?c&d=e", "ключ/名前/🧱", "a'\"<>\\b", "~", "..."]
 )
 def test_keys_are_taken_as_they_are(store: Store, key: str) -> None:
+    if store.uri.startswith("az://") and "\\" in key:  # which Azure reads as a slash
+        with pytest.raises(StorageError, match="refused"):
+            store.create(key, b"x")
+        return
     store.create(key, b"x")
     assert store.read(key) == b"x"
     assert bytes(store.read_ranges(key, [ByteRange(0, 1)])[0]) == b"x"
@@ -227,14 +250,14 @@ def test_what_is_read_is_counted(store: Store) -> None:
     assert (store.bytes_read, store.requests) == (1010, 2)
 
 
-def test_an_object_larger_than_one_request_is_read_in_several(store: Store) -> None:
-    data = os.urandom(1 << 20) * (BIG >> 20) + b"tail"
+def test_an_object_larger_than_one_request_is_read_in_several(store: Store, big: int) -> None:
+    data = os.urandom(1 << 20) * (big >> 20) + b"tail"
     store.create("big", data)
     (view,) = store.read_ranges("big", [ByteRange(1, len(data))])
     assert view == memoryview(data)[1:]
     assert store.read("big") == data
-    if store.uri.startswith("s3://"):
-        assert store.requests == 4
+    if "://" in store.uri:
+        assert store.requests == (3 if big == CLOUD_BIG else 4)
 
 
 @pytest.mark.parametrize(
@@ -354,9 +377,9 @@ def test_an_object_is_created_from_parts_whole_or_not_at_all(store: Store) -> No
     assert keys(store) == ["a/small"]
 
 
-def test_an_object_larger_than_one_request_is_created_from_parts(store: Store) -> None:
+def test_an_object_larger_than_one_request_is_created_from_parts(store: Store, big: int) -> None:
     piece = os.urandom(1 << 20)
-    count = BIG >> 20
+    count = big >> 20
 
     def broken() -> Iterator[bytes]:
         yield from [piece] * (count - 1)
@@ -373,8 +396,8 @@ def test_an_object_larger_than_one_request_is_created_from_parts(store: Store) -
     assert store.stat("big") == before
 
 
-def test_of_racing_creators_from_parts_nobody_sees_a_mixture(store: Store) -> None:
-    size = BIG
+def test_of_racing_creators_from_parts_nobody_sees_a_mixture(store: Store, big: int) -> None:
+    size = big
     barrier = threading.Barrier(2)
 
     def write(byte: bytes) -> str:

@@ -10,7 +10,7 @@ import pytest
 from lego_ray.errors import ObjectNotFound, UnsupportedUri
 from lego_ray.sources.find import find, open_source
 from lego_ray.storage import FileStore, HubStore, S3Store, join, normalize_uri, open_store
-from lego_ray.storage.uri import HubPlace, parse_uri
+from lego_ray.storage.uri import FilePlace, HubPlace, parse_uri
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -32,6 +32,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("hf://models/org/zoo/", "hf://org/zoo"),
         ("hf://org/zoo@v1.0", "hf://org/zoo@v1.0"),
         ("s3a://bucket/x", "s3://bucket/x"),
+        ("gs://bucket/a b/", "gs://bucket/a b"),
+        ("gcs://bucket", "gs://bucket"),
+        ("az://container/x", "az://container/x"),
+        ("azure://container/x", "az://container/x"),
         ("https://huggingface.co/org/zoo", "hf://org/zoo"),
         ("https://hf.co/org/zoo/", "hf://org/zoo"),
         ("https://huggingface.co/org/zoo/tree/v1/a%20b/c?x=y#z", "hf://org/zoo@v1/a b/c"),
@@ -79,8 +83,10 @@ def test_a_hub_revision_with_a_slash_is_read_back() -> None:
     [
         "",
         "a\0b",
-        "gs://bucket/x",
-        "https://host/x",
+        "gs://",
+        "az:///x",
+        "ftp://host/x",
+        "http://host/x",
         "s3://",
         "s3:///key",
         "file://host/path",
@@ -101,6 +107,29 @@ def test_other_forms_are_refused_with_those_that_work(uri: str) -> None:
     with pytest.raises(UnsupportedUri, match=r"hf://owner/name") as caught:
         parse_uri(uri)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "meant"),
+    [
+        ("s3:/b/k", "s3://b/k"),
+        ("S3:b", "s3://b"),
+        ("hf:o/n", "hf://o/n"),
+        ("file:/a/b", "file:///a/b"),
+        ("https://b.s3.eu-west-1.amazonaws.com/k", "s3://b/k"),
+        ("https://s3.amazonaws.com/b/k", "s3://b/k"),
+    ],
+)
+def test_what_is_nearly_a_place_is_refused_with_the_place(uri: str, meant: str) -> None:
+    """Taken for a path, it would be written to a folder of that name."""
+    with pytest.raises(UnsupportedUri) as caught:
+        parse_uri(uri)
+    assert f"Give {meant}." in caught.value.hint
+
+
+def test_a_path_may_have_such_a_name_if_it_says_so() -> None:
+    assert parse_uri("./s3:/b") == FilePlace(str(Path.cwd() / "s3:/b"))
+    assert parse_uri("c:/x") == FilePlace(str(Path.cwd() / "c:/x"))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +235,15 @@ def test_the_storage_room_loads_no_client_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("name", "hint"), [("org/zoo", "hf://org/zoo"), ("zoo", "Check the path")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("org/zoo", "hf://org/zoo"),
+        ("zoo", "Check the path"),
+        ("hf.co/org/zoo", "hf://org/zoo"),
+        ("huggingface.co/org/zoo/tree/v1/sub", "hf://org/zoo@v1/sub"),
+    ],
+)
 def test_a_bare_name_that_is_not_there_is_answered_with_the_hubs_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
 ) -> None:

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,17 @@ def test_a_search_that_is_killed_goes_on_as_the_same_study(
         f"score={SCORER!r}, trials=18)"
     )
     words = [sys.executable, "-c", body, str(place.zoo), str(place.root / "killed")]
+    temporary = place.root / "temporary"
+    temporary.mkdir()
     environment = {**os.environ, KILL_AT: str(at), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["TMPDIR"] = str(temporary)
     ended = subprocess.run(words, env=environment, capture_output=True, timeout=280, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert not (place.root / "killed" / "adapter_model.safetensors").exists()
+    end = time.monotonic() + 60
+    while (left := list(temporary.iterdir())) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not left, "the folder of the trial that was killed"
     kept = len(place.trials("killed-study"))
     assert kept == at - 1
     calls = len(place.calls())

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from lego_ray.formats.module_names import flattened, repaired
+
 # How the rows of a fused B are shared out: in equal parts; d_in for each and the rest for the last; or
 # d_in for the first and the rest in equal parts (fewer heads for keys and values).
 Cut = Literal["equal", "rest", "heads"]
@@ -36,6 +38,7 @@ class Row:
     cut: Cut = "equal"
     is_swapped: bool = False
     widths: int = 0
+    is_oblong: bool = False
 
     @property
     def is_fused(self) -> bool:
@@ -244,7 +247,7 @@ _NUMBER = re.compile(r"(?<![^_])(?:\d+|#)(?![^_])")
 
 def _numberless(path: str) -> tuple[str, tuple[str, ...]]:
     """A path with dots as underscores and numbers as `#`, and what stood there."""
-    flat = re.sub(r"_+", "_", path.replace(".", "_")).strip("_")
+    flat = repaired(flattened(path))
     return _NUMBER.sub("#", flat), tuple(_NUMBER.findall(flat))
 
 

@@ -29,6 +29,7 @@ from lego_ray.output.leaving import (
 )
 from lego_ray.output.running_sums import State
 from lego_ray.planning.base_models import agreed_base_model
+from lego_ray.planning.by_head import is_by_heads
 from lego_ray.planning.inventory import agreed_format, check_shapes, shape_of
 from lego_ray.planning.naming import named_as
 from lego_ray.planning.recipe import Recipe
@@ -176,7 +177,7 @@ def with_names_of(
         layout: What it is written in.
     """
     known = {s.plan.site: (s.plan.d_in, s.plan.d_out) for s in state.sites}
-    return named_as(adapters, known, layout)
+    return named_as(adapters, known, layout, by_heads=is_by_heads(state.carried))
 
 
 def check_fits(

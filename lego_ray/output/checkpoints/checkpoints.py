@@ -7,7 +7,6 @@ was cut into tasks. Everything is deleted once the adapter is published.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +21,12 @@ from lego_ray.formats.differences import differences_of
 from lego_ray.output.checkpoints.format import (
     Checkpoint,
     decode_checkpoint,
-    encode_checkpoint,
 )
+from lego_ray.output.checkpoints.keeping import Keeping, names_of
 from lego_ray.output.checkpoints.run_folder import (
     CHECKPOINT_VERSION,
-    ENDING,
     FOLDER,
+    LARGEST_MARKER,
     MARKER,
     Marker,
     UnreadableCheckpoint,
@@ -37,11 +36,13 @@ from lego_ray.output.checkpoints.run_folder import (
 )
 from lego_ray.output.checkpoints.source_check import SourceCheck
 from lego_ray.storage.base import Store
+from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.links import lies_inside
 from lego_ray.tasks.passes import first_pass
 from lego_ray.tasks.values import TaskResult
 
 if TYPE_CHECKING:
+    from lego_ray.catalog.msu_files import MsuTarget
     from lego_ray.planning.plan import Plan
 
 # Small reads and deletes that wait for a store.
@@ -184,7 +185,7 @@ class Checkpoints:
         sites = {site.site: site for task in plan.tasks for site in task.sites}
         keys = [
             (digest, info.key)
-            for digest in _names(plan)
+            for digest in names_of(plan)
             for info in self._store.list(f"{FOLDER}{digest}/")
         ]
         sources = SourceCheck(plan)
@@ -224,26 +225,29 @@ class Checkpoints:
             covers: Names of the sites it was to solve.
             result: What it returned.
         """
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        read = {at: plan.adapters[at] for at in result.tensor_hashes}
-        sources = {at: (adapter.uri, adapter.version) for at, adapter in read.items()}
-        data = encode_checkpoint(
-            Checkpoint(
-                plan.digest, number, plan.n_sites, tuple(covers), result, now, sources, plan.work
-            )
-        )
-        # Named after its sites, because another run may have cut its tasks in another way.
-        name = hashlib.sha256("\n".join(covers).encode()).hexdigest()[:16]
-        folder = _names(plan)[0]
-        key = f"{FOLDER}{folder}/{result.index:05d}-{name}{ENDING}"
-        if not lies_inside(self._store, key):
-            raise OutputExists(
-                self._store.uri,
-                f"{FOLDER}{folder[:12]}... in it is a link to somewhere else",
-                f"Delete the link in {folder_uri(self._store)}, or choose another --output.",
-            )
-        with contextlib.suppress(AlreadyExists):  # another run of this plan did the same
-            self._store.create(key, data)
+        sources = {at: (adapter.uri, adapter.version) for at, adapter in enumerate(plan.adapters)}
+        Keeping.of(plan, number, self._store).save(self._store, covers, result, sources)
+        self._empty = False
+
+    def keeper(self, plan: Plan, number: int, msus: MsuTarget | None = None) -> Keeping | None:
+        """What lets workers keep the results of a plan's tasks; None if the output is not marked.
+
+        Args:
+            plan: The plan.
+            number: As for `save`.
+            msus: Where they write the lineage of large tasks; None if they hand it back.
+
+        Raises:
+            StorageError: If the store could not be reached or refused access.
+        """
+        try:
+            marker = read_at_most(self._store, MARKER, LARGEST_MARKER)
+        except ObjectNotFound:  # another run of this plan published, and tidied up
+            return None
+        return Keeping.of(plan, number, self._store, marker, msus)
+
+    def was_kept(self) -> None:
+        """Takes note that a worker kept a result."""
         self._empty = False
 
     def clear(self) -> None:
@@ -265,19 +269,10 @@ class Checkpoints:
                 self._store.delete(MARKER)
 
 
-def _names(plan: Plan) -> list[str]:
-    """The digests that files of a plan may lie under; new ones go under the first.
-
-    That of the work, so that a plan that only writes its sites in another way takes them on.
-    """
-    former = "" if plan.earlier else plan.former
-    return [digest for digest in dict.fromkeys((plan.work, plan.digest, former)) if digest]
-
-
 def _is_of(marker: Marker, plan: Plan) -> bool:
     """Whether an output is being made by this plan, or by one with the same work."""
     named = {marker.plan, marker.work}
-    return not named.isdisjoint(_names(plan))
+    return not named.isdisjoint(names_of(plan))
 
 
 def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:

@@ -27,6 +27,7 @@ from lego_ray.output.checkpoints.run_folder import (
     UnreadableCheckpoint,
     parse_text,
 )
+from lego_ray.sources.tensor_hashes import TensorHashes
 from lego_ray.tasks.values import SiteResult, TaskResult
 
 if TYPE_CHECKING:
@@ -38,7 +39,16 @@ _HASHES = "tensor_hashes"
 _SOURCES = "sources"
 _KEPT = "full_weights"
 _FOUND = "found"
-_APART = ("sites", "quarantined", "tensor_hashes", "full_weights", "found", "n_found")
+_APART = (
+    "sites",
+    "quarantined",
+    "tensor_hashes",
+    "full_weights",
+    "found",
+    "n_found",
+    "kept",
+    "rows",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +214,7 @@ def _checkpoint(
         found=tuple(findings),
         n_found=len(findings),
         quarantined={int(k): _error(*said) for k, said in about.quarantined.items()},
-        tensor_hashes={int(k): tuple((n, h) for n, h in pairs) for k, pairs in hashes.items()},
+        tensor_hashes=TensorHashes((int(number), pairs) for number, pairs in hashes.items()),
         full_weights={
             name: arrays[f"{_KEPT}.{number}"].tobytes()
             for number, name in enumerate(about.full_weights)

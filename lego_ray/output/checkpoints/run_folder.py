@@ -25,6 +25,8 @@ MARKER = f"{FOLDER}run.json"
 REFRESH_FOLDER = f"{FOLDER}refresh/"
 # Of a library: what the last refresh found that had nothing to do.
 UNCHANGED_FOLDER = f"{FOLDER}unchanged/"
+# Of a library: what the last refresh read of its adapters' headers.
+READINGS_FOLDER = f"{FOLDER}readings/"
 # Not .safetensors: a scan must not take one for an adapter.
 ENDING = ".checkpoint"
 # Changes whenever a file of another release must not be read.

@@ -75,6 +75,28 @@ def lacks(bundles: Sequence[Bundle]) -> str:
     return f"no nodes with {needs(bundles[:1])} each for all {len(bundles)}"
 
 
+def held_by_others(bundles: Sequence[Bundle]) -> str:
+    """What other work holds of a cluster that could hold some bundles; empty if it may be this run.
+
+    A task of this run reserves at least the memory of the smallest bundle. If less is reserved on the
+    whole cluster, none of them runs.
+
+    Args:
+        bundles: What waits, the smallest task of the run among it.
+    """
+    import ray
+
+    whole, free = ray.cluster_resources(), ray.available_resources()
+    least = min(bundle["memory"] for bundle in bundles)
+    if not least or whole.get("memory", 0.0) - free.get("memory", 0.0) >= least:
+        return ""
+    for key in KINDS:
+        need, left = min(b.get(key, 0.0) for b in bundles), free.get(key, 0.0)
+        if need > left:
+            return f"{_one(key, need)} needed, {_one(key, left)} free beside other work"
+    return ""
+
+
 def is_hopeless(bundle: Bundle) -> bool:
     """Whether the autoscaler says that no node type can hold a bundle.
 

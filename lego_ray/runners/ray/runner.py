@@ -197,7 +197,7 @@ class _Launched:
         # Pickled once, here, so that its size is known.
         self._task = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
         self.bytes = len(self._task)
-        work = counting_retries(with_settings(run_task, settings_here()))
+        work = keeping(counting_retries(with_settings(run_task, settings_here())))
         self._remote = ray.remote(guarded(work, self.versions))
         self._submit()
 
@@ -245,6 +245,21 @@ def with_settings(work: Callable[..., Any], settings: Mapping[str, str]) -> Call
     def working(*given: Any) -> Any:
         use_settings(settings)
         return work(*given)
+
+    return working
+
+
+def keeping(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same work, whose results are kept by the worker, where it can; see `tasks.run.kept`.
+
+    Args:
+        work: What to do.
+    """
+
+    def working(task: Any, *given: Any) -> Any:
+        from lego_ray.tasks.run import kept
+
+        return kept(task, work(task, *given))
 
     return working
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lego_ray import journal
 from lego_ray.errors import ClusterTooSmall
-from lego_ray.runners.ray.room import Bundle, has, is_hopeless, lacks, needs
+from lego_ray.runners.ray.room import Bundle, has, held_by_others, is_hopeless, lacks, needs
 
 # A node of a cloud takes minutes to come: it is bought, boots, and fetches an image.
 WAIT_SECONDS = 900.0
@@ -58,7 +58,11 @@ class Wait:
             if hopeless or waited >= self._seconds:
                 raise _too_small(what, bundles, lacking, waited, hopeless=hopeless)
         quiet = now - self._since
-        if lacking and quiet >= self._next_note:
+        if quiet < self._next_note:
+            return
+        # For others a run waits as long as they take: nothing is wrong with the cluster.
+        busy = "" if lacking else held_by_others(bundles)
+        if lacking or busy:
             self._next_note += self._next_note * _GROWTH
             journal.note(
                 "waiting for the cluster",
@@ -67,9 +71,9 @@ class Wait:
                 task=what,
                 needs=needs(bundles),
                 cluster=has(),
-                lacks=lacking,
+                lacks=lacking or busy,
                 seconds=round(quiet),
-                gives_up_after=self._seconds,
+                **({"gives_up_after": self._seconds} if lacking else {}),
             )
 
 

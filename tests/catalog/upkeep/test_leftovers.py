@@ -111,7 +111,7 @@ def test_a_run_and_a_collection_at_once_end_with_a_whole_merge(
 
     inner: Callable[[], object] = collect if first == "run" else record
     outer: Callable[[], object] = record if first == "run" else collect
-    name = "Rows" if first == "run" else "Removal"
+    name = "Files" if first == "run" else "Removal"
     module = "lego_ray.catalog.merges" if first == "run" else "lego_ray.catalog.upkeep.leftovers"
     made = __import__("lego_ray.catalog.changes", fromlist=[name])
     real = getattr(made, name)

@@ -1,0 +1,59 @@
+"""The moment at which a version of a merge was recorded, for questions that start there."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+
+from lego_ray.catalog.history import find_merge
+from lego_ray.catalog.moments import parse_moment
+from lego_ray.catalog.tables import Catalog
+from lego_ray.errors import CatalogError
+
+_VERSION = re.compile(r"(?P<name>.+)@v?(?P<version>\d{1,9})")
+
+
+def moment_since(catalog: Catalog, text: str) -> datetime:
+    """Reads where a comparison starts: a time as for `parse_moment`, or `NAME@VERSION` of a merge.
+
+    Args:
+        catalog: Where the merge is recorded.
+        text: The time, or the merge.
+
+    Returns:
+        The time; of a merge, that of the commit with its row.
+
+    Raises:
+        InvalidOption: If it is neither, or no merge fits.
+        CatalogNotFound: If nothing was merged into this catalog yet.
+        CatalogError: If the log does not go back to that commit.
+    """
+    if found := _VERSION.fullmatch(text.strip()):
+        return _recorded(catalog, found["name"], int(found["version"]))
+    return parse_moment(text, "--since")
+
+
+def _recorded(catalog: Catalog, name: str, version: int) -> datetime:
+    rows = catalog.read("merges", ["merge_id", "name", "version"]).to_pylist()
+    merge_id = find_merge(rows, name, version)["merge_id"]
+    # By the writers' clocks; where two disagree, a commit counts as no earlier than the one before it.
+    commits = sorted(catalog.open("merges").history(), key=lambda each: int(each["version"]))
+    times = accumulate((int(each.get("timestamp", 0)) for each in commits), max)
+    moments = [datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=time) for time in times]
+
+    def is_there(moment: datetime) -> bool:
+        return (
+            merge_id in catalog.as_of(moment).read("merges", ["merge_id"])["merge_id"].to_pylist()
+        )
+
+    # A row that is there stays, so the first state with it is found by halves.
+    first = bisect_left(moments, True, key=is_there)
+    if first == len(moments) or (first == 0 and commits[0]["version"] > 0):
+        raise CatalogError(
+            catalog.table_uri("merges"),
+            f"its log does not go back to version {version} of {name}",
+            "Delta Lake keeps a table's log for 30 days; give a later version, or a time.",
+        )
+    return moments[first]
