@@ -33,6 +33,9 @@ def commands(group: click.Group = cli) -> dict[str, click.Command]:
 OTHERS = {"--working-dir", "--fine-tune-type", "--aws-service-name", "--env", "--max-lora-rank"}
 # Of a benchmark, and of a script of kohya's that it runs.
 OTHERS |= {"--mergekit", "--kohya", "--kohya-python", "--concat"}
+# Of servers that load a merge.
+OTHERS |= {"--enable-lora", "--lora-modules", "--model", "--model-path", "--lora-paths", "--lora"}
+OTHERS |= {"--outfile"}
 OTHERS_COMMAND = re.compile(
     r"^\s*(aws|docker|helm|eksctl|ray|kubectl|envsubst|pip|crontab)\b|^  --"
 )

@@ -29,6 +29,8 @@ PAGES = {
 API = "api.md"
 _LINK = re.compile(r"(?<!!)\[([^\]\[]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+# What stands beside the language of a block: the file that it is, or why the tests do not run it.
+_BESIDE = re.compile(r"^```(\w+) +(.+)$", re.MULTILINE)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -71,9 +73,15 @@ def relinked(markdown: str, source: str) -> str:
 
     out, done = [], 0
     for fence in _FENCE.finditer(markdown):
-        out += [_LINK.sub(link, markdown[done : fence.start()]), fence[0]]
+        out += [_LINK.sub(link, markdown[done : fence.start()]), _BESIDE.sub(_opening, fence[0], 1)]
         done = fence.end()
     return "".join([*out, _LINK.sub(link, markdown[done:])])
+
+
+def _opening(found: re.Match[str]) -> str:
+    """The first line of a block as the site's parser takes it; at others it loses the headings after."""
+    language, beside = found[1], found[2]
+    return f"```{language}" + (f' title="{beside}"' if re.fullmatch(r"[\w.-]+", beside) else "")
 
 
 def api_page() -> str:

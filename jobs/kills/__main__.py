@@ -24,7 +24,7 @@ VOLATILE = {"created_at", "seconds", "stages", "scanned_at", "found_at", "versio
 # What a killed process leaves until a later run sweeps it.
 LEFT = (".lego-ray-probe-", ".lego-ray-tmp-", "look-")
 # What a refresh keeps by inodes and times of files, of which each run has its own.
-KEPT = "/.lego-ray/unchanged/"
+KEPT = ("/.lego-ray/unchanged/", "/.lego-ray/readings/")
 
 
 def main() -> None:
@@ -124,7 +124,11 @@ def snapshot(root: Path) -> dict[str, Any]:
     files, left = {}, []
     for path in sorted(root.rglob("*")):
         key = str(path.relative_to(root))
-        if not path.is_file() or path.is_relative_to(catalog) or KEPT in path.as_posix():
+        if (
+            not path.is_file()
+            or path.is_relative_to(catalog)
+            or any(k in path.as_posix() for k in KEPT)
+        ):
             continue
         if path.name.startswith(LEFT):
             left.append(key)

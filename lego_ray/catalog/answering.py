@@ -142,7 +142,12 @@ def _limit_memory(memory: int) -> None:
 
 
 def send(pipe: IO[bytes], value: object) -> None:
-    """Writes a value, its large buffers without another copy of them."""
+    """Writes a value, its large buffers without another copy of them.
+
+    Args:
+        pipe: Where to.
+        value: What; anything that pickle takes.
+    """
     buffers: list[pickle.PickleBuffer] = []
     text = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     parts = [memoryview(text), *(buffer.raw() for buffer in buffers)]

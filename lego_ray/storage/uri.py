@@ -260,8 +260,7 @@ def parse_uri(uri: str | os.PathLike[str]) -> Place:
     if scheme == "https" and (page := _on_hub(rest)) is not None:
         return _parse_page(text, page)
     if scheme not in STORES:
-        hint = f"Give {s3}." if (s3 := on_s3(scheme, rest)) else forms()
-        raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", hint)
+        raise UnsupportedUri(text, f"the scheme {scheme}:// is not supported", forms())
     return STORES[scheme].parse(text, rest)
 
 
@@ -304,6 +303,9 @@ def _parse_web(text: str, rest: str) -> WebPlace:
     if scheme == "http" and host not in _THIS_MACHINE:
         hint = f"Use https://. {forms()}"
         raise UnsupportedUri(text, "anyone on the way could change what comes", hint)
+    # A link to one file in a bucket is an address as any other; a folder is nothing on the web.
+    if (s3 := on_s3(scheme, plain)) and "." not in plain.rpartition("/")[2]:
+        raise UnsupportedUri(text, "it is a bucket or a folder in one, and no file", f"Give {s3}.")
     return WebPlace(f"{scheme}://{plain}")
 
 

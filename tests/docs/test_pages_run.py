@@ -13,6 +13,7 @@ from lego_ray.planning.recipe_file import parse_recipe_file
 from lego_ray.settings_file import FILE_VARIABLE
 from lego_ray.storage.buckets import all_settings
 from lego_ray.storage.uri import STORES
+from lego_ray.storage.web_settings import sites_as_text
 from tests.docs.pages import (
     LANGUAGES,
     PAGES,
@@ -67,7 +68,7 @@ def test_files_of_settings_are_ones(
             file = tmp_path / f"{number}.toml"
             file.write_text(block.text)
             monkeypatch.setenv(FILE_VARIABLE, str(file))
-            assert all_settings(), f"{page}, line {block.line}"
+            assert all_settings() or sites_as_text(), f"{page}, line {block.line}"
 
 
 def test_a_command_that_is_none_is_found() -> None:

@@ -39,6 +39,8 @@ def test_every_page_is_in_the_menu_once(hooks: ModuleType) -> None:
         ("docs/tune.md", "[code](../lego_ray/errors.py)", "code (`lego_ray/errors.py`)"),
         ("docs/tune.md", "[a](https://b.example/c)", "[a](https://b.example/c)"),
         ("README.md", "```\n[a](docs/ray.md)\n```", "```\n[a](docs/ray.md)\n```"),
+        ("docs/ray.md", "```bash no-run: needs a bucket\nls\n```", "```bash\nls\n```"),
+        ("docs/tune.md", "```yaml a.yaml\na: 1\n```", '```yaml title="a.yaml"\na: 1\n```'),
     ],
 )
 def test_a_link_leads_to_a_page_of_the_site(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import lego_ray
-from lego_ray.output.checkpoints.run_folder import UNCHANGED_FOLDER
+from lego_ray.output.checkpoints.run_folder import READINGS_FOLDER, UNCHANGED_FOLDER
 from lego_ray.storage import remains
 from tests.merging.merged_place import STORES, Place, fresh_place
 from tests.zoo import write_adapter
@@ -58,9 +58,10 @@ def age(*roots: str | Path) -> None:
 
 
 def ours(root: str | Path) -> list[str]:
-    """Files of lego-ray below a root, apart from merges and from the answers that a refresh keeps."""
+    """Files of lego-ray below a root, apart from merges and from what refreshes keep for the next."""
     found = (p.relative_to(root).as_posix() for p in Path(root).rglob("*") if p.is_file())
-    return sorted(key for key in found if ".lego-ray" in key and UNCHANGED_FOLDER not in key)
+    kept = (UNCHANGED_FOLDER, READINGS_FOLDER)
+    return sorted(k for k in found if ".lego-ray" in k and not any(f in k for f in kept))
 
 
 def merging(place: Place, name: str, **more: Any) -> dict[str, Any]:

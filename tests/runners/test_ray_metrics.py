@@ -111,7 +111,13 @@ record = lego_ray.merge(zoo, rank=4, output=output, n_init=2, name="mine", worke
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 deadline = time.monotonic() + 60
 lines = []
-while not any("sites_done" in line for line in lines) and time.monotonic() < deadline:
+def exported():
+    # Each is exported by itself, some of them an interval after the others.
+    values = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines}
+    names = ("adapters_read_total", "bytes_read_total", "inertia")
+    return values.get("ray_lego_ray_sites_done_total") == 4 and all(
+        f"ray_lego_ray_{name}" in values for name in names)
+while not exported() and time.monotonic() < deadline:
     time.sleep(0.2)
     try:
         text = opener.open(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()

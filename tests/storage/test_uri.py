@@ -10,7 +10,7 @@ import pytest
 from lego_ray.errors import ObjectNotFound, UnsupportedUri
 from lego_ray.sources.find import find, open_source
 from lego_ray.storage import FileStore, HubStore, S3Store, join, normalize_uri, open_store
-from lego_ray.storage.uri import FilePlace, HubPlace, parse_uri
+from lego_ray.storage.uri import FilePlace, HubPlace, WebPlace, parse_uri
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -125,6 +125,11 @@ def test_what_is_nearly_a_place_is_refused_with_the_place(uri: str, meant: str) 
     with pytest.raises(UnsupportedUri) as caught:
         parse_uri(uri)
     assert f"Give {meant}." in caught.value.hint
+
+
+def test_a_link_to_one_file_of_a_bucket_is_a_file_of_the_web() -> None:
+    link = "https://b.s3.eu-west-1.amazonaws.com/k/a.safetensors"
+    assert parse_uri(link) == WebPlace(link)
 
 
 def test_a_path_may_have_such_a_name_if_it_says_so() -> None:
