@@ -1,9 +1,10 @@
 """Azurite, with listings that begin at a name.
 
-The Delta library asks for the versions of a table from one on (`startFrom`), which Azure knows since its
-service version of 2026 and Azurite 3.37 takes no notice of. This passes every request on as it came, and
-leaves out of a listing what lies before that name. It is a process of its own, because the Delta library
-holds Python's lock while it waits: `python -m tests.azurite_front http://127.0.0.1:PORT`.
+The Delta library lists the versions of a table from one of them on (`startFrom`). Azure can do so
+since its service version of 2026; Azurite 3.37 ignores it. This server passes on every request
+unchanged, and removes from a listing what is before that name. It runs in a separate process, because
+the Delta library holds Python's lock while it waits: `python -m tests.azurite_front
+http://127.0.0.1:PORT`.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def az_front(az_container: str, azurite: str, monkeypatch: pytest.MonkeyPatch) -
 
 @contextlib.contextmanager
 def _running(module: str, *arguments: str) -> Iterator[str]:
-    """Runs a server that prints its address, in a process of its own."""
+    """Runs a server that prints its address, in a separate process."""
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -75,7 +75,7 @@ def run_apart(limits: Limits, function: Callable[P, T], *args: P.args, **kwargs:
     kept = _taken()
     answer, status = _answer(kept or _started(what), call, seconds, late)
     if kept and answer is None and not late.is_set() and status in (UNUSED, -signal.SIGKILL):
-        # It ended as it was asked; of the system's killer, the next is the proof.
+        # It had ended, or was killed. If the system kills it for its memory, it kills the next one too.
         answer, status = _answer(_started(what), call, seconds, late)
     if answer is not None:
         kind, value = answer
@@ -147,7 +147,7 @@ def _taken() -> _Parent | None:
         return None
     if parent.asker != os.getpid():  # this process was forked from the one that started it
         return None
-    if parent.process.poll() is None and parent.path == [str(place) for place in sys.path]:
+    if parent.process.poll() is None and parent.path == _import_path():
         return parent
     parent.closed()
     return None
@@ -173,7 +173,7 @@ def _answer(
         send(parent.process.stdin, call)
         answer = receive(parent.process.stdout)
     except (EOFError, OSError, pickle.UnpicklingError):
-        answer = None
+        pass  # there is no answer; the exit status says why
     finally:
         if timer:
             timer.cancel()
@@ -185,8 +185,12 @@ def _answer(
     return answer, status
 
 
+def _import_path() -> list[str]:
+    return [str(place) for place in sys.path]
+
+
 def _started(what: str) -> _Parent:
-    path = [str(place) for place in sys.path]
+    path = _import_path()
     try:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, *path],

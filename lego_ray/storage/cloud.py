@@ -260,8 +260,8 @@ class CloudStore:
     def create_from(self, key: str, size: int, parts: Iterable[bytes]) -> None:
         """Writes a new object part by part; above `UPLOAD_PART` bytes by an upload in parts.
 
-        Such an upload replaces what is there. So it has a name of its own, and the server copies it to
-        its place, which it does only if there is nothing yet.
+        Such an upload would replace an object that exists. So it gets another name first, and the server
+        copies it to `key`, which it does only if nothing is at `key`.
 
         Raises:
             AlreadyExists: If there is one; it is left as it was.
@@ -316,7 +316,7 @@ class CloudStore:
         return False
 
     def delete(self, key: str) -> None:
-        """Removes one object; one that is not there is no error."""
+        """Removes an object, if it exists."""
         self._check(key)
         with cloud_errors(self._where(key)):
             self._remove(key)

@@ -51,7 +51,7 @@ def cloud_errors(where: str) -> Iterator[None]:
 
     Raises:
         MissingPackage: If obstore is not installed.
-        ObjectNotFound: If there is no such bucket or object.
+        ObjectNotFound: If the bucket or the object does not exist.
         AccessDenied: If credentials are missing, wrong or not enough.
         AlreadyExists: If a create-only put found an object.
         SourceChanged: If the object is not of the version that was asked for.

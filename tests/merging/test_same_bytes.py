@@ -168,7 +168,7 @@ def test_a_scan_alone_binds_no_content(tmp_path: Path) -> None:
 
 
 def published(library: Path) -> dict[str, tuple[int, bytes]]:
-    """Its files, but for what was read of headers, which is kept with the marks of the files."""
+    """The library's files, without the headers that a refresh keeps: these have the files' times."""
     return {k: v for k, v in files_of(library).items() if not k.startswith(READINGS_FOLDER)}
 
 

@@ -31,7 +31,8 @@ def on_growing(
         RuntimeError: If the cluster fails, with the end of its log.
     """
     inside = 'ip link set lo up 2>/dev/null || ifconfig lo up; exec "$@"'
-    # The head listens at a fixed place, in a network of its own; its processes end with their table.
+    # A separate network, because the head listens at a fixed address, and separate process numbers, so
+    # that all its processes end with the first.
     alone = ["unshare", "--net", "--pid", "--fork", "--mount-proc"]
     alone += [] if os.geteuid() == 0 else ["--map-root-user"]
     alone += ["sh", "-c", inside, "sh"]

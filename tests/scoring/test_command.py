@@ -187,7 +187,7 @@ def test_a_command_that_cannot_mean_what_it_says_is_bad_input(line: str, problem
 
 
 def test_what_is_killed_leaves_no_scorer_and_no_folder(tmp_path: Path) -> None:
-    """Killed as a worker of a cluster is: nothing of its own runs any more."""
+    """SIGKILL, as for a worker of a cluster: the killed process cannot clean up."""
     folder = tmp_path / "trial"
     folder.mkdir()
     (folder / "weights").touch()
