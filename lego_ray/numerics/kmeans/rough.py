@@ -9,6 +9,7 @@ rounded rows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lego_ray.lazy import Tensor, torch
@@ -54,8 +55,8 @@ class RoughHalves:
 
     def noise(self, d_in: int, d_out: int) -> float:
         """Squared rounding to expect of all rows together: a twelfth of a squared unit a value."""
-        squares = d_in * self.units_a.square().sum() + d_out * self.units_b.square().sum()
-        return float(squares) / 12
+        squares = d_in * self.units_a.square(), d_out * self.units_b.square()
+        return math.fsum(each for half in squares for each in half.tolist()) / 12
 
 
 def in_units(values: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
