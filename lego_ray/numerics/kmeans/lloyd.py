@@ -66,7 +66,16 @@ def search_sample(
 
 
 def rough_products(pool: SpreadPool, sample: Tensor, which: Which = "points") -> RoughHalves:
-    """`rough_halves` of a sample's points or rows, in the order asked."""
+    """`rough_halves` of a sample's points or rows.
+
+    Args:
+        pool: The pool.
+        sample: Positions, in the order wanted, shape (m,), int64.
+        which: Points, which are clustered, or rows.
+
+    Returns:
+        The products, on the CPU.
+    """
     own, back = pool.locate(sample)
     if pool.n_shards == 1:
         return next(pool.shards.map(work.rough_products, which, own=[own[0][back]]))
@@ -86,7 +95,15 @@ def rough_products(pool: SpreadPool, sample: Tensor, which: Which = "points") ->
 
 
 def wide_products(pool: SpreadPool, sample: Tensor) -> Tensor:
-    """Inner products of the points of a sample in the order asked, shape (m, m), float64."""
+    """Inner products of the points of a sample.
+
+    Args:
+        pool: The pool.
+        sample: Positions, in the order wanted, shape (m,), int64.
+
+    Returns:
+        Shape (m, m), float64, on the CPU.
+    """
     own, back = pool.locate(sample)
     if pool.n_shards == 1:
         return next(pool.shards.map(work.all_products, own=[own[0][back]]))

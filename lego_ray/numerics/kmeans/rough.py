@@ -54,7 +54,12 @@ class RoughHalves:
         return out
 
     def noise(self, d_in: int, d_out: int) -> float:
-        """Squared rounding to expect of all rows together: a twelfth of a squared unit a value."""
+        """Squared rounding to expect of all rows together: a twelfth of a squared unit a value.
+
+        Args:
+            d_in: Length of an `a` half.
+            d_out: Length of a `b` half.
+        """
         squares = d_in * self.units_a.square(), d_out * self.units_b.square()
         return math.fsum(each for half in squares for each in half.tolist()) / 12
 
