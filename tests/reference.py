@@ -108,6 +108,58 @@ def lloyd(points: Sequence[Row], start: Sequence[int], max_iter: int) -> tuple[l
     return labels, inertia
 
 
+def spread_about_means(points: Sequence[Row], labels: Sequence[int], k: int) -> float:
+    """The inertia of a partition, infinite if a cluster is empty."""
+    heaps = [[p for p, label in zip(points, labels, strict=True) if label == c] for c in range(k)]
+    if not all(heaps):
+        return math.inf
+    return sum(squared_distance(p, center) for h in heaps for center in [mean(h)] for p in h)
+
+
+def gains(points: Sequence[Row], labels: Sequence[int], k: int) -> list[tuple[float, int, int]]:
+    """What each row gains by moving alone to its best other cluster: the gain, the row, the cluster."""
+    sizes = [list(labels).count(c) for c in range(k)]
+    centers = [
+        mean([p for p, label in zip(points, labels, strict=True) if label == c]) for c in range(k)
+    ]
+    found = []
+    for row, (point, own) in enumerate(zip(points, labels, strict=True)):
+        size = sizes[own]
+        left = squared_distance(point, centers[own]) * size / (size - 1) if size > 1 else 0.0
+        joined = [
+            (squared_distance(point, centers[c]) * sizes[c] / (sizes[c] + 1), c)
+            for c in range(k)
+            if c != own
+        ]
+        if joined:
+            cost, to = min(joined)
+            found.append((left - cost, row, to))
+    return found
+
+
+def exchange(points: Sequence[Row], labels: list[int], k: int, rounds: int) -> list[int]:
+    """Moves rows, the largest gain first, as many at once as lowers the inertia."""
+    share = 1.0
+    least = 1e-12 * sum(dot(p, p) for p in points) / len(points)
+    for _ in range(rounds):
+        movers = sorted((m for m in gains(points, labels, k) if m[0] > least), key=lambda m: -m[0])
+        if not movers:
+            break
+        before, count = spread_about_means(points, labels, k), max(1, int(share * len(movers)))
+        while True:
+            moved = list(labels)
+            for _, row, to in movers[:count]:
+                moved[row] = to
+            if spread_about_means(points, moved, k) < before:
+                break
+            if count == 1:
+                return labels
+            count = max(1, count // 4)
+            share = count / len(movers)
+        labels, share = moved, min(1.0, 1.5 * share)
+    return labels
+
+
 def merge(
     adapters: Sequence[tuple[np.ndarray, np.ndarray, float]],
     k: int,
@@ -128,7 +180,9 @@ def merge(
         labels, inertia = list(range(len(members))), 0.0
     else:
         runs = [lloyd(points, start, 100) for start in seeds(points, k, n_init, seed)]
-        labels, inertia = min(runs, key=lambda run: run[1])
+        labels, _ = min(runs, key=lambda run: run[1])
+        labels = exchange(points, labels, k, 100)
+        inertia = spread_about_means(points, labels, k)
     order = sorted(set(labels), key=labels.index)  # clusters by their first member
     labels = [order.index(c) for c in labels]
     rows = []

@@ -17,8 +17,8 @@ import torch
 import lego_ray
 from jobs.benchmarks.cores import at_once
 from jobs.benchmarks.source_reads import timed_reads
-from lego_ray.numerics.kmeans import assign, gram
-from lego_ray.numerics.kmeans.lloyd import CENTROIDS_AT_ONCE
+from lego_ray.numerics.costs import sample_rows
+from lego_ray.numerics.kmeans import assign, rough
 from lego_ray.tasks.cut import tasks_of
 from lego_ray.tasks.values import SolveTask
 
@@ -29,31 +29,29 @@ ROUND_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True)
 class SiteWork:
-    """What k-means was asked at one site, and how many steps it took.
+    """What k-means was asked at one site.
 
     Attributes:
         n: MSUs of its pool.
         d: Their width, d_in + d_out.
         k: Clusters.
-        steps: Lloyd steps of a restart.
     """
 
     n: int
     d: int
     k: int
-    steps: int
 
-    def gram_flops(self, n_init: int) -> int:
-        """Float64 operations of the Gram route: `n^2 d + n_init steps 2 n^2 k`.
+    def search_flops(self) -> int:
+        """Float32 operations of the products among the rows that starts are tried on.
 
-        The Gram matrix is symmetric: half of it, at two operations a product, is `n^2 d`. A step
-        multiplies it with the k columns of cluster membership.
+        They are symmetric: half of them, at two operations a product, is `m^2 d`. What is added up of
+        them afterwards is left out.
         """
-        return self.n**2 * self.d + n_init * self.steps * 2 * self.n**2 * self.k
+        return sample_rows(self.n, self.k) ** 2 * self.d
 
-    def lloyd_flops(self, n_init: int) -> int:
-        """Float32 operations of Lloyd's route, rows times centroids: `n_init steps 2 n k d`."""
-        return n_init * self.steps * 2 * self.n * self.k * self.d
+    def finish_flops(self) -> int:
+        """Float32 operations of one step on the rows, the fewest there can be: `2 n k d`."""
+        return 2 * self.n * self.k * self.d
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +60,13 @@ class Speeds:
 
     Attributes:
         read: Bytes a second.
-        float64: Operations a second at the shapes of the Gram route.
-        float32: Operations a second at the shapes of Lloyd's route.
+        search: Operations a second at the shapes of the products of all rows.
+        finish: Operations a second at the shapes of a step on the rows.
     """
 
     read: float
-    float64: float
-    float32: float
+    search: float
+    finish: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +75,11 @@ class Roofline:
 
     Attributes:
         reading: Of reading the tensors.
-        computing: Of k-means, each site by whichever route takes less time.
-        by_gram: Of k-means with every site on the Gram route. Only this one has k-means++ in it, which
-            takes its distances from the matrix; Lloyd's route would have to compute them.
+        computing: Of k-means.
     """
 
     reading: float
     computing: float
-    by_gram: float
 
     @property
     def seconds(self) -> float:
@@ -92,31 +87,28 @@ class Roofline:
         return max(self.reading, self.computing)
 
 
-def roofline(sites: Sequence[SiteWork], n_bytes: int, speeds: Speeds, *, n_init: int) -> Roofline:
+def roofline(sites: Sequence[SiteWork], n_bytes: int, speeds: Speeds) -> Roofline:
     """The floors of a merge.
 
     Args:
         sites: The work.
         n_bytes: Tensor bytes to read.
         speeds: The machine's.
-        n_init: Restarts, each taken to need as many steps as the one that was kept.
     """
-    gram = [site.gram_flops(n_init) / speeds.float64 for site in sites]
-    lloyd = [site.lloyd_flops(n_init) / speeds.float32 for site in sites]
     return Roofline(
         reading=n_bytes / speeds.read,
-        computing=sum(map(min, gram, lloyd)),
-        by_gram=sum(gram),
+        computing=sum(
+            site.search_flops() / speeds.search + site.finish_flops() / speeds.finish
+            for site in sites
+        ),
     )
 
 
 def site_works(catalog: Path) -> list[SiteWork]:
     """What the one merge of a catalog did."""
-    table = lego_ray.catalog.sql(
-        catalog, "SELECT n_msus, d_in + d_out AS d, rank, iterations FROM merge_sites"
-    )
+    table = lego_ray.catalog.sql(catalog, "SELECT n_msus, d_in + d_out AS d, rank FROM merge_sites")
     rows = table.to_pylist()
-    return [SiteWork(r["n_msus"], r["d"], r["rank"], r["iterations"]) for r in rows]
+    return [SiteWork(r["n_msus"], r["d"], r["rank"]) for r in rows]
 
 
 def measure_speeds(zoo: Path, site: SiteWork, workers: int) -> Speeds:
@@ -129,12 +121,12 @@ def measure_speeds(zoo: Path, site: SiteWork, workers: int) -> Speeds:
     """
     tasks = list(tasks_of(lego_ray.plan(zoo, rank=site.k)))
     shares = [(share,) for first in range(workers) if (share := tasks[first::workers])]
-    products = ("float64", gram.BLOCK, gram.COLUMNS, site.n)
-    lloyd = ("float32", assign.ROWS["cpu"], assign.COLUMNS, max(site.k, CENTROIDS_AT_ONCE))
+    search = ("float32", rough.BLOCK, site.d // 2, site.n)
+    finish = ("float32", assign.ROWS["cpu"], assign.COLUMNS, site.k)
     return Speeds(
         read=sum(at_once(read_speed, shares)),
-        float64=sum(at_once(matmul_speed, [products] * workers)),
-        float32=sum(at_once(matmul_speed, [lloyd] * workers)),
+        search=sum(at_once(matmul_speed, [search] * workers)),
+        finish=sum(at_once(matmul_speed, [finish] * workers)),
     )
 
 

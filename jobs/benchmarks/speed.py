@@ -102,13 +102,12 @@ def _print_floor(folder: Path, given: argparse.Namespace, wall: float) -> dict[s
     workers = os.cpu_count() or 1
     speeds = measure_speeds(folder / "zoo", sites[0], workers)
     n_bytes = lego_ray.plan(folder / "zoo", rank=given.rank).read_bytes
-    floor = roofline(sites, n_bytes, speeds, n_init=given.n_init)
+    floor = roofline(sites, n_bytes, speeds)
     print(
         f"start-up (one adapter, one layer) {start_up:.1f} s; {wall - start_up:.1f} s without it\n"
         f"reading {floor.reading:.2f} s: {n_bytes / 1e6:.0f} MB at {speeds.read / 1e6:.0f} MB/s\n"
-        f"computing {floor.computing:.2f} s: the cheaper route a site, at {speeds.float64 / 1e9:.0f} "
-        f"GFLOP/s in float64 and {speeds.float32 / 1e9:.0f} in float32, {workers} at once; "
-        f"{floor.by_gram:.2f} s by the Gram route alone\n"
+        f"computing {floor.computing:.2f} s: products of all rows at {speeds.search / 1e9:.0f} GFLOP/s "
+        f"and one step at {speeds.finish / 1e9:.0f}, both in float32, {workers} at once\n"
         f"wall over the larger {wall / floor.seconds:.2f}, "
         f"without start-up {(wall - start_up) / floor.seconds:.2f}"
     )
@@ -116,7 +115,6 @@ def _print_floor(folder: Path, given: argparse.Namespace, wall: float) -> dict[s
         "start_up": start_up,
         "reading": floor.reading,
         "computing": floor.computing,
-        "computing_by_gram": floor.by_gram,
         "wall_over_floor": wall / floor.seconds,
         "without_start_up": (wall - start_up) / floor.seconds,
     }

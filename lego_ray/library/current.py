@@ -191,7 +191,8 @@ def _versioned(
     mine = [row for row in merges if row["name"] == each.recipe.name]
     last = max(mine, key=lambda row: row["version"], default=None)
     place = each.place.join(each.plan.digest[:DIGITS])
-    others = [each.place.join(each.plan.former[:DIGITS])] if each.plan.former else []
+    named = (*each.plan.earlier, each.plan.former)
+    others = [each.place.join(digest[:DIGITS]) for digest in named if digest]
     was = None if last is None else output_of(last)
     if was is not None and was.is_inside(each.place):
         others.append(was)

@@ -18,26 +18,23 @@ from lego_ray.numerics.costs import (
     gram_costs,
     msu_costs,
     sample_rows,
+    search_costs,
     spread_fixed_bytes,
     spread_row_bytes,
 )
 from lego_ray.numerics.decompositions import gauge
 from lego_ray.numerics.kmeans.clustering import Clustering, singletons
-from lego_ray.numerics.kmeans.gram import (
-    GramHalves,
-    compare_scaled_means,
-    distances_by_products,
-    gram_halves,
-    gram_kmeans,
-)
+from lego_ray.numerics.kmeans.compare_means import cluster_parts, compare_scaled_means
+from lego_ray.numerics.kmeans.gram import distances_by_products, gram_halves
 from lego_ray.numerics.kmeans.lloyd import (
     cluster_means,
     distances_to_means,
     in_one_shard,
     lloyd,
-    seeds_from_sample,
+    means_of,
+    rough_products,
+    search_sample,
 )
-from lego_ray.numerics.kmeans.partial_sums import centroids_of
 from lego_ray.numerics.kmeans.reweight import (
     ParameterNorm,
     norm_totals,
@@ -45,7 +42,8 @@ from lego_ray.numerics.kmeans.reweight import (
     parameter_factors,
     row_norms,
 )
-from lego_ray.numerics.kmeans.seeding import gram_distances, kmeans_plus_plus
+from lego_ray.numerics.kmeans.rough import RoughHalves
+from lego_ray.numerics.kmeans.search import search
 from lego_ray.numerics.norms import UpdateComparison, compare_updates
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.shard import Shard, norms
@@ -55,6 +53,8 @@ Distance = Literal["euclidean", "rank-one"]
 Basis = Literal["raw", "svd"]
 
 _DEFAULTS = METHODS["lego"].options
+# Multiply-adds of a comparison with the sum that float64 has done in a few milliseconds.
+FEW_PRODUCTS = 1 << 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,27 +109,35 @@ class Lego:
         return gauge.align_signs(rows, d_in) if self.align_signs else rows
 
     def routes(self, n: int, d_in: int, d_out: int, rank: int) -> Sequence[Route]:
-        """`gram`, on inner products, and `msu`, on the MSUs, the faster first."""
+        """`gram`, with the products of all MSUs, and `msu`, which needs less memory."""
         k = min(rank, n)
-        gram = Route("gram", gram_costs(n, d_in + d_out, k, self.n_init))
-        if self.distance == "rank-one":  # distances between updates are known by products alone
+        wide = self.distance == "rank-one"
+        gram = Route("gram", gram_costs(n, d_in + d_out, k, self.n_init, wide=wide))
+        if wide:  # distances between updates are known by products alone
             return [gram]
         msu = Route("msu", msu_costs(n, d_in, d_out, k, self.n_init))
         if self.normalize:  # the points are another matrix
             points = 4 * n * (d_in + d_out)
-            msu = Route(
-                "msu", replace(msu.costs, workspace_bytes=msu.costs.workspace_bytes + points)
+            gram, msu = (
+                Route(
+                    each.name,
+                    replace(each.costs, workspace_bytes=each.costs.workspace_bytes + points),
+                )
+                for each in (gram, msu)
             )
-        return sorted((gram, msu), key=lambda route: route.costs.seconds)
+        if sample_rows(n, k) < n:  # the products of all rows are not needed
+            return [msu]
+        return [gram, msu]
 
     def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
         """Shards work in MSU space; distances between updates need all pairs of them."""
         if self.distance == "rank-one":
             return None
         k, d = min(rank, n), d_in + d_out
-        fixed = spread_fixed_bytes(d, k, self.n_init)
-        row = 4 * d * (2 if self.normalize else 1) + spread_row_bytes(k, self.n_init)
-        return SpreadCosts(row, fixed, fixed + n * spread_row_bytes(k, self.n_init))
+        fixed = spread_fixed_bytes(d, k, 1)
+        row = 4 * d * (2 if self.normalize else 1) + spread_row_bytes(k, 1)
+        search = search_costs(sample_rows(n, k), d, k, self.n_init).workspace_bytes
+        return SpreadCosts(row, fixed, fixed + n * spread_row_bytes(k, 1) + search)
 
     def shard(self, pool: Pool) -> Shard:
         """A shard whose points are its MSUs, or those normalized."""
@@ -141,71 +149,95 @@ class Lego:
         """Merges one site; see `MergeMethod.solve`."""
         n, d_in, d_out = pool.n, pool.d_in, pool.rows.shape[1] - pool.d_in
         route = route or self.routes(n, d_in, d_out, rank)[0].name
+        if self.distance == "rank-one":
+            return self._by_updates(pool.in_order(), rank, generator)
+        spread = in_one_shard(self.shard(pool))
         if route == "gram":
-            return self._by_gram(pool.in_order(), rank, generator)
-        return self.solve_spread(in_one_shard(self.shard(pool)), rank, generator)
+            return self._solve(spread, rank, generator, pool.rows)
+        return self._solve(spread, rank, generator)
 
     def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Merges one site in shards; see `MergeMethod.solve_spread`."""
-        if rank >= pool.n:
-            clustering = singletons(pool.n)
-        else:
-            sample = _seed_sample(pool.n, rank, generator)
-            seeds = seeds_from_sample(pool, sample, rank, self.n_init, generator)
-            clustering = lloyd(pool, seeds, self.max_iter, self.tol)
-        labels, norm = clustering.labels, self.parameter_reweight
-        rows, _, _ = self._reweight(
-            cluster_means(pool, labels, "rows"),
-            pool.gather(list(pool.shards.map(norms, norm))),
+        return self._solve(pool, rank, generator)
+
+    def _solve(
+        self,
+        pool: SpreadPool,
+        rank: int,
+        generator: torch.Generator,
+        in_memory: Tensor | None = None,
+    ) -> SiteSolution:
+        """Merges one site; what it is compared with needs less time if all rows are in memory."""
+        clustering, of_points, rough = self._clusters(pool, rank, generator)
+        labels = clustering.labels
+        means = cluster_means(pool, labels, "rows") if self.normalize else of_points
+        rows, factors, sign = self._reweight(
+            means,
+            pool.gather(list(pool.shards.map(norms, self.parameter_reweight))),
             labels,
             pool.mean_rank,
             pool.d_in,
         )
-        distances = distances_to_means(pool, labels)
-        return _solution(pool, rows, clustering, distances, pool.compare(rows))
+        comparison: UpdateComparison | None = None
+        if in_memory is None:
+            comparison = pool.compare(rows)
+        else:
+            many = pool.n**2 * pool.width > FEW_PRODUCTS
+            if many and rough is not None and len(rough.a) == pool.n:
+                if self.normalize:  # the products known are of other rows
+                    rough = rough_products(pool, torch.arange(pool.n), "rows")
+                parts = cluster_parts(pool, labels, means)
+                comparison = compare_scaled_means(
+                    rough, parts, labels, means, pool.d_in, factors, sign
+                )
+            if comparison is None:
+                here = in_memory.device
+                comparison = compare_updates(rows.to(here), in_memory, pool.d_in)
+        distances = distances_to_means(pool, labels, of_points)
+        return _solution(pool, rows, clustering, distances, comparison)
 
-    def _by_gram(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
-        """The method on inner products, for a pool in canonical order."""
+    def _clusters(
+        self, pool: SpreadPool, rank: int, generator: torch.Generator
+    ) -> tuple[Clustering, Tensor, RoughHalves | None]:
+        """The clusters of a pool, the means of their points, and products if those were needed."""
+        if rank >= pool.n:
+            found = singletons(pool.n)
+            return found, cluster_means(pool, found.labels, "points"), None
+        sample = _seed_sample(pool.n, rank, generator)
+        start, rough = search_sample(
+            pool, sample, rank, self.n_init, generator, self.max_iter, self.tol
+        )
+        labels = torch.full((pool.n,), -1)
+        labels[sample] = start.labels
+        found, sums = lloyd(pool, labels, self.max_iter, self.tol)
+        found = replace(found, iterations=start.iterations + found.iterations)
+        return found, means_of(pool, found.labels, "points", sums), rough
+
+    def _by_updates(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
+        """The method on inner products of updates, for a pool in canonical order."""
         halves = gram_halves(pool.rows, pool.d_in)
-        products = self._products(pool, halves)
+        products = halves.rank_one().cpu()
         if rank >= pool.n:
             clustering = singletons(pool.n)
         else:
-            sample = _seed_sample(pool.n, rank, generator)
-            at = sample.to(products.device)
-            drawn = products if len(at) == pool.n else products[at][:, at]
-            seeds = sample[
-                kmeans_plus_plus(gram_distances(drawn), len(at), rank, self.n_init, generator)
-            ]
-            clustering = gram_kmeans(products, seeds, self.max_iter, self.tol)
-        labels = clustering.labels.to(products.device)
-        centroids = self._representatives(pool, labels)
-        member_norms = row_norms(pool.rows, self.parameter_reweight)
-        mean_rank = pool.n / int(torch.unique(pool.adapters).numel())
-        rows, factors, sign = self._reweight(centroids, member_norms, labels, mean_rank, pool.d_in)
-        if self.distance == "rank-one":
-            total = halves.squared_norm_of_sum()
-            comparison = compare_updates(rows, pool.rows, pool.d_in, total)
-        else:
-            comparison = compare_scaled_means(halves, labels, factors, sign)
-        return _solution(
-            pool, rows, clustering, distances_by_products(products, labels), comparison
-        )
-
-    def _products(self, pool: Pool, halves: GramHalves) -> Tensor:
-        """Inner products of what is clustered."""
-        if self.normalize:  # of the same float32 points as in MSU space
-            halves = gram_halves(self._points(pool.rows, pool.d_in), pool.d_in)
-        return halves.rank_one() if self.distance == "rank-one" else halves.euclidean()
-
-    def _representatives(self, pool: Pool, labels: Tensor) -> Tensor:
-        if self.distance != "rank-one":
-            return centroids_of(pool.rows, labels)
-        return torch.stack(
+            clustering = search(products, rank, self.n_init, generator, self.max_iter, self.tol)
+        labels = clustering.labels.to(pool.rows.device)
+        centroids = torch.stack(
             [
                 gauge.rank_one_representative(pool.rows[labels == c], pool.d_in)
                 for c in range(int(labels.max()) + 1)
             ]
+        )
+        member_norms = row_norms(pool.rows, self.parameter_reweight)
+        mean_rank = pool.n / int(torch.unique(pool.adapters).numel())
+        rows, _, _ = self._reweight(centroids, member_norms, labels, mean_rank, pool.d_in)
+        total = halves.squared_norm_of_sum()
+        return _solution(
+            pool,
+            rows,
+            clustering,
+            distances_by_products(products, clustering.labels),
+            compare_updates(rows, pool.rows, pool.d_in, total),
         )
 
     def _points(self, rows: Tensor, d_in: int) -> Tensor:

@@ -1,7 +1,7 @@
 """What the routes of k-means cost in time and memory, to choose the cheaper one.
 
-The two are exact: they differ in time, never in a label. `python -m jobs.benchmarks.routes`
-measures both and prints these estimates beside.
+The two give the same bits: they differ in time and memory. `python -m jobs.benchmarks.routes` measures
+both and prints these estimates beside.
 """
 
 from __future__ import annotations
@@ -11,18 +11,29 @@ from dataclasses import dataclass
 
 from lego_ray.numerics.kmeans.partial_sums import CHUNK
 
-# A pool larger than this is seeded from a sample, of 32 rows a cluster if that is more.
+# In a pool larger than this, starts are tried on a sample, of 32 rows a cluster if that is more.
 SEED_ROWS = 2048
-# Lloyd steps of a restart, as many as on data without clusters in many dimensions, or of few clusters.
-STEPS = 10
+# Lloyd steps from a partition of all rows, and from one of a sample.
+STEPS = 3
+STEPS_FROM_SAMPLE = 10
+# Steps of a start in time of adding up all products, the later of them being of ever fewer rows; and of
+# the exchange after the best of them.
+STEPS_OF_START = 3
+ROUNDS = 20
 # Multiply-adds a second of torch's matmul on one core: float64, and float32 with as few columns as
 # there are centroids.
 MATMUL_64 = 2.0e10
 MATMUL_32 = 3.2e10
+# The same of float32 products of all rows with all, in blocks of the symmetric half.
+SYMMETRIC_32 = 4.5e10
+# Seconds to add a product of two rows to a sum.
+ADD = 0.8e-9
 # Seconds to pass over one value of a pool once: widened to float64 and summed or compared.
 TOUCH = 1.2e-9
-# Passes over the pool of a restart, apart from its products: the first sums, then ever fewer rows.
+# Passes over a pool, apart from its products: of a method that takes sums, and of a merge by clusters,
+# for its order, peaks, lengths, sums and distances.
 PASSES = 3
+PASSES_OF_CLUSTERS = 9
 # Rows of float64 that steps in MSU space have at once: a chunk, its temporaries, its differences.
 WIDE_ROWS = 3 * CHUNK
 
@@ -50,28 +61,46 @@ def sample_rows(n: int, k: int) -> int:
     return min(n, max(SEED_ROWS, 32 * k))
 
 
-def gram_costs(n: int, d: int, k: int, n_init: int) -> Costs:
-    """k-means on the Gram matrix: `n^2 d / 2` once, then `n^2 k` a step whatever d.
+def search_costs(m: int, d: int, k: int, n_init: int) -> Costs:
+    """The search in a sample: `m^2 d / 2` once, then at most `m^2` a step, whatever d and k.
+
+    Args:
+        m: Rows of the sample.
+        d: Their width.
+        k: Clusters.
+        n_init: Starts.
+    """
+    once = m * m * d / 2 / SYMMETRIC_32
+    seeding = k * n_init * m * (2 + math.log(k)) * TOUCH
+    adding = m * m * (n_init * STEPS_OF_START + ROUNDS) * ADD
+    comparing = k * m * (n_init * STEPS_OF_START + ROUNDS) * 5 * TOUCH
+    # Two matrices of float32, products and distances of float64, and their temporaries.
+    return Costs(once + seeding + adding + comparing, 8 * m * m * 4 + 8 * k * m * 4)
+
+
+def gram_costs(n: int, d: int, k: int, n_init: int, *, wide: bool = False) -> Costs:
+    """k-means with the products of all rows, by which the norm of the sum is known as well.
 
     Args:
         n: MSUs.
         d: Their width.
         k: Clusters.
         n_init: Restarts.
+        wide: Whether the products are of float64.
     """
-    once = n * n * d / 2
-    steps = n_init * STEPS * n * n * k
-    m = sample_rows(n, k)
-    # Two matrices, their sum, and either a temporary of one or what seeding draws from it; products,
-    # members and scores of every restart; the pool in canonical order.
-    matrices = 8 * n * n * 4 + 8 * m * m
-    runs = 8 * n * k * n_init * 4
-    ordered = 4 * n * d + 8 * n * 1024
-    return Costs((once + steps) / MATMUL_64 + 3 * n * d * TOUCH, matrices + runs + ordered)
+    found = search_costs(n, d, k, n_init)
+    finish = (STEPS * n * k * d) / MATMUL_32 + PASSES_OF_CLUSTERS * n * d * TOUCH
+    comparison = n * k * d / MATMUL_64 + 8 * n * n * TOUCH + 4 * n * d * TOUCH
+    workspace = max(found.workspace_bytes, 8 * n * n * 5) + spread_fixed_bytes(d, k, 1)
+    row = spread_row_bytes(k, 1) * n + 4 * n * d
+    seconds = found.seconds + finish + comparison
+    if wide:
+        seconds += n * n * d / 2 * (1 / MATMUL_64 - 1 / SYMMETRIC_32)
+    return Costs(seconds, workspace + row)
 
 
 def msu_costs(n: int, d_in: int, d_out: int, k: int, n_init: int) -> Costs:
-    """k-means on the MSUs: `n k d` a step; and the norm of the sum, `n d_in d_out` once.
+    """k-means with the products of a sample; and the norm of the sum, `n d_in d_out` once.
 
     Args:
         n: MSUs.
@@ -82,12 +111,12 @@ def msu_costs(n: int, d_in: int, d_out: int, k: int, n_init: int) -> Costs:
     """
     d = d_in + d_out
     m = sample_rows(n, k)
-    seeding = m * m * d / 2 / MATMUL_64 + k * n_init * m * (2 + math.log(k)) * TOUCH
-    steps = n_init * STEPS * n * k * d / MATMUL_32 + n_init * PASSES * n * d * TOUCH
+    found = search_costs(m, d, k, n_init)
+    steps = STEPS if m == n else STEPS_FROM_SAMPLE
+    finish = steps * n * k * d / MATMUL_32 + PASSES_OF_CLUSTERS * n * d * TOUCH
     norm = n * d_in * d_out / MATMUL_32
-    seconds = seeding + steps + norm + 6 * n * d * TOUCH
-    fixed = spread_fixed_bytes(d, k, n_init) + 8 * m * m * 2 + 4 * m * d
-    return Costs(seconds, fixed + spread_row_bytes(k, n_init) * n)
+    fixed = spread_fixed_bytes(d, k, 1) + found.workspace_bytes + 4 * m * d
+    return Costs(found.seconds + finish + norm, fixed + spread_row_bytes(k, 1) * n)
 
 
 def spread_fixed_bytes(d: int, k: int, n_init: int) -> int:

@@ -68,7 +68,7 @@ def is_merge_of(manifest: Mapping[str, Any], plan: Plan, requested: str = "") ->
         requested: Digest of the plan as it was asked for, if that was another.
     """
     named = {manifest["merge_id"], manifest.get("requested_plan")}
-    if named & {plan.digest, plan.former, requested} - {""}:
+    if named & {plan.digest, plan.former, *plan.earlier, requested} - {""}:
         return True
     # Earlier releases named a merge after the marks its sources had then as well.
     marks = {s["uri"]: s["version"] for s in manifest["sources"] if "version" in s}

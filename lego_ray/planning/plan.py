@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # Changes whenever the same recipe and adapters would give other bits.
 PLAN_VERSION = 2
+# Changes whenever a method gives other bytes for the same adapters and options; 2: the search of `lego`
+# among rounded rows, with its exchange of single rows. A method that is not named is at its first.
+ARITHMETIC = {"lego": 2}
 
 
 def set_aside(
@@ -87,6 +90,9 @@ class Plan:
             such as their element type. Finished tasks are kept under it. Empty for the next version of a
             merge.
         passed_over: Checkpoints of the adapters' training runs that were not taken.
+        earlier: The digest and that of the work by an earlier arithmetic of the method, if it had one: a
+            merge published by it counts as this one, and what is left of an unfinished run is merged
+            again.
     """
 
     recipe: Recipe
@@ -106,6 +112,7 @@ class Plan:
     former: str = ""
     work: str = ""
     passed_over: tuple[PassedOver, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:

@@ -35,7 +35,7 @@ from lego_ray.planning.naming import agreed_names, has_other_names, warnings_of_
 from lego_ray.planning.noise_halves import noise_warnings
 from lego_ray.planning.only_base import only_of_base
 from lego_ray.planning.parameters import agreed_parameters
-from lego_ray.planning.plan import PLAN_VERSION, Plan
+from lego_ray.planning.plan import ARITHMETIC, PLAN_VERSION, Plan
 from lego_ray.planning.recipe import Recipe, digest_of
 from lego_ray.planning.scales import site_scales_of
 from lego_ray.planning.task_plans import TaskPlan
@@ -104,6 +104,9 @@ def make_plan(
     tasks = [_scaled(task, scales) for task in cut]
     if reads:
         tasks[0] = with_room(tasks[0], reads, room)
+    # What is measured does not depend on how sites are merged.
+    merges = work is None and not recipe.is_open
+    solved_by = ARITHMETIC.get(recipe.method) if merges else None
     passed_over, doubts = inventory.about(adapters)
     limits = reader_warnings(
         written_as,
@@ -137,9 +140,14 @@ def make_plan(
             *limits,
         ),
         limits=limits,
-        digest=_digest(recipe, adapters, weights, scales),
+        digest=_digest(recipe, adapters, weights, scales, arithmetic=solved_by),
         former=_digest(recipe, adapters, weights, scales, {a.uri: a.version for a in adapters}),
-        work=_digest(recipe, adapters, weights, scales, of_work=True),
+        work=_digest(recipe, adapters, weights, scales, of_work=True, arithmetic=solved_by),
+        earlier=()
+        if solved_by is None
+        else tuple(
+            _digest(recipe, adapters, weights, scales, of_work=of_work) for of_work in (False, True)
+        ),
         passed_over=tuple(passed_over),
     )
 
@@ -262,14 +270,19 @@ def _digest(
     marks: Mapping[str, str] | None = None,
     *,
     of_work: bool = False,
+    arithmetic: int | None = None,
 ) -> str:
     """Weights and scales count as adapters and sites have them, not by the names they were given by.
 
     A name may come to mean another adapter, and then the merge is another. A weight of 1 is none.
     With the adapters' marks by URI it is the digest of the releases that had them in it. The digest of
-    the work leaves out what only says how the solved sites are written.
+    the work leaves out what only says how the solved sites are written. Without a number of the
+    arithmetic it is that of the first, which earlier releases had: what they published by it counts as
+    published.
     """
     asked = recipe.as_json()
+    if arithmetic is not None:
+        asked["arithmetic"] = arithmetic
     asked.pop("base", None)  # the ids of the adapters that need it have it in them, by content
     asked.pop("only_base", None)  # which adapters are taken says it all
     if of_work:

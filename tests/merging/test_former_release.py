@@ -56,11 +56,12 @@ def merge(place: Path, output: Path, *, updatable: bool = False) -> MergeRecord:
     )
 
 
-def test_a_run_that_it_began_goes_on_to_the_same_bytes(place: Path) -> None:
+def test_a_run_that_it_began_is_made_to_the_bytes_of_now(place: Path) -> None:
+    """What it finished has the bytes of its own arithmetic, and one merge has those of one."""
     begun = place / "former" / "begun"
     assert lego_ray.status(begun).sites_done == 2
     record = merge(place, begun)
-    assert (record.status, record.resumed_sites) == ("published", 2)
+    assert (record.status, record.resumed_sites) == ("published", 0)
     merge(place, place / "whole")
     assert weights_of(begun) == weights_of(place / "whole")
     assert not (begun / ".lego-ray").exists()
@@ -85,13 +86,15 @@ def test_a_run_that_it_began_to_measure_goes_on(place: Path) -> None:
     assert weights_of(begun) == weights_of(place / "whole")
 
 
-def test_its_merge_is_known_and_has_the_bytes_of_now(place: Path) -> None:
+def test_its_merge_is_known_and_stays_as_it_is(place: Path) -> None:
     merged = place / "former" / "merged"
+    before = weights_of(merged)
     assert merge(place, merged, updatable=True).status == "already published"
     assert lego_ray.verify(merged, sources=place / "zoo").ok
+    assert weights_of(merged) == before
     merge(place, place / "merged", updatable=True)
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        assert (place / "merged" / name).read_bytes() == (merged / name).read_bytes()
+    config = "adapter_config.json"
+    assert (place / "merged" / config).read_bytes() == (merged / config).read_bytes()
 
 
 def test_its_merge_is_updated_to_the_version_it_made(place: Path) -> None:

@@ -1,6 +1,7 @@
 """LoRA-LEGO against the plain-loop reference, its laws, and scikit-learn."""
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.lego import Lego
 from lego_ray.methods.registry import method_of
 from lego_ray.numerics import costs
+from lego_ray.numerics.kmeans import lloyd
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, pool_of
 from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
@@ -82,8 +84,9 @@ def loops(adapters: Adapters, k: int, **options: object) -> reference.ReferenceM
     ),
 )
 def test_equals_the_plain_loop_reference(
-    parameter: str, output: str | float, normalize: bool
+    parameter: str, output: str | float, normalize: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lloyd, "LEAST_INERTIA", math.inf)  # the search is by float64 products
     adapters = zoo([4, 7, 2, 5], [2.0, 1.0, 0.5, 16 / 5**0.5])
     options: dict[str, Any] = {
         "n_init": 3,

@@ -5,8 +5,8 @@ import torch
 from lego_ray.errors import ShapeMismatch
 from lego_ray.numerics.kmeans.assign import ROWS, assign, distances_to_own
 from lego_ray.numerics.kmeans.clustering import Clustering, best_restart, fill_empty, renumber
-from lego_ray.numerics.kmeans.gram import distances_by_products, gram, gram_kmeans
-from lego_ray.numerics.kmeans.lloyd import in_one_shard
+from lego_ray.numerics.kmeans.gram import distances_by_products, gram
+from lego_ray.numerics.kmeans.lloyd import in_one_shard, search_sample
 from lego_ray.numerics.kmeans.lloyd import lloyd as spread_lloyd
 from lego_ray.numerics.kmeans.partial_sums import (
     centroids_of,
@@ -15,9 +15,10 @@ from lego_ray.numerics.kmeans.partial_sums import (
     moved_sums,
     partial_sums,
 )
-from lego_ray.numerics.kmeans.seeding import gram_distances, kmeans_plus_plus
+from lego_ray.numerics.kmeans.search import search
 from lego_ray.numerics.msu import lengths, squared_norms
 from lego_ray.numerics.pool import Pool
+from lego_ray.numerics.shards import shard as work
 from lego_ray.numerics.shards.shard import Shard
 
 # Sums are exact on a grid of 2^-43 of a column's largest value, float64 rounds the mean once more.
@@ -33,20 +34,31 @@ def cloud(n: int, d: int, seed: int = 0, centers: int = 0) -> torch.Tensor:
     return points
 
 
-def seeds_of(points: torch.Tensor, k: int, n_init: int = 4) -> torch.Tensor:
-    distances = gram_distances(gram(points))
-    return kmeans_plus_plus(distances, len(points), k, n_init, torch.Generator().manual_seed(1))
-
-
 def in_order(points: torch.Tensor) -> torch.Tensor:
     """The rows longest first, so that positions in the pool are those in the tensor."""
     return points[torch.argsort(lengths(points), descending=True, stable=True)].contiguous()
 
 
-def lloyd(points: torch.Tensor, seeds: torch.Tensor, max_iter: int, tol: float) -> Clustering:
+def pool_of(points: torch.Tensor) -> Pool:
     rows = torch.arange(len(points))
-    pool = Pool(points, points.shape[1] // 2, rows, torch.zeros_like(rows), lengths(points))
-    return spread_lloyd(in_one_shard(Shard.of(pool)), seeds, max_iter, tol)
+    return Pool(points, points.shape[1] // 2, rows, torch.zeros_like(rows), lengths(points))
+
+
+def lloyd(points: torch.Tensor, labels: torch.Tensor, max_iter: int, tol: float) -> Clustering:
+    pool = in_one_shard(Shard.of(pool_of(points)))
+    found, sums = spread_lloyd(pool, labels, max_iter, tol)
+    again = partial_sums(points, found.labels, found.k, column_quanta(points))
+    assert torch.equal(sums.sums, again.sums)  # they followed the labels
+    assert torch.equal(sums.counts, again.counts)
+    return found
+
+
+def inertia_of(points: torch.Tensor, labels: torch.Tensor) -> float:
+    total = 0.0
+    for c in range(int(labels.max()) + 1):
+        mine = points[labels == c].double()
+        total += float(((mine - mine.mean(dim=0)) ** 2).sum())
+    return total
 
 
 def test_partial_sums_fold_to_the_same_bits_in_any_chunks_and_order() -> None:
@@ -128,34 +140,70 @@ def test_ties_go_to_the_lowest_index() -> None:
     assert labels.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("n", "d", "k", "centers"), [(300, 60, 8, 8), (400, 30, 13, 0), (90, 400, 5, 0)]
-)
-def test_gram_and_msu_space_take_the_same_steps(n: int, d: int, k: int, centers: int) -> None:
-    points = in_order(cloud(n, d, centers=centers))
-    seeds = seeds_of(points, k)
-    by_gram = gram_kmeans(gram(points), seeds, 300, 1e-9)
-    by_rows = lloyd(points, seeds, 300, 1e-9)
-    assert torch.equal(by_gram.labels, by_rows.labels)
-    assert by_gram.iterations == by_rows.iterations
-    assert by_gram.inertia == pytest.approx(by_rows.inertia, rel=1e-12)
-
-
-@pytest.mark.parametrize("route", ["gram", "rows"])
-def test_inertia_is_squared_and_of_the_labels_returned(route: str) -> None:
+def test_inertia_is_squared_and_of_the_labels_returned() -> None:
     points = in_order(cloud(200, 20))
-    seeds = seeds_of(points, 6)
+    draws = torch.Generator().manual_seed(1)
     for max_iter in (1, 2, 300):  # stopped early, stopped by convergence
-        if route == "gram":
-            found = gram_kmeans(gram(points), seeds, max_iter, 0.0)
-        else:
-            found = lloyd(points, seeds, max_iter, 0.0)
-        by_loop = 0.0
-        for c in range(6):
-            mine = points[found.labels == c].double()
-            by_loop += float(((mine - mine.mean(dim=0)) ** 2).sum())
-        assert found.inertia == pytest.approx(by_loop, rel=1e-9)
+        found = lloyd(points, torch.arange(200) % 6, max_iter, 0.0)
+        assert found.inertia == pytest.approx(inertia_of(points, found.labels), rel=1e-9)
         assert found.iterations <= max_iter
+        found = search(gram(points), 6, 4, draws, max_iter, 0.0)
+        assert found.inertia == pytest.approx(inertia_of(points, found.labels), rel=1e-9)
+
+
+def test_the_search_ends_where_no_row_gains_by_moving_alone() -> None:
+    """Against the inertia of every partition that differs in one row, computed from the points."""
+    points = cloud(40, 30)
+    found = search(gram(points), 4, 1, torch.Generator().manual_seed(1), 300, 0.0)
+    for row in range(40):
+        for c in range(4):
+            labels = found.labels.clone()
+            labels[row] = c
+            if int(torch.bincount(labels, minlength=4).min()):
+                assert inertia_of(points, labels) >= found.inertia * (1 - 1e-9)
+
+
+def test_what_the_search_finds_stays_under_lloyds_steps() -> None:
+    points = in_order(cloud(300, 60))
+    found = search(gram(points), 8, 2, torch.Generator().manual_seed(1), 300, 0.0)
+    after = lloyd(points, found.labels, 300, 0.0)
+    assert torch.equal(after.labels, found.labels)
+    assert after.iterations == 1
+
+
+def test_lloyd_starts_from_a_sample_of_the_rows() -> None:
+    points = in_order(cloud(300, 20, centers=5))
+    labels = torch.full((300,), -1)
+    start = search(gram(points[::3]), 5, 4, torch.Generator().manual_seed(1), 300, 0.0)
+    labels[::3] = start.labels
+    found = lloyd(points, labels, 300, 0.0)
+    assert found.inertia == pytest.approx(inertia_of(points, found.labels), rel=1e-9)
+    assert torch.equal(found.labels, lloyd(points, found.labels, 1, 0.0).labels)
+
+
+@pytest.mark.parametrize(
+    ("noise", "k", "is_wide"),
+    [(0.3, 12, False), (1e-4, 12, True), (0.0, 12, True), (1e-5, 40, True)],
+    ids=["loose", "tight", "duplicates", "more clusters than heaps"],
+)
+def test_rows_too_alike_for_rounding_are_searched_in_float64(
+    noise: float, k: int, is_wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = in_order(cloud(12, 64, seed=1)[torch.arange(120) % 12] + noise * cloud(120, 64))
+    pool, everything = in_one_shard(Shard.of(pool_of(points))), torch.arange(120)
+    asked = []
+    wide = work.all_products
+
+    def counted(shard: Shard, at: torch.Tensor) -> torch.Tensor:
+        asked.append(len(at))
+        return wide(shard, at)
+
+    monkeypatch.setattr(work, "all_products", counted)
+    draws = torch.Generator().manual_seed(1)
+    found, _ = search_sample(pool, everything, k, 4, draws, 300, 1e-6)
+    assert bool(asked) == is_wide
+    assert found.k == k
+    assert found.inertia <= 1.01 * noise**2 * 120 * 64
 
 
 def test_distances_agree_between_routes() -> None:
@@ -181,23 +229,19 @@ def test_a_row_alone_in_its_cluster_is_not_taken_from_it() -> None:
     assert fill_empty(labels, distances, 3).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("route", ["gram", "rows"])
-def test_lloyd_never_leaves_a_cluster_empty(route: str) -> None:
-    # Seeds in one corner of three tight heaps: the first assignment leaves most of them without rows.
+def test_lloyd_never_leaves_a_cluster_empty() -> None:
+    # Means in one corner of three tight heaps: the first assignment leaves most of them without rows.
     points = in_order(cloud(60, 4, centers=3))
-    worst = torch.stack([torch.argsort(points[:, 0])[:8]])
-    run = (
-        gram_kmeans(gram(points), worst, 50, 0.0)
-        if route == "gram"
-        else lloyd(points, worst, 50, 0.0)
-    )
+    labels = torch.full((60,), -1)
+    labels[torch.argsort(points[:, 0])[:8]] = torch.arange(8)
+    run = lloyd(points, labels, 50, 0.0)
     assert torch.unique(run.labels).tolist() == list(range(8))
 
 
 def test_more_rows_than_a_chunk() -> None:
     n = 2 * ROWS["cpu"] + 17
-    points = cloud(n, 6, centers=4)
-    run = lloyd(points, seeds_of(points[:500], 4), 50, 1e-6)
+    points = in_order(cloud(n, 6, centers=4))
+    run = lloyd(points, torch.arange(n) % 4, 50, 1e-6)
     assert run.labels.shape == (n,)
     assert run.k == 4
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lego_ray.numerics.kmeans.gram import compare_scaled_means, gram_halves
-from lego_ray.numerics.kmeans.partial_sums import centroids_of
+from lego_ray.numerics.kmeans.gram import gram_halves
 from lego_ray.numerics.norms import UpdateComparison, compare_updates, squared_norm_of_sum
 from tests.numerics.factors import D_IN, pool_from, update, zoo
 
@@ -31,19 +30,6 @@ def test_errors_against_dense_matrices() -> None:
         assert found.relative_error(scale) == pytest.approx(wanted, rel=ROUNDING)
     wanted = np.linalg.norm(ours) / np.linalg.norm(sources)
     assert found.norm_ratio == pytest.approx(wanted, rel=ROUNDING)
-
-
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_scaled_means_compared_by_inner_products(sign: float) -> None:
-    pool = pool_from(zoo([4, 6]))
-    labels = torch.tensor([0, 1, 0, 2, 1, 0, 2, 2, 0, 1])
-    factors = torch.tensor([0.5, 2.0, 1.5], dtype=torch.float64)
-    rows = factors[:, None] * centroids_of(pool.rows, labels)
-    rows[:, D_IN:] *= sign
-    wanted = compare_updates(rows, pool.rows, D_IN)
-    found = compare_scaled_means(gram_halves(pool.rows, D_IN), labels, factors, sign)
-    for part in ("merged", "total", "inner"):
-        assert getattr(found, part) == pytest.approx(getattr(wanted, part), rel=ROUNDING)
 
 
 def test_comparisons_add_up_over_sites() -> None:

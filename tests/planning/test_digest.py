@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lego_ray.planning.plan import ARITHMETIC
 from lego_ray.planning.planner import former_digest, make_plan
 from lego_ray.planning.recipe import Recipe, canonical_json, digest_of, site_seed
 from tests.planning.records import adapter, at_version, factors, inventory, layers, zoo
@@ -90,6 +91,26 @@ def test_the_digest_of_earlier_releases_is_known() -> None:
     assert again.digest == made.digest
     assert again.former != FORMER
     assert former_digest(again, {a.uri: "1" for a in touched.adapters}) == FORMER
+
+
+def test_other_arithmetic_is_another_plan_and_the_former_one_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = make_plan(Recipe(name="m", rank=4), zoo())
+    monkeypatch.setitem(ARITHMETIC, "lego", 3)
+    after = make_plan(Recipe(name="m", rank=4), zoo())
+    assert {after.digest, after.work}.isdisjoint({made.digest, made.work})
+    assert (after.former, after.earlier) == (made.former, made.earlier)
+    monkeypatch.delitem(ARITHMETIC, "lego")
+    first = make_plan(Recipe(name="m", rank=4), zoo())
+    assert (first.digest, first.work) == made.earlier
+    assert first.earlier == ()
+
+
+def test_what_is_measured_has_no_arithmetic_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_plan(Recipe(name="m", rank=None, rank_error=0.5), zoo())
+    monkeypatch.setitem(ARITHMETIC, "lego", 3)
+    assert make_plan(Recipe(name="m", rank=None, rank_error=0.5), zoo()).digest == made.digest
 
 
 def test_the_memory_budget_changes_tasks_and_not_the_digest() -> None:

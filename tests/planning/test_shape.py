@@ -63,7 +63,7 @@ def test_heavy_layers_are_a_task_each_and_never_cut_apart() -> None:
 def test_a_small_budget_cuts_tasks_that_each_fit_it() -> None:
     found = adapter("a", [factors(s) for s in layers(6)])
     whole = planned(found)
-    budget = WORKER_BYTES + (whole.peak_bytes - WORKER_BYTES) * 3 // 4
+    budget = WORKER_BYTES + (whole.peak_bytes - WORKER_BYTES) * 9 // 10
     cut = planned(found, memory_budget=budget)
     assert len(whole.tasks) == 1
     assert len(cut.tasks) > 1

@@ -6,7 +6,7 @@ So the labels are those of float64 distances, whatever the chunks, the shard or 
 from __future__ import annotations
 
 from lego_ray.lazy import Tensor, torch
-from lego_ray.numerics.kmeans.partial_sums import CHUNK, chunks
+from lego_ray.numerics.kmeans.partial_sums import CHUNK, GRID_VALUES, chunks
 
 # Columns of one float32 product. Its rounding is bounded by their number, so with all d at once many
 # more rows would have to be looked at again in float64; with 512, the product runs as fast.
@@ -88,5 +88,11 @@ def distances_to_own(points: Tensor, labels: Tensor, centroids: Tensor) -> Tenso
     Returns:
         Shape (n,), float64.
     """
-    everywhere = torch.arange(points.shape[0], device=points.device)
-    return squared_distances(points, centroids, everywhere, labels.long())
+    out = torch.empty(points.shape[0], dtype=torch.float64, device=points.device)
+    labels = labels.long()
+    on_cpu = points.device.type == "cpu"
+    size = max(1, GRID_VALUES // max(1, points.shape[1])) if on_cpu else CHUNK
+    for rows in chunks(points.shape[0], size):
+        gaps = centroids[labels[rows]].sub_(points[rows])
+        out[rows] = gaps.square_().sum(dim=1)
+    return out

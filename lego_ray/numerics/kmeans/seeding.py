@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from lego_ray.lazy import Tensor, torch
+from lego_ray.numerics.kmeans.partial_sums import chunks
 
 # Squared distances of the points at some positions, of any shape, to all points: one more dimension
 # of size n, float64, exactly 0 between equal points.
@@ -14,6 +15,8 @@ Distances = Callable[[Tensor], Tensor]
 # Squared distances below this share of the two squared lengths are zero: float32 rows that close
 # differ by less than their own rounding (relative distance 3e-7).
 SAME_POINT = 1e-13
+# Rows of a matrix of distances that are computed at a time.
+ROWS = 64
 
 
 def gram_distances(gram: Tensor) -> Distances:
@@ -23,14 +26,12 @@ def gram_distances(gram: Tensor) -> Distances:
         gram: Inner products of the points, shape (n, n), float64.
     """
     diagonal = gram.diagonal()
-
-    def distances(rows: Tensor) -> Tensor:
-        rows = rows.to(gram.device)
-        lengths = diagonal[rows][..., None] + diagonal
-        gaps = lengths - 2 * gram[rows]
-        return torch.where(gaps > SAME_POINT * lengths, gaps, 0.0)
-
-    return distances
+    gaps = torch.empty_like(gram)
+    for rows in chunks(gram.shape[0], ROWS):  # all of them, for seeding asks for some of them often
+        lengths = diagonal[rows, None] + diagonal
+        some = lengths - 2 * gram[rows]
+        gaps[rows] = torch.where(some > SAME_POINT * lengths, some, 0.0)
+    return lambda rows: gaps[rows]
 
 
 def kmeans_plus_plus(

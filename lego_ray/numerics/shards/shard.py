@@ -12,8 +12,15 @@ from typing import Literal
 from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.kmeans.assign import assign, distances_to_own
 from lego_ray.numerics.kmeans.gram import gram
-from lego_ray.numerics.kmeans.partial_sums import PartialSums, column_peaks, moved_sums
+from lego_ray.numerics.kmeans.partial_sums import (
+    CHUNK,
+    PartialSums,
+    chunks,
+    column_peaks,
+    moved_sums,
+)
 from lego_ray.numerics.kmeans.reweight import ParameterNorm, row_norms
+from lego_ray.numerics.kmeans.rough import RoughHalves, in_units, rough_halves
 from lego_ray.numerics.msu import digests, squared_norms
 from lego_ray.numerics.norms import inner_product, update_block
 from lego_ray.numerics.pool import Pool
@@ -222,6 +229,75 @@ def dense_block(shard: Shard, start: int, end: int, kind: torch.dtype) -> Tensor
         kind: Element type of the products, float32 or float64.
     """
     return update_block(shard.pool.rows, shard.pool.d_in, start, end, kind).cpu()
+
+
+def rough_products(shard: Shard, at: Tensor, which: Which) -> RoughHalves:
+    """`rough_halves` of the rows or points at some positions.
+
+    Args:
+        shard: The shard.
+        at: Positions in it, shape (m,), int64.
+        which: Whether rows or points.
+    """
+    values = shard.select(which)
+    return rough_halves(values, shard.pool.d_in, at.to(values.device))
+
+
+def rough_against(
+    shard: Shard, at: Tensor, a: Tensor, b: Tensor, which: Which
+) -> tuple[Tensor, Tensor]:
+    """Inner products of rounded rows or points with other rounded ones, in the units of both.
+
+    Args:
+        shard: The shard.
+        at: Positions, shape (m,), int64.
+        a: `a` halves of the others, `in_units`, shape (t, d_in), float32.
+        b: Their `b` halves, shape (t, d_out), float32.
+        which: Whether rows or points.
+
+    Returns:
+        Of the `a` halves and of the `b` halves, each of shape (t, m), float32.
+    """
+    values, d_in = shard.select(which), shard.pool.d_in
+    here = values.device
+    at, a, b = at.to(here), a.to(here), b.to(here)
+    out = torch.empty(2, len(a), len(at), device=here)
+    for some in chunks(len(at)):
+        out[0][:, some] = a @ in_units(values[:, :d_in], at[some])[0].T
+        out[1][:, some] = b @ in_units(values[:, d_in:], at[some])[0].T
+    return out[0].cpu(), out[1].cpu()
+
+
+def cluster_parts(shard: Shard, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the sum of the MSUs' updates has in common with its clusters' means.
+
+    Args:
+        shard: The shard.
+        labels: Cluster of each MSU, shape (n,), int64.
+        means: Means of the clusters, shape (k, d), float64.
+
+    Returns:
+        For each cluster the inner product of its mean's update with the sum of the MSUs', shape (k,);
+        for each MSU the squared distances of its halves to those of its cluster's mean, shape (2, n),
+        and the squared lengths of its halves, shape (2, n); float64.
+    """
+    rows, d_in = shard.pool.rows, shard.pool.d_in
+    labels, means = labels.to(rows.device), means.to(rows.device)
+    inner = torch.zeros(len(means), dtype=torch.float64, device=rows.device)
+    apart = torch.empty(2, len(rows), dtype=torch.float64, device=rows.device)
+    whole = torch.empty_like(apart)
+    halves = (slice(0, d_in), slice(d_in, rows.shape[1]))
+    squared = [means[:, half].square().sum(dim=1) for half in halves]
+    for some in chunks(len(rows), CHUNK):
+        products = []
+        for which, half in enumerate(halves):
+            wide = rows[some, half].double()
+            products.append(wide @ means[:, half].T)
+            mine = products[which].gather(1, labels[some, None])[:, 0]
+            whole[which, some] = wide.square_().sum(dim=1)
+            apart[which, some] = whole[which, some] - 2 * mine + squared[which][labels[some]]
+        inner += (products[0] * products[1]).sum(dim=0)
+    return inner.cpu(), apart.clamp_(min=0).cpu(), whole.cpu()
 
 
 def all_products(shard: Shard, at: Tensor) -> Tensor:

@@ -96,6 +96,11 @@ class Checkpoints:
             if marker.plan in self._given_up:
                 self.clear()
                 return False
+            if not {marker.plan, marker.work}.isdisjoint({*self._plan.earlier, self._plan.former}):
+                # Its finished modules have the bytes of an earlier arithmetic of the method.
+                journal.note("unfinished run of an earlier release begins again", marker.plan)
+                self.clear()
+                return False
             raise OutputExists(
                 self._store.uri,
                 f"an unfinished run of another plan, {marker.plan[:12]}, is there "

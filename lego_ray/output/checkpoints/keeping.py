@@ -161,4 +161,5 @@ def names_of(plan: Plan) -> list[str]:
 
     That of the work, so that a plan that only writes its sites in another way takes them on.
     """
-    return [digest for digest in dict.fromkeys((plan.work, plan.digest, plan.former)) if digest]
+    former = "" if plan.earlier else plan.former
+    return [digest for digest in dict.fromkeys((plan.work, plan.digest, former)) if digest]
