@@ -22,6 +22,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.changes import Properties
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.damage import damaged_files
+from lego_ray.catalog.dataset import table_dataset
 from lego_ray.catalog.failures import is_gone
 from lego_ray.catalog.merges import append_merge, make_current
 from lego_ray.catalog.query import answer
@@ -238,10 +239,10 @@ def test_a_change_whose_files_a_vacuum_took_before_it_read_them_is_made_again(
 def test_rows_whose_files_a_vacuum_took_before_they_were_read_are_read_again(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch, rows: Callable[[Catalog], pa.Table]
 ) -> None:
-    real, opened = tables.table_dataset, list[str]()
+    opened: list[str] = []
 
     def then_replaced(handle: DeltaTable, *args: Any) -> Any:
-        dataset = real(handle, *args)
+        dataset = table_dataset(handle, *args)
         if handle.table_uri.rstrip("/").endswith("adapters"):
             opened.append(handle.table_uri)
             if len(opened) == 1:
