@@ -87,6 +87,8 @@ def answer(catalog: Catalog, query: str) -> pa.Table:
             memory, or the answer is larger than `LARGEST_ANSWER`.
         CatalogError: If a file of a table is damaged.
     """
+    import duckdb
+
     try:
         query.encode()
     except UnicodeError:
@@ -94,36 +96,33 @@ def answer(catalog: Catalog, query: str) -> pa.Table:
         raise QueryError("query", problem, "Type it again.") from None
     tables = catalog.required_tables()
 
+    def answered(rows: Mapping[str, Any]) -> pa.Table:
+        with closed_connection(rows) as connection:
+            try:
+                statement = _single_select(connection, query)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return _fetch(connection.sql(statement))
+            except duckdb.Error as error:
+                # How DuckDB says that a table it was given could not be read to its end.
+                of_table = isinstance(error, duckdb.InvalidInputException)
+                if of_table and (is_broken_off(str(error)) or is_gone(error)):
+                    raise translate(catalog.uri, error) from error
+                if of_table and is_damaged(str(error)):
+                    _check_files(catalog, error)
+                raise QueryError(
+                    "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
+                ) from error
+
     def opened() -> pa.Table:
         # One that nothing was written to yet is empty, not unknown.
         rows = {
             table: catalog.dataset(table) if table in tables else spec.schema.empty_table()
             for table, spec in TABLES.items()
         }
-        return read_through(catalog.uri, lambda: _answered(catalog, rows, query))
+        return read_through(catalog.uri, lambda: answered(rows))
 
     return reopen(opened)
-
-
-def _answered(catalog: Catalog, rows: Mapping[str, Any], query: str) -> pa.Table:
-    import duckdb
-
-    with closed_connection(rows) as connection:
-        try:
-            statement = _single_select(connection, query)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return _fetch(connection.sql(statement))
-        except duckdb.Error as error:
-            # How DuckDB says that a table it was given could not be read to its end.
-            of_table = isinstance(error, duckdb.InvalidInputException)
-            if of_table and (is_broken_off(str(error)) or is_gone(error)):
-                raise translate(catalog.uri, error) from error
-            if of_table and is_damaged(str(error)):
-                _check_files(catalog, error)
-            raise QueryError(
-                "query", reason_of(error), f"Tables here: {', '.join(TABLES)}."
-            ) from error
 
 
 def _check_files(catalog: Catalog, error: Exception) -> None:
