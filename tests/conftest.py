@@ -1,4 +1,5 @@
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -45,6 +46,14 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
 
         put_back({name: before.get(name) for name in changed})
         pytest.fail(f"left the environment changed: {', '.join(sorted(changed))}")
+
+
+@pytest.fixture(autouse=True)
+def _no_lease_is_renewed_any_more() -> Iterator[None]:
+    """Fails the test that leaves one: its requests would come in the middle of other tests."""
+    yield
+    if any(each.name == "lease" for each in threading.enumerate()):
+        pytest.fail("left a lease that is renewed: end it, or see tests/storage/leases.py")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

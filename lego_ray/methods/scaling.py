@@ -144,7 +144,7 @@ def scaled(
     if rule in (SOURCE_NORM, ADAPTIVE):
         norms = 1.0
         if rule == ADAPTIVE:
-            count = effective_count(sources.squares, solution.comparison.total)
+            count = effective_count(sources.squares, sources.total)
             norms = min(math.sqrt(count), cap)
         factor *= _norm_factor(solution.rows, sources.squares, d_in, norms)
     elif rule == SUM_FIT:

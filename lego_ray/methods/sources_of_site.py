@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from lego_ray.lazy import Tensor
+from lego_ray.lazy import Tensor, torch
+from lego_ray.numerics.norms import squared_norm_of_sum
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.similarity.per_source import (
@@ -44,6 +45,17 @@ class SiteSources:
     def squares(self) -> list[float]:
         """`||dW_t||_F^2` of each adapter; see `source_squares`."""
         return list(source_squares(self.pool).values())
+
+    @cached_property
+    def total(self) -> float:
+        """`||sum_t dW_t||_F^2`, in float64.
+
+        A merge is compared with the sum by cheaper products, other ones by each route. What a rule makes
+        of the sum's norm must be the same by all of them.
+        """
+        if isinstance(self.pool, Pool):
+            return squared_norm_of_sum(self.pool.rows, self.d_in)
+        return self.pool.squared_norm_of_sum(torch.float64)
 
     def inner_with_sum(self, rows: Tensor) -> float:
         """`<W, sum_t dW_t>_F`, rounded once, so that the order of the adapters is free.

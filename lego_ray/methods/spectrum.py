@@ -75,7 +75,7 @@ def with_spectrum(solution: SiteSolution, sources: SiteSources, power: str | flo
         power: p, or `adaptive`.
     """
     if power == ADAPTIVE:
-        power = max(0.0, 2.0 - effective_count(sources.squares, solution.comparison.total))
+        power = max(0.0, 2.0 - effective_count(sources.squares, sources.total))
     if power == 1:
         return solution
     rows = rows_to_power(solution.rows, sources.d_in, float(power))

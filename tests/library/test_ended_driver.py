@@ -18,6 +18,7 @@ from lego_ray.storage.file import FileStore
 from lego_ray.storage.lease import Lease, leased
 from tests.library.test_takeover import current, goes_on, library, stopped
 from tests.merging.runs import N_INIT, many_sites
+from tests.storage.leases import fall_silent
 from tests.surroundings import without_ray
 from tests.zoo import weights_of, write_adapter
 
@@ -119,6 +120,7 @@ def test_an_ended_holder_is_taken_over_from_once(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     dead = Lease(store, FOLDER, {"host": "dead"})
     assert dead.take({"process": "1"}) is None
+    fall_silent(dead)
 
     def has_ended(presence: Mapping[str, str]) -> bool:
         return presence == {"process": "1"}

@@ -398,8 +398,9 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         marks: Mapping[str, str] | None = None,
         *,
         of_work: bool = False,
+        arithmetic: int | None = None,
     ) -> str:
-        del marks
+        del marks, arithmetic
         if of_work:  # finished tasks lay under the plan's own digest
             return ""
         return now(recipe, adapters, weights, scales, {a.uri: a.version for a in adapters})
@@ -444,7 +445,10 @@ def test_what_the_release_before_merged_is_recognized(
 def test_an_unfinished_run_of_the_release_before_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By a method whose arithmetic is what it was; `test_former_release` has one of another."""
     zoo = wide_zoo(tmp_path / "zoo")
+    svd: dict[str, Any] = {name: RUN[name] for name in RUN if name != "n_init"}
+    svd["method"] = "svd"
 
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -454,8 +458,8 @@ def test_an_unfinished_run_of_the_release_before_goes_on(
         patch.setattr("lego_ray.merging.run.finish", killed)
         patch.setattr(Checkpoints, "clear", killed)
         with pytest.raises(KeyboardInterrupt):
-            merged(zoo, tmp_path / "out")
-    ended = merged(zoo, tmp_path / "out")
+            lego_ray.merge(zoo, output=tmp_path / "out", **svd)
+    ended = lego_ray.merge(zoo, output=tmp_path / "out", **svd)
     assert (ended["status"], ended["resumed_sites"]) == ("published", 1)
     assert not (tmp_path / "out" / ".lego-ray").exists()
     assert RUN["rank"] == ended["rank"]

@@ -107,8 +107,10 @@ def kohya(plan: Plan) -> Plan:
 def test_its_bytes_are_those_of_releases_before(
     name: str, changed: Callable[[Plan], Plan], plan: Plan
 ) -> None:
-    kept = Path(__file__).parent / "cards" / f"{name}.md"
-    assert model_card(changed(plan), FIGURES, VERSIONS) == kept.read_bytes()
+    """But for the merge's own digest, which the arithmetic of its method is a part of now."""
+    kept = (Path(__file__).parent / "cards" / f"{name}.md").read_text()
+    then = kept.replace(plan.earlier[0], plan.digest)
+    assert model_card(changed(plan), FIGURES, VERSIONS).decode() == then
 
 
 def named(text: str) -> str:

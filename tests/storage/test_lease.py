@@ -19,6 +19,7 @@ from lego_ray.storage.base import Store
 from lego_ray.storage.file import FileStore
 from lego_ray.storage.lease import Lease, leased
 from lego_ray.storage.open import open_store
+from tests.storage.leases import fall_silent
 
 FOLDER = ".lego-ray/refresh/"
 # Long after any test of this file.
@@ -41,8 +42,22 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield open_store(f"{request.param}://{request.getfixturevalue(fixture)}/library")
 
 
+_made: list[Lease] = []
+
+
 def lease(store: Store, name: str, stale_after: timedelta = HOUR, **options: Any) -> Lease:
-    return Lease(store, FOLDER, {"host": name}, stale_after=stale_after, **options)
+    made = Lease(store, FOLDER, {"host": name}, stale_after=stale_after, **options)
+    _made.append(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _none_goes_on() -> Iterator[None]:
+    """Ends those that a test took and never let go of, as a dead process would."""
+    yield
+    for made in _made:
+        fall_silent(made)
+    _made.clear()
 
 
 def who(answer: dict[str, str] | None) -> dict[str, str] | None:

@@ -109,6 +109,18 @@ class SpreadPool:
         float64, else float32; see `lowrank.update_block`.
         """
         kind = torch.float64 if merged.shape[0] >= self.n else torch.float32
+        return UpdateComparison(
+            merged=inner_product(merged, merged, self.d_in),
+            total=self.squared_norm_of_sum(kind),
+            inner=math.fsum(self.shards.map(work.inner, merged)),
+        )
+
+    def squared_norm_of_sum(self, kind: torch.dtype) -> float:
+        """`||sum_i b_i a_i^T||_F^2` over the pool; holds one block of the dense sum at a time.
+
+        Args:
+            kind: Of the products; see `norms.update_block`.
+        """
         squares = []
         for start, end in block_bounds(self.d_in, self.width - self.d_in):
             blocks = self.shards.map(work.dense_block, start, end, kind)
@@ -116,11 +128,7 @@ class SpreadPool:
             for block in blocks:
                 total = total + block
             squares.append(float(total.square().sum()))
-        return UpdateComparison(
-            merged=inner_product(merged, merged, self.d_in),
-            total=math.fsum(squares),
-            inner=math.fsum(self.shards.map(work.inner, merged)),
-        )
+        return math.fsum(squares)
 
     def locate(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
         """Where some rows are.
