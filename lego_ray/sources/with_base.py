@@ -18,7 +18,8 @@ from lego_ray.formats.record import AdapterRecord, BaseWeight, Derived, Refused,
 from lego_ray.sources.base_layers import BaseLayers, Layer, rows_in, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, read_base
 from lego_ray.storage.base import ByteRange
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 # Bytes at each end of a weight that its identity is taken of: a training run changes all of a weight.
 _SAMPLE = 32 << 10
