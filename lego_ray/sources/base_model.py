@@ -20,8 +20,8 @@ from lego_ray.formats.base_weights import (
     parse_index,
     unread_weights,
 )
-from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.places import Place

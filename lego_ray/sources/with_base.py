@@ -14,7 +14,8 @@ from dataclasses import replace
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.base_weights import PLAIN_DTYPES
 from lego_ray.formats.identity import on_base
-from lego_ray.formats.record import AdapterRecord, BaseWeight, Derived, Refused, SiteFactors
+from lego_ray.formats.record import AdapterRecord, Refused
+from lego_ray.formats.site_factors import BaseWeight, Derived, SiteFactors
 from lego_ray.sources.base_layers import BaseLayers, Layer, rows_in, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, read_base
 from lego_ray.storage.base import ByteRange
