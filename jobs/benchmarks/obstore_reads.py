@@ -13,8 +13,9 @@ from obstore.store import S3Store as ObstoreS3
 from jobs.benchmarks.source_reads import Fetched, ranges_of
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.coalesce import coalesce
+from lego_ray.storage.places import S3Place
 from lego_ray.storage.s3 import S3Store
-from lego_ray.storage.uri import S3Place, parse_uri
+from lego_ray.storage.uri import parse_uri
 from lego_ray.tasks.values import SourceSlice
 
 # What its core does by itself: ranges at most this far apart are one request, none is cut.

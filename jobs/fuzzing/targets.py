@@ -17,8 +17,9 @@ from lego_ray.errors import LegoRayError
 from lego_ray.formats.identity import adapter_id
 from lego_ray.formats.model_card import parse_card
 from lego_ray.formats.reading import is_adapter, read_adapter
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.torch_bin import read_spans
 from lego_ray.output.card.model_card import model_card
 from lego_ray.output.checkpoints.run_folder import (

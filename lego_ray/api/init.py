@@ -17,7 +17,8 @@ from lego_ray.planning.recipe_file import parse_recipe_file
 from lego_ray.planning.scan_limits import checked_limits
 from lego_ray.records import Record
 from lego_ray.sources.headers import Counted, scan_sources, untold
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -30,7 +30,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.runners.open import open_runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.tasks.values import Progress
 
 

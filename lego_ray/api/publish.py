@@ -22,8 +22,9 @@ from lego_ray.output.write import merge_there_by_digest
 from lego_ray.output.write import publish as write_files
 from lego_ray.storage.base import Store
 from lego_ray.storage.hub_repository import HubRepository
+from lego_ray.storage.places import HubPlace
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import HubPlace, parse_uri
+from lego_ray.storage.uri import parse_uri
 
 
 @checked

@@ -25,7 +25,8 @@ from lego_ray.scoring.rows import read_rows
 from lego_ray.scoring.scorer import Scorer, scorer_of
 from lego_ray.scoring.texts import TARGET
 from lego_ray.sources.headers import Counted, untold
-from lego_ray.storage.uri import HubPlace, Place, parse_uri
+from lego_ray.storage.places import HubPlace, Place
+from lego_ray.storage.uri import parse_uri
 from lego_ray.tuning.crew import Crew, LoneCrew, RayCrew
 from lego_ray.tuning.objective import Objective
 from lego_ray.tuning.options import SearchOptions, TuneOptions

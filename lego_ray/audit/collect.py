@@ -26,7 +26,8 @@ from lego_ray.catalog.upkeep.durations import KEPT, check_long_enough, parse_dur
 from lego_ray.catalog.upkeep.leftovers import find_leftovers, remove_leftovers
 from lego_ray.errors import InvalidOption, ObjectNotFound
 from lego_ray.storage.base import ObjectInfo, Store
-from lego_ray.storage.uri import FilePlace, parse_uri
+from lego_ray.storage.places import FilePlace
+from lego_ray.storage.uri import parse_uri
 
 # Small reads that wait for a store.
 THREADS = 16

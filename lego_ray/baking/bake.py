@@ -37,9 +37,9 @@ from lego_ray.sources.contents import read_content
 from lego_ray.sources.headers import Counted, scan_sources
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.bounded import read_at_most
+from lego_ray.storage.places import Place
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.remains import is_probe, is_temporary
-from lego_ray.storage.uri import Place
 from lego_ray.tasks.solve import one_thread
 
 MANIFEST = "lego_ray_bake.json"

@@ -14,7 +14,8 @@ from lego_ray.formats.peft_beside import beside_factors, site_of_bias
 from lego_ray.formats.peft_carried import holds
 from lego_ray.formats.peft_keys import PREFIX, full_weight_key
 from lego_ray.formats.peft_parameters import BASE_LAYER, parameter_of
-from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.planning.base_names import (
     BaseNames,
     is_embedding_of_head,

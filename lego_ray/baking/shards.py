@@ -9,8 +9,8 @@ from lego_ray.baking.changes import Change
 from lego_ray.baking.update import Factors, changed
 from lego_ray.formats.base_weights import PLAIN_DTYPES
 from lego_ray.formats.decode import as_stored, torch_dtype
-from lego_ray.formats.record import DTYPE_BYTES, TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES
+from lego_ray.formats.site_factors import DTYPE_BYTES, TensorSpan
 from lego_ray.lazy import Tensor, torch
 from lego_ray.sources.base_model import BaseFile
 from lego_ray.storage.base import ByteRange, Store

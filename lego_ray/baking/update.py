@@ -5,7 +5,8 @@ from __future__ import annotations
 from lego_ray.baking.changes import Change, Update
 from lego_ray.errors import NonFiniteWeights
 from lego_ray.formats.decode import as_float32, as_stored, site_matrices, site_scaling
-from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.lazy import Tensor, torch
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange

@@ -16,7 +16,8 @@ from lego_ray.catalog.schema import SCHEMA_VERSION
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.versions import version_of
 from lego_ray.errors import CatalogError, CatalogNotFound
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

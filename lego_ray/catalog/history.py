@@ -16,7 +16,8 @@ from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogNotFound, InvalidOption
 from lego_ray.records import rows_table, table
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 
 def output_of(merge: Mapping[str, Any]) -> Place:

@@ -12,8 +12,9 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import UnsupportedUri
 from lego_ray.storage.base import Store
 from lego_ray.storage.delta_options import delta_storage_options
+from lego_ray.storage.places import Place
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.uri import parse_uri
 
 
 def open_catalog(uri: str | os.PathLike[str]) -> Catalog:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights, UnsupportedAdapter
 from lego_ray.formats.expansion import expand
-from lego_ray.formats.record import Packed, SiteFactors, TensorSpan
+from lego_ray.formats.site_factors import Packed, SiteFactors, TensorSpan
 from lego_ray.lazy import Tensor, torch
 
 # Types by their names in safetensors files, with torch's names.

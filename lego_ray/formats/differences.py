@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from lego_ray.formats.record import AdapterRecord, TensorSpan
+    from lego_ray.formats.record import AdapterRecord
+    from lego_ray.formats.site_factors import TensorSpan
 
 Part = Literal["weight", "bias", "modulation"]
 

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.factors import RESAVE, check_dtype
-from lego_ray.formats.record import Derived, SiteFactors, TensorSpan
+from lego_ray.formats.site_factors import Derived, SiteFactors, TensorSpan
 
 _SCALE = ".dora_scale"
 _KEY = re.compile(

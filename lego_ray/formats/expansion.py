@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lego_ray.formats.record import Form
+from lego_ray.formats.site_factors import Form
 from lego_ray.lazy import Tensor, torch
 
 Pair = tuple[Tensor, Tensor]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
-from lego_ray.formats.record import DTYPE_BYTES, SiteFactors, SiteKind, TensorSpan
+from lego_ray.formats.site_factors import DTYPE_BYTES, SiteFactors, SiteKind, TensorSpan
 
 # A convolution of 1, 2 or 3 dimensions has two axes more.
 _CONV_NDIMS = (3, 4, 5)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lego_ray.formats.record import SiteKind
+from lego_ray.formats.site_factors import SiteKind
 
 if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite

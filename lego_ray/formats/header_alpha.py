@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from lego_ray.formats.architectures.minimax import MINIMAX_H3
 from lego_ray.formats.module_names import DENOISER, parse_name
-from lego_ray.formats.record import SiteFactors
+from lego_ray.formats.site_factors import SiteFactors
 
 # Begins the note of a file whose scaling is of its header.
 HEADER_ALPHA = "its header gives an alpha for all modules:"

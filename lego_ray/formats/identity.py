@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from lego_ray.formats.peft_config import CONFIG_NAME
-from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.strict_json import parse_object
 
 # Bytes sampled at each end of the tensors: enough that two trained adapters differ in them, little

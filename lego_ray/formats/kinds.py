@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.factors import RESAVE, Pair, check_dtype, some
 from lego_ray.formats.module_names import flattened
-from lego_ray.formats.record import Expansion, Form, SiteFactors, TensorSpan
+from lego_ray.formats.site_factors import Expansion, Form, SiteFactors, TensorSpan
 
 # What the kinds are called in words.
 NAMES: Mapping[Form, str] = {"loha": "LoHa", "lokr": "LoKr", "cp": "CP-decomposed LoCon"}

@@ -42,8 +42,9 @@ from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.lone_config import LoneConfig, configs_of
 from lego_ray.formats.module_names import flattened
 from lego_ray.formats.peft_base import note_of as note_of_base
-from lego_ray.formats.record import AdapterHeaders, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterHeaders
 from lego_ray.formats.refusals import BUNDLED, WHOLE_NORMS, check_tensors
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.formats.suffixes import A_B, ALPHA, DOWN_UP, Factor, parse_suffix
 from lego_ray.formats.wrappers import by_plain_key
 

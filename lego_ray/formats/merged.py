@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from lego_ray.errors import InvalidOption, ShapeMismatch
 from lego_ray.formats.decode import DTYPES, check_finite, torch_dtype
-from lego_ray.formats.record import SiteKind
+from lego_ray.formats.site_factors import SiteKind
 from lego_ray.lazy import Tensor, torch
 
 

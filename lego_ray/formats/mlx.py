@@ -26,8 +26,9 @@ from lego_ray.formats.forms import Form, other_than_0, read_as, sentence_of
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.peft_base import note_of
 from lego_ray.formats.peft_config import CONFIG_NAME
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import REFUSED_FIELDS, check_tensors
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key
 

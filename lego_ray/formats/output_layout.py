@@ -11,7 +11,8 @@ from lego_ray.formats.differences import Difference, differences_of, stored_keys
 from lego_ray.formats.fused import part_named
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
-from lego_ray.formats.record import AdapterRecord, SiteKind
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteKind
 from lego_ray.lazy import Tensor
 
 if TYPE_CHECKING:

@@ -40,8 +40,9 @@ from lego_ray.formats.peft_lycoris import TYPES, as_lora, lycoris_sites
 from lego_ray.formats.peft_parameters import parameter_of, ruled_by, split_base_layers
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.peft_tied import tying_of
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import by_plain_key, unwrapped
 

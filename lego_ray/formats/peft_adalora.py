@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, RankMismatch
 from lego_ray.formats.factors import RESAVE, FactorKey, Pair, site_factors
-from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.formats.wrappers import unwrapped
 
 KIND = "ADALORA"

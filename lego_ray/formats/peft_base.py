@@ -26,13 +26,8 @@ from lego_ray.formats.factors import RESAVE, check_dtype, some
 from lego_ray.formats.kinds import NAMES as KINDS
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_keys import PREFIX
-from lego_ray.formats.record import (
-    AdapterRecord,
-    BaseWeight,
-    Derived,
-    SiteFactors,
-    TensorSpan,
-)
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import BaseWeight, Derived, SiteFactors, TensorSpan
 
 NAMES: Mapping[str, str] = {
     "pissa": "PiSSA",

@@ -21,7 +21,7 @@ from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.factors import RESAVE, Pair, site_factors, some
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_parameters import WRITTEN_FOR, depths, split_base_layers
-from lego_ray.formats.record import Packed, SiteFactors
+from lego_ray.formats.site_factors import Packed, SiteFactors
 
 _RANK_MAJOR, _GROUPED = "rank_major", "grouped_by_expert"
 # The parameter's input is the model's hidden size, or its output is.

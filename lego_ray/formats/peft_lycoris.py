@@ -14,7 +14,7 @@ from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
 from lego_ray.formats.factors import RESAVE
 from lego_ray.formats.kinds import NAMES, Parts, expanded_site, is_flat_convolution
 from lego_ray.formats.peft_config import PeftConfig
-from lego_ray.formats.record import SiteFactors
+from lego_ray.formats.site_factors import SiteFactors
 
 TYPES = ("LOHA", "LOKR")
 # Fields of their configurations that a LoRA's does not have. None changes what the tensors mean.

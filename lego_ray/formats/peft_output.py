@@ -25,7 +25,8 @@ from lego_ray.formats.peft_ranks import StoredRanks, stored_ranks
 from lego_ray.formats.peft_tied import TIED, keeps_tied, tied_pair, with_tied_head
 from lego_ray.formats.readers import peft, servers
 from lego_ray.formats.readers.outgoing import Outgoing
-from lego_ray.formats.record import AdapterRecord, SiteKind
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteKind
 
 if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from lego_ray.errors import ShapeMismatch
-from lego_ray.formats.record import SiteKind
+from lego_ray.formats.site_factors import SiteKind
 
 # What PEFT calls the module that it wraps, inside of the wrapper.
 BASE_LAYER = "base_layer"

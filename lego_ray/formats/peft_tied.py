@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lego_ray.formats.peft_keys import is_embedding_name, is_embedding_weight
-from lego_ray.formats.record import AdapterRecord, SiteKind
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteKind
 
 if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite

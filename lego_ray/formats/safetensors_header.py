@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.forms import Form, Many, Table, null_is, read_as, sentence_of
-from lego_ray.formats.record import TensorSpan
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.strict_json import parse_object
 
 LENGTH_BYTES = 8

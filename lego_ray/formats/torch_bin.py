@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
-from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import MAX_NAME_CHARACTERS
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.lazy import torch
 
 # A description takes about 200 bytes a tensor; this is room for 80,000 tensors. Unpickled, the worst

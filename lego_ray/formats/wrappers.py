@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.record import TensorSpan
+from lego_ray.formats.site_factors import TensorSpan
 
 # Attributes that hold the wrapped model. No model calls a part of its own so.
 WRAPPERS = (

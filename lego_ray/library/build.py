@@ -36,7 +36,7 @@ from lego_ray.sources.rescan import rescanning
 from lego_ray.sources.tags_table import read_tagging
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.buckets import buckets_in_use
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.tasks.values import Progress
 
 

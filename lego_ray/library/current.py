@@ -30,7 +30,7 @@ from lego_ray.sources.expand import places_of
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Known, sightings_of, unexplained
 from lego_ray.sources.readings import Readings
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 # Of a plan's digest, in a directory's name: as many as lego-ray shows elsewhere.
 DIGITS = 12

@@ -28,7 +28,7 @@ from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
 from lego_ray.planning.scales import by_site
 from lego_ray.planning.selection import adapters_named, without
 from lego_ray.storage.links import lies_inside
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 Find = Callable[[Recipe, Inventory, GroupOptions], Grouping]
 

@@ -10,7 +10,8 @@ from lego_ray.errors import InvalidOption
 from lego_ray.planning.arguments import Uri, output_place
 from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
 from lego_ray.sources.expand import expanded
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

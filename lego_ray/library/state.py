@@ -25,7 +25,8 @@ from lego_ray.sources.listing import list_sources
 from lego_ray.sources.readings import marks_of
 from lego_ray.sources.spent import Spent
 from lego_ray.storage.base import ObjectInfo
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 # Changes whenever the digest is of something else, or what is kept by it is.
 _SCHEME = "lego-ray library state 1"

@@ -23,7 +23,7 @@ from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import Sighting, sightings_of
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.tasks.values import Progress
 
 

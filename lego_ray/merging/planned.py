@@ -18,7 +18,7 @@ from lego_ray.planning.plan import Plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.tasks.values import Progress
 
 

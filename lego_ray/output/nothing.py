@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from lego_ray.formats.record import AdapterRecord, TensorSpan
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.sources.contents import tensor_hash
 from lego_ray.tasks.values import SiteResult
 

@@ -14,7 +14,8 @@ from lego_ray.options import keywords_of, picked
 from lego_ray.planning.options import RecipeOptions, ResultOptions, SourceOptions
 from lego_ray.planning.rank_options import asked_rank, asked_ranks, name_at_rank
 from lego_ray.planning.scan_limits import ScanLimits, checked_limits
-from lego_ray.storage.uri import HubPlace, Place, parse_uri
+from lego_ray.storage.places import HubPlace, Place
+from lego_ray.storage.uri import parse_uri
 
 if TYPE_CHECKING:
     from lego_ray.planning.recipe import Recipe

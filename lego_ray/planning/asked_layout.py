@@ -12,7 +12,8 @@ from lego_ray.formats.fused import Part, part_named
 from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import DENOISER, flattened, parse_name
 from lego_ray.formats.output_layouts import output_layout
-from lego_ray.formats.record import AdapterRecord, SiteFactors
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteFactors
 from lego_ray.planning.asked_text import text_names
 from lego_ray.planning.dialects import moved, only_reading, told
 

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.module_names import parse_name
-from lego_ray.formats.record import AdapterRecord, SiteFactors
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteFactors
 
 # Begins the note of an adapter whose rows stand in another order than in the merge.
 REORDERED = "rows of q, k and v stand in another order in the merge:"

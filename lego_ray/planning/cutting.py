@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lego_ray.errors import InvalidOption
-from lego_ray.formats.record import SiteFactors
+from lego_ray.formats.site_factors import SiteFactors
 from lego_ray.methods.base import PoolCosts
 from lego_ray.planning.recipe import Recipe, site_seed
 from lego_ray.planning.task_plans import (

@@ -14,7 +14,8 @@ from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side, by_base
 from lego_ray.formats.fused import part_named
 from lego_ray.formats.module_names import STANDARD, ModuleName, flattened, parse_name
-from lego_ray.formats.record import AdapterRecord, Block, SiteFactors
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import Block, SiteFactors
 
 _HINT = (
     "If the name of the base model would tell, give it with --base-model. Else merge them separately "

@@ -17,7 +17,8 @@ from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading,
 from lego_ray.formats.differences import Difference, differences_of
 from lego_ray.formats.fused import part_named
 from lego_ray.formats.module_names import ModuleName, flattened, parse_name
-from lego_ray.formats.record import AdapterRecord, SiteFactors, sharing_sites
+from lego_ray.formats.record import AdapterRecord, sharing_sites
+from lego_ray.formats.site_factors import SiteFactors
 from lego_ray.planning.task_plans import READ_AHEAD, WORKER_BYTES, TaskPlan
 
 _HINT = (

@@ -24,7 +24,8 @@ from lego_ray.formats.layouts import WRITTEN_AS
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.peft_beside import beside_factors
-from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors, sharing_sites
+from lego_ray.formats.record import AdapterRecord, Refused, sharing_sites
+from lego_ray.formats.site_factors import SiteFactors
 from lego_ray.planning.trainer_runs import Doubt, PassedOver
 
 # Blocks as the authors of HunyuanVideo call them, for which diffusers has other names.

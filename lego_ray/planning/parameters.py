@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.peft_parameters import parameter_of
-from lego_ray.formats.record import AdapterRecord, SiteFactors, sharing_sites
+from lego_ray.formats.record import AdapterRecord, sharing_sites
+from lego_ray.formats.site_factors import SiteFactors
 
 _WEIGHT = ".weight"
 

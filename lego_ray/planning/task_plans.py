@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lego_ray.formats.record import SiteKind
+from lego_ray.formats.site_factors import SiteKind
 
 # A worker process before it has read anything: Python, torch and Ray's client.
 WORKER_BYTES = 320 * 2**20

@@ -34,7 +34,8 @@ from lego_ray.reporting.own_sources import own_sources
 from lego_ray.reporting.page_file import START, target_of, write_page
 from lego_ray.reporting.write import page
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
 from lego_ray.verification.compare import Compared, Watch
 from lego_ray.verification.figures import ComparedSite, errors_of

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lego_ray.errors import UnsupportedUri
-from lego_ray.storage.uri import BucketPlace, FilePlace, Place, parse_uri
+from lego_ray.storage.places import BucketPlace, FilePlace, Place
+from lego_ray.storage.uri import parse_uri
 
 
 def own_sources(merged: Place, manifest: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lego_ray.errors import InvalidOption, OutputExists
 from lego_ray.storage.file_errors import disk_errors
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 _START = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'

@@ -9,7 +9,7 @@ from lego_ray.errors import UnusableBase
 from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading
 from lego_ray.formats.architectures.checkpoints import module_in_checkpoint
 from lego_ray.formats.module_names import DENOISER, flattened, parse_name
-from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.planning.base_names import BaseNames, pipeline_module, tied_embedding
 from lego_ray.planning.by_head import is_fused_h3
 from lego_ray.sources.base_model import BaseModel, BaseTensor, Component

@@ -20,11 +20,11 @@ from lego_ray.formats.base_weights import (
     parse_index,
     unread_weights,
 )
-from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 # A configuration has some kilobytes; the index of a model with 100,000 tensors has 10 MB.
 _LARGEST_JSON = 100 << 20

@@ -18,7 +18,8 @@ from lego_ray.errors import SourceChanged
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.sources.recorded import folder_of
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 from lego_ray.storage.versions import changed, present
 
 # Small requests that wait for a store.

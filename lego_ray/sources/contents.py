@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lego_ray.formats.record import AdapterRecord, TensorSpan
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.base import ByteRange, Store
 

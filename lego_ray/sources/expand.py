@@ -18,7 +18,8 @@ from pathlib import Path
 
 from lego_ray.errors import InvalidOption, NoAdaptersFound, ObjectNotFound
 from lego_ray.storage.hub_collection import read_collection
-from lego_ray.storage.uri import Place, collection_slug, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import collection_slug, parse_uri
 
 LIST_MARK = "@"
 # A million lines of a hundred characters; a scan's own limit is on what they lead to.

@@ -22,7 +22,8 @@ from lego_ray.formats.record import Refused
 from lego_ray.planning.run_names import STATE_FOLDER, is_numbered_mlx, is_training_file
 from lego_ray.sources.beside import SHARD, is_foreign
 from lego_ray.storage.base import Denied, HasFolders, ObjectInfo, Store
-from lego_ray.storage.uri import FilePlace, Place, named_on_hub, parse_uri
+from lego_ray.storage.places import FilePlace, Place
+from lego_ray.storage.uri import named_on_hub, parse_uri
 
 CARD_NAME = "README.md"
 # What the tools that write single files call them; a .bin of any other name is not an adapter.

@@ -26,7 +26,7 @@ from lego_ray.sources.readings import Readings
 from lego_ray.sources.shared_headers import SharedHeaders
 from lego_ray.sources.spent import Spent
 from lego_ray.sources.with_base import WithBase
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 # Called with (done, total).
 Counted = Callable[[int, int], None]

@@ -15,7 +15,8 @@ from lego_ray.formats.architectures.known import architectures_of
 from lego_ray.formats.base_model import architecture_in, base_model_in
 from lego_ray.formats.layouts import WRITTEN_AS, recognize
 from lego_ray.formats.reading import read_adapter
-from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.records import Record
 from lego_ray.sources.adapter_headers import Reading

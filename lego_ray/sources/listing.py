@@ -21,7 +21,7 @@ from lego_ray.sources.find import (
 )
 from lego_ray.sources.spent import Spent
 from lego_ray.storage.base import Denied, Store
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 # Small requests that wait for a store, so more than there are cores; of a store that is far, which
 # takes ten times as long to answer, and of a disk.

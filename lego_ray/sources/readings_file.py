@@ -16,8 +16,9 @@ from functools import cache
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lego_ray.errors import LegoRayError
-from lego_ray.formats import differences, record
-from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors
+from lego_ray.formats import differences, record, site_factors
+from lego_ray.formats.record import AdapterRecord, Refused
+from lego_ray.formats.site_factors import SiteFactors
 from lego_ray.formats.strict_json import parse_object
 
 # Changes whenever a file of another release must not be read.
@@ -118,7 +119,7 @@ def _with_sites(kept: Kept, number: int, body: _Body) -> Kept:
 @cache
 def _form() -> TypeAdapter[_Body]:
     # The record's classes name each other where pydantic does not look.
-    names = {**vars(record), "Difference": differences.Difference}
+    names = {**vars(site_factors), **vars(record), "Difference": differences.Difference}
     form = TypeAdapter(_Body)
     form.rebuild(_types_namespace=names)
     return form

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from lego_ray.formats.record import AdapterRecord
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 
 class InFolder(Protocol):

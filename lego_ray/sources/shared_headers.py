@@ -15,8 +15,9 @@ from lego_ray.formats.identity import table_of
 from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.model_card import ModelCard
 from lego_ray.formats.reading import read_adapter
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.safetensors_header import parse_header
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 
 # Different headers kept at once. What adapters are taken is kept by them anyway, so this bounds what
 # is kept of the others.

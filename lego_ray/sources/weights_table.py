@@ -10,8 +10,8 @@ from typing import BinaryIO, cast
 
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.identity import SAMPLE_BYTES, sample_windows
-from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.torch_bin import read_spans
 from lego_ray.sources.find import Found
 from lego_ray.sources.shared_headers import SharedHeaders

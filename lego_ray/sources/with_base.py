@@ -14,11 +14,13 @@ from dataclasses import replace
 from lego_ray.errors import UnsupportedAdapter
 from lego_ray.formats.base_weights import PLAIN_DTYPES
 from lego_ray.formats.identity import on_base
-from lego_ray.formats.record import AdapterRecord, BaseWeight, Derived, Refused, SiteFactors
+from lego_ray.formats.record import AdapterRecord, Refused
+from lego_ray.formats.site_factors import BaseWeight, Derived, SiteFactors
 from lego_ray.sources.base_layers import BaseLayers, Layer, rows_in, shape_of
 from lego_ray.sources.base_model import BaseModel, BaseTensor, read_base
 from lego_ray.storage.base import ByteRange
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 # Bytes at each end of a weight that its identity is taken of: a training run changes all of a weight.
 _SAMPLE = 32 << 10

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from lego_ray.errors import AccessDenied
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 # Is given the key of a folder that must not be read, and the error.
 Denied = Callable[[str, AccessDenied], object]

@@ -20,9 +20,9 @@ from lego_ray.storage.fetch import (
 )
 from lego_ray.storage.file_walk import TEMPORARY
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.meter import Meter
 from lego_ray.storage.parts import of_size
-from lego_ray.storage.uri import AzPlace, CloudPlace, GsPlace
+from lego_ray.storage.placed import PlacedStore
+from lego_ray.storage.places import AzPlace, CloudPlace, GsPlace
 from lego_ray.storage.versions import changed, present
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _PAGE = 1000
 _COPY_WAITS = 60
 
 
-class CloudStore:
+class CloudStore(PlacedStore[CloudPlace]):
     """A bucket, or a prefix in one, as a store; base of the two kinds.
 
     The bucket's own settings come first, of `lego-ray.toml` or a recipe file. The rest is found as
@@ -53,37 +53,11 @@ class CloudStore:
     kind: ClassVar[type[CloudPlace]]
 
     def __init__(self, bucket: str, prefix: str = "") -> None:
-        self._at = self.kind(bucket, prefix.strip("/"))
+        super().__init__(self.kind(bucket, prefix.strip("/")))
         self._below = f"{self._at.prefix}/" if self._at.prefix else ""
-        self._meter = Meter()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._at.bucket!r}, {self._at.prefix!r})"
-
-    @property
-    def place(self) -> CloudPlace:
-        """The bucket and the prefix."""
-        return self._at
-
-    @property
-    def uri(self) -> str:
-        """`gs://bucket/prefix` or `az://container/prefix`."""
-        return str(self._at)
-
-    @property
-    def revision(self) -> str:
-        """Empty: a bucket has no commits."""
-        return ""
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of objects fetched, gaps of coalesced reads included."""
-        return self._meter.bytes_read
-
-    @property
-    def requests(self) -> int:
-        """Requests for bytes of objects that were answered; listing and describing are not."""
-        return self._meter.requests
 
     @property
     def _client(self) -> GCSStore | AzureStore:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import AccessDenied, InvalidOption
 from lego_ray.storage.buckets import bucket_settings
-from lego_ray.storage.uri import CloudPlace, check_plain
+from lego_ray.storage.places import CloudPlace
+from lego_ray.storage.uri import check_plain
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore

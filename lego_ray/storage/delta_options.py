@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from lego_ray.errors import AccessDenied
 from lego_ray.storage.buckets import BucketSettings, bucket_settings
 from lego_ray.storage.cloud_client import cloud_options
+from lego_ray.storage.places import CloudPlace, Place, S3Place
 from lego_ray.storage.s3_client import s3_reach
 from lego_ray.storage.s3_errors import s3_errors
 from lego_ray.storage.s3_hints import NO_CREDENTIALS
 from lego_ray.storage.s3_settings import S3Settings
-from lego_ray.storage.uri import CloudPlace, Place, S3Place
 
 if TYPE_CHECKING:
     from lego_ray.storage.s3_credentials import LiveCredentials

@@ -16,9 +16,10 @@ from lego_ray.storage.file_errors import disk_errors
 from lego_ray.storage.file_walk import TEMPORARY, described, walk
 from lego_ray.storage.file_write import write_new
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.meter import Meter
 from lego_ray.storage.parts import of_size
-from lego_ray.storage.uri import FilePlace, parse_uri
+from lego_ray.storage.placed import PlacedStore
+from lego_ray.storage.places import FilePlace
+from lego_ray.storage.uri import parse_uri
 from lego_ray.storage.versions import changed, present
 
 MAX_GAP = 64 << 10
@@ -28,7 +29,7 @@ MAX_REQUEST = 1 << 30
 """Bytes. Linux moves at most 2 GiB a call."""
 
 
-class FileStore:
+class FileStore(PlacedStore[FilePlace]):
     """A directory as a store. A directory that is not there yet holds no objects.
 
     Safe to share between threads and processes.
@@ -44,37 +45,11 @@ class FileStore:
         parsed = parse_uri(root)
         if not isinstance(parsed, FilePlace):
             raise UnsupportedUri(str(parsed), "this is not a local path", "Use open_store.")
-        self._at = parsed
+        super().__init__(parsed)
         self._root = parsed.path
-        self._meter = Meter()
 
     def __repr__(self) -> str:
         return f"FileStore({self._root!r})"
-
-    @property
-    def place(self) -> FilePlace:
-        """The directory."""
-        return self._at
-
-    @property
-    def uri(self) -> str:
-        """The plain absolute path, which is what other tools take for a directory."""
-        return self._root
-
-    @property
-    def revision(self) -> str:
-        """Empty: a directory has no commits."""
-        return ""
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read, gaps of coalesced reads included."""
-        return self._meter.bytes_read
-
-    @property
-    def requests(self) -> int:
-        """Reads made, one for each span of near ranges."""
-        return self._meter.requests
 
     def _path(self, key: str) -> Path:
         check_key(self._root, key)

@@ -17,13 +17,13 @@ from lego_ray.storage.fetch import (
 )
 from lego_ray.storage.hub_client import HubClient
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.meter import Meter
-from lego_ray.storage.uri import HubPlace
+from lego_ray.storage.placed import PlacedStore
+from lego_ray.storage.places import HubPlace
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-class HubStore:
+class HubStore(PlacedStore[HubPlace]):
     """A model repository, or a folder of one, as a store that can only be read.
 
     The revision asked for is resolved to a commit once, at first use, and everything is read from
@@ -38,12 +38,11 @@ class HubStore:
     """
 
     def __init__(self, repo_id: str, revision: str = "", subfolder: str = "") -> None:
-        self._at = HubPlace(repo_id, revision, subfolder.strip("/"))
+        super().__init__(HubPlace(repo_id, revision, subfolder.strip("/")))
         self._below = f"{self._at.subfolder}/" if self._at.subfolder else ""
         self._client = HubClient(repo_id)
         self._commit = ""
         self._files: dict[str, ObjectInfo] | None = None
-        self._meter = Meter()
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -56,16 +55,6 @@ class HubStore:
         at: HubPlace = state["at"]
         HubStore.__init__(self, at.repo_id, at.revision, at.subfolder)
         self._commit = state["commit"]
-
-    @property
-    def place(self) -> HubPlace:
-        """The repository, the revision as it was asked for, and the folder."""
-        return self._at
-
-    @property
-    def uri(self) -> str:
-        """`hf://owner/name[@revision][/subfolder]`, with the revision as it was asked for."""
-        return str(self._at)
 
     @property
     def revision(self) -> str:
@@ -82,16 +71,6 @@ class HubStore:
                     if files and any(info.key.startswith(self._below) for info in files):
                         self._files = self._shortened(files)
             return self._commit
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of files fetched, gaps of coalesced reads included."""
-        return self._meter.bytes_read
-
-    @property
-    def requests(self) -> int:
-        """Requests for bytes of files; listing is not counted."""
-        return self._meter.requests
 
     def _where(self, key: str) -> str:
         return f"{self.uri}/{key}"

@@ -12,7 +12,7 @@ from lego_ray.storage.hub_client import HubClient, endpoint, hub_api
 from lego_ray.storage.hub_errors import hub_errors, no_token
 from lego_ray.storage.hub_patience import patiently
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.uri import HubPlace
+from lego_ray.storage.places import HubPlace
 
 DEFAULT_BRANCH = "main"
 _NO_BRANCH = re.compile(r"[0-9a-f]{40}|refs/.*", re.DOTALL)

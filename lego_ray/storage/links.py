@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lego_ray.storage.base import Store
-from lego_ray.storage.uri import FilePlace
+from lego_ray.storage.places import FilePlace
 
 
 def lies_inside(store: Store, key: str) -> bool:

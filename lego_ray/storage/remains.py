@@ -18,7 +18,7 @@ from lego_ray.errors import StorageError
 from lego_ray.storage.base import HasUnfinished, ObjectInfo, Store
 from lego_ray.storage.file_walk import TEMPORARY, described
 from lego_ray.storage.links import lies_inside
-from lego_ray.storage.uri import FilePlace
+from lego_ray.storage.places import FilePlace
 
 PROBE = ".lego-ray-probe-"
 """How the names of probes start; see `probe`."""

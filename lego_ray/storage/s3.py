@@ -20,14 +20,14 @@ from lego_ray.storage.fetch import (
     fetch_ranges,
 )
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.meter import Meter
 from lego_ray.storage.parts import of_size, regrouped
+from lego_ray.storage.placed import PlacedStore
+from lego_ray.storage.places import S3Place
 from lego_ray.storage.s3_body import CutBodyError, read_body, whole_head
 from lego_ray.storage.s3_client import ATTEMPTS, s3_client
 from lego_ray.storage.s3_errors import refusal, s3_errors, said_by_server
 from lego_ray.storage.s3_hints import ANOTHER_ANSWERS, CREATE_ONLY
 from lego_ray.storage.s3_upload import UPLOAD_PART, multipart, part_size
-from lego_ray.storage.uri import S3Place
 from lego_ray.storage.versions import changed, present
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ CONFLICT_TRIES = 6
 _WRITER = "lego-ray-writer"
 
 
-class S3Store:
+class S3Store(PlacedStore[S3Place]):
     """A bucket, or a prefix in one, as a store.
 
     The bucket's own settings come first, of `lego-ray.toml` or a recipe file. The rest of credentials,
@@ -65,39 +65,13 @@ class S3Store:
         endpoint_url: str | None = None,
         attempts: int = ATTEMPTS,
     ) -> None:
-        self._at = S3Place(bucket, prefix.strip("/"))
+        super().__init__(S3Place(bucket, prefix.strip("/")))
         self._below = f"{self._at.prefix}/" if self._at.prefix else ""
         self._endpoint_url = endpoint_url
         self._attempts = attempts
-        self._meter = Meter()
 
     def __repr__(self) -> str:
         return f"S3Store({self._at.bucket!r}, {self._at.prefix!r})"
-
-    @property
-    def place(self) -> S3Place:
-        """The bucket and the prefix."""
-        return self._at
-
-    @property
-    def uri(self) -> str:
-        """`s3://bucket/prefix`."""
-        return str(self._at)
-
-    @property
-    def revision(self) -> str:
-        """Empty: a bucket has no commits."""
-        return ""
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of objects fetched, gaps of coalesced reads and repeated tries included."""
-        return self._meter.bytes_read
-
-    @property
-    def requests(self) -> int:
-        """Requests for bytes of objects that were answered; listing and describing are not."""
-        return self._meter.requests
 
     @property
     def _client(self) -> S3Client:

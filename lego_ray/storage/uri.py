@@ -1,6 +1,6 @@
-"""A place: what a URI means, read once into a value that joins, pins, compares and opens.
+"""URIs and paths, read once into places.
 
-Pure, except for the working and home directory of a local path, and for `Place.open`.
+Pure, except for the working and home directory of a local path.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote, unquote
 
 from lego_ray.errors import UnsupportedUri, redacted
 from lego_ray.storage.meant import check_slashes, on_s3
+from lego_ray.storage.places import (
+    AzPlace,
+    FilePlace,
+    GsPlace,
+    HubPlace,
+    Place,
+    S3Place,
+    WebPlace,
+)
 
-if TYPE_CHECKING:
-    from lego_ray.storage.base import Store
-
-HUB = "https://huggingface.co"
-# Digits of a commit that are shown.
-_SHORT = 8
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # Sites that may be read without encryption.
 _THIS_MACHINE = ("localhost", "127.0.0.1")
@@ -39,187 +40,6 @@ _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _HUB_VIEWS = ("tree", "blob", "resolve", "raw")
 # What other programs call a scheme.
 _OTHER_NAMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "azure": "az", "http": "https"}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in a store of some kind. Its fields are what the store is opened with, in their order.
-
-    Equal places are equal values, except for links and default branches. `str()` writes a place the one
-    way that lego-ray records it.
-
-    Attributes:
-        scheme: A key of `STORES`.
-        path_field: The name of the field with the path in the store, which joining extends.
-        is_local: Whether it is a path of this machine.
-        is_read_only: Whether nothing can be written there file by file.
-    """
-
-    scheme: ClassVar[str]
-    path_field: ClassVar[str]
-    is_local: ClassVar[bool] = False
-    is_read_only: ClassVar[bool] = False
-
-    def open(self) -> Store:
-        """Opens the store here, without touching disk or network yet; its keys lie below this place."""
-        module, _, name = STORES[self.scheme].home.partition(":")
-        make: Callable[..., Store] = getattr(import_module(module), name)
-        return make(*(getattr(self, field.name) for field in fields(self)))
-
-    def join(self, key: str) -> Self:
-        """The place of what lies at a key below this one.
-
-        Args:
-            key: Path below it, with `/` between parts; empty for the place itself. It is taken as it
-                is: parts such as `..` stay.
-        """
-        key = key.strip("/")
-        path = str(getattr(self, self.path_field))
-        below = f"{path.rstrip('/')}/{key}" if path else key
-        return replace(self, **{self.path_field: below}) if key else self
-
-    def split(self) -> tuple[Self, str] | None:
-        """The place above this one and the last part of its path; None for the root of a store."""
-        path = str(getattr(self, self.path_field))
-        above, _, name = path.rpartition("/")
-        root = "/" if path.startswith("/") else ""
-        return (replace(self, **{self.path_field: above or root}), name) if name else None
-
-    def is_inside(self, folder: Place) -> bool:
-        """Whether this is a folder, or lies below it."""
-        return self == folder or self.key_below(folder) != ""
-
-    def key_below(self, folder: Place) -> str:
-        """The key of this place below a folder; empty if it does not lie below it."""
-        above = f"{str(folder).rstrip('/')}/"
-        return str(self).removeprefix(above) if str(self).startswith(above) else ""
-
-    def pinned(self, revision: str) -> Place:
-        """The same place at a commit; as it is where there are no commits.
-
-        Args:
-            revision: The commit, or empty for none.
-        """
-        return self
-
-    def page(self, revision: str) -> tuple[str, str] | None:
-        """What it is called, and the address of its web page; None if it has no page.
-
-        Args:
-            revision: The commit.
-        """
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class FilePlace(Place):
-    """A local directory; written as its plain absolute path, which every other tool takes."""
-
-    scheme = "file"
-    path_field = "path"
-    is_local = True
-
-    path: str
-
-    def __str__(self) -> str:
-        return self.path
-
-
-@dataclass(frozen=True, slots=True)
-class BucketPlace(Place):
-    """A bucket, or a prefix in one, without slashes at its ends; base of the kinds of object stores."""
-
-    path_field = "prefix"
-
-    bucket: str
-    prefix: str
-
-    def __str__(self) -> str:
-        root = f"{self.scheme}://{self.bucket}"
-        return f"{root}/{self.prefix}" if self.prefix else root
-
-
-@dataclass(frozen=True, slots=True)
-class S3Place(BucketPlace):
-    """On S3, or on a server that speaks it."""
-
-    scheme = "s3"
-
-
-@dataclass(frozen=True, slots=True)
-class CloudPlace(BucketPlace):
-    """In a store that is reached through obstore; base of the two kinds."""
-
-
-@dataclass(frozen=True, slots=True)
-class GsPlace(CloudPlace):
-    """On Google Cloud Storage."""
-
-    scheme = "gs"
-
-
-@dataclass(frozen=True, slots=True)
-class AzPlace(CloudPlace):
-    """On Azure Blob Storage; the bucket is a container, of the account that the settings name."""
-
-    scheme = "az"
-
-
-@dataclass(frozen=True, slots=True)
-class WebPlace(Place):
-    """A file of a web site, or a folder of one, by its address with its query and without a fragment."""
-
-    scheme = "https"
-    path_field = "address"
-    is_read_only = True
-
-    address: str
-
-    def split(self) -> tuple[WebPlace, str] | None:
-        """The address above this one; None for a site's own."""
-        above, _, name = self.address.rpartition("/")
-        return (WebPlace(above), name) if name and not above.endswith("/") else None
-
-    def __str__(self) -> str:
-        return self.address
-
-
-@dataclass(frozen=True, slots=True)
-class HubPlace(Place):
-    """A model repository on the Hugging Face Hub, or a folder of one.
-
-    Attributes:
-        repo_id: `owner/name`.
-        revision: Branch, tag or commit as asked for; empty for the default branch.
-        subfolder: Path in the repository, without slashes at its ends; may be empty.
-    """
-
-    scheme = "hf"
-    path_field = "subfolder"
-    is_read_only = True
-
-    repo_id: str
-    revision: str
-    subfolder: str
-
-    def pinned(self, revision: str) -> HubPlace:
-        """The repository at a commit; empty for whichever."""
-        return replace(self, revision=revision)
-
-    def page(self, revision: str) -> tuple[str, str] | None:
-        """Its tree at a commit."""
-        if not revision:
-            return None
-        below = f"/{self.subfolder}" if self.subfolder else ""
-        page = f"{HUB}/{quote(self.repo_id)}/tree/{quote(revision)}{quote(below)}"
-        return f"{self.repo_id}@{revision[:_SHORT]}{below}", page
-
-    def __str__(self) -> str:
-        text = f"hf://{self.repo_id}"
-        if self.revision:
-            special = self.revision.startswith(("refs/pr/", "refs/convert/"))
-            text += "@" + (self.revision if special else quote(self.revision, safe=""))
-        return f"{text}/{self.subfolder}" if self.subfolder else text
 
 
 def parse_uri(uri: str | os.PathLike[str]) -> Place:
@@ -459,24 +279,18 @@ class StoreKind:
     Attributes:
         form: How a place in one is given.
         parse: Reads a URI: takes all of it, for errors, and what follows its scheme.
-        home: Module and class of the store, which is imported when one is opened.
     """
 
     form: str
     parse: Callable[[str, str], Place]
-    home: str
 
 
 # By scheme.
 STORES: dict[str, StoreKind] = {
-    "file": StoreKind("file:///path", _parse_file, "lego_ray.storage.file:FileStore"),
-    "s3": StoreKind("s3://bucket/prefix", _parse_bucket(S3Place), "lego_ray.storage.s3:S3Store"),
-    "gs": StoreKind("gs://bucket/prefix", _parse_bucket(GsPlace), "lego_ray.storage.cloud:GsStore"),
-    "az": StoreKind(
-        "az://container/prefix", _parse_bucket(AzPlace), "lego_ray.storage.cloud:AzStore"
-    ),
-    "https": StoreKind("https://host/file", _parse_web, "lego_ray.storage.web:WebStore"),
-    "hf": StoreKind(
-        "hf://owner/name[@revision][/subfolder]", _parse_hub, "lego_ray.storage.hub:HubStore"
-    ),
+    "file": StoreKind("file:///path", _parse_file),
+    "s3": StoreKind("s3://bucket/prefix", _parse_bucket(S3Place)),
+    "gs": StoreKind("gs://bucket/prefix", _parse_bucket(GsPlace)),
+    "az": StoreKind("az://container/prefix", _parse_bucket(AzPlace)),
+    "https": StoreKind("https://host/file", _parse_web),
+    "hf": StoreKind("hf://owner/name[@revision][/subfolder]", _parse_hub),
 }

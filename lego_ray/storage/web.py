@@ -18,8 +18,8 @@ from lego_ray.errors import (
 from lego_ray.storage.base import ByteRange, ObjectInfo
 from lego_ray.storage.fetch import REMOTE_MAX_GAP, REMOTE_MAX_REQUEST, fetch_ranges
 from lego_ray.storage.keys import check_key
-from lego_ray.storage.meter import Meter
-from lego_ray.storage.uri import WebPlace
+from lego_ray.storage.placed import PlacedStore
+from lego_ray.storage.places import WebPlace
 from lego_ray.storage.versions import changed, present
 from lego_ray.storage.web_cache import cached, keep
 from lego_ray.storage.web_client import Answer, ask, described
@@ -32,7 +32,7 @@ _STEP = 1 << 20
 _FIRST = 8
 
 
-class WebStore:
+class WebStore(PlacedStore[WebPlace]):
     """A file of a web site, or what lies beside one; it can only be read.
 
     The address is the file's own, whose name the site tells, or the folder's above it. A site cannot be
@@ -45,8 +45,7 @@ class WebStore:
     """
 
     def __init__(self, address: str) -> None:
-        self._at = WebPlace(address)
-        self._meter = Meter()
+        super().__init__(WebPlace(address))
         self._lock = threading.RLock()
         # By key: the address that has it, and what the site said of it.
         self._known: dict[str, tuple[str, Answer]] = {}
@@ -59,31 +58,6 @@ class WebStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         WebStore.__init__(self, state["address"])
-
-    @property
-    def place(self) -> WebPlace:
-        """The address."""
-        return self._at
-
-    @property
-    def uri(self) -> str:
-        """The address, as text."""
-        return str(self._at)
-
-    @property
-    def revision(self) -> str:
-        """Empty: a site has no commits."""
-        return ""
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of the file fetched."""
-        return self._meter.bytes_read
-
-    @property
-    def requests(self) -> int:
-        """Requests for bytes of the file; those that describe it are not counted."""
-        return self._meter.requests
 
     def _where(self, key: str) -> str:
         return f"{self.uri}/{key}"

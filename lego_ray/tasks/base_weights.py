@@ -14,7 +14,7 @@ from lego_ray.formats.decode import (
     stored_scaling,
     stored_tensors,
 )
-from lego_ray.formats.record import BaseWeight, Derived, SiteFactors
+from lego_ray.formats.site_factors import BaseWeight, Derived, SiteFactors
 from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.decompositions.with_base import (
     InitialPair,

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from lego_ray.formats.differences import Difference
-from lego_ray.formats.record import AdapterRecord, SiteFactors
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteFactors
 from lego_ray.planning.plan import Plan
 from lego_ray.tasks.passes import Pass, first_pass
 from lego_ray.tasks.values import SolveTask, SourceSlice

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from lego_ray.errors import AdapterRefused, LegoRayError, SourceChanged
 from lego_ray.formats.decode import check_finite, site_matrices, site_scaling, stored_tensors
-from lego_ray.formats.record import Block, SiteFactors
+from lego_ray.formats.site_factors import Block, SiteFactors
 from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.msu import lengths, msu_rows
 from lego_ray.numerics.pool import Pool, PoolBuilder

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lego_ray.errors import LegoRayError
 from lego_ray.formats.differences import Difference
-from lego_ray.formats.record import AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.lazy import NDArray, np
 from lego_ray.planning.task_plans import SitePlan, TaskPlan
 

@@ -20,7 +20,7 @@ from lego_ray.runners.inline import InlineRunner
 from lego_ray.scoring.score import Score
 from lego_ray.scoring.scorer import Scorer
 from lego_ray.scoring.warden import removed_with_us
-from lego_ray.storage.uri import FilePlace, Place
+from lego_ray.storage.places import FilePlace, Place
 from lego_ray.tasks.cached import ReadCache
 from lego_ray.tuning.space import Choice
 

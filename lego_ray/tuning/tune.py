@@ -22,8 +22,8 @@ from lego_ray.runners.inline import InlineRunner
 from lego_ray.scoring.rows import CHOOSE
 from lego_ray.scoring.scorer import Scorer
 from lego_ray.sources.headers import Counted, scan_sources
+from lego_ray.storage.places import Place
 from lego_ray.storage.probe import probe_create_only
-from lego_ray.storage.uri import Place
 from lego_ray.tuning.catalog_rows import trial_rows
 from lego_ray.tuning.crew import Crew
 from lego_ray.tuning.objective import Objective

@@ -25,7 +25,7 @@ from lego_ray.sources.headers import Counted, scan_sources, untold
 from lego_ray.sources.recorded import folder_of
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.base import Store
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.storage.versions import changed
 from lego_ray.verification.compare import Compared, Watch, compare
 from lego_ray.verification.figures import errors_of

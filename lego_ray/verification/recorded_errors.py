@@ -9,7 +9,7 @@ from typing import Any
 
 from lego_ray.catalog.history import show
 from lego_ray.catalog.opening import catalog_at, has_merge
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.verification.comparison_record import ComparedMerge, MergeSite
 
 

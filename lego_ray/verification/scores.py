@@ -12,7 +12,7 @@ from lego_ray.errors import ScoringFailed
 from lego_ray.output.manifest import MANIFEST_KEY
 from lego_ray.output.read import checked_files, read_manifest
 from lego_ray.scoring import score_with_command
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.verification.comparison_record import MergeComparison
 
 

@@ -15,7 +15,7 @@ from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.sources.confirm import confirm
 from lego_ray.sources.headers import Counted
 from lego_ray.sources.rescan import rescanning
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.verification.against_manifest import (
     CheckedMerge,
     checked_merge,

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lego_ray.formats.decode import factor_matrices, scaling_from
 from lego_ray.formats.reading import read_adapter
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.site_factors import TensorSpan
 
 
 def read(file: Path, *, config: bytes | None = None, base_model: str = "") -> AdapterRecord:

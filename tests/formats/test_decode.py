@@ -10,7 +10,7 @@ import torch
 
 from lego_ray.errors import MalformedAdapter, NonFiniteWeights, UnsupportedAdapter
 from lego_ray.formats.decode import as_float32, as_stored, check_finite, factor_matrices
-from lego_ray.formats.record import SiteFactors, TensorSpan
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -12,7 +12,7 @@ import pytest
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.identity import SAMPLE_BYTES, adapter_id, sample_windows
-from lego_ray.formats.record import TensorSpan
+from lego_ray.formats.site_factors import TensorSpan
 from tests.formats.tiny_peft import edit_config, read, save, train, weights_file
 
 SPAN = TensorSpan("a", "F32", (2, 3), 100, 124)

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import (
     LENGTH_BYTES,
     MAX_HEADER_BYTES,
     header_length,
     parse_header,
 )
+from lego_ray.formats.site_factors import TensorSpan
 
 
 def parse(data: bytes) -> tuple[tuple[TensorSpan, ...], dict[str, str]]:

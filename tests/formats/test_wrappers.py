@@ -7,7 +7,7 @@ import pytest
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.architectures.twice import check_named_once
 from lego_ray.formats.peft_config import config_from
-from lego_ray.formats.record import TensorSpan
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.wrappers import (
     WRAPPERS,
     by_plain_key,

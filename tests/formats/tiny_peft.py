@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from lego_ray.formats.decode import site_matrices
 from lego_ray.formats.identity import adapter_id, sample_windows
 from lego_ray.formats.peft import read_adapter
-from lego_ray.formats.record import AdapterHeaders, AdapterRecord, SiteFactors, TensorSpan
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.formats.torch_bin import read_spans
 
 ALL_KINDS = ["q_proj", "v_proj", "emb", "conv", "point", "conv1", "conv3"]

@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import save_file
 
 from lego_ray.formats.differences import Difference
-from lego_ray.formats.record import AdapterRecord, BaseWeight, Block, Derived, Packed
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import BaseWeight, Block, Derived, Packed
 from lego_ray.library import kept_readings
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.readings_file import Kept, UnusableReadings, decoded, encoded

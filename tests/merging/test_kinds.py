@@ -16,7 +16,7 @@ import lego_ray
 from lego_ray.errors import NoAdaptersFound
 from lego_ray.formats.expansion import expand
 from lego_ray.formats.kinds import expanded_site
-from lego_ray.formats.record import Form, TensorSpan
+from lego_ray.formats.site_factors import Form, TensorSpan
 from tests.kinds_zoo import KINDS, SHAPES, kind_file
 from tests.lone_zoo import load, tensors_of, total, updates_of, write
 from tests.zoo import relative_error

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 import lego_ray
 from lego_ray.audit.check import check_catalog
 from lego_ray.errors import InvalidOption, OutputExists, VerificationFailed
-from lego_ray.formats.record import AdapterRecord, TensorSpan
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.output.checkpoints.checkpoints import Checkpoints
 from lego_ray.output.checkpoints.run_folder import READINGS_FOLDER
 from lego_ray.planning import planner

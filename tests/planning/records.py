@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lego_ray.formats.record import AdapterRecord, Refused, SiteFactors, SiteKind, TensorSpan
+from lego_ray.formats.record import AdapterRecord, Refused
+from lego_ray.formats.site_factors import SiteFactors, SiteKind, TensorSpan
 from lego_ray.planning.inventory import Inventory
 
 BASE = "tiny/base"

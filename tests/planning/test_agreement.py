@@ -11,7 +11,8 @@ from lego_ray.errors import (
     NonFiniteWeights,
     SiteShapeMismatch,
 )
-from lego_ray.formats.record import Refused, SiteFactors
+from lego_ray.formats.record import Refused
+from lego_ray.formats.site_factors import SiteFactors
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan

@@ -21,7 +21,8 @@ from lego_ray.errors import (
 from lego_ray.storage.hub_client import same_content
 from lego_ray.storage.hub_repository import HubRepository, RepositoryState
 from lego_ray.storage.open import open_store
-from lego_ray.storage.uri import HubPlace, parse_uri
+from lego_ray.storage.places import HubPlace
+from lego_ray.storage.uri import parse_uri
 from tests.storage.fake_hub import FakeHub, used_hub
 
 TOKEN = "hf_plantedTokenOfNoOne"

@@ -10,7 +10,8 @@ import pytest
 from lego_ray.errors import ObjectNotFound, UnsupportedUri
 from lego_ray.sources.find import find, open_source
 from lego_ray.storage import FileStore, HubStore, S3Store, join, normalize_uri, open_store
-from lego_ray.storage.uri import FilePlace, HubPlace, WebPlace, parse_uri
+from lego_ray.storage.places import FilePlace, HubPlace, WebPlace
+from lego_ray.storage.uri import parse_uri
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

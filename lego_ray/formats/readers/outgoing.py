@@ -6,8 +6,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lego_ray.formats.record import TensorSpan
 from lego_ray.formats.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from lego_ray.formats.site_factors import TensorSpan
 from lego_ray.formats.strict_json import parse_object
 
 

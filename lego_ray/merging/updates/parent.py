@@ -22,7 +22,8 @@ from lego_ray.output.read import read_manifest
 from lego_ray.output.running_sums import STATE_KEY, State, decode_state
 from lego_ray.planning.recipe import Recipe, recipe_from
 from lego_ray.storage.base import Store
-from lego_ray.storage.uri import Place, parse_uri
+from lego_ray.storage.places import Place
+from lego_ray.storage.uri import parse_uri
 
 
 @dataclass(frozen=True, slots=True)

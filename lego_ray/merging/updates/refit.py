@@ -18,7 +18,7 @@ from lego_ray.planning.scan_limits import ScanLimits
 from lego_ray.planning.weights import means
 from lego_ray.runners.base import Runner
 from lego_ray.sources.identities import sightings_of
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.tasks.values import Progress
 
 

@@ -28,7 +28,7 @@ from lego_ray.planning.source_changes import Attempt
 from lego_ray.runners.base import Runner
 from lego_ray.sources.headers import scan_sources
 from lego_ray.sources.identities import sightings_of
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 
 @dataclass(frozen=True, slots=True)

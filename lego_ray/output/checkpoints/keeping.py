@@ -21,7 +21,7 @@ from lego_ray.output.checkpoints.run_folder import (
 from lego_ray.storage.base import Store
 from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.links import lies_inside
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 from lego_ray.tasks.values import SolveTask, TaskResult
 
 if TYPE_CHECKING:

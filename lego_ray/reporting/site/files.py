@@ -15,7 +15,7 @@ from lego_ray.errors import (
 )
 from lego_ray.reporting.site.pages import ASSETS, DATA, File, is_own, is_own_name
 from lego_ray.storage.base import Store
-from lego_ray.storage.uri import Place
+from lego_ray.storage.places import Place
 
 INDEX = "index.html"
 # What an index starts with, by which one written before is known from other files.
