@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TEAMS = 2
 # Time without a finished site after which the cluster is looked at again: nodes may have gone.
 LOOK_AGAIN_SECONDS = 10.0
+# Share of a core that an owner reserves. It computes little, but with none it could be placed on a head
+# that has no cores; Ray then counts on that where it adds nodes, and not where it places the shards.
+OWNER_CPUS = 0.001
 
 
 def solve_on_teams(
@@ -122,11 +125,12 @@ def bundles_for(tasks: Sequence[SolveTask], slots: int, gpus: float) -> list[Bun
     peaks = [max(each) for each in zip_longest(*map(_peaks, tasks), fillvalue=0)]
     # A shard's share of a core, so that all teams' shards fill the slots and no more, and a node
     # takes a whole number of them.
-    cpus = 1 / (TEAMS * -(-len(peaks) // slots))
+    cpus = (1 / TEAMS - OWNER_CPUS) / -(-len(peaks) // slots)
     shards = [
         {"memory": float(peak), "CPU": cpus} | ({"GPU": gpus} if gpus else {}) for peak in peaks
     ]
-    return [*shards, {"memory": float(max(task.plan.owner_bytes for task in tasks))}]
+    owner = float(max(task.plan.owner_bytes for task in tasks))
+    return [*shards, {"memory": owner, "CPU": OWNER_CPUS}]
 
 
 class _Team:
@@ -184,7 +188,7 @@ class _Team:
             )
             for number, bundle in enumerate(shards)
         ]
-        self._owner = begun(SiteActor, len(shards))
+        self._owner = begun(SiteActor, len(shards), num_cpus=OWNER_CPUS)
 
     def solve(self, task: SolveTask) -> Any:
         """Begins a site; what Ray is asked about it."""
