@@ -30,9 +30,8 @@ SYMMETRIC_32 = 4.5e10
 ADD = 0.8e-9
 # Seconds to pass over one value of a pool once: widened to float64 and summed or compared.
 TOUCH = 1.2e-9
-# Passes over a pool, apart from its products: of a method that takes sums, and of a merge by clusters,
-# for its order, peaks, lengths, sums and distances.
-PASSES = 3
+# Passes of a merge by clusters over its pool, apart from products: for its order, peaks, lengths, sums
+# and distances.
 PASSES_OF_CLUSTERS = 9
 # Rows of float64 that steps in MSU space have at once: a chunk, its temporaries, its differences.
 WIDE_ROWS = 3 * CHUNK

@@ -57,7 +57,7 @@ def merge(place: Path, output: Path, *, updatable: bool = False) -> MergeRecord:
 
 
 def test_a_run_that_it_began_is_made_to_the_bytes_of_now(place: Path) -> None:
-    """What it finished has the bytes of its own arithmetic, and one merge has those of one."""
+    """Its finished tasks have the bytes of an earlier arithmetic, and a merge must not mix two."""
     begun = place / "former" / "begun"
     assert lego_ray.status(begun).sites_done == 2
     record = merge(place, begun)

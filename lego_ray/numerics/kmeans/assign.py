@@ -6,7 +6,7 @@ So the labels are those of float64 distances, whatever the chunks, the shard or 
 from __future__ import annotations
 
 from lego_ray.lazy import Tensor, torch
-from lego_ray.numerics.kmeans.partial_sums import CHUNK, GRID_VALUES, chunks
+from lego_ray.numerics.kmeans.partial_sums import CHUNK, chunks, rows_in_cache
 
 # Columns of one float32 product. Its rounding is bounded by their number, so with all d at once many
 # more rows would have to be looked at again in float64; with 512, the product runs as fast.
@@ -90,9 +90,7 @@ def distances_to_own(points: Tensor, labels: Tensor, centroids: Tensor) -> Tenso
     """
     out = torch.empty(points.shape[0], dtype=torch.float64, device=points.device)
     labels = labels.long()
-    on_cpu = points.device.type == "cpu"
-    size = max(1, GRID_VALUES // max(1, points.shape[1])) if on_cpu else CHUNK
-    for rows in chunks(points.shape[0], size):
+    for rows in chunks(points.shape[0], rows_in_cache(points, CHUNK)):
         gaps = centroids[labels[rows]].sub_(points[rows])
         out[rows] = gaps.square_().sum(dim=1)
     return out

@@ -99,9 +99,8 @@ def _squared_norm_of_rests(
 ) -> float:
     """`||R||_F^2`. With H = 1 - P taking means away, it is `tr(A H B H)` of the products A and B."""
     k, n = len(counts), len(labels)
-    sums = torch.zeros(
-        2, k, n, dtype=torch.float64
-    )  # of the products with the rows of each cluster
+    # Of the products with the rows of each cluster.
+    sums = torch.zeros(2, k, n, dtype=torch.float64)
     diagonals = torch.empty(2, n, dtype=torch.float64)
     products = 0.0
     for rows in chunks(n, BLOCK):

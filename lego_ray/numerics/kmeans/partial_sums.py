@@ -96,6 +96,17 @@ def partial_sums(points: Tensor, labels: Tensor, k: int, quanta: Tensor) -> Part
     return moved_sums(points, torch.full_like(labels, -1), labels, k, quanta)
 
 
+def rows_in_cache(values: Tensor, otherwise: int) -> int:
+    """Rows of a matrix that are worked on at a time: `GRID_VALUES` on a CPU.
+
+    Args:
+        values: The matrix, shape (n, w).
+        otherwise: The rows on another device.
+    """
+    on_cpu = values.device.type == "cpu"
+    return max(1, GRID_VALUES // max(1, values.shape[1])) if on_cpu else otherwise
+
+
 def moved_sums(
     points: Tensor, before: Tensor, after: Tensor, k: int, quanta: Tensor
 ) -> PartialSums:
@@ -125,10 +136,7 @@ def moved_sums(
     lift = 1.5 * 2.0**52 * quanta
     moved = (before != after).nonzero()[:, 0]
     everything = moved.shape[0] == points.shape[0]
-    size = CHUNK
-    if points.device.type == "cpu":
-        size = max(1, GRID_VALUES // max(1, points.shape[1]))
-    for part in chunks(moved.shape[0], size):
+    for part in chunks(moved.shape[0], rows_in_cache(points, CHUNK)):
         rows = moved[part]
         values = points[part] if everything else points[rows]
         on_grid = torch.add(values, lift).sub_(lift)  # widened to float64 as it is added

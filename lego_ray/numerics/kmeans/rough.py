@@ -1,10 +1,10 @@
 """Inner products of rows rounded to 12 bits of their length: float32 products that are exact.
 
-Both halves of a row are rounded to whole units, each half's unit a power of two of its own, so that no
-half is longer than 4,096 units. By Cauchy and Schwarz no partial sum of a product of two such halves
-exceeds 2^24, whatever the order of addition, so float32 holds it exactly. The products are therefore the
-same bits on every processor, in half the time of float64. What is decided by them is decided for the
-rounded rows.
+Each half of a row is rounded to whole numbers of a unit, which is a power of two of the half's own, so
+that no half is longer than 4,096 units. By Cauchy and Schwarz no partial sum of a product of two such
+halves exceeds 2^24, whatever the order of addition, so float32 holds it exactly. The products are
+therefore the same bits on every processor, in half the time of float64. What is decided by them is
+decided for the rounded rows.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import math
 from dataclasses import dataclass
 
 from lego_ray.lazy import Tensor, torch
-from lego_ray.numerics.kmeans.partial_sums import GRID_VALUES, chunks
+from lego_ray.numerics.kmeans.partial_sums import chunks, rows_in_cache
 
 # Longest half in units: the square of it is the largest whole number up to which float32 has all.
 LONGEST = 4096.0
 # Rows of a diagonal block of a symmetric product.
 BLOCK = 128
-# A half shorter than 2^-90 keeps the unit of that length, for the inverse of its own may not be finite.
+# The least exponent of a unit: float32 cannot hold the inverse of a much smaller one.
 LEAST_EXPONENT = -90
 
 
@@ -79,8 +79,7 @@ def in_units(values: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
     units = torch.empty(n, dtype=torch.float64, device=values.device)
     # Rounding lengthens a row by half a unit a value at most.
     longest = LONGEST - 0.5 * width**0.5
-    size = max(1, GRID_VALUES // max(1, width)) if values.device.type == "cpu" else n
-    for rows in chunks(n, size):
+    for rows in chunks(n, rows_in_cache(values, n)):
         part = values[rows] if at is None else values[at[rows]]
         norms = torch.linalg.vector_norm(part, dim=1, dtype=torch.float64)
         exponents = torch.frexp(norms / longest).exponent.clamp(min=LEAST_EXPONENT)

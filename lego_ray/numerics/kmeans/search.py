@@ -37,26 +37,28 @@ class _Partition:
         self._lengths = products.diagonal().contiguous()
         self.total = math.fsum(self._lengths.tolist())
         self._k = k
-        self.labels = labels
         # Product of each row with the sum of each cluster, shape (k, n).
-        self._sums = torch.zeros(k, len(labels), dtype=torch.float64)
-        self._put(labels, anew=True)
+        self._sums = torch.zeros(k, len(labels), dtype=torch.float64).index_add_(
+            0, labels, products
+        )
+        self._take(labels)
 
     def move(self, labels: Tensor) -> bool:
         """Takes other labels; says whether a row moved."""
         moved = (labels != self.labels).nonzero()[:, 0]
         if not moved.numel():
             return False
-        self._put(labels, anew=3 * moved.numel() > len(labels), moved=moved)
-        return True
-
-    def _put(self, labels: Tensor, *, anew: bool, moved: Tensor | None = None) -> None:
-        if anew:
+        if 3 * moved.numel() > len(labels):
             self._sums.zero_().index_add_(0, labels, self._products)
-        elif moved is not None:
+        else:
             rows = self._products[moved]
             self._sums.index_add_(0, labels[moved], rows)
             self._sums.index_add_(0, self.labels[moved], rows, alpha=-1)
+        self._take(labels)
+        return True
+
+    def _take(self, labels: Tensor) -> None:
+        """Takes labels that the sums are of, and computes what follows from both."""
         self.labels = labels
         self.counts = torch.bincount(labels, minlength=self._k).double()
         mine = self._sums.gather(0, labels[None])[0]
@@ -104,7 +106,7 @@ class _Partition:
         if self.inertia < before:
             return True
         self._sums = sums
-        self._put(old, anew=False)
+        self._take(old)
         return False
 
 
