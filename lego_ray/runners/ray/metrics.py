@@ -20,7 +20,8 @@ _TAGS = ("plan", "merge")
 class RunMetrics:
     """What a run has done, counted where its results arrive: in the driver, once Ray is connected.
 
-    Each value is tagged with the first 12 digits of the plan's digest, and the merge's name.
+    Each value is tagged with the first 12 digits of the plan's digest, and the merge's name. All are
+    counters: what was set of a gauge, Ray exports once, so that it is gone two intervals later.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -29,35 +30,33 @@ class RunMetrics:
         Args:
             plan: The plan being run.
         """
-        from ray.util.metrics import Counter, Gauge
+        from ray.util.metrics import Counter
 
-        def made(kind: Any, name: str, description: str) -> Any:
-            metric = kind(f"lego_ray_{name}", description=description, tag_keys=_TAGS)
-            metric.set_default_tags({"plan": plan.digest[:12], "merge": plan.recipe.name})
-            return metric
+        def counter(name: str, description: str) -> Any:
+            made = Counter(f"lego_ray_{name}", description=description, tag_keys=_TAGS)
+            made.set_default_tags({"plan": plan.digest[:12], "merge": plan.recipe.name})
+            return made
 
-        self._adapters = made(Counter, "adapters_read", "Adapters that anything was read of.")
-        self._bytes = made(Counter, "bytes_read", "Bytes of tensors fetched by tasks.")
-        self._sites = made(Counter, "sites_done", "Sites solved.")
-        self._retries = made(Counter, "task_retries", "Tasks started again after a fault.")
-        self._inertia = made(Gauge, "inertia", "Sum of squared distances over the sites solved.")
+        self._adapters = counter("adapters_read", "Adapters that anything was read of.")
+        self._bytes = counter("bytes_read", "Bytes of tensors fetched by tasks.")
+        self._sites = counter("sites_done", "Sites solved.")
+        self._retries = counter("task_retries", "Tasks started again after a fault.")
+        self._inertia = counter("inertia", "Sum of squared distances over the sites solved.")
         self._seen: set[int] = set()
-        self._total = 0.0
 
     def record(self, result: TaskResult) -> None:
         """Counts a task's result."""
         fresh = set(result.tensor_hashes) - self._seen
         self._seen |= fresh
-        self._total += result.inertia or 0.0
         for counter, amount in (
             (self._adapters, len(fresh)),
             (self._bytes, result.bytes_read),
             (self._sites, len(result.sites)),
             (self._retries, result.retries),
+            (self._inertia, result.inertia),
         ):
             if amount:  # Ray refuses to count nothing
                 counter.inc(amount)
-        self._inertia.set(self._total)
 
 
 def counting_retries(solve: Callable[..., Any]) -> Callable[..., Any]:
