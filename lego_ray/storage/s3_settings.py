@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -122,7 +123,8 @@ def ca_bundle(core: botocore.session.Session) -> str:
         others = (os.environ.get(name, "") for name in _OTHER_BUNDLES)
         return next((path for path in others if Path(path).is_file()), "")
     try:
-        ssl.create_default_context(cafile=chosen)
+        there = Path(chosen).stat()
+        _check_bundle(chosen, (there.st_ino, there.st_size, there.st_mtime_ns))
     except (OSError, ssl.SSLError) as error:
         raise InvalidOption(
             "AWS_CA_BUNDLE",
@@ -131,6 +133,21 @@ def ca_bundle(core: botocore.session.Session) -> str:
             "node needs it at the same path.",
         ) from error
     return str(chosen)
+
+
+@lru_cache(maxsize=8)
+def _check_bundle(path: str, file: tuple[int, int, int]) -> None:
+    """Reads a file of certificates. A usual one takes 30 ms, and each table that is opened asks.
+
+    Args:
+        path: Where it is.
+        file: Which file that was: what changes when it is replaced.
+
+    Raises:
+        OSError: If it cannot be read.
+        ssl.SSLError: If there is no certificate in it.
+    """
+    ssl.create_default_context(cafile=path)
 
 
 def chosen_checksums(core: botocore.session.Session) -> bool:

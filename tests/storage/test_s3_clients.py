@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import trustme
 from lego_ray.catalog.opening import check_before_writing, open_catalog
 from lego_ray.errors import AccessDenied, InvalidOption, StoreUnavailable
 from lego_ray.storage import delta_storage_options, open_store
+from lego_ray.storage.buckets import BucketSettings
 from lego_ray.storage.s3_client import s3_client, s3_reach
 from lego_ray.storage.uri import parse_uri
 from tests.catalog.sample import merge
@@ -124,6 +126,30 @@ def test_a_bundle_that_cannot_be_used_is_named(
         open_store("s3://b").read("a")
     with pytest.raises(InvalidOption, match=r"ca\.pem cannot be used"):
         open_catalog("s3://b/c")
+
+
+def test_a_bundle_is_read_once_until_it_changes(
+    authority: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in S3Server("http://127.0.0.1:1", "k", "s").environ().items():
+        monkeypatch.setenv(name, value)
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(authority[0].read_bytes())
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    s3_reach(BucketSettings())  # whose client reads it too
+    read: list[str] = []
+    made = ssl.create_default_context
+    monkeypatch.setattr(
+        ssl,
+        "create_default_context",
+        lambda *given, cafile, **more: read.append(cafile) or made(*given, cafile=cafile, **more),
+    )
+    for _ in range(3):
+        assert s3_reach(BucketSettings()).settings.ca_bundle == str(bundle)
+    assert read == []
+    bundle.write_text("no certificate")
+    with pytest.raises(InvalidOption, match=r"ca\.pem cannot be used"):
+        s3_reach(BucketSettings())
 
 
 @pytest.mark.s3

@@ -132,9 +132,13 @@ def _check_names(uri: str, names: Sequence[str]) -> None:
 
 
 def _sizes(catalog: Catalog, table: str, names: Sequence[str]) -> list[int]:
-    """Sizes of the files that are there: the log names those of earlier vacuums too."""
+    """Sizes of the files that are there: the log names those of earlier vacuums too.
+
+    They are listed, as the vacuum itself lists them: asking for each would take more requests each time.
+    """
     files = catalog.filesystem(table)
     if files is None:
         return [0] * len(names)
-    infos = files.get_file_info(list(names))
-    return [info.size or 0 for info in infos if info.type != fs.FileType.NotFound]
+    listed = files.get_file_info(fs.FileSelector("", recursive=True)) if names else ()
+    sizes = {info.path: info.size or 0 for info in listed}
+    return [sizes[name] for name in names if name in sizes]

@@ -13,6 +13,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.compact import compact
@@ -104,6 +105,32 @@ def test_what_a_crashed_writer_left_goes_after_the_retention(on_disk: Catalog) -
     done = vacuum(on_disk, "adapters")
     assert (done.files, done.n_bytes) == (1, 10)
     assert not stray.exists()
+
+
+def test_files_of_earlier_vacuums_are_not_asked_for_again(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log names them for a week: a request for each would make every vacuum slower than the last."""
+    asked: list[Any] = []
+
+    class Asked:
+        def __init__(self, files: fs.FileSystem) -> None:
+            self._files = files
+
+        def get_file_info(self, what: Any) -> Any:
+            asked.append(what)
+            return self._files.get_file_info(what)
+
+    opened = Catalog.filesystem
+    monkeypatch.setattr(Catalog, "filesystem", lambda of, table: Asked(opened(of, table)))
+    for _ in range(2):
+        compact(catalog, "msus")
+        assert vacuum(catalog, "msus", NONE, force=True).files == N_FILES
+        assert vacuum(catalog, "msus", NONE, force=True).files == 0
+        for i in range(N_FILES - 1):
+            catalog.append("msus", [msu(rank_index=i)])
+    assert len(asked) == 4
+    assert all(isinstance(what, fs.FileSelector) for what in asked)
 
 
 def test_a_dry_run_says_what_would_go_and_keeps_it(on_disk: Catalog) -> None:
