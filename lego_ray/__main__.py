@@ -1,5 +1,7 @@
 """`lego-ray` and `python -m lego_ray`: the command line, which ^C ends quietly from the start."""
 
+import gc
+
 from lego_ray.cli.startup import stop_quietly
 
 
@@ -8,7 +10,11 @@ def main() -> None:
     stop_quietly()
     from lego_ray.cli.main import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        # Python searches all objects for cycles as it ends, and torch has made 200,000 of them.
+        gc.freeze()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ once can see it half made. A name of our own has neither trouble.
 
 from __future__ import annotations
 
+import gc
 import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,21 @@ else:
         """A module that is imported when something of it is asked for."""
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module(self.__name__), name)
+            # Through the import system once: it waits for a thread that is importing the module now.
+            loaded = self.__dict__.get("_loaded")
+            if loaded is None:
+                loaded = self.__dict__["_loaded"] = _without_collections(self.__name__)
+            return getattr(loaded, name)
+
+    def _without_collections(name: str) -> ModuleType:
+        """Imports a module: a tenth of torch's import is a search for garbage that there is none of."""
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return importlib.import_module(name)
+        finally:
+            if collects:
+                gc.enable()
 
     np, torch = _WhenUsed("numpy"), _WhenUsed("torch")
     NDArray = Tensor = Any  # For annotations; `np.ndarray` and `torch.Tensor` are the classes.

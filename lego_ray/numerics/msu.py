@@ -10,7 +10,7 @@ from lego_ray.errors import ShapeMismatch
 from lego_ray.lazy import Tensor, torch
 
 
-def msu_rows(a: Tensor, b: Tensor, scaling: float) -> Tensor:
+def msu_rows(a: Tensor, b: Tensor, scaling: float, out: Tensor | None = None) -> Tensor:
     """Takes a factor pair apart into MSUs, `m_i = sqrt(s) [a_i ; b_i]`.
 
     The update is kept: `s B A = sum_i b_i a_i^T` over the rows returned (arXiv 2409.16167, section 3,
@@ -20,12 +20,13 @@ def msu_rows(a: Tensor, b: Tensor, scaling: float) -> Tensor:
         a: A, shape (r, d_in), float32.
         b: B, shape (d_out, r), float32.
         scaling: s, alpha/r or alpha/sqrt(r). A negative one goes to the sign of the `b` half.
+        out: Where to, shape (r, d_in + d_out), float32; a new tensor, unless given.
 
     Returns:
         Shape (r, d_in + d_out), float32.
 
     Raises:
-        ShapeMismatch: If the ranks of A and B differ.
+        ShapeMismatch: If the ranks of A and B differ, or `out` is of another shape.
     """
     rank, d_in = a.shape
     if b.dim() != 2 or b.shape[1] != rank:
@@ -33,7 +34,10 @@ def msu_rows(a: Tensor, b: Tensor, scaling: float) -> Tensor:
             "msu_rows", f"A has shape {tuple(a.shape)} and B has shape {tuple(b.shape)}"
         )
     root = math.sqrt(abs(scaling))
-    rows = torch.empty(rank, d_in + b.shape[0], dtype=torch.float32)
+    rows = torch.empty(rank, d_in + b.shape[0], dtype=torch.float32) if out is None else out
+    if rows.shape != (rank, d_in + b.shape[0]):
+        problem = f"they have shape {(rank, d_in + b.shape[0])}, the room {tuple(rows.shape)}"
+        raise ShapeMismatch("msu_rows", problem)
     torch.mul(a, root, out=rows[:, :d_in])
     torch.mul(b.T, math.copysign(root, scaling), out=rows[:, d_in:])
     return rows

@@ -66,12 +66,23 @@ class PoolBuilder:
         self._d_in = d_in
         self._filled = 0
 
+    def room(self, rank: int) -> Tensor:
+        """The rows that are filled next, to write them in place before they are added.
+
+        Args:
+            rank: How many, at most as many as are left.
+
+        Returns:
+            Shape (rank, d), float32, not initialized.
+        """
+        return self._rows[self._filled : self._filled + rank]
+
     def add(self, adapter: int, rows: Tensor, lengths: Tensor) -> None:
         """Adds one adapter's MSUs.
 
         Args:
             adapter: Its number in the plan.
-            rows: Shape (r, d), float32; row i is rank i of the source.
+            rows: Shape (r, d), float32; row i is rank i of the source. They may be `room`.
             lengths: Their Euclidean lengths, shape (r,), float32.
 
         Raises:
@@ -85,7 +96,8 @@ class PoolBuilder:
                 f"left of width {self._rows.shape[1]}",
             )
         here = slice(self._filled, end)
-        self._rows[here] = rows
+        if rows.data_ptr() != self._rows[here].data_ptr():
+            self._rows[here] = rows
         self._lengths[here] = lengths
         self._adapters[here] = adapter
         self._ranks[here] = torch.arange(rows.shape[0])

@@ -167,7 +167,7 @@ def _add_rows(
     scalings: dict[str, float] | None,
     base: BaseWeights,
 ) -> list[Loss]:
-    """Adds an adapter's MSUs at every site, or at none if one of them is bad.
+    """Adds an adapter's MSUs at every site, or up to the first that is bad: no pool is built then.
 
     Args:
         builders: The pools.
@@ -181,11 +181,12 @@ def _add_rows(
     Returns:
         How near its pairs are that are computed with the base model.
     """
-    mine = []
     losses: list[Loss] = []
     for factors in source.factors:
+        builder = builders[factors.site]
         pairs = _Pairs(source, buffers, base, losses)
-        rows, scaling = _rows(factors, pairs, as_stored=scalings is not None)
+        room = builder.room(factors.rank)
+        rows, scaling = _rows(factors, pairs, room, as_stored=scalings is not None)
         if scalings is not None:
             scalings[factors.site] = scaling
         long = lengths(rows)
@@ -193,9 +194,7 @@ def _add_rows(
             _check_finite(factors, source, buffers)
             check_finite(rows, source.uri, f"{factors.site}, times its scaling and weight,")
         pooled = prepare(rows, factors.d_in)
-        mine.append((factors.site, pooled, long if pooled is rows else lengths(pooled)))
-    for site, pooled, long in mine:
-        builders[site].add(source.adapter, pooled, long)
+        builder.add(source.adapter, pooled, long if pooled is rows else lengths(pooled))
     return losses
 
 
@@ -225,15 +224,23 @@ class _Pairs:
         return near.a, near.b, 1.0
 
 
-def _rows(factors: SiteFactors, pairs: _Pairs, *, as_stored: bool) -> tuple[Tensor, float]:
+def _rows(
+    factors: SiteFactors, pairs: _Pairs, rows: Tensor, *, as_stored: bool
+) -> tuple[Tensor, float]:
     """A pair's MSUs, and the scaling and weight that are left out of them if they are as stored.
 
     The scaling of a pair of blocks is in its MSUs, as each block has one of its own.
+
+    Args:
+        factors: The pair.
+        pairs: Where it is.
+        rows: Takes the MSUs, shape (r, d), float32.
+        as_stored: Whether to leave scaling and weight out.
     """
     if factors.blocks:
         weight = 1.0 if as_stored else pairs.source.weight
         parts = [_scaled(block, pairs, weight) for block in factors.blocks]
-        rows = torch.zeros(factors.rank, factors.d_in + factors.height, dtype=torch.float32)
+        rows.zero_()
         rank = 0
         for block, part in zip(factors.blocks, parts, strict=True):
             mine = rows[rank : rank + len(part)]
@@ -243,7 +250,7 @@ def _rows(factors: SiteFactors, pairs: _Pairs, *, as_stored: bool) -> tuple[Tens
             rank += len(part)
         return rows, 1.0
     a, b, scaling = pairs.of(factors)
-    return msu_rows(a, b, 1.0 if as_stored else scaling * pairs.source.weight), scaling
+    return msu_rows(a, b, 1.0 if as_stored else scaling * pairs.source.weight, rows), scaling
 
 
 def _scaled(block: Block, pairs: _Pairs, weight: float) -> Tensor:

@@ -51,26 +51,34 @@ class _Partition:
         if 3 * moved.numel() > len(labels):
             self._sums.zero_().index_add_(0, labels, self._products)
         else:
-            rows = self._products[moved]
-            self._sums.index_add_(0, labels[moved], rows)
-            self._sums.index_add_(0, self.labels[moved], rows, alpha=-1)
+            self._add(moved, labels[moved])
         self._take(labels)
         return True
+
+    def _add(self, rows: Tensor, to: Tensor) -> None:
+        """Has the sums follow rows that go to other clusters."""
+        products = self._products[rows]
+        self._sums.index_add_(0, to, products)
+        self._sums.index_add_(0, self.labels[rows], products, alpha=-1)
 
     def _take(self, labels: Tensor) -> None:
         """Takes labels that the sums are of, and computes what follows from both."""
         self.labels = labels
         self.counts = torch.bincount(labels, minlength=self._k).double()
-        mine = self._sums.gather(0, labels[None])[0]
-        own = torch.zeros(self._k, dtype=torch.float64).index_add_(0, labels, mine)
+        self._mine = self._sums.gather(0, labels[None])[0]
+        own = torch.bincount(labels, self._mine, minlength=self._k)
         explained = math.fsum((own / self.counts).tolist())
         self.inertia = max(self.total - explained, 0.0)
         self._squared = own / self.counts.square()
 
     def distances(self) -> Tensor:
         """Squared distance of each row to each mean, shape (k, n), float64; may be rounded below 0."""
-        scores = self._sums * (-2 / self.counts)[:, None]
-        return scores.add_(self._squared[:, None]).add_(self._lengths)
+        return self._distances(torch.ones_like(self.counts))
+
+    def _distances(self, factors: Tensor) -> Tensor:
+        """`distances` times a factor for each cluster, shape (k,)."""
+        found = torch.addcmul((factors * self._squared)[:, None], factors[:, None], self._lengths)
+        return found.addcmul_(self._sums, (factors / self.counts)[:, None], value=-2)
 
     def exchange(self) -> tuple[Tensor, Tensor]:
         """Rows that lower the inertia by moving alone, the largest gain first.
@@ -82,18 +90,16 @@ class _Partition:
         Returns:
             The rows, shape (m,), int64, and where each goes, shape (m,), int64.
         """
-        distances, counts = self.distances(), self.counts
-        everywhere = torch.arange(len(self.labels))
-        size = counts[self.labels]
-        mine = distances[self.labels, everywhere]
-        left = torch.where(size > 1, mine * (size / (size - 1).clamp(min=1)), 0.0)
-        distances *= (counts / (counts + 1))[:, None]
-        distances[self.labels, everywhere] = torch.inf
-        nearest, to = distances.min(dim=0)
-        gains = left - nearest
-        rows = (gains > LEAST_GAIN * self.total / len(size)).nonzero()[:, 0]
-        order = torch.argsort(gains[rows], descending=True, stable=True)
-        return rows[order], to[rows[order]]
+        counts, labels = self.counts, self.labels
+        # Of a cluster of one row, which stays.
+        leaving = torch.where(counts > 1, counts / (counts - 1), 0.0)
+        mine = self._lengths + self._squared[labels] - 2 * self._mine / counts[labels]
+        left = mine.mul_(leaving[labels])
+        added = self._distances(counts / (counts + 1)).scatter_(0, labels[None], torch.inf)
+        gains = left - added.amin(dim=0)
+        rows = (gains > LEAST_GAIN * self.total / len(labels)).nonzero()[:, 0]
+        rows = rows[torch.argsort(gains[rows], descending=True, stable=True)]
+        return rows, added[:, rows].min(dim=0).indices
 
     def try_move(self, rows: Tensor, to: Tensor) -> bool:
         """Moves rows if that lowers the inertia and empties no cluster; says whether it did."""
@@ -102,7 +108,8 @@ class _Partition:
         if not bool(torch.bincount(labels, minlength=self._k).all()):
             return False
         before, old, sums = self.inertia, self.labels, self._sums.clone()
-        self.move(labels)
+        self._add(rows, to)
+        self._take(labels)
         if self.inertia < before:
             return True
         self._sums = sums

@@ -25,12 +25,14 @@ def gram_distances(gram: Tensor) -> Distances:
     Args:
         gram: Inner products of the points, shape (n, n), float64.
     """
-    diagonal = gram.diagonal()
+    diagonal = gram.diagonal().contiguous()
     gaps = torch.empty_like(gram)
+    longest = 2 * diagonal.max()
     for rows in chunks(gram.shape[0], ROWS):  # all of them, for seeding asks for some of them often
-        lengths = diagonal[rows, None] + diagonal
-        some = lengths - 2 * gram[rows]
-        gaps[rows] = torch.where(some > SAME_POINT * lengths, some, 0.0)
+        some = torch.add(diagonal[rows, None], diagonal, out=gaps[rows]).sub_(gram[rows], alpha=2)
+        at = (some <= SAME_POINT * longest).nonzero(as_tuple=True)
+        lengths = diagonal[rows][at[0]] + diagonal[at[1]]
+        some[at] = torch.where(some[at] > SAME_POINT * lengths, some[at], 0.0)
     return lambda rows: gaps[rows]
 
 
