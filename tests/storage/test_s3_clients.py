@@ -139,11 +139,12 @@ def test_a_bundle_is_read_once_until_it_changes(
     s3_reach(BucketSettings())  # whose client reads it too
     read: list[str] = []
     made = ssl.create_default_context
-    monkeypatch.setattr(
-        ssl,
-        "create_default_context",
-        lambda *given, cafile, **more: read.append(cafile) or made(*given, cafile=cafile, **more),
-    )
+
+    def reading(cafile: str) -> ssl.SSLContext:
+        read.append(cafile)
+        return made(cafile=cafile)
+
+    monkeypatch.setattr(ssl, "create_default_context", reading)
     for _ in range(3):
         assert s3_reach(BucketSettings()).settings.ca_bundle == str(bundle)
     assert read == []
