@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
@@ -18,8 +18,10 @@ _KEPT = (
     "Delta Lake keeps a table's log for 30 days, and vacuum what it replaced for as long as it was "
     "told to; ask for a later time."
 )
-
-
+# Commits that are read first: a request each.
+_FIRST = 64
+# By how much the clocks of two writers may differ.
+_CLOCKS = timedelta(minutes=10)
 _AGO = re.compile(r"(\d{1,6}\s*[smhd])(?:\s+ago)?")
 
 
@@ -85,12 +87,11 @@ def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
     # Where two clocks disagree, a commit counts as no earlier than the one before it.
     earliest = handle.version() + 1
     found: int | None = None
-    asked = (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
     latest_time = 0
-    for commit in reversed(handle.history()):
+    for commit in reversed(_commits_since(handle, moment - _CLOCKS)):
         earliest = min(earliest, commit["version"])
         latest_time = max(latest_time, int(commit.get("timestamp", 0)))
-        if latest_time <= asked:
+        if latest_time <= _milliseconds(moment):
             found = commit["version"]
     if found is not None:
         handle.load_as_version(found)
@@ -100,6 +101,21 @@ def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
         )
     else:
         raise CatalogError(uri, f"its log does not go back to {moment.isoformat()}", _KEPT)
+
+
+def _commits_since(handle: DeltaTable, moment: datetime) -> list[dict[str, Any]]:
+    """The last commits of a table, latest first: back to one before a moment, or all there are."""
+    limit = _FIRST
+    while True:
+        found = handle.history(limit)
+        if len(found) < limit or int(found[-1].get("timestamp", 0)) < _milliseconds(moment):
+            return found
+        limit *= 4
+
+
+def _milliseconds(moment: datetime) -> int:
+    """A moment as commits are dated."""
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 def check_files(

@@ -14,7 +14,7 @@ from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.ancestry import lineage
 from lego_ray.catalog.history import list_merges, show
 from lego_ray.catalog.merges import append_merge
-from lego_ray.catalog.moments import parse_moment
+from lego_ray.catalog.moments import parse_moment, travel
 from lego_ray.catalog.query import sql
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.compact import compact
@@ -183,3 +183,32 @@ def test_a_moment_of_another_zone_is_the_same_moment(on_disk: Catalog) -> None:
     _, between, _ = fill(on_disk)
     elsewhere = between.astimezone(timezone(timedelta(hours=9)))
     assert list_merges(on_disk.as_of(elsewhere)).num_rows == 1
+
+
+@pytest.mark.parametrize("ago", [0, 1, 40, 63, 64, 65, 200, 255, 256, 257, 299])
+def test_no_more_of_a_long_log_is_read_than_goes_back_to_the_moment(
+    on_disk: Catalog, monkeypatch: pytest.MonkeyPatch, ago: int
+) -> None:
+    """A commit of the log is a request; each of these is an hour after the one before it."""
+    commits = [{"timestamp": 3_600_000 * (1 + each)} for each in range(300)]
+
+    class Log:
+        read = 0
+        loaded = -1
+
+        def version(self) -> int:
+            return len(commits) - 1
+
+        def history(self, limit: int) -> list[dict[str, int]]:
+            first = max(0, len(commits) - limit)
+            self.read += len(commits) - first
+            return [{**commits[v], "version": v} for v in range(len(commits) - 1, first - 1, -1)]
+
+        def load_as_version(self, version: int) -> None:
+            self.loaded = version
+
+    log = Log()
+    at = datetime.fromtimestamp(3600 * (300 - ago) + 1, UTC)
+    travel(on_disk.uri, log, at)  # type: ignore[arg-type]
+    assert log.loaded == 299 - ago
+    assert log.read <= 64 + 4 * (ago + 2)
