@@ -6,12 +6,13 @@ import contextlib
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jobs.benchmarks.kmeans_peers import Fit, inertia_of
+from jobs.benchmarks.kmeans_peers import Fit, fit_once
 from jobs.benchmarks.step import steps, timed
 from lego_ray.numerics.costs import sample_rows
 from lego_ray.numerics.kmeans.rough import rough_halves
@@ -115,14 +116,10 @@ def fit_times(points: Tensor, k: int, n_init: int, fit: Fit, seeds: int) -> dict
     Returns:
         `seconds`, the median, and `inertia` of the best start, the mean.
     """
-    seconds, inertias = [], []
-    for seed in range(-1 if seeds > 1 else 0, seeds):
-        started = time.perf_counter()
-        found = fit(points, k, n_init, max(seed, 0))
-        _wait(points.device.type)
-        if seed >= 0:
-            seconds.append(time.perf_counter() - started)
-            inertias.append(min(inertia_of(points, labels) for labels in found))
+    once = partial(fit_once, points, k, n_init, fit)
+    if seeds > 1:
+        once(0)
+    seconds, inertias = zip(*(once(seed) for seed in range(seeds)), strict=True)
     return {"seconds": statistics.median(seconds), "inertia": statistics.fmean(inertias)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,27 @@ def inertia_of(points: Tensor, labels: Tensor) -> float:
     _, numbered = torch.unique(labels.to(points.device), return_inverse=True)
     sums = partial_sums(points, numbered, int(numbered.max()) + 1, column_quanta(points))
     return math.fsum(squared_norms(points).tolist()) - sums.explained()
+
+
+def fit_once(points: Tensor, k: int, n_init: int, fit: Fit, seed: int) -> tuple[float, float]:
+    """Clusters points once.
+
+    Args:
+        points: Shape (n, d), float32.
+        k: Clusters.
+        n_init: Starts.
+        fit: By whom.
+        seed: Fixes its draws.
+
+    Returns:
+        Seconds, and the inertia of the best start, whose computation does not count.
+    """
+    started = time.perf_counter()
+    found = fit(points, k, n_init, seed)
+    if points.is_cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    return seconds, min(inertia_of(points, labels) for labels in found)
 
 
 def ours(points: Tensor, k: int, n_init: int, seed: int) -> list[Tensor]:

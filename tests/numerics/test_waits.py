@@ -31,12 +31,12 @@ ASKING = (
 INDEXING = (aten.index, aten.index_put, aten.index_put_)
 
 
-class Waits(TorchDispatchMode):
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts calls after which the host needs an answer."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: int = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -45,7 +45,7 @@ class Waits(TorchDispatchMode):
         by_mask = packet in INDEXING and any(
             each is not None and each.dtype == torch.bool for each in args[1]
         )
-        self.count += packet in ASKING or by_mask
+        self.count += int(packet in ASKING or by_mask)
         return func(*args, **(kwargs or {}))
 
 
@@ -69,7 +69,8 @@ KINDS = ("first", "all move", "none moves", "few move", "from a sample", "from a
 
 
 def waits_of(call: Callable[[], object]) -> int:
-    with Waits() as counted:
+    counted = Waits()
+    with counted:
         call()
     return counted.count
 
