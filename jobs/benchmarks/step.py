@@ -116,7 +116,8 @@ def steps(points: Tensor, k: int) -> dict[str, Callable[[], Any]]:
         "lego-ray, none moved": lambda: work.step(shard, settled, centroids[None], quanta),
         "torch float32": lambda: _plain_step(points, narrow),
     }
-    if faiss := _faiss():
+    faiss = _faiss()
+    if faiss and (not points.is_cuda or hasattr(faiss, "StandardGpuResources")):
         steps["faiss assign"] = lambda: _faiss_step(faiss, points, narrow)
     return steps
 
