@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -30,6 +31,24 @@ ROUNDS = 5
 COPY_BYTES = 1 << 30
 
 
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """What a step took.
+
+    Attributes:
+        k: Number of centroids.
+        step: Which step.
+        seconds: Median wall time of some rounds.
+        share: Of the memory bandwidth: bytes of the points in that time, over bytes that are read and
+            written by a copy.
+    """
+
+    k: int
+    step: str
+    seconds: float
+    share: float
+
+
 def main() -> None:
     """Times the step and its peers, and prints a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -43,27 +62,47 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(given.rows, given.width, generator=generator).to(device)
     n_bytes = points.numel() * points.element_size()
-    bandwidth = _bandwidth(device)
+    speed = bandwidth(device)
     print(
-        f"{given.rows} points of {given.width}, {n_bytes / 1e6:.0f} MB, on {_name(device)}; memory "
-        f"copies at {bandwidth / 1e9:.0f} GB/s, reads and writes counted"
+        f"{given.rows} points of {given.width}, {n_bytes / 1e6:.0f} MB, on {name_of(device)}; memory "
+        f"copies at {speed / 1e9:.0f} GB/s, reads and writes counted"
     )
     print(f"{'k':>4}{'step':>22}{'ms':>10}{'GB/s':>9}{'share':>8}")
     rows = []
     for k in given.ranks:
-        for name, step in _steps(points, k).items():
-            seconds = _timed(step, device)
-            rate = n_bytes / seconds
-            rows.append({"k": k, "step": name, "seconds": seconds, "share": rate / bandwidth})
+        for name, step in steps(points, k).items():
+            row = step_time(points, k, name, step, speed)
+            rows.append(asdict(row))
             print(
-                f"{k:4}{name:>22}{seconds * 1e3:10.1f}{rate / 1e9:9.1f}{rate / bandwidth:8.2f}",
+                f"{k:4}{name:>22}{row.seconds * 1e3:10.1f}{n_bytes / row.seconds / 1e9:9.1f}"
+                f"{row.share:8.2f}",
                 flush=True,
             )
-    print(json.dumps({"device": _name(device), "bandwidth": bandwidth, "rows": rows}))
+    print(json.dumps({"device": name_of(device), "bandwidth": speed, "rows": rows}))
 
 
-def _steps(points: Tensor, k: int) -> dict[str, Callable[[], Any]]:
-    """What is timed, each from the same centroids."""
+def step_time(points: Tensor, k: int, name: str, step: Callable[[], Any], speed: float) -> StepTime:
+    """Times one of `steps`.
+
+    Args:
+        points: What it reads, shape (n, d), float32.
+        k: Number of centroids.
+        name: Its name.
+        step: Does it.
+        speed: The device's `bandwidth`.
+    """
+    seconds = timed(step, points.device.type)
+    n_bytes = points.numel() * points.element_size()
+    return StepTime(k, name, seconds, n_bytes / seconds / speed)
+
+
+def steps(points: Tensor, k: int) -> dict[str, Callable[[], Any]]:
+    """What is timed, each from the same centroids.
+
+    Args:
+        points: Shape (n, d), float32, on the device.
+        k: Number of centroids.
+    """
     n = len(points)
     where = torch.arange(n)
     shard = Shard.of(Pool(points, points.shape[1] // 2, where, where, lengths(points)))
@@ -77,7 +116,8 @@ def _steps(points: Tensor, k: int) -> dict[str, Callable[[], Any]]:
         "lego-ray, none moved": lambda: work.step(shard, settled, centroids[None], quanta),
         "torch float32": lambda: _plain_step(points, narrow),
     }
-    if faiss := _faiss():
+    faiss = _faiss()
+    if faiss and (not points.is_cuda or hasattr(faiss, "StandardGpuResources")):
         steps["faiss assign"] = lambda: _faiss_step(faiss, points, narrow)
     return steps
 
@@ -105,14 +145,28 @@ def _faiss() -> Any:
     return module
 
 
-def _bandwidth(device: str) -> float:
-    source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
+def bandwidth(device: str, n_bytes: int = COPY_BYTES) -> float:
+    """Bytes that a device's memory reads and writes in a second of copying.
+
+    Args:
+        device: `cpu` or `cuda`.
+        n_bytes: Size of the copy.
+    """
+    source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * COPY_BYTES / _timed(lambda: target.copy_(source), device)
+    return 2 * n_bytes / timed(lambda: target.copy_(source), device)
 
 
-def _timed(step: Callable[[], Any], device: str) -> float:
+def timed(step: Callable[[], Any], device: str) -> float:
+    """Seconds that something takes, the median of some rounds after one that does not count.
+
+    Args:
+        step: Does it; what it leaves running on the device is waited for.
+        device: `cpu` or `cuda`.
+    """
     step()
+    if device == "cuda":
+        torch.cuda.synchronize()
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -123,7 +177,8 @@ def _timed(step: Callable[[], Any], device: str) -> float:
     return statistics.median(seconds)
 
 
-def _name(device: str) -> str:
+def name_of(device: str) -> str:
+    """The device in words."""
     return torch.cuda.get_device_name() if device == "cuda" else "one core of the CPU"
 
 

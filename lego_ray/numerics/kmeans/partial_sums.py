@@ -113,7 +113,8 @@ def moved_sums(
     """What some points' change of cluster adds to the sums of each, exactly.
 
     Because every sum is exact, adding changes to old sums gives the bits of summing again. Late in a
-    restart few rows move, and this reads only those.
+    restart few rows move, and this reads only those. What it asks a GPU, which then has to finish what
+    it was given, does not grow with the rows.
 
     Args:
         points: MSU rows, shape (n, d), float32.
@@ -135,17 +136,21 @@ def moved_sums(
     # Adding 1.5 * 2^52 quanta and taking them away leaves a value rounded to a multiple of one.
     lift = 1.5 * 2.0**52 * quanta
     moved = (before != after).nonzero()[:, 0]
-    everything = moved.shape[0] == points.shape[0]
+    counted = before[moved] >= 0
+    leaving = moved[counted]
+    in_order = len(moved) == len(points) and len(leaving) in (0, len(moved))
+    if 0 < len(leaving) < len(moved):
+        # Those that leave a cluster come first: how many of a chunk do is then known without asking a
+        # GPU, which would have to finish each chunk before the next. The order of exact sums is free.
+        moved = torch.cat([leaving, moved[~counted]])
     for part in chunks(moved.shape[0], rows_in_cache(points, CHUNK)):
         rows = moved[part]
-        values = points[part] if everything else points[rows]
+        values = points[part] if in_order else points[rows]
         on_grid = torch.add(values, lift).sub_(lift)  # widened to float64 as it is added
         sums.index_add_(0, after[rows].long(), on_grid)
-        counted = before[rows] >= 0
-        if bool(counted.all()):
-            sums.index_add_(0, before[rows].long(), on_grid, alpha=-1)
-        elif bool(counted.any()):
-            sums.index_add_(0, before[rows][counted].long(), on_grid[counted], alpha=-1)
+        out = min(part.stop, len(leaving)) - part.start
+        if out > 0:
+            sums.index_add_(0, before[rows[:out]].long(), on_grid[:out], alpha=-1)
     # One bin more for rows counted nowhere.
     counts = torch.bincount(after + 1, minlength=k + 1) - torch.bincount(
         before + 1, minlength=k + 1
