@@ -127,6 +127,8 @@ def tune_at(
         )
     finally:
         runner.close()
+    if merge.merge_id is not None:
+        study.keep_published(merge.merge_id, len(trials), best)
     if catalog:
         record_trials(catalog, study.study_id, trial_rows(study.study_id, trials, best, merge))
     failed = [trial for trial in trials if trial.status == FAILED]
@@ -220,7 +222,7 @@ def _check_output(output: Place, study: Study, trials: int) -> None:
     Raises:
         OutputExists: If it is taken.
     """
-    if manifest_at(output.open()) is None or study.report(_report_name(trials)) is not None:
+    if manifest_at(output.open()) is None or study.report(trials) is not None:
         return  # what else may be there is looked at when the merge is published
     raise OutputExists(
         str(output),
@@ -299,20 +301,15 @@ def _best(trials: Sequence[Trial]) -> Trial:
     return trials[best.number]
 
 
-def _report_name(trials: int) -> str:
-    return f"report-{trials:06d}"
-
-
 def _reported(
     study: Study, best: Trial, trials: list[Trial], crew: Crew, objective: Objective
 ) -> Report:
     """The scores on rows that were held out, as the study keeps them or made now."""
-    name = _report_name(len(trials))
-    known = study.report(name)
+    known = study.report(len(trials))
     if known is not None:
         return Report(known["scores"], known["differences"], bool(known["is_held_out"]))
     report = report_of(best, trials, crew, objective)
-    study.keep_report(name, report.as_json())
+    study.keep_report(len(trials), report.as_json())
     return report
 
 
