@@ -24,7 +24,12 @@ def recipe_with(settings: Mapping[str, Any]) -> Recipe:
 
 
 def faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
-    """What `Recipe` has against some settings, tried one by one so that no fault hides another."""
+    """What `Recipe` has against some settings, tried one by one so that no fault hides another.
+
+    Args:
+        settings: Of the merge, by key.
+        path: Where it is in the file, for faults.
+    """
     ranks = {name: settings[name] for name in RANKS if name in settings}
     if not ranks:
         yield f"{path}.rank: missing; expected it here or in defaults"
