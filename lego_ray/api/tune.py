@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from os import fspath
 from typing import Any, Unpack
 
 from lego_ray.arguments import checked_with
@@ -15,16 +16,19 @@ from lego_ray.planning.arguments import (
     Uri,
     output_place,
     parse_bytes,
+    recipe_among,
     recipe_of,
     sources_given,
     writable,
 )
+from lego_ray.planning.inventory import Choose
 from lego_ray.planning.options import RUNNERS, RecipeOptions, RunOptions
 from lego_ray.scoring.child import ChildScorer
 from lego_ray.scoring.rows import read_rows
 from lego_ray.scoring.scorer import Scorer, scorer_of
 from lego_ray.scoring.texts import TARGET
 from lego_ray.sources.headers import Counted, untold
+from lego_ray.storage.buckets import buckets_in_use
 from lego_ray.storage.places import HubPlace, Place
 from lego_ray.storage.uri import parse_uri
 from lego_ray.tuning.crew import Crew, LoneCrew, RayCrew
@@ -40,7 +44,7 @@ from lego_ray.tuning.tune import Search, tune_at
 def tune(
     sources: Uri | Sequence[Uri],
     *,
-    output: Uri,
+    output: Uri | None = None,
     catalog: Uri | None = None,
     runner: str = "auto",
     progress: Counted = untold,
@@ -57,9 +61,11 @@ def tune(
     goes on from the trials that are kept at `study`; more `trials` continue a study.
 
     Args:
-        sources: As for `merge`.
-        output: Where to write the best merge: a directory or `s3://bucket/prefix`.
-        catalog: Where its catalog is; created if missing. None for no catalog.
+        sources: As for `merge`; or a recipe file with one merge, which may have a section `tune`. What
+            is given here comes before what the file says.
+        output: Where to write the best merge: a directory or `s3://bucket/prefix`. None for what the
+            recipe file says.
+        catalog: Where its catalog is; created if missing. None for that of the recipe file, if any.
         runner: `ray` for trials beside each other on Ray, `workers` at once; `inline` for this process
             and one after another; or `auto`: Ray if `address`, `workers` or `gpus` is given.
         progress: Called with the number of trials that ended, and of all.
@@ -70,12 +76,53 @@ def tune(
 
     Raises:
         BadInput: If it cannot be made as asked; nothing was tried.
+        RecipeError: If a recipe file is not as it must be; every fault is named.
         OutputExists: If the output holds something else.
         ScoringFailed: If the first trials all fail.
         StorageError: If a store cannot be read or written.
         RunFailed: If the run did not finish; nothing was published, and the trials are kept.
     """
-    place = output_place(output)
+    flags = {name: value for name, value in options.items() if value is not None}
+    words = sources_given(sources)
+    recipe = recipe_among(words)
+    if recipe is None:
+        if output is None:
+            raise InvalidOption(
+                "--output", "nothing says where the best merge goes", "Give --output."
+            )
+        place, recorded = output_place(output), fspath(catalog) if catalog else None
+        return _tuned(words, flags, place, recorded, runner, progress, None)
+    # Imports what builds libraries, which a search of sources needs nothing of.
+    from lego_ray.api.tune_recipe import asked_search
+
+    search = asked_search(
+        recipe,
+        flags,
+        output=fspath(output) if output else None,
+        catalog=fspath(catalog) if catalog else None,
+    )
+    with buckets_in_use(search.buckets):
+        return _tuned(
+            search.sources,
+            search.options,
+            search.output,
+            search.catalog,
+            runner,
+            progress,
+            search.choose,
+        )
+
+
+def _tuned(
+    sources: Sequence[str],
+    options: Mapping[str, Any],
+    place: Place,
+    catalog: str | None,
+    runner: str,
+    progress: Counted,
+    choose: Choose | None,
+) -> TuneRecord:
+    """Searches; see `tune`."""
     asked = picked(SearchOptions, options)
     for name, keyword in keywords_of(SearchOptions).items():
         keyword.check(asked[name])
@@ -92,7 +139,7 @@ def tune(
             raise InvalidOption(keywords_of(RunOptions)[name].flag, "a search does not have it")
     recipe_of(place, {**given, "rank": space.ranks[0]})  # type: ignore[typeddict-item]
     search = Search(
-        sources=sources_given(sources),
+        sources=sources,
         fixed=given,
         space=space,
         scorer=scorer,
@@ -104,6 +151,7 @@ def tune(
         strict=run["strict"],
         gpus=run["gpus"],
         base_scores=bool(asked["score_texts"]),
+        choose=choose,
     )
     opened = open_catalog(catalog) if catalog else None
 

@@ -41,6 +41,12 @@ from lego_ray.errors import InvalidOption
     is_flag=True,
     help="Do not read the sources: no shares kept, similarities, exact errors and norms.",
 )
+@click.option(
+    "--study",
+    type=Place(),
+    metavar="URI",
+    help="Study of tune that the merge is the best of. [default: the merge's URI with -study]",
+)
 @click.argument("more_sources", nargs=-1, metavar="", type=Place("file"))
 @options.memory_budget
 @options.as_json
@@ -54,8 +60,8 @@ def report(
     """Write one HTML page about a merge: what each adapter kept, figures and their numbers.
 
     It needs no network and runs no script. The sources are read where the manifest says, if they are in
-    the same store as the merge. A section that lacks its data says which flag brings them. Draws with
-    matplotlib: pip install 'lego-ray[report]'.
+    the same store as the merge. A section that lacks its data says which flag brings them. The best
+    merge of tune has a section on its trials. Draws with matplotlib: pip install 'lego-ray[report]'.
 
     \b
     Examples:

@@ -9,6 +9,7 @@ import click
 
 from lego_ray.cli import options
 from lego_ray.cli.command import command
+from lego_ray.cli.defaults import without_default_catalog
 from lego_ray.cli.interrupts import resumable
 from lego_ray.cli.logs import QUARANTINED, shown
 from lego_ray.cli.param_types import Place
@@ -20,19 +21,21 @@ from lego_ray.cli.printing import (
     print_warning,
     visible,
 )
+from lego_ray.planning.arguments import recipe_among
 from lego_ray.tuning.options import SearchOptions
 
 _HOW_TO_GO_ON = "finished trials are kept; run the same command to continue"
 
 
 @command()
-@options.sources
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE...|RECIPE.yaml", type=Place("file")
+)
 @click.option(
     "--output",
-    required=True,
     type=Place(),
     metavar="URI",
-    help="Where to write the best merge.",
+    help="Where to write the best merge. A recipe file may say it.",
 )
 @options.flags(SearchOptions)
 @options.recipe
@@ -47,14 +50,17 @@ def tune(as_json: bool, log: str, **given: Any) -> None:
     Merges them in many ways, scores each with your command, and publishes the best as merge would. The
     presets come first, then their norm, spectrum and method, then the weight of each adapter. Half of
     the rows choose; on the other half the best, adaptive and paper are scored once, at the end. Each
-    trial is kept, so a run that was stopped goes on where it was.
+    trial is kept, so a run that was stopped goes on where it was. A recipe file with one merge and a
+    section `tune` says the same; flags come before it.
 
     \b
     Examples:
       lego-ray tune ./zoo --rank 8 --score "./score.py {adapter}" --output ./m
       lego-ray tune ./zoo --rank 8 --score scoring:score --trials 16 --output ./m
       lego-ray tune ./zoo --rank 8 --score-texts t.jsonl --base ./lm --output ./m
+      lego-ray tune recipe.yaml --trials 32
     """
+    given = _of_recipe(given)
     with resumable(None, _HOW_TO_GO_ON), shown(log, QUARANTINED):
         from lego_ray.api.tune import tune as call
         from lego_ray.cli.progress import CountProgress
@@ -65,6 +71,15 @@ def tune(as_json: bool, log: str, **given: Any) -> None:
         print_json(record)
         return
     _print(record)
+
+
+def _of_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, in which a recipe file's `catalog` comes before a default."""
+    recipe = recipe_among(given["sources"])
+    if recipe is None:
+        return given
+    found = without_default_catalog({**given, "recipe": recipe})
+    return {name: value for name, value in found.items() if name != "recipe"}
 
 
 def _print(record: Mapping[str, Any]) -> None:

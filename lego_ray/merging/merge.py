@@ -14,7 +14,7 @@ from lego_ray.merging.record import MergeRecord
 from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.write import manifest_at
-from lego_ray.planning.inventory import check_strict
+from lego_ray.planning.inventory import Choose, check_strict
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
@@ -41,6 +41,7 @@ def merge_at(
     limits: ScanLimits = NO_LIMITS,
     more: Mapping[str, Any] = MappingProxyType({}),
     known: Sequence[Sighting] = (),
+    choose: Choose | None = None,
 ) -> MergeRecord:
     """Merges the adapters under some sources; see `api.merge` for the promise.
 
@@ -57,6 +58,7 @@ def merge_at(
         limits: As for `scan_sources`.
         more: What else its manifest says; see `manifest_of`.
         known: What the merge it follows says of adapters.
+        choose: Takes some of the adapters that are there; None to merge them all.
     """
     started = time.perf_counter()
 
@@ -74,6 +76,7 @@ def merge_at(
             trainer_checkpoints=trainer_checkpoints,
             limits=limits,
             known=known,
+            choose=choose,
             started=started,
         )
 
@@ -94,6 +97,7 @@ def _merge_once(
     trainer_checkpoints: str,
     limits: ScanLimits,
     known: Sequence[Sighting],
+    choose: Choose | None,
     started: float,
 ) -> MergeRecord:
     """Merges what is there now; see `merge_at`.
@@ -118,6 +122,8 @@ def _merge_once(
     stages.moved("scan", scan.bytes_read)
     inventory = attempt.with_gone(scan.inventory)
     check_strict(inventory, attempt.strict)
+    if choose is not None:
+        inventory = choose(inventory)
     if inventory.adapters:
         with stages.timed("start"):
             runner.start()

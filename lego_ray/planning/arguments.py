@@ -97,6 +97,25 @@ def sources_given(given: Uri | Sequence[Uri]) -> list[str]:
     return [fspath(given)] if one else [fspath(source) for source in given]  # type: ignore[union-attr,arg-type]
 
 
+def recipe_among(sources: Sequence[str]) -> str | None:
+    """The recipe file that is given in the place of sources, or None.
+
+    Args:
+        sources: What was given as sources, as text.
+
+    Raises:
+        InvalidOption: If one is given beside sources.
+    """
+    found = next((each for each in sources if each.endswith((".yaml", ".yml"))), None)
+    if found is not None and len(sources) > 1:
+        raise InvalidOption(
+            "SOURCE",
+            f"{found} is a recipe file, which names the sources itself",
+            "Give the recipe file alone, or sources alone.",
+        )
+    return found
+
+
 def checkpoints_of(options: SourceOptions) -> str:
     """Which checkpoints of a training run are taken: `last` or `all`.
 

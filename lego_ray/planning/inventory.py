@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -110,6 +110,10 @@ class Inventory:
         passed_over = [each for each in self.passed_over if each.adapter in uris]
         doubts = (each.text for each in self.doubts if len(each.uris & uris) > 1)
         return passed_over, [*self.warnings, *doubts]
+
+
+# Takes some of the adapters that a scan found.
+Choose = Callable[[Inventory], Inventory]
 
 
 def require_adapters(inventory: Inventory, sources: Iterable[str]) -> None:

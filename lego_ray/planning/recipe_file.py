@@ -18,7 +18,7 @@ merges:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
@@ -28,8 +28,13 @@ from lego_ray.formats.strict_yaml import YamlFault, load_strict
 from lego_ray.methods.presets import how_to_merge
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.rank_entries import RANKS, at_ranks
-from lego_ray.planning.rank_options import asked_rank
 from lego_ray.planning.recipe import Recipe
+from lego_ray.planning.recipe_faults import (
+    faults_of,
+    faults_of_group_names,
+    recipe_with,
+    said_of,
+)
 from lego_ray.planning.recipe_form import (
     LibraryForm,
     MergeForm,
@@ -57,6 +62,7 @@ class MergeEntry:
         output: Where it goes, if not below the library's output; of groups, what they go below.
         site_ranks: Merged rank of sites, by name or glob, where that is not the recipe's.
         groups: How the adapters are put into groups, each of which is merged; None to merge them all.
+        given: What the file says of the recipe, by key; what it leaves out is not in it.
     """
 
     recipe: Recipe
@@ -65,6 +71,7 @@ class MergeEntry:
     output: str = ""
     site_ranks: Mapping[str, int] = field(default_factory=dict)
     groups: GroupOptions | None = None
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class LibraryRecipe:
         tags: A table of tags, as the file names it; empty for none.
         tags_from_folders: A pattern of folders; empty for none.
         tagging: What these say, once the table is read.
+        tune: The section of that name, as YAML gives it; only a search reads it. None if there is none.
     """
 
     sources: tuple[str, ...]
@@ -100,6 +108,7 @@ class LibraryRecipe:
     tags: str = ""
     tags_from_folders: str = ""
     tagging: Tagging = NO_TAGGING
+    tune: Mapping[Any, Any] | None = None
 
     def on_base(self, base: str | PathLike[str]) -> LibraryRecipe:
         """The library with another base model.
@@ -150,16 +159,16 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
             made, found = _entry_of(file, at_rank, settings, path)
             faults += [fault for fault in found if fault not in faults]
             entries += made
-    faults += _faults_of_group_names(file.merges)
+    faults += faults_of_group_names(file.merges)
     try:
         limits = checked_limits(file.scan_limits)
     except InvalidOption as error:
-        faults.append(f"scan_limits: {_said(error)}")
+        faults.append(f"scan_limits: {said_of(error)}")
     try:
         if file.tags_from_folders:
             parse_folders(file.tags_from_folders)
     except InvalidOption as error:
-        faults.append(f"tags_from_folders: {_said(error)}")
+        faults.append(f"tags_from_folders: {said_of(error)}")
     if not file.sources and not file.catalog:
         faults.append("sources: missing; expected places of adapters, or a catalog that lists them")
     try:
@@ -180,6 +189,7 @@ def parse_recipe_file(text: str, where: str) -> LibraryRecipe:
         buckets=file.buckets,
         tags=file.tags or "",
         tags_from_folders=file.tags_from_folders or "",
+        tune=file.tune,
     )
     return library.on_base(base) if base else library
 
@@ -191,16 +201,17 @@ def _entry_of(
     file: LibraryForm, merge: MergeForm, settings: dict[str, Any], path: str
 ) -> tuple[list[MergeEntry], list[str]]:
     """The entry of a merge, and its faults, one of which leaves no entry."""
-    faults = [*_method_taken(settings, path), *_faults_of(settings, path)]
+    given = dict(settings)
+    faults = [*_method_taken(settings, path), *faults_of(settings, path)]
     site_ranks = {n: own.rank for n, own in _sites(file, merge).items() if own.rank is not None}
     if site_ranks and settings.get("rank", "auto") == "auto":
         faults.append(f"{path}.sites: ranks of sites go with a rank that is a number")
     if faults:
         return [], faults
     try:
-        return [_entry(_recipe(settings), merge, site_ranks)], []
+        return [_entry(recipe_with(settings), merge, site_ranks, given)], []
     except InvalidOption as error:  # of settings that are sound by themselves
-        return [], [f"{path}.updatable: {_said(error)}"]
+        return [], [f"{path}.updatable: {said_of(error)}"]
 
 
 def _settings(file: LibraryForm, merge: MergeForm) -> dict[str, Any]:
@@ -231,61 +242,16 @@ def _method_taken(settings: dict[str, Any], path: str) -> Iterator[str]:
         settings |= how_to_merge(preset, method, options or {}, scale, spectrum)
     except InvalidOption as error:
         where = error.where.removeprefix("--").replace("-", "_")
-        yield f"{path}.{where if where in _HOW else f'options.{where}'}: {_said(error)}"
+        yield f"{path}.{where if where in _HOW else f'options.{where}'}: {said_of(error)}"
 
 
 def _sites(file: LibraryForm, merge: MergeForm) -> Mapping[str, SiteOverride]:
     return {**(file.defaults.sites or {}), **(merge.sites or {})}
 
 
-def _recipe(settings: Mapping[str, Any]) -> Recipe:
-    asked = dict(settings)
-    ranks = asked_rank(*(asked.pop(name, None) for name in RANKS))
-    return Recipe(**asked, **ranks)
-
-
-def _faults_of(settings: dict[str, Any], path: str) -> Iterator[str]:
-    """What `Recipe` has against some settings, tried one by one so that no fault hides another."""
-    ranks = {name: settings[name] for name in RANKS if name in settings}
-    if not ranks:
-        yield f"{path}.rank: missing; expected it here or in defaults"
-    sound: dict[str, Any] = {"name": settings["name"], "rank": 1}
-    tried = [(next(iter(ranks)), {**ranks, "name": settings["name"]})] if ranks else []
-    tried += [(key, {**sound, key: value}) for key, value in settings.items() if key not in RANKS]
-    for key, asked in tried:
-        if key in ("name", "options"):
-            continue
-        try:
-            _recipe(asked)
-        except InvalidOption as error:
-            yield f"{path}.{'sites' if key == 'site_scales' else key}: {_said(error)}"
-            if key == "method":
-                return
-    if method := settings.get("method"):
-        sound["method"] = method
-    for option, value in settings.get("options", {}).items():
-        try:
-            Recipe(**sound, options={option: value})
-        except InvalidOption as error:
-            yield f"{path}.options.{option}: {_said(error)}"
-
-
-def _faults_of_group_names(merges: Sequence[MergeForm]) -> Iterator[str]:
-    grouped = [merge.name for merge in merges if merge.groups]
-    for number, merge in enumerate(merges):
-        of, dash, digits = merge.name.rpartition("-")
-        if dash and digits.isdecimal() and of in grouped and not merge.groups:
-            yield f"merges[{number}].name: {merge.name} is what a group of {of} may be called"
-
-
-def _said(error: InvalidOption) -> str:
-    """In a list of faults, only a hint that is about this one is worth its place."""
-    if error.hint == error.advice:
-        return error.problem
-    return f"{error.problem}. {error.hint}".rstrip(". ")
-
-
-def _entry(recipe: Recipe, merge: MergeForm, site_ranks: Mapping[str, int]) -> MergeEntry:
+def _entry(
+    recipe: Recipe, merge: MergeForm, site_ranks: Mapping[str, int], given: Mapping[str, Any]
+) -> MergeEntry:
     return MergeEntry(
         recipe=recipe,
         adapters=tuple(merge.adapters or ()),
@@ -293,4 +259,5 @@ def _entry(recipe: Recipe, merge: MergeForm, site_ranks: Mapping[str, int]) -> M
         output=merge.output or "",
         site_ranks=site_ranks,
         groups=GroupOptions(**dict(merge.groups)) if merge.groups else None,
+        given=given,
     )

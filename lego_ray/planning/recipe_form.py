@@ -159,6 +159,7 @@ class LibraryForm(_Model):
     output: Text | None = None
     buckets: Mapping[Bucket, BucketSettings] = {}
     defaults: SettingsForm = SettingsForm()
+    tune: Mapping[Any, Any] | None = None
     merges: Annotated[Sequence[MergeForm], Field(min_length=1)]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lego_ray.reporting.study import StudyFacts
+
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
@@ -179,6 +181,7 @@ class Facts:
         sites: Its sites in natural order; empty with the manifest alone.
         recorded: What the catalog adds, if one was given.
         measured: What the sources add, if they were given.
+        study: The study that it is the best of, if it is of one.
     """
 
     place: str
@@ -187,6 +190,7 @@ class Facts:
     sites: Sequence[SiteFacts]
     recorded: Recorded | None
     measured: Measured | None
+    study: StudyFacts | None = None
 
 
 def short_names(uris: Sequence[str]) -> list[str]:

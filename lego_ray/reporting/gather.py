@@ -32,6 +32,7 @@ from lego_ray.reporting.facts import (
 )
 from lego_ray.reporting.own_sources import own_sources
 from lego_ray.reporting.page_file import START, target_of, write_page
+from lego_ray.reporting.study import study_or_warning
 from lego_ray.reporting.write import page
 from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.places import Place
@@ -48,6 +49,7 @@ def write_report(
     output: Uri,
     catalog: Uri | None = None,
     sources: Uri | Sequence[Uri] | None = None,
+    study: Uri | None = None,
     memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
 ) -> dict[str, Any]:
     """Writes one HTML page about a merge, which needs no network and runs no script.
@@ -65,6 +67,8 @@ def write_report(
         sources: The adapters it was made from, as for `verify`; () to read none. With None they are read
             where the manifest says that they are, if that is the store that the merge is in. If they
             cannot be read there, a warning says why.
+        study: The study of `tune` that the merge is the best of. With None it is looked for beside the
+            merge, at its URI with `-study`.
         memory_budget: As for `verify`.
 
     Returns:
@@ -74,8 +78,8 @@ def write_report(
     Raises:
         MissingPackage: If matplotlib is not installed.
         OutputExists: If the output is a file that is no such page.
-        InvalidOption: If the output is not a local path, the catalog does not hold the merge, or the
-            budget is too small.
+        InvalidOption: If the output is not a local path, the catalog does not hold the merge, the
+            study is of other merges, or the budget is too small.
         VerificationFailed: If sources are given and the merge or a source is not what the manifest says.
         ObjectNotFound: If there is no merged adapter there.
         MalformedAdapter: If its manifest is none of lego-ray's.
@@ -85,9 +89,10 @@ def write_report(
     budget = parse_bytes(memory_budget)
     place, recorded_in = parse_uri(merged), place_or_none(catalog)
     named = None if sources is None else sources_given(sources)
+    searched = place_or_none(study)
 
     def attempted(attempt: Attempt) -> tuple[Facts, list[str]]:
-        found, unread = _gather(place, recorded_in, named, budget)
+        found, unread = _gather(place, recorded_in, named, searched, budget)
         return found, [*map(warning, attempt.changes), *unread]
 
     facts, warnings = rescanning(attempted)
@@ -102,6 +107,7 @@ def write_report(
         "errors": bool(facts.sites),
         "norms": bool(facts.sites),
         "stages": recorded is not None and bool(recorded.merge["stages"]),
+        "search": facts.study is not None,
     }
     return {
         "merged": facts.place,
@@ -114,11 +120,16 @@ def write_report(
 
 
 def _gather(
-    merged: Place, catalog: Place | None, sources: Sequence[str] | None, memory_budget: int
+    merged: Place,
+    catalog: Place | None,
+    sources: Sequence[str] | None,
+    study: Place | None,
+    memory_budget: int,
 ) -> tuple[Facts, list[str]]:
-    """What is known, and a sentence on sources that were looked for unasked and could not be read."""
+    """What is known, and sentences on what was looked for unasked and could not be read."""
     uri = str(merged)
     manifest, _ = read_manifest(merged.open())
+    searched, unread_study = study_or_warning(merged, manifest["merge_id"], study)
     named = short_names([source["uri"] for source in manifest["sources"]])
     by_id: dict[str, str] = {}
     for source, name in zip(manifest["sources"], named, strict=True):
@@ -142,7 +153,8 @@ def _gather(
         for site, told in zip(compared.sites, errors["sites"], strict=True):
             sites[site.site] = _measured(sites.get(site.site, SiteFacts(site.site)), site, told)
     in_order = [sites[site] for site in sorted(sites, key=natural)]
-    return Facts(uri, manifest, named, in_order, recorded, measured), unread
+    facts = Facts(uri, manifest, named, in_order, recorded, measured, searched)
+    return facts, [*unread, *unread_study]
 
 
 def _compare(

@@ -13,6 +13,7 @@ from lego_ray.reporting.inputs import inputs, merged_rank
 from lego_ray.reporting.layers import errors, inertia, kept, norms, ratios
 from lego_ray.reporting.page_file import START
 from lego_ray.reporting.rendering import rendered
+from lego_ray.reporting.search import search
 from lego_ray.reporting.similarity import Arranged, arranged, similarity
 
 
@@ -58,6 +59,7 @@ def _parts(facts: Facts, found: Arranged | None) -> dict[str, Any]:
         "ratios": ratios(facts),
         "norms": norms(facts),
         "kept": kept(facts),
+        "search": search(facts),
         "stages": stages(facts),
         "recipe": recipe(facts),
     }

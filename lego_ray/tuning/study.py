@@ -7,21 +7,30 @@ study is what was tried until then, and the same command goes on.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from lego_ray.errors import AlreadyExists, InvalidOption, ObjectNotFound, StorageError
+from lego_ray.errors import AlreadyExists, InvalidOption
+from lego_ray.output.study_files import (
+    STUDY_KEY,
+    as_bytes,
+    damaged,
+    object_or_none,
+    published_key,
+    read_object,
+    report_key,
+    trial_files,
+    trial_key,
+)
 from lego_ray.planning.recipe import canonical_json, digest_of
 from lego_ray.scoring.score import Score, score_of
-from lego_ray.storage.base import Store, list_readable
+from lego_ray.storage.base import Store
 from lego_ray.tuning.space import Choice
 
-STUDY_KEY = "study.json"
 VERSION = 1
 DONE, FAILED = "ok", "failed"
-_TRIAL = re.compile(r"trials/(\d{6})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +114,10 @@ class Study:
         Raises:
             InvalidOption: If another study, or something else, is there.
         """
-        text = json.dumps(self._identity, indent=1).encode()
         try:
-            self._store.create(STUDY_KEY, text)
+            self._store.create(STUDY_KEY, as_bytes(self._identity))
         except AlreadyExists:
-            found = self._read(STUDY_KEY)
+            found = read_object(self._store, STUDY_KEY)
             if found == self._identity:
                 return
             differ = sorted(
@@ -130,59 +138,36 @@ class Study:
             StorageError: If a file of one is damaged.
         """
         found = []
-        for info in list_readable(self._store):
-            if _TRIAL.fullmatch(info.key):
-                given = self._read(info.key)
-                try:
-                    found.append(trial_from(given))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise self._damaged(info.key, repr(error)) from error
+        for key in trial_files(self._store):
+            given = read_object(self._store, key)
+            try:
+                found.append(trial_from(given))
+            except (KeyError, TypeError, ValueError) as error:
+                raise damaged(self._store, key, repr(error)) from error
         return sorted(found, key=lambda trial: trial.number)
 
     def keep(self, trial: Trial) -> None:
         """Keeps a trial. One of the same number that is there stays, such as another process's."""
-        try:
-            text = json.dumps(trial.as_json(), indent=1).encode()
-            self._store.create(_key(trial.number), text)
-        except AlreadyExists:
-            return
+        self._create(trial_key(trial.number), trial.as_json())
 
     def forget(self, trials: Sequence[Trial]) -> None:
         """Deletes trials, so that they are tried again."""
         for trial in trials:
-            self._store.delete(_key(trial.number))
+            self._store.delete(trial_key(trial.number))
 
-    def report(self, name: str) -> dict[str, Any] | None:
-        """What was kept under a name by `keep_report`, or None."""
-        try:
-            return self._read(f"{name}.json")
-        except ObjectNotFound:
-            return None
+    def report(self, trials: int) -> dict[str, Any] | None:
+        """What was kept by `keep_report` for so many trials, or None."""
+        return object_or_none(self._store, report_key(trials))
 
-    def keep_report(self, name: str, value: Mapping[str, Any]) -> None:
-        """Keeps a value under a name; one that is there stays."""
-        try:
-            self._store.create(f"{name}.json", json.dumps(value, indent=1).encode())
-        except AlreadyExists:
-            return
+    def keep_report(self, trials: int, value: Mapping[str, Any]) -> None:
+        """Keeps the scores on rows that were held out; those that are there stay."""
+        self._create(report_key(trials), value)
 
-    def _read(self, key: str) -> dict[str, Any]:
-        data = self._store.read(key)
-        try:
-            found = json.loads(data)
-        except ValueError as error:
-            raise self._damaged(key, str(error)) from error
-        if not isinstance(found, dict):
-            raise self._damaged(key, "it is not a JSON object")
-        return found
+    def keep_published(self, merge_id: str, trials: int, best: Trial) -> None:
+        """Keeps which merge was published as the best of so many trials."""
+        value = {"merge_id": merge_id, "trials": trials, "best": best.number}
+        self._create(published_key(merge_id), value)
 
-    def _damaged(self, key: str, problem: str) -> StorageError:
-        return StorageError(
-            f"{self._store.uri}/{key}",
-            f"this file of the study is damaged ({problem})",
-            "Delete it: its trial is then run again.",
-        )
-
-
-def _key(number: int) -> str:
-    return f"trials/{number:06d}.json"
+    def _create(self, key: str, value: Mapping[str, Any]) -> None:
+        with suppress(AlreadyExists):
+            self._store.create(key, as_bytes(value))

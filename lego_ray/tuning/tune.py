@@ -15,7 +15,7 @@ from lego_ray.merging.merge import merge_at
 from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.write import manifest_at
 from lego_ray.planning.arguments import checkpoints_of, limits_of, name_of, recipe_of
-from lego_ray.planning.inventory import check_strict
+from lego_ray.planning.inventory import Choose, check_strict
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.runners.inline import InlineRunner
@@ -53,6 +53,7 @@ class Search:
         gpus: Share of a GPU for each merge.
         threads: Most tasks of a merge that compute at once; None for one a CPU.
         base_scores: Whether the base model is given for the scorer, and maybe for no adapter.
+        choose: Takes some of the adapters that are there; None to merge them all.
     """
 
     sources: Sequence[str]
@@ -68,6 +69,7 @@ class Search:
     gpus: float = 0.0
     threads: int | None = None
     base_scores: bool = False
+    choose: Choose | None = None
 
 
 def tune_at(
@@ -121,9 +123,12 @@ def tune_at(
             progress=lambda plan, result: None,
             trainer_checkpoints=checkpoints_of(search.fixed),  # type: ignore[arg-type]
             limits=limits_of(search.fixed),  # type: ignore[arg-type]
+            choose=search.choose,
         )
     finally:
         runner.close()
+    if merge.merge_id is not None:
+        study.keep_published(merge.merge_id, len(trials), best)
     if catalog:
         record_trials(catalog, study.study_id, trial_rows(study.study_id, trials, best, merge))
     failed = [trial for trial in trials if trial.status == FAILED]
@@ -172,15 +177,14 @@ def _prepared(
         base=recipe.base,
     )
     check_strict(scan.inventory, search.strict)
-    plan = make_plan(
-        recipe, scan.inventory, sources=search.sources, memory_budget=search.memory_budget
-    )
+    inventory = search.choose(scan.inventory) if search.choose else scan.inventory
+    plan = make_plan(recipe, inventory, sources=search.sources, memory_budget=search.memory_budget)
     if search.base_scores and not _needs_base(plan):
         fixed = {name: value for name, value in fixed.items() if name != "base"}
         return _prepared(replace(search, fixed=fixed, base_scores=False), output, catalog)
     maker = TrialMaker(
         search.sources,
-        scan.inventory,
+        inventory,
         fixed,
         name,
         search.scorer,
@@ -218,7 +222,7 @@ def _check_output(output: Place, study: Study, trials: int) -> None:
     Raises:
         OutputExists: If it is taken.
     """
-    if manifest_at(output.open()) is None or study.report(_report_name(trials)) is not None:
+    if manifest_at(output.open()) is None or study.report(trials) is not None:
         return  # what else may be there is looked at when the merge is published
     raise OutputExists(
         str(output),
@@ -297,20 +301,15 @@ def _best(trials: Sequence[Trial]) -> Trial:
     return trials[best.number]
 
 
-def _report_name(trials: int) -> str:
-    return f"report-{trials:06d}"
-
-
 def _reported(
     study: Study, best: Trial, trials: list[Trial], crew: Crew, objective: Objective
 ) -> Report:
     """The scores on rows that were held out, as the study keeps them or made now."""
-    name = _report_name(len(trials))
-    known = study.report(name)
+    known = study.report(len(trials))
     if known is not None:
         return Report(known["scores"], known["differences"], bool(known["is_held_out"]))
     report = report_of(best, trials, crew, objective)
-    study.keep_report(name, report.as_json())
+    study.keep_report(len(trials), report.as_json())
     return report
 
 
