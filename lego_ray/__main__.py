@@ -1,6 +1,7 @@
 """`lego-ray` and `python -m lego_ray`: the command line, which ^C ends quietly from the start."""
 
 import gc
+import sys
 
 from lego_ray.cli.startup import stop_quietly
 
@@ -13,8 +14,10 @@ def main() -> None:
     try:
         run()
     finally:
-        # Python searches all objects for cycles as it ends, and torch has made 200,000 of them.
-        gc.freeze()
+        # Python searches all objects for cycles as it ends, and torch has made 200,000 of them. DuckDB
+        # needs that search: it prints what of its own is left.
+        if "duckdb" not in sys.modules:
+            gc.freeze()
 
 
 if __name__ == "__main__":

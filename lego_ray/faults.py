@@ -11,7 +11,7 @@ import re
 import sys
 from traceback import walk_tb
 
-from lego_ray.errors import LegoRayError, MissingPackage, NotEnoughMemory
+from lego_ray.errors import LegoRayError, MissingPackage, NoSpaceLeft, NotEnoughMemory
 
 # What the packages used here say when an allocation, a mapping or a thread was refused.
 _NO_MEMORY = re.compile(
@@ -52,6 +52,9 @@ def of_the_machine(error: BaseException) -> LegoRayError | None:
         return NotEnoughMemory(
             _WHERE, f"it did not get the memory it needs ({_line(text)}){_limit()}"
         )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = str(error.filename or "where the output goes")
+        return NoSpaceLeft(where, _line(text), "Free space, or send it elsewhere, and run again.")
     if isinstance(error, ModuleNotFoundError):
         return _missing(error.name or "", text)
     package = _package(error)

@@ -37,7 +37,12 @@ from lego_ray.formats.peft_keys import (
     parse_factor,
 )
 from lego_ray.formats.peft_lycoris import TYPES, as_lora, lycoris_sites
-from lego_ray.formats.peft_parameters import parameter_of, ruled_by, split_base_layers
+from lego_ray.formats.peft_parameters import (
+    parameter_of,
+    ruled_by,
+    split_base_layers,
+    without_base_layers,
+)
 from lego_ray.formats.peft_patterns import disagree
 from lego_ray.formats.peft_tied import tying_of
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
@@ -284,6 +289,8 @@ def _pair(
     named = {f"{path}.{name}" for path in paths for name in experts.parameters_of(path)}
     settings.check_affordable([*(found.site for found in pairs), *sorted(named)], files.config)
     plain, sites, notes = split_parameters(pairs, experts, settings, files.weights, files.config)
+    plain, renamed = without_base_layers(plain, files.weights)
+    notes += [renamed] if renamed else []
     for found in plain:
         scaling = settings.scaling_of(found.site)
         factor = site_factors(found, scaling=scaling, where=files.weights)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lego_ray.errors import ShapeMismatch
+from lego_ray.errors import MalformedAdapter, ShapeMismatch
+from lego_ray.formats.factors import Pair
 from lego_ray.formats.site_factors import SiteKind
 
 # What PEFT calls the module that it wraps, inside of the wrapper.
@@ -72,6 +73,44 @@ def split_base_layers(path: str) -> tuple[str, int]:
         path = path.removesuffix(f".{BASE_LAYER}")
         depth += 1
     return path, depth
+
+
+def without_base_layers(pairs: Collection[Pair], where: str) -> tuple[list[Pair], str]:
+    """Pairs of modules by the modules' own names, where the model had an adapter before the training.
+
+    PEFT then wraps the wrapper of that adapter's module, and drops such a pair when it loads the file
+    into a model without.
+
+    Args:
+        pairs: Of modules, not of parameters.
+        where: The weights file, for the error.
+
+    Returns:
+        The pairs, and a note on those that were renamed; empty if none was.
+
+    Raises:
+        MalformedAdapter: If two pairs are of one module.
+    """
+    named = {pair.site for pair in pairs}
+    found: dict[str, Pair] = {}
+    renamed = []
+    for pair in pairs:
+        module, depth = split_base_layers(pair.site)
+        if module in found or (depth and module in named):
+            problem = f"{module} has two pairs of factors, one of them as {pair.site}"
+            hint = (
+                "It holds two adapters. Save the one that is wanted from a model without the other."
+            )
+            raise MalformedAdapter(where, problem, hint)
+        found[module] = replace(pair, site=module)
+        if depth:
+            renamed.append(pair.site)
+    if not renamed:
+        return list(pairs), ""
+    return list(found.values()), (
+        f"{BASE_LAYER} was left out of the names of {len(renamed)} modules, such as {renamed[0]}: the "
+        "adapter was trained on a model that had another, and PEFT loads it into no model without that"
+    )
 
 
 def ruled_by(module: str) -> str:

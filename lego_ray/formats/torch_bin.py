@@ -243,6 +243,8 @@ def _span(
     key = keys.get(tensor.untyped_storage()._cdata) if tensor.device.type == "meta" else None
     if key is None or key not in starts:
         raise MalformedAdapter(where, f"{name} names a storage that is not in the file", _RESAVE)
+    if tensor.is_neg() or tensor.is_conj():
+        raise UnsupportedAdapter(where, f"{name} is stored with its signs turned", _RESAVE)
     if not tensor.is_contiguous():
         raise UnsupportedAdapter(where, f"{name} is not stored contiguously", _RESAVE)
     record_start, size = starts[key]

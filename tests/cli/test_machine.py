@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lego_ray.errors import LegoRayError, MissingPackage, NotEnoughMemory
+from lego_ray.errors import LegoRayError, MissingPackage, NoSpaceLeft, NotEnoughMemory
 from lego_ray.faults import of_the_machine
 from tests.zoo import files_of, write_zoo
 
@@ -145,6 +145,7 @@ def test_a_worker_that_lacks_a_package_or_memory_says_so(local_ray: None) -> Non
         (ImportError("cannot import name 'X' from 'duckdb'", name="duckdb"), MissingPackage),
         (ModuleNotFoundError("No module named 'lego_ray.x'", name="lego_ray.x"), None),
         (ImportError("cannot import name 'x'", name="lego_ray.errors"), None),
+        (OSError(28, "No space left on device"), NoSpaceLeft),
         (OSError(2, "No such file or directory"), None),
         (BlockingIOError(11, "Resource temporarily unavailable"), None),
         (RuntimeError("shapes differ"), None),

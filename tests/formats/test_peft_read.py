@@ -65,6 +65,24 @@ def test_reads_what_peft_applies(tmp_path: Path, options: dict[str, Any], safe: 
         torch.testing.assert_close(ours[site], delta, **FLOAT32)
 
 
+def test_modules_inside_of_another_adapters_wrapper_are_read_by_their_own_names(
+    tmp_path: Path,
+) -> None:
+    model = train(4, target_modules=["q_proj", "v_proj"])
+    path = save(model, tmp_path / "adapter")
+    tensors = load_file(weights_file(path))
+    inner = {key.replace(".q_proj.", ".q_proj.base_layer."): t for key, t in tensors.items()}
+    save_file(inner, weights_file(path), metadata={"format": "pt"})
+    record = read(path)
+    ours = our_deltas(path, record)
+    for site, delta in peft_deltas(model).items():
+        torch.testing.assert_close(ours[site], delta, **FLOAT32)
+    assert any("base_layer was left out of the names of" in note for note in record.notes)
+    save_file({**tensors, **inner}, weights_file(path), metadata={"format": "pt"})
+    with pytest.raises(MalformedAdapter, match=r"q_proj has two pairs of factors, .*base_layer"):
+        read(path)
+
+
 def test_the_order_of_patterns_is_that_of_the_file(tmp_path: Path) -> None:
     # PEFT sorts the keys when saving, so it reloads this adapter at another strength than it trained.
     model = train(12, target_modules=["q_proj"], alpha_pattern={"q_proj": 1, "layers.0.q_proj": 50})

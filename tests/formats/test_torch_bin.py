@@ -156,6 +156,7 @@ def test_a_bare_pickle_is_refused_unread(tmp_path: Path) -> None:
 
 REFUSED = {
     "not contiguous": (saved({"a": torch.randn(3, 4).T}), "a is not stored contiguously"),
+    "signs turned": (saved({"a": torch._neg_view(torch.randn(3, 4))}), "its signs turned"),
     "a list": (saved([torch.randn(3)]), "not a dict"),
     "a number inside": (saved({"a": torch.randn(3), "step": 4}), "holds a int"),
     "compressed": (repacked(saved(tensors()), compression=zipfile.ZIP_DEFLATED), "compressed"),

@@ -13,7 +13,7 @@ from functools import partial
 import pyarrow as pa
 
 from lego_ray.catalog.changes import Exchange
-from lego_ray.catalog.failures import read_through
+from lego_ray.catalog.failures import read_through, translate
 from lego_ray.catalog.merges import details_are_there
 from lego_ray.catalog.repair.copies import SITE_KEY, Merge, once_each
 from lego_ray.catalog.repair.faults import Diagnosis, Fault, Row, plural
@@ -224,7 +224,10 @@ def _doubled_msus(state: State, merges: Sequence[Merge]) -> list[tuple[str, str,
             with duckdb.connect(":memory:", config=config) as connection:
                 connection.register("msus", dataset)
                 connection.register("copies", copies)
-                return connection.execute(_DOUBLED).fetchall()
+                try:
+                    return connection.execute(_DOUBLED).fetchall()
+                except duckdb.Error as error:  # such as a file of the table that is not there
+                    raise translate(state.uri, error) from error
 
     return read_through(state.uri, asked)
 
