@@ -32,6 +32,7 @@ class AdapterHeaders:
         license: From the model card.
         tags: From the model card.
         config_version: The store's mark of the configuration, or empty if there is none.
+        changed_at: As in `AdapterRecord`.
     """
 
     uri: str
@@ -48,6 +49,7 @@ class AdapterHeaders:
     license: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     config_version: str = ""
+    changed_at: tuple[str, str] = ("", "")
 
     def record(
         self,
@@ -88,6 +90,7 @@ class AdapterHeaders:
             tags={key: redacted(value) for key, value in self.tags.items()},
             notes=notes,
             config_version=self.config_version,
+            changed_at=self.changed_at,
         )
 
 
@@ -122,6 +125,9 @@ class AdapterRecord:
             read whole.
         config_version: What the store says of the configuration's version, as of the weights'; empty
             if there is none. Configuration and weights are one unit.
+        changed_at: On disk, `ObjectInfo.changed_at` of the weights file and of the configuration when
+            they were scanned: a file of the same size and modification time may have taken the place of
+            one. It is this machine's, and meant for one run.
     """
 
     uri: str
@@ -141,6 +147,12 @@ class AdapterRecord:
     content: str = ""
     config_version: str = ""
     differences: tuple[Difference, ...] = ()
+    changed_at: tuple[str, str] = field(default=("", ""), compare=False)
+
+    @property
+    def mark(self) -> str:
+        """What differs once the weights file was written again or replaced, as far as a scan sees."""
+        return f"{self.version} {self.changed_at[0]}".rstrip()
 
     @property
     def folder(self) -> str:

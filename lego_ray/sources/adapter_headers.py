@@ -197,6 +197,7 @@ def _headers(
         license=card.license or of_header.license,
         tags={**of_header.tags, **_sidecar(found).tags, **card.tags},
         config_version=found.config.version if found.config else "",
+        changed_at=(weights.changed_at, found.config.changed_at if found.config else ""),
     )
 
 

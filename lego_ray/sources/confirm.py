@@ -39,9 +39,9 @@ def confirm(adapters: Iterable[AdapterRecord], *, weights: bool = True) -> None:
     """
     adapters = list(adapters)
     files = [
-        (adapter, folder_of(adapter), key, version)
+        (adapter, folder_of(adapter), *file)
         for adapter in adapters
-        for key, version in _files(adapter, weights)
+        for file in _files(adapter, weights)
     ]
     files += _files_of_base(adapters) if weights else []
     if not files:
@@ -53,7 +53,7 @@ def confirm(adapters: Iterable[AdapterRecord], *, weights: bool = True) -> None:
 
 def _files_of_base(
     adapters: Iterable[AdapterRecord],
-) -> list[tuple[AdapterRecord, Place, str, str]]:
+) -> list[tuple[AdapterRecord, Place, str, str, str]]:
     """The files of the base model that adapters are computed with, each once."""
     found = {
         (weight.folder, weight.key, weight.version): adapter
@@ -63,27 +63,37 @@ def _files_of_base(
         if weight.version and not weight.revision
     }
     return [
-        (adapter, parse_uri(folder), key, version)
+        (adapter, parse_uri(folder), key, version, "")
         for (folder, key, version), adapter in found.items()
     ]
 
 
-def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[str, str]]:
-    """Names and versions of an adapter's files that may change."""
+def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[str, str, str]]:
+    """Names of an adapter's files that may change, and of each its version and `changed_at`."""
     if adapter.revision:
         return
+    of_weights, of_config = adapter.changed_at
     if adapter.config_version:
-        yield CONFIG_NAME, adapter.config_version
+        yield CONFIG_NAME, adapter.config_version, of_config
     if weights and adapter.version:
-        yield adapter.weights_key, adapter.version
+        yield adapter.weights_key, adapter.version, of_weights
 
 
-def _confirm(adapter: AdapterRecord, folder: Place, key: str, version: str) -> None:
+def _confirm(
+    adapter: AdapterRecord, folder: Place, key: str, version: str, changed_at: str
+) -> None:
+    """Passes a file of the version that was scanned.
+
+    On disk the version is the size and the time of writing, which another file may have too: one
+    unpacked from an archive, copied with its time, or put back by a tool. The time of the last status
+    change is no one's to choose. A mere change of its rights or links changes it as well: the adapter is
+    scanned again, and what was worked out is kept if it is the same.
+    """
     where = str(folder.join(key))
     try:
         with present(where, version):
-            found = folder.open().stat(key).version
-        if found != version:
+            found = folder.open().stat(key)
+        if found.version != version or (changed_at and found.changed_at != changed_at):
             raise changed(where)
     except SourceChanged as error:
         raise SourceChanged(error.where, error.problem, error.hint, adapter.uri) from error

@@ -39,6 +39,11 @@ class ObjectInfo:
     stamp: str = field(default="", compare=False)
 
     @property
+    def changed_at(self) -> str:
+        """Of `stamp`, the time of the last status change, in nanoseconds; empty in other stores."""
+        return self.stamp.rpartition("-")[2]
+
+    @property
     def mark(self) -> tuple[str, int, str, str]:
         """Everything by which a listing shows that the object was written since, as plain values.
 

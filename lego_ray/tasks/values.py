@@ -40,6 +40,7 @@ class SourceSlice:
         weight: Factor on its update.
         version: The store's mark of the weights file that was scanned: that one is read, or nothing.
         differences: Differences to add up; their weight is in the scaling of each.
+        mark: `AdapterRecord.mark`.
     """
 
     adapter: int
@@ -51,11 +52,12 @@ class SourceSlice:
     weight: float = 1.0
     version: str = ""
     differences: tuple[Difference, ...] = ()
+    mark: str = ""
 
     @property
     def key(self) -> SourceKey:
         """What tells its adapter from others and from itself at another time, in any plan."""
-        return self.uri, self.weights_key, self.version
+        return self.uri, self.weights_key, self.mark
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class SourceSlice:
             weight,
             adapter.version,
             differences,
+            adapter.mark,
         )
 
     def spans(self) -> Iterator[TensorSpan]:

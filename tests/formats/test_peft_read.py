@@ -71,7 +71,7 @@ def test_modules_inside_of_another_adapters_wrapper_are_read_by_their_own_names(
     model = train(4, target_modules=["q_proj", "v_proj"])
     path = save(model, tmp_path / "adapter")
     tensors = load_file(weights_file(path))
-    inner = {key.replace(".q_proj.", ".q_proj.base_layer."): t for key, t in tensors.items()}
+    inner = {k.replace(".q_proj.", ".q_proj.base_layer."): t.clone() for k, t in tensors.items()}
     save_file(inner, weights_file(path), metadata={"format": "pt"})
     record = read(path)
     ours = our_deltas(path, record)

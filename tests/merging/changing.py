@@ -50,6 +50,15 @@ class ChangingRunner:
             self._changes.pop(0)()
 
 
+def replaced_unseen(adapter: Path) -> None:
+    """Both files by others of the same sizes and times, as an archive that is unpacked has them."""
+    before = {name: (adapter / name).stat() for name in (WEIGHTS, CONFIG)}
+    replaced(adapter, alpha=4)
+    for name, was in before.items():
+        assert (adapter / name).stat().st_size == was.st_size
+        os.utime(adapter / name, ns=(was.st_atime_ns, was.st_mtime_ns))
+
+
 def replaced(adapter: Path, seed: int = 99, **options: Any) -> None:
     """Both files by new ones of the same layout, each renamed into its place."""
     made = write_adapter(adapter.parent.parent / f"new-{seed}-{adapter.name}", seed=seed, **options)
@@ -104,6 +113,12 @@ def refused_now(adapter: Path) -> None:
     """A configuration of a kind that is not merged."""
     fields = json.loads((adapter / CONFIG).read_text())
     (adapter / CONFIG).write_text(json.dumps({**fields, "use_dora": True}))
+
+
+def rights_changed(adapter: Path) -> None:
+    """Other rights, the same files."""
+    for name in (WEIGHTS, CONFIG):
+        (adapter / name).chmod(0o600)
 
 
 def touched(adapter: Path) -> None:

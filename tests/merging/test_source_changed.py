@@ -22,7 +22,9 @@ from tests.merging.changing import (
     longer_header,
     refused_now,
     replaced,
+    replaced_unseen,
     rewritten,
+    rights_changed,
     touched,
     truncated,
     weights_replaced,
@@ -30,7 +32,15 @@ from tests.merging.changing import (
 from tests.runners.spread import budget_for, write_wide_zoo
 from tests.zoo import CONFIG, WEIGHTS, mixed_zoo, weights_of, write_zoo
 
-CHANGES = [replaced, weights_replaced, rewritten, longer_header, alpha_changed, touched]
+CHANGES = [
+    replaced,
+    replaced_unseen,
+    weights_replaced,
+    rewritten,
+    longer_header,
+    alpha_changed,
+    touched,
+]
 
 
 @pytest.fixture
@@ -88,6 +98,15 @@ def test_a_second_change_fails_and_publishes_nothing(
     merge(zoo, tmp_path / "m")  # nothing is left in its way
     merge(zoo, tmp_path / "fresh")
     assert bytes_of(tmp_path / "m") == bytes_of(tmp_path / "fresh")
+
+
+def test_nothing_is_read_again_where_only_rights_changed(zoo: Path, tmp_path: Path) -> None:
+    runner = ChangingRunner(lambda: rights_changed(zoo / "plain"), after=2)
+    record = merge(zoo, tmp_path / "m", runner=runner, memory_budget=small(zoo))
+    merge(zoo, tmp_path / "fresh", memory_budget=small(zoo))
+    assert record["resumed_sites"] == record["sites"]
+    assert bytes_of(tmp_path / "m") == bytes_of(tmp_path / "fresh")
+    assert any(str(zoo / "plain") in warning for warning in record["warnings"])
 
 
 def test_strict_fails_at_the_first_change(zoo: Path, tmp_path: Path) -> None:

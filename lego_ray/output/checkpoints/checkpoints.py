@@ -225,7 +225,7 @@ class Checkpoints:
             covers: Names of the sites it was to solve.
             result: What it returned.
         """
-        sources = {at: (adapter.uri, adapter.version) for at, adapter in enumerate(plan.adapters)}
+        sources = {at: (adapter.uri, adapter.mark) for at, adapter in enumerate(plan.adapters)}
         Keeping.of(plan, number, self._store).save(self._store, covers, result, sources)
         self._empty = False
 

@@ -92,7 +92,7 @@ class Keeping:
             The result, with `kept` if it is, and without its lineage if that is written; the driver does
             what is not done.
         """
-        sources = {source.adapter: (source.uri, source.version) for source in task.sources}
+        sources = {source.adapter: (source.uri, source.mark) for source in task.sources}
         try:
             store = self.place.open()
             if read_at_most(store, MARKER, LARGEST_MARKER) != self.marker:
