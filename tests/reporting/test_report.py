@@ -298,7 +298,7 @@ def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> 
     record = json.loads(CliRunner().invoke(cli, [*words, *catalog]).stdout)
     assert record["bytes"] == output.stat().st_size
     assert record["sections"] == {
-        "map": False,
+        **dict.fromkeys(("map", "search"), False),
         **dict.fromkeys(("lineage", "clusters", "flow", "errors", "norms", "stages"), True),
     }
 

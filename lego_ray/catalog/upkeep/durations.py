@@ -36,7 +36,9 @@ def parse_duration(option: str, given: str | timedelta) -> timedelta:
         return given
     match = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", given)
     if match is None:
-        raise InvalidOption(option, f"{given!r} is not a duration", "Write it as 7d, 36h or 90m.")
+        raise InvalidOption(
+            option, f"{given!r} is not a duration", "Write it as 7d, 36h, 90m or 30s."
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 
