@@ -31,8 +31,8 @@ def commands(group: click.Group = cli) -> dict[str, click.Command]:
 
 # Flags of other programs that the prose names; lines that begin with another program are not looked at.
 OTHERS = {"--working-dir", "--fine-tune-type", "--aws-service-name", "--env", "--max-lora-rank"}
-# Of a benchmark, and of a script of kohya's that it runs.
-OTHERS |= {"--mergekit", "--kohya", "--kohya-python", "--concat"}
+# Of benchmarks, and of a script of kohya's that one runs.
+OTHERS |= {"--mergekit", "--kohya", "--kohya-python", "--concat", "--device", "--small"}
 # Of servers that load a merge.
 OTHERS |= {"--enable-lora", "--lora-modules", "--model", "--model-path", "--lora-paths", "--lora"}
 OTHERS |= {"--outfile"}

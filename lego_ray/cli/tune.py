@@ -21,7 +21,6 @@ from lego_ray.cli.printing import (
     print_warning,
     visible,
 )
-from lego_ray.planning.arguments import recipe_among
 from lego_ray.tuning.options import SearchOptions
 
 _HOW_TO_GO_ON = "finished trials are kept; run the same command to continue"
@@ -75,6 +74,8 @@ def tune(as_json: bool, log: str, **given: Any) -> None:
 
 def _of_recipe(given: dict[str, Any]) -> dict[str, Any]:
     """The arguments, in which a recipe file's `catalog` comes before a default."""
+    from lego_ray.planning.arguments import recipe_among
+
     recipe = recipe_among(given["sources"])
     if recipe is None:
         return given
