@@ -258,7 +258,7 @@ def test_a_full_disk_fails_the_run() -> None:
 def test_a_limit_on_the_size_of_files_is_named(zoo: Path, tmp_path: Path) -> None:
     words = ("merge", zoo, "--rank", 4, "--method", "linear", "--output", tmp_path / "m")
     done = subprocess.run(
-        # Python would keep the first KiB of a module that it compiles, for every later process to fail on.
+        # -B: Python would keep the first KiB of what it compiles, for later processes to fail on.
         [sys.executable, "-B", "-m", "lego_ray", *map(str, words), "--runner", "inline"],
         capture_output=True,
         text=True,
