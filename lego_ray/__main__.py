@@ -14,8 +14,8 @@ def main() -> None:
     try:
         run()
     finally:
-        # Python searches all objects for cycles as it ends, and torch has made 200,000 of them. DuckDB
-        # needs that search: it prints what of its own is left.
+        # Python searches all objects for cycles as it ends, and torch makes 200,000 objects. DuckDB
+        # needs this search: without it, DuckDB prints a line for each of its objects that remains.
         if "duckdb" not in sys.modules:
             gc.freeze()
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from lego_ray.methods.names import METHODS
-from lego_ray.numerics.costs import sample_rows
-from lego_ray.numerics.kmeans.lloyd import in_one_shard, lloyd, search_sample
+from lego_ray.numerics.kmeans.lloyd import cluster, in_one_shard
 from lego_ray.numerics.kmeans.partial_sums import column_quanta, partial_sums
 from lego_ray.numerics.msu import lengths, squared_norms
 from lego_ray.numerics.pool import Pool
@@ -93,15 +92,8 @@ def ours(points: Tensor, k: int, n_init: int, seed: int) -> list[Tensor]:
     where = torch.arange(n)
     pool = in_one_shard(Shard.of(Pool(points, points.shape[1] // 2, where, where, lengths(points))))
     generator = torch.Generator().manual_seed(seed)
-    size = sample_rows(n, k)
-    sample = where if n <= size else torch.randperm(n, generator=generator)[:size].sort().values
     options = METHODS["lego"].options
-    start, _ = search_sample(
-        pool, sample, k, n_init, generator, options["max_iter"], options["tol"]
-    )
-    labels = torch.full((n,), -1)
-    labels[sample] = start.labels
-    found, _ = lloyd(pool, labels, options["max_iter"], options["tol"])
+    found, *_ = cluster(pool, k, n_init, generator, options["max_iter"], options["tol"])
     in_pool = torch.empty_like(found.labels)
     in_pool[pool.adapters] = found.labels  # the pool is in canonical order
     return [in_pool]

@@ -61,7 +61,7 @@ def asked_search(
 
     Raises:
         RecipeError: If the file is not as it must be; every fault is named.
-        BadInput: If there is no output or no adapter.
+        BadInput: If neither the file nor the call says where the best merge goes.
         StorageError: If the file cannot be read.
     """
     library = read_library(parse_uri(recipe), recipe)

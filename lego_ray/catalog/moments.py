@@ -88,10 +88,11 @@ def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
     earliest = handle.version() + 1
     found: int | None = None
     latest_time = 0
+    asked = _milliseconds(moment)
     for commit in reversed(_commits_since(handle, moment - _CLOCKS)):
         earliest = min(earliest, commit["version"])
         latest_time = max(latest_time, int(commit.get("timestamp", 0)))
-        if latest_time <= _milliseconds(moment):
+        if latest_time <= asked:
             found = commit["version"]
     if found is not None:
         handle.load_as_version(found)

@@ -27,13 +27,12 @@ from lego_ray.numerics.kmeans.clustering import Clustering, singletons
 from lego_ray.numerics.kmeans.compare_means import cluster_parts, compare_scaled_means
 from lego_ray.numerics.kmeans.gram import distances_by_products, gram_halves
 from lego_ray.numerics.kmeans.lloyd import (
+    cluster,
     cluster_means,
     distances_to_means,
     in_one_shard,
-    lloyd,
     means_of,
     rough_products,
-    search_sample,
 )
 from lego_ray.numerics.kmeans.reweight import (
     ParameterNorm,
@@ -203,14 +202,7 @@ class Lego:
         if rank >= pool.n:
             found = singletons(pool.n)
             return found, cluster_means(pool, found.labels, "points"), None
-        sample = _seed_sample(pool.n, rank, generator)
-        start, rough = search_sample(
-            pool, sample, rank, self.n_init, generator, self.max_iter, self.tol
-        )
-        labels = torch.full((pool.n,), -1)
-        labels[sample] = start.labels
-        found, sums = lloyd(pool, labels, self.max_iter, self.tol)
-        found = replace(found, iterations=start.iterations + found.iterations)
+        found, sums, rough = cluster(pool, rank, self.n_init, generator, self.max_iter, self.tol)
         return found, means_of(pool, found.labels, "points", sums), rough
 
     def _by_updates(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
@@ -275,14 +267,6 @@ class Lego:
         sign = math.copysign(1.0, scale)
         rows[:, d_in:] *= sign
         return rows, factors, sign
-
-
-def _seed_sample(n: int, rank: int, generator: torch.Generator) -> Tensor:
-    """Rows to seed from, in order, shape (m,), int64. The same for every route."""
-    size = sample_rows(n, rank)
-    if n <= size:
-        return torch.arange(n)
-    return torch.randperm(n, generator=generator)[:size].sort().values
 
 
 def _solution(

@@ -13,7 +13,7 @@ from lego_ray.reporting.study import TrialFacts
 
 # Trials with a score that an estimate needs: with fewer, it is about chance.
 FEWEST = 8
-# Powers of singular values in each class that they are put into, since the preset's own is no number.
+# Powers of singular values in a class. The preset's own power has no number, so powers need classes.
 _CLASS = 0.25
 _OWN = "preset's"
 

@@ -60,7 +60,7 @@ class SearchShown:
         rows: Of each trial: its number, value, parameters in words, and why it failed.
         progress: Scores against trials.
         importance: How much each parameter matters, or None.
-        why_not: Why there is no importance; empty if there is one.
+        why_not: Why importance is missing; empty if it is given.
         front: The tasks against each other; None with fewer than two.
         held_out: The best beside presets; None if it was not scored.
     """

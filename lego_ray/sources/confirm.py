@@ -86,8 +86,8 @@ def _confirm(
 
     On disk the version is the size and the time of writing, which another file may have too: one
     unpacked from an archive, copied with its time, or put back by a tool. The time of the last status
-    change is no one's to choose. A mere change of its rights or links changes it as well: the adapter is
-    scanned again, and what was worked out is kept if it is the same.
+    change cannot be set by a program. A change of rights or links also changes this time. The adapter is
+    then scanned again, and finished tasks are kept if its content is the same.
     """
     where = str(folder.join(key))
     try:

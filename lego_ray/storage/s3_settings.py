@@ -145,7 +145,7 @@ def _check_bundle(path: str, file: tuple[int, int, int]) -> None:
 
     Raises:
         OSError: If it cannot be read.
-        ssl.SSLError: If there is no certificate in it.
+        ssl.SSLError: If it holds no certificate.
     """
     ssl.create_default_context(cafile=path)
 

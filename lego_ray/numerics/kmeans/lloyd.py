@@ -8,8 +8,10 @@ sums are exact, so chunks, shards and their order change no bit.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from lego_ray.lazy import Tensor, torch
+from lego_ray.numerics.costs import sample_rows
 from lego_ray.numerics.kmeans.clustering import (
     Clustering,
     converged,
@@ -28,6 +30,38 @@ ROWS_AT_ONCE = 64
 # A search by rounded products is done again by float64 ones if its inertia is below this many times the
 # squared rounding: the rows of a cluster are then too alike for 12 bits.
 LEAST_INERTIA = 16.0
+
+
+def cluster(
+    pool: SpreadPool, k: int, n_init: int, generator: torch.Generator, max_iter: int, tol: float
+) -> tuple[Clustering, PartialSums, RoughHalves]:
+    """Clusters a pool: starts are tried on a sample of its points, the best is finished on all of them.
+
+    Args:
+        pool: The pool, of more than k points.
+        k: Clusters wanted.
+        n_init: Starts.
+        generator: CPU generator; it alone fixes the draws.
+        max_iter: Most steps of a start, and of the finish, at least 1.
+        tol: Each stops when a step's relative gain in inertia is at most this.
+
+    Returns:
+        The clusters, the exact sums of their points, and the products of the sample's rounded rows.
+    """
+    sample = _sample(pool.n, k, generator)
+    start, rough = search_sample(pool, sample, k, n_init, generator, max_iter, tol)
+    labels = torch.full((pool.n,), -1)
+    labels[sample] = start.labels
+    found, sums = lloyd(pool, labels, max_iter, tol)
+    return replace(found, iterations=start.iterations + found.iterations), sums, rough
+
+
+def _sample(n: int, k: int, generator: torch.Generator) -> Tensor:
+    """Points to search on, in order, shape (m,), int64. The same for every route."""
+    size = sample_rows(n, k)
+    if n <= size:
+        return torch.arange(n)
+    return torch.randperm(n, generator=generator)[:size].sort().values
 
 
 def search_sample(
