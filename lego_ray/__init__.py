@@ -1,8 +1,8 @@
 """lego-ray: merges zoos of LoRA adapters by their minimal semantic units, on Ray, with a catalog.
 
 `inspect`, `scan`, `init`, `plan`, `merge`, `tune`, `build`, `update`, `refresh`, `status`, `verify`,
-`compare`, `publish` and `bake` are the command line's verbs as calls. `lego_ray.catalog` has the
-catalog's, except `check_catalog`, `repair_catalog`, `adopt_merge`, `collect_garbage` and
+`report`, `compare`, `publish` and `bake` are the command line's verbs as calls. `lego_ray.catalog` has
+the catalog's, except `check_catalog`, `repair_catalog`, `adopt_merge`, `collect_garbage` and
 `write_catalog_site`, which look at outputs too.
 Importing this package loads neither torch nor Ray.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lego_ray.api.progress_bar import ProgressBar
     from lego_ray.api.publish import publish
     from lego_ray.api.refresh import refresh
+    from lego_ray.api.report import report
     from lego_ray.api.scan import ScanRecord, scan
     from lego_ray.api.status import library_status, status
     from lego_ray.api.tune import tune
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from lego_ray.output.progress import StatusRecord
     from lego_ray.output.publish_record import PublishRecord
     from lego_ray.planning.plan import Plan
+    from lego_ray.reporting.record import ReportRecord
     from lego_ray.reporting.site.record import SiteRecord
     from lego_ray.tuning.record import TuneRecord
     from lego_ray.verification.comparison_record import MergeComparison
@@ -64,6 +66,7 @@ __all__ = [
     "ProgressBar",
     "PublishRecord",
     "RefreshRecord",
+    "ReportRecord",
     "ScanRecord",
     "SiteRecord",
     "StatusRecord",
@@ -88,6 +91,7 @@ __all__ = [
     "publish",
     "refresh",
     "repair_catalog",
+    "report",
     "scan",
     "status",
     "tune",
@@ -105,6 +109,7 @@ _HOMES = {
     "StatusRecord": "lego_ray.output.progress",
     "ScanRecord": "lego_ray.api.scan",
     "RefreshRecord": "lego_ray.library.record",
+    "ReportRecord": "lego_ray.reporting.record",
     "PublishRecord": "lego_ray.output.publish_record",
     "SiteRecord": "lego_ray.reporting.site.record",
     "write_catalog_site": "lego_ray.api.catalog_site",
@@ -138,6 +143,7 @@ _HOMES = {
     "publish": "lego_ray.api.publish",
     "refresh": "lego_ray.api.refresh",
     "repair_catalog": "lego_ray.audit.repair",
+    "report": "lego_ray.api.report",
     "scan": "lego_ray.api.scan",
     "status": "lego_ray.api.status",
     "tune": "lego_ray.api.tune",

@@ -262,6 +262,7 @@ CHECKS: Mapping[str, tuple[Check, str]] = {
     "str | PathLike[str] | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | None": (_or_none(_place), _PLACE + _NONE),
     "Uri | Sequence[Uri]": (_places, f"{_PLACE}, or a list of them"),
+    "Uri | Sequence[Uri] | None": (_or_none(_places), f"{_PLACE}, or a list of them{_NONE}"),
     "Sequence[int]": (lambda value: _several(_whole, value), "a list of whole numbers"),
     "str": (_text, "text"),
     "str | None": (_or_none(_text), "text" + _NONE),

@@ -94,6 +94,7 @@ FITS: dict[str, tuple[str, ...]] = {
     "str | PathLike[str] | None": (*_PLACES, "none"),
     "Uri | None": (*_PLACES, "none"),
     "Uri | Sequence[Uri]": (*_PLACES, "list of texts", "empty list"),
+    "Uri | Sequence[Uri] | None": (*_PLACES, "list of texts", "empty list", "none"),
     "Sequence[int]": ("empty list",),
     "str": _TEXTS,
     "str | None": (*_TEXTS, "none"),

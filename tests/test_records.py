@@ -100,6 +100,14 @@ CALLS: dict[str, Call] = {
         lambda at: lego_ray.verify(at / "m", sources=at / "zoo"),
         lambda at: ["verify", str(at / "m"), "--sources", str(at / "zoo")],
     ),
+    "report": (
+        lego_ray.ReportRecord,
+        lambda at: lego_ray.report(at / "m", output=at / "page.html", catalog=at / "catalog"),
+        lambda at: [
+            *("report", str(at / "m"), "--output", str(at / "page.html")),
+            *("--catalog", str(at / "catalog")),
+        ],
+    ),
     "compare": (
         lego_ray.MergeComparison,
         lambda at: lego_ray.compare([at / "m", at / "other"], catalog=at / "catalog"),

@@ -69,7 +69,7 @@ def report(
       lego-ray report ./merged --output page.html --sources ./adapters
       lego-ray report ./merged --output page.html --no-sources
     """
-    from lego_ray.reporting.gather import write_report
+    from lego_ray.api.report import report as write_report
 
     if more_sources and not sources:
         raise click.UsageError(f"unexpected {more_sources[0]!r}; name sources with --sources")

@@ -1,4 +1,4 @@
-"""Gathers what is known of a merge, and writes it as a page."""
+"""Gathers what is known of a merge, for its page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from lego_ray.catalog.history import show
 from lego_ray.catalog.opening import catalog_at, has_merge
 from lego_ray.errors import InvalidOption, LegoRayError, SourceChanged
 from lego_ray.output.read import read_manifest
-from lego_ray.planning.arguments import Uri, parse_bytes, place_or_none, sources_given
-from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.plan import Plan
-from lego_ray.planning.source_changes import Attempt, warning
 from lego_ray.reporting.axis import natural
-from lego_ray.reporting.drawing import check_installed
 from lego_ray.reporting.facts import (
     Alike,
     Cluster,
@@ -31,102 +27,38 @@ from lego_ray.reporting.facts import (
     short_names,
 )
 from lego_ray.reporting.own_sources import own_sources
-from lego_ray.reporting.page_file import START, target_of, write_page
 from lego_ray.reporting.study import study_or_warning
-from lego_ray.reporting.write import page
-from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.places import Place
-from lego_ray.storage.uri import parse_uri
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
 from lego_ray.verification.compare import Compared, Watch
 from lego_ray.verification.figures import ComparedSite, errors_of
 from lego_ray.verification.similarity import SKETCH_BYTES, SimilarityWatch
 
 
-def write_report(
-    merged: Uri,
-    *,
-    output: Uri,
-    catalog: Uri | None = None,
-    sources: Uri | Sequence[Uri] | None = None,
-    study: Uri | None = None,
-    memory_budget: int | str = DEFAULT_MEMORY_BUDGET,
-) -> dict[str, Any]:
-    """Writes one HTML page about a merge, which needs no network and runs no script.
-
-    From the manifest: what went in and was refused, and by what it was made. From the catalog: clusters
-    by site, MSUs by adapter, error, inertia and norm ratio by site, time and bytes by stage. From the
-    sources, read once where they fit: a map of them by similarity, exact errors, norms before and after.
-    A section that lacks its data says which flag brings them. The same merge, catalog and sources give
-    the same bytes.
-
-    Args:
-        merged: Where the merged adapter is.
-        output: The page, a path; a page written before is replaced, any other file left as it is.
-        catalog: The catalog it was recorded in, or None.
-        sources: The adapters it was made from, as for `verify`; () to read none. With None they are read
-            where the manifest says that they are, if that is the store that the merge is in. If they
-            cannot be read there, a warning says why.
-        study: The study of `tune` that the merge is the best of. With None it is looked for beside the
-            merge, at its URI with `-study`.
-        memory_budget: As for `verify`.
-
-    Returns:
-        `merged`, `merge_id`, `output`, `bytes`, `sections` (of those that may lack their data: whether
-        it `has` them), `warnings`.
-
-    Raises:
-        MissingPackage: If matplotlib is not installed.
-        OutputExists: If the output is a file that is no such page.
-        InvalidOption: If the output is not a local path, the catalog does not hold the merge, the
-            study is of other merges, or the budget is too small.
-        VerificationFailed: If sources are given and the merge or a source is not what the manifest says.
-        ObjectNotFound: If there is no merged adapter there.
-        MalformedAdapter: If its manifest is none of lego-ray's.
-    """
-    check_installed()
-    target = target_of(parse_uri(output), "--output", START)
-    budget = parse_bytes(memory_budget)
-    place, recorded_in = parse_uri(merged), place_or_none(catalog)
-    named = None if sources is None else sources_given(sources)
-    searched = place_or_none(study)
-
-    def attempted(attempt: Attempt) -> tuple[Facts, list[str]]:
-        found, unread = _gather(place, recorded_in, named, searched, budget)
-        return found, [*map(warning, attempt.changes), *unread]
-
-    facts, warnings = rescanning(attempted)
-    data = page(facts)
-    write_page(target, data)
-    recorded = facts.recorded
-    has = {
-        "map": facts.measured is not None,
-        "lineage": recorded is not None and bool(recorded.shares),
-        "clusters": recorded is not None and bool(recorded.clusters),
-        "flow": recorded is not None and bool(recorded.reaches),
-        "errors": bool(facts.sites),
-        "norms": bool(facts.sites),
-        "stages": recorded is not None and bool(recorded.merge["stages"]),
-        "search": facts.study is not None,
-    }
-    return {
-        "merged": facts.place,
-        "merge_id": facts.manifest["merge_id"],
-        "output": str(target),
-        "bytes": len(data),
-        "sections": has,
-        "warnings": warnings,
-    }
-
-
-def _gather(
+def gather(
     merged: Place,
     catalog: Place | None,
     sources: Sequence[str] | None,
     study: Place | None,
     memory_budget: int,
 ) -> tuple[Facts, list[str]]:
-    """What is known, and sentences on what was looked for unasked and could not be read."""
+    """What is known of a merge.
+
+    Args:
+        merged: Where it is.
+        catalog: The catalog it was recorded in, or None.
+        sources: Where its adapters are; () to read none; None for where the manifest says that they
+            are, if they can be read there.
+        study: The study of `tune` that it is the best of; None for the place beside it.
+        memory_budget: Bytes that reading the adapters may take.
+
+    Returns:
+        It, and sentences on what was looked for unasked and could not be read.
+
+    Raises:
+        SourceChanged: If a file changes while it is read.
+        LegoRayError: As for `report`.
+    """
     uri = str(merged)
     manifest, _ = read_manifest(merged.open())
     searched, unread_study = study_or_warning(merged, manifest["merge_id"], study)

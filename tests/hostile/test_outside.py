@@ -14,7 +14,6 @@ import pytest
 
 import lego_ray
 from lego_ray.errors import InvalidOption, LegoRayError, OutputExists, RecipeError
-from lego_ray.reporting.gather import write_report
 from tests.hostile.held import tree
 from tests.zoo import write_zoo
 
@@ -158,7 +157,7 @@ def test_a_manifest_of_others_leads_nowhere_else(
     before = all_but(place, "copy", "page.html", "m-v2", "next")
     calls: list[Callable[[], Any]] = [
         lambda: lego_ray.publish(place / "m", to=place / "copy"),
-        lambda: write_report(place / "m", output=place / "page.html"),
+        lambda: lego_ray.report(place / "m", output=place / "page.html"),
         lambda: lego_ray.verify(place / "m", sources=place / "zoo"),
         lambda: lego_ray.status(place / "m"),
         lambda: lego_ray.update(
@@ -190,6 +189,6 @@ def test_a_page_replaces_no_other_file(what: str, place: Path) -> None:
         page = place / "precious" / "letter.txt" / "page.html"
     before = tree(place / "precious")
     with pytest.raises(LegoRayError):
-        write_report(place / "m", output=page)
+        lego_ray.report(place / "m", output=page)
     assert tree(place / "precious") == before
     assert [path.name for path in place.iterdir() if path.name.startswith(".lego-ray-page")] == []

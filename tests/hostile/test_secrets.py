@@ -17,7 +17,6 @@ import lego_ray
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.cli.main import main
 from lego_ray.errors import LegoRayError, StorageError, UnsupportedUri, redacted
-from lego_ray.reporting.gather import write_report
 from tests.zoo import CONFIG, write_adapter, write_zoo
 
 KEY, SECRET, TOKEN = "AKIAPLANTED7EXAMPLE0", "plantedSecret+Key/0123456789", "plantedSessionToken"
@@ -100,7 +99,7 @@ def test_a_uri_with_a_secret_is_refused_and_not_repeated(uri: str, place: Path) 
         lambda: lego_ray.publish(uri, to=place / "copy"),
         lambda: lego_ray.build(uri, runner="inline"),
         lambda: lego_ray.catalog.list_merges(uri),
-        lambda: write_report(uri, output=place / "page.html"),
+        lambda: lego_ray.report(uri, output=place / "page.html"),
     ]
     for call in calls:
         assert isinstance(check_failure(call), UnsupportedUri)

@@ -17,7 +17,6 @@ from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.query import answer
 from lego_ray.catalog.schema import TABLES
 from lego_ray.errors import CatalogError, LegoRayError
-from lego_ray.reporting.gather import write_report
 from tests.hostile.held import SECRET, check_error, tree
 from tests.zoo import write_zoo
 
@@ -77,7 +76,7 @@ def everything(place: Path) -> list[Callable[[], Any]]:
     options: dict[str, Any] = {"runner": "inline", "catalog": catalog}
     return [
         *reads(place),
-        lambda: write_report(place / "m", output=place / "page.html", catalog=catalog),
+        lambda: lego_ray.report(place / "m", output=place / "page.html", catalog=catalog),
         lambda: lego_ray.merge(place / "zoo", rank=2, output=place / "m", **options),
         lambda: lego_ray.merge(place / "zoo", rank=3, output=place / "m3", **options),
         lambda: lego_ray.update("m", add=place / "zoo", output=place / "m4", **options),

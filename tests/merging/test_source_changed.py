@@ -10,7 +10,6 @@ import pytest
 
 import lego_ray
 from lego_ray.errors import OutputExists, RunFailed, SourceChanged
-from lego_ray.reporting.gather import write_report
 from lego_ray.runners.inline import InlineRunner
 from lego_ray.runners.ray.runner import RayRunner
 from lego_ray.sources.headers import scan_sources
@@ -400,15 +399,15 @@ def test_a_report_is_of_what_was_merged_or_fails(
 ) -> None:
     pytest.importorskip("matplotlib")
     merge(zoo, tmp_path / "m")
-    write_report(tmp_path / "m", output=tmp_path / "before.html", sources=zoo)
+    lego_ray.report(tmp_path / "m", output=tmp_path / "before.html", sources=zoo)
     with monkeypatch.context() as patch:
         scanned_then(patch, lambda: touched(zoo / "plain"))
-        record = write_report(tmp_path / "m", output=tmp_path / "page.html", sources=zoo)
+        record = lego_ray.report(tmp_path / "m", output=tmp_path / "page.html", sources=zoo)
     assert str(zoo / "plain") in record["warnings"][0]
     assert (tmp_path / "page.html").read_bytes() == (tmp_path / "before.html").read_bytes()
     scanned_then(monkeypatch, lambda: replaced(zoo / "plain"))
     with pytest.raises(RunFailed, match="plain"):
-        write_report(tmp_path / "m", output=tmp_path / "other.html", sources=zoo)
+        lego_ray.report(tmp_path / "m", output=tmp_path / "other.html", sources=zoo)
 
 
 def test_an_unfinished_run_of_what_a_source_was_is_not_taken_on(zoo: Path, tmp_path: Path) -> None:

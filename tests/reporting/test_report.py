@@ -26,7 +26,6 @@ from lego_ray.errors import (
     OutputExists,
     VerificationFailed,
 )
-from lego_ray.reporting.gather import write_report
 from lego_ray.reporting.numbers import percent
 from lego_ray.reporting.own_sources import own_sources
 from lego_ray.reporting.style import DARK, LIGHT
@@ -68,7 +67,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Merged:
 @pytest.fixture(scope="module")
 def whole(merged: Merged) -> Path:
     output = merged.root / "page.html"
-    write_report(merged.merged, output=output, **merged.places("catalog", "sources"))
+    lego_ray.report(merged.merged, output=output, **merged.places("catalog", "sources"))
     return output
 
 
@@ -272,13 +271,13 @@ def test_sketched_cosines_are_near_and_said_to_be_estimates(
     merged: Merged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(similarity, "EXACT", 0)
-    write_report(merged.merged, output=tmp_path / "p.html", **merged.places("sources"))
+    lego_ray.report(merged.merged, output=tmp_path / "p.html", **merged.places("sources"))
     assert "estimated from sketches" in (tmp_path / "p.html").read_text()
 
 
 def test_the_same_merge_has_the_same_page_and_replaces_it(merged: Merged, whole: Path) -> None:
     before = whole.read_bytes()
-    write_report(merged.merged, output=whole, **merged.places("catalog", "sources"))
+    lego_ray.report(merged.merged, output=whole, **merged.places("catalog", "sources"))
     assert whole.read_bytes() == before
     assert [p.name for p in whole.parent.iterdir() if p.name.startswith(".lego-ray-page")] == []
 
@@ -307,11 +306,11 @@ def test_the_manifests_own_sources_are_read_without_being_named(
     merged: Merged, whole: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.html"
-    record = write_report(merged.merged, output=page, **merged.places("catalog"))
+    record = lego_ray.report(merged.merged, output=page, **merged.places("catalog"))
     assert record["sections"]["map"]
     assert record["warnings"] == []
     assert page.read_bytes() == whole.read_bytes()
-    record = write_report(merged.merged, output=page, sources=(), **merged.places("catalog"))
+    record = lego_ray.report(merged.merged, output=page, sources=(), **merged.places("catalog"))
     assert not record["sections"]["map"]
 
 
@@ -319,7 +318,7 @@ def test_own_sources_that_cannot_be_read_are_a_warning(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", 3)
     lego_ray.merge(zoo, rank=2, output=tmp_path / "m", runner="inline")
     shutil.move(zoo / "a1", tmp_path / "elsewhere")
-    record = write_report(tmp_path / "m", output=tmp_path / "page.html")
+    record = lego_ray.report(tmp_path / "m", output=tmp_path / "page.html")
     assert not record["sections"]["map"]
     [warning] = record["warnings"]
     assert warning.startswith("The sources were not read: ")
@@ -327,7 +326,7 @@ def test_own_sources_that_cannot_be_read_are_a_warning(tmp_path: Path) -> None:
     shutil.rmtree(zoo / "a2")
     write_adapter(zoo / "a2", seed=50)
     shutil.move(tmp_path / "elsewhere", zoo / "a1")
-    record = write_report(tmp_path / "m", output=tmp_path / "page.html")
+    record = lego_ray.report(tmp_path / "m", output=tmp_path / "page.html")
     assert "The sources were not read: " in record["warnings"][0], "another adapter in its place"
 
 
@@ -356,12 +355,12 @@ def test_other_files_and_places_are_left_alone(merged: Merged, tmp_path: Path) -
     other = tmp_path / "notes.html"
     other.write_text("<!doctype html>mine")
     with pytest.raises(OutputExists):
-        write_report(merged.merged, output=other)
+        lego_ray.report(merged.merged, output=other)
     assert other.read_text() == "<!doctype html>mine"
     with pytest.raises(InvalidOption, match="directory"):
-        write_report(merged.merged, output=tmp_path)
+        lego_ray.report(merged.merged, output=tmp_path)
     with pytest.raises(InvalidOption, match="local path"):
-        write_report(merged.merged, output="s3://bucket/page.html")
+        lego_ray.report(merged.merged, output="s3://bucket/page.html")
 
 
 def test_what_does_not_belong_to_the_merge_is_refused(merged: Merged, tmp_path: Path) -> None:
@@ -369,14 +368,14 @@ def test_what_does_not_belong_to_the_merge_is_refused(merged: Merged, tmp_path: 
     lego_ray.merge(zoo, rank=2, output=tmp_path / "m", catalog=tmp_path / "c", runner="inline")
     page = tmp_path / "page.html"
     with pytest.raises(InvalidOption, match="does not hold the merge"):
-        write_report(merged.merged, output=page, catalog=tmp_path / "c")
+        lego_ray.report(merged.merged, output=page, catalog=tmp_path / "c")
     with pytest.raises(VerificationFailed, match="not found under --sources"):
-        write_report(merged.merged, output=page, sources=zoo)
+        lego_ray.report(merged.merged, output=page, sources=zoo)
     (tmp_path / "m" / CONFIG).write_text("{}")
     with pytest.raises(VerificationFailed):
-        write_report(tmp_path / "m", output=page, sources=zoo)
+        lego_ray.report(tmp_path / "m", output=page, sources=zoo)
     with pytest.raises(InvalidOption, match="--memory-budget"):
-        write_report(merged.merged, output=page, memory_budget=1, **merged.places("sources"))
+        lego_ray.report(merged.merged, output=page, memory_budget=1, **merged.places("sources"))
     assert not page.exists()
 
 
@@ -401,14 +400,14 @@ def test_a_manifest_of_another_making_is_refused(
     made = manifest(["a"], sites=1, rank=4) | {"manifest_version": 1} | change
     (tmp_path / "lego_ray_manifest.json").write_text(json.dumps(made))
     with pytest.raises(MalformedAdapter, match=f"not a manifest of version 1: .*{said}"):
-        write_report(tmp_path, output=tmp_path / "page.html")
+        lego_ray.report(tmp_path, output=tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
 def test_a_manifest_alone_makes_a_page(tmp_path: Path) -> None:
     made = manifest(["a", "b"], sites=1, rank=4) | {"manifest_version": 1}
     (tmp_path / "lego_ray_manifest.json").write_text(json.dumps(made))
-    record = write_report(tmp_path, output=tmp_path / "page.html")
+    record = lego_ray.report(tmp_path, output=tmp_path / "page.html")
     assert not any(record["sections"].values())
 
 
@@ -418,6 +417,6 @@ def test_without_matplotlib_it_says_which_extra_has_it(
     real = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda n: None if n == "matplotlib" else real(n))
     with pytest.raises(MissingPackage) as caught:
-        write_report(merged.merged, output=tmp_path / "page.html")
+        lego_ray.report(merged.merged, output=tmp_path / "page.html")
     assert "pip install 'lego-ray[report]'" in str(caught.value)
     assert caught.value.exit_code == 2

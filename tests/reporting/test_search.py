@@ -18,7 +18,6 @@ from lego_ray.cli.report import report
 from lego_ray.errors import InvalidOption, StorageError
 from lego_ray.output.study_files import trial_key
 from lego_ray.reporting.front import undominated
-from lego_ray.reporting.gather import write_report
 from lego_ray.reporting.importance import importances
 from lego_ray.reporting.search import search
 from lego_ray.reporting.study import StudyFacts, TrialFacts
@@ -211,7 +210,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(root: Path, name: str = "best", **given: Any) -> tuple[dict[str, Any], str]:
-    record = write_report(root / name, output=root / "page.html", **given)
+    record = lego_ray.report(root / name, output=root / "page.html", **given)
     return record, (root / "page.html").read_text()
 
 
@@ -246,11 +245,11 @@ def test_a_merge_is_shown_with_the_trials_that_it_is_the_best_of(tuned: Path) ->
 def test_a_study_of_other_merges_is_refused(tuned: Path, tmp_path: Path) -> None:
     lego_ray.merge(tuned / "zoo", output=tmp_path / "other", rank=2)
     with pytest.raises(InvalidOption, match="made other merges"):
-        write_report(
+        lego_ray.report(
             tmp_path / "other", output=tmp_path / "p.html", study=tuned / "best-study", sources=()
         )
     with pytest.raises(InvalidOption, match="is not a study of lego-ray tune"):
-        write_report(tuned / "best", output=tmp_path / "p.html", study=tuned / "zoo", sources=())
+        lego_ray.report(tuned / "best", output=tmp_path / "p.html", study=tuned / "zoo", sources=())
 
 
 def test_a_damaged_study_is_a_warning_unless_it_was_asked_for(tuned: Path, tmp_path: Path) -> None:

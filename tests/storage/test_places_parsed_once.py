@@ -46,7 +46,6 @@ ALLOWED = {
     ("audit/repair.py", "repair_catalog"): _CALL,
     ("audit/collect.py", "collect_garbage"): _CALL,
     ("audit/collect.py", "_writable"): "the root that the call above is given",
-    ("reporting/gather.py", "write_report"): _CALL,
     ("reporting/own_sources.py", "_is_near"): "a manifest, whose sources are data of a merge",
     ("library/places.py", "read_places"): "a recipe file",
     ("library/places.py", "places_to_refresh"): "a recipe file, or the call's words in their place",
