@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,11 +41,19 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, page: Path, *, width: int = 1280, dark: bool = False) -> None:
-        """Opens a page from disk in a window of that width, by day or by night."""
+    def open(
+        self,
+        page: Path,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        scale: int = 1,
+        dark: bool = False,
+    ) -> None:
+        """Opens a page from disk in a window of that size in pixels of CSS, by day or by night."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get_log("browser")
         self.driver.get_log("performance")
@@ -88,21 +97,36 @@ def _is_own(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = {name: shutil.which(name) for name in PROGRAMS}
-    if missing := [name for name, path in found.items() if path is None]:
+    if missing := missing_programs():
         sentence = f"{' and '.join(missing)} not found; Debian has chromium and chromium-driver"
         if os.environ.get("CI"):
             pytest.fail(sentence)
         pytest.skip(sentence)
+    with started(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+def missing_programs() -> list[str]:
+    """Those of the two programs that this machine does not have."""
+    return [name for name in PROGRAMS if shutil.which(name) is None]
+
+
+@contextmanager
+def started(profile: Path) -> Iterator[Browser]:
+    """A browser with one tab, until the block ends.
+
+    Args:
+        profile: An empty folder for what Chromium keeps.
+    """
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = str(found["chromium"])
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service(str(found["chromedriver"])))
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
     try:
         yield Browser(driver)
     finally:

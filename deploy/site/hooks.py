@@ -27,7 +27,7 @@ PAGES = {
     "jobs/results/quality.md": "quality.md",
 }
 API = "api.md"
-_LINK = re.compile(r"(?<!!)\[([^\]\[]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
+_LINK = re.compile(r"(!?)\[([^\]\[]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 # What stands beside the language of a block: the file that it is, or why the tests do not run it.
 _BESIDE = re.compile(r"^```(\w+) +(.+)$", re.MULTILINE)
@@ -60,7 +60,7 @@ def relinked(markdown: str, source: str) -> str:
     here = PAGES.get(source, posixpath.relpath(source, DOCS))
 
     def link(found: re.Match[str]) -> str:
-        text, target, anchor = found[1], found[2], found[3] or ""
+        picture, text, target, anchor = found[1], found[2], found[3], found[4] or ""
         if "://" in target or target.startswith("mailto:") or not target:
             return found[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
@@ -69,7 +69,7 @@ def relinked(markdown: str, source: str) -> str:
             there = posixpath.relpath(file, DOCS)
         if there is None:  # not on the site
             return text if "`" in text else f"{text} (`{file}`)"
-        return f"[{text}]({posixpath.relpath(there, posixpath.dirname(here) or '.')}{anchor})"
+        return f"{picture}[{text}]({posixpath.relpath(there, posixpath.dirname(here) or '.')}{anchor})"
 
     out, done = [], 0
     for fence in _FENCE.finditer(markdown):

@@ -35,6 +35,8 @@ def test_every_page_is_in_the_menu_once(hooks: ModuleType) -> None:
         ("README.md", "[a](docs/ray.md#x)", "[a](ray.md#x)"),
         ("docs/tune.md", "[a](../deploy/README.md)", "[a](deploy.md)"),
         ("docs/tune.md", "[a](ray.md), [b](#c)", "[a](ray.md), [b](#c)"),
+        ("README.md", "![a](docs/images/report.png)", "![a](images/report.png)"),
+        ("docs/site.md", "![a](images/site.png)", "![a](images/site.png)"),
         ("deploy/README.md", "[a](../docs/ray.md)", "[a](ray.md)"),
         ("docs/tune.md", "[code](../lego_ray/errors.py)", "code (`lego_ray/errors.py`)"),
         ("docs/tune.md", "[a](https://b.example/c)", "[a](https://b.example/c)"),
