@@ -6,7 +6,7 @@ CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # Processes of the suite. Each may start a Ray and a few GiB of workers, so not more than six.
 AT_ONCE ?= $(shell n=$$(($(CORES) + 1)); echo $$((n > 6 ? 6 : n)))
 
-.PHONY: demo site quick test test-cluster check lint format bench fixtures clean
+.PHONY: demo site dist quick test test-cluster check lint format bench fixtures clean
 
 demo: $(VENV)/.run-ready
 	$(BIN)/python -m jobs.demo
@@ -60,6 +60,12 @@ $(VENV)/.dev-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 site: $(VENV)/bin/python
 	$(BIN)/pip install --quiet --constraint constraints.txt mkdocs-material 'mkdocstrings[python]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml
+
+# Wheel and source distribution of the last commit, with the repository's address in them.
+dist: $(VENV)/bin/python
+	@test -n "$(HOME_URL)" || { echo 'say where the repository is: make dist HOME_URL=https://...' >&2; exit 2; }
+	$(BIN)/pip install --quiet --constraint constraints.txt build twine
+	$(BIN)/python deploy/release/dist.py $(HOME_URL) --out dist
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

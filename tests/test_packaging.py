@@ -5,6 +5,8 @@ from __future__ import annotations
 import email
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -105,6 +107,36 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
     points = ConfigParser()
     points.read_string(metadata(wheel, "entry_points.txt"))
     assert dict(points["console_scripts"]) == {"lego-ray": "lego_ray.__main__:main"}
+
+
+def test_a_release_leads_to_the_repository(sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [source] = tmp_path.iterdir()
+    home = "https://example.org/acme/lego-ray"
+    release = runpy.run_path(str(ROOT / "deploy/release/dist.py"))
+    release["lead_home"](source, home)
+    made = built("wheel", source, source / "dist")
+    said: Message = email.message_from_string(metadata(made, "METADATA"))
+    assert f"Homepage, {home}" in said.get_all("Project-URL", [])
+    links = re.findall(r"\]\(([^)]*)\)", str(said.get_payload()))
+    own = [link for link in links if link.startswith(home)]
+    assert {link for link in links if "://" not in link} == set()
+    assert len(own) > 30
+    at = f"v{lego_ray.__version__}"
+    for link in own:
+        kind, tag, file = link.removeprefix(f"{home}/").split("/", 2)
+        assert (kind, tag) == ("raw" if file.endswith(".png") else "blob", at)
+        assert (ROOT / file.partition("#")[0]).exists()
+
+
+def test_links_in_code_are_left_alone() -> None:
+    release = runpy.run_path(str(ROOT / "deploy/release/dist.py"))
+    page = "[a](b.md#c) [d](#e) [f](https://g)\n```\n[a](b.md)\n```\n![h](i.png)"
+    assert release["absolute"](page, "https://h", "v1") == (
+        "[a](https://h/blob/v1/b.md#c) [d](#e) [f](https://g)\n```\n[a](b.md)\n```\n"
+        "![h](https://h/raw/v1/i.png)"
+    )
 
 
 def test_what_is_installed_merges_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def relinked(markdown: str, source: str) -> str:
             there = posixpath.relpath(file, DOCS)
         if there is None:  # not on the site
             return text if "`" in text else f"{text} (`{file}`)"
-        return f"{picture}[{text}]({posixpath.relpath(there, posixpath.dirname(here) or '.')}{anchor})"
+        return (
+            f"{picture}[{text}]({posixpath.relpath(there, posixpath.dirname(here) or '.')}{anchor})"
+        )
 
     out, done = [], 0
     for fence in _FENCE.finditer(markdown):
