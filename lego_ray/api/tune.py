@@ -12,6 +12,7 @@ from lego_ray.arguments import checked_with
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.errors import InvalidOption, MissingPackage
 from lego_ray.options import keywords_of, picked
+from lego_ray.output.study_files import BESIDE
 from lego_ray.planning.arguments import (
     Uri,
     output_place,
@@ -205,7 +206,7 @@ def _require(*packages: str) -> None:
 
 
 def _study_place(given: Uri, output: Place) -> Place:
-    return writable(parse_uri(given or f"{output}-study"))
+    return writable(parse_uri(given or f"{output}{BESIDE}"))
 
 
 def _scorer(asked: dict[str, Any], given: dict[str, Any]) -> tuple[Scorer, dict[str, Any]]:

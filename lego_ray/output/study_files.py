@@ -11,6 +11,8 @@ from lego_ray.errors import ObjectNotFound, StorageError
 from lego_ray.storage.base import Store, list_readable
 
 STUDY_KEY = "study.json"
+# A study is beside the merge that it publishes, unless another place is named.
+BESIDE = "-study"
 _TRIAL = re.compile(r"trials/(\d{6})\.json")
 _REPORT = re.compile(r"report-(\d{6})\.json")
 

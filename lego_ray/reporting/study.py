@@ -9,6 +9,7 @@ from typing import Any
 
 from lego_ray.errors import InvalidOption, StorageError
 from lego_ray.output.study_files import (
+    BESIDE,
     STUDY_KEY,
     damaged,
     has_published,
@@ -93,7 +94,7 @@ def study_of(merged: Place, merge_id: str, given: Place | None) -> StudyFacts | 
     beside = merged.split()
     if given is None and (beside is None or merged.is_read_only):
         return None
-    place = given or beside[0].join(f"{beside[1]}-study")  # type: ignore[index]
+    place = given or beside[0].join(f"{beside[1]}{BESIDE}")  # type: ignore[index]
     store = place.open()
     identity = object_or_none(store, STUDY_KEY)
     published = object_or_none(store, published_key(merge_id)) if identity else None
