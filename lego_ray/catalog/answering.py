@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import pickle
 import re
 import select
 import sys
 import threading
 from dataclasses import dataclass
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from lego_ray.errors import LegoRayError
 from lego_ray.faults import of_the_machine
+from lego_ray.pipes import loaded, parts_of, send
 
 # How long a parent waits for another call.
 IDLE_SECONDS = 60.0
@@ -27,7 +27,6 @@ _IMPORTED_ONCE = ("pyarrow.dataset", "deltalake", "duckdb", "lego_ray.catalog.qu
 FORKS = sys.platform == "linux"
 # How libraries say that an allocation failed in an error of another type.
 _OF_MEMORY = re.compile(r"bad_alloc|realloc of size|malloc of size|failed to map segment")
-_WORD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def serve() -> NoReturn:
 
 def _received(calls: IO[bytes]) -> list[bytearray]:
     try:
-        return _parts(calls)
+        return parts_of(calls)
     except EOFError:
         os._exit(0)
 
@@ -100,7 +99,7 @@ def _answer_one(parts: list[bytearray], out: IO[bytes]) -> NoReturn:
     """Answers one call, and ends the process."""
     threading.Thread(target=_end_with_the_asker, daemon=True).start()
     try:
-        surroundings, memory, function, args, kwargs = _loaded(parts)
+        surroundings, memory, function, args, kwargs = loaded(parts)
         surroundings.enter()
         _limit_memory(memory)
         answer = ("returned", function(*args, **kwargs))
@@ -139,50 +138,3 @@ def _limit_memory(memory: int) -> None:
     allowed = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     with contextlib.suppress(ValueError, OSError):  # a system without this limit
         resource.setrlimit(kind, (allowed, hard))
-
-
-def send(pipe: IO[bytes], value: object) -> None:
-    """Writes a value, its large buffers without another copy of them.
-
-    Args:
-        pipe: Where to.
-        value: What; anything that pickle takes.
-    """
-    buffers: list[pickle.PickleBuffer] = []
-    text = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    parts = [memoryview(text), *(buffer.raw() for buffer in buffers)]
-    pipe.write(len(parts).to_bytes(_WORD, "little"))
-    for part in parts:
-        pipe.write(part.nbytes.to_bytes(_WORD, "little"))
-        pipe.write(part)
-    pipe.flush()
-
-
-def receive(pipe: IO[bytes]) -> Any:
-    """Reads what `send` wrote.
-
-    Raises:
-        EOFError: If it is cut short.
-    """
-    return _loaded(_parts(pipe))
-
-
-def _parts(pipe: IO[bytes]) -> list[bytearray]:
-    n_parts = int.from_bytes(_exactly(pipe, _WORD), "little")
-    return [_exactly(pipe, int.from_bytes(_exactly(pipe, _WORD), "little")) for _ in range(n_parts)]
-
-
-def _loaded(parts: list[bytearray]) -> Any:
-    text, *buffers = parts
-    return pickle.loads(text, buffers=buffers)
-
-
-def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    data = bytearray(size)
-    done, view = 0, memoryview(data)
-    while done < size:
-        count = pipe.readinto(view[done:])  # type: ignore[attr-defined]
-        if not count:
-            raise EOFError
-        done += count
-    return data

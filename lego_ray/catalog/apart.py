@@ -15,25 +15,17 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from lego_ray.catalog.answering import FORKS, OUT_OF_MEMORY, UNUSED, Surroundings, receive, send
+from lego_ray.catalog.answering import FORKS, OUT_OF_MEMORY, UNUSED, Surroundings
 from lego_ray.errors import LegoRayError, QueryError, RunFailed
+from lego_ray.pipes import import_path, receive, send, start_python
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-# It takes the import path of this process, not the working directory's.
-_BOOT = """\
-import sys
-sys.path[:] = sys.argv[1:]
-from lego_ray.catalog.answering import serve
-serve()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +139,7 @@ def _taken() -> _Parent | None:
         return None
     if parent.asker != os.getpid():  # this process was forked from the one that started it
         return None
-    if parent.process.poll() is None and parent.path == _import_path():
+    if parent.process.poll() is None and parent.path == import_path():
         return parent
     parent.closed()
     return None
@@ -185,21 +177,10 @@ def _answer(
     return answer, status
 
 
-def _import_path() -> list[str]:
-    return [str(place) for place in sys.path]
-
-
 def _started(what: str) -> _Parent:
-    path = _import_path()
+    path = import_path()
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, *path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            # ^C in a terminal goes to its whole process group; this process alone answers it.
-            start_new_session=True,
-        )
+        process = start_python("lego_ray.catalog.answering", quiet=True)
     except OSError as error:
         raise RunFailed(
             what,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from lego_ray.planning.task_plans import WORKER_BYTES, TaskPlan
 
@@ -64,3 +65,8 @@ def estimated(
     estimate = Estimate(memory_budget, n_cores)
     estimate.add(tasks)
     return estimate
+
+
+def plans_of(task: Any) -> Iterable[TaskPlan]:
+    """The plans with a task's sites; of one that several merges share, each one's."""
+    return [part.plan for part in getattr(task, "parts", ())] or [task.plan]

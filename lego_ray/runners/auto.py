@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Any
 
-from lego_ray.planning.estimate import Estimate
-from lego_ray.planning.task_plans import TaskPlan
+from lego_ray.planning.estimate import Estimate, plans_of
 from lego_ray.runners.base import Runner
 from lego_ray.runners.inline import InlineRunner
 
@@ -39,7 +38,7 @@ class AutoRunner:
             for task in waiting:
                 first.append(task)
                 estimate = estimate or Estimate(task.memory_budget)
-                estimate.add(_plans(task))
+                estimate.add(plans_of(task))
                 if estimate.ray_pays:
                     self._ray = self._local_ray()
                     break
@@ -62,8 +61,3 @@ class AutoRunner:
         from lego_ray.runners.ray.runner import RayRunner
 
         return RayRunner()
-
-
-def _plans(task: Any) -> Iterable[TaskPlan]:
-    """The plans with a task's sites; of one that several merges share, each one's."""
-    return [part.plan for part in getattr(task, "parts", ())] or [task.plan]

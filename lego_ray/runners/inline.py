@@ -1,31 +1,31 @@
-"""The in-process runner: the serial twin of every distributed path."""
+"""The runner of this machine without Ray: the serial twin of every distributed path."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
-from queue import SimpleQueue
-from threading import BoundedSemaphore, Event, Thread
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from lego_ray.lazy import torch
-from lego_ray.planning.estimate import cores
+from lego_ray.planning.estimate import cores, plans_of
+from lego_ray.planning.task_plans import WORKER_BYTES
 from lego_ray.runners.base import READS_BESIDE
+from lego_ray.runners.task_process import TaskProcess
+from lego_ray.runners.task_threads import TaskThreads
 
 if TYPE_CHECKING:
-    from lego_ray.tasks.joint import JointTask
-    from lego_ray.tasks.read import Extraction
-    from lego_ray.tasks.update import UpdateTask
-    from lego_ray.tasks.values import SolveTask
+    from lego_ray.runners.task_threads import Extract, Task
 
-    Task = SolveTask | JointTask | UpdateTask
-    Extract = Callable[[SolveTask], Extraction]
+# Seconds of arithmetic from which processes beside this one pay for loading torch, each on its core.
+PROCESSES_PAY = 4.0
 
 
 class InlineRunner:
     """Runs tasks in this process, several at once where all of them fit one worker's memory budget.
+
+    Where the work is worth it, other processes on this machine do tasks too, within the same budget.
 
     Each task computes on one thread, as it does in a worker on Ray, so the results are the same bits.
     The shards of a spread site are all held here and work one after another: the serial twin of actors.
@@ -50,120 +50,88 @@ class InlineRunner:
         self._extract = extract
         self._gpus = gpus
         self._at_once = 1 if gpus else workers or cores()
-        self._begun: list[_Work] = []
+        self._begun: list[TaskThreads] = []
+        self._processes: list[TaskProcess] = []
 
     def start(self) -> None:
         """Has nothing to get ready."""
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yields each task's result, in order."""
-        from lego_ray.tasks.device import device_of
-
-        work = _Work(device_of(self._gpus), self._gpus, self._at_once, self._extract)
+        waiting = iter(tasks)
+        first = self._start_processes(waiting)
+        processes = list(self._processes)
+        work = TaskThreads(
+            self._gpus, self._at_once - len(processes), extract=self._extract, processes=processes
+        )
         self._begun.append(work)
         running: deque[tuple[Task, Future[Any]]] = deque()
         most = READS_BESIDE * self._at_once
         try:
-            for task in tasks:
-                while running and (len(running) >= most or not _fit([task, *_tasks(running)])):
+            for task in chain(first, waiting):
+                if processes and not _fit([task], 1 + len(processes)):
+                    processes = []  # there is no room beside this one
+                    self._end_processes()
+                while running and (
+                    len(running) >= most or not _fit([task, *_tasks(running)], 1 + len(processes))
+                ):
                     yield running.popleft()[1].result()
                 running.append((task, work.begin(task)))
-                if len(running) > work.threads:
-                    work.one_more_thread()
+                if len(running) > len(work):
+                    work.one_more()
             while running:
                 yield running.popleft()[1].result()
         finally:
             work.end()
+            if running:  # it was cut short
+                self._end_processes()
 
     def stop(self) -> None:
         """Holds nothing."""
 
     def close(self) -> None:
         """Waits for what was running when a run was cut short: a task a thread, at most."""
+        self._end_processes()
         for work in self._begun:
             work.end()  # also of a run that was left half used, and is not closed yet
             work.wait()
         self._begun.clear()
 
+    def _start_processes(self, tasks: Iterator[Task]) -> list[Task]:
+        """Starts processes if the work is worth them, or keeps those there are.
 
-class _Work:
-    """Threads and what they have to do, until it is ended."""
+        Returns:
+            The tasks that were looked at for it, to be done first.
+        """
+        first: list[Task] = []
+        seconds = 0.0
+        if self._at_once == 1 or self._gpus or self._extract is not None:
+            return first
+        for task in tasks:
+            first.append(task)
+            seconds += sum(site.seconds for plan in plans_of(task) for site in plan.sites)
+            if seconds >= PROCESSES_PAY or task.plan.shards:
+                break
+        if seconds >= PROCESSES_PAY and not self._processes:
+            # Half of the memory at most is for what a process takes before it has read anything.
+            room = first[0].memory_budget // (2 * WORKER_BYTES) - 1
+            with suppress(OSError):  # the system starts no more
+                for _ in range(min(self._at_once - 1, room)):
+                    self._processes.append(TaskProcess())
+        return first
 
-    def __init__(self, device: str, gpus: float, at_once: int, extract: Extract | None) -> None:
-        self._extract = extract
-        self._threads: list[Thread] = []
-        self._device = device
-        self._gpus = gpus
-        self._computing = BoundedSemaphore(at_once)
-        self._waiting: SimpleQueue[tuple[Task, Future[Any]] | None] = SimpleQueue()
-        self._ended = Event()
-
-    def begin(self, task: Task) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._waiting.put((task, future))
-        return future
-
-    @property
-    def threads(self) -> int:
-        return len(self._threads)
-
-    def one_more_thread(self) -> None:
-        thread = Thread(target=self._live, name=f"tasks-{self.threads + 1}")
-        thread.start()
-        self._threads.append(thread)
-
-    def end(self) -> None:
-        """Lets the threads end. Of what is begun, the step they are at is the last."""
-        self._ended.set()
-        for _ in self._threads:
-            self._waiting.put(None)
-
-    def wait(self) -> None:
-        for thread in self._threads:
-            thread.join()
-
-    def _live(self) -> None:
-        while (next_one := self._waiting.get()) is not None:
-            task, future = next_one
-            try:
-                future.set_result(self._result_of(task))
-            except BaseException as error:
-                future.set_exception(error)
-
-    def _result_of(self, task: Task) -> Any:
-        from lego_ray.tasks.run import run_task
-        from lego_ray.tasks.solve import extract_task, solve_extracted
-        from lego_ray.tasks.values import SolveTask
-
-        torch.set_num_threads(1)  # of this thread, for what is read before the work
-        if task.plan.shards or not isinstance(task, SolveTask):
-            with self._at_work():
-                return run_task(task, self._gpus)
-        self._check()
-        extraction = (self._extract or extract_task)(task)
-        with self._at_work():
-            return solve_extracted(task, extraction, self._device)
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        with self._computing:
-            self._check()
-            yield
-
-    def _check(self) -> None:
-        if self._ended.is_set():
-            raise CancelledError
+    def _end_processes(self) -> None:
+        while self._processes:
+            self._processes.pop().close()
 
 
 def _tasks(running: Iterable[tuple[Task, Future[Any]]]) -> list[Task]:
     return [task for task, _ in running]
 
 
-def _fit(tasks: Sequence[Task]) -> bool:
+def _fit(tasks: Sequence[Task], processes: int) -> bool:
     """Whether tasks may run at once: within the memory that one worker may take."""
-    from lego_ray.planning.task_plans import WORKER_BYTES
-
     if len(tasks) > 1 and any(task.plan.shards for task in tasks):
         return False
     peak = sum(task.plan.peak_bytes - WORKER_BYTES for task in tasks)
-    return WORKER_BYTES + peak <= tasks[0].memory_budget
+    return processes * WORKER_BYTES + peak <= tasks[0].memory_budget
