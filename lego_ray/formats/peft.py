@@ -44,6 +44,7 @@ from lego_ray.formats.peft_parameters import (
     without_base_layers,
 )
 from lego_ray.formats.peft_patterns import disagree
+from lego_ray.formats.peft_targets import Targets
 from lego_ray.formats.peft_tied import tying_of
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
@@ -101,6 +102,8 @@ def read_adapter(
     check_config(fields, files.config, without=taken)
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
+    written = [span.name for span in spans.values()]
+    targets = Targets.of(fields, settings, experts, written, files.config)
     check_layout(fields, names, files.weights)
     dropped = [
         ([name for name in names if key.search(name)], note) for key, note in droppable.values()
@@ -125,15 +128,22 @@ def read_adapter(
     for name, span in spans.items():
         if name in left_out:
             continue
+        if not targets.loads_tensor(name):
+            continue
         if name in of_dora:
+            if not targets.loads(of_dora[name]):
+                continue
             if magnitudes.setdefault(of_dora[name], span) is not span:
                 problem = f"{of_dora[name]} has two magnitudes, {span.name} is one of them"
                 raise MalformedAdapter(files.weights, problem, RESAVE)
             continue
         if kind := kinds.get(name):
-            parts.add(kind.stem.removeprefix(PREFIX), kind, span, files.weights)
+            if targets.loads(site := kind.stem.removeprefix(PREFIX)):
+                parts.add(site, kind, span, files.weights)
             continue
         key = parse_key(name) if adalora else parse_factor(name)
+        if key and not targets.loads(key.site):
+            continue
         if key and key.half == "E":
             of_rows[key.site] = span
         elif key:
@@ -149,6 +159,7 @@ def read_adapter(
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
+    notes += targets.notes()
     if full_weights == "refuse" or adds:
         adapted = {key.site for key, _ in factors} | set(parts.forms)
         whole, unchanged = _without_embeddings(whole, adapted)
@@ -172,8 +183,8 @@ def read_adapter(
         sites = kinds_of_base.sites(sites, magnitudes, settings, files.weights)
         more = [*more, *note_of_base(sites)]
     notes += more
-    targets = dict.fromkeys(ruled_by(parameter_of(s.site, s.kind)) for s in sites)
-    unsure = [name for name in targets if disagree(settings.alpha_pattern, name)]
+    ruled = dict.fromkeys(ruled_by(parameter_of(s.site, s.kind)) for s in sites)
+    unsure = [name for name in ruled if disagree(settings.alpha_pattern, name)]
     if unsure:
         notes.append(
             f"alpha_pattern has entries that disagree for {some(unsure)}; the first in the file "

@@ -76,13 +76,42 @@ def compile_patterns(
         if costs is None:
             problem = f"{field} key {key[:80]!r} could take for ever to match"
             raise UnsupportedAdapter(where, problem, _SIMPLIFY)
-        try:
-            expression = re.compile(rf"(.*\.)?({key})$")
-        except (re.error, OverflowError, RecursionError) as error:
-            problem = f"{field} key {key[:80]!r} is not a regular expression ({error})"
-            raise MalformedAdapter(where, problem, _SIMPLIFY) from None
+        expression = compiled(rf"(.*\.)?({key})$", f"{field} key {key[:80]!r}", where)
         out.append(SitePattern(key, expression, value, *costs))
     return tuple(out)
+
+
+def compiled(expression: str, name: str, where: str) -> re.Pattern[str]:
+    """Compiles an expression of a configuration.
+
+    Args:
+        expression: It.
+        name: What to call it in the error.
+        where: The configuration file, for the error.
+
+    Raises:
+        MalformedAdapter: If it is not a regular expression.
+    """
+    try:
+        return re.compile(expression)
+    except (re.error, OverflowError, RecursionError) as error:
+        problem = f"{name} is not a regular expression ({error})"
+        raise MalformedAdapter(where, problem, _SIMPLIFY) from None
+
+
+def is_affordable(expression: str, paths: Collection[str]) -> bool:
+    """Whether an expression can be matched with all of these paths, in seconds.
+
+    Args:
+        expression: It.
+        paths: Modules' paths.
+    """
+    costs = _costs(expression) if len(expression) <= MAX_PATTERN_CHARS else None
+    if costs is None:
+        return False
+    choices, repeats = costs
+    steps: int = choices * max(map(len, paths), default=0) ** repeats
+    return len(paths) * (CALL_STEPS + steps) <= MAX_STEPS
 
 
 def check_affordable(
