@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.wrappers import unwrapped_pattern
 
+# The fields that are tables of them.
+PATTERNS = ("rank_pattern", "alpha_pattern")
+
 # The paths a backtracking matcher may have to try, at most. An open repeat counts as 64 of them (a
 # site name has about that many characters), `?` as 2, a group of m alternatives as m.
 MAX_CHOICES = 64**4
@@ -160,6 +163,20 @@ def disagree(patterns: tuple[SitePattern, ...], site: str) -> bool:
     """
     values = {pattern.value for pattern in patterns if pattern.expression.match(site)}
     return len(values) > 1
+
+
+def unmatched(patterns: tuple[SitePattern, ...], sites: Collection[str]) -> list[str]:
+    """Keys that speak for none of these sites, so that they have no effect.
+
+    Args:
+        patterns: In any order.
+        sites: Paths of modules, without PEFT's prefix.
+    """
+    return [
+        each.key
+        for each in patterns
+        if each.key not in sites and not any(map(each.expression.match, sites))
+    ]
 
 
 def exact_key(site: str, sites: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from lego_ray.formats.peft_experts import ExpertConfig
 from lego_ray.formats.peft_keys import PREFIX, is_embedding_name
 from lego_ray.formats.peft_parameters import ruled_by, split_base_layers
 from lego_ray.formats.peft_patterns import compiled, is_affordable
-from lego_ray.formats.wrappers import unwrapped, unwrapped_pattern, without_doubt
+from lego_ray.formats.wrappers import is_twice, unwrapped, unwrapped_pattern, without_doubt
 
 # PEFT's word for all linear layers of the base model, which the file does not list.
 _ALL_LINEAR = "all-linear"
@@ -128,7 +128,7 @@ class Targets:
             tuple(unread),
             experts,
             bool(fields.get("ensure_weight_tying")),
-            any(name.count(PREFIX) > 1 for name in names),
+            is_twice(names),
         )
 
     def loads(self, path: str) -> bool:

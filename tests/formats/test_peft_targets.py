@@ -89,10 +89,9 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 @example({"target_modules": ["layers.0.q_proj"], "layers_to_transform": [1]})
 @example({"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"})
 def test_loads_the_modules_that_peft_does(fields: dict[str, Any]) -> None:
-    config = LoraConfig(**fields)
     is_all = str(fields["target_modules"]).lower() == "all-linear"
-    if is_all:  # which are linear, the base model says
-        config.target_modules = set(MODULES)
+    # Which modules are linear, the base model says.
+    config = LoraConfig(**(fields | {"target_modules": list(MODULES)} if is_all else fields))
     expected = [name for name in MODULES if check_target_module_exists(config, name)]
     names = [f"base_model.model.{name}.lora_A.weight" for name in MODULES]
     read_as = config_from(fields, "c")
