@@ -186,7 +186,8 @@ def read_adapter(
         sites = kinds_of_base.sites(sites, magnitudes, settings, files.weights)
         more = [*more, *note_of_base(sites)]
     notes += more
-    notes += _of_patterns(sites, settings, experts)
+    of_patterns, idle = _of_patterns(sites, settings, experts)
+    notes += of_patterns
     of_training = kinds_of_base.initial if kinds_of_base else None
     if of_training is not None:
         headers = replace(headers, adapter_id=on_base(headers.adapter_id, of_training.adapter_id))
@@ -208,13 +209,18 @@ def read_adapter(
         full_weights=kept,
         differences=tuple(sorted(differences, key=lambda each: each.key)),
         notes=tuple(notes),
+        left_out="\n".join([*sorted(targets.ignored), *idle]),
     )
 
 
 def _of_patterns(
     sites: Sequence[SiteFactors], settings: PeftConfig, experts: ExpertConfig
-) -> list[str]:
-    """What to tell of patterns: keys whose order decides, and keys without effect."""
+) -> tuple[list[str], list[str]]:
+    """What to tell of patterns: keys whose order decides, and keys without effect.
+
+    Returns:
+        Notes; and the keys that would have an effect without PEFT's own prefix.
+    """
     ruled = dict.fromkeys(ruled_by(parameter_of(s.site, s.kind)) for s in sites)
     unsure = [name for name in ruled if disagree(settings.alpha_pattern, name)]
     notes = []
@@ -231,7 +237,8 @@ def _of_patterns(
         notes.append(
             f"keys that match no module have no effect in PEFT, nor here: {'; '.join(said)}"
         )
-    return notes
+    prefixed = [f"{n} {k}" for n, keys in idle.items() for k in keys if of_twice({k: 0}) != {k: 0}]
+    return notes, prefixed
 
 
 _EMBEDDINGS = (

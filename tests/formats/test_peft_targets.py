@@ -17,10 +17,11 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 
 import lego_ray
-from lego_ray.errors import MalformedAdapter
+from lego_ray.errors import MalformedAdapter, OutputExists
 from lego_ray.formats.peft_config import config_from
 from lego_ray.formats.peft_experts import ExpertConfig
 from lego_ray.formats.peft_targets import Targets
+from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from tests.formats.tiny_peft import (
     TinyModel,
     edit_config,
@@ -198,3 +199,44 @@ def test_a_merge_holds_what_its_own_target_modules_match(tmp_path: Path) -> None
     noted = [each for each in done["notes"] if "PEFT does not load" in each["note"]]
     assert [each["adapter"] for each in noted] == [str(tmp_path / "zoo/a")]
     assert "layers.0.v_proj, layers.1.v_proj" in noted[0]["note"]
+
+
+def test_a_merge_of_all_tensors_by_an_earlier_release_is_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_adapter(tmp_path / "zoo/a", seed=1, target_modules=["q_proj"])
+    write_adapter(tmp_path / "zoo/b", seed=2)
+    options: dict[str, Any] = {"method": "concat", "rank": 8, "runner": "inline"}
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Targets, "loads", lambda self, path: True)
+        lego_ray.merge(str(tmp_path / "zoo"), output=str(tmp_path / "out"), **options)
+    with pytest.raises(OutputExists, match="1 adapter more"):
+        lego_ray.merge(str(tmp_path / "zoo"), output=str(tmp_path / "out"), **options)
+
+
+def test_copies_have_one_id_and_it_is_not_that_of_all_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zoo/a", "zoo/copy"):
+        write_adapter(tmp_path / name, seed=1, target_modules=["q_proj"])
+    key = "base_model.model.layers.0.q_proj"
+    write_adapter(tmp_path / "zoo/b", seed=2, alpha_pattern={key: 50.0})
+    write_adapter(tmp_path / "zoo/c", seed=3, alpha_pattern={"k_proj": 50.0})
+
+    def ids() -> dict[str, str]:
+        rows = lego_ray.scan(str(tmp_path / "zoo")).adapters
+        return {Path(row["uri"]).name: row["adapter_id"] for row in rows}
+
+    found = ids()
+    assert found["a"] == found["copy"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(AdapterHeaders, "record", _record)
+        before = ids()
+    assert {name for name in found if found[name] != before[name]} == {"a", "copy", "b"}
+
+
+_RECORD = AdapterHeaders.record
+
+
+def _record(self: AdapterHeaders, *, left_out: str = "", **fields: Any) -> AdapterRecord:
+    return _RECORD(self, **fields, left_out="")
