@@ -2,7 +2,8 @@
 
 `@checked` goes on each public call. A value of a wrong type is an `InvalidOption` that names the
 argument, the value and what is expected, so that no TypeError comes out of the depth of a run. Numbers
-of numpy count as Python's; a bool is not a number, and NaN is none either.
+of numpy count as Python's; a bool is not a number, and NaN is none either. A number that is out of an
+option's bounds is an `InvalidOption` in the words of the command line, whether or not the call uses it.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def _checked(call: Callable[P, R], known: Mapping[str, Keyword]) -> Callable[P, 
             bound.arguments[name] = checked_value(
                 name, annotation, value, is_required=is_required, hint=_HINT
             )
+            if name in known:
+                known[name].check_number(bound.arguments[name])
         return call(*bound.args, **bound.kwargs)
 
     checking.__signature__ = whole  # type: ignore[attr-defined]

@@ -31,6 +31,7 @@ class Option:
         above: A bound that it is above.
         at_most: Its largest value.
         below: A bound that it is below.
+        is_share: Whether above 1 it must be a whole number.
         former: The keyword that earlier releases had for it, which is still accepted.
     """
 
@@ -45,6 +46,7 @@ class Option:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    is_share: bool = False
     former: str = ""
 
     def flag_of(self, name: str) -> str:
@@ -81,16 +83,22 @@ class Option:
             return
         kind = int if is_whole else int | float
         fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-        if not (
+        fits = (
             fits
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
-        ):
-            number = f"a {'whole ' if is_whole else ''}number {self.range}"
-            either = f"{', '.join(self.words)} or " if self.words else ""
-            raise InvalidOption(flag, f"{value!r} is not {either}{number}")
+            and (not self.is_share or value <= 1 or value == int(value))
+        )
+        if fits:
+            return
+        if self.is_share:
+            said = f"{value:g}" if isinstance(value, int | float) else repr(value)
+            raise InvalidOption(flag, f"{said} is neither a share from 0 to 1 nor a whole number")
+        number = f"a {'whole ' if is_whole else ''}number {self.range}"
+        either = f"{', '.join(self.words)} or " if self.words else ""
+        raise InvalidOption(flag, f"{value!r} is not {either}{number}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,18 @@ class Keyword:
         if value is None and self.annotation.endswith("| None"):
             return
         self.option.check(self.name, value, is_whole=self.annotation.startswith("int"))
+
+    def check_number(self, value: Any) -> None:
+        """Holds a number against the bounds; where words are possible too, that is left to the caller.
+
+        Args:
+            value: The value; one that is not a number passes.
+
+        Raises:
+            InvalidOption: If it is out of bounds.
+        """
+        if isinstance(value, int | float) and self.option.range and not self.option.words:
+            self.check(value)
 
 
 @cache

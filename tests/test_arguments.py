@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -168,6 +169,83 @@ def test_a_wrong_value_is_named(call_name: str, argument: str, where: Path) -> N
         elif parameter.annotation != "str | Runner" or kind != "text":
             with suppress(LegoRayError):  # out of range, or what it names is not there
                 call(**arguments)
+    assert list(where.iterdir()) == []
+
+
+# Numbers that are below what each numeric argument of any call accepts; an argument with another name
+# needs a line here. None of these says that any number is meant.
+NEGATIVE: dict[str, Any] = {
+    **dict.fromkeys(("workers", "max_workers", "wait", "gpus", "memory_budget"), -1),
+    **dict.fromkeys(("rank", "rank_budget", "rank_error", "seed", "trials", "groups"), -1),
+    **dict.fromkeys(("n_init", "max_iter", "tol", "beta", "density", "dare_density"), -1),
+    **dict.fromkeys(("time_limit_per_trial", "score_timeout", "version", "spectrum"), -1),
+    **dict.fromkeys(("weights", "site_scales", "output_scale", "output_reweight")),
+    "ranks": [-1],
+    "scan_limits": {"objects": -1},
+    "task_weights": {"a": -1},
+}
+# What tells whether another argument is out of range: with the others it is not used at all.
+BESIDE: dict[str, dict[str, Any]] = {
+    "rank_error": {"rank": "auto"},
+    "density": {"method": "ties"},
+    "dare_density": {"method": "dare_ties"},
+    "rank_budget": {"rank": None},
+}
+NUMERIC = [
+    (name, argument)
+    for name, argument in ARGUMENTS
+    if any(
+        kind in str(inspect.signature(CALLS[name]).parameters[argument].annotation)
+        for kind in ("int", "float")
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo, a merge of it, its catalog, and a recipe file that names it."""
+    root = tmp_path_factory.mktemp("library")
+    write_zoo(root / "zoo", 2)
+    options: dict[str, Any] = {"rank": 2, "method": "svd", "runner": "inline"}
+    lego_ray.merge(root / "zoo", output=root / "m", name="m", catalog=root / "catalog", **options)
+    recipe = {
+        "sources": [str(root / "zoo")],
+        "output": str(root / "out"),
+        "merges": [{"name": "m", "rank": 2, "method": "svd"}],
+    }
+    (root / "recipe.yaml").write_text(json.dumps(recipe))
+    return root
+
+
+@pytest.mark.parametrize(("call_name", "argument"), NUMERIC)
+def test_a_number_out_of_range_is_named_before_anything_is_written(
+    call_name: str, argument: str, library: Path, where: Path
+) -> None:
+    value = NEGATIVE[argument]
+    if value is None:
+        return
+    call = CALLS[call_name]
+    parameters = inspect.signature(call).parameters
+    real = {
+        "sources": library / "zoo",
+        "recipe": library / "recipe.yaml",
+        "merged": library / "m",
+        "merges": [library / "m", library / "m"],
+        "catalog": library / "catalog",
+        "score": "score {adapter}",
+        "ranks": [2],
+        "place": library / "zoo",
+        "source": library / "zoo",
+    }
+    given = sound(call, where) | {k: v for k, v in real.items() if k in parameters}
+    given |= {k: v for k, v in BESIDE.get(argument, {}).items() if k in parameters}
+    if "ranks" in parameters:
+        given.pop("rank", None)
+    given[argument] = value
+    with pytest.raises(InvalidOption) as raised:
+        call(**given)
+    flag = argument.removesuffix("s").replace("_", "-")
+    assert flag in str(raised.value).replace("_", "-")
     assert list(where.iterdir()) == []
 
 

@@ -19,6 +19,7 @@ SAMPLE_BYTES = 64 << 10
 _SCHEME = b"lego-ray adapter 1"
 _CONTENT_SCHEME = b"lego-ray adapter content 1"
 _BASE_SCHEME = b"lego-ray adapter on a base 1"
+_PART_SCHEME = b"lego-ray adapter without what PEFT passes over 1"
 # Digits of an id that an id distinguished by content shares with the one from the headers.
 _SHARED_DIGITS = 32
 
@@ -131,6 +132,20 @@ def on_base(header_id: str, base: str) -> str:
         64 hex digits, both halves of which depend on both.
     """
     parts = (_BASE_SCHEME, header_id.encode(), base.encode())
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def without(header_id: str, left_out: str) -> str:
+    """The id of an adapter of which a part was left out that earlier releases read.
+
+    Args:
+        header_id: Its `adapter_id`, from its headers.
+        left_out: What was left out.
+
+    Returns:
+        64 hex digits, both halves of which depend on both.
+    """
+    parts = (_PART_SCHEME, header_id.encode(), left_out.encode())
     return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
 

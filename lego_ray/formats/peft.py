@@ -43,13 +43,14 @@ from lego_ray.formats.peft_parameters import (
     split_base_layers,
     without_base_layers,
 )
-from lego_ray.formats.peft_patterns import disagree
+from lego_ray.formats.peft_patterns import PATTERNS, disagree, unmatched
+from lego_ray.formats.peft_targets import Targets
 from lego_ray.formats.peft_tied import tying_of
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from lego_ray.formats.refusals import DROPPABLE, check_config, check_tensors
 from lego_ray.formats.site_factors import SiteFactors, TensorSpan
 from lego_ray.formats.strict_json import parse_object
-from lego_ray.formats.wrappers import by_plain_key, unwrapped
+from lego_ray.formats.wrappers import by_plain_key, is_twice, of_twice, unwrapped, without_doubt
 
 
 def read_adapter(
@@ -99,8 +100,13 @@ def read_adapter(
     adds = full_weights in ("sum", "average")
     taken = DROPPABLE if full_weights == "keep" else {BIAS} if adds else droppable
     check_config(fields, files.config, without=taken)
+    written = [span.name for span in spans.values()]
+    if is_twice(written):
+        tables = {k: v for k in PATTERNS if isinstance(v := fields.get(k), dict)}
+        fields = {**fields, **{k: of_twice(v) for k, v in tables.items()}}
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
+    targets = Targets.of(fields, settings, experts, written, files.config)
     check_layout(fields, names, files.weights)
     dropped = [
         ([name for name in names if key.search(name)], note) for key, note in droppable.values()
@@ -125,15 +131,22 @@ def read_adapter(
     for name, span in spans.items():
         if name in left_out:
             continue
+        if not targets.loads_tensor(name):
+            continue
         if name in of_dora:
+            if not targets.loads(of_dora[name]):
+                continue
             if magnitudes.setdefault(of_dora[name], span) is not span:
                 problem = f"{of_dora[name]} has two magnitudes, {span.name} is one of them"
                 raise MalformedAdapter(files.weights, problem, RESAVE)
             continue
         if kind := kinds.get(name):
-            parts.add(kind.stem.removeprefix(PREFIX), kind, span, files.weights)
+            if targets.loads(site := kind.stem.removeprefix(PREFIX)):
+                parts.add(site, kind, span, files.weights)
             continue
         key = parse_key(name) if adalora else parse_factor(name)
+        if key and not targets.loads(key.site):
+            continue
         if key and key.half == "E":
             of_rows[key.site] = span
         elif key:
@@ -149,6 +162,7 @@ def read_adapter(
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
+    notes += targets.notes()
     if full_weights == "refuse" or adds:
         adapted = {key.site for key, _ in factors} | set(parts.forms)
         whole, unchanged = _without_embeddings(whole, adapted)
@@ -172,13 +186,8 @@ def read_adapter(
         sites = kinds_of_base.sites(sites, magnitudes, settings, files.weights)
         more = [*more, *note_of_base(sites)]
     notes += more
-    targets = dict.fromkeys(ruled_by(parameter_of(s.site, s.kind)) for s in sites)
-    unsure = [name for name in targets if disagree(settings.alpha_pattern, name)]
-    if unsure:
-        notes.append(
-            f"alpha_pattern has entries that disagree for {some(unsure)}; the first in the file "
-            "counts, as when PEFT loads it, which need not be the one training used"
-        )
+    of_patterns, idle = _of_patterns(sites, settings, experts)
+    notes += of_patterns
     of_training = kinds_of_base.initial if kinds_of_base else None
     if of_training is not None:
         headers = replace(headers, adapter_id=on_base(headers.adapter_id, of_training.adapter_id))
@@ -200,7 +209,36 @@ def read_adapter(
         full_weights=kept,
         differences=tuple(sorted(differences, key=lambda each: each.key)),
         notes=tuple(notes),
+        left_out="\n".join([*sorted(targets.ignored), *idle]),
     )
+
+
+def _of_patterns(
+    sites: Sequence[SiteFactors], settings: PeftConfig, experts: ExpertConfig
+) -> tuple[list[str], list[str]]:
+    """What to tell of patterns: keys whose order decides, and keys without effect.
+
+    Returns:
+        Notes; and the keys that would have an effect without PEFT's own prefix.
+    """
+    ruled = dict.fromkeys(ruled_by(parameter_of(s.site, s.kind)) for s in sites)
+    unsure = [name for name in ruled if disagree(settings.alpha_pattern, name)]
+    notes = []
+    if unsure:
+        notes.append(
+            f"alpha_pattern has entries that disagree for {some(unsure)}; the first in the file "
+            "counts, as when PEFT loads it, which need not be the one training used"
+        )
+    # They may be older than a wrapper in a path, or have the name that a parameter was stored under.
+    paths = {*ruled, *map(without_doubt, ruled)}
+    idle = {name: unmatched(getattr(settings, name), paths) for name in PATTERNS}
+    said = [f"{name} {some(keys)}" for name, keys in idle.items() if keys]
+    if said and not experts.targets:
+        notes.append(
+            f"keys that match no module have no effect in PEFT, nor here: {'; '.join(said)}"
+        )
+    prefixed = [f"{n} {k}" for n, keys in idle.items() for k in keys if of_twice({k: 0}) != {k: 0}]
+    return notes, prefixed
 
 
 _EMBEDDINGS = (

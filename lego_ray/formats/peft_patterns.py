@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
 from lego_ray.formats.wrappers import unwrapped_pattern
 
+# The fields that are tables of them.
+PATTERNS = ("rank_pattern", "alpha_pattern")
+
 # The paths a backtracking matcher may have to try, at most. An open repeat counts as 64 of them (a
 # site name has about that many characters), `?` as 2, a group of m alternatives as m.
 MAX_CHOICES = 64**4
@@ -76,13 +79,42 @@ def compile_patterns(
         if costs is None:
             problem = f"{field} key {key[:80]!r} could take for ever to match"
             raise UnsupportedAdapter(where, problem, _SIMPLIFY)
-        try:
-            expression = re.compile(rf"(.*\.)?({key})$")
-        except (re.error, OverflowError, RecursionError) as error:
-            problem = f"{field} key {key[:80]!r} is not a regular expression ({error})"
-            raise MalformedAdapter(where, problem, _SIMPLIFY) from None
+        expression = compiled(rf"(.*\.)?({key})$", f"{field} key {key[:80]!r}", where)
         out.append(SitePattern(key, expression, value, *costs))
     return tuple(out)
+
+
+def compiled(expression: str, name: str, where: str) -> re.Pattern[str]:
+    """Compiles an expression of a configuration.
+
+    Args:
+        expression: It.
+        name: What to call it in the error.
+        where: The configuration file, for the error.
+
+    Raises:
+        MalformedAdapter: If it is not a regular expression.
+    """
+    try:
+        return re.compile(expression)
+    except (re.error, OverflowError, RecursionError) as error:
+        problem = f"{name} is not a regular expression ({error})"
+        raise MalformedAdapter(where, problem, _SIMPLIFY) from None
+
+
+def is_affordable(expression: str, paths: Collection[str]) -> bool:
+    """Whether an expression can be matched with all of these paths, in seconds.
+
+    Args:
+        expression: It.
+        paths: Modules' paths.
+    """
+    costs = _costs(expression) if len(expression) <= MAX_PATTERN_CHARS else None
+    if costs is None:
+        return False
+    choices, repeats = costs
+    steps: int = choices * max(map(len, paths), default=0) ** repeats
+    return len(paths) * (CALL_STEPS + steps) <= MAX_STEPS
 
 
 def check_affordable(
@@ -131,6 +163,20 @@ def disagree(patterns: tuple[SitePattern, ...], site: str) -> bool:
     """
     values = {pattern.value for pattern in patterns if pattern.expression.match(site)}
     return len(values) > 1
+
+
+def unmatched(patterns: tuple[SitePattern, ...], sites: Collection[str]) -> list[str]:
+    """Keys that speak for none of these sites, so that they have no effect.
+
+    Args:
+        patterns: In any order.
+        sites: Paths of modules, without PEFT's prefix.
+    """
+    return [
+        each.key
+        for each in patterns
+        if each.key not in sites and not any(map(each.expression.match, sites))
+    ]
 
 
 def exact_key(site: str, sites: Iterable[str]) -> str:

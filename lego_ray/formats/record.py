@@ -61,6 +61,7 @@ class AdapterHeaders:
         full_weights: tuple[TensorSpan, ...] = (),
         differences: tuple[Difference, ...] = (),
         notes: tuple[str, ...] = (),
+        left_out: str = "",
     ) -> AdapterRecord:
         """The record of an adapter with these headers, any credentials in its texts left out.
 
@@ -72,11 +73,17 @@ class AdapterHeaders:
             full_weights: As in `AdapterRecord`.
             differences: As in `AdapterRecord`.
             notes: What was set aside, in words.
+            left_out: As in `AdapterRecord`.
         """
+        adapter_id = self.adapter_id
+        if left_out:
+            from lego_ray.formats.identity import without
+
+            adapter_id = without(adapter_id, left_out)
         return AdapterRecord(
             uri=self.uri,
             weights_key=self.weights_key,
-            adapter_id=self.adapter_id,
+            adapter_id=adapter_id,
             version=self.version,
             revision=self.revision,
             format=format,
@@ -91,6 +98,7 @@ class AdapterHeaders:
             notes=notes,
             config_version=self.config_version,
             changed_at=self.changed_at,
+            left_out=left_out,
         )
 
 
@@ -128,6 +136,8 @@ class AdapterRecord:
         changed_at: On disk, `ObjectInfo.changed_at` of the weights file and of the configuration when
             they were scanned: a file of the same size and modification time may have taken the place of
             one. It is this machine's, and meant for one run.
+        left_out: What of its factors and scalings its own reader passes over, by name; empty for most.
+            Its id is then another: to earlier releases the same files meant another update.
     """
 
     uri: str
@@ -148,6 +158,7 @@ class AdapterRecord:
     config_version: str = ""
     differences: tuple[Difference, ...] = ()
     changed_at: tuple[str, str] = field(default=("", ""), compare=False)
+    left_out: str = ""
 
     @property
     def mark(self) -> str:

@@ -12,7 +12,7 @@ the adapters of a merge decide together: see `planning.names`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.site_factors import TensorSpan
@@ -46,7 +46,7 @@ _FLAT = re.compile(rf"(?<=_)(?:{'|'.join(name for name in WRAPPERS if name != '_
 # In a pattern of a configuration, where a dot may be escaped.
 _IN_PATTERN = re.compile(rf"(?<![\w])(?:{'|'.join(WRAPPERS)})\\?\.|\\?\.(?:{'|'.join(WRAPPERS)})$")
 
-# PEFT's own prefix in one: there of a model that was made a PEFT model twice.
+# PEFT's own prefix in one.
 _PEFT_IN_PATTERN = re.compile(r"^(\^?)(?:base_model\\?\.model\\?\.)+")
 
 
@@ -69,10 +69,28 @@ def unwrapped(key: str) -> str:
 
 
 def unwrapped_pattern(key: str) -> str:
-    """A key of `rank_pattern` or `alpha_pattern` without the names of wrappers."""
-    if "_mod" in key:
-        key = _IN_PATTERN.sub("", key)
-    return _PEFT_IN_PATTERN.sub(r"\1", key)
+    """A pattern for modules' paths without the names of wrappers, but with PEFT's own prefix."""
+    return _IN_PATTERN.sub("", key) if "_mod" in key else key
+
+
+def is_twice(keys: Iterable[str]) -> bool:
+    """Whether a file is of a model that was made a PEFT model twice, by the keys of its tensors."""
+    return any(key.count(_PEFT) > 1 for key in keys)
+
+
+def of_twice(patterns: Mapping[str, object]) -> dict[str, object]:
+    """A table of patterns without PEFT's own prefix, as for a model that was made a PEFT model twice.
+
+    Of any other model PEFT matches paths that do not have the prefix, so that it keeps a pattern from
+    matching.
+
+    Args:
+        patterns: The table, as a configuration has it.
+    """
+    found: dict[str, object] = {}
+    for key, value in patterns.items():
+        found.setdefault(_PEFT_IN_PATTERN.sub(r"\1", unwrapped_pattern(key)), value)
+    return found
 
 
 def by_plain_key(spans: Iterable[TensorSpan], where: str) -> dict[str, TensorSpan]:

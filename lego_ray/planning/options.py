@@ -287,6 +287,7 @@ class RunOptions(StrictOption, total=False):
             default=0.0,
             metavar="G",
             at_least=0,
+            is_share=True,
         ),
     ]
     memory_budget: Annotated[

@@ -22,6 +22,7 @@ class Inputs:
         weighted: How many have a weight other than 1.
         licenses: Adapters by license, the most common first.
         reasons: Refused adapters by the kind of reason, the most common first.
+        notes: What was left out or assumed in reading an adapter, with its name.
     """
 
     adapters: Sequence[tuple[str, str, dict[str, Any]]]
@@ -29,6 +30,7 @@ class Inputs:
     weighted: int
     licenses: Counts
     reasons: Counts
+    notes: Sequence[tuple[str, str]]
 
 
 def inputs(facts: Facts) -> Inputs:
@@ -41,6 +43,11 @@ def inputs(facts: Facts) -> Inputs:
         sum(source.get("weight", 1) != 1 for source in sources),
         Counter(source.get("license") or "none named" for source in sources).most_common(),
         Counter(each["reason"].split(":", 1)[0] for each in refused).most_common(),
+        [
+            (name, note)
+            for name, source in zip(facts.names, sources, strict=True)
+            for note in source.get("notes", [])
+        ],
     )
 
 

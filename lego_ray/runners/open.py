@@ -62,10 +62,9 @@ def make_runner(
         InvalidOption: If there is no such runner, workers is below 1, or Ray cannot give that share.
     """
     known = keywords_of(RunOptions)
-    for option, value in (("workers", workers), ("max_workers", max_workers), ("wait", wait)):
+    given = {"workers": workers, "max_workers": max_workers, "wait": wait, "gpus": gpus}
+    for option, value in given.items():
         known[option].check(value)
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-        raise InvalidOption("--gpus", f"{gpus:g} is neither a share from 0 to 1 nor a whole number")
     if name == "auto":
         if address == "local" and not gpus and workers is max_workers is wait is None:
             return AutoRunner()

@@ -104,6 +104,7 @@ class SharedHeaders:
             full_weights=found.full_weights,
             differences=found.differences,
             notes=found.notes,
+            left_out=found.left_out,
         )
 
     def _once(self, key: Hashable, make: Callable[[], Value]) -> Value:

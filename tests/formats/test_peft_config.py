@@ -49,8 +49,39 @@ def test_patterns_follow_peft(keys: list[str], site: str) -> None:
     assert lookup(compile_patterns(table, "rank_pattern", "w"), site) == expected
 
 
+# Suffixes, expressions, and keys with PEFT's prefix, which it does not take off.
+KEYS = (
+    *(
+        "a",
+        "a.b",
+        "b",
+        ".",
+        "^a",
+        "a|b",
+        "a.*",
+        r"\d",
+        "[ab]",
+        "b$",
+        "(a|b).b",
+        "(?:a|b)",
+        "^",
+        "$",
+    ),
+    *(
+        r"a\.b",
+        "a?b",
+        "A",
+        "(?!a).",
+        "base_model.model.a",
+        r"^base_model\.model\.b",
+        "a{1,2}",
+        ".b",
+    ),
+)
+
+
 @given(
-    st.lists(st.sampled_from(["a", "a.b", "b", ".", "^a", "a|b", "a.*", r"\d", "[ab]"])),
+    st.lists(st.sampled_from(KEYS)),
     st.text("ab.0", max_size=8),
 )
 def test_any_pattern_list_follows_peft(keys: list[str], site: str) -> None:

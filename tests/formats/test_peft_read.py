@@ -94,6 +94,30 @@ def test_the_order_of_patterns_is_that_of_the_file(tmp_path: Path) -> None:
     assert any("layers.0.q_proj" in note for note in record.notes)
 
 
+def test_keys_of_patterns_with_pefts_prefix_have_no_effect_as_in_peft(tmp_path: Path) -> None:
+    path = save(train(13, target_modules=["q_proj"]), tmp_path / "adapter")
+    prefixed = "base_model.model.layers.0.q_proj"
+    edit_config(path, alpha_pattern={prefixed: 50, "layers.1.q_proj": 3, "k_proj": 2})
+    record = read(path)
+    with pytest.warns(RuntimeWarning, match="alpha_pattern keys did not match"):
+        reloaded = peft_deltas(PeftModel.from_pretrained(TinyModel(), str(path)))
+    for site, delta in our_deltas(path, record).items():
+        torch.testing.assert_close(delta, reloaded[site], **FLOAT32)
+    told = [note for note in record.notes if "have no effect in PEFT" in note]
+    assert len(told) == 1
+    assert f"alpha_pattern {prefixed}, k_proj" in told[0]
+    # In the file of a model that was made a PEFT model twice, its modules' paths have the prefix.
+    tensors = load_file(weights_file(path))
+    twice = {f"base_model.model.{key}": tensor for key, tensor in tensors.items()}
+    save_file(twice, weights_file(path), metadata={"format": "pt"})
+    found = read(path)
+    assert {site.site: site.scaling for site in found.sites} == {
+        "layers.0.q_proj": 50 / 4,
+        "layers.1.q_proj": 3 / 4,
+    }
+    assert "alpha_pattern k_proj" in " ".join(found.notes)
+
+
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
 @pytest.mark.parametrize("dtype", STORED)
 def test_half_precision_is_widened(tmp_path: Path, dtype: torch.dtype, safe: bool) -> None:

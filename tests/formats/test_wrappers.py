@@ -12,6 +12,7 @@ from lego_ray.formats.wrappers import (
     WRAPPERS,
     by_plain_key,
     check_in_doubt,
+    of_twice,
     unwrapped,
     wrappers_in,
 )
@@ -95,9 +96,6 @@ def test_what_was_left_out_is_noted() -> None:
         "layers.0._fsdp_wrapped_module.q_proj",
         "layers.0.q_proj._checkpoint_wrapped_module",
         "_orig_mod.model.layers.0.q_proj",
-        "base_model.model.model.layers.0.q_proj",
-        r"^base_model\.model\.base_model\.model\.model\.layers\.0\.q_proj",
-        r"base_model.model._orig_mod.model\.layers\.0\..*",
     ],
 )
 def test_patterns_mean_the_site_without_wrappers(pattern: str) -> None:
@@ -105,6 +103,25 @@ def test_patterns_mean_the_site_without_wrappers(pattern: str) -> None:
     config = config_from(fields, "f")
     assert config.scaling_of("model.layers.0.q_proj") == 3
     assert config.scaling_of("model.layers.1.q_proj") == 1
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "base_model.model.model.layers.0.q_proj",
+        r"^base_model\.model\.base_model\.model\.model\.layers\.0\.q_proj",
+        r"base_model.model._orig_mod.model\.layers\.0\..*",
+    ],
+)
+def test_pefts_prefix_keeps_a_pattern_from_matching_except_where_the_model_has_it(
+    pattern: str,
+) -> None:
+    table = {pattern: 8}
+    config = config_from({"r": 4, "lora_alpha": 4, "alpha_pattern": table}, "f")
+    assert config.scaling_of("model.layers.0.q_proj") == 1
+    twice = config_from({"r": 4, "lora_alpha": 4, "alpha_pattern": of_twice(table)}, "f")
+    assert twice.scaling_of("model.layers.0.q_proj") == 2
+    assert of_twice({"base_model.model.a": 1, "a": 2}) == {"a": 1}
 
 
 def test_patterns_older_than_a_wrapper_mean_its_site() -> None:

@@ -154,7 +154,7 @@ def test_with_one_that_is_not_tied_the_merge_is_not(tmp_path: Path) -> None:
     modules = ["q_proj", "embed_tokens", "lm_head"]
     for seed in (1, 2):
         tied(tmp_path / "zoo", f"a{seed}", seed, target_modules=modules)
-    edit(tmp_path / "zoo" / "a2", ensure_weight_tying=False)
+    edit(tmp_path / "zoo" / "a2", ensure_weight_tying=False, target_modules=modules)
     lego_ray.merge(tmp_path / "zoo", output=tmp_path / "m", rank=6, runner="inline")
     config = json.loads((tmp_path / "m" / "adapter_config.json").read_text())
     assert "ensure_weight_tying" not in config

@@ -402,3 +402,12 @@ def test_numbers_are_for_people() -> None:
     assert [duration(v) for v in (0.0, 12.34, 125, 7500)] == [
         *("0.00 s", "12.3 s", "2 min 5 s", "2 h 5 min"),
     ]
+
+
+def test_notes_on_adapters_are_listed_by_name() -> None:
+    found = facts(3)
+    assert "What was left out or assumed" not in page(found).decode()
+    found.manifest["sources"][1]["notes"] = ["1 module was left out: <b>"]
+    text = page(found).decode()
+    assert "What was left out or assumed" in text
+    assert "1 module was left out: &lt;b&gt;" in text

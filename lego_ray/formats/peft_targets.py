@@ -1,0 +1,266 @@
+r"""PEFT's rule for `target_modules`: which modules' tensors it loads from an adapter's file.
+
+PEFT makes the modules by the configuration, then fills them with the file's tensors, and passes over
+tensors of other modules without an error (`check_target_module_exists`, PEFT 0.21). Such tensors are
+left out here too: the update of an adapter is what PEFT applies, which its trainer scored, and an
+edited list is how modules are switched off. Servers that go by the names of tensors may apply them.
+
+A list names modules, or ends of their paths at a dot. A text is an expression for whole paths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lego_ray.errors import MalformedAdapter
+from lego_ray.formats.factors import some
+from lego_ray.formats.peft_beside import site_of_bias
+from lego_ray.formats.peft_carried import SAVED_FOR_TASK
+from lego_ray.formats.peft_config import PeftConfig
+from lego_ray.formats.peft_experts import ExpertConfig
+from lego_ray.formats.peft_keys import PREFIX, is_embedding_name
+from lego_ray.formats.peft_parameters import ruled_by, split_base_layers
+from lego_ray.formats.peft_patterns import compiled, is_affordable
+from lego_ray.formats.wrappers import is_twice, unwrapped, unwrapped_pattern, without_doubt
+
+# PEFT's word for all linear layers of the base model, which the file does not list.
+_ALL_LINEAR = "all-linear"
+_FIX = "Correct the file, or save the adapter again with PEFT."
+_ANY_LAYER = r".*?\.[^.]*\.(?P<idx>\d+)\."
+_BY_PATTERN = r"(?:^|.*?\.)%s\.(?P<idx>\d+)\."
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Names of modules, or ends of their paths; or an expression for whole paths.
+
+    Attributes:
+        names: The names.
+        expression: The expression; None if there are names.
+    """
+
+    names: frozenset[str] = frozenset()
+    expression: re.Pattern[str] | None = None
+
+    def match(self, path: str) -> bool:
+        """Whether a module's path is meant."""
+        if self.expression is not None:
+            return self.expression.fullmatch(path) is not None
+        if self.is_whole(path):
+            return True
+        dot = path.find(".")
+        while dot >= 0:
+            if path[dot + 1 :] in self.names:
+                return True
+            dot = path.find(".", dot + 1)
+        return False
+
+    def is_whole(self, path: str) -> bool:
+        """Whether one of the names is the whole path, for which `layers_to_transform` does not count."""
+        return path in self.names
+
+
+@dataclass(slots=True)
+class Targets:
+    """What a configuration says of the modules that PEFT loads; and those found that it does not load.
+
+    Attributes:
+        targets: `target_modules`; None if every module may be one.
+        excluded: `exclude_modules`; None for none.
+        layers: `layers_to_transform`; None for all.
+        patterns: Expressions that find the number of a layer, by `layers_pattern`.
+        saved: `modules_to_save`, and those that PEFT adds to it for the task.
+        where: The configuration file, for errors.
+        unread: Fields whose expression could take too long, so that it is not compared.
+        experts: What it says of parameters, which `target_modules` does not name.
+        is_tied: Whether PEFT adapts an embedding and the output layer together.
+        is_twice: Whether the model was made a PEFT model twice.
+        ignored: The field that decides, by module, of those that PEFT does not load.
+        loaded: How many modules it loads.
+    """
+
+    targets: _Names | None
+    excluded: _Names | None
+    layers: frozenset[int] | None
+    patterns: tuple[re.Pattern[str], ...]
+    saved: tuple[str, ...]
+    where: str
+    unread: tuple[str, ...]
+    experts: ExpertConfig
+    is_tied: bool
+    is_twice: bool
+    ignored: dict[str, str] = field(default_factory=dict)
+    loaded: dict[str, None] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        fields: Mapping[str, object],
+        settings: PeftConfig,
+        experts: ExpertConfig,
+        names: Collection[str],
+        where: str,
+    ) -> Targets:
+        """Reads them from a configuration.
+
+        Args:
+            fields: The configuration, parsed.
+            settings: The same, as it was read.
+            experts: What it says of parameters.
+            names: Keys of the file's tensors, as they are in it.
+            where: The configuration file, for the error.
+
+        Raises:
+            MalformedAdapter: If a value is of the wrong type, or is not a regular expression.
+        """
+        unread: list[str] = []
+        targets = _names_of(fields, "target_modules", names, unread, where)
+        chosen = _layers_of(fields, where) if targets and targets.expression is None else None
+        return cls(
+            targets,
+            _names_of(fields, "exclude_modules", names, unread, where),
+            chosen,
+            _patterns_of(fields, names, unread, where) if chosen is not None else (),
+            (*settings.modules_to_save, *SAVED_FOR_TASK.get(settings.task_type or "", ())),
+            where,
+            tuple(unread),
+            experts,
+            bool(fields.get("ensure_weight_tying")),
+            is_twice(names),
+        )
+
+    def loads(self, path: str) -> bool:
+        """Whether PEFT loads the tensors of a module, which is taken down.
+
+        Args:
+            path: The module's, as tensor keys without PEFT's prefix have it.
+        """
+        if path in self.loaded:
+            return True
+        if path in self.ignored:
+            return False
+        module = split_base_layers(path)[0]
+        if self.experts.parameters_of(module) or (self.is_tied and is_embedding_name(module)):
+            self.loaded[path] = None
+            return True
+        module = ruled_by(module)
+        spelled = [module, *([PREFIX + module] if self.is_twice else [])]
+        if (plain := without_doubt(module)) != module:
+            spelled.append(plain)
+        reasons = [self._reason(each) for each in spelled]
+        if all(reasons):
+            self.ignored[path] = reasons[0]
+            return False
+        self.loaded[path] = None
+        return True
+
+    def loads_tensor(self, key: str) -> bool:
+        """The same of a tensor beside factors; True for one that is not of an adapted module.
+
+        Args:
+            key: Its key.
+        """
+        site = site_of_bias(key)
+        return not site or self.loads(site)
+
+    def notes(self) -> list[str]:
+        """What to tell of modules that were left out, and of fields that were not compared.
+
+        Raises:
+            MalformedAdapter: If PEFT loads no module at all.
+        """
+        by_reason: dict[str, list[str]] = {}
+        for path, reason in sorted(self.ignored.items()):
+            by_reason.setdefault(reason, []).append(path)
+        said = "; ".join(f"{reason} {some(paths)}" for reason, paths in by_reason.items())
+        if self.ignored and not self.loaded:
+            problem = f"PEFT would load no module of the file: {said}"
+            raise MalformedAdapter(self.where, problem, _FIX)
+        notes = [
+            f"{name} has an expression that could take too long to match, so it was not compared: the "
+            "modules that have tensors were taken"
+            for name in self.unread
+        ]
+        if said:
+            count = len(self.ignored)
+            modules = f"{count} modules were" if count > 1 else "1 module was"
+            notes.append(f"{modules} left out, since PEFT does not load the tensors: {said}")
+        return notes
+
+    def _reason(self, path: str) -> str:
+        """Why PEFT does not load the tensors of a module; empty if it does."""
+        if self.excluded is not None and self.excluded.match(path):
+            return "exclude_modules matches"
+        if any(f".{name}." in f".{path}." for name in self.saved):
+            return "modules_to_save has the whole of"
+        if self.targets is None:
+            return ""
+        if not self.targets.match(path):
+            return "target_modules does not match"
+        if self.layers is None or self.targets.is_whole(path):
+            return ""
+        found = next((m for each in self.patterns if (m := each.match(path))), None)
+        is_chosen = found is not None and int(found["idx"]) in self.layers
+        return "" if is_chosen else "layers_to_transform does not have"
+
+
+def _names_of(
+    fields: Mapping[str, object],
+    name: str,
+    paths: Collection[str],
+    unread: list[str],
+    where: str,
+) -> _Names | None:
+    """A field that is a list of names or an expression; None if it says nothing or was not read."""
+    value = fields.get(name)
+    if value is None or (not value and name == "exclude_modules"):
+        return None
+    if isinstance(value, str):
+        if name == "target_modules" and value.lower() == _ALL_LINEAR:
+            return None
+        written = unwrapped_pattern(value)
+        expression = compiled(written, f"{name} {written[:80]!r}", where)
+        if not is_affordable(written, paths):
+            unread.append(name)
+            return None
+        return _Names(expression=expression)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        problem = f"{name} is {str(value)[:80]!r}, expected a list of names, or a text"
+        raise MalformedAdapter(where, problem, _FIX)
+    return _Names(frozenset({*value, *map(unwrapped, value)}))
+
+
+def _layers_of(fields: Mapping[str, object], where: str) -> frozenset[int] | None:
+    """`layers_to_transform`; None for all layers."""
+    value = fields.get("layers_to_transform")
+    if value is None or value == []:
+        return None
+    numbers: Sequence[object] = value if isinstance(value, list) else [value]
+    if not all(type(each) is int for each in numbers):
+        problem = (
+            f"layers_to_transform is {str(value)[:80]!r}, expected a whole number or a list of them"
+        )
+        raise MalformedAdapter(where, problem, _FIX)
+    return frozenset(each for each in numbers if isinstance(each, int))
+
+
+def _patterns_of(
+    fields: Mapping[str, object], paths: Collection[str], unread: list[str], where: str
+) -> tuple[re.Pattern[str], ...]:
+    """Expressions for the number of a layer, by `layers_pattern`."""
+    value = fields.get("layers_pattern") or []
+    written = [value] if isinstance(value, str) else value
+    if not isinstance(written, list):
+        problem = f"layers_pattern is {str(value)[:80]!r}, expected a name or a list of names"
+        raise MalformedAdapter(where, problem, _FIX)
+    if not written:
+        return (re.compile(_ANY_LAYER),)
+    found = []
+    for each in map(str, written):
+        if not is_affordable(expression := _BY_PATTERN % each, paths):
+            unread.append("layers_pattern")
+            return (re.compile(_ANY_LAYER),)
+        found.append(compiled(expression, f"layers_pattern {each[:80]!r}", where))
+    return tuple(found)
