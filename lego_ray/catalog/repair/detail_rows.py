@@ -18,7 +18,7 @@ from lego_ray.catalog.merges import details_are_there
 from lego_ray.catalog.repair.copies import SITE_KEY, Merge, once_each
 from lego_ray.catalog.repair.faults import Diagnosis, Fault, Row, plural
 from lego_ray.catalog.repair.states import State, former_states
-from lego_ray.catalog.rows import check_types, check_whole
+from lego_ray.catalog.rows import check_whole
 from lego_ray.catalog.tables import Catalog
 
 
@@ -57,7 +57,6 @@ def diagnose_sites(
     """
     columns = [*SITE_KEY, "n_msus", "rank"]
     dataset = state.dataset
-    check_types("merge_sites", dataset.schema)
     rows = read_through(state.uri, lambda: dataset.to_table(columns=columns))
     check_whole("merge_sites", rows)
     mine = {merge["merge_id"]: Merge.of(merge) for merge in merges}
@@ -98,7 +97,6 @@ def diagnose_msus(catalog: Catalog, state: State, merges: Sequence[Row], sites: 
         merges: Rows of `merges`, once each.
         sites: By `diagnose_sites`.
     """
-    check_types("msus", state.schema)
     mine = {merge["merge_id"]: Merge.of(merge) for merge in merges}
     damaged: dict[str, Damage] = {}
     for merge_id, site, number in _doubled_msus(state, list(mine.values())):

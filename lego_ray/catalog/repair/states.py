@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from lego_ray.catalog.dataset import stored_schema, table_dataset
 from lego_ray.catalog.failures import read_through
-from lego_ray.catalog.rows import check_types, check_whole
+from lego_ray.catalog.rows import check_whole
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogError
 
@@ -44,12 +45,12 @@ class State:
     @property
     def dataset(self) -> ds.Dataset:
         """Its rows, unread."""
-        return self.handle.to_pyarrow_dataset(filesystem=self.files)
+        return table_dataset(self.handle, self.files)
 
     @property
     def schema(self) -> pa.Schema:
-        """All its columns, those that users added too."""
-        return self.dataset.schema
+        """All its columns, those that users added too, in the types that it has them in."""
+        return stored_schema(self.handle)
 
     def read(self, where: pc.Expression | None = None) -> tuple[pa.Table, list[int]]:
         """Reads rows whole.
@@ -62,10 +63,8 @@ class State:
         """
         dataset = self.dataset
         columns = [*dataset.schema.names, _FILE]
-        table = self.uri.rpartition("/")[2]
-        check_types(table, dataset.schema)
         rows = read_through(self.uri, lambda: dataset.to_table(columns=columns, filter=where))
-        check_whole(table, rows)
+        check_whole(self.uri.rpartition("/")[2], rows)
         added = self.handle.get_add_actions()
         written = dict(
             zip(
