@@ -17,7 +17,7 @@ from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.dataset import stored_schema, table_dataset
 from lego_ray.catalog.failures import read_through, reopen
-from lego_ray.catalog.inside import check_files_inside, check_table
+from lego_ray.catalog.inside import check_files_inside, check_no_file, check_table
 from lego_ray.catalog.location import delta_options, delta_uri, table_uri
 from lego_ray.catalog.moments import check_files, past, travel
 from lego_ray.catalog.reading import native_filesystem
@@ -188,6 +188,8 @@ class Catalog:
             CatalogNotFound: If there is none.
         """
         tables = self.tables()
+        if not tables:
+            check_no_file(self.table_uri("merges"))
         if not tables and not (self.at is not None and self._present.tables()):
             raise CatalogNotFound(
                 self.uri,
