@@ -41,6 +41,9 @@ class Outputs:
     def agrees(self, merge: Mapping[str, Any]) -> bool | None:
         return all(merge[name] == value for name, value in self.right.items()) or None
 
+    def row(self, merge: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
     def adapters(self, merge: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
 
@@ -65,7 +68,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for merge_id, version in ((M, 1), (N, 2)):
         sites, msus = details(merge_id)
-        sites[0]["n_msus"], sites[1]["n_msus"] = 2, 3
+        sites[0] |= {"n_msus": 2, "inertia": 2 / 64}
+        sites[1] |= {"n_msus": 3, "inertia": 3 / 64}
+        for row in msus:
+            alone = row["site"] == "layers.1.q_proj" or row["cluster"] == 0
+            row["weight"] = 1.0 if alone else 0.5
         append_merge(catalog, merge(merge_id=merge_id, version=version), sites, msus)
     record_groups(
         catalog,
