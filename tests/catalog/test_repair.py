@@ -323,12 +323,13 @@ def test_details_that_were_changed_come_back_from_history(catalog: Catalog) -> N
 
 def test_an_adapter_at_two_places_is_in_a_merge_twice(catalog: Catalog) -> None:
     """Its MSUs are there twice, alike in every column, and rightly so."""
-    twin = msu(merge_id="t" * 64, cluster=0)
+    twin = msu(merge_id="t" * 64, cluster=0, weight=1 / 3)
+    other = {**twin, "rank_index": 1}
     append_merge(
         catalog,
         merge(merge_id="t" * 64, name="twins", adapter_ids=["a" * 64] * 2, n_sites=1, n_msus=4),
-        [site(merge_id="t" * 64, n_msus=4)],
-        [twin, twin, {**twin, "rank_index": 1}, {**twin, "rank_index": 1, "cluster": 1}],
+        [site(merge_id="t" * 64, n_msus=4, inertia=4 / 64)],
+        [twin, twin, other, {**other, "cluster": 1, "weight": 1.0}],
     )
     assert faults(diagnose(catalog, Outputs())) == []
     before = rows(catalog)
@@ -340,6 +341,7 @@ def test_an_msu_may_be_in_several_ranks_of_a_method_that_mixes(catalog: Catalog)
     """Its rows are of different merged ranks; the same one twice is once too often."""
     share = msu(merge_id="x" * 64, distance=None, weight=0.75)
     shares = [share, {**share, "cluster": 1}, {**share, "cluster": -1, "rank_index": -1}]
+    shares[-1]["weight"] = 0.5
     append_merge(
         catalog,
         merge(merge_id="x" * 64, name="mixed", method="svd", n_sites=1, n_msus=3),
