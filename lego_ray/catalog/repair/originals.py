@@ -15,10 +15,13 @@ import pyarrow as pa
 from lego_ray.catalog.repair.asking import ask
 from lego_ray.catalog.repair.faults import Fault, Row
 from lego_ray.catalog.repair.states import State, former_states
+from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
 
 # What the Delta library and Spark call changes of rows that are there.
 _CHANGES = frozenset({"UPDATE", "MERGE"})
+# Columns that users added are theirs to change.
+_OURS = frozenset(column.name for spec in TABLES.values() for column in spec.columns)
 
 
 class Originals:
@@ -66,7 +69,8 @@ class Originals:
 
 
 def _differing(table: str, now: pa.Table, first: pa.Table, keys: Sequence[str]) -> list[str]:
-    names = [name for name in now.column_names if name in first.column_names]
+    ours = (column.name for column in TABLES[table].columns)
+    names = [n for n in ours if n in now.column_names and n in first.column_names]
     both = {"now": now.select(names), "first": first.select(names)}
     [(number,)] = ask(table, both, "SELECT count(*) FROM (FROM now EXCEPT FROM first)")
     if not number:
@@ -218,7 +222,10 @@ def different(
     return [
         name
         for name in now
-        if name in first and name not in without and _plain(now[name]) != _plain(first[name])
+        if name in _OURS
+        and name in first
+        and name not in without
+        and _plain(now[name]) != _plain(first[name])
     ]
 
 
