@@ -60,7 +60,7 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> Catalo
         return _record(opened, damaged, deep=deep)
     # Of a merge that has several rows, which is a fault of its own, any will do to look at its output.
     rows = {row["merge_id"]: row for row in list_merges(opened).to_pylist()}
-    diagnoses = diagnose(opened, Manifests())
+    diagnoses = diagnose(opened, Manifests(), deep=deep)
     problems = [
         _problem(rows, fault.merge_id, opened.table_uri(fault.table), fault.problem, fault)
         for each in diagnoses

@@ -92,6 +92,34 @@ class Manifests:
             and merge.get("n_sites") in (None, manifest["sites"])
         )
 
+    def row(self, merge: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns of `merges` that a merge's output has too; none if it is not readable or another.
+
+        Those that say which files and which sources the output has are left out: where they differ, the
+        output may be wrong.
+        """
+        from lego_ray.planning.recipe import canonical_json  # it loads the methods
+
+        manifest = self._manifest(merge)
+        if manifest is None or manifest["merge_id"] != merge["merge_id"]:
+            return {}
+        recipe = manifest["recipe"]
+        found = {
+            "name": manifest["name"],
+            "parent_id": recipe.get("parent") or None,
+            "method": recipe["method"],
+            "recipe": canonical_json(recipe),
+            "seed": recipe.get("seed"),
+            "licenses": manifest.get("licenses"),
+            "license_conflicts": manifest.get("license_conflicts"),
+            "drift": manifest.get("drift"),
+        }
+        # One that was adopted has the rank of its files, which may be less.
+        if recipe.get("rank") and merge["seconds"] > 0:
+            found["rank"] = recipe["rank"]
+        # Releases before these were recorded have none.
+        return {n: v for n, v in found.items() if n == "parent_id" or v is not None}
+
     def adapters(self, merge: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Rows of `adapters` for what a merge's output says it was made of; none if not readable."""
         manifest = self._manifest(merge)

@@ -23,15 +23,42 @@ def check_table(uri: str) -> None:
         uri: The table's; the catalog may be a link, as the user gave it.
 
     Raises:
-        CatalogError: Otherwise.
+        CatalogError: Otherwise, or if a file is where the catalog should be.
         StorageError: If the system does not take the path.
     """
     if "://" not in uri:
+        check_no_file(uri)
         for path in (Path(uri), Path(uri, "_delta_log")):
             with disk_errors(uri):
                 is_link = path.is_symlink()
             if is_link:
                 raise CatalogError(uri, f"{path} is a link, which leads out of the catalog", _HINT)
+
+
+def check_no_file(uri: str) -> None:
+    """Passes a table of a catalog that is a directory, or nothing yet, and no file.
+
+    Args:
+        uri: The table's.
+
+    Raises:
+        CatalogError: If the catalog, or a folder above it, is a file.
+        StorageError: If the system does not take the path.
+    """
+    if "://" in uri:
+        return
+    catalog = Path(uri).parent
+    with disk_errors(uri):
+        above = next((path for path in (catalog, *catalog.parents) if path.exists()), None)
+        is_file = above is not None and not above.is_dir()
+    if is_file:
+        raise CatalogError(
+            str(catalog),
+            "it is a file, and a catalog is a directory of tables"
+            if above == catalog
+            else f"{above} is a file, and a catalog is a directory of tables",
+            "Choose another --catalog.",
+        )
 
 
 def check_files_inside(uri: str, handle: DeltaTable) -> None:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from lego_ray.catalog.data_files import now_millis, write_data_file
-from lego_ray.catalog.dataset import table_dataset
+from lego_ray.catalog.dataset import stored_schema, table_dataset
 from lego_ray.catalog.failures import FEATURE_HINT
 from lego_ray.catalog.location import directory_of
 from lego_ray.catalog.reading import filesystem_of
@@ -94,10 +94,9 @@ def rewrite(
     """
     check_plain(handle)
     files = filesystem_of(handle)
-    stored = table_dataset(handle, files)
+    stored = table_dataset(handle, files, stored_schema(handle))
     actions: list[AddAction | RemoveAction] = []
     for part in stored.get_fragments(filter=concerned):
-        # By the table's columns: other programs store text in a type that conditions do not know.
         fitting = part.scanner(schema=stored.schema, filter=concerned, use_threads=False)
         if not fitting.count_rows():
             continue

@@ -54,22 +54,49 @@ def conform(table: str, rows: pa.Table | Sequence[Row]) -> pa.Table:
 
 
 def check_types(table: str, stored: pa.Schema) -> None:
-    """Passes a stored table's columns, which anyone may have written, where they are as they must be.
+    """Passes a stored table's columns, which anyone may have written, where they can be read.
 
     Args:
         table: Name of the table.
         stored: Its columns. One that may be null may be missing: it is newer than the table.
 
     Raises:
-        CatalogError: If one that may not be is missing, or one is of another type.
+        CatalogError: If one that may not be is missing, or the values of one cannot be of our type.
     """
     for column in table_spec(table).columns:
         if column.name not in stored.names:
             if not column.nullable:
                 raise _mismatch(table_spec(table), column, "the column is missing")
-        elif not _same(stored.field(column.name).type, column.type):
+        elif not _is_readable(stored.field(column.name).type, column.type):
             found = f"got {stored.field(column.name).type}"
             raise _mismatch(table_spec(table), column, found)
+
+
+def as_read(table: str, stored: pa.Schema) -> pa.Schema:
+    """The columns of a stored table in the types in which lego-ray reads them.
+
+    Another program may have written int32 for int64, float32 for float64, or times without a zone,
+    which count as UTC. Values are read in our type; one that it cannot hold is an error of the reader.
+
+    Args:
+        table: Name of the table.
+        stored: Its columns.
+
+    Returns:
+        The same columns in the same order; those that others added as they are.
+
+    Raises:
+        CatalogError: As by `check_types`.
+    """
+    check_types(table, stored)
+    ours = {column.name: column.type for column in table_spec(table).columns}
+    fields = [
+        field
+        if pa.types.is_nested(field.type)
+        else field.with_type(ours.get(field.name, field.type))
+        for field in stored
+    ]
+    return pa.schema(fields, stored.metadata)
 
 
 def check_addable(table: str, stored: pa.Schema) -> None:
@@ -82,7 +109,16 @@ def check_addable(table: str, stored: pa.Schema) -> None:
     Raises:
         CatalogError: If a column that others added may not be null, or one of ours is not as it must be.
     """
-    check_types(table, stored)
+    read = as_read(table, stored)
+    for column in table_spec(table).columns:
+        if column.name in stored.names:
+            found = stored.field(column.name).type
+            if not _is_text(found) and found != read.field(column.name).type:
+                raise CatalogError(
+                    f"{table}.{column.name}",
+                    f"another program wrote this column as {found}; expected {column.type}",
+                    "The catalog can be read, and not written. Merge into another catalog.",
+                )
     known = {column.name for column in table_spec(table).columns}
     for field in stored:
         if field.name not in known and not field.nullable:
@@ -110,12 +146,16 @@ def check_whole(table: str, rows: pa.Table) -> None:
                 raise _mismatch(table_spec(table), column, f"{nulls} values are null")
 
 
-def _same(stored: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether types are one except for names and nullability of what is within them, and for sizes."""
-    if pa.types.is_map(wanted) or pa.types.is_list(wanted) or pa.types.is_struct(wanted):
+def _is_readable(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of a stored type can be of another; what is within nested ones is not looked at."""
+    if pa.types.is_nested(wanted):
         return bool(stored.id == wanted.id)
     if pa.types.is_string(wanted):
         return _is_text(stored)
+    if pa.types.is_integer(wanted):
+        return bool(pa.types.is_integer(stored))
+    if pa.types.is_floating(wanted):
+        return bool(pa.types.is_floating(stored) or pa.types.is_integer(stored))
     return bool(stored.id == wanted.id)
 
 

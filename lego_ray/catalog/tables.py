@@ -15,14 +15,14 @@ from pyarrow import fs
 
 from lego_ray.catalog.changes import Change, Rows
 from lego_ray.catalog.commit import commit
-from lego_ray.catalog.dataset import table_dataset
+from lego_ray.catalog.dataset import stored_schema, table_dataset
 from lego_ray.catalog.failures import read_through, reopen
-from lego_ray.catalog.inside import check_files_inside, check_table
+from lego_ray.catalog.inside import check_files_inside, check_no_file, check_table
 from lego_ray.catalog.location import delta_options, delta_uri, table_uri
 from lego_ray.catalog.moments import check_files, past, travel
 from lego_ray.catalog.reading import native_filesystem
 from lego_ray.catalog.rewriting import check_plain
-from lego_ray.catalog.rows import Row, check_addable, check_types, check_whole, conform, table_spec
+from lego_ray.catalog.rows import Row, as_read, check_addable, check_whole, conform, table_spec
 from lego_ray.catalog.schema import DETAIL_TABLES, SCHEMA_VERSION, TABLES
 from lego_ray.catalog.versions import VERSION_KEY, check_current, check_readable
 from lego_ray.errors import CatalogError, CatalogNotFound
@@ -188,6 +188,8 @@ class Catalog:
             CatalogNotFound: If there is none.
         """
         tables = self.tables()
+        if not tables:
+            check_no_file(self.table_uri("merges"))
         if not tables and not (self.at is not None and self._present.tables()):
             raise CatalogNotFound(
                 self.uri,
@@ -253,7 +255,7 @@ class Catalog:
             uri = self.table_uri(table)
             check_current(uri, handle)
             check_plain(handle)
-            check_addable(table, pa.schema(handle.schema().to_arrow()))
+            check_addable(table, stored_schema(handle))
 
     def open_or_create(self, table: str) -> DeltaTable:
         """Opens a table to write to, making it empty if there is none; any number may do so at once.
@@ -304,11 +306,9 @@ class Catalog:
             handle, files = self.open(table), self.filesystem(table)
             if self.at is not None:
                 check_files(uri, handle, files, self.at)
-            schema = pa.schema(handle.schema().to_arrow())
-            check_types(table, schema)
+            schema = as_read(table, stored_schema(handle))
             newer = [f for f in table_spec(table).schema if f.name not in set(schema.names)]
-            columns = pa.schema([*schema, *newer]) if newer else None
-            return table_dataset(handle, files, columns, where)
+            return table_dataset(handle, files, pa.schema([*schema, *newer]), where)
 
         return reopen(lambda: read_through(uri, opened))
 

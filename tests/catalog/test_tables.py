@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from deltalake.schema import Field, PrimitiveType
 
 from lego_ray.catalog import commit as commit_module
+from lego_ray.catalog.opening import check_before_writing
 from lego_ray.catalog.schema import SCHEMA_VERSION, TABLES
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.versions import VERSION_KEY
@@ -267,3 +268,20 @@ assert Catalog({catalog.uri!r}).read("adapters").num_rows == 60
 """
     for _ in range(4):
         subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("below", ["", "sub", "sub/sub"])
+def test_a_file_where_the_catalog_should_be_is_named(below: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"mine")
+    catalog = Catalog(str(file / below))
+    for call in (
+        lambda: catalog.open("merges"),
+        catalog.required_tables,
+        lambda: check_before_writing(catalog),
+    ):
+        with pytest.raises(CatalogError, match="is a file, and a catalog is a directory") as caught:
+            call()
+        assert str(file) in str(caught.value)
+        assert "--catalog" in str(caught.value)
+    assert file.read_bytes() == b"mine"

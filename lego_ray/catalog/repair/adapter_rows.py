@@ -17,6 +17,7 @@ from lego_ray.catalog.repair.faults import (
     plural,
     taken,
 )
+from lego_ray.catalog.repair.originals import rows_before_changes, without_changes
 from lego_ray.catalog.repair.states import State, former_states
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
@@ -27,7 +28,12 @@ _TRANSACTION = "lego_ray.adapters"
 
 
 def diagnose_adapters(
-    catalog: Catalog, state: State | None, merges: Sequence[Row], outputs: Outputs
+    catalog: Catalog,
+    state: State | None,
+    merges: Sequence[Row],
+    outputs: Outputs,
+    *,
+    deep: bool,
 ) -> Diagnosis:
     """Finds what is wrong with the adapters.
 
@@ -36,10 +42,15 @@ def diagnose_adapters(
         state: The table; None if there is none.
         merges: Rows of `merges`, once each.
         outputs: What the store says.
+        deep: Whether to look at what other programs changed in the rows too.
     """
     table, written = state.read() if state else (TABLES[TABLE].schema.empty_table(), [])
+    changed: list[Fault] = []
+    if state and deep:
+        before = rows_before_changes(catalog, TABLE, key_of)
+        table, changed = without_changes(TABLE, table, key_of, lambda r: _told(key_of(r)), before)
     rows = table.to_pylist()
-    faults: list[Fault] = []
+    faults: list[Fault] = [*changed]
     going: set[int] = set()
     for same in doubled(rows, key_of):
         found = plural(len(same.places), "row")
@@ -75,7 +86,7 @@ def diagnose_adapters(
             )
     back, lost = _lost(catalog, rows, merges, outputs)
     faults += lost
-    if not going and not back.num_rows:
+    if not going and not back.num_rows and not changed:
         return Diagnosis(TABLE, faults)
     staying = [n for n in range(len(rows)) if n not in going]
     right = pa.concat_tables([taken(table, staying), back], promote_options="default")
@@ -84,7 +95,7 @@ def diagnose_adapters(
     change = Exchange(
         lambda: iter([right.select(schema.names)]), schema, None, ((_TRANSACTION, number),)
     )
-    return Diagnosis(TABLE, faults, len(going), back.num_rows, 0, change)
+    return Diagnosis(TABLE, faults, len(going), back.num_rows, len(changed), change)
 
 
 def key_of(row: Row) -> tuple[str, str]:

@@ -13,12 +13,16 @@ from functools import partial
 import pyarrow as pa
 
 from lego_ray.catalog.changes import Exchange
-from lego_ray.catalog.failures import read_through, translate
+from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.merges import details_are_there
+from lego_ray.catalog.repair.asking import ask
 from lego_ray.catalog.repair.copies import SITE_KEY, Merge, once_each
+from lego_ray.catalog.repair.counting import Site, count_msus, counted, wrong_msus, wrong_sites
 from lego_ray.catalog.repair.faults import Diagnosis, Fault, Row, plural
+from lego_ray.catalog.repair.originals import Originals
+from lego_ray.catalog.repair.shares import Sums, sums_of, wrong_shares
 from lego_ray.catalog.repair.states import State, former_states
-from lego_ray.catalog.rows import check_types, check_whole
+from lego_ray.catalog.rows import check_whole
 from lego_ray.catalog.tables import Catalog
 
 
@@ -37,59 +41,87 @@ class Damage:
     wrong: list[str] = field(default_factory=list)
 
 
-# Which pools and ranks sites have, by site; of each merge.
-Sites = Mapping[str, Mapping[str, tuple[int, int]]]
+# By site; of each merge.
+Sites = Mapping[str, Mapping[str, Site]]
 Judge = Callable[[Merge, pa.Table], list[str]]
 
 
 def diagnose_sites(
-    catalog: Catalog, state: State, merges: Sequence[Row]
-) -> tuple[Diagnosis, dict[str, dict[str, tuple[int, int]]]]:
+    catalog: Catalog, state: State, merges: Sequence[Row], *, deep: bool
+) -> tuple[Diagnosis, dict[str, dict[str, Site]]]:
     """Finds what is wrong with `merge_sites`.
 
     Args:
         catalog: The catalog.
         state: The table.
         merges: Rows of `merges`, once each.
+        deep: Whether to compare values with what was first recorded too.
 
     Returns:
-        What was found; and pool and rank of each site of each merge, as far as they are known.
+        What was found; and what is known of each site of each merge.
     """
-    columns = [*SITE_KEY, "n_msus", "rank"]
+    columns = [*SITE_KEY, *Site._fields]
     dataset = state.dataset
-    check_types("merge_sites", dataset.schema)
     rows = read_through(state.uri, lambda: dataset.to_table(columns=columns))
     check_whole("merge_sites", rows)
     mine = {merge["merge_id"]: Merge.of(merge) for merge in merges}
     unpublished: set[str] = set()
     counts: dict[str, dict[str, int]] = {each: {} for each in mine}
-    sites: dict[str, dict[str, tuple[int, int]]] = {each: {} for each in mine}
+    sites: dict[str, dict[str, Site]] = {each: {} for each in mine}
     for row in rows.to_pylist():
         if row["merge_id"] not in mine:
             unpublished.add(row["merge_id"])
         else:
             of = counts[row["merge_id"]]
             of[row["site"]] = of.get(row["site"], 0) + 1
-            sites[row["merge_id"]][row["site"]] = (row["n_msus"], row["rank"])
+            sites[row["merge_id"]][row["site"]] = _site(row)
     damaged: dict[str, Damage] = {}
+    changes = _changes(catalog, "merge_sites", merges, deep=deep)
     for merge_id, found in counts.items():
+        merge = mine[merge_id]
         twice = [f"site {site}" for site, number in found.items() if number > 1]
-        wrong = _wrong_sites(mine[merge_id], sum(found.values()))
+        wrong = wrong_sites(merge, sum(found.values()))
+        wrong += changes(merge, partial(_rows, state, merge_id))
         if twice or wrong:
             damaged[merge_id] = Damage(twice[:1], len(twice), wrong)
 
     def judge(merge: Merge, table: pa.Table) -> list[str]:
-        return _wrong_sites(merge, table.num_rows)
+        return wrong_sites(merge, table.num_rows) + changes(merge, lambda: table)
 
     diagnosis = _diagnose(catalog, "merge_sites", state, mine, damaged, judge)
     if diagnosis.change:
         for part in diagnosis.change.rows():
             for row in part.select(columns).to_pylist():
-                sites[row["merge_id"]][row["site"]] = (row["n_msus"], row["rank"])
+                sites[row["merge_id"]][row["site"]] = _site(row)
     return replace(diagnosis, unpublished=frozenset(unpublished)), sites
 
 
-def diagnose_msus(catalog: Catalog, state: State, merges: Sequence[Row], sites: Sites) -> Diagnosis:
+def _site(row: Row) -> Site:
+    return Site(*(row[name] for name in Site._fields))
+
+
+def _rows(state: State, merge_id: str) -> pa.Table:
+    return state.of_merge(merge_id)[0]
+
+
+def _changes(
+    catalog: Catalog, table: str, merges: Sequence[Row], *, deep: bool
+) -> Callable[[Merge, Callable[[], pa.Table]], list[str]]:
+    """What says how a merge's rows differ from those that were first recorded."""
+    originals = Originals(catalog, table)
+    rows = {row["merge_id"]: row for row in merges}
+
+    def changes(merge: Merge, now: Callable[[], pa.Table]) -> list[str]:
+        if not deep or not originals.has_any(rows[merge.merge_id]):
+            return []
+        return originals.changes(rows[merge.merge_id], now(), merge.key(table))
+
+    return changes
+
+
+def diagnose_msus(
+    catalog: Catalog, state: State, merges: Sequence[Row], sites: Sites, *, deep: bool
+) -> Diagnosis:
     """Finds what is wrong with `msus`.
 
     Args:
@@ -97,93 +129,44 @@ def diagnose_msus(catalog: Catalog, state: State, merges: Sequence[Row], sites: 
         state: The table.
         merges: Rows of `merges`, once each.
         sites: By `diagnose_sites`.
+        deep: Whether to look at shares and distances, and at what was first recorded, too.
     """
-    check_types("msus", state.schema)
+    changes = _changes(catalog, "msus", merges, deep=deep)
+    methods = {row["merge_id"]: row["method"] for row in merges}
+    # Distances of an updated merge are to the centroids of its last full one.
+    full = {row["merge_id"] for row in merges if row["parent_id"] is None}
+
+    def wrong_values(merge: Merge, sums: Mapping[str, Sums]) -> list[str]:
+        inertias = {s: each.inertia for s, each in sites.get(merge.merge_id, {}).items()}
+        method = methods[merge.merge_id]
+        return wrong_shares(sums, method, inertias if merge.merge_id in full else {})
+
     mine = {merge["merge_id"]: Merge.of(merge) for merge in merges}
     damaged: dict[str, Damage] = {}
     for merge_id, site, number in _doubled_msus(state, list(mine.values())):
         damage = damaged.setdefault(merge_id, Damage())
         damage.n_doubled += number
         damage.doubled.append(f"site {site}")
-    counts = _count_msus(state)
+    counts = count_msus(state)
+    sums = sums_of(state.uri, state.dataset) if deep else {}
     for merge_id, merge in mine.items():
-        wrong = _wrong_msus(merge, counts.get(merge_id, {}), sites.get(merge_id, {}))
+        wrong = wrong_msus(merge, counts.get(merge_id, {}), sites.get(merge_id, {}))
+        if not wrong and merge_id not in damaged:  # else shares are of too many rows or too few
+            wrong = wrong_values(merge, sums.get(merge_id, {}))
+        wrong += changes(merge, partial(_rows, state, merge_id))
         if wrong:
             damaged.setdefault(merge_id, Damage()).wrong = wrong
     unpublished = frozenset(counts.keys() - mine.keys())
 
     def judge(merge: Merge, table: pa.Table) -> list[str]:
-        found = _counted([table]).get(merge.merge_id, {})
-        return _wrong_msus(merge, found, sites.get(merge.merge_id, {}))
+        found = counted([table]).get(merge.merge_id, {})
+        wrong = wrong_msus(merge, found, sites.get(merge.merge_id, {}))
+        if deep and not wrong:
+            wrong = wrong_values(merge, sums_of(state.uri, table).get(merge.merge_id, {}))
+        return wrong + changes(merge, lambda: table)
 
     found = _diagnose(catalog, "msus", state, mine, damaged, judge, sites)
     return replace(found, unpublished=unpublished)
-
-
-@dataclass(slots=True)
-class _Pool:
-    """What `msus` has of one site: rows, the highest cluster, and whose they are."""
-
-    rows: int = 0
-    highest: int = 0
-    adapters: set[str] = field(default_factory=set)
-
-
-def _wrong_sites(merge: Merge, number: int) -> list[str]:
-    if merge.n_sites is None or number == merge.n_sites:
-        return []
-    return [f"it has {plural(number, 'row')}, {merge.n_sites} were recorded"]
-
-
-def _wrong_msus(
-    merge: Merge, found: Mapping[str, _Pool], sites: Mapping[str, tuple[int, int]]
-) -> list[str]:
-    wrong: list[str] = []
-    total = sum(pool.rows for pool in found.values())
-    whole = sum(n_msus for n_msus, _ in sites.values())
-    # What came before the number was recorded has all or none.
-    expected = (whole if total else 0) if merge.n_msus is None else merge.n_msus
-    if total != expected:
-        wrong.append(f"it has {plural(total, 'row')}, {expected} were recorded")
-    if not total:
-        return wrong
-    for site in sorted(found.keys() | sites.keys()):
-        pool, (n_msus, rank) = found.get(site, _Pool()), sites.get(site, (0, 0))
-        if merge.groups and pool.rows != n_msus:
-            wrong.append(f"{site} has {plural(pool.rows, 'row')}, its pool {n_msus} MSUs")
-        elif pool.rows and pool.highest >= rank:
-            wrong.append(f"{site} has a cluster {pool.highest}, but its rank is {rank}")
-    strange = sorted({a for pool in found.values() for a in pool.adapters} - merge.copies.keys())
-    if strange:
-        first = f"{strange[0][:12]} first"
-        wrong.append(f"it names {len(strange)} adapters that the merge does not have, {first}")
-    return wrong
-
-
-def _count_msus(state: State) -> dict[str, dict[str, _Pool]]:
-    """What there is of each site, batch by batch, for it may be large."""
-    columns = ["merge_id", "site", "adapter_id", "cluster"]
-    dataset = state.dataset
-
-    def counted() -> dict[str, dict[str, _Pool]]:
-        batches = dataset.to_batches(columns=columns)
-        return _counted(pa.Table.from_batches([batch]) for batch in batches)
-
-    return read_through(state.uri, counted)
-
-
-def _counted(parts: Iterator[pa.Table] | Sequence[pa.Table]) -> dict[str, dict[str, _Pool]]:
-    found: dict[str, dict[str, _Pool]] = {}
-    keys = ["merge_id", "site", "adapter_id"]
-    for part in parts:
-        check_whole("msus", part)
-        groups = part.group_by(keys, use_threads=False)
-        for row in groups.aggregate([([], "count_all"), ("cluster", "max")]).to_pylist():
-            pool = found.setdefault(row["merge_id"], {}).setdefault(row["site"], _Pool())
-            pool.rows += row["count_all"]
-            pool.highest = max(pool.highest, row["cluster_max"])
-            pool.adapters.add(row["adapter_id"])
-    return found
 
 
 _DOUBLED = """
@@ -195,16 +178,10 @@ _DOUBLED = """
     ) WHERE n > number
     GROUP BY merge_id, site ORDER BY merge_id, site
 """
-# Beyond this DuckDB goes on in a folder on disk.
-_MEMORY = "1GB"
 
 
 def _doubled_msus(state: State, merges: Sequence[Merge]) -> list[tuple[str, str, int]]:
     """Merge, site and number of keys that have more rows than the adapter is in the merge."""
-    import tempfile
-
-    import duckdb
-
     copies = pa.table(
         {
             "merge_id": pa.array([m.merge_id for m in merges for _ in m.copies], pa.string()),
@@ -213,23 +190,8 @@ def _doubled_msus(state: State, merges: Sequence[Merge]) -> list[tuple[str, str,
             "groups": pa.array([m.groups for m in merges for _ in m.copies], pa.bool_()),
         }
     )
-    dataset = state.dataset
-
-    def asked() -> list[tuple[str, str, int]]:
-        with tempfile.TemporaryDirectory(prefix="lego-ray-") as spill:
-            config: dict[str, str | bool | int | float | list[str]] = {
-                "memory_limit": _MEMORY,
-                "temp_directory": spill,
-            }
-            with duckdb.connect(":memory:", config=config) as connection:
-                connection.register("msus", dataset)
-                connection.register("copies", copies)
-                try:
-                    return connection.execute(_DOUBLED).fetchall()
-                except duckdb.Error as error:  # such as a file of the table that is not there
-                    raise translate(state.uri, error) from error
-
-    return read_through(state.uri, asked)
+    found = ask(state.uri, {"msus": state.dataset, "copies": copies}, _DOUBLED)
+    return [(merge_id, site, number) for merge_id, site, number in found]
 
 
 def _diagnose(
@@ -246,7 +208,7 @@ def _diagnose(
     removed = added = 0
     for merge_id, damage in damaged.items():
         merge = merges[merge_id]
-        ranks = {site: rank for site, (_, rank) in (sites or {}).get(merge_id, {}).items()}
+        ranks = {name: site.rank for name, site in (sites or {}).get(merge_id, {}).items()}
         now, _ = state.of_merge(merge_id)
         found, repair = None, ""
         for number, each in enumerate(_states(catalog, table, state)):
@@ -277,7 +239,7 @@ def _diagnose(
 
     def parts() -> Iterator[pa.Table]:
         for merge_id, source in sources.items():
-            ranks = {site: rank for site, (_, rank) in (sites or {}).get(merge_id, {}).items()}
+            ranks = {name: site.rank for name, site in (sites or {}).get(merge_id, {}).items()}
             right = once_each(table, *source.of_merge(merge_id), merges[merge_id], ranks)
             if right is not None:
                 for name in set(state.schema.names) - set(right.column_names):

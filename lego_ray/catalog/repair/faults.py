@@ -62,6 +62,9 @@ class Outputs(Protocol):
     def agrees(self, merge: Row) -> bool | None:
         """Whether the output that a row of `merges` names is that merge; None if it cannot be read."""
 
+    def row(self, merge: Row) -> dict[str, Any]:
+        """Columns of `merges` that a merge's output has too; none if it is not readable or another."""
+
     def adapters(self, merge: Row) -> list[dict[str, Any]]:
         """Rows of `adapters` for what a merge's output says it was made of; none if not readable."""
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from lego_ray.catalog.changes import Exchange
 from lego_ray.catalog.repair.choosing_rows import content, doubled, last
 from lego_ray.catalog.repair.faults import Diagnosis, Fault, Row, plural, taken
+from lego_ray.catalog.repair.originals import as_recorded
 from lego_ray.catalog.repair.states import State, former_states
 from lego_ray.catalog.tables import Catalog
 
@@ -16,7 +17,7 @@ TABLE = "groups"
 
 
 def diagnose_groups(
-    catalog: Catalog, state: State, merges: Mapping[str, Collection[str]]
+    catalog: Catalog, state: State, merges: Mapping[str, Collection[str]], *, deep: bool
 ) -> Diagnosis:
     """Finds what is wrong with the groups.
 
@@ -24,11 +25,13 @@ def diagnose_groups(
         catalog: The catalog.
         state: The table.
         merges: Adapters of the merges that have a row, or will have one, by merge_id.
+        deep: Whether to compare rows with what was first recorded too.
     """
     recorded = merges.keys()
     table, written = state.read()
+    table, changed = as_recorded(catalog, TABLE, table, _key, _told) if deep else (table, [])
     rows = table.to_pylist()
-    faults: list[Fault] = []
+    faults = [fault for fault, _ in changed]
     going: set[int] = set()
     for same in doubled(rows, _key):
         grouping, adapter, uri = same.key
@@ -67,18 +70,22 @@ def diagnose_groups(
     staying = [n for n in range(len(rows)) if n not in going]
     back, incomplete = _lost(catalog, [rows[n] for n in staying], merges)
     faults += incomplete
-    if not going and not back:
+    if not going and not back and not changed:
         return Diagnosis(TABLE, faults)
     right = pa.concat_tables([taken(table, staying), *back], promote_options="default")
     restored = {each for part in back for each in part["grouping_id"].to_pylist()}
-    touched = sorted(restored | {rows[n]["grouping_id"] for n in going})
+    touched = sorted(
+        restored | {rows[n]["grouping_id"] for n in (*going, *(n for _, n in changed))}
+    )
     change = Exchange(
         lambda: iter([right.select(state.schema.names)]),
         state.schema,
         None,
         tuple((each, (state.handle.transaction_version(each) or 0) + 1) for each in touched),
     )
-    return Diagnosis(TABLE, faults, len(going), sum(len(part) for part in back), 0, change)
+    return Diagnosis(
+        TABLE, faults, len(going), sum(len(part) for part in back), len(changed), change
+    )
 
 
 def _lost(
@@ -120,6 +127,11 @@ def _incomplete(pair: tuple[str, str], problem: str, repair: str) -> Fault:
     grouping, merge_id = pair
     key = f"grouping_id {grouping[:12]}, merge_id {merge_id[:12]}"
     return Fault(TABLE, key, f"grouping {grouping[:12]} has {problem}", repair, merge_id)
+
+
+def _told(row: Row) -> str:
+    grouping, adapter, uri = _key(row)
+    return f"grouping_id {grouping[:12]}, adapter_id {adapter[:12]}, uri {uri}"
 
 
 def _key(row: Row) -> tuple[str, str, str]:

@@ -17,19 +17,23 @@ from lego_ray.catalog.repair.faults import (
     plural,
     taken,
 )
+from lego_ray.catalog.repair.merge_values import put_back
 from lego_ray.catalog.repair.states import State, former_states
 from lego_ray.catalog.tables import Catalog
 
 TABLE = "merges"
 
 
-def diagnose_merges(catalog: Catalog, state: State, outputs: Outputs) -> tuple[Diagnosis, pa.Table]:
+def diagnose_merges(
+    catalog: Catalog, state: State, outputs: Outputs, *, deep: bool
+) -> tuple[Diagnosis, pa.Table]:
     """Finds what is wrong with the rows of merges.
 
     Args:
         catalog: The catalog.
         state: The table.
         outputs: What the store says.
+        deep: Whether to compare rows with what was first recorded too.
 
     Returns:
         What was found; and the rows as they should be, for looking at the other tables.
@@ -50,13 +54,16 @@ def diagnose_merges(catalog: Catalog, state: State, outputs: Outputs) -> tuple[D
     faults += lost
     staying = taken(table, [n for n in range(len(rows)) if n not in going])
     right = pa.concat_tables([staying, back], promote_options="default") if back else staying
+    right, changed = put_back(catalog, right, outputs, deep=deep)
+    faults += changed
+    mended = [fault for fault in changed if fault.repair]
     right, names, renumbered = _renumber(right)
     faults += renumbered
-    if not going and not back and not renumbered:
+    if not going and not back and not renumbered and not mended:
         return Diagnosis(TABLE, faults), right
     handle = state.handle
     transactions = {f"name:{name}": version for name, version in names.items()}
-    for merge_id in {rows[n]["merge_id"] for n in going} | {i for f in lost for i in [f.merge_id]}:
+    for merge_id in {rows[n]["merge_id"] for n in going} | {f.merge_id for f in [*lost, *mended]}:
         transactions[merge_id] = (handle.transaction_version(merge_id) or 0) + 1
     change = Exchange(
         lambda: iter([right.select(state.schema.names)]),
@@ -65,7 +72,9 @@ def diagnose_merges(catalog: Catalog, state: State, outputs: Outputs) -> tuple[D
         tuple(transactions.items()),
     )
     n_back = back.num_rows if back else 0
-    return Diagnosis(TABLE, faults, len(going), n_back, len(renumbered), change), right
+    return Diagnosis(
+        TABLE, faults, len(going), n_back, len({f.merge_id for f in [*renumbered, *mended]}), change
+    ), right
 
 
 def _choose(

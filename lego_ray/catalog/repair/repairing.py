@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.catalog.changes import Change
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.repair.adapter_rows import diagnose_adapters
-from lego_ray.catalog.repair.detail_rows import diagnose_msus, diagnose_sites
+from lego_ray.catalog.repair.detail_rows import Sites, diagnose_msus, diagnose_sites
 from lego_ray.catalog.repair.faults import Diagnosis, Fault, Outputs, plural
 from lego_ray.catalog.repair.group_rows import diagnose_groups
 from lego_ray.catalog.repair.merge_rows import diagnose_merges
@@ -26,34 +25,39 @@ ORDER = ("merges", "adapters", "merge_sites", "msus", "groups", "trials")
 class _Look:
     """One look at all tables; what was found in those before is what the next are held against."""
 
-    def __init__(self, catalog: Catalog, outputs: Outputs) -> None:
+    def __init__(self, catalog: Catalog, outputs: Outputs, *, deep: bool) -> None:
         self._catalog = catalog
+        self._deep = deep
         self._outputs = outputs
         self._merges: list[dict[str, Any]] = []
-        self._sites: Mapping[str, Mapping[str, tuple[int, int]]] = {}
+        self._sites: Sites = {}
 
     def at(self, table: str, state: State) -> Diagnosis:
         """Looks at one table, in `ORDER`."""
         if table == "merges":
-            diagnosis, right = diagnose_merges(self._catalog, state, self._outputs)
+            diagnosis, right = diagnose_merges(self._catalog, state, self._outputs, deep=self._deep)
             self._merges = list({row["merge_id"]: row for row in right.to_pylist()}.values())
             return diagnosis
         if table == "adapters":
-            return diagnose_adapters(self._catalog, state, self._merges, self._outputs)
+            return diagnose_adapters(
+                self._catalog, state, self._merges, self._outputs, deep=self._deep
+            )
         if table == "merge_sites":
-            diagnosis, self._sites = diagnose_sites(self._catalog, state, self._merges)
+            diagnosis, self._sites = diagnose_sites(
+                self._catalog, state, self._merges, deep=self._deep
+            )
             return diagnosis
         if table == "msus":
-            return diagnose_msus(self._catalog, state, self._merges, self._sites)
+            return diagnose_msus(self._catalog, state, self._merges, self._sites, deep=self._deep)
         if table == "trials":
-            return diagnose_trials(state)
+            return diagnose_trials(self._catalog, state, deep=self._deep)
         made_of = {row["merge_id"]: row["adapter_ids"] for row in self._merges}
-        return diagnose_groups(self._catalog, state, made_of)
+        return diagnose_groups(self._catalog, state, made_of, deep=self._deep)
 
     def without(self, table: str) -> Diagnosis:
         """What is lost with a table that is not there."""
         if table == "adapters":
-            return diagnose_adapters(self._catalog, None, self._merges, self._outputs)
+            return diagnose_adapters(self._catalog, None, self._merges, self._outputs, deep=False)
         column = {"merge_sites": "n_sites", "msus": "n_msus"}.get(table, "")
         lost = [row for row in self._merges if row.get(column)]
         return Diagnosis(
@@ -71,18 +75,19 @@ class _Look:
         )
 
 
-def diagnose(catalog: Catalog, outputs: Outputs) -> list[Diagnosis]:
+def diagnose(catalog: Catalog, outputs: Outputs, *, deep: bool = True) -> list[Diagnosis]:
     """Looks at each table, and changes nothing.
 
     Args:
         catalog: The catalog.
         outputs: What the store says of the merges' outputs.
+        deep: Whether to compare all values with the tables' histories and with one another too.
 
     Raises:
         CatalogError: If a table cannot be read.
         StorageError: If the store could not be reached or refused access.
     """
-    look = _Look(catalog, outputs)
+    look = _Look(catalog, outputs, deep=deep)
     found: list[Diagnosis] = []
     for table in ORDER:
         if catalog.exists(table):
@@ -110,7 +115,7 @@ def repair(catalog: Catalog, outputs: Outputs) -> list[Diagnosis]:
         CatalogError: If a table cannot be read, or other writers were always faster.
         StorageError: If the store could not be reached or refused access.
     """
-    look = _Look(catalog, outputs)
+    look = _Look(catalog, outputs, deep=True)
     return [_repair(catalog, table, look) for table in ORDER]
 
 

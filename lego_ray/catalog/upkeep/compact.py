@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lego_ray.catalog.changes import Change, Replacement
 from lego_ray.catalog.commit import commit
 from lego_ray.catalog.data_files import DataFile, write_data_file
-from lego_ray.catalog.dataset import table_dataset
+from lego_ray.catalog.dataset import stored_schema, table_dataset
 from lego_ray.catalog.failures import explain
 from lego_ray.catalog.reading import filesystem_of
 from lego_ray.catalog.rewriting import active_files, check_plain, rows_of
@@ -127,7 +127,7 @@ def _replace(catalog: Catalog, table: str, handle: DeltaTable, names: Sequence[s
 def _write(handle: DeltaTable, names: Sequence[str]) -> DataFile | None:
     check_plain(handle)
     files = filesystem_of(handle)
-    stored = table_dataset(handle, files)
+    stored = table_dataset(handle, files, stored_schema(handle))
     parts = {part.path: part for part in stored.get_fragments()}
     rows = rows_of((parts[name] for name in names), stored.schema)
     return write_data_file(handle, stored.schema, rows)
