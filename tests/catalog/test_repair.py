@@ -58,6 +58,17 @@ def catalog(made: Path, tmp_path: Path) -> Catalog:
     return Catalog(str(shutil.copytree(made, tmp_path / "catalog")))
 
 
+def sound_details(merge_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of a merge's sites and MSUs, whose numbers, shares and distances agree."""
+    sites, msus = details(merge_id)
+    sites[0] |= {"n_msus": 2, "inertia": 2 / 64}
+    sites[1] |= {"n_msus": 3, "inertia": 3 / 64}
+    for row in msus:
+        alone = row["site"] == "layers.1.q_proj" or row["cluster"] == 0
+        row["weight"] = 1.0 if alone else 0.5
+    return sites, msus
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three adapters, one of them refused, two merges, groups of both, and two trials."""
@@ -67,12 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         catalog, [adapter(), adapter(adapter_id="b" * 64, uri="/zoo/b", tags=None), refused()]
     )
     for merge_id, version in ((M, 1), (N, 2)):
-        sites, msus = details(merge_id)
-        sites[0] |= {"n_msus": 2, "inertia": 2 / 64}
-        sites[1] |= {"n_msus": 3, "inertia": 3 / 64}
-        for row in msus:
-            alone = row["site"] == "layers.1.q_proj" or row["cluster"] == 0
-            row["weight"] = 1.0 if alone else 0.5
+        sites, msus = sound_details(merge_id)
         append_merge(catalog, merge(merge_id=merge_id, version=version), sites, msus)
     record_groups(
         catalog,
@@ -414,8 +420,7 @@ def beside(table: str, catalog: Catalog) -> Callable[[], None]:
     if table == "adapters":
         more = adapter(adapter_id="e" * 64, uri="/zoo/e")
         return lambda: [record_adapters(catalog, [more])].clear()
-    sites, msus = details("p" * 64)
-    sites[0]["n_msus"], sites[1]["n_msus"] = 2, 3
+    sites, msus = sound_details("p" * 64)
     row = merge(merge_id="p" * 64, version=None)
     return lambda: [append_merge(catalog, row, sites, msus)].clear()
 
