@@ -42,7 +42,8 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> Catalo
 
     Args:
         catalog: Which catalog.
-        deep: Whether to read every output whole and compare hashes.
+        deep: Whether to read every output whole to compare hashes, and to compare every recorded value
+            with the history of its table and with what must be true of it.
 
     Returns:
         What was found; see `CatalogCheck`, which is read like a dictionary too.

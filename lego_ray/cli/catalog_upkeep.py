@@ -172,7 +172,11 @@ def gc(as_json: bool, **given: Any) -> None:
 
 @command()
 @options.required_catalog
-@click.option("--deep", is_flag=True, help="Read every output whole and compare hashes.")
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Read every output whole to compare hashes, and compare every recorded value.",
+)
 @options.as_json
 def check(catalog: str, deep: bool, as_json: bool) -> None:
     """Check a catalog's rows, and that each merge recorded is whole in the store.
