@@ -48,6 +48,8 @@ def sparse(path: Path, head: bytes, size: int) -> Path:
 def terabytes(path: Path) -> None:
     """A sound adapter except for its size: one site of a terabyte, its bytes as the header says."""
     write_adapter(path)
+    config = json.loads((path / CONFIG).read_text("utf-8"))
+    (path / CONFIG).write_text(json.dumps({**config, "target_modules": ["x"]}), "utf-8")
     half = TEBI // 2
     spans = {
         "base_model.model.x.lora_A.weight": ((4, half // 16), 0, half),
