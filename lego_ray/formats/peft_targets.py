@@ -4,6 +4,8 @@ PEFT makes the modules by the configuration, then fills them with the file's ten
 tensors of other modules without an error (`check_target_module_exists`, PEFT 0.21). Such tensors are
 left out here too: the update of an adapter is what PEFT applies, which its trainer scored, and an
 edited list is how modules are switched off. Servers that go by the names of tensors may apply them.
+A list that matches nothing is no such list: it is from before the keys were renamed, as for another
+release of transformers, and is not compared.
 
 A list names modules, or ends of their paths at a dot. A text is an expression for whole paths.
 """
@@ -11,8 +13,9 @@ A list names modules, or ends of their paths at a dot. A text is an expression f
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.factors import some
@@ -20,7 +23,7 @@ from lego_ray.formats.peft_beside import site_of_bias
 from lego_ray.formats.peft_carried import SAVED_FOR_TASK
 from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_experts import ExpertConfig
-from lego_ray.formats.peft_keys import PREFIX, is_embedding_name
+from lego_ray.formats.peft_keys import PREFIX, is_embedding_name, parse_factor
 from lego_ray.formats.peft_parameters import ruled_by, split_base_layers
 from lego_ray.formats.peft_patterns import compiled, is_affordable
 from lego_ray.formats.wrappers import is_twice, unwrapped, unwrapped_pattern, without_doubt
@@ -77,6 +80,7 @@ class Targets:
         experts: What it says of parameters, which `target_modules` does not name.
         is_tied: Whether PEFT adapts an embedding and the output layer together.
         is_twice: Whether the model was made a PEFT model twice.
+        is_foreign: Whether `target_modules` matches no module of the file, so that it is not compared.
         ignored: The field that decides, by module, of those that PEFT does not load.
         loaded: How many modules it loads.
     """
@@ -91,6 +95,7 @@ class Targets:
     experts: ExpertConfig
     is_tied: bool
     is_twice: bool
+    is_foreign: bool = False
     ignored: dict[str, str] = field(default_factory=dict)
     loaded: dict[str, None] = field(default_factory=dict)
 
@@ -131,6 +136,24 @@ class Targets:
             is_twice(names),
         )
 
+    def compare_with(self, keys: Iterable[str]) -> None:
+        """Drops `target_modules` if it matches no module at all.
+
+        Args:
+            keys: Those of the file's tensors.
+        """
+        found = (key.site for key in map(parse_factor, keys) if key)
+        modules = (
+            m for m in (split_base_layers(path)[0] for path in found) if not self._is_special(m)
+        )
+        first = next(modules, None)
+        if self.targets is None or first is None:
+            return
+        if not any(
+            map(self.targets.match, chain.from_iterable(map(self._spelled, (first, *modules))))
+        ):
+            self.targets, self.is_foreign = None, True
+
     def loads(self, path: str) -> bool:
         """Whether PEFT loads the tensors of a module, which is taken down.
 
@@ -142,14 +165,10 @@ class Targets:
         if path in self.ignored:
             return False
         module = split_base_layers(path)[0]
-        if self.experts.parameters_of(module) or (self.is_tied and is_embedding_name(module)):
+        if self._is_special(module):
             self.loaded[path] = None
             return True
-        module = ruled_by(module)
-        spelled = [module, *([PREFIX + module] if self.is_twice else [])]
-        if (plain := without_doubt(module)) != module:
-            spelled.append(plain)
-        reasons = [self._reason(each) for each in spelled]
+        reasons = [self._reason(each) for each in self._spelled(module)]
         if all(reasons):
             self.ignored[path] = reasons[0]
             return False
@@ -183,11 +202,29 @@ class Targets:
             "modules that have tensors were taken"
             for name in self.unread
         ]
+        if self.is_foreign:
+            notes.append(
+                "target_modules matches no module of the file, as where keys were renamed, so it was "
+                "not compared: the modules that have tensors were taken"
+            )
         if said:
             count = len(self.ignored)
             modules = f"{count} modules were" if count > 1 else "1 module was"
             notes.append(f"{modules} left out, since PEFT does not load the tensors: {said}")
         return notes
+
+    def _is_special(self, module: str) -> bool:
+        """Whether PEFT adapts a module by another field than `target_modules`."""
+        parameters = self.experts.parameters_of(module)
+        return bool(parameters) or (self.is_tied and is_embedding_name(module))
+
+    def _spelled(self, module: str) -> list[str]:
+        """A module's path as it may have been when PEFT compared it."""
+        module = ruled_by(module)
+        spelled = [module, *([PREFIX + module] if self.is_twice else [])]
+        if (plain := without_doubt(module)) != module:
+            spelled.append(plain)
+        return spelled
 
     def _reason(self, path: str) -> str:
         """Why PEFT does not load the tensors of a module; empty if it does."""

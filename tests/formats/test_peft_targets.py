@@ -146,11 +146,19 @@ def test_what_peft_passes_over_is_left_out_with_a_note(
 
 
 def test_an_adapter_of_which_peft_loads_nothing_is_refused(tmp_path: Path) -> None:
-    path = edit_config(save(train(3), tmp_path / "adapter"), target_modules=["k_proj"])
+    path = edit_config(save(train(3), tmp_path / "adapter"), exclude_modules=".*")
     with pytest.raises(
-        MalformedAdapter, match=r"PEFT would load no module.*target_modules does not"
+        MalformedAdapter, match=r"PEFT would load no module.*exclude_modules matches"
     ):
         read(path)
+
+
+def test_a_list_from_before_the_keys_were_renamed_is_not_compared_and_noted(tmp_path: Path) -> None:
+    whole = read(save(train(3), tmp_path / "whole"))
+    path = edit_config(save(train(3), tmp_path / "renamed"), target_modules=["query", "value"])
+    record = read(path)
+    assert [site.site for site in record.sites] == [site.site for site in whole.sites]
+    assert [n for n in record.notes if n.startswith("target_modules matches no module")]
 
 
 @pytest.mark.parametrize(

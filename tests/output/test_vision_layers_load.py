@@ -85,6 +85,8 @@ def test_both_names_of_layers_merge_into_todays(name: str, tmp_path: Path) -> No
     for new, old in OLD[name]:
         tensors = {re.sub(new, old, key): tensor for key, tensor in tensors.items()}
     save_file(tensors, file, {"format": "pt"})
+    targets = {key.partition(".lora_")[0].rpartition(".")[2] for key in tensors}
+    edit(file.parent, target_modules=sorted(targets))
     record = lego_ray.merge(
         tmp_path / "zoo", output=tmp_path / "m", rank=4, method="concat", runner="inline"
     )
