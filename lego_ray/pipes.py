@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from typing import IO, Any
@@ -41,6 +44,27 @@ def start_python(module: str, *, quiet: bool) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL if quiet else None,
         start_new_session=True,
     )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process of `start_python` with what it has started, if it has not ended."""
+    if process.poll() is None:
+        with contextlib.suppress(OSError):  # it has ended since
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def closed(process: subprocess.Popen[bytes]) -> int:
+    """Kills a process of `start_python`, and closes its pipes.
+
+    Returns:
+        Its exit status.
+    """
+    kill(process)
+    status = process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what could not be written to a dead process
+            pipe.close()  # type: ignore[union-attr]
+    return status
 
 
 def send(pipe: IO[bytes], value: object) -> None:

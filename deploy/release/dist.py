@@ -31,7 +31,7 @@ def main() -> None:
     given = parser.parse_args()
     home = given.home.rstrip("/")
     if not re.fullmatch(r"https://[\w.-]+(/[\w.-]+)+", home):
-        parser.error(f"{given.home!r} is no address such as https://github.com/OWNER/lego-ray")
+        parser.error(f"{given.home!r} is not an address such as https://github.com/OWNER/lego-ray")
     archive = subprocess.run(
         ["git", "archive", "--format=tar", "HEAD"], cwd=ROOT, check=True, capture_output=True
     ).stdout

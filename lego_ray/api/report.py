@@ -52,12 +52,12 @@ def report(
 
     Raises:
         MissingPackage: If matplotlib is not installed.
-        OutputExists: If the output is a file that is no such page.
+        OutputExists: If the output is a file other than such a page.
         InvalidOption: If the output is not a local path, the catalog does not hold the merge, the
             study is of other merges, or the budget is too small.
         VerificationFailed: If sources are given and the merge or a source is not what the manifest says.
-        ObjectNotFound: If there is no merged adapter there.
-        MalformedAdapter: If its manifest is none of lego-ray's.
+        ObjectNotFound: If `merged` has no merged adapter.
+        MalformedAdapter: If its manifest was not written by lego-ray.
     """
     check_installed()
     target = target_of(parse_uri(output), "--output", START)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lego_ray.arguments import checked
 from lego_ray.audit.record import CatalogCheck
-from lego_ray.audit.repair import Manifests
+from lego_ray.audit.repair import THREADS, Manifests
 from lego_ray.catalog.damage import damaged_files
 from lego_ray.catalog.history import list_merges, output_of
 from lego_ray.catalog.opening import open_catalog
@@ -20,16 +20,9 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import LegoRayError, MalformedAdapter, StorageError, StoreUnavailable
 from lego_ray.formats.identity import adapter_id_of
 from lego_ray.formats.peft_config import CONFIG_NAME
-from lego_ray.output.manifest import (
-    parse_manifest,
-    read_bytes,
-    weights_of,
-)
+from lego_ray.output.manifest import weights_of
 from lego_ray.output.publish_record import CARD
 from lego_ray.storage.base import Store
-
-# Small reads that wait for a store.
-THREADS = 16
 
 
 @checked
@@ -61,7 +54,9 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> Catalo
         return _record(opened, damaged, deep=deep)
     # Of a merge that has several rows, which is a fault of its own, any will do to look at its output.
     rows = {row["merge_id"]: row for row in list_merges(opened).to_pylist()}
-    diagnoses = diagnose(opened, Manifests(), deep=deep)
+    manifests = Manifests()
+    manifests.fetch(rows.values())
+    diagnoses = diagnose(opened, manifests, deep=deep)
     problems = [
         _problem(rows, fault.merge_id, opened.table_uri(fault.table), fault.problem, fault)
         for each in diagnoses
@@ -71,7 +66,7 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> Catalo
     def check(row: dict[str, Any]) -> list[dict[str, Any]]:
         return [
             _problem(rows, row["merge_id"], where, problem)
-            for where, problem in _check_output(row, deep)
+            for where, problem in _check_output(row, manifests, deep)
         ]
 
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
@@ -121,11 +116,11 @@ def _problem(
 _Found = Iterator[tuple[str, str]]
 
 
-def _check_output(row: Mapping[str, Any], deep: bool) -> _Found:
+def _check_output(row: Mapping[str, Any], manifests: Manifests, deep: bool) -> _Found:
     uri = row["output_uri"]
     try:
         store = output_of(row).open()
-        manifest = parse_manifest(read_bytes(store), uri)
+        manifest = manifests.of(row)
     except StoreUnavailable:
         raise
     except (StorageError, MalformedAdapter) as error:

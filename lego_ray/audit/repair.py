@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from os import PathLike
 from typing import Any
@@ -15,6 +16,9 @@ from lego_ray.catalog.repair.faults import Diagnosis, Fault
 from lego_ray.catalog.repair.repairing import diagnose, repair
 from lego_ray.errors import MalformedAdapter, StorageError, StoreUnavailable
 from lego_ray.output.manifest import parse_manifest, read_bytes, weights_of
+
+# Small reads that wait for a store.
+THREADS = 16
 
 
 @checked
@@ -75,7 +79,37 @@ class Manifests:
     """What the manifests of outputs say; each is read once."""
 
     def __init__(self) -> None:
-        self._read: dict[str, dict[str, Any] | None] = {}
+        self._read: dict[str, dict[str, Any] | StorageError | MalformedAdapter] = {}
+
+    def fetch(self, merges: Iterable[Mapping[str, Any]]) -> None:
+        """Reads the manifests of rows of `merges` beside each other.
+
+        Raises:
+            StoreUnavailable: If a store could not be reached.
+        """
+        with ThreadPoolExecutor(max_workers=THREADS) as threads:
+            for _ in threads.map(self._manifest, merges):
+                pass
+
+    def of(self, merge: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest of the output that a row of `merges` names.
+
+        Raises:
+            StorageError: If it cannot be read.
+            MalformedAdapter: If it is not a manifest.
+        """
+        uri = merge["output_uri"]
+        if uri not in self._read:
+            try:
+                self._read[uri] = parse_manifest(read_bytes(output_of(merge).open()), uri)
+            except StoreUnavailable:
+                raise
+            except (StorageError, MalformedAdapter) as error:
+                self._read[uri] = error
+        found = self._read[uri]
+        if isinstance(found, dict):
+            return found
+        raise found
 
     def agrees(self, merge: Mapping[str, Any]) -> bool | None:
         """Whether the output that a row of `merges` names is that merge; None if it cannot be read."""
@@ -141,12 +175,9 @@ class Manifests:
         ]
 
     def _manifest(self, merge: Mapping[str, Any]) -> dict[str, Any] | None:
-        uri = merge["output_uri"]
-        if uri not in self._read:
-            try:
-                self._read[uri] = parse_manifest(read_bytes(output_of(merge).open()), uri)
-            except StoreUnavailable:
-                raise
-            except (StorageError, MalformedAdapter):
-                self._read[uri] = None
-        return self._read[uri]
+        try:
+            return self.of(merge)
+        except StoreUnavailable:
+            raise
+        except (StorageError, MalformedAdapter):
+            return None

@@ -10,7 +10,6 @@ a process for each call, and waits for the next one (`answering`).
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import pickle
 import signal
@@ -22,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from lego_ray.catalog.answering import FORKS, OUT_OF_MEMORY, UNUSED, Surroundings
 from lego_ray.errors import LegoRayError, QueryError, RunFailed
-from lego_ray.pipes import import_path, receive, send, start_python
+from lego_ray.pipes import closed, import_path, kill, receive, send, start_python
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,18 +104,11 @@ class _Parent:
 
     def end(self) -> None:
         """Ends it with what it has forked."""
-        if self.process.poll() is None:
-            with contextlib.suppress(OSError):  # it has ended since
-                os.killpg(self.process.pid, signal.SIGKILL)
+        kill(self.process)
 
     def closed(self) -> int:
         """Its exit status, once it has ended and its pipes are closed."""
-        self.end()
-        status = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):  # what could not be written to a dead child
-                pipe.close()  # type: ignore[union-attr]
-        return status
+        return closed(self.process)
 
 
 # One that waits for the next call.

@@ -106,15 +106,6 @@ def write_data_file(
     return DataFile(name, content.size, _statistics(found), now_millis())
 
 
-def is_ours(name: str) -> bool:
-    """Whether lego-ray wrote a file, a release with checksums; others write columns in other types.
-
-    Args:
-        name: The file's path below its table's directory.
-    """
-    return _NAME.fullmatch(name) is not None
-
-
 def hash_in_name(name: str) -> str | None:
     """The sha256 that a file's bytes must have, in hex; None of a file that others wrote."""
     match = _NAME.fullmatch(name)

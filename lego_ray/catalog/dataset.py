@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from lego_ray.catalog.data_files import check_footer, is_ours
+from lego_ray.catalog.data_files import check_footer, hash_in_name
 from lego_ray.catalog.location import directory_of
 from lego_ray.catalog.rows import as_read
 
@@ -69,7 +69,7 @@ def table_dataset(
 
         def checked_part(part: ds.Fragment) -> ds.Fragment:
             check_footer(found.filesystem, part.path, uri)
-            return part if is_ours(part.path) else _with_texts(part)
+            return part if hash_in_name(part.path) else _with_texts(part)
 
         with ThreadPoolExecutor(max_workers=min(len(parts), _THREADS)) as threads:
             parts = list(threads.map(checked_part, parts))
@@ -89,8 +89,8 @@ def _format(dictionary_columns: Sequence[str] = ()) -> ds.ParquetFileFormat:
 def _with_texts(part: ds.ParquetFileFragment) -> ds.ParquetFileFragment:
     """A file whose texts can be compared.
 
-    The Delta library's own updates say of a column that it is of Arrow's type `string_view`, which Arrow
-    compares with nothing. Read as a dictionary it is of plain strings.
+    The Delta library's own updates write columns of Arrow's type `string_view`, which Arrow cannot
+    compare. Read as a dictionary, such a column has plain strings.
     """
     views = [field.name for field in part.physical_schema if pa.types.is_string_view(field.type)]
     if not views:

@@ -248,9 +248,9 @@ def _run(runner: str, help: str) -> Callable[[Callable[..., Any]], Callable[...,
 
 run = _run(
     "auto",
-    "Where the work is done. ray: on Ray. inline: in this process, with others beside it for seconds of "
-    "work. auto: on Ray if the work is long enough to be worth its start, or if --address, --workers, "
-    "--max-workers, --wait or --gpus is given; else inline.",
+    "Where the work is done. ray: on Ray. inline: without Ray, in this process and, if the work takes "
+    "seconds, in others beside it. auto: on Ray if the work is long enough to be worth its start, or if "
+    "--address, --workers, --max-workers, --wait or --gpus is given; else inline.",
 )
 # Of a search `max_workers` and `wait` mean nothing: it has as many workers as it is given.
 tune_run = all_of(

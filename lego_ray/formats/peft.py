@@ -107,7 +107,7 @@ def read_adapter(
     settings = config_from(fields, files.config)
     experts = ExpertConfig.of(fields, files.config)
     targets = Targets.of(fields, settings, experts, written, files.config)
-    targets.compare_with(names)
+    targets.drop_if_foreign(names)
     check_layout(fields, names, files.weights)
     dropped = [
         ([name for name in names if key.search(name)], note) for key, note in droppable.values()

@@ -4,8 +4,8 @@ PEFT makes the modules by the configuration, then fills them with the file's ten
 tensors of other modules without an error (`check_target_module_exists`, PEFT 0.21). Such tensors are
 left out here too: the update of an adapter is what PEFT applies, which its trainer scored, and an
 edited list is how modules are switched off. Servers that go by the names of tensors may apply them.
-A list that matches nothing is no such list: it is from before the keys were renamed, as for another
-release of transformers, and is not compared.
+A list that matches no module of the file is not compared: the keys were renamed after it was written, as
+for another release of transformers.
 
 A list names modules, or ends of their paths at a dot. A text is an expression for whole paths.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.factors import some
@@ -81,8 +80,8 @@ class Targets:
         is_tied: Whether PEFT adapts an embedding and the output layer together.
         is_twice: Whether the model was made a PEFT model twice.
         is_foreign: Whether `target_modules` matches no module of the file, so that it is not compared.
-        ignored: The field that decides, by module, of those that PEFT does not load.
-        loaded: How many modules it loads.
+        ignored: The modules found that PEFT does not load, each with the reason.
+        loaded: Those that it loads.
     """
 
     targets: _Names | None
@@ -97,7 +96,7 @@ class Targets:
     is_twice: bool
     is_foreign: bool = False
     ignored: dict[str, str] = field(default_factory=dict)
-    loaded: dict[str, None] = field(default_factory=dict)
+    loaded: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -136,23 +135,24 @@ class Targets:
             is_twice(names),
         )
 
-    def compare_with(self, keys: Iterable[str]) -> None:
+    def drop_if_foreign(self, keys: Iterable[str]) -> None:
         """Drops `target_modules` if it matches no module at all.
 
         Args:
             keys: Those of the file's tensors.
         """
-        found = (key.site for key in map(parse_factor, keys) if key)
-        modules = (
-            m for m in (split_base_layers(path)[0] for path in found) if not self._is_special(m)
-        )
-        first = next(modules, None)
-        if self.targets is None or first is None:
+        if self.targets is None:
             return
-        if not any(
-            map(self.targets.match, chain.from_iterable(map(self._spelled, (first, *modules))))
-        ):
-            self.targets, self.is_foreign = None, True
+        for key in filter(None, map(parse_factor, keys)):
+            module = split_base_layers(key.site)[0]
+            if self._is_special(module):
+                continue
+            if any(map(self.targets.match, self._spelled(module))):
+                self.is_foreign = False
+                return
+            self.is_foreign = True
+        if self.is_foreign:
+            self.targets = None
 
     def loads(self, path: str) -> bool:
         """Whether PEFT loads the tensors of a module, which is taken down.
@@ -166,13 +166,13 @@ class Targets:
             return False
         module = split_base_layers(path)[0]
         if self._is_special(module):
-            self.loaded[path] = None
+            self.loaded.add(path)
             return True
         reasons = [self._reason(each) for each in self._spelled(module)]
         if all(reasons):
             self.ignored[path] = reasons[0]
             return False
-        self.loaded[path] = None
+        self.loaded.add(path)
         return True
 
     def loads_tensor(self, key: str) -> bool:

@@ -70,7 +70,7 @@ class InlineRunner:
         try:
             for task in chain(first, waiting):
                 if processes and not _fit([task], 1 + len(processes)):
-                    processes = []  # there is no room beside this one
+                    processes = []  # the memory budget holds this task alone
                     self._end_processes()
                 while running and (
                     len(running) >= most or not _fit([task, *_tasks(running)], 1 + len(processes))

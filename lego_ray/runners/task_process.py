@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
 from concurrent.futures import Future
 from threading import Lock, Thread
 from typing import Any
 
 from lego_ray.journal import note
-from lego_ray.pipes import receive, send, start_python
+from lego_ray.pipes import closed, kill, receive, send, start_python
 
 
 class ProcessEnded(Exception):
@@ -69,17 +67,9 @@ class TaskProcess:
     def close(self) -> None:
         """Ends it; what it was asked is not answered."""
         self._unwanted = True
-        self._kill()
-        self._process.wait()
+        kill(self._process)
         self._answers.join()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # what could not be written to it
-                pipe.close()  # type: ignore[union-attr]
-
-    def _kill(self) -> None:
-        if self._process.poll() is None:
-            with contextlib.suppress(OSError):  # it has ended since
-                os.killpg(self._process.pid, signal.SIGKILL)
+        closed(self._process)
 
     def _take_answers(self) -> None:
         assert self._process.stdout is not None
@@ -89,7 +79,7 @@ class TaskProcess:
                 with self._lock:
                     answer = self._asked.pop(number)
                 answer.set_result((done, value))
-        except Exception as error:  # its end, most often; any other answer is none either
+        except Exception as error:  # it ended, or what it sent is not an answer
             with self._lock:
                 self._ended = True
                 lost, self._asked = list(self._asked.values()), {}
@@ -99,7 +89,7 @@ class TaskProcess:
                 answer.set_exception(ProcessEnded())
 
     def _say_so(self, error: Exception, tasks: int) -> None:
-        self._kill()
+        kill(self._process)
         status = self._process.wait()
         reason = f"exit status {status}" if isinstance(error, EOFError) else repr(error)
         note("process lost", "", logging.WARNING, reason=reason, tasks_done_here=tasks)

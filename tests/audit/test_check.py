@@ -13,8 +13,11 @@ import pytest
 from deltalake import DeltaTable
 
 import lego_ray
+from lego_ray.audit import repair
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import CatalogNotFound
+from lego_ray.output.manifest import read_bytes
+from lego_ray.storage.base import Store
 from tests.catalog.version_one import COLUMNS
 from tests.merging.merged_place import FILES, MANIFEST, STORES, Place, fresh_place
 
@@ -245,3 +248,16 @@ def test_every_problem_of_every_merge_is_listed(place: Place) -> None:
 def test_a_catalog_without_merges_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(CatalogNotFound):
         lego_ray.check_catalog(tmp_path / "nothing")
+
+
+def test_each_manifest_is_read_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.merge("second", rank=3)
+    asked: list[Store] = []
+
+    def counted(store: Store) -> bytes:
+        asked.append(store)
+        return read_bytes(store)
+
+    monkeypatch.setattr(repair, "read_bytes", counted)
+    assert lego_ray.check_catalog(place.catalog)["ok"]
+    assert len(asked) == 2  # the other is `clustered`

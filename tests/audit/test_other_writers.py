@@ -142,7 +142,7 @@ def test_every_verb_answers_the_same(writer: str, place: Place) -> None:
 
 
 def narrowed(schema: pa.Schema) -> pa.Schema:
-    """Types that a table's log has if another program writes it anew, with columns of its own types."""
+    """Types in a table's log after another program wrote the table again, with its own column types."""
 
     def kind(field: pa.Field) -> pa.DataType:
         if pa.types.is_timestamp(field.type):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from lego_ray.errors import LegoRayError, MalformedAdapter, RankMismatch, UnsupportedAdapter
 from tests.formats.tiny_peft import (
     ALL_KINDS,
+    FLOAT32,
     TinyModel,
     edit_config,
     our_deltas,
@@ -26,8 +27,6 @@ from tests.formats.tiny_peft import (
     weights_file,
 )
 
-# Two float32 matrix products of the same numbers, summed in other orders.
-FLOAT32: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 # PEFT casts its result back to the stored type, which has 8 (bf16) or 11 (fp16) bits of mantissa.
 STORED: dict[torch.dtype, dict[str, Any]] = {
     torch.bfloat16: {"rtol": 2**-8, "atol": 1e-5},

@@ -23,6 +23,7 @@ from lego_ray.formats.peft_experts import ExpertConfig
 from lego_ray.formats.peft_targets import Targets
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from tests.formats.tiny_peft import (
+    FLOAT32,
     TinyModel,
     edit_config,
     our_deltas,
@@ -34,8 +35,6 @@ from tests.formats.tiny_peft import (
 )
 from tests.zoo import CONFIG, update_of, write_adapter
 
-# Two float32 matrix products of the same numbers, summed in other orders.
-FLOAT32: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 MODULES = (
     *(f"layers.{i}.{name}" for i in (0, 1) for name in ("q_proj", "v_proj")),
     *("model.layers.0.mlp.experts.1.up_proj", "model.layers.10.mlp.up_proj", "emb", "conv"),

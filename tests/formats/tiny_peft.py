@@ -21,6 +21,9 @@ from lego_ray.formats.torch_bin import read_spans
 
 ALL_KINDS = ["q_proj", "v_proj", "emb", "conv", "point", "conv1", "conv3"]
 
+# Two float32 matrix products of the same numbers, summed in other orders.
+FLOAT32: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
+
 
 class Block(nn.Module):
     def __init__(self) -> None:

@@ -63,7 +63,7 @@ def worth_it(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def same(one: TaskResult, two: TaskResult) -> bool:
-    """Whether two results are equal to the bit, but for the clock."""
+    """Whether two results have the same bits; their times are not compared."""
     [first], [second] = one.sites, two.sites
     return (
         (one.index, one.tensor_hashes, one.bytes_read, one.requests)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ def count_msus(state: State) -> dict[str, dict[str, Pool]]:
     return read_through(state.uri, count)
 
 
-def counted(parts: Iterator[pa.Table] | Sequence[pa.Table]) -> dict[str, dict[str, Pool]]:
+def counted(parts: Iterable[pa.Table]) -> dict[str, dict[str, Pool]]:
     """What there is of each site of each merge in some rows.
 
     Args:

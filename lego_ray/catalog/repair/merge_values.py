@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,13 +37,13 @@ def put_back(
     """
     rows = table.to_pylist()
     first = first_rows(catalog, TABLE, lambda row: row["merge_id"]) if deep else {}
-    ids = [row["merge_id"] for row in rows]
+    counts = Counter(row["merge_id"] for row in rows)
     faults: list[Fault] = []
     right: list[dict[str, Any]] = []
     for row in rows:
         found: list[Fault] = []
         after = dict(row)
-        if ids.count(row["merge_id"]) == 1:
+        if counts[row["merge_id"]] == 1:
             after, found = _row(row, first.get(row["merge_id"]), outputs.row(row))
         right.append(after)
         faults += found
@@ -62,7 +63,7 @@ def _row(
         faults.append(Fault(TABLE, key, problem, HISTORY, row["merge_id"]))
     wrong = [name for name, value in manifest.items() if not _same(name, after.get(name), value)]
     if wrong:
-        # What the history and the output say differently nobody can decide here.
+        # Where the history and the output differ, nobody can decide here which is right.
         known = first is not None and not set(wrong) - first.keys()
         if not known:
             after |= {name: manifest[name] for name in wrong}
