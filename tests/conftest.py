@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.steady_environment import hold_still
 from tests.surroundings import ONE_THREAD, RAY_SETTINGS, SET_BY_OTHERS, shut_out
 
+hold_still()
 # Before anything is imported that reads them.
 _clean_up = shut_out(os.environ)
 os.environ.update(RAY_SETTINGS | ONE_THREAD)
