@@ -177,7 +177,9 @@ def test_a_wrong_value_is_named(call_name: str, argument: str, where: Path) -> N
 NEGATIVE: dict[str, Any] = {
     **dict.fromkeys(("workers", "max_workers", "wait", "gpus", "memory_budget"), -1),
     **dict.fromkeys(("rank", "rank_budget", "rank_error", "seed", "trials", "groups"), -1),
-    **dict.fromkeys(("n_init", "max_iter", "tol", "beta", "density", "dare_density"), -1),
+    **dict.fromkeys(
+        ("n_init", "max_iter", "tol", "beta", "common_share", "density", "dare_density"), -1
+    ),
     **dict.fromkeys(("time_limit_per_trial", "score_timeout", "version", "spectrum"), -1),
     **dict.fromkeys(("weights", "site_scales", "output_scale", "output_reweight")),
     "ranks": [-1],

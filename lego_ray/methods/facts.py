@@ -90,7 +90,21 @@ FACTS: Mapping[str, Facts] = {
         lone_said="its singular values become equal",
         spread="where MSUs outnumber both sides",
     ),
+    "iso_cts": Facts(
+        "to compare with Iso-CTS",
+        "a decomposition per adapter of its core",
+        lone=None,
+        lone_said="its singular values become equal",
+    ),
     "output_metric": Facts("to compare with the others", _DECOMPOSED),
+    "input_metric": Facts("to compare with ACE-Merging", _DECOMPOSED),
+    "swudi": Facts("to compare with SWUDI", _DECOMPOSED),
+    "dc_merge": Facts(
+        "to compare with DC-Merge",
+        "one decomposition per adapter",
+        lone=None,
+        lone_said="its singular values become equal",
+    ),
     "core_space": Facts(
         "as much of the tasks kept as possible, as --preset core-space",
         _DECOMPOSED,

@@ -57,6 +57,16 @@ class MethodOptions(TypedDict, total=False):
             at_most=1,
         ),
     ]
+    common_share: Annotated[
+        float,
+        Option(
+            "Share of the rank for directions of the sum; the rest is shared out among the adapters.",
+            default=0.8,
+            metavar="S",
+            at_least=0,
+            at_most=1,
+        ),
+    ]
     beta: Annotated[
         float,
         Option(
@@ -213,9 +223,27 @@ METHODS: Mapping[str, MethodName] = {
         "lego_ray.methods.iso:Iso",
         "the directions of the nearest adapter to the sum, all equally strong (Iso-C)",
     ),
+    "iso_cts": MethodName(
+        "lego_ray.methods.iso_cts:IsoCts",
+        "directions of the sum and of each adapter beside it, all equally strong (Iso-CTS)",
+        options={"common_share": 0.8},
+    ),
     "output_metric": MethodName(
         "lego_ray.methods.output_metric:OutputMetric",
         "the update nearest to all adapters, each measured by the outputs that it changes",
+    ),
+    "input_metric": MethodName(
+        "lego_ray.methods.input_metric:InputMetric",
+        "the same by the inputs that each reads: the closed form of ACE-Merging",
+    ),
+    "swudi": MethodName(
+        "lego_ray.methods.swudi:Swudi",
+        "the update that interferes least with what each adapter does to its own inputs (SWUDI)",
+    ),
+    "dc_merge": MethodName(
+        "lego_ray.methods.dc_merge:DcMerge",
+        "each adapter's first singular terms, equally strong, merged entry by entry (DC-Merge)",
+        "at least the number of adapters",
     ),
     "core_space": MethodName(
         "lego_ray.methods.core_space:CoreSpace",

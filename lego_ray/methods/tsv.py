@@ -13,6 +13,28 @@ from lego_ray.numerics.lineage import lineage_of_rows
 from lego_ray.numerics.shards.spread import SpreadPool
 
 
+def check_a_term_each(method: str, ranks: Mapping[str, Sequence[int]], rank: int) -> None:
+    """Refuses a merged rank below the number of adapters, of a method that keeps a term of each.
+
+    Args:
+        method: Its name.
+        ranks: By site, the rank of each adapter there.
+        rank: k.
+
+    Raises:
+        InvalidOption: If an adapter would have none.
+    """
+    site = max(ranks, key=lambda name: len(ranks[name]))
+    needed = len(ranks[site])
+    if rank < needed:
+        raise InvalidOption(
+            "--rank",
+            f"{rank} is below the {needed} adapters at {site}, and the {method} method keeps a term of "
+            "each",
+            f"Give --rank {needed} or more, or use svd.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Tsv(Parted):
     """`sum_t U_t S_t V_t^T` of each adapter's first k/T singular terms, with all U and V orthogonal.
@@ -29,15 +51,7 @@ class Tsv(Parted):
 
     def check_ranks(self, ranks: Mapping[str, Sequence[int]], rank: int) -> None:
         """Each adapter has a merged rank of its own."""
-        site = max(ranks, key=lambda name: len(ranks[name]))
-        needed = len(ranks[site])
-        if rank < needed:
-            raise InvalidOption(
-                "--rank",
-                f"{rank} is below the {needed} adapters at {site}, and the tsv method keeps a term of "
-                "each",
-                f"Give --rank {needed} or more, or use svd.",
-            )
+        check_a_term_each(self.name, ranks, rank)
 
     def merged_rows(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> MergedRows:
         """The terms; see `Parted.merged_rows`.

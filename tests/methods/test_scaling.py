@@ -23,7 +23,10 @@ from tests.numerics.factors import D_IN, total, update, zoo
 ROUNDING = 4 * 2.0**-23
 RANKS = [30, 12, 28, 7, 43]
 K = sum(RANKS)
-WHOLE = ("concat", "core_space", "knots", "ctm", "output_metric")
+WHOLE = (
+    *("concat", "core_space", "knots", "ctm"),
+    *("output_metric", "input_metric", "swudi", "iso_cts", "dc_merge"),
+)
 # Methods a pool in shards can be merged by, at any size: `svd` and `iso` take this one so.
 SPREAD = [name for name in METHODS if name not in WHOLE]
 

@@ -1,4 +1,4 @@
-"""The least squares over adapters, each in the metric of the outputs that it changes.
+"""The least squares over adapters, each in the metric of the outputs that it changes, or of its inputs.
 
 `W` minimises `sum_t tr((W - W_t)^T G_t (W - W_t))` with `G_t = W_t W_t^T / ||W_t||_F^2 + I / d_out`. It
 lies in the span of all Bs, so it is worked out in a basis of these, of the pool's size and not the
@@ -60,3 +60,24 @@ def nearest_in_metric(
     cut = torch.linalg.solve_triangular(lower, found.u[:, :rank], upper=False)
     cut = torch.linalg.solve_triangular(lower.T, u[:, :rank] @ (u[:, :rank].T @ cut), upper=True)
     return found, (weighted.T @ cut) * (space.a.T @ found.v[:, :rank])
+
+
+def nearest_in_input_metric(
+    rows: Tensor, d_in: int, members: Sequence[Tensor], rank: int
+) -> tuple[UpdateSvd, Tensor]:
+    """The same with inputs in place of outputs: the minimiser of `sum_t tr((W - W_t) C_t (W - W_t)^T)`.
+
+    `C_t = W_t^T W_t / ||W_t||_F^2 + I / d_in`. It is `nearest_in_metric` of the transposed updates.
+
+    Args:
+        rows: As for `nearest_in_metric`.
+        d_in: As for `nearest_in_metric`.
+        members: As for `nearest_in_metric`.
+        rank: k.
+
+    Returns:
+        As `nearest_in_metric`.
+    """
+    turned = torch.cat([rows[:, d_in:], rows[:, :d_in]], dim=1)
+    found, products = nearest_in_metric(turned, rows.shape[1] - d_in, members, rank)
+    return UpdateSvd(found.q_b, found.q_a, found.v, found.s, found.u), products

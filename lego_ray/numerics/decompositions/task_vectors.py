@@ -77,12 +77,19 @@ def orthogonalised(rows: Tensor, d_in: int) -> Tensor:
     """
     root = squared_norms(rows[:, :d_in]).sqrt()  # of s, for v has length 1
     units = rows / root[:, None]
-    halves = [_polar(units[:, :d_in]), _polar(units[:, d_in:])]
+    halves = [polar(units[:, :d_in]), polar(units[:, d_in:])]
     return torch.cat(halves, dim=1) * root[:, None]
 
 
-def _polar(vectors: Tensor) -> Tensor:
-    """The orthonormal rows nearest to some rows, shape (m, size)."""
+def polar(vectors: Tensor) -> Tensor:
+    """The orthonormal rows nearest to some rows.
+
+    Args:
+        vectors: Shape (m, size), float64.
+
+    Returns:
+        The same shape. Rows that depend on one another share the directions there are.
+    """
     p, d, qh = torch.linalg.svd(vectors, full_matrices=False)
     there = d > SMALLEST * d[:1]
     found: Tensor = (p * there) @ qh

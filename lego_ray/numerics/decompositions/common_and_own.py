@@ -1,0 +1,76 @@
+"""Directions that adapters have in common, and those that each has beside them (Iso-CTS)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lego_ray.lazy import Tensor, torch
+from lego_ray.numerics.decompositions.core_space import CoreSpace, pool_bases
+from lego_ray.numerics.decompositions.truncated_svd import SMALLEST
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Singular directions in the coordinates of bases that the adapters share.
+
+    Attributes:
+        space: The bases.
+        u: Left directions, shape (m_b, m), float64.
+        v: Right directions, shape (m_a, m).
+        s: Their singular values, shape (m,).
+        owners: The place in `members` of the adapter that each belongs to, shape (m,), int64; -1 for one
+            that all have in common.
+    """
+
+    space: CoreSpace
+    u: Tensor
+    v: Tensor
+    s: Tensor
+    owners: Tensor
+
+
+def common_and_own(
+    rows: Tensor, d_in: int, members: Sequence[Tensor], rank: int, common_share: float
+) -> Directions:
+    """The first singular directions of the sum, and then of what each adapter has beside them.
+
+    Of k directions each of T adapters has `round((1 - common_share) k / T)` of its own: the first of
+    `(I - U U^T) W_t`, with U the left directions that are common. The others are common. Adapters whose
+    update is zero are not counted, and directions that are rounding and nothing else are left out.
+
+    Args:
+        rows: Rows `[a ; b]` of the pool, shape (n, d_in + d_out), float32.
+        d_in: Length of the `a` half.
+        members: The positions of each adapter's rows.
+        rank: k.
+        common_share: Share of k for the directions of the sum.
+
+    Returns:
+        At most k of them, those of the sum first.
+    """
+    space = pool_bases(rows, d_in)
+    cores = list(space.cores(members))
+    largest = [float(torch.linalg.matrix_norm(core, 2)) for core in cores]
+    there = [number for number, value in enumerate(largest) if value > 0]
+    adapters = max(len(there), 1)
+    own = min(round((rank - int(rank * common_share)) / adapters), rank // adapters)
+    common = rank - own * len(there)
+
+    whole = torch.stack(cores).sum(dim=0)
+    shared, *others = _terms(whole, common, float(torch.linalg.matrix_norm(whole, 2)))
+    found = [(shared, *others)]
+    for number in there:
+        rest = cores[number] - shared @ (shared.T @ cores[number])
+        found.append(_terms(rest, own, largest[number]))
+    u, s, v = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
+    counts = torch.tensor([len(values) for _, values, _ in found])
+    owners = torch.tensor([-1, *there]).repeat_interleave(counts)
+    return Directions(space, u, v, s, owners)
+
+
+def _terms(core: Tensor, most: int, largest: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The first singular terms that are more than rounding of an update this large: U, s and V."""
+    u, s, vh = torch.linalg.svd(core, full_matrices=False)
+    kept = min(most, int((s > SMALLEST * largest).sum()))
+    return u[:, :kept], s[:kept], vh[:kept].T
