@@ -13,6 +13,7 @@ import lego_ray
 from jobs.quality.calibrated import NATS
 from jobs.quality.candidates import Candidate
 from jobs.quality.evaluations import Evaluator
+from jobs.quality.fresh_zoos import OVER_TRAINED
 from jobs.quality.scores import Rows
 from jobs.quality.study import tasks_of
 from jobs.quality.zoos import Zoo
@@ -63,7 +64,7 @@ class Bench:
 
 def cells(bench: Bench) -> Iterator[Cell]:
     """All that is measured, what decides first: each zoo at scale 1 on test rows, then the scales."""
-    for zoo in bench.zoos:
+    for zoo in sorted(bench.zoos, key=lambda zoo: zoo.kind == OVER_TRAINED):
         yield from (Cell(zoo, c, 1.0, "test") for c in CANDIDATES[:3])
     for zoo in bench.zoos:
         yield from (Cell(zoo, c, 1.0, "test") for c in (BASE, OWN, *CANDIDATES[3:]))

@@ -133,6 +133,13 @@ def test_the_default_stays_while_a_zoo_that_counts_is_not_measured() -> None:
     assert (found.preset, found.reasons) == ("paper", ("not measured yet: one lone",))
 
 
+def test_what_decides_is_measured_first() -> None:
+    lone = replace(PAIR, name="lone")
+    bench = Bench("minilm", [TOO_FAR, PAIR, lone], {}, lambda zoo: None, lambda: Norms([]))
+    first = [cell.zoo.name for cell in cells(bench)][:9]
+    assert first == ["pair"] * 3 + ["lone"] * 3 + ["too far"] * 3
+
+
 class Norms:
     """An evaluator whose values are scales and squared norms: what was put on the base, seen."""
 
