@@ -74,3 +74,18 @@ def test_a_task_that_no_node_type_can_hold_is_refused_at_once(tmp_path: Path) ->
         "no node type that can hold it (1 CPU needed, 0 CPUs there)" in error["message"]
     )
     assert (said["most"], said["left"]) == (0, 0)
+
+
+def test_spread_sites_that_no_node_type_can_hold_name_their_placement_group(
+    tmp_path: Path,
+) -> None:
+    zoo = write_wide_zoo(tmp_path / "zoo", sites=SITES[:1])
+    more = flags(memory_budget=budget_for(zoo, 3), n_init=3, gpus=1, wait=10000)
+    said = on_growing(1, "merge", str(zoo), "--output", str(tmp_path / "m"), *more)
+    assert said["rc"] == 1
+    error = json.loads(said["out"])["error"]
+    assert error["type"] == "ClusterTooSmall"
+    assert "no node type that can hold it" in error["message"]
+    assert "its placement group is pending, " in error["message"]
+    assert "GPU and " in error["message"].partition("it asks for 3 x (")[2]
+    assert (said["most"], said["left"]) == (0, 0)

@@ -75,7 +75,7 @@ def lacks(bundles: Sequence[Bundle]) -> str:
     return f"no nodes with {needs(bundles[:1])} each for all {len(bundles)}"
 
 
-def held_by_others(bundles: Sequence[Bundle]) -> str:
+def held_by_others(bundles: Sequence[Bundle], group: str = "") -> str:
     """What other work holds of a cluster that could hold some bundles; empty if it may be this run.
 
     A task of this run reserves at least the memory of the smallest bundle. If less is reserved on the
@@ -83,10 +83,16 @@ def held_by_others(bundles: Sequence[Bundle]) -> str:
 
     Args:
         bundles: What waits, the smallest task of the run among it.
+        group: Id of the placement group that the tasks of this run are bound to; empty if they are not.
     """
     import ray
 
-    whole, free = ray.cluster_resources(), ray.available_resources()
+    # Ray has what a group reserved as resources of separate names.
+    end = f"_group_{group}" if group else ""
+    whole, free = (
+        {key: found.get(f"{key}{end}", 0.0) for key in KINDS}
+        for found in (ray.cluster_resources(), ray.available_resources())
+    )
     least = min(bundle["memory"] for bundle in bundles)
     if not least or whole.get("memory", 0.0) - free.get("memory", 0.0) >= least:
         return ""

@@ -6,13 +6,14 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lego_ray.errors import StoreUnavailable
+from lego_ray.errors import ClusterTooSmall, StoreUnavailable
 from lego_ray.runners.base import READS_BESIDE
 from lego_ray.runners.ray.answers import get
 from lego_ray.runners.ray.drift import checked, guarded, versions_here
 from lego_ray.runners.ray.drivers import has_ended, presence_here
 from lego_ray.runners.ray.metrics import counting_retries
-from lego_ray.runners.ray.room import Bundle, totals
+from lego_ray.runners.ray.placement import group_of_this_task, state_of
+from lego_ray.runners.ray.room import Bundle, needs, totals
 from lego_ray.runners.ray.session import RaySession
 from lego_ray.runners.ray.teams import LOOK_AGAIN_SECONDS, solve_on_teams
 from lego_ray.runners.ray.waiting import Wait
@@ -28,6 +29,10 @@ TASK_RETRIES = 3
 # sees only what is submitted, and all of it is held by this process and the object store beside it.
 MOST_WORKERS = 1000
 PENDING_BYTES = 256 * 2**20
+_IN_GROUP = (
+    "Ask for larger bundles, memory included, or start the caller without "
+    "placement_group_capture_child_tasks."
+)
 
 
 class RayRunner:
@@ -164,7 +169,8 @@ class RayRunner:
                     yield checked(answer, finished.versions, what)
                 elif self._joined:
                     least = min(running, key=lambda each: each.plan.peak_bytes)
-                    wait.look(f"task {least.title}", least.plan_digest, [least.bundle])
+                    group = group_of_this_task()
+                    wait.look(f"task {least.title}", least.plan_digest, [least.bundle], group)
                 else:
                     for each in running:
                         each.check_room()
@@ -212,14 +218,25 @@ class _Launched:
         # the whole machine, and a plan estimates from above; it would wait for ever for more.
         peak = self.plan.peak_bytes
         self._memory = peak if self._joined else min(peak, _largest_node())
-        self.answer = self._remote.options(
+        remote = self._remote.options(
             num_cpus=self._cpus,
             num_gpus=self._gpus,
             memory=self._memory,
             max_retries=TASK_RETRIES,
             retry_exceptions=[StoreUnavailable],
             name=f"solve {self.title}",
-        ).remote(self._task, self._gpus)
+        )
+        try:
+            self.answer = remote.remote(self._task, self._gpus)
+        except ValueError as error:
+            group = group_of_this_task()
+            if group is None:
+                raise
+            problem = (
+                f"it needs {needs([self.bundle])}, and no bundle of the placement group that this "
+                f"process gives its tasks to is so large: {state_of(group)}"
+            )
+            raise ClusterTooSmall(f"task {self.title}", problem, _IN_GROUP) from error
 
     def check_room(self) -> None:
         """Asks for less if no node that is left has so much memory."""

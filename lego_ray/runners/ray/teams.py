@@ -77,8 +77,8 @@ def solve_on_teams(
                 # An idle team would keep the place that a busy one needs when its node is lost.
                 _end_idle(teams, running)
             if not running:
-                teams[0].is_placed(LOOK_AGAIN_SECONDS)
-                wait.look(what, plan, bundles)
+                if not (teams[0].is_placed(LOOK_AGAIN_SECONDS) or teams[0].is_placed()):
+                    wait.look(what, plan, bundles, teams[0].group)
                 continue
             done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_AGAIN_SECONDS)
             if done:
@@ -92,7 +92,7 @@ def solve_on_teams(
                 _give_up(teams, running, waiting)
             elif joined and not has_room(bundles):
                 # Nodes are gone; Ray places the teams again when others come.
-                wait.look(what, plan, bundles)
+                wait.look(what, plan, bundles, teams[0].group)
             elif joined and len(running) > 1 and not has_room(bundles * TEAMS):
                 _give_up(teams, running, waiting)
     finally:
@@ -134,7 +134,11 @@ def bundles_for(tasks: Sequence[SolveTask], slots: int, gpus: float) -> list[Bun
 
 
 class _Team:
-    """As many shard actors as the largest site needs, placed together or not at all; one owner."""
+    """As many shard actors as the largest site needs, placed together or not at all; one owner.
+
+    Attributes:
+        group: The placement group that they are in.
+    """
 
     def __init__(
         self, bundles: Sequence[Bundle], tasks: Sequence[SolveTask], gpus: float, retries: int
@@ -145,7 +149,7 @@ class _Team:
         self._gpus = gpus
         self._retries = retries
         self._restarts = retries * len(tasks)  # an actor serves many sites
-        self._group = placement_group(list(bundles), strategy="PACK")
+        self.group = placement_group(list(bundles), strategy="PACK")
         self._actors: list[Any] = []
 
     def is_placed(self, seconds: float = 0) -> bool:
@@ -154,7 +158,7 @@ class _Team:
         Args:
             seconds: How long to wait for it.
         """
-        if not self._actors and (self._group.wait(seconds) if seconds else self._has_place()):
+        if not self._actors and (self.group.wait(seconds) if seconds else self._has_place()):
             self._begin()
         return bool(self._actors)
 
@@ -162,7 +166,7 @@ class _Team:
         """Whether it has its place now; `PlacementGroup.wait(0)` often says no when it has."""
         from ray.util import placement_group_table
 
-        return bool(placement_group_table(self._group)["state"] == "CREATED")
+        return bool(placement_group_table(self.group)["state"] == "CREATED")
 
     def _begin(self) -> None:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -170,7 +174,7 @@ class _Team:
         from lego_ray.runners.ray.actors import ShardActor, SiteActor, resilient
 
         def begun(actor: type, number: int, *given: Any, **more: Any) -> Any:
-            place = PlacementGroupSchedulingStrategy(self._group, number)
+            place = PlacementGroupSchedulingStrategy(self.group, number)
             memory = int(self._bundles[number]["memory"])
             options = {"memory": memory, "scheduling_strategy": place, **more}
             return resilient(actor, self._restarts, **options).remote(*given)
@@ -215,7 +219,7 @@ class _Team:
 
         for actor in (self._owner, *self._actors) if self._actors else ():
             ray.kill(actor)
-        remove_placement_group(self._group)
+        remove_placement_group(self.group)
 
 
 def _peaks(task: SolveTask) -> list[int]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lego_ray import journal
 from lego_ray.errors import ClusterTooSmall
+from lego_ray.runners.ray.placement import is_created, state_of
 from lego_ray.runners.ray.room import Bundle, has, held_by_others, is_hopeless, lacks, needs
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
 
 # A node of a cloud takes minutes to come: it is bought, boots, and fetches an image.
 WAIT_SECONDS = 900.0
@@ -36,13 +41,20 @@ class Wait:
         self._next_note = FIRST_NOTE_SECONDS
         self._lacking: float | None = None
 
-    def look(self, what: str, plan: str, bundles: Sequence[Bundle]) -> None:
+    def look(
+        self,
+        what: str,
+        plan: str,
+        bundles: Sequence[Bundle],
+        group: PlacementGroup | None = None,
+    ) -> None:
         """Says what is waited for, if it is time to.
 
         Args:
             what: The task or site that waits.
             plan: Digest of its plan.
             bundles: What it needs at once.
+            group: The placement group that it waits for or is bound to, if there is one.
 
         Raises:
             ClusterTooSmall: If the cluster could not hold it for as long as this waits, or its
@@ -56,13 +68,18 @@ class Wait:
             largest = max(bundles, key=lambda b: b["memory"])
             hopeless = self._seconds > 0 and is_hopeless(largest)
             if hopeless or waited >= self._seconds:
+                if said := state_of(group) if group else "":
+                    lacking += f"; its placement group is {said}"
                 raise _too_small(what, bundles, lacking, waited, hopeless=hopeless)
         quiet = now - self._since
         if quiet < self._next_note:
             return
         # For others a run waits as long as they take: nothing is wrong with the cluster.
-        busy = "" if lacking else held_by_others(bundles)
-        if lacking or busy:
+        is_placed = group is not None and is_created(group)
+        bound = group.id.hex() if group and is_placed else ""
+        busy = "" if lacking else held_by_others(bundles, bound)
+        if lacking or busy or (group and not is_placed):
+            said = state_of(group) if group else ""
             self._next_note += self._next_note * _GROWTH
             journal.note(
                 "waiting for the cluster",
@@ -71,7 +88,8 @@ class Wait:
                 task=what,
                 needs=needs(bundles),
                 cluster=has(),
-                lacks=lacking or busy,
+                **({"lacks": lacking or busy} if lacking or busy else {}),
+                **({"placement_group": said} if said else {}),
                 seconds=round(quiet),
                 **({"gives_up_after": self._seconds} if lacking else {}),
             )
