@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures import ARCHITECTURES, Architecture, Reading, Side, by_base
-from lego_ray.formats.architectures.rows import Row
+from lego_ray.formats.architectures.row import Row
 from lego_ray.formats.fused import Part, part_named
 from lego_ray.formats.layouts import WRITTEN_AS
-from lego_ray.formats.module_names import DENOISER, flattened, parse_name
+from lego_ray.formats.module_names import DENOISER, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.site_factors import SiteFactors
@@ -107,7 +107,8 @@ def _by_tables(
     texts = text_names(adapters, layout, base_model) if fitting else {}
     names = [parse_name(factors.site) for adapter in adapters for factors in adapter.sites]
     paths = {name.path for name in names if name.component == DENOISER}
-    for architecture in by_base(fitting, base_model, paths):
+    models = by_base(fitting, base_model, paths)
+    for architecture in [each for each in models if each.is_exact] or models:
         try:
             heights = _heights(adapters, architecture)
             named = [_as(a, architecture, layout, heights, texts) for a in adapters]
@@ -181,7 +182,12 @@ def _named(
     }[layout]
 
     def site(path: str) -> str:
-        return f"{prefix}{flattened(path) if layout == 'kohya' else path}"
+        if layout == "peft" and architecture.is_beside(path):
+            problem = (
+                f"{factors.site} is of no transformer, which is all that {layout}'s layout has"
+            )
+            raise LayoutMismatch(uri, problem, _HINT)
+        return architecture.site(prefix, path)
 
     whole = _original(reading, architecture) if side == "original" else ""
     if whole and not (reading.side == "diffusers" and reading.row.is_fused):

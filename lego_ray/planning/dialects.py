@@ -202,7 +202,11 @@ def _called(
     for factors in sites:
         name = parse_name(factors.site)
         reading = architecture.read(name.path) if name.component in _DENOISERS else None
-        if factors.site in known or reading is None or not _fits(factors, reading):
+        if (
+            factors.site in known
+            or reading is None
+            or not reading.fits(factors.d_in, factors.d_out)
+        ):
             out.append(factors)
             continue
         is_split = reading.side == "original"
@@ -275,26 +279,13 @@ def told(sites: Iterable[SiteFactors], architecture: Architecture) -> Told | Non
         if name.component not in _DENOISERS:
             continue
         reading = architecture.read(name.path)
-        if reading is None or not _fits(factors, reading):
+        if reading is None or not reading.fits(factors.d_in, factors.d_out):
             return None
         if reading.is_telling:
             sides.add(reading.side)
-            if name.component != _SECOND:
+            if name.component != _SECOND and not architecture.is_beside(name.path):
                 prefixes.setdefault(reading.side, name.prefix)
     return Told(frozenset(sides), prefixes)
-
-
-def _fits(factors: SiteFactors, reading: Reading) -> bool:
-    """Whether a module has a shape that its row can have."""
-    row = reading.row
-    parts = len(row.diffusers) if reading.side == "original" else 1
-    if row.is_oblong and factors.d_out == parts * factors.d_in:
-        return False
-    if reading.side == "diffusers":
-        return not (row.widths and not row.is_fused and factors.d_out != row.widths * factors.d_in)
-    if row.widths and factors.d_out != row.widths * factors.d_in:
-        return False
-    return not row.is_fused or row.rows_of(0, factors.d_in, factors.d_out) is not None
 
 
 def _side(
@@ -379,8 +370,7 @@ def _on_side(
     is_split = side == "diffusers" and reading.side == "original"
     for at in range(len(reading.row.diffusers)) if is_split else (reading.part,):
         path = reading.path(side, at)
-        site = f"{prefix}{flattened(path) if prefix.endswith('_') else path}"
-        yield moved(factors, reading, site, side, at)
+        yield moved(factors, reading, architecture.site(prefix, path), side, at)
 
 
 def _of_component(name: ModuleName, prefix: str) -> str:

@@ -128,7 +128,8 @@ class BaseLayers:
             if reading is None or reading.side != "original":
                 continue
             parts = (reading.path("diffusers", n) for n in range(len(reading.row.diffusers)))
-            found = [self._pipeline.get(pipeline_module(model.component, part)) for part in parts]
+            sites = (model.site(f"{model.component}.", part) for part in parts)
+            found = [self._pipeline.get(pipeline_module("", site)) for site in sites]
             tensors = tuple(tensor for tensor in found if tensor is not None)
             if len(tensors) == len(found):
                 return Layer(tensors, reading.row.is_swapped)

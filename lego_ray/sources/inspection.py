@@ -191,7 +191,7 @@ def _architecture_of(reading: Reading, sites: Iterable[SiteFactors]) -> str:
     """What its header or configuration says, or else what the names of its modules show."""
     metadata = reading.table.metadata if reading.table else {}
     said = architecture_in(metadata, _fields(reading))
-    return redacted(said) or " or ".join(architectures_of(site.site for site in sites))
+    return redacted(said) or " or ".join(architectures_of(sites))
 
 
 def _sites(sites: Iterable[SiteFactors], reading: Reading) -> dict[str, Any]:

@@ -85,6 +85,26 @@ def _models() -> Mapping[str, tuple[Callable[[], nn.Module], ...]]:
                 axes_dims=[4, 6, 6], axes_lens=[8, 8, 8],
             ),
         ),
+        "Ideogram 4": (
+            lambda: UNTYPED.Ideogram4Transformer2DModel(
+                in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+                intermediate_size=16, adaln_dim=8, llm_features_dim=8, mrope_section=(2, 1, 1),
+            ),
+        ),
+        "Anima": (
+            lambda: UNTYPED.CosmosTransformer3DModel(
+                in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16,
+                num_layers=1, text_embed_dim=8, adaln_lora_dim=4, max_size=(4, 8, 8),
+            ),
+            lambda: nn.ModuleDict(
+                {
+                    "text_conditioner": UNTYPED.AnimaTextConditioner(
+                        source_dim=8, target_dim=16, model_dim=8, num_layers=1,
+                        num_attention_heads=2, target_vocab_size=4,
+                    )
+                }
+            ),
+        ),
         "Lumina 2": (
             lambda: UNTYPED.Lumina2Transformer2DModel(
                 num_layers=1, num_refiner_layers=1, hidden_size=24, num_attention_heads=3,
@@ -215,7 +235,7 @@ def shapes_of(architecture: Architecture) -> Iterator[tuple[Row, str, tuple[int,
             continue
         path = row.original.replace("#", "0")
         height = {"equal": 3 * H, "rest": 7 * H, "heads": 5 * H}[row.cut] if row.is_fused else 2 * H
-        yield row, path, (H, row.widths * H if row.widths else height)
+        yield row, path, (row.d_in or H, row.widths * H if row.widths else height)
 
 
 CONVERTED: Mapping[str, tuple[Any, str, str, set[str]]] = {
@@ -225,6 +245,14 @@ CONVERTED: Mapping[str, tuple[Any, str, str, set[str]]] = {
     "LTX": (loaders.LTX2LoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "HiDream": (loaders.HiDreamImageLoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "Anima": (loaders.AnimaLoraLoaderMixin, "diffusion_model.", "a_b", set()),
+    "Ideogram 4": (
+        *(loaders.Ideogram4LoraLoaderMixin, "diffusion_model.", "a_b"),
+        # names outside of the blocks, which diffusers refuses under its authors' prefix
+        {
+            *("input_proj", "llm_cond_proj", "t_embedding.mlp_in", "t_embedding.mlp_out"),
+            *("adaln_proj", "final_layer.linear", "final_layer.adaln_modulation"),
+        },
+    ),
     "Krea 2": (loaders.Krea2LoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "MiniMax-H3": (loaders.MiniMaxH3LoraLoaderMixin, "diffusion_model.", "a_b", set()),
     "MiniMax-H3, kohya": (loaders.MiniMaxH3LoraLoaderMixin, "lora_unet_", "down_up", set()),
@@ -271,7 +299,7 @@ def wanted_of(
             if row.is_swapped
             else mine
         )
-        wanted[prefix + reading.path("diffusers", part)] = mine
+        wanted[architecture.site(prefix, reading.path("diffusers", part))] = mine
     return wanted
 
 

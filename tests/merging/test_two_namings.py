@@ -127,6 +127,29 @@ ANIMA_THERE = {
     "transformer_blocks.0.attn2.to_out.0": (H, H),
     "transformer_blocks.0.ff.net.2": (4 * H, H),
 }
+ANIMA_TEXT = {
+    "llm_adapter.blocks.0.self_attn.q_proj": (H, H),
+    "llm_adapter.blocks.0.mlp.2": (4 * H, H),
+    "llm_adapter.out_proj": (H, H),
+}
+ANIMA_TEXT_THERE = {
+    "text_conditioner.blocks.0.self_attn.q_proj": (H, H),
+    "text_conditioner.blocks.0.cross_attn.o_proj": (H, H),
+    "text_conditioner.out_proj": (H, H),
+}
+WIDE = 4608  # of Ideogram 4, by which it is told from Z-Image
+IDEOGRAM = {
+    "layers.0.attention.qkv": (WIDE, 3 * H),
+    "layers.0.attention.o": (WIDE, H),
+    "layers.0.feed_forward.w1": (WIDE, H),
+    "layers.0.adaln_modulation": (512, 4 * H),
+}
+IDEOGRAM_THERE = {
+    "layers.0.attention.to_q": (WIDE, H),
+    "layers.0.attention.to_v": (WIDE, H),
+    "layers.0.attention.to_out.0": (WIDE, H),
+    "layers.0.feed_forward.w3": (WIDE, H),
+}
 HUNYUAN = {
     "double_blocks.0.img_attn_qkv": (H, 3 * H),
     "double_blocks.0.img_attn_proj": (H, H),
@@ -247,6 +270,18 @@ PAIRS: dict[str, tuple[Any, dict[str, Tensor], dict[str, Tensor], dict[str, Any]
         loaders.AnimaLoraLoaderMixin,
         tensors_of(dotted("diffusion_model.", ANIMA), seed=1),
         tensors_of(dotted("transformer.", ANIMA_THERE), rank=3, seed=2),
+        {},
+    ),
+    "Anima with its text conditioner": (
+        loaders.AnimaLoraLoaderMixin,
+        tensors_of(dotted("diffusion_model.", {**ANIMA, **ANIMA_TEXT}), seed=1),
+        tensors_of({**dotted("transformer.", ANIMA_THERE), **ANIMA_TEXT_THERE}, rank=3, seed=2),
+        {},
+    ),
+    "Ideogram 4": (
+        loaders.Ideogram4LoraLoaderMixin,
+        tensors_of(dotted("diffusion_model.", IDEOGRAM), seed=1),
+        tensors_of(dotted("transformer.", IDEOGRAM_THERE), rank=3, seed=2),
         {},
     ),
 }

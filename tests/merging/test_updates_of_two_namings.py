@@ -14,11 +14,15 @@ from lego_ray.errors import VerificationFailed
 from tests.lone_zoo import load, tensors_of, updates_of, write
 from tests.merging.test_two_namings import (
     ANIMA,
+    ANIMA_TEXT,
+    ANIMA_TEXT_THERE,
     ANIMA_THERE,
     FLUX,
     FLUX2,
     FLUX2_THERE,
     FLUX_THERE,
+    IDEOGRAM,
+    IDEOGRAM_THERE,
     SGM,
     SGM_THERE,
     WAN,
@@ -69,6 +73,12 @@ CASES: dict[str, tuple[Tensors, Tensors, Tensors]] = {
     "Wan": (kohya(WAN, 1), kohya(WAN, 2), there(WAN_THERE, 3)),
     "Wan, the other way about": (there(WAN_THERE, 1), there(WAN_THERE, 2), kohya(WAN, 3)),
     "Anima": (kohya(ANIMA, 1), kohya(ANIMA, 2), there(ANIMA_THERE, 3)),
+    "Anima's text conditioner": (
+        kohya({**ANIMA, **ANIMA_TEXT}, 1),
+        kohya({**ANIMA, **ANIMA_TEXT}, 2),
+        {**there(ANIMA_THERE, 3), **tensors_of(ANIMA_TEXT_THERE, rank=3, seed=4)},
+    ),
+    "Ideogram 4": (kohya(IDEOGRAM, 1), kohya(IDEOGRAM, 2), there(IDEOGRAM_THERE, 3)),
     "SDXL": (kohya(SGM, 1), kohya(SGM, 2), there(SGM_THERE, 3, "unet.")),
     "SDXL, the other way about": (
         there(SGM_THERE, 1, "unet."),

@@ -11,19 +11,21 @@ from collections.abc import Iterable, Sequence
 from lego_ray.formats.architectures.anima import ANIMA
 from lego_ray.formats.architectures.flux import FLUX, FLUX2
 from lego_ray.formats.architectures.hidream import HIDREAM
+from lego_ray.formats.architectures.ideogram import IDEOGRAM4
 from lego_ray.formats.architectures.krea import KREA2
 from lego_ray.formats.architectures.ltx import LTX
 from lego_ray.formats.architectures.lumina import LUMINA2, Z_IMAGE
 from lego_ray.formats.architectures.minimax import MINIMAX_H3
 from lego_ray.formats.architectures.qwen import QWEN_IMAGE
-from lego_ray.formats.architectures.rows import Architecture, Reading, Row, Side
+from lego_ray.formats.architectures.row import Reading, Row, Side
+from lego_ray.formats.architectures.rows import Architecture
 from lego_ray.formats.architectures.sd3 import SD3
 from lego_ray.formats.architectures.unet import SD, SDXL
 from lego_ray.formats.architectures.wan import WAN
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     *(SDXL, SD, FLUX, FLUX2, SD3, WAN, Z_IMAGE, LUMINA2, ANIMA, QWEN_IMAGE, LTX, HIDREAM),
-    *(MINIMAX_H3, KREA2),
+    *(MINIMAX_H3, KREA2, IDEOGRAM4),
 )
 
 

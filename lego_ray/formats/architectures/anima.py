@@ -1,10 +1,16 @@
-"""Anima. Source: diffusers' `_convert_non_diffusers_anima_lora_to_diffusers`."""
+"""Anima. Source: diffusers' `_convert_non_diffusers_anima_lora_to_diffusers`.
+
+`llm_adapter` of its authors is a part of diffusers' pipeline beside the transformer.
+"""
 
 from __future__ import annotations
 
 from lego_ray.formats.architectures.rows import Architecture, renamed
 
+_LINEAR = ("linear_1", "linear_2")
 _PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "output_proj": "to_out.0"}
+# Of the part that makes text conditions, whose blocks both sides name alike.
+_TEXT_HERE, _TEXT_THERE = "llm_adapter.", "text_conditioner."
 _HERE, _THERE = "blocks.#.", "transformer_blocks.#."
 
 ANIMA = Architecture(
@@ -31,7 +37,24 @@ ANIMA = Architecture(
                 "final_layer.adaln_modulation.2": "norm_out.linear_2",
                 "final_layer.linear": "proj_out",
                 "x_embedder.proj.1": "patch_embed.proj",
+                **{f"t_embedder.1.{name}": f"time_embed.t_embedder.{name}" for name in _LINEAR},
             }
+        ),
+        *renamed(
+            {
+                name: name
+                for name in (
+                    *("in_proj", "out_proj"),
+                    *(f"blocks.#.mlp.{number}" for number in (0, 2)),
+                    *(
+                        f"blocks.#.{attention}.{part}_proj"
+                        for attention in ("self_attn", "cross_attn")
+                        for part in "qkvo"
+                    ),
+                )
+            },
+            _TEXT_HERE,
+            _TEXT_THERE,
         ),
     ),
     bases=r"anima\b",
@@ -44,4 +67,5 @@ ANIMA = Architecture(
             f"{_THERE}{there}.",
         )
     ),
+    beside=("text_conditioner",),
 )

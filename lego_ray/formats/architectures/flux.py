@@ -7,7 +7,8 @@ own modules, which these leave out, `convert_chroma_transformer_checkpoint_to_di
 
 from __future__ import annotations
 
-from lego_ray.formats.architectures.rows import Architecture, Row, renamed
+from lego_ray.formats.architectures.row import Row
+from lego_ray.formats.architectures.rows import Architecture, renamed
 
 _DOUBLE, _THERE = "double_blocks.#.", "transformer_blocks.#."
 _SINGLE, _ALONE = "single_blocks.#.", "single_transformer_blocks.#."

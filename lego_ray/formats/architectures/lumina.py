@@ -7,7 +7,8 @@ and, of norms, `convert_lumina2_to_diffusers`.
 
 from __future__ import annotations
 
-from lego_ray.formats.architectures.rows import Architecture, Row, renamed, same
+from lego_ray.formats.architectures.row import Row
+from lego_ray.formats.architectures.rows import Architecture, renamed, same
 
 # The blocks that refine the text have no modulation.
 _OF_TEXT = "context_refiner.#."

@@ -7,7 +7,8 @@ together wider than its hidden state, as no other model's here.
 
 from __future__ import annotations
 
-from lego_ray.formats.architectures.rows import Architecture, Row, renamed
+from lego_ray.formats.architectures.row import Row
+from lego_ray.formats.architectures.rows import Architecture, renamed
 
 _ADALN = "adaln_proj.linear"
 

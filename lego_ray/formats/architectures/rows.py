@@ -1,8 +1,4 @@
-"""One model under two sets of names: what a row of an architecture's table is.
-
-The authors of a model name its modules in one way and diffusers in another, and some modules of the
-authors' are several of diffusers' in one: a fused projection, whose B has their rows one after another.
-"""
+"""One model under two sets of names: an architecture's table, and how its rows are found."""
 
 from __future__ import annotations
 
@@ -10,124 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
+from lego_ray.formats.architectures.row import Reading, Row, Side
 from lego_ray.formats.module_names import flattened, repaired
-
-# How the rows of a fused B are shared out: in equal parts; d_in for each and the rest for the last; or
-# d_in for the first and the rest in equal parts (fewer heads for keys and values).
-Cut = Literal["equal", "rest", "heads"]
-Side = Literal["original", "diffusers"]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One module of the authors' and what it is in diffusers.
-
-    Attributes:
-        original: Its path, dotted; `#` stands for the number of a block, the same on both sides.
-        diffusers: Its path there, or those of its parts in the order of B's rows.
-        cut: How these share the rows.
-        is_swapped: Whether the halves of B's rows (shift and scale) change places.
-        widths: Rows of B for each column of A, if the row is right for modules of that form alone; else
-            0.
-    """
-
-    original: str
-    diffusers: tuple[str, ...]
-    cut: Cut = "equal"
-    is_swapped: bool = False
-    widths: int = 0
-    is_oblong: bool = False
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether it is several modules in diffusers."""
-        return len(self.diffusers) > 1
-
-    @property
-    def is_same(self) -> bool:
-        """Whether both sides have one name."""
-        return self.diffusers == (self.original,)
-
-    def rows_of(self, part: int, d_in: int, d_out: int) -> tuple[int, int] | None:
-        """Which rows of B are a part's; None if B cannot be shared out so.
-
-        Args:
-            part: Number of the part.
-            d_in: Length of a row of A.
-            d_out: Rows of B.
-        """
-        parts = len(self.diffusers)
-        if self.cut == "equal":
-            sizes = [d_out // parts] * parts if d_out % parts == 0 else []
-        elif self.cut == "rest":
-            sizes = [*[d_in] * (parts - 1), d_out - d_in * (parts - 1)]
-        else:
-            rest = d_out - d_in
-            sizes = [d_in, *[rest // (parts - 1)] * (parts - 1)] if rest % (parts - 1) == 0 else []
-        if not sizes or min(sizes) <= 0:
-            return None
-        return sum(sizes[:part]), sum(sizes[: part + 1])
-
-    def height_of(self, d_in: int, sizes: Mapping[int, int]) -> int | None:
-        """Rows of the fused B, by those of some of its parts; None if they do not show it.
-
-        Args:
-            d_in: Length of a row of A.
-            sizes: Rows of each part that is known, by its number.
-        """
-        parts = len(self.diffusers)
-        if self.widths:
-            return self.widths * d_in
-        if self.cut == "equal":
-            return parts * next(iter(sizes.values())) if sizes else None
-        last = sizes.get(parts - 1)
-        if self.cut == "rest":
-            return None if last is None else (parts - 1) * d_in + last
-        others = [size for part, size in sizes.items() if part]
-        return d_in + (parts - 1) * others[0] if others else None
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A path as a row of a table has it.
-
-    Attributes:
-        row: The row.
-        side: Whose name it is; `original` where both sides have the same.
-        part: Which of diffusers' names it is.
-        numbers: What stands for each `#`.
-    """
-
-    row: Row
-    side: Side
-    part: int
-    numbers: tuple[str, ...]
-
-    def path(self, side: Side, part: int = 0) -> str:
-        """The dotted path on a side.
-
-        Args:
-            side: Whose name.
-            part: Which of diffusers' names.
-        """
-        template = self._template(side, part)
-        numbers = iter(self.numbers)
-        return ".".join(next(numbers) if word == "#" else word for word in template.split("."))
-
-    @property
-    def template(self) -> str:
-        """The path as the table has it."""
-        return self._template(self.side, self.part)
-
-    def _template(self, side: Side, part: int) -> str:
-        return self.row.original if side == "original" else self.row.diffusers[part]
-
-    @property
-    def is_telling(self) -> bool:
-        """Whether only one of the two sides has this name."""
-        return not self.row.is_same
 
 
 @dataclass(frozen=True)
@@ -144,6 +25,8 @@ class Architecture:
             number beyond that is of another model.
         norms: Modules that no LoRA is on, and that files may have differences of. Several of the
             authors' names may be one in diffusers; the other way about the name is then not known.
+        beside: Parts of diffusers' pipeline beside the denoiser that have some of the authors' modules.
+            diffusers' paths of these begin with the name of the part.
     """
 
     name: str
@@ -153,6 +36,7 @@ class Architecture:
     bases: str = ""
     blocks: Mapping[str, int] = field(default_factory=dict)
     norms: tuple[Row, ...] = ()
+    beside: tuple[str, ...] = ()
     _cache: dict[str, Reading | None] = field(default_factory=dict, compare=False, repr=False)
 
     def read(self, path: str) -> Reading | None:
@@ -172,6 +56,31 @@ class Architecture:
             path: Of a module of the denoiser.
         """
         return self.read(path) or self._find(path, self._norms)
+
+    def site(self, prefix: str, path: str) -> str:
+        """A module's name: a prefix and its path, or the path alone if that names a part of a pipeline.
+
+        Args:
+            prefix: What names of the denoiser begin with; with an underscore at its end, dots of the
+                path become underscores.
+            path: The module's path, dotted.
+        """
+        if self.is_beside(path):
+            return path
+        return f"{prefix}{flattened(path) if prefix.endswith('_') else path}"
+
+    def is_beside(self, path: str) -> bool:
+        """Whether a dotted path is of a part of diffusers' pipeline beside the denoiser.
+
+        Args:
+            path: Of a module.
+        """
+        return path.partition(".")[0] in self.beside
+
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether its modules have widths that no other model with their names has."""
+        return any(row.d_in for row in self.rows)
 
     def others(self, reading: Reading) -> Iterator[Reading]:
         """The readings of a norm, which has several names of the authors' if there are more than one.

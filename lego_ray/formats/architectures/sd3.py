@@ -6,7 +6,8 @@ is the last is not to be seen in an adapter.
 
 from __future__ import annotations
 
-from lego_ray.formats.architectures.rows import Architecture, Row, renamed, same
+from lego_ray.formats.architectures.row import Row
+from lego_ray.formats.architectures.rows import Architecture, renamed, same
 
 _HERE, _THERE = "joint_blocks.#.", "transformer_blocks.#."
 

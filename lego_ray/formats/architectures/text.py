@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lego_ray.formats.architectures.rows import Architecture, Row, same
+from lego_ray.formats.architectures.row import Row
+from lego_ray.formats.architectures.rows import Architecture, same
 
 _LAYER = "text_model.encoder.layers.#."
 _CLIP = (

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from lego_ray.formats.architectures.rows import Architecture, Row, renamed
+from lego_ray.formats.architectures.row import Row
+from lego_ray.formats.architectures.rows import Architecture, renamed
 
 _RESNET = {
     "in_layers.2": "conv1",
