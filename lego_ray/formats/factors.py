@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, RankMismatch, UnsupportedAdapter
+from lego_ray.formats.refusals import SINGLORA
 from lego_ray.formats.site_factors import DTYPE_BYTES, SiteFactors, SiteKind, TensorSpan
 
 # A convolution of 1, 2 or 3 dimensions has two axes more.
@@ -60,6 +61,8 @@ def pair(factors: Sequence[tuple[FactorKey, TensorSpan]], where: str) -> list[Pa
         raise MalformedAdapter(
             where, "it holds no factors of a LoRA (no lora_A, no lora_B)", RESAVE
         )
+    if all(span.name.endswith(".lora_A") for _, span in factors):
+        raise UnsupportedAdapter(where, f"{factors[0][1].name}: {SINGLORA.why}", SINGLORA.hint)
     adapters = sorted({key.adapter for key, _ in factors})
     if len(adapters) > 1:
         listed = ", ".join(name or "(unnamed)" for name in adapters)

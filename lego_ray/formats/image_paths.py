@@ -27,8 +27,8 @@ _BLOCKS = re.compile(
     r"|layers\.\d+\.self_attention\.to_\w+"
     # Wan, Mochi, Anima, PixArt; `att` and `ffn.key` are RWKV's, `attn.qkv` and `mlp.fc1` also ViT's
     r"|blocks\.\d+\.(?:attn\.(?:q|kv)\w*_|attn[12]|self_attn|cross_attn|adaln\w*|ffn\.(?:\d|net))"
-    # Z-Image, Lumina; `self_attn` and `attention.wq` are language models'
-    r"|layers\.\d+\.(?:attention\.(?:qkv|out|to_\w+)|feed_forward\.w[123]|adaLN_modulation)\b"
+    # Z-Image, Lumina, Ideogram 4; `self_attn` and `attention.wq` are language models'
+    r"|layers\.\d+\.(?:attention\.(?:qkv|out|o|to_\w+)|feed_forward\.w[123]|adaLN_modulation)\b"
 )
 
 

@@ -31,6 +31,7 @@ PREFIXES: tuple[tuple[str, str], ...] = (
     ("diffusion_model.", DENOISER),
     ("pipe.dit.", DENOISER),
     ("conditional_transformer.", DENOISER),
+    ("net.", DENOISER),
     ("base_model.model.", DENOISER),
     ("transformer.", DENOISER),
     ("unet.", DENOISER),
@@ -64,6 +65,11 @@ _T5 = re.compile(r"(encoder[._])?block[._]\d+[._]layer[._]\d+[._]")
 _LLM = re.compile(
     r"(?P<lead>(?:(?:language_)?model[._]){0,3})layers[._]\d+[._](?:self_attn|mlp)[._]"
 )
+# HiDream-O1, a vision-language model that draws: ai-toolkit leaves out the first name, musubi-tuner
+# does not.
+_DRAWS = re.compile(
+    r"(?P<lead>(?:model[._])?)(?:language_model|visual|[xt]_embedder1?|final_layer2)[._]"
+)
 # Text encoders of which a pipeline has one at most, whatever their number.
 T5, LLM = "t5", "llm"
 
@@ -92,9 +98,7 @@ class ModuleName:
     @property
     def module(self) -> tuple[str, str]:
         """What all spellings of one module have in common: component and flattened path."""
-        path = self.path
-        if self.is_text:
-            path = path[len(self.lead) :]
+        path = self.path[len(self.lead) :]
         path = repaired(flattened(path))
         if self.component.startswith("text"):
             path = path.removeprefix("text_model_")
@@ -108,13 +112,18 @@ class ModuleName:
     @property
     def lead(self) -> str:
         """What stands before the layers of a language model, which depends on the trainer."""
-        found = _LLM.match(self.path)
+        found = self._layers
         return found["lead"] if found else ""
 
     @property
     def has_lead(self) -> bool:
         """Whether it is of a layer of a language model."""
-        return self.is_text and _LLM.match(self.path) is not None
+        return self._layers is not None
+
+    @property
+    def _layers(self) -> re.Match[str] | None:
+        pattern = _LLM if self.is_text else _DRAWS if self.component == DENOISER else None
+        return pattern.match(self.path) if pattern else None
 
     @property
     def number(self) -> int:
@@ -164,7 +173,7 @@ def parse_name(site: str) -> ModuleName:
 # Ways to begin names of the denoiser, of which diffusers reads one in a file.
 _WAYS: Mapping[str, str] = {
     **dict.fromkeys(("diffusion_model.", "model.diffusion_model.", "pipe.dit."), "authors"),
-    "conditional_transformer.": "authors",
+    **dict.fromkeys(("conditional_transformer.", "net."), "authors"),
     **dict.fromkeys(("transformer.", "unet."), "diffusers"),
     **dict.fromkeys(("lora_unet_", "lora_unet__", "lora_transformer_"), "kohya"),
 }

@@ -19,6 +19,15 @@ from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import check_in_doubt, wrappers_in
 
 _LORA = re.compile("lora", re.IGNORECASE)
+# Modules of CLIP and T5, without the part of the pipeline.
+_TEXT_ENCODER = re.compile(
+    r"(?:text_model\.)?encoder\.(?:layers\.\d+\.(?:self_attn|mlp)\.|block\.\d+\.layer\.\d+\.)"
+)
+_WHICH_ENCODER = (
+    "Let its keys begin with the name of the encoder that it was trained on, such as text_encoder. for "
+    "the first and text_encoder_2. for the second: diffusers' save_lora_weights does that. If PEFT "
+    "wrote it, copy adapter_config.json beside it."
+)
 
 
 def read_adapter(
@@ -84,6 +93,9 @@ def is_adapter(names: Iterable[str], where: str) -> bool:
     if found is None:
         return False
     problem = f"its keys look like a LoRA's, and of no layout known here (such as {found})"
+    if _TEXT_ENCODER.match(found):
+        problem += ", which may be of any text encoder of a pipeline"
+        raise UnsupportedAdapter(where, problem, _WHICH_ENCODER)
     hint = (
         "If PEFT wrote it, copy adapter_config.json beside it; if diffusers did, save it with the "
         "pipeline's save_lora_weights, whose keys name the component. If it is of another image model, "

@@ -84,6 +84,14 @@ DROPPABLE: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
 }
 
+SINGLORA = Refusal(
+    "SingLoRA has one matrix A, and its update is A A^T, which is not read", _EXTRACT
+)
+SWIFT = Refusal(
+    "ms-swift saved it in its own form, whose keys and fields are not PEFT's",
+    "Convert it with swift.tuners.SwiftModel.save_to_peft_format(FOLDER, OUTPUT), FOLDER being the one "
+    "with the folder default in it, which works for plain LoRA; or leave it out with --exclude.",
+)
 DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _WITH_BASE + _EXTRACT)
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
@@ -102,6 +110,8 @@ REFUSED_FIELDS: Mapping[str, Refusal] = {
     "megatron_config": Refusal(
         "its layers are sharded by Megatron", "Export it to Hugging Face's layout first."
     ),
+    "ramp_up_steps": SINGLORA,
+    "swift_type": SWIFT,
     "enable_lora": Refusal(
         "it targets parts of fused layers, as PEFT did before 0.4", "Train it again with PEFT."
     ),
@@ -185,6 +195,11 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_E\b|\.ranknum\b": Refusal(
         "AdaLoRA has a diagonal between A and B, which only PEFT's own files are read with",
         _EXTRACT,
+    ),
+    # Without an end such as .weight, which all other files of these names have.
+    r"\.lora_down$|\.lora_up$": Refusal(
+        "Nunchaku packed its factors for the GPU, in another order of numbers",
+        "Take the LoRA that was converted to this one, in diffusers' or its trainer's layout.",
     ),
     r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],
     r"\.hada_[wt][12]": Refusal("it is of a LoHa, " + _KINDS_READ.format("LOHA"), _KINDS_HINT),

@@ -65,7 +65,7 @@ def in_layout(
 _PREFIX: Mapping[str, str] = {"kohya": "lora_unet_", "comfyui": "diffusion_model."}
 _SAME: Mapping[str, tuple[str, ...]] = {
     "kohya": ("lora_unet__",),
-    "comfyui": ("", "pipe.dit.", "model.diffusion_model."),
+    "comfyui": ("", "pipe.dit.", "model.diffusion_model.", "net."),
 }
 
 

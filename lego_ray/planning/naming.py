@@ -372,7 +372,8 @@ def _spelled(
 
     usable = [name for name in same if flat or not name.is_flat]
     best = min(usable, key=order)
-    if best.prefix == prefix:
+    is_led = lead is None or not best.has_lead or best.lead == lead
+    if best.prefix == prefix and (is_led or best.component != DENOISER):
         return best.site
     path = best.path
     if lead is not None and best.has_lead:

@@ -143,6 +143,8 @@ TENSORS = {
     "q.b_norm": "a norm",
     "q.set_weight": "replaces a weight",
     "q.reshape_weight": "replaces a weight",
+    "transformer_blocks.0.qkv_proj.lora_down": "Nunchaku packed",
+    "transformer_blocks.0.mlp_fc1.lora_up": "Nunchaku packed",
     "bundle_emb.cat.clip_l": "a new word",
     "q.on_input": "IA3",
     "q.oft_R": "OFT",
