@@ -9,7 +9,7 @@ from functools import partial
 from lego_ray.catalog.same_place import check_same_place
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import UnsupportedUri
+from lego_ray.errors import InvalidOption, UnsupportedUri
 from lego_ray.storage.base import Store
 from lego_ray.storage.delta_options import delta_storage_options
 from lego_ray.storage.places import Place
@@ -90,6 +90,25 @@ def check_store(catalog: Catalog) -> None:
     store = store_of(catalog)
     probe_create_only(store)
     check_same_place(store, catalog.options())
+
+
+def check_outside_tables(catalog: Catalog, output: Place) -> None:
+    """Passes an output that is not in the directory of a table, where only the table's files belong.
+
+    Args:
+        catalog: The catalog.
+        output: Where a merge will be written.
+
+    Raises:
+        InvalidOption: Otherwise.
+    """
+    for table in TABLES:
+        if output.is_inside(parse_uri(catalog.table_uri(table))):
+            problem = (
+                f"{output} is in the directory of a table, {table}, of the catalog {catalog.uri}: "
+                "programs that vacuum the table delete what is not its own"
+            )
+            raise InvalidOption("--output", problem, "Choose another --output.")
 
 
 def has_merge(catalog: Catalog, merge_id: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ def told(words: Sequence[str]) -> Iterator[None]:
             _print_trace(error if cause.__traceback__ is None else cause)
         if _given(words, "--json"):
             print_json({**record, "error": said.as_json()})
-        text = visible(said.text, lines=True)
+        text = visible(_for_stderr(said, cause), lines=True)
         if text.startswith(said.kind):
             text = f"{styled(said.kind, fg='red', bold=True)}{text.removeprefix(said.kind)}"
         click.echo(text, err=True)
@@ -119,6 +120,17 @@ def _said(error: Exception) -> _Told:
     message = redacted(f"{name}: {error}").rstrip(": ")
     hint = "This is a fault of lego-ray: please report what the same command shows with --debug."
     return _Told(f"{message}\n{hint}", name, message, hint, 1)
+
+
+def _for_stderr(said: _Told, cause: Exception) -> str:
+    """The text for people; on a terminal the reason comes before a place that fills half a line."""
+    head = f"{said.kind}: "
+    if not isinstance(cause, LegoRayError) or "\n" in cause.problem or not sys.stderr.isatty():
+        return said.text
+    if len(head) + len(cause.where) <= shutil.get_terminal_size().columns // 2:
+        return said.text
+    reason = cause.what.removeprefix(f"{cause.where}: ")
+    return f"{head}{reason} {cause.hint}\nat {cause.where}"
 
 
 def _given(words: Sequence[str], flag: str) -> bool:

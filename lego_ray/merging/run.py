@@ -14,7 +14,7 @@ from logging import ERROR
 from typing import Any
 
 from lego_ray import journal
-from lego_ray.catalog.opening import check_store, has_merge
+from lego_ray.catalog.opening import check_outside_tables, check_store, has_merge
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import BadInput, SourceChanged, StrictRefusal
@@ -183,6 +183,8 @@ class Road:
 
     def _check_writable(self, runs: Sequence[Run]) -> None:
         if self.catalog and runs:
+            for run in runs:
+                check_outside_tables(self.catalog, run.store.place)
             self.catalog.check_writable()  # reads alone, so it is first
         for run in runs:
             probe_create_only(run.store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import AlreadyExists, MalformedAdapter, ObjectNotFound, OutputExists
@@ -155,7 +156,8 @@ def listed_output(store: Store, option: str = "--output") -> dict[str, ObjectInf
     except ObjectNotFound as error:
         if not store.place.is_local:
             raise
-        problem = "it is a file, and what is written there is a directory of files"
+        above = "" if Path(store.uri).is_file() else f"{error.problem}; "
+        problem = f"{above or 'it is a file, and '}what is written there is a directory of files"
         raise OutputExists(store.uri, problem, f"Choose another {option}.") from error
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from lego_ray.errors import (
     AccessDenied,
@@ -49,7 +50,7 @@ def _meaning(where: str, error: OSError) -> StorageError:
     if isinstance(error, IsADirectoryError):
         return ObjectNotFound(where, "this is a directory, not a file")
     if isinstance(error, NotADirectoryError | FileExistsError):
-        return ObjectNotFound(where, "a part of this path is a file, not a directory")
+        return _no_directory(where)
     if isinstance(error, PermissionError):
         return AccessDenied(where, f"the system refused: {said}", "Check owner and permissions.")
     if error.errno == errno.EROFS:
@@ -63,3 +64,18 @@ def _meaning(where: str, error: OSError) -> StorageError:
         return StoreUnavailable(where, f"the disk failed: {said}", "Check the disk or its mount.")
     hint = "Give a shorter path." if error.errno == errno.ENAMETOOLONG else ""
     return StorageError(where, f"the system refused: {said}", hint)
+
+
+def _no_directory(where: str) -> ObjectNotFound:
+    """The error of a path that leads through something else than directories, by its name."""
+    path = Path(where)
+    with suppress(OSError):  # what it is may change meanwhile
+        for part in reversed((path, *path.parents)):
+            if part.is_symlink() and not part.exists():
+                problem = f"{part} is a link to {part.readlink()}, which does not exist"
+                return ObjectNotFound(
+                    where, problem, "Create what it leads to, or remove the link."
+                )
+            if part.exists() and not part.is_dir():
+                return ObjectNotFound(where, f"{part} is a file, not a directory")
+    return ObjectNotFound(where, "a part of this path is a file, not a directory")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,3 +196,23 @@ def test_no_command_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) 
     assert (status, out) == (2, "")
     assert err.startswith("Usage: ")
     assert err.count("Usage: ") == 1
+
+
+@pytest.mark.parametrize("width", [80, 400])
+def test_on_a_terminal_the_reason_comes_before_a_long_place(
+    width: int,
+    failing: list[BaseException],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = f"/data/{'deep/' * 12}merged"
+    failing[:] = [errors.OutputExists(place, "it holds another merge", "Choose another --output.")]
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    reason = "it holds another merge. Choose another --output.\n"
+    assert ended(capsys, "fail")[2] == f"OutputExists: {place}: {reason}"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    said = ended(capsys, "fail", "--json")
+    first = f"OutputExists: {place}: {reason}" if width == 400 else f"OutputExists: {reason}"
+    assert said[2] == (first if width == 400 else f"{first}at {place}\n")
+    assert json.loads(said[1])["error"]["message"] == f"{place}: it holds another merge."

@@ -13,7 +13,14 @@ import pytest
 
 import lego_ray
 from lego_ray.catalog.failures import translate
-from lego_ray.errors import BadInput, NoSpaceLeft, NotRecorded, OutputExists, StoreUnavailable
+from lego_ray.errors import (
+    BadInput,
+    InvalidOption,
+    NoSpaceLeft,
+    NotRecorded,
+    OutputExists,
+    StoreUnavailable,
+)
 from lego_ray.merging import finish
 from lego_ray.storage.file_errors import disk_errors
 from tests.merging.runs import fails_after
@@ -241,7 +248,19 @@ def test_an_output_that_is_a_file_is_refused(zoo: Path, tmp_path: Path) -> None:
     merge(zoo, tmp_path / "whole")
     with pytest.raises(OutputExists, match=r"it is a file.*Choose another --to"):
         lego_ray.publish(tmp_path / "whole", to=tmp_path / "m")
+    with pytest.raises(OutputExists, match=rf"{tmp_path}/m is a file.*Choose another --output"):
+        merge(zoo, tmp_path / "m" / "o")
     assert (tmp_path / "m").read_text() == "a file"
+
+
+@pytest.mark.parametrize("folder", ["adapters", "merges/m", "msus/deep/er"])
+def test_an_output_in_a_table_of_the_catalog_is_refused(
+    zoo: Path, folder: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidOption, match=r"directory of a table.*Choose another --output"):
+        merge(zoo, tmp_path / "c" / folder, catalog=tmp_path / "c", method="linear")
+    assert not list(tmp_path.iterdir())
+    assert merge(zoo, tmp_path / "c" / "m", catalog=tmp_path / "c", method="linear")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")

@@ -142,6 +142,16 @@ def test_a_file_in_a_directorys_place_is_said(tmp_path: Path) -> None:
     store.delete("a/b")
 
 
+def test_the_part_of_a_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ObjectNotFound, match=rf"{tmp_path}/file is a file, not a directory"):
+        FileStore(tmp_path / "file" / "b").read("c")
+    with pytest.raises(ObjectNotFound, match=rf"{tmp_path}/link is a link to nowhere, which does"):
+        FileStore(tmp_path / "link").create("c", b"")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_file_system_without_hard_links_is_refused_and_left_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
