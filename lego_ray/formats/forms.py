@@ -129,6 +129,8 @@ _EXPECTED: Mapping[str, str] = {
 
 
 def _expected(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    if kind == "is_instance_of" and context.get("class") == "Sequence":
+        kind = "list_type"
     words = _EXPECTED.get(kind)
     if words is not None:
         return words.format(**context)

@@ -22,6 +22,7 @@ from lego_ray.formats.identity import on_base
 from lego_ray.formats.kinds import SCALARS, Parts, note_of, parse_kind
 from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.lone import FullWeights
+from lego_ray.formats.peft_absent import note_of_absent
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
 from lego_ray.formats.peft_base import BaseKinds, parse_magnitude
 from lego_ray.formats.peft_base import note_of as note_of_base
@@ -163,7 +164,7 @@ def read_adapter(
         else:
             unknown.append(span.name)
     refuse_unknown(unknown, files.weights)
-    notes += targets.notes()
+    notes += [*targets.notes(), *note_of_absent(fields, targets)]
     if full_weights == "refuse" or adds:
         adapted = {key.site for key, _ in factors} | set(parts.forms)
         whole, unchanged = _without_embeddings(whole, adapted)

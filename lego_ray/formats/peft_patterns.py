@@ -8,10 +8,11 @@ site to the letter counts too, even where it does not match as an expression.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter, UnsupportedAdapter
+from lego_ray.formats.linear_patterns import TOKEN, linear_matcher
 from lego_ray.formats.wrappers import unwrapped_pattern
 
 # The fields that are tables of them.
@@ -117,6 +118,29 @@ def is_affordable(expression: str, paths: Collection[str]) -> bool:
     return len(paths) * (CALL_STEPS + steps) <= MAX_STEPS
 
 
+def whole_matcher(
+    expression: str, name: str, paths: Collection[str], where: str
+) -> Callable[[str], object] | None:
+    """Whether a whole path matches an expression, as a function whose result is true if it does.
+
+    Args:
+        expression: It.
+        name: The field that has it, for the error.
+        paths: The modules' paths.
+        where: The configuration file, for the error.
+
+    Returns:
+        The function; None if matching could take too long.
+
+    Raises:
+        MalformedAdapter: If it is not a regular expression.
+    """
+    found = compiled(expression, f"{name} {expression[:80]!r}", where)
+    if is_affordable(expression, paths):
+        return found.fullmatch
+    return linear_matcher(expression, paths)
+
+
 def check_affordable(
     patterns: tuple[SitePattern, ...], sites: Collection[str], field: str, where: str
 ) -> None:
@@ -196,12 +220,6 @@ def exact_key(site: str, sites: Iterable[str]) -> str:
     return f"^{re.escape(site)}"
 
 
-_TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|\(\?P?<\w+>|\(\?P=\w+\)|\(\?<?[:=!>]|\(\?.|\(|.",
-    re.DOTALL,
-)
-
-
 def _costs(key: str) -> tuple[int, int] | None:
     """Choices multiplied, and open repeats.
 
@@ -212,7 +230,7 @@ def _costs(key: str) -> tuple[int, int] | None:
     holds = [False]  # whether each of them holds a choice
     closed = False  # whether the group that the last token closed does
     previous = ""
-    for token in _TOKEN.findall(key):
+    for token in TOKEN.findall(key):
         is_repeat = token in ("*", "+", "?") or (token[0] == "{" and len(token) > 2)
         if is_repeat and not previous:
             if closed and token != "?":

@@ -13,7 +13,7 @@ A list names modules, or ends of their paths at a dot. A text is an expression f
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lego_ray.errors import MalformedAdapter
@@ -24,44 +24,10 @@ from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_experts import ExpertConfig
 from lego_ray.formats.peft_keys import PREFIX, is_embedding_name, parse_factor
 from lego_ray.formats.peft_parameters import ruled_by, split_base_layers
-from lego_ray.formats.peft_patterns import compiled, is_affordable
-from lego_ray.formats.wrappers import is_twice, unwrapped, unwrapped_pattern, without_doubt
+from lego_ray.formats.peft_target_fields import Names, layers_of, names_of, patterns_of
+from lego_ray.formats.wrappers import is_twice, without_doubt
 
-# PEFT's word for all linear layers of the base model, which the file does not list.
-_ALL_LINEAR = "all-linear"
 _FIX = "Correct the file, or save the adapter again with PEFT."
-_ANY_LAYER = r".*?\.[^.]*\.(?P<idx>\d+)\."
-_BY_PATTERN = r"(?:^|.*?\.)%s\.(?P<idx>\d+)\."
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """Names of modules, or ends of their paths; or an expression for whole paths.
-
-    Attributes:
-        names: The names.
-        expression: The expression; None if there are names.
-    """
-
-    names: frozenset[str] = frozenset()
-    expression: re.Pattern[str] | None = None
-
-    def match(self, path: str) -> bool:
-        """Whether a module's path is meant."""
-        if self.expression is not None:
-            return self.expression.fullmatch(path) is not None
-        if self.is_whole(path):
-            return True
-        dot = path.find(".")
-        while dot >= 0:
-            if path[dot + 1 :] in self.names:
-                return True
-            dot = path.find(".", dot + 1)
-        return False
-
-    def is_whole(self, path: str) -> bool:
-        """Whether one of the names is the whole path, for which `layers_to_transform` does not count."""
-        return path in self.names
 
 
 @dataclass(slots=True)
@@ -84,8 +50,8 @@ class Targets:
         loaded: Those that it loads.
     """
 
-    targets: _Names | None
-    excluded: _Names | None
+    targets: Names | None
+    excluded: Names | None
     layers: frozenset[int] | None
     patterns: tuple[re.Pattern[str], ...]
     saved: tuple[str, ...]
@@ -120,13 +86,13 @@ class Targets:
             MalformedAdapter: If a value is of the wrong type, or is not a regular expression.
         """
         unread: list[str] = []
-        targets = _names_of(fields, "target_modules", names, unread, where)
-        chosen = _layers_of(fields, where) if targets and targets.expression is None else None
+        targets = names_of(fields, "target_modules", names, unread, where)
+        chosen = layers_of(fields, where) if targets and targets.matches is None else None
         return cls(
             targets,
-            _names_of(fields, "exclude_modules", names, unread, where),
+            names_of(fields, "exclude_modules", names, unread, where),
             chosen,
-            _patterns_of(fields, names, unread, where) if chosen is not None else (),
+            patterns_of(fields, names, unread, where) if chosen is not None else (),
             (*settings.modules_to_save, *SAVED_FOR_TASK.get(settings.task_type or "", ())),
             where,
             tuple(unread),
@@ -213,6 +179,14 @@ class Targets:
             notes.append(f"{modules} left out, since PEFT does not load the tensors: {said}")
         return notes
 
+    def names(self, path: str) -> bool:
+        """Whether PEFT would adapt a module that is not in the file, if the base model has it."""
+        return any(not self._reason(each) for each in self._spelled(path))
+
+    def excludes(self, path: str) -> bool:
+        """Whether `exclude_modules` matches a module's path, or a name of `target_modules`."""
+        return self.excluded is not None and self.excluded.match(path)
+
     def _is_special(self, module: str) -> bool:
         """Whether PEFT adapts a module by another field than `target_modules`."""
         parameters = self.experts.parameters_of(module)
@@ -228,7 +202,7 @@ class Targets:
 
     def _reason(self, path: str) -> str:
         """Why PEFT does not load the tensors of a module; empty if it does."""
-        if self.excluded is not None and self.excluded.match(path):
+        if self.excludes(path):
             return "exclude_modules matches"
         if any(f".{name}." in f".{path}." for name in self.saved):
             return "modules_to_save has the whole of"
@@ -241,63 +215,3 @@ class Targets:
         found = next((m for each in self.patterns if (m := each.match(path))), None)
         is_chosen = found is not None and int(found["idx"]) in self.layers
         return "" if is_chosen else "layers_to_transform does not have"
-
-
-def _names_of(
-    fields: Mapping[str, object],
-    name: str,
-    paths: Collection[str],
-    unread: list[str],
-    where: str,
-) -> _Names | None:
-    """A field that is a list of names or an expression; None if it says nothing or was not read."""
-    value = fields.get(name)
-    if value is None or (not value and name == "exclude_modules"):
-        return None
-    if isinstance(value, str):
-        if name == "target_modules" and value.lower() == _ALL_LINEAR:
-            return None
-        written = unwrapped_pattern(value)
-        expression = compiled(written, f"{name} {written[:80]!r}", where)
-        if not is_affordable(written, paths):
-            unread.append(name)
-            return None
-        return _Names(expression=expression)
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        problem = f"{name} is {str(value)[:80]!r}, expected a list of names, or a text"
-        raise MalformedAdapter(where, problem, _FIX)
-    return _Names(frozenset({*value, *map(unwrapped, value)}))
-
-
-def _layers_of(fields: Mapping[str, object], where: str) -> frozenset[int] | None:
-    """`layers_to_transform`; None for all layers."""
-    value = fields.get("layers_to_transform")
-    if value is None or value == []:
-        return None
-    numbers: Sequence[object] = value if isinstance(value, list) else [value]
-    if not all(type(each) is int for each in numbers):
-        problem = (
-            f"layers_to_transform is {str(value)[:80]!r}, expected a whole number or a list of them"
-        )
-        raise MalformedAdapter(where, problem, _FIX)
-    return frozenset(each for each in numbers if isinstance(each, int))
-
-
-def _patterns_of(
-    fields: Mapping[str, object], paths: Collection[str], unread: list[str], where: str
-) -> tuple[re.Pattern[str], ...]:
-    """Expressions for the number of a layer, by `layers_pattern`."""
-    value = fields.get("layers_pattern") or []
-    written = [value] if isinstance(value, str) else value
-    if not isinstance(written, list):
-        problem = f"layers_pattern is {str(value)[:80]!r}, expected a name or a list of names"
-        raise MalformedAdapter(where, problem, _FIX)
-    if not written:
-        return (re.compile(_ANY_LAYER),)
-    found = []
-    for each in map(str, written):
-        if not is_affordable(expression := _BY_PATTERN % each, paths):
-            unread.append("layers_pattern")
-            return (re.compile(_ANY_LAYER),)
-        found.append(compiled(expression, f"layers_pattern {each[:80]!r}", where))
-    return tuple(found)

@@ -23,6 +23,7 @@ from lego_ray.formats.peft_experts import ExpertConfig
 from lego_ray.formats.peft_targets import Targets
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord
 from tests.formats.tiny_peft import (
+    ALL_KINDS,
     FLOAT32,
     TinyModel,
     edit_config,
@@ -111,6 +112,8 @@ CASES: dict[str, dict[str, Any]] = {
         "layers_pattern": "layers",
     },
     "saved": {"modules_to_save": ["emb"]},
+    # Python's matcher alone could take exponential time.
+    "many choices": {"target_modules": r"(.*?(?:a|b|l|m|n).*?(?:q|k|v|o|up|down)_proj|.*?emb.*?)*"},
 }
 
 
@@ -182,10 +185,44 @@ def test_fields_of_a_wrong_type_are_refused(
 
 
 def test_an_expression_that_could_take_too_long_is_not_compared_and_noted(tmp_path: Path) -> None:
-    path = edit_config(save(_trained(), tmp_path / "adapter"), target_modules=r"(.*a|.*b)*.*q_proj")
+    path = edit_config(save(_trained(), tmp_path / "adapter"), target_modules=r"(.*a|.*b)*(?=q).*")
     record = read(path)
     assert len(record.sites) == len(read(save(_trained(), tmp_path / "other")).sites)
     assert [n for n in record.notes if "target_modules has an expression" in n]
+
+
+@pytest.mark.parametrize(
+    ("fields", "gone", "absent"),
+    [
+        ({"target_modules": [*ALL_KINDS, "score"]}, "", "score"),
+        ({"target_modules": [*ALL_KINDS, "x"], "exclude_modules": ["x"]}, "", ""),
+        ({}, "layers.1.v_proj", "layers.1.v_proj"),
+        ({"target_modules": r"layers\..*_proj|emb|conv"}, "layers.0.q_proj", "layers.0.q_proj"),
+        ({"exclude_modules": ["1.v_proj"]}, "layers.1.v_proj", ""),
+        ({}, "", ""),
+    ],
+)
+def test_modules_that_peft_starts_at_random_are_noted(
+    tmp_path: Path, fields: dict[str, Any], gone: str, absent: str
+) -> None:
+    path = save(_trained(), tmp_path / "adapter")
+    tensors = load_file(weights_file(path))
+    kept = {key: t for key, t in tensors.items() if not gone or f".{gone}." not in key}
+    save_file(kept, weights_file(path), metadata={"format": "pt"})
+    edit_config(path, **fields)
+    assert not [n for n in read(path).notes if "random" in n]
+    edit_config(path, init_lora_weights=False)
+    notes = [n for n in read(path).notes if "random" in n]
+    assert len(notes) == bool(absent)
+    if absent:
+        assert f"no tensors of {absent}:" in notes[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = [
+                peft_deltas(PeftModel.from_pretrained(TinyModel(), str(path)))[absent]
+                for _ in range(2)
+            ]
+        assert not torch.equal(*loaded)
 
 
 def test_a_merge_holds_what_its_own_target_modules_match(tmp_path: Path) -> None:
