@@ -9,6 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 import lego_ray
+from lego_ray.catalog.merges import make_current
 from lego_ray.catalog.opening import open_catalog
 from lego_ray.catalog.repair.repairing import diagnose, repair
 from lego_ray.catalog.tables import Catalog
@@ -65,7 +66,12 @@ CHANGES = [
     ("merges.rank", "99", "name = 'second'"),
     ("merges.seconds", "seconds * 2", "name = 'clustered'"),
     ("merges.output_uri", "'/elsewhere'", "name = 'clustered'"),
+    ("merges.version", "version + 1", "name = 'clustered'"),
+    ("merges.version", "0", "name = 'second'"),
     ("adapters.rank_max", "77", "status = 'ok'"),
+    ("adapters.uri", "concat('/elsewhere', uri)", "uri LIKE '%a0'"),
+    ("adapters.status", "'refused'", "uri LIKE '%a0'"),
+    ("adapters.status", "'gone'", "status = 'ok'"),
 ]
 
 
@@ -131,8 +137,43 @@ def test_tags_are_for_people_to_change(place: Place) -> None:
     assert lego_ray.check_catalog(place.catalog, deep=True)["ok"]
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "where", "says"),
+    [
+        ("merges.version", "version + 1", "name = 'clustered'", "was never given"),
+        ("merges.version", "0", "name = 'clustered'", "was never given"),
+        ("adapters.uri", "concat('/elsewhere', uri)", "status = 'ok'", "which no row of it says"),
+        ("adapters.status", "'refused'", "status = 'ok'", "no reason to refuse it"),
+        ("adapters.status", "'gone'", "status = 'ok'", "expected one of ok, refused"),
+        ("adapters.reason", "'bad'", "status = 'ok'", "a reason to refuse it"),
+    ],
+)
+def test_versions_places_and_statuses_are_found_without_a_history(
+    place: Place, column: str, value: str, where: str, says: str
+) -> None:
+    change(place, column, value, where, vacuum=True)
+    found = lego_ray.check_catalog(place.catalog, deep=True)["problems"]
+    assert any(says in each["problem"] for each in found), found
+
+
+def test_an_adapter_of_a_merge_whose_row_is_not_ok_comes_back(place: Place) -> None:
+    change(place, "adapters.status", "'refused'", "status = 'ok'", vacuum=True)
+    found = lego_ray.check_catalog(place.catalog, deep=True)["problems"]
+    assert any("no row that is ok" in each["problem"] for each in found), found
+    lego_ray.repair_catalog(place.catalog, apply=True)
+    read = open_catalog(place.catalog).read("adapters").to_pylist()
+    assert {row["adapter_id"] for row in read if row["status"] == "ok"} == {
+        row["adapter_id"] for row in read
+    }
+
+
 def test_a_merge_that_gets_another_version_is_sound(place: Place) -> None:
-    change(place, "merges.version", "version + 1", "name = 'clustered'")
+    opened = open_catalog(place.catalog)
+    [merge_id] = [
+        row["merge_id"] for row in opened.read("merges").to_pylist() if row["name"] == "clustered"
+    ]
+    lego_ray.update(place.uri("clustered"), refit=True, catalog=place.catalog, runner="inline")
+    assert make_current(opened, merge_id) > 1
     assert lego_ray.check_catalog(place.catalog, deep=True)["ok"]
 
 

@@ -17,7 +17,7 @@ from lego_ray.catalog.repair.faults import (
     plural,
     taken,
 )
-from lego_ray.catalog.repair.merge_values import put_back
+from lego_ray.catalog.repair.merge_values import put_back, put_back_versions
 from lego_ray.catalog.repair.states import State, former_states
 from lego_ray.catalog.tables import Catalog
 
@@ -55,6 +55,10 @@ def diagnose_merges(
     staying = taken(table, [n for n in range(len(rows)) if n not in going])
     right = pa.concat_tables([staying, back], promote_options="default") if back else staying
     right, changed = put_back(catalog, right, outputs, deep=deep)
+    if deep:
+        given = state.handle.transaction_version
+        right, others = put_back_versions(catalog, right, lambda name: given(f"name:{name}"))
+        changed += others
     faults += changed
     mended = [fault for fault in changed if fault.repair]
     right, names, renumbered = _renumber(right)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from lego_ray.catalog.repair.faults import Fault, Outputs, Row
-from lego_ray.catalog.repair.originals import different, first_rows
+from lego_ray.catalog.repair.originals import different, first_rows, rows_before_changes
 from lego_ray.catalog.tables import Catalog
 
 TABLE = "merges"
@@ -50,6 +50,46 @@ def put_back(
     if not any(fault.repair for fault in faults):
         return table, faults
     return pa.Table.from_pylist(right, schema=table.schema), faults
+
+
+def put_back_versions(
+    catalog: Catalog, table: pa.Table, given: Callable[[str], int | None]
+) -> tuple[pa.Table, list[Fault]]:
+    """Finds versions that lego-ray did not give, and puts those in their place that it gave.
+
+    Args:
+        catalog: The catalog.
+        table: Rows of `merges`, once each.
+        given: The highest version that was given to merges of a name, None if that is not known.
+
+    Returns:
+        The rows as they should be, and what is wrong.
+    """
+    changes = rows_before_changes(catalog, TABLE, lambda row: row["merge_id"])
+    rows: list[dict[str, Any]] = table.to_pylist()
+    faults: list[Fault] = []
+    is_changed = False
+    for row in rows:
+        key, found = f"merge_id {row['merge_id'][:12]}", row["version"]
+        for change in changes:  # the last first
+            if row["merge_id"] in change:
+                before, then = change[row["merge_id"]]
+                # What lego-ray gave since then stays.
+                if row["version"] == then["version"]:
+                    row["version"] = before["version"]
+        highest = given(row["name"])
+        if row["version"] != found:
+            is_changed = True
+            problem = (
+                f"version is {found}, it was {row['version']} before another program changed it"
+            )
+            faults.append(Fault(TABLE, key, problem, HISTORY, row["merge_id"]))
+        elif found < 1 or (highest is not None and found > highest):
+            problem = f"version {found} of {row['name']} was never given, the highest was {highest}"
+            faults.append(Fault(TABLE, key, problem, "", row["merge_id"]))
+    if not is_changed:
+        return table, faults
+    return pa.Table.from_pylist(rows, schema=table.schema), faults
 
 
 def _row(

@@ -114,7 +114,10 @@ def first_rows(
 
 
 def rows_before_changes(
-    catalog: Catalog, table: str, key_of: Callable[[Row], Hashable]
+    catalog: Catalog,
+    table: str,
+    key_of: Callable[[Row], Hashable],
+    rest_of: Callable[[Row], Hashable] | None = None,
 ) -> list[dict[Hashable, tuple[dict[str, Any], dict[str, Any]]]]:
     """Rows that commits of other programs changed, by key: as they were, and as they were after it.
 
@@ -122,17 +125,31 @@ def rows_before_changes(
         catalog: The catalog.
         table: Name of the table.
         key_of: The key of a row.
+        rest_of: What tells rows apart whose key was changed; None if nothing does.
 
     Returns:
-        One mapping a commit, the last first.
+        One mapping a commit, the last first, by the key after it.
     """
     found = []
     for state in former_states(catalog, table, _CHANGES):
         before = {key_of(row): row for row in state.read()[0].to_pylist()}
         rows = state.after(catalog).read()[0].to_pylist()
         after = {key_of(row): row for row in rows}
-        found.append({k: (before[k], after[k]) for k in before.keys() & after.keys()})
+        pairs = {key: (before[key], after[key]) for key in before.keys() & after.keys()}
+        if rest_of is not None:
+            gone = _alone([before[key] for key in before.keys() - after.keys()], rest_of)
+            new = _alone([after[key] for key in after.keys() - before.keys()], rest_of)
+            pairs |= {key_of(new[rest]): (gone[rest], new[rest]) for rest in gone.keys() & new}
+        found.append(pairs)
     return found
+
+
+def _alone(
+    rows: Sequence[dict[str, Any]], rest_of: Callable[[Row], Hashable]
+) -> dict[Hashable, dict[str, Any]]:
+    """Rows by what tells them apart, those that nothing tells apart left out."""
+    counts = Counter(map(rest_of, rows))
+    return {rest: row for row in rows if counts[rest := rest_of(row)] == 1}
 
 
 def as_recorded(
@@ -189,9 +206,9 @@ def without_changes(
     for row in rows.to_pylist():
         after = dict(row)
         for change in changes:
-            if key_of(row) not in change:
+            if (key := key_of(after)) not in change:
                 continue
-            before, then = change[key_of(row)]
+            before, then = change[key]
             names = different(then, before, ("tags",))
             # What lego-ray wrote since then stays.
             same = [n for n in names if n in after and not different({n: after[n]}, then, ())]
