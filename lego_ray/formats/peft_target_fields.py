@@ -54,7 +54,18 @@ def names_of(
     unread: list[str],
     where: str,
 ) -> Names | None:
-    """A field that is a list of names or an expression; None if it says nothing or was not read."""
+    """A field that is a list of names or an expression; None if it says nothing or was not read.
+
+    Args:
+        fields: The configuration, parsed.
+        name: The field.
+        paths: The modules' paths, or keys of their tensors.
+        unread: Gets the field's name if its expression could take too long, so that it was not read.
+        where: The configuration file, for the error.
+
+    Raises:
+        MalformedAdapter: If the value is of the wrong type, or is not a regular expression.
+    """
     value = fields.get(name)
     if value is None or (not value and name == "exclude_modules"):
         return None
@@ -73,7 +84,15 @@ def names_of(
 
 
 def layers_of(fields: Mapping[str, object], where: str) -> frozenset[int] | None:
-    """`layers_to_transform`; None for all layers."""
+    """`layers_to_transform`; None for all layers.
+
+    Args:
+        fields: The configuration, parsed.
+        where: The configuration file, for the error.
+
+    Raises:
+        MalformedAdapter: If the value is of the wrong type.
+    """
     value = fields.get("layers_to_transform")
     if value is None or value == []:
         return None
@@ -89,7 +108,17 @@ def layers_of(fields: Mapping[str, object], where: str) -> frozenset[int] | None
 def patterns_of(
     fields: Mapping[str, object], paths: Collection[str], unread: list[str], where: str
 ) -> tuple[re.Pattern[str], ...]:
-    """Expressions for the number of a layer, by `layers_pattern`."""
+    """Expressions for the number of a layer, by `layers_pattern`.
+
+    Args:
+        fields: The configuration, parsed.
+        paths: The modules' paths, or keys of their tensors.
+        unread: Gets the field's name if an expression could take too long; then any layer's is taken.
+        where: The configuration file, for the error.
+
+    Raises:
+        MalformedAdapter: If the value is of the wrong type, or is not a regular expression.
+    """
     value = fields.get("layers_pattern") or []
     written = [value] if isinstance(value, str) else value
     if not isinstance(written, list):
