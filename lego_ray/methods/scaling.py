@@ -14,7 +14,7 @@ from lego_ray.lazy import Tensor
 from lego_ray.methods.base import SiteSolution, scaled_rows
 from lego_ray.methods.names import ADAPTIVE, SCALE_RULES
 from lego_ray.methods.sources_of_site import SiteSources
-from lego_ray.methods.spectrum import effective_count
+from lego_ray.methods.spectrum import count_up_to
 from lego_ray.numerics.msu import squared_norms
 from lego_ray.numerics.norms import squared_norm_of_sum
 
@@ -144,7 +144,7 @@ def scaled(
     if rule in (SOURCE_NORM, ADAPTIVE):
         norms = 1.0
         if rule == ADAPTIVE:
-            count = effective_count(sources.squares, sources.total)
+            count = count_up_to(cap**2, sources, solution.comparison.total)
             norms = min(math.sqrt(count), cap)
         factor *= _norm_factor(solution.rows, sources.squares, d_in, norms)
     elif rule == SUM_FIT:

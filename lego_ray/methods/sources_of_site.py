@@ -12,11 +12,16 @@ from lego_ray.numerics.norms import squared_norm_of_sum
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.spread import SpreadPool
 from lego_ray.numerics.similarity.per_source import (
+    Sources,
     products_with_sources,
     shard_products,
     shard_squared_norms,
+    sources_of,
     squared_norms_of_sources,
 )
+
+# Pools whose second copy is a tenth of what a worker takes before it has read anything.
+SMALL_BYTES = 32 << 20
 
 
 def source_squares(pool: Pool | SpreadPool) -> dict[int, float]:
@@ -44,7 +49,16 @@ class SiteSources:
     @cached_property
     def squares(self) -> list[float]:
         """`||dW_t||_F^2` of each adapter; see `source_squares`."""
+        if isinstance(self.pool, Pool):
+            return list(squared_norms_of_sources(self.pool, self._in_memory).values())
         return list(source_squares(self.pool).values())
+
+    @cached_property
+    def _in_memory(self) -> Sources | None:
+        """Each adapter's rows, put together once; None of a pool that is too large for a second copy."""
+        if isinstance(self.pool, Pool) and self.pool.rows.nbytes <= SMALL_BYTES:
+            return list(sources_of(self.pool))
+        return None
 
     @cached_property
     def total(self) -> float:
@@ -64,7 +78,7 @@ class SiteSources:
             rows: Rows `[a' ; b']` of W, shape (k, d), float32.
         """
         if isinstance(self.pool, Pool):
-            products = products_with_sources(self.pool, rows)
+            products = products_with_sources(self.pool, rows, self._in_memory)
         else:
             products = _joined(self.pool.shards.map(shard_products, rows))
         return math.fsum(products.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,12 @@ from lego_ray.methods.presets import PRESETS
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import parts, scaled
 from lego_ray.methods.sources_of_site import SiteSources
-from lego_ray.methods.spectrum import checked_spectrum, effective_count, with_spectrum
+from lego_ray.methods.spectrum import (
+    checked_spectrum,
+    count_up_to,
+    effective_count,
+    with_spectrum,
+)
 from lego_ray.numerics.shards.spread import LocalShards, SpreadPool
 from tests.methods.solving import Adapters, pools
 from tests.methods.test_laws import shuffled
@@ -206,6 +212,41 @@ def test_how_many_unrelated_adapters_some_are_worth(
     squares: list[float], whole: float, wanted: float
 ) -> None:
     assert effective_count(squares, whole) == pytest.approx(wanted, abs=2.0**-20)
+
+
+@pytest.mark.parametrize("preset", ADAPTIVE)
+@pytest.mark.parametrize("cuts", [None, [3, 6]], ids=["whole", "spread"])
+@pytest.mark.parametrize("apart", [0.1, 0.5, 0.7, 1.0, 3.0])
+def test_the_exact_norm_of_the_sum_is_left_out_only_where_it_changes_no_bit(
+    apart: float, cuts: list[int] | None, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = alike(9, apart)
+    found = merged(adapters, preset, 4, cuts=cuts)
+    asked = []
+
+    def exactly(most: float, sources: SiteSources, about: float) -> float:
+        short = count_up_to(most, SiteSources(sources.pool), about)
+        whole = effective_count(sources.squares, sources.total)
+        assert short == whole or (short == math.inf and whole > most)
+        asked.append(short)
+        return whole
+
+    for module in ("lego_ray.methods.spectrum", "lego_ray.methods.scaling"):
+        monkeypatch.setattr(f"{module}.count_up_to", exactly)
+    assert torch.equal(merged(adapters, preset, 4, cuts=cuts).rows, found.rows)
+    # Nine adapters that share little are worth more than any rule looks at; near copies are not.
+    assert asked.count(math.inf) == {0.1: 0, 3.0: 2}.get(apart, asked.count(math.inf))
+
+
+def test_what_is_left_out_is_the_product_that_costs_most() -> None:
+    [pool] = pools(alike(9, 3.0), method_of("svd", {}), [])
+    sources = SiteSources(pool)
+    total_of = effective_count(sources.squares, SiteSources(pool).total)
+    about = sum(map(math.sqrt, sources.squares)) ** 2 / total_of
+    assert count_up_to(2.0, sources, about) == math.inf
+    assert "total" not in vars(sources)
+    for unsure in (0.0, -1.0, about * total_of / 2.0):  # of terms that cancel, or at the bound
+        assert count_up_to(2.0, sources, unsure) == total_of
 
 
 @pytest.mark.parametrize("wrong", [-1, True, None, float("nan"), float("inf"), "2", "", "adapt"])

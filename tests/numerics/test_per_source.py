@@ -17,6 +17,7 @@ from lego_ray.numerics.pool import Pool, pool_of
 from lego_ray.numerics.similarity.per_source import (
     SourceComparison,
     products_with_sources,
+    sources_of,
     squared_norms_of_sources,
 )
 from tests.numerics.factors import D_IN, D_OUT, factors, update, zoo
@@ -53,6 +54,9 @@ def test_a_source_has_the_same_bits_in_any_pool_and_order() -> None:
     )
     assert squared_norms_of_sources(shuffled) == squared_norms_of_sources(whole)
     assert products_with_sources(shuffled, merged) == products_with_sources(whole, merged)
+    held = list(sources_of(shuffled))
+    assert squared_norms_of_sources(shuffled, held) == squared_norms_of_sources(whole)
+    assert products_with_sources(shuffled, merged, held) == products_with_sources(whole, merged)
     for t in range(len(RANKS)):
         rows = whole.rows[whole.adapters == t]
         alone = pool_of([(t, rows)], D_IN)

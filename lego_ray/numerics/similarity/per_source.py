@@ -7,7 +7,7 @@ figures have the same bits in any pool and any cut of one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lego_ray.lazy import Tensor, torch
@@ -21,6 +21,9 @@ from lego_ray.numerics.norms import (
 )
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.shard import Shard
+
+# Each adapter's number and rows, as `sources_of` gives them.
+Sources = Sequence[tuple[int, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +58,39 @@ class SourceComparison:
         return self.inner / math.sqrt(self.squared * merged)
 
 
-def squared_norms_of_sources(pool: Pool) -> dict[int, float]:
-    """`||dW_t||_F^2` of each adapter t of a pool, weight and scaling folded in, by its number."""
-    return {t: squared_norm_of_sum(rows, pool.d_in) for t, rows in sources_of(pool)}
+def squared_norms_of_sources(pool: Pool, sources: Sources | None = None) -> dict[int, float]:
+    """`||dW_t||_F^2` of each adapter t of a pool, weight and scaling folded in, by its number.
+
+    Args:
+        pool: The adapters' MSUs.
+        sources: What `sources_of` gives of the pool, if that is in memory.
+    """
+    found = sources_of(pool) if sources is None else sources
+    return {t: squared_norm_of_sum(rows, pool.d_in) for t, rows in found}
 
 
-def products_with_sources(pool: Pool, merged: Tensor) -> dict[int, float]:
+def products_with_sources(
+    pool: Pool, merged: Tensor, sources: Sources | None = None
+) -> dict[int, float]:
     """`<W, dW_t>_F` of a merged update with that of each adapter t of a pool, by its number.
 
     Args:
         pool: The adapters' MSUs, each adapter's all of them.
         merged: Rows `[a' ; b']`, shape (k, d), float32.
+        sources: What `sources_of` gives of the pool, if that is in memory.
     """
     d_in, d_out = pool.d_in, pool.rows.shape[1] - pool.d_in
     merged = merged.to(pool.rows.device)
     if merged.numel() <= 2 * d_in * d_out:
         return {
             t: sum(inner_product(rows[some], merged, d_in) for some in chunks(len(rows)))
-            for t, rows in sources_of(pool)
+            for t, rows in (sources_of(pool) if sources is None else sources)
         }
     # So many merged ranks that blocks of the dense W are cheaper. The pool's size has no say in it.
     found: dict[int, float] = {}
     for start, end in block_bounds(d_in, d_out):
         block = update_block(merged, d_in, start, end, torch.float64)
-        for t, rows in sources_of(pool):
+        for t, rows in sources_of(pool) if sources is None else sources:
             found[t] = found.get(t, 0.0) + sum(
                 _product_with(block, rows[some], d_in, start, end) for some in chunks(len(rows))
             )
