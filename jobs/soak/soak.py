@@ -31,6 +31,7 @@ from jobs.soak.killer import Killer
 from jobs.soak.soaked_run import soak
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.peft_config import WEIGHTS_NAME
+from lego_ray.methods.presets import DEFAULT_PRESET, how_of
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
@@ -134,7 +135,7 @@ def run(root: str, endpoint: str, given: argparse.Namespace) -> dict[str, Any]:
 def _cut(zoo: Path, shards: int) -> Plan:
     """The plan under the largest memory budget that makes each site a task, or spreads it so far."""
     inventory = scan_sources([str(zoo)]).inventory
-    recipe = Recipe(name="soaked", rank=RANK)
+    recipe = Recipe(name="soaked", rank=RANK, **how_of(DEFAULT_PRESET))
     whole = make_plan(recipe, inventory)
     if not shards:
         peak = max(site.peak_bytes for task in whole.tasks for site in task.sites)

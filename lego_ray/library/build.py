@@ -14,7 +14,7 @@ from lego_ray.catalog.opening import catalog_at
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.tenure import Tenure
 from lego_ray.errors import BadInput, RecipeError, RunFailed, SourceChanged, UnsupportedUri
-from lego_ray.library.entries import manifests_at_outputs, plan_entries
+from lego_ray.library.entries import manifests_at_outputs, plan_entries, with_kept_defaults
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.library.places import LibraryPlaces, read_places
 from lego_ray.library.record import LibraryRecord, failures_of, made_of
@@ -136,7 +136,12 @@ def _build_once(
     sources: Sequence[str | Place] = library.sources or (adapter_places(catalog) if catalog else ())
     stages = Stages()
     with stages.timed("scan"):
-        before = [s for m in manifests_at_outputs(library, places) for s in sightings_of(m)]
+        there = list(manifests_at_outputs(library, places))
+        before = [s for _, manifest in there for s in sightings_of(manifest)]
+        made_by: dict[str, list[Mapping[str, Any]]] = {}
+        for name, manifest in there:
+            made_by.setdefault(name, []).append(manifest["recipe"])
+        library = with_kept_defaults(library, made_by)
         scan = scan_sources(
             sources,
             exclude=library.exclude,

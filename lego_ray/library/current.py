@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from lego_ray.catalog.adapters import (
 from lego_ray.catalog.history import output_of
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import BadInput, OutputExists
-from lego_ray.library.entries import Find, plan_entries
+from lego_ray.library.entries import Find, plan_entries, with_kept_defaults
 from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows, sightings_in
@@ -88,8 +90,9 @@ def look(
         sources = [s for s in listed if not any(s.is_inside(place) for place in places.outputs)]
     merges: list[dict[str, Any]] = []
     if catalog.exists("merges"):
-        columns = ["merge_id", "name", "version", "output_uri"]
+        columns = ["merge_id", "name", "version", "output_uri", "recipe"]
         merges = catalog.read("merges", columns).to_pylist()
+        library = with_kept_defaults(library, _recipes_of_last(merges, library))
     recorded = known_adapters(catalog)
     known, bytes_read = _known(library, recorded, merges), 0
     for _ in range(2):
@@ -178,6 +181,23 @@ def _last_of_each(
     for row in sorted(merges, key=lambda row: row["version"]):
         if row["name"].startswith(names):
             found[row["name"]] = row
+    return found
+
+
+def _recipes_of_last(
+    merges: Sequence[Mapping[str, Any]], library: LibraryRecipe
+) -> dict[str, list[dict[str, Any]]]:
+    """What the current merges of each entry, or of its groups, were made by; by the entry's name."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    last = _last_of_each(merges, library)
+    for entry in library.entries:
+        if entry.recipe.by_default:
+            of_group = re.compile(rf"{re.escape(entry.recipe.name)}-[0-9]+")
+            found[entry.recipe.name] = [
+                json.loads(row["recipe"])
+                for name, row in last.items()
+                if (of_group.fullmatch(name) if entry.groups else name == entry.recipe.name)
+            ]
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from lego_ray.planning.base_models import agreed_base_model
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
 from lego_ray.planning.inventory import Inventory, agreed_format
+from lego_ray.planning.kept_default import with_kept_default
 from lego_ray.planning.naming import agreed_names
 from lego_ray.planning.only_base import only_of_base
 from lego_ray.planning.planner import make_plan, tally_sites
@@ -118,8 +119,10 @@ def _planned_entry(
     return merges, [grouping]
 
 
-def manifests_at_outputs(library: LibraryRecipe, places: LibraryPlaces) -> Iterator[dict[str, Any]]:
-    """Manifests that earlier builds of a library left where its merges go.
+def manifests_at_outputs(
+    library: LibraryRecipe, places: LibraryPlaces
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Manifests that earlier builds of a library left where its merges go, with their entries' names.
 
     Args:
         library: The library.
@@ -135,7 +138,23 @@ def manifests_at_outputs(library: LibraryRecipe, places: LibraryPlaces) -> Itera
             manifest = manifest_at(each.open())
             if manifest is None:
                 break
-            yield manifest
+            yield name, manifest
+
+
+def with_kept_defaults(
+    library: LibraryRecipe, before: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> LibraryRecipe:
+    """The library, with entries that say nothing of how to merge as their merges were made before.
+
+    Args:
+        library: The library.
+        before: Recipes that the merges of an entry were made by, by the entry's name.
+    """
+    entries = [
+        replace(each, recipe=with_kept_default(each.recipe, before.get(each.recipe.name, ())))
+        for each in library.entries
+    ]
+    return replace(library, entries=tuple(entries))
 
 
 def _planned(recipe: Recipe, inventory: Inventory, place: Place, memory_budget: int) -> Planned:

@@ -184,6 +184,7 @@ def record_of_unchanged(
             output=each.output,
             catalog=catalog.uri,
             started=started,
+            said=each.recipe.notes,
         )
         for each in found.planned
     }

@@ -15,6 +15,7 @@ from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.write import manifest_at
 from lego_ray.planning.inventory import Choose, check_strict
+from lego_ray.planning.kept_default import with_kept_default
 from lego_ray.planning.planner import make_plan
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
@@ -107,7 +108,10 @@ def _merge_once(
     """
     stages = Stages()
     with stages.timed("scan"):
-        seen = [*known, *sightings_of(manifest_at(output.open()))]
+        manifest = manifest_at(output.open())
+        if manifest is not None:
+            recipe = with_kept_default(recipe, [manifest["recipe"]])
+        seen = [*known, *sightings_of(manifest)]
         scan = scan_sources(
             sources,
             exclude=recipe.exclude,

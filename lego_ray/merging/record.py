@@ -192,6 +192,7 @@ def record_of_published(
     started: float,
     bytes_read: int = 0,
     plan: Plan | None = None,
+    said: Sequence[str] = (),
 ) -> MergeRecord:
     """The record of a merge that was published before: nothing was done.
 
@@ -202,6 +203,7 @@ def record_of_published(
         started: When the call began, by `time.perf_counter`.
         bytes_read: Bytes that the call read.
         plan: The plan that was made for it now, if one was: it says what was set aside.
+        said: The notes of the recipe that asks for it now.
     """
     sources = manifest["sources"]
     notes = [{"adapter": s["uri"], "note": note} for s in sources for note in s.get("notes", ())]
@@ -228,6 +230,7 @@ def record_of_published(
         bytes_read=bytes_read,
         licenses=tuple(manifest.get("licenses", ())),
         warnings=(
+            *said,
             *manifest.get("license_conflicts", ()),
             *manifest.get("warnings", manifest.get("limits", ())),
         ),

@@ -177,6 +177,7 @@ class Road:
                 started=self.started,
                 bytes_read=self.bytes_before,
                 plan=run.asked,
+                said=run.asked.recipe.notes,
             )
             records[run.name] = run.full_record(record, done)
         return records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lego_ray.errors import InvalidOption
@@ -51,9 +51,9 @@ _PAPER = {
     "parameter_reweight": "inf",
     "output_reweight": "source-rank",
 }
-PRESETS: Mapping[str, Preset] = {
+_PRESETS: Mapping[str, Preset] = {
     # arXiv 2409.16167, in full, so that it stays what it is whatever `lego`'s defaults become.
-    "paper": Preset("lego", _PAPER, use="LoRA-LEGO as published; what no flag gives"),
+    "paper": Preset("lego", _PAPER, use="LoRA-LEGO as published"),
     # Spectrum and norm by how far the adapters differ: of the sum, and after the paper's clusters.
     "adaptive": Preset(
         "svd", {}, ADAPTIVE, ADAPTIVE, "the sum, with norm and spectrum by how far adapters differ"
@@ -82,6 +82,16 @@ PRESETS: Mapping[str, Preset] = {
         use="more of the tasks kept, with clusters; up to some thousand MSUs a module",
     ),
 }
+# What no flag means. `jobs/benchmarks/defaults.py` measures which preset it should be.
+DEFAULT_PRESET = "lego-adaptive"
+# What no flag meant in earlier releases. A merge that was made by one of them stays with it.
+FORMER_DEFAULTS = tuple(name for name in ("paper",) if name != DEFAULT_PRESET)
+# What no flag means with `updatable`: running sums need a merge that looks at no adapter again.
+UPDATABLE_DEFAULT = "paper"
+PRESETS: Mapping[str, Preset] = {
+    name: replace(each, use=f"{each.use}; what no flag gives") if name == DEFAULT_PRESET else each
+    for name, each in _PRESETS.items()
+}
 
 
 def how_to_merge(
@@ -90,8 +100,14 @@ def how_to_merge(
     options: Mapping[str, Any],
     output_scale: float | str | None,
     spectrum: float | str | None = None,
+    *,
+    updatable: bool = False,
 ) -> dict[str, Any]:
-    """A recipe's method, options and output scale, of what was given and a preset.
+    """A recipe's method, options, output scale and spectrum, of what was given and a preset.
+
+    A call that gives a method, one of its options, an output scale or a spectrum gets that, and plain
+    values of the others: `lego` with its own defaults, 1 and 1. One that gives none of them gets
+    `DEFAULT_PRESET`.
 
     Args:
         preset: A key of `PRESETS`, or None.
@@ -99,14 +115,53 @@ def how_to_merge(
         options: The method's options that were given.
         output_scale: Factor or rule; None if none was given.
         spectrum: Power or rule; None if none was given.
+        updatable: Whether running sums are asked for, which `UPDATABLE_DEFAULT` can give.
 
     Returns:
-        `method`, `options`, `output_scale` and `spectrum`.
+        `method`, `options`, `output_scale`, `spectrum`; `by_default`, whether all of it is from
+        `DEFAULT_PRESET`; and `notes`, what to tell the user of the choice.
 
     Raises:
         InvalidOption: If there is no such preset, or it settles what was given otherwise.
     """
     options = renamed(keywords_of(MethodOptions), options)
+    given = [method, output_scale, spectrum, *options.values()]
+    if preset is None and all(value is None for value in given):
+        if updatable and DEFAULT_PRESET != UPDATABLE_DEFAULT:
+            return {**how_of(UPDATABLE_DEFAULT), "by_default": False, "notes": (_UPDATABLE,)}
+        return {**how_of(DEFAULT_PRESET), "by_default": True, "notes": ()}
+    found = _how_given(preset, method, options, output_scale, spectrum)
+    return {**found, "by_default": False, "notes": ()}
+
+
+_UPDATABLE = (
+    f"it is merged by the preset {UPDATABLE_DEFAULT}, because it is to be updatable; the default, "
+    f"{DEFAULT_PRESET}, keeps no running sums"
+)
+
+
+def how_of(preset: str) -> dict[str, Any]:
+    """`method`, `options`, `output_scale` and `spectrum` of a preset.
+
+    Args:
+        preset: A key of `PRESETS`.
+    """
+    found = PRESETS[preset]
+    return {
+        "method": found.method,
+        "options": dict(found.options),
+        "output_scale": found.output_scale,
+        "spectrum": found.spectrum,
+    }
+
+
+def _how_given(
+    preset: str | None,
+    method: str | None,
+    options: Mapping[str, Any],
+    output_scale: float | str | None,
+    spectrum: float | str | None,
+) -> dict[str, Any]:
     if preset is None:
         return {
             "method": method or DEFAULT_METHOD,
@@ -116,8 +171,7 @@ def how_to_merge(
         }
     if preset not in PRESETS:
         raise InvalidOption("--preset", f"{preset!r} is not one of {', '.join(PRESETS)}")
-    found = PRESETS[preset]
-    settled = found.settled()
+    settled = PRESETS[preset].settled()
     asked = {**options, "method": method, "output_scale": output_scale, "spectrum": spectrum}
     for name, value in asked.items():
         if value is not None and name in settled and value != settled[name]:
@@ -126,9 +180,5 @@ def how_to_merge(
                 f"{value!r} contradicts --preset {preset}, which sets {settled[name]!r}",
                 "Leave one of the two out.",
             )
-    return {
-        "method": found.method,
-        "options": {**options, **found.options},
-        "output_scale": found.output_scale,
-        "spectrum": found.spectrum,
-    }
+    found = how_of(preset)
+    return {**found, "options": {**options, **found["options"]}}

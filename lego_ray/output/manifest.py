@@ -106,8 +106,12 @@ def _refused(adapter: Refused) -> dict[str, Any]:
 
 
 def _by_name(plan: Plan) -> list[str]:
-    """The plan's warnings, licenses apart, with adapters by name instead of by place."""
-    found = [warning for warning in plan.warnings if warning not in plan.license_conflicts]
+    """The plan's warnings that are about the merge, with adapters by name instead of by place.
+
+    Conflicts of licenses have a field of their own, and notes on the recipe are about the call.
+    """
+    elsewhere = {*plan.license_conflicts, *plan.recipe.notes}
+    found = [warning for warning in plan.warnings if warning not in elsewhere]
     for uri in sorted((a.uri for a in plan.adapters), key=len, reverse=True) if found else ():
         name = uri.rstrip("/").rpartition("/")[2]
         found = [warning.replace(uri, name) for warning in found]

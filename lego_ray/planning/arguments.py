@@ -172,6 +172,7 @@ def recipe_of(output: Place | None, options: RecipeOptions) -> Recipe:
         {name: value for name, value in options.items() if name in keywords_of(MethodOptions)},
         asked.pop("output_scale"),
         asked.pop("spectrum"),
+        updatable=asked["updatable"],
     )
     asked["base"] = str(parse_uri(asked["base"])) if asked["base"] else ""
     mappings: dict[str, Any] = {n: asked.pop(n) or {} for n in ("weights", "site_scales")}

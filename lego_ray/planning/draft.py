@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lego_ray.errors import BadInput
 from lego_ray.formats.record import AdapterRecord
+from lego_ray.methods.presets import DEFAULT_PRESET, how_of
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.only_base import is_of_base
 from lego_ray.planning.planner import make_plan
@@ -120,7 +121,7 @@ def _entry(
     name: str, base: str, selector: str, adapters: tuple[AdapterRecord, ...], rank: int
 ) -> DraftEntry:
     try:
-        make_plan(Recipe(name=name, rank=rank), Inventory(adapters, ()))
+        make_plan(Recipe(name=name, rank=rank, **how_of(DEFAULT_PRESET)), Inventory(adapters, ()))
     except BadInput as error:
         return DraftEntry(name, base, selector, adapters, error.what)
     return DraftEntry(name, base, selector, adapters)
@@ -178,7 +179,10 @@ def _head(
     high = max(entry.ranks[1] for entry in entries)
     yield "defaults:"
     yield f"  rank: {rank}    # the adapters have {_range(low, high)}; auto chooses one by measuring"
-    yield "  # preset: iso    # how to merge; `lego-ray methods` lists methods and presets"
+    yield (
+        f"  # preset: {DEFAULT_PRESET}    # how to merge; this is the default, and `lego-ray methods` "
+        "lists methods and presets"
+    )
 
 
 def _merges(entries: Sequence[DraftEntry]) -> Iterator[str]:

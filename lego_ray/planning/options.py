@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Annotated, TypedDict
 
 from lego_ray.methods.names import ADAPTIVE, DEFAULT_METHOD, METHODS, SCALE_RULES, MethodOptions
-from lego_ray.methods.presets import PRESETS
+from lego_ray.methods.presets import DEFAULT_PRESET, PRESETS, UPDATABLE_DEFAULT
 from lego_ray.options import Option
 from lego_ray.planning.scan_limits import DEFAULT_LIMITS, LIMITS
 
@@ -120,9 +120,12 @@ class ResultOptions(TypedDict, total=False):
         str | None,
         Option(
             "Settle method, options, spectrum and output scale; see `lego-ray methods`. paper: "
-            "LoRA-LEGO as published, the default. lego-adaptive: the same, then spectrum and norm by "
-            "how far the adapters differ. adaptive: these on the sum of the updates. iso, core-space: "
-            "what kept most of real tasks. rank-one: the most of it that tells where each rank went.",
+            "LoRA-LEGO as published. lego-adaptive: the same, then spectrum and norm by how far the "
+            "adapters differ. adaptive: these on the sum of the updates. iso, core-space: "
+            "what kept most of real tasks. rank-one: the most of it that tells where each rank went. "
+            "Without a preset, --method, an option of a method, --spectrum or --output-scale is taken "
+            "as it is, and the others are plain: lego with its own defaults, 1 and 1.",
+            default_said=f"{DEFAULT_PRESET}, if no other option says how to merge",
             choices=tuple(PRESETS),
         ),
     ]
@@ -130,7 +133,7 @@ class ResultOptions(TypedDict, total=False):
         str | None,
         Option(
             "How to merge; `lego-ray methods` lists the methods.",
-            default_said=DEFAULT_METHOD,
+            default_said=f"the preset's, else {DEFAULT_METHOD}",
             metavar="METHOD",
             choices=tuple(METHODS),
         ),
@@ -232,7 +235,8 @@ class ResultOptions(TypedDict, total=False):
         bool,
         Option(
             "Keep running sums, for `lego-ray update`. They take about 8 bytes a parameter of the "
-            "adapter, and 36 an MSU. For the lego method.",
+            "adapter, and 36 an MSU. For the lego method. If no other option says how to merge, the "
+            f"preset is {UPDATABLE_DEFAULT}.",
             default=False,
         ),
     ]

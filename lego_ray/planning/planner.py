@@ -128,6 +128,7 @@ def make_plan(
         tasks=tuple(tasks),
         memory_budget=memory_budget,
         warnings=(
+            *recipe.notes,
             *_warnings(adapters, unused, base_model),
             *revision_warnings(adapters, base_model),
             *warnings_of_names(adapters),
@@ -164,6 +165,25 @@ def former_digest(plan: Plan, marks: Mapping[str, str]) -> str:
     scales = site_scales_of(sites, plan.recipe.site_scales, complete=False)
     all_marks = {a.uri: marks.get(a.uri, a.version) for a in plan.adapters}
     return _digest(plan.recipe, plan.adapters, plan.weights, scales, all_marks)
+
+
+def digests_by(plan: Plan, recipe: Recipe) -> frozenset[str]:
+    """The digests that a plan of the same adapters has by another recipe, in this release or before.
+
+    Args:
+        plan: The plan.
+        recipe: The other recipe, which asks for the same sites and scales.
+    """
+    sites = [site.site for task in plan.tasks for site in task.sites]
+    sites += modules_of(plan.adapters)
+    scales = site_scales_of(sites, recipe.site_scales, complete=False)
+    about = (recipe, plan.adapters, plan.weights, scales)
+    numbers = {None, None if recipe.is_open else ARITHMETIC.get(recipe.method)}
+    return frozenset(
+        _digest(*about, of_work=of_work, arithmetic=number)
+        for of_work in (False, True)
+        for number in numbers
+    )
 
 
 def _check_ranks(recipe: Recipe, tallies: Sequence[Tally]) -> None:

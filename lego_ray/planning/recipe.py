@@ -22,6 +22,9 @@ from lego_ray.planning.rank_options import check_rank
 from lego_ray.planning.scales import checked_site_scales
 from lego_ray.planning.weights import checked_weights
 
+# Fields that say where the others come from, and are part of no record and no digest.
+NOT_RECORDED = ("by_default", "notes")
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -62,6 +65,9 @@ class Recipe:
         parent: The merge_id of the merge that this is a later version of; empty for none.
         layout: The layout to write, or `sources` for that of the adapters.
         only_base: Name or glob pattern of the base model whose adapters alone are taken; empty for all.
+        by_default: Whether how to merge was not said, so that it is what the default preset settles. It
+            is not recorded, and neither are notes.
+        notes: What to tell the user of that choice, one sentence each without its full stop.
         base: Where the base model is, for adapters whose update is computed with it; empty for nowhere.
     """
 
@@ -87,6 +93,8 @@ class Recipe:
     base: str = ""
     spectrum: float | str = 1.0
     only_base: str = ""
+    by_default: bool = field(default=False, compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.rank_error, self.rank_budget, self.ranks)
@@ -140,8 +148,10 @@ class Recipe:
         return Measure() if self.is_open else self.merge_method()
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as JSON values; layout, base, spectrum and only_base only if asked for."""
+        """Every recorded field as JSON; layout, base, spectrum and only_base only if asked for."""
         fields = {**asdict(self), "exclude": list(self.exclude)}
+        for name in NOT_RECORDED:
+            del fields[name]
         if self.layout == "sources":  # so that records and digests are those of earlier releases
             del fields["layout"]
         if not self.base:
@@ -167,6 +177,8 @@ def recipe_from(fields: Mapping[str, Any], where: str) -> Recipe:
         excluded = fields.get("exclude", ())
         if not isinstance(excluded, list | tuple) or not all(isinstance(e, str) for e in excluded):
             raise TypeError("exclude is not a list of patterns")
+        if unknown := sorted(fields.keys() & {*NOT_RECORDED}):
+            raise TypeError(f"{unknown[0]} is not a field of a recipe")
         return Recipe(**{**fields, "exclude": tuple(excluded)})
     except (BadInput, AttributeError, LookupError, TypeError, ValueError) as error:
         raise MalformedAdapter(

@@ -239,7 +239,14 @@ def _method_taken(settings: dict[str, Any], path: str) -> Iterator[str]:
     """Puts a method with its output scale in the place of what was said of them."""
     preset, method, options, scale, spectrum = (settings.pop(name, None) for name in _HOW)
     try:
-        settings |= how_to_merge(preset, method, options or {}, scale, spectrum)
+        settings |= how_to_merge(
+            preset,
+            method,
+            options or {},
+            scale,
+            spectrum,
+            updatable=bool(settings.get("updatable")),
+        )
     except InvalidOption as error:
         where = error.where.removeprefix("--").replace("-", "_")
         yield f"{path}.{where if where in _HOW else f'options.{where}'}: {said_of(error)}"

@@ -11,11 +11,11 @@ from lego_ray.methods.names import MethodOptions
 from lego_ray.methods.presets import PRESETS
 from lego_ray.methods.scaling import checked_output_scale
 from lego_ray.options import keywords_of, renamed
-from lego_ray.planning.recipe import Recipe, canonical_json, recipe_from
+from lego_ray.planning.recipe import NOT_RECORDED, Recipe, canonical_json, recipe_from
 from lego_ray.verification.against_manifest import CheckedMerge
 
 # Fields of a recipe that say which merge it is, not how it was made.
-_NOT_COMPARED = ("name", "parent")
+_NOT_COMPARED = ("name", "parent", *NOT_RECORDED)
 
 
 def recipe_of(merge: CheckedMerge) -> Recipe:

@@ -10,7 +10,7 @@ import pytest
 import lego_ray
 from lego_ray.errors import InvalidOption, RecipeError
 from lego_ray.methods.lego import Lego
-from lego_ray.methods.presets import PRESETS, how_to_merge
+from lego_ray.methods.presets import DEFAULT_PRESET, PRESETS, how_to_merge
 from lego_ray.methods.registry import method_of
 from lego_ray.methods.scaling import checked_output_scale
 from lego_ray.methods.spectrum import checked_spectrum
@@ -65,6 +65,11 @@ def test_what_contradicts_a_preset_is_refused(
     assert caught.value.where == where
 
 
+UNSAID = (
+    PRESETS[DEFAULT_PRESET].method,
+    PRESETS[DEFAULT_PRESET].output_scale,
+    {"lego": 10}.get(PRESETS[DEFAULT_PRESET].method),
+)
 FILE = """
 sources: [zoo]
 defaults: {rank: 4, DEFAULTS}
@@ -82,7 +87,7 @@ def entry(defaults: str, merge: str) -> tuple[str, float | str, object]:
 @pytest.mark.parametrize(
     ("defaults", "merge", "wanted"),
     [
-        ("seed: 1", "seed: 2", ("lego", 1.0, 10)),
+        ("seed: 1", "seed: 2", UNSAID),
         ("preset: paper", "options: {n_init: 3}", ("lego", 1.0, 3)),
         ("method: svd, output_scale: 2", "preset: paper", ("lego", 1.0, 10)),
         ("preset: paper", "method: svd, output_scale: 2", ("svd", 2.0, None)),

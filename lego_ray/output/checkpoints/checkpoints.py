@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from lego_ray import journal
 from lego_ray.errors import AlreadyExists, ObjectNotFound, OutputExists, StorageError
 from lego_ray.formats.differences import differences_of
+from lego_ray.methods.presets import DEFAULT_PRESET
 from lego_ray.output.checkpoints.format import (
     Checkpoint,
     decode_checkpoint,
@@ -101,13 +102,19 @@ class Checkpoints:
                 journal.note("unfinished run of an earlier release begins again", marker.plan)
                 self.clear()
                 return False
+            former = _former_default(marker, self._plan)
+            differs = (
+                f"no flag meant the preset {former} when that was begun, and means {DEFAULT_PRESET} now"
+                if former
+                else "the options or the adapters differ"
+            )
+            finish = f"Finish that run with the preset {former}" if former else "Finish that run"
             raise OutputExists(
                 self._store.uri,
                 f"an unfinished run of another plan, {marker.plan[:12]}, is there "
                 f"({marker.name}, {marker.method} at rank {marker.rank}, started "
-                f"{marker.started_at}), and this one is {self._plan.digest[:12]}: the options "
-                f"or the adapters differ",
-                f"Finish that run, choose another --output, or delete {folder_uri(self._store)}.",
+                f"{marker.started_at}), and this one is {self._plan.digest[:12]}: {differs}",
+                f"{finish}, choose another --output, or delete {folder_uri(self._store)}.",
             )
         return marker is not None
 
@@ -273,6 +280,19 @@ def _is_of(marker: Marker, plan: Plan) -> bool:
     """Whether an output is being made by this plan, or by one with the same work."""
     named = {marker.plan, marker.work}
     return not named.isdisjoint(names_of(plan))
+
+
+def _former_default(marker: Marker, plan: Plan) -> str:
+    """The preset that no flag meant when a run was begun, if the plan differs from it by that alone."""
+    # Loads torch, as the plan's recipe has done.
+    from lego_ray.planning.kept_default import by_former_defaults
+    from lego_ray.planning.planner import digests_by
+
+    named = {marker.plan, marker.work}
+    for name, recipe in by_former_defaults(plan.recipe):
+        if not named.isdisjoint(digests_by(plan, recipe)):
+            return name
+    return ""
 
 
 def _each_site_once(found: Collection[Checkpoint], plan: Plan) -> Kept:
