@@ -84,7 +84,8 @@ _PRESETS: Mapping[str, Preset] = {
 }
 # What no flag means. `jobs/benchmarks/defaults.py` measures which preset it should be.
 DEFAULT_PRESET = "lego-adaptive"
-# What no flag meant in earlier releases. A merge that was made by one of them stays with it.
+# What no flag meant in earlier releases; a default that is replaced joins them. Merges made by one of
+# them stay with it.
 FORMER_DEFAULTS = tuple(name for name in ("paper",) if name != DEFAULT_PRESET)
 # What no flag means with `updatable`: running sums need a merge that looks at no adapter again.
 UPDATABLE_DEFAULT = "paper"

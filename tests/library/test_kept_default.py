@@ -173,7 +173,7 @@ def test_a_merge_that_was_said_in_part_is_not_taken_for_the_default(
     given: dict[str, Any] = {"rank": 2, "output": tmp_path / "m", "runner": "inline"}
     library()
     lego_ray.merge(tmp_path / "zoo", n_init=3, **given)
-    with pytest.raises(OutputExists, match="n_init 3 -> 10"):
+    with pytest.raises(OutputExists, match="it holds the merge of another plan"):
         lego_ray.merge(tmp_path / "zoo", **given)
 
 

@@ -29,7 +29,8 @@ FIGURES = [
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return lego_ray.plan(write_zoo(tmp_path_factory.mktemp("card") / "zoo", 3), rank=4, name="qa")
+    zoo = write_zoo(tmp_path_factory.mktemp("card") / "zoo", 3)
+    return lego_ray.plan(zoo, rank=4, name="qa", preset="paper")
 
 
 def test_it_says_what_it_is_and_where_it_came_from(plan: Plan) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import lego_ray
 from lego_ray.errors import InvalidOption, RecipeError
+from lego_ray.methods.presets import DEFAULT_PRESET
 from tests.tuning.target import VARIABLE
 from tests.zoo import write_zoo
 
@@ -90,9 +91,8 @@ def test_build_passes_the_section_over(root: Path) -> None:
 
 
 def test_one_trial_of_a_preset_is_the_merge_that_build_makes(root: Path) -> None:
-    record = lego_ray.tune(
-        write(root), output=root / "best" / "ours", space=["preset=paper", "scale=1"], trials=1
-    )
+    space = [f"preset={DEFAULT_PRESET}", "scale=1"]
+    record = lego_ray.tune(write(root), output=root / "best" / "ours", space=space, trials=1)
     built = lego_ray.build(root / "recipe.yaml", runner="inline")
     assert record.merge["merge_id"] == built["merges"][0]["merge_id"]
 

@@ -165,7 +165,7 @@ def test_merges_of_one_name_are_called_by_their_places(place: Path, tmp_path: Pa
 
 
 def test_a_merge_that_was_changed_is_refused(place: Path, tmp_path: Path) -> None:
-    other = merge(place / "zoo", tmp_path / "other", rank=2)
+    other = merge(place / "zoo", tmp_path / "other", rank=2, preset="paper")
     data = bytearray((other / WEIGHTS).read_bytes())
     data[-1] ^= 1
     (other / WEIGHTS).write_bytes(data)
@@ -184,7 +184,7 @@ def test_a_budget_that_does_not_hold_a_module_is_an_error(place: Path) -> None:
 
 
 def test_a_catalog_without_a_merge_is_said(place: Path, tmp_path: Path) -> None:
-    other = merge(place / "zoo", tmp_path / "other", rank=2)
+    other = merge(place / "zoo", tmp_path / "other", rank=2, preset="paper")
     found = lego_ray.compare([place / "lego", other], catalog=place / "catalog")
     assert [row.figures_from for row in found.merges] == ["catalog", None]
     assert "does not hold other" in found.warnings[0]
@@ -236,7 +236,7 @@ def test_another_file_is_not_replaced_by_a_page(place: Path, tmp_path: Path) -> 
 
 def test_an_older_manifest_is_compared_too(place: Path, tmp_path: Path) -> None:
     """Releases before wrote fewer fields, all of which have defaults."""
-    other = merge(place / "zoo", tmp_path / "other", rank=2)
+    other = merge(place / "zoo", tmp_path / "other", rank=2, preset="paper")
     manifest = json.loads((other / "lego_ray_manifest.json").read_text())
     for key in ("site_scales", "output_scale", "weights", "compact"):
         del manifest["recipe"][key]
