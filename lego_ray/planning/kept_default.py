@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from lego_ray.methods.presets import DEFAULT_PRESET, FORMER_DEFAULTS, how_of
 from lego_ray.planning.recipe import Recipe, recipe_from
 
 
-def with_kept_default(recipe: Recipe, before: Iterable[Mapping[str, Any]]) -> Recipe:
+def with_kept_default(recipe: Recipe, before: Sequence[Mapping[str, Any]]) -> Recipe:
     """The recipe, by the default of an earlier release if its merge was made by that.
 
     Args:

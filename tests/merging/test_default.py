@@ -97,7 +97,7 @@ def test_full_weights_go_through_as_with_plain_lego(tmp_path: Path) -> None:
         more: dict[str, Any] = {"full_weights": head, "modules_to_save": ["score"]}
         write_adapter(tmp_path / "zoo" / f"a{number}", seed=number, **more)
     for full_weights in ("drop", "keep:a1"):
-        given = {"full_weights": full_weights}
+        given: dict[str, Any] = {"full_weights": full_weights}
         found, plain = tmp_path / f"m-{full_weights}", tmp_path / f"p-{full_weights}"
         merge(tmp_path / "zoo", found, **given)
         merge(tmp_path / "zoo", plain, preset="paper", **given)
