@@ -99,7 +99,7 @@ __all__ = [
     "verify",
     "write_catalog_site",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Each call has a separate module, since some of them do not need torch.
 _HOMES = {

@@ -67,7 +67,10 @@ def test_a_run_that_it_began_is_made_to_the_bytes_of_now(place: Path) -> None:
     assert not (begun / ".lego-ray").exists()
 
 
-def test_a_run_that_it_began_to_measure_goes_on(place: Path) -> None:
+def test_a_run_that_it_began_to_measure_is_measured_again(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is kept of a run names the release that made it; another one reads it and passes it over."""
     begun = place / "former" / "measuring"
     assert lego_ray.status(begun).sites_measured == 2
     measured = []
@@ -81,7 +84,8 @@ def test_a_run_that_it_began_to_measure_goes_on(place: Path) -> None:
         return lego_ray.merge(place / "zoo", output=output, progress=progress, **given)
 
     assert merge_auto(begun, watch).status == "published"
-    assert sum(measured) == 2
+    assert sum(measured) == 4
+    assert "it was made by lego-ray 0.1.0" in caplog.text
     merge_auto(place / "whole")
     assert weights_of(begun) == weights_of(place / "whole")
 
