@@ -46,7 +46,10 @@ def bake(
         UnusableBase: If the base model is quantized, not in safetensors, lacks a module that the adapter
             changes, or has one of another size. Nothing is written.
         NoAdaptersFound: If there is no adapter that can be baked, or there are several.
-        OutputExists: If something else is at the output.
+        OutputExists: If something else is at the output, such as what was baked from a base model that
+            had other content then.
+        SourceChanged: If a file of the adapter or the base model is written meanwhile. Nothing that
+            loads as a model is left.
         NonFiniteWeights: If a weight becomes NaN or infinite.
         StorageError: If a store cannot be read or written.
     """

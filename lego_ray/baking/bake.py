@@ -12,6 +12,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lego_ray.baking.base_content import (
+    HASHES,
+    MARKS,
+    base_marks,
+    check_same_base,
+    confirm_base,
+    hash_of,
+)
 from lego_ray.baking.changes import Change, changes_of
 from lego_ray.baking.record import BakeRecord
 from lego_ray.baking.shards import shard_bytes, written_header, written_size
@@ -33,6 +41,7 @@ from lego_ray.output.manifest import versions
 from lego_ray.output.write import listed_output
 from lego_ray.sources.base_layers import sites_of_two
 from lego_ray.sources.base_model import BaseModel, read_base
+from lego_ray.sources.confirm import confirm
 from lego_ray.sources.contents import read_content
 from lego_ray.sources.headers import Counted, scan_sources
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
@@ -40,6 +49,7 @@ from lego_ray.storage.bounded import read_at_most
 from lego_ray.storage.places import Place
 from lego_ray.storage.probe import probe_create_only
 from lego_ray.storage.remains import is_probe, is_temporary
+from lego_ray.storage.versions import changed
 from lego_ray.tasks.solve import one_thread
 
 MANIFEST = "lego_ray_bake.json"
@@ -61,7 +71,8 @@ def run_bake(
     changes = changes_of(adapter, base)
     bake_id = _id(adapter, base, dtype)
     store = output.open()
-    files = _files(adapter, base, changes, dtype)
+    contents: dict[str, str] = {}
+    files = _files(adapter, base, changes, dtype, contents)
     warnings = _warnings(adapter, base)
 
     def record(status: str, hashes: Mapping[str, Any]) -> BakeRecord:
@@ -91,6 +102,7 @@ def run_bake(
 
     done = _state(store, bake_id, list(files)[-1])
     if done is not None:
+        check_same_base(base, done, store.uri)
         if not dry_run:
             _end(store)
         return record("already baked", done["files"])
@@ -105,21 +117,39 @@ def run_bake(
             hashes[key] = _write(store, key, *files[key])
             progress(number + 1, len(files))
         size, _, parts = files[marker]
-        hashes[marker] = {"bytes": size, "sha256": _hash(parts())}
+        hashes[marker] = {"bytes": size, "sha256": hash_of(parts)}
+        _confirm(adapter, base)
         manifest = {
             "bake_version": _VERSION,
             "bake_id": bake_id,
             "adapter": {"uri": _shown(adapter.uri, store), "adapter_id": adapter.adapter_id},
-            "base": {"uri": _shown(base.uri, store), "files": base.identity(_weights(base))},
+            "base": {
+                "uri": _shown(base.uri, store),
+                "files": base.identity(_weights(base)),
+                HASHES: contents,
+                MARKS: base_marks(base),
+            },
             "dtype": dtype,
             "changed": sorted(name for _, name in changes),
             "warnings": list(warnings),
             "files": hashes,
             "versions": versions(),
         }
-        data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-        _write(store, MANIFEST, len(data), "change", lambda: iter((data,)))
-        _write(store, marker, *files[marker])
+        if _but_for_marks(_read_manifest(store)) != _but_for_marks(manifest):
+            data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+            _write(store, MANIFEST, len(data), "change", lambda: iter((data,)))
+
+        def held() -> Iterator[bytes]:
+            """The marker's bytes, whose end does not come if they are not those of the manifest."""
+            digest = hashlib.sha256()
+            for part in parts():
+                digest.update(part)
+                yield part
+            _confirm(adapter, base)
+            if digest.hexdigest() != hashes[marker]["sha256"]:
+                raise changed(base.uri)
+
+        _write(store, marker, *files[marker][:2], held)
     progress(len(files), len(files))
     _end(store)
     return record("baked", hashes)
@@ -156,6 +186,16 @@ def _check_added(adapter: AdapterRecord) -> None:
             "Merge again with --full-weights drop, or let PEFT or ComfyUI merge it into the model."
         )
         raise UnsupportedAdapter(adapter.uri, problem, hint)
+
+
+def _confirm(adapter: AdapterRecord, base: BaseModel) -> None:
+    """Passes an adapter and a base model that are as they were when they were read.
+
+    Raises:
+        SourceChanged: If a file of one of them is not.
+    """
+    confirm((adapter,))
+    confirm_base(base)
 
 
 def _weights(base: BaseModel) -> Iterator[Any]:
@@ -202,9 +242,16 @@ def _told(change: Change) -> dict[str, Any]:
 
 
 def _files(
-    adapter: AdapterRecord, base: BaseModel, changes: Mapping[tuple[str, str], Change], dtype: str
+    adapter: AdapterRecord,
+    base: BaseModel,
+    changes: Mapping[tuple[str, str], Change],
+    dtype: str,
+    contents: dict[str, str],
 ) -> dict[str, tuple[int, str, Parts]]:
-    """Size, action and bytes of each file of the output, the one that makes it a model last."""
+    """Size, action and bytes of each file of the output, the one that makes it a model last.
+
+    The full hash of a base model's file is put into `contents` when its bytes have been made.
+    """
     factors = Factors(adapter)
     touched = {key for key, _ in changes}
     out: dict[str, tuple[int, str, Parts]] = {}
@@ -217,13 +264,16 @@ def _files(
             size = len(written_header(file, mine)) + sum(written_size(s, mine) for s in file.spans)
 
             def parts(file: Any = file, mine: str = mine) -> Iterator[bytes]:
-                return shard_bytes(base.store, file, changes, factors, mine)
+                digest = hashlib.sha256()
+                yield from shard_bytes(base.store, file, changes, factors, mine, digest.update)
+                contents[file.key] = digest.hexdigest()
 
             is_changed = file.key in touched or mine != "base"
             out[file.key] = (size, "change" if is_changed else "copy", parts)
-        if component.index:
+        if component.listing is not None:
             grown = sum(written_size(s, dtype) for f in component.files for s in f.spans)
-            data = base.store.read(component.index)
+            data = base.store.read(component.index, component.listing.version)
+            contents[component.index] = hashlib.sha256(data).hexdigest()
             if dtype != "base" and any(f.key in touched for f in component.files):
                 data = _with(data, "metadata", {"total_size": grown})
             out[component.index] = (len(data), "copy", lambda data=data: iter((data,)))  # type: ignore[misc]
@@ -232,10 +282,20 @@ def _files(
         if info.key in (_CARD, MANIFEST):
             continue
         if info.key.rpartition("/")[2] == CONFIG and dtype != "base":
-            text = _of_dtype(base.store.read(info.key, info.version), dtype)
+            data = base.store.read(info.key, info.version)
+            contents[info.key] = hashlib.sha256(data).hexdigest()
+            text = _of_dtype(data, dtype)
             out[info.key] = (len(text), "change", lambda text=text: iter((text,)))  # type: ignore[misc]
             continue
-        out[info.key] = (info.size, "copy", lambda i=info: _copied(base.store, i))  # type: ignore[misc]
+
+        def copied(info: ObjectInfo = info) -> Iterator[bytes]:
+            digest = hashlib.sha256()
+            for part in _copied(base.store, info):
+                digest.update(part)
+                yield part
+            contents[info.key] = digest.hexdigest()
+
+        out[info.key] = (info.size, "copy", copied)
     card = _card(adapter, base)
     out[_CARD] = (len(card), "change", lambda: iter((card,)))
     if PIPELINE in out:
@@ -318,6 +378,22 @@ def _state(store: Store, bake_id: str, marker: str) -> dict[str, Any] | None:
     )
 
 
+def _read_manifest(store: Store) -> Mapping[str, Any] | None:
+    """The manifest of this bake that a run wrote which was cut short after it; None if there is none."""
+    try:
+        return dict(json.loads(read_at_most(store, MANIFEST, _LARGEST)))
+    except (ObjectNotFound, ValueError, TypeError):
+        return None
+
+
+def _but_for_marks(manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a manifest says without what copies of the same base model have otherwise."""
+    if manifest is None:
+        return None
+    base = {k: v for k, v in manifest.get("base", {}).items() if k != MARKS}
+    return {**manifest, "base": base}
+
+
 def _is_whole(store: Store, manifest: Mapping[str, Any], there: Mapping[str, ObjectInfo]) -> bool:
     """Whether all files of a bake are there; those that are missing are written again.
 
@@ -367,8 +443,8 @@ def _write(store: Store, key: str, size: int, action: str, parts: Parts) -> dict
             return {"bytes": size, "sha256": digest.hexdigest()}
         except AlreadyExists:
             there = store.stat(key)
-    wanted = _hash(parts())
-    if there.size != size or _hash(_copied(store, there)) != wanted:
+    wanted = hash_of(parts)
+    if there.size != size or hash_of(lambda: _copied(store, there)) != wanted:
         if key == _CARD and action == "change":  # for people to edit
             return {"bytes": size, "sha256": wanted}
         raise OutputExists(
@@ -377,10 +453,3 @@ def _write(store: Store, key: str, size: int, action: str, parts: Parts) -> dict
             "Choose another --output, or delete that file and run the same command again.",
         )
     return {"bytes": size, "sha256": wanted}
-
-
-def _hash(parts: Iterator[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from lego_ray.baking.changes import Change
 from lego_ray.baking.update import Factors, changed
@@ -59,6 +59,7 @@ def shard_bytes(
     changes: Mapping[tuple[str, str], Change],
     factors: Factors,
     dtype: str,
+    seen: Callable[[bytes | memoryview], object],
 ) -> Iterator[bytes]:
     """The bytes of a file, in order.
 
@@ -68,20 +69,25 @@ def shard_bytes(
         changes: What becomes of tensors, by file and name.
         factors: The adapter's tensors.
         dtype: As for `written_header`.
+        seen: Is given all bytes of the base model's file, in order.
 
     Raises:
         SourceChanged: If a file is not the one that was read before.
         NonFiniteWeights: If a tensor has NaN or infinity with its update in it.
     """
+    seen(file.header)
     yield written_header(file, dtype)
     for span in file.spans:
         change = changes.get((file.key, span.name))
         if change is None and _dtype(span, dtype) == span.dtype:
             for start in range(span.start, span.end, _PIECE):
                 part = ByteRange(start, min(span.end, start + _PIECE))
-                yield bytes(store.read_ranges(file.key, [part], file.version)[0])
+                [data] = store.read_ranges(file.key, [part], file.version)
+                seen(data)
+                yield bytes(data)
             continue
         [data] = store.read_ranges(file.key, [ByteRange(span.start, span.end)], file.version)
+        seen(data)
         weight = as_stored(span, data)
         del data
         kind = torch_dtype(_dtype(span, dtype))

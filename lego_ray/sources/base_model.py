@@ -45,6 +45,7 @@ class BaseFile:
         spans: Its tensors, in the order of the file.
         metadata: What its header says beside them.
         identity: Hex sha256 over header and samples, which tells it from other files anywhere.
+        changed_at: On disk, the time of its last status change; empty in other stores.
     """
 
     key: str
@@ -54,6 +55,7 @@ class BaseFile:
     spans: tuple[TensorSpan, ...] = field(repr=False)
     metadata: Mapping[str, str]
     identity: str
+    changed_at: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,14 @@ class Component:
         files: Its weights files, sorted by key.
         index: Key of the file that lists their tensors, or empty if there is one file.
         config: `config.json`, parsed; empty if there is none.
+        listing: The file `index` as it was listed; None if there is none.
     """
 
     folder: str
     files: tuple[BaseFile, ...]
     index: str
     config: Mapping[str, object]
+    listing: ObjectInfo | None = None
 
     @cached_property
     def tensors(self) -> Mapping[str, BaseTensor]:
@@ -221,9 +225,8 @@ def _component(store: Store, folder: str, names: Mapping[str, ObjectInfo]) -> Co
             problem = f"{found.index} lists {name}, which is not there"
             raise UnusableBase(where, problem, _AGAIN)
         files.append(_file(store, names[name]))
-    component = Component(
-        folder, tuple(files), names[found.index].key if found.index else "", config
-    )
+    index = names[found.index] if found.index else None
+    component = Component(folder, tuple(files), index.key if index else "", config, index)
     _check_listing(component, listing, where)
     check_tensors({n: t.span.dtype for n, t in component.tensors.items()}, where)
     return component
@@ -284,5 +287,12 @@ def _file(store: Store, info: ObjectInfo) -> BaseFile:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return BaseFile(
-        info.key, info.size, info.version, first[:data], spans, metadata, digest.hexdigest()
+        info.key,
+        info.size,
+        info.version,
+        first[:data],
+        spans,
+        metadata,
+        digest.hexdigest(),
+        info.changed_at,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import lego_ray
-from lego_ray.errors import OutputExists, UnsupportedAdapter, UnusableBase
+from lego_ray.errors import OutputExists, SourceChanged, UnsupportedAdapter, UnusableBase
 from tests.difference_zoo import patches_of
 from tests.formats import tiny_experts
 from tests.lone_zoo import tensors_of, updates_of, write
@@ -485,3 +487,71 @@ def test_a_base_model_on_the_hub_is_read_at_its_commit(hub: FakeHub, tmp_path: P
     hub.commit({"model/config.json": b"{}"})  # what moves on is another model; the commit is not
     again = lego_ray.bake(adapter, base=f"hf://org/zoo@{commit}/model", output=tmp_path / "there")
     assert again.status == "already baked"
+
+
+def _other_middle(base: Path) -> None:
+    """Replaces a base model by one with files of the same size, header, ends and times of writing."""
+    file = base / "model.safetensors"
+    was = file.stat()
+    other = bytearray(file.read_bytes())
+    other[len(other) // 2 : len(other) // 2 + 4] = torch.tensor([0.75]).numpy().tobytes()
+    (base / "new").write_bytes(other)
+    os.utime(base / "new", ns=(was.st_atime_ns, was.st_mtime_ns))
+    (base / "new").replace(file)
+
+
+def wide_llama() -> Any:
+    sizes = {**_LLAMA, "vocab_size": 4000, "hidden_size": 32, "intermediate_size": 512}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+
+
+def test_another_base_with_the_same_ends_is_not_taken_for_the_one_that_was_baked(
+    tmp_path: Path,
+) -> None:
+    base, adapter = saved(tmp_path, wide_llama, target_modules=["q_proj"])
+    out = tmp_path / "out"
+    lego_ray.bake(adapter, base=base, output=out)
+    wanted = files_of(out)
+    shutil.copytree(base, tmp_path / "copy", copy_function=shutil.copyfile)
+    again = lego_ray.bake(adapter, base=tmp_path / "copy", output=out)
+    assert again.status == "already baked"
+    _other_middle(base)
+    with pytest.raises(OutputExists, match=r"another model\.safetensors"):
+        lego_ray.bake(adapter, base=base, output=out)
+    with pytest.raises(OutputExists, match=r"another model\.safetensors"):
+        lego_ray.bake(adapter, base=base, output=out, dry_run=True)
+    (tmp_path / "copy" / "tokenizer.json").write_text('{"tiny": 1234}')
+    with pytest.raises(OutputExists, match=r"another tokenizer\.json"):
+        lego_ray.bake(adapter, base=tmp_path / "copy", output=out)
+    assert files_of(out) == wanted
+
+
+def _other_alpha(adapter: Path) -> None:
+    fields = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**fields, "lora_alpha": 70}))
+
+
+@pytest.mark.parametrize("what", ["base", "adapter"])
+def test_what_changes_while_it_is_baked_makes_no_model(what: str, tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, wide_llama, target_modules=["q_proj"])
+    done: list[int] = []
+
+    def change(number: int, total: int) -> None:
+        if not done:
+            (_other_middle if what == "base" else _other_alpha)(tmp_path / what)
+        done.append(number)
+
+    with pytest.raises(SourceChanged, match=r"model\.safetensors|adapter_config\.json"):
+        lego_ray.bake(adapter, base=base, output=tmp_path / "out", progress=change)
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_manifest_of_a_run_cut_short_is_taken_from_a_copy_of_the_base(tmp_path: Path) -> None:
+    base, adapter = saved(tmp_path, llama, target_modules=["q_proj"])
+    out = tmp_path / "out"
+    marker = tmp_path / "out" / lego_ray.bake(adapter, base=base, output=out).files[-1]["path"]
+    wanted = {name: data for name, (_, data) in files_of(out).items()}
+    marker.unlink()  # killed between the last two files
+    os.utime(base / "model.safetensors", ns=(1, 1))
+    assert lego_ray.bake(adapter, base=base, output=out).status == "baked"
+    assert {name: data for name, (_, data) in files_of(out).items()} == wanted
