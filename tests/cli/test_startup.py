@@ -34,6 +34,33 @@ def test_an_interrupt_while_a_module_is_loaded_is_quiet(module: str, tmp_path: P
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
 
 
+_IN_A_CALLBACK = """
+import os, signal, sys, time, weakref
+
+class Thing:
+    pass
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lego_ray.api.plan":
+            thing = Thing()
+            seen = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del thing
+            time.sleep(30)
+
+sys.meta_path.insert(0, Stop())
+from lego_ray.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_that_python_cannot_raise_is_not_lost(tmp_path: Path) -> None:
+    """As in the callback of a weak reference, of which each import has some."""
+    command = [sys.executable, "-c", _IN_A_CALLBACK, "plan", str(tmp_path), "--rank", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
+
+
 def test_an_interrupt_that_is_ignored_stays_so(tmp_path: Path) -> None:
     words = ["lego_ray.cli.main", "plan", str(tmp_path / "nowhere"), "--rank", "2"]
     done = subprocess.run(
