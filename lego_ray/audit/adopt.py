@@ -11,19 +11,17 @@ import pyarrow.compute as pc
 
 from lego_ray.arguments import checked
 from lego_ray.audit.record import AdoptRecord
-from lego_ray.audit.repair import Manifests
+from lego_ray.audit.repair import adapters_of
 from lego_ray.catalog.adapters import record_adapters, seen_adapters
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.opening import check_before_writing, has_merge, open_catalog
 from lego_ray.catalog.tables import Catalog
 from lego_ray.output.manifest import marker_of, weights_of
-from lego_ray.output.read import read_manifest
-from lego_ray.planning.arguments import parse_bytes
-from lego_ray.planning.options import DEFAULT_MEMORY_BUDGET
 from lego_ray.planning.recipe import canonical_json
+from lego_ray.sources.rescan import rescanning
 from lego_ray.storage.base import Store
 from lego_ray.storage.uri import parse_uri
-from lego_ray.verification.against_manifest import reload_merged, run_verify
+from lego_ray.verification.against_manifest import CheckedMerge, checked_merge
 
 
 @checked
@@ -48,20 +46,20 @@ def adopt_merge(merged: str | PathLike[str], *, catalog: str | PathLike[str]) ->
         StorageError: If a store could not be reached or refused access.
     """
     store = parse_uri(merged).open()
-    verified = run_verify(store.place, (), parse_bytes(DEFAULT_MEMORY_BUDGET))
-    manifest, _ = read_manifest(store)
+    merge = rescanning(lambda attempt: checked_merge(store.place))
+    manifest = merge.manifest
     opened = open_catalog(catalog)
     sites, msus = _details(opened, manifest)
     recorded = False
     if not has_merge(opened, manifest["merge_id"]):
         check_before_writing(opened)
-        row = _row(manifest, store, sites, msus)
+        row = _row(merge, store, sites, msus)
         known = {each["adapter_id"] for each in seen_adapters(opened)}
-        named = Manifests().adapters(row)
+        named = adapters_of(manifest, row["created_at"])
         record_adapters(opened, [each for each in named if each["adapter_id"] not in known])
         recorded = append_merge(opened, row, [], [])
     return AdoptRecord(
-        merged=verified.merged,
+        merged=merge.uri,
         merge_id=manifest["merge_id"],
         name=manifest["name"],
         catalog=opened.uri,
@@ -70,12 +68,10 @@ def adopt_merge(merged: str | PathLike[str], *, catalog: str | PathLike[str]) ->
     )
 
 
-def _row(
-    manifest: dict[str, Any], store: Store, sites: int | None, msus: int | None
-) -> dict[str, Any]:
-    """The row of `merges`; its time is that of the file written last."""
+def _row(merge: CheckedMerge, store: Store, sites: int | None, msus: int | None) -> dict[str, Any]:
+    """The row of `merges` for files that were verified; its time is that of the file written last."""
+    manifest, adapter = merge.manifest, merge.adapter
     recipe = manifest["recipe"]
-    adapter = reload_merged(store.place, manifest)
     return {
         "merge_id": manifest["merge_id"],
         "name": manifest["name"],

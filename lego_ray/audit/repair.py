@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import datetime
 from os import PathLike
 from typing import Any
 
@@ -159,20 +160,7 @@ class Manifests:
         manifest = self._manifest(merge)
         if manifest is None or manifest["merge_id"] != merge["merge_id"]:
             return []
-        return [
-            {
-                "adapter_id": source["adapter_id"],
-                "uri": source["uri"],
-                "revision": source.get("revision") or None,
-                "base_model": manifest.get("base_model"),
-                "rank_min": source.get("rank_min"),
-                "rank_max": source.get("rank_max"),
-                "license": source.get("license"),
-                "status": "ok",
-                "scanned_at": merge["created_at"],
-            }
-            for source in manifest["sources"]
-        ]
+        return adapters_of(manifest, merge["created_at"])
 
     def _manifest(self, merge: Mapping[str, Any]) -> dict[str, Any] | None:
         try:
@@ -181,3 +169,26 @@ class Manifests:
             raise
         except (StorageError, MalformedAdapter):
             return None
+
+
+def adapters_of(manifest: Mapping[str, Any], at: datetime) -> list[dict[str, Any]]:
+    """Rows of `adapters` for what a manifest says that a merge was made of.
+
+    Args:
+        manifest: The manifest.
+        at: When the adapters were seen.
+    """
+    return [
+        {
+            "adapter_id": source["adapter_id"],
+            "uri": source["uri"],
+            "revision": source.get("revision") or None,
+            "base_model": manifest.get("base_model"),
+            "rank_min": source.get("rank_min"),
+            "rank_max": source.get("rank_max"),
+            "license": source.get("license"),
+            "status": "ok",
+            "scanned_at": at,
+        }
+        for source in manifest["sources"]
+    ]

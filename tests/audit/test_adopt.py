@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import lego_ray
+from lego_ray.catalog.opening import check_before_writing
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import ObjectNotFound, VerificationFailed
 from tests.zoo import write_zoo
@@ -80,3 +81,38 @@ def test_only_a_whole_merge_is_recorded(tmp_path: Path) -> None:
     with pytest.raises(ObjectNotFound, match="not an adapter that lego-ray published"):
         lego_ray.adopt_merge(tmp_path / "zoo", catalog=catalog)
     assert not catalog.exists()
+
+
+def test_a_merge_that_is_replaced_meanwhile_gives_no_row_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged, catalog = made(tmp_path), tmp_path / "c"
+    lego_ray.merge(
+        tmp_path / "zoo",
+        rank=4,
+        n_init=2,
+        output=tmp_path / "wanted" / "m",
+        runner="inline",
+        catalog=tmp_path / "w",
+    )
+    other = lego_ray.merge(
+        tmp_path / "zoo",
+        rank=4,
+        method="svd",
+        name="m",
+        output=tmp_path / "other",
+        runner="inline",
+    )
+
+    def replaced(opened: Catalog) -> None:
+        shutil.rmtree(merged)
+        shutil.move(other.output, merged)
+        check_before_writing(opened)
+
+    monkeypatch.setattr("lego_ray.audit.adopt.check_before_writing", replaced)
+    record = lego_ray.adopt_merge(merged, catalog=catalog)
+    [mine], [row] = rows(catalog, "merges"), rows(tmp_path / "w", "merges")
+    assert record.merge_id == mine["merge_id"] == row["merge_id"]
+    assert mine["output_adapter_id"] == row["output_adapter_id"]
+    assert mine["content_hash"] == row["content_hash"]
+    assert {r["adapter_id"] for r in rows(catalog, "adapters")} == set(row["adapter_ids"])
