@@ -175,7 +175,14 @@ def _factors_of(initial: AdapterRecord, site: SiteFactors) -> tuple[BaseWeight, 
         hint = f"Put the adapter as it was saved before training there, or delete {initial.uri}."
         raise MalformedAdapter(initial.uri, problem, hint)
     return tuple(
-        BaseWeight(initial.uri, initial.revision, initial.weights_key, initial.version, span)
+        BaseWeight(
+            initial.uri,
+            initial.revision,
+            initial.weights_key,
+            initial.version,
+            span,
+            changed_at=initial.changed_at[0],
+        )
         for span in (found.a, found.b)
     )
 

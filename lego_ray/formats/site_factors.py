@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 SiteKind = Literal["linear", "embedding", "conv", "parameter", "expert"]
@@ -99,6 +99,7 @@ class BaseWeight:
         span: The weight.
         is_transposed: Whether it is stored as (d_in, d_out).
         is_swapped: Whether the two halves of its rows stand the other way about than in the adapter.
+        changed_at: On disk, the time of that file's last status change when it was scanned; else empty.
     """
 
     folder: str
@@ -108,6 +109,7 @@ class BaseWeight:
     span: TensorSpan
     is_transposed: bool = False
     is_swapped: bool = False
+    changed_at: str = field(default="", compare=False)
 
     @property
     def n_bytes(self) -> int:

@@ -56,16 +56,13 @@ def _files_of_base(
 ) -> list[tuple[AdapterRecord, Place, str, str, str]]:
     """The files of the base model that adapters are computed with, each once."""
     found = {
-        (weight.folder, weight.key, weight.version): adapter
+        (weight.folder, weight.key, weight.version, weight.changed_at): adapter
         for adapter in adapters
         for site in adapter.sites
         for weight in site.base_weights()
         if weight.version and not weight.revision
     }
-    return [
-        (adapter, parse_uri(folder), key, version, "")
-        for (folder, key, version), adapter in found.items()
-    ]
+    return [(adapter, parse_uri(folder), *file) for (folder, *file), adapter in found.items()]
 
 
 def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[str, str, str]]:

@@ -171,6 +171,7 @@ def _weights(
             span=tensor.span if layer.rows is None else rows_in(tensor.span, layer.rows),
             is_transposed=is_transposed,
             is_swapped=layer.is_swapped,
+            changed_at=tensor.file.changed_at,
         )
         for tensor in layer.tensors
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -405,7 +406,8 @@ def test_a_start_that_the_base_does_not_define_sets_the_adapter_aside(tmp_path: 
     assert len(record.adapters) == 1
 
 
-def test_a_base_that_changes_starts_the_run_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_seen", [True, False], ids=["", "of the same size and time"])
+def test_a_base_that_changes_starts_the_run_over(is_seen: bool, tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     train(base, tmp_path / "a", use_dora=True)
     done: list[int] = []
@@ -413,7 +415,11 @@ def test_a_base_that_changes_starts_the_run_over(tmp_path: Path) -> None:
     def progress(plan: Any, result: Any) -> None:
         if result is not None and not done:
             done.append(1)
+            was = (base / "model.safetensors").stat()
             edit_base(base, Q, lambda tensor: tensor * 2)
+            if not is_seen:
+                assert (base / "model.safetensors").stat().st_size == was.st_size
+                os.utime(base / "model.safetensors", ns=(was.st_atime_ns, was.st_mtime_ns))
 
     record = merged(tmp_path / "a", base, tmp_path / "x" / "out", 3, progress=progress)
     assert "model.safetensors" in str(record.warnings)

@@ -30,6 +30,7 @@ ALLOWED = {
     ("planning/arguments.py", "place_or_none"): "what a call is given, by the calls alone",
     ("catalog/__init__.py", "_open"): _CALL,
     ("catalog/opening.py", "open_catalog"): "what a call of the rooms catalog and audit is given",
+    ("catalog/opening.py", "check_outside_tables"): "a table's URI, made by the catalog",
     ("catalog/opening.py", "store_of"): "a catalog's URI, which is text for the Delta library",
     ("catalog/holders.py", "_resolve"): "a word of the user, which may be a URI, an id or a name",
     ("catalog/adapters.py", "adapter_places"): _ROW,
