@@ -62,7 +62,10 @@ def _files_of_base(
         for weight in site.base_weights()
         if weight.version and not weight.revision
     }
-    return [(adapter, parse_uri(folder), *file) for (folder, *file), adapter in found.items()]
+    return [
+        (adapter, parse_uri(folder), key, version, changed_at)
+        for (folder, key, version, changed_at), adapter in found.items()
+    ]
 
 
 def _files(adapter: AdapterRecord, weights: bool) -> Iterator[tuple[str, str, str]]:
