@@ -29,8 +29,9 @@ TOKEN = re.compile(
 _REPEAT = re.compile(r"[*+?]|\{\d+,?\d*\}")
 # What Rust's reads as an operation on sets, or as a set within a set.
 _SETS = re.compile(r"&&|--|~~|\[")
-# The start and the end of a word to Rust's, and plain characters to Python's.
-_WORD_ENDS = ("\\<", "\\>")
+# The start and the end of a word to Rust's, and plain characters to Python's; and what matches in an
+# empty text to Rust's, and to Python's from 3.14 on.
+_OTHERWISE = ("\\<", "\\>", "\\B")
 # A class of all scripts becomes this many states in UTF-8, at most; one of few characters much less.
 _OF_SCRIPTS = 1000
 _OF_CLASS = 12
@@ -78,7 +79,7 @@ def _differs(token: str, previous: str) -> bool:
         return token != "(?:" and not token.startswith("(?P<")
     is_set = token[0] == "[" and _SETS.search(token[1:-1]) is not None
     is_boundary = previous == "\\b" and token == "{"  # a kind of word boundary, as \b{start}
-    return is_set or is_boundary or token in _WORD_ENDS
+    return is_set or is_boundary or token in _OTHERWISE
 
 
 def _weight(token: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import assume, given
@@ -111,6 +110,7 @@ def test_it_answers_as_pythons_matcher(expression: str, texts: list[str]) -> Non
             "a?+",
             r"\<a",
             r"a\>",
+            r"\B",
             r"\b{start}",
             "[a[b]",
             "[a&&b]",
@@ -130,11 +130,9 @@ def test_letters_of_other_scripts_are_not_matched() -> None:
     assert linear_matcher(r".*", ["a\n"]) is None
 
 
-def test_a_hostile_expression_takes_no_time() -> None:
+def test_a_hostile_expression_is_matched() -> None:
     path = "a" * 200
     matches = linear_matcher("(?:(?:a|a)*)*b", [path])
     assert matches is not None
-    began = time.perf_counter()
-    assert not matches(path)
-    assert time.perf_counter() - began < 1
+    assert not matches(path)  # Python's matcher would not end
     assert linear_matcher(r"(?:.*a){40}b", [path] * 10_000) is None
