@@ -125,9 +125,8 @@ def test_averaged_biases_are_the_mean_of_those_that_have_one(tmp_path: Path) -> 
     saved(tmp_path / "zoo" / "a", 1, [QUERY], lora_bias=True)
     saved(tmp_path / "zoo" / "b", 2, [QUERY, KEY], lora_bias=True)
     saved(tmp_path / "zoo" / "c", 3, [QUERY])
-    lego_ray.merge(
-        tmp_path / "zoo", output=tmp_path / "m", rank=6, full_weights="average", runner="inline"
-    )
+    asked = {"rank": 6, "full_weights": "average", "preset": "paper"}  # at no norm but their own
+    lego_ray.merge(tmp_path / "zoo", output=tmp_path / "m", runner="inline", **asked)  # type: ignore[arg-type]
     key = f"base_model.model.bert.encoder.layer.0.attention.self.{QUERY}.lora_B.bias"
     one, two = (load_file(tmp_path / "zoo" / name / FILE)[key].double() for name in "ab")
     assert torch.equal(load_file(tmp_path / "m" / FILE)[key], ((3 * one + 3 * two) / 2).float())
