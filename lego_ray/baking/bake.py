@@ -13,10 +13,12 @@ from lego_ray.baking.base_content import (
     base_marks,
     check_same_base,
     confirm_base,
+    copied,
     hash_of,
+    through,
 )
 from lego_ray.baking.changes import Change, changes_of
-from lego_ray.baking.files import CARD, Parts, copied, files_of
+from lego_ray.baking.files import CARD, Parts, files_of
 from lego_ray.baking.record import BakeRecord
 from lego_ray.baking.state import (
     BAKE_VERSION,
@@ -130,9 +132,7 @@ def run_bake(
         def held() -> Iterator[bytes]:
             """The marker's bytes, whose end does not come if they are not those of the manifest."""
             digest = hashlib.sha256()
-            for part in parts():
-                digest.update(part)
-                yield part
+            yield from through(digest, parts())
             _confirm(adapter, base)
             if digest.hexdigest() != hashes[marker]["sha256"]:
                 raise changed(base.uri)
@@ -243,14 +243,8 @@ def _write(store: Store, key: str, size: int, action: str, parts: Parts) -> dict
         there = None
     if there is None:
         digest = hashlib.sha256()
-
-        def hashed() -> Iterator[bytes]:
-            for part in parts():
-                digest.update(part)
-                yield part
-
         try:
-            store.create_from(key, size, hashed())
+            store.create_from(key, size, through(digest, parts()))
             return {"bytes": size, "sha256": digest.hexdigest()}
         except AlreadyExists:
             there = store.stat(key)

@@ -7,14 +7,19 @@ trained can have those of the model it was trained from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import OutputExists, SourceChanged
-from lego_ray.sources.base_model import BaseModel
-from lego_ray.storage.base import ByteRange
+from lego_ray.sources.base_model import BaseFile, BaseModel
+from lego_ray.storage.base import ByteRange, ObjectInfo, Store
 from lego_ray.storage.versions import changed, present
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+File = BaseFile | ObjectInfo
 
 HASHES = "sha256"
 MARKS = "marks"
@@ -25,7 +30,7 @@ _HINT = "Run the same command again when nothing writes to the base model."
 
 def base_marks(base: BaseModel) -> dict[str, str]:
     """By key of each file; where this is the one of an earlier run, the file was not written since."""
-    return {key: f"{version} {at}".strip() for key, version, at in _files(base)}
+    return {file.key: f"{file.version} {file.changed_at}".strip() for file in _files(base)}
 
 
 def confirm_base(base: BaseModel) -> None:
@@ -37,12 +42,12 @@ def confirm_base(base: BaseModel) -> None:
     """
     if base.store.revision:  # a commit cannot change
         return
-    for key, version, changed_at in _files(base):
-        where = f"{base.folder}/{key}"
+    for file in _files(base):
+        where = f"{base.folder}/{file.key}"
         try:
-            with present(where, version):
-                found = base.store.stat(key)
-            if found.version != version or found.changed_at != changed_at:
+            with present(where, file.version):
+                found = base.store.stat(file.key)
+            if found.version != file.version or found.changed_at != file.changed_at:
                 raise changed(where)
         except SourceChanged as error:
             raise SourceChanged(error.where, error.problem, _HINT) from error
@@ -67,13 +72,13 @@ def check_same_base(base: BaseModel, manifest: Mapping[str, Any], output: str) -
     if not isinstance(hashes, Mapping) or not isinstance(marks, Mapping):
         return
     now = base_marks(base)
-    for key, version, _ in _files(base):
-        if key not in hashes or marks.get(key) == now[key]:
+    for file in _files(base):
+        if file.key not in hashes or marks.get(file.key) == now[file.key]:
             continue
-        if hash_of(partial(_pieces, base, key, version)) != hashes[key]:
+        if hash_of(partial(copied, base.store, file)) != hashes[file.key]:
             raise OutputExists(
                 output,
-                f"it was baked from a base model with another {key}",
+                f"it was baked from a base model with another {file.key}",
                 "Choose another --output, or delete that one first.",
             )
 
@@ -81,25 +86,42 @@ def check_same_base(base: BaseModel, manifest: Mapping[str, Any], output: str) -
 def hash_of(parts: Callable[[], Iterator[bytes]]) -> str:
     """Hex sha256 over parts."""
     digest = hashlib.sha256()
-    for part in parts():
-        digest.update(part)
+    for _ in through(digest, parts()):
+        pass
     return digest.hexdigest()
 
 
-def _files(base: BaseModel) -> Iterator[tuple[str, str, str]]:
-    """Key, version and `changed_at` of each file that a bake reads."""
+def _files(base: BaseModel) -> Iterator[File]:
+    """The files that a bake reads."""
     for component in base.components:
-        for file in component.files:
-            yield file.key, file.version, file.changed_at
+        yield from component.files
         if component.listing is not None:
-            info = component.listing
-            yield info.key, info.version, info.changed_at
-    for info in base.others:
-        yield info.key, info.version, info.changed_at
+            yield component.listing
+    yield from base.others
 
 
-def _pieces(base: BaseModel, key: str, version: str) -> Iterator[bytes]:
-    size = base.store.stat(key).size
-    for start in range(0, size, _PIECE):
-        part = ByteRange(start, min(size, start + _PIECE))
-        yield bytes(base.store.read_ranges(key, [part], version)[0])
+def copied(store: Store, file: File) -> Iterator[bytes]:
+    """The bytes of a file as it was listed, in pieces.
+
+    Args:
+        store: Its store.
+        file: The file.
+
+    Raises:
+        SourceChanged: If it is another one now.
+    """
+    for start in range(0, file.size, _PIECE):
+        part = ByteRange(start, min(file.size, start + _PIECE))
+        yield bytes(store.read_ranges(file.key, [part], file.version)[0])
+
+
+def through(digest: _Hash, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Parts as they are, which a hash is given as they pass.
+
+    Args:
+        digest: The hash.
+        parts: The parts.
+    """
+    for part in parts:
+        digest.update(part)
+        yield part

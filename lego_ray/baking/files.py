@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lego_ray.baking.base_content import copied, through
 from lego_ray.baking.changes import Change
 from lego_ray.baking.shards import shard_bytes, written_header, written_size
 from lego_ray.baking.state import MANIFEST
@@ -14,10 +15,9 @@ from lego_ray.baking.update import Factors
 from lego_ray.formats.base_weights import CONFIG, PIPELINE
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.sources.base_model import BaseModel
-from lego_ray.storage.base import ByteRange, ObjectInfo, Store
+from lego_ray.storage.base import ObjectInfo
 
 CARD = "README.md"
-_PIECE = 16 << 20
 
 Parts = Callable[[], Iterator[bytes]]
 
@@ -76,9 +76,7 @@ def files_of(
 
         def as_it_is(info: ObjectInfo = info) -> Iterator[bytes]:
             digest = hashlib.sha256()
-            for part in copied(base.store, info):
-                digest.update(part)
-                yield part
+            yield from through(digest, copied(base.store, info))
             contents[info.key] = digest.hexdigest()
 
         out[info.key] = (info.size, "copy", as_it_is)
@@ -104,13 +102,6 @@ def _of_dtype(data: bytes, dtype: str) -> bytes:
 
 def _with(data: bytes, name: str, value: object) -> bytes:
     return (json.dumps({**json.loads(data), name: value}, indent=2) + "\n").encode()
-
-
-def copied(store: Store, info: ObjectInfo) -> Iterator[bytes]:
-    """The bytes of a file as it was listed, in pieces."""
-    for start in range(0, info.size, _PIECE):
-        part = ByteRange(start, min(info.size, start + _PIECE))
-        yield bytes(store.read_ranges(info.key, [part], info.version)[0])
 
 
 def _card(adapter: AdapterRecord, base: BaseModel) -> bytes:

@@ -111,13 +111,13 @@ class ModuleName:
 
     @property
     def lead(self) -> str:
-        """What stands before the layers of a language model, which depends on the trainer."""
+        """What stands before the layers, where that depends on the trainer; empty for other models."""
         found = self._layers
         return found["lead"] if found else ""
 
     @property
     def has_lead(self) -> bool:
-        """Whether it is of a layer of a language model."""
+        """Whether it is a module of a model before whose layers trainers write different names."""
         return self._layers is not None
 
     @property

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from lego_ray.lazy import torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.tsv import check_a_term_each
-from lego_ray.methods.whole import Whole
+from lego_ray.methods.whole import Whole, solution_of, untrained
 from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.decompositions.cover_space import merged_in_cover
 from lego_ray.numerics.decompositions.task_vectors import shared_out_terms
 from lego_ray.numerics.decompositions.truncated_svd import svd_costs
 from lego_ray.numerics.kmeans.lloyd import in_one_shard
-from lego_ray.numerics.lineage import lineage_of_products, products_with
-from lego_ray.numerics.norms import compare_updates
+from lego_ray.numerics.lineage import products_with
 from lego_ray.numerics.pool import Pool
 
 
@@ -34,7 +33,7 @@ class DcMerge(Whole):
         return "dc_merge"
 
     def check_ranks(self, ranks: Mapping[str, Sequence[int]], rank: int) -> None:
-        """Each adapter has a term of its own."""
+        """Refuses a rank below the number of adapters, of each of which a term is kept."""
         check_a_term_each(self.name, ranks, rank)
 
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
@@ -54,21 +53,11 @@ class DcMerge(Whole):
         An MSU has its share of an adapter's term in all that is made of the term.
         """
         terms, owners = shared_out_terms(in_one_shard(self.shard(pool)), rank)
+        if not len(terms):
+            return untrained(pool)
         terms = terms.to(pool.rows.device)
-        if len(terms):
-            covered = merged_in_cover(terms, owners.to(terms.device), pool.d_in)
-            rows = covered.rows.float()
-            norms = terms[:, : pool.d_in].square().sum(dim=1)
-            products = products_with(pool.rows, pool.d_in, terms) / norms.square()
-            products *= (pool.adapters[:, None] == owners).to(products)
-            products = products @ covered.parts
-        else:  # no adapter was ever trained
-            rows = pool.rows.new_zeros(1, pool.rows.shape[1])
-            products = torch.zeros(pool.n, 1, dtype=torch.float64)
-        return SiteSolution(
-            adapters=pool.adapters,
-            ranks=pool.ranks,
-            rows=rows.cpu(),
-            comparison=compare_updates(rows, pool.rows, pool.d_in),
-            lineage=lineage_of_products(products, pool.adapters),
-        )
+        covered = merged_in_cover(terms, owners.to(terms.device), pool.d_in)
+        norms = terms[:, : pool.d_in].square().sum(dim=1)
+        products = products_with(pool.rows, pool.d_in, terms) / norms.square()
+        products *= (pool.adapters[:, None] == owners).to(products)
+        return solution_of(pool, covered.rows.float(), products @ covered.parts)

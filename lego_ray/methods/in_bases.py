@@ -15,12 +15,10 @@ from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.density import draw_of
 from lego_ray.methods.names import METHODS, check_options, keyword
-from lego_ray.methods.whole import Whole, members_of
+from lego_ray.methods.whole import Whole, members_of, solution_of
 from lego_ray.numerics.costs import MATMUL_64, TOUCH, Costs
 from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd
 from lego_ray.numerics.elect import PASSES, Tensors, prevailing, thinned, total
-from lego_ray.numerics.lineage import lineage_of_products
-from lego_ray.numerics.norms import compare_updates
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.stacks import Election
 
@@ -127,13 +125,7 @@ class InBases(Whole):
         found = bases.decompose(coordinates)
         rows = found.rows(rank).float()
         products = bases.products(found, rank, factors, members_of(pool))
-        return SiteSolution(
-            adapters=pool.adapters,
-            ranks=pool.ranks,
-            rows=rows.cpu(),
-            comparison=compare_updates(rows, pool.rows, pool.d_in),
-            lineage=lineage_of_products(products, pool.adapters),
-        )
+        return solution_of(pool, rows, products)
 
     def _merge(self, tensors: Tensors, generator: torch.Generator) -> tuple[Tensor, Tensors | None]:
         """Merged coordinates; and what each adapter's count for in them, None for 1."""

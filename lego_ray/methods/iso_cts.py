@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from lego_ray.lazy import torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.names import METHODS, check_options
-from lego_ray.methods.whole import Whole, members_of
+from lego_ray.methods.whole import Whole, members_of, solution_of, untrained
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.decompositions.common_and_own import common_and_own
 from lego_ray.numerics.decompositions.task_vectors import polar
 from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
-from lego_ray.numerics.lineage import lineage_of_products
-from lego_ray.numerics.norms import compare_updates
 from lego_ray.numerics.pool import Pool
 
 _DEFAULTS = METHODS["iso_cts"].options
@@ -24,9 +22,9 @@ class IsoCts(Whole):
     """`m U V^T`, with U and V the directions of `common_and_own` made orthonormal, m their mean value.
 
     It follows the authors' code (github.com/danielm1405/iso-merging), with k in place of the full rank
-    of a dense sum. Beside `iso` it keeps a place for what the sum drowns of each adapter. Where k is so
-    small that no adapter has a place of its own, it is `iso`. One adapter does not come back: its values
-    are evened out.
+    of a dense sum. Unlike `iso` it keeps directions of single adapters that are too weak in the sum.
+    Where k is too small to keep one of each, it is `iso`. One adapter does not come back: its values are
+    evened out.
 
     Attributes:
         common_share: Share of k for the directions of the sum; the rest is shared out among adapters.
@@ -61,21 +59,13 @@ class IsoCts(Whole):
         """
         members = members_of(pool)
         found = common_and_own(pool.rows, pool.d_in, members, rank, self.common_share)
-        if len(found.s):
-            u, v = polar(found.u.T).T, polar(found.v.T).T
-            values = found.s.mean().expand(len(found.s))
-            rows = UpdateSvd(found.space.v, found.space.u, u, values, v).rows(rank).float()
-            products = (found.space.b.T @ found.u) * (found.space.a.T @ found.v)
-            for number, at in enumerate(members):
-                mine = (found.owners == number) | (found.owners < 0)
-                products[at] *= mine.to(products)
-        else:  # no adapter was ever trained
-            rows = pool.rows.new_zeros(1, pool.rows.shape[1])
-            products = torch.zeros(pool.n, 1, dtype=torch.float64)
-        return SiteSolution(
-            adapters=pool.adapters,
-            ranks=pool.ranks,
-            rows=rows.cpu(),
-            comparison=compare_updates(rows, pool.rows, pool.d_in),
-            lineage=lineage_of_products(products, pool.adapters),
-        )
+        if not len(found.s):
+            return untrained(pool)
+        u, v = polar(found.u.T).T, polar(found.v.T).T
+        values = found.s.mean().expand(len(found.s))
+        rows = UpdateSvd(found.space.v, found.space.u, u, values, v).rows(rank).float()
+        products = (found.space.b.T @ found.u) * (found.space.a.T @ found.v)
+        for number, at in enumerate(members):
+            mine = (found.owners == number) | (found.owners < 0)
+            products[at] *= mine.to(products)
+        return solution_of(pool, rows, products)

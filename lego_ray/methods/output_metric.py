@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import SiteSolution
-from lego_ray.methods.whole import Whole, members_of
+from lego_ray.methods.whole import Whole, members_of, solution_of
 from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.decompositions.output_metric import nearest_in_metric
 from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
-from lego_ray.numerics.lineage import lineage_of_products
-from lego_ray.numerics.norms import compare_updates
 from lego_ray.numerics.pool import Pool
 
 
@@ -41,14 +39,7 @@ class OutputMetric(Whole):
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The update's first k terms in the metric; see `Whole.merged`."""
         found, products = self.nearest(pool, rank)
-        rows = found.rows(rank).float()
-        return SiteSolution(
-            adapters=pool.adapters,
-            ranks=pool.ranks,
-            rows=rows.cpu(),
-            comparison=compare_updates(rows, pool.rows, pool.d_in),
-            lineage=lineage_of_products(products, pool.adapters),
-        )
+        return solution_of(pool, found.rows(rank).float(), products)
 
     def nearest(self, pool: Pool, rank: int) -> tuple[UpdateSvd, Tensor]:
         """The minimiser at rank k, and what each MSU is of its terms; see `nearest_in_metric`."""

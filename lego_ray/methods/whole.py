@@ -9,6 +9,8 @@ from lego_ray.errors import InvalidOption
 from lego_ray.lazy import Tensor, torch
 from lego_ray.methods.base import Route, SiteSolution, SpreadCosts
 from lego_ray.numerics.costs import Costs
+from lego_ray.numerics.lineage import lineage_of_products
+from lego_ray.numerics.norms import compare_updates
 from lego_ray.numerics.pool import Pool
 from lego_ray.numerics.shards.shard import Shard
 from lego_ray.numerics.shards.spread import SpreadPool
@@ -81,6 +83,33 @@ class Whole(ABC):
         raise InvalidOption(
             "--method", f"{self.name} needs the whole pool of a site, but this pool is spread"
         )
+
+
+def solution_of(pool: Pool, rows: Tensor, products: Tensor) -> SiteSolution:
+    """A merged site, compared with the sum of its pool.
+
+    Args:
+        pool: The pool, in canonical order.
+        rows: Rows `[a' ; b']`, shape (k', d), float32.
+        products: What each MSU is of each of them; see `lineage_of_products`, shape (n, k'), float64.
+    """
+    return SiteSolution(
+        adapters=pool.adapters,
+        ranks=pool.ranks,
+        rows=rows.cpu(),
+        comparison=compare_updates(rows, pool.rows, pool.d_in),
+        lineage=lineage_of_products(products, pool.adapters),
+    )
+
+
+def untrained(pool: Pool) -> SiteSolution:
+    """The merge of a pool without any update: one rank of zeros, which is the least a reader takes.
+
+    Args:
+        pool: The pool, in canonical order.
+    """
+    rows = pool.rows.new_zeros(1, pool.rows.shape[1])
+    return solution_of(pool, rows, torch.zeros(pool.n, 1, dtype=torch.float64))
 
 
 def members_of(pool: Pool) -> list[Tensor]:

@@ -156,8 +156,8 @@ def listed_output(store: Store, option: str = "--output") -> dict[str, ObjectInf
     except ObjectNotFound as error:
         if not store.place.is_local:
             raise
-        above = "" if Path(store.uri).is_file() else f"{error.problem}; "
-        problem = f"{above or 'it is a file, and '}what is written there is a directory of files"
+        why = "it is a file, and" if Path(store.uri).is_file() else f"{error.problem};"
+        problem = f"{why} what is written there is a directory of files"
         raise OutputExists(store.uri, problem, f"Choose another {option}.") from error
 
 

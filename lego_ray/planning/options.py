@@ -123,8 +123,8 @@ class ResultOptions(TypedDict, total=False):
             "LoRA-LEGO as published. lego-adaptive: the same, then spectrum and norm by how far the "
             "adapters differ. adaptive: these on the sum of the updates. iso, core-space: "
             "what kept most of real tasks. rank-one: the most of it that tells where each rank went. "
-            "Without a preset, --method, an option of a method, --spectrum or --output-scale is taken "
-            "as it is, and the others are plain: lego with its own defaults, 1 and 1.",
+            "If one of --method, an option of a method, --spectrum and --output-scale is given without "
+            "a preset, the others are: the method lego with its own defaults, spectrum 1, scale 1.",
             default_said=f"{DEFAULT_PRESET}, if no other option says how to merge",
             choices=tuple(PRESETS),
         ),

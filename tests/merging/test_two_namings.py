@@ -137,7 +137,7 @@ ANIMA_TEXT_THERE = {
     "text_conditioner.blocks.0.cross_attn.o_proj": (H, H),
     "text_conditioner.out_proj": (H, H),
 }
-WIDE = 4608  # of Ideogram 4, by which it is told from Z-Image
+WIDE = 4608  # of Ideogram 4; modules of Z-Image with these names have other widths
 IDEOGRAM = {
     "layers.0.attention.qkv": (WIDE, 3 * H),
     "layers.0.attention.o": (WIDE, H),

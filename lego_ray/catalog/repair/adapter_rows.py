@@ -26,7 +26,7 @@ TABLE = "adapters"
 # The name that every recording of adapters commits under.
 _TRANSACTION = "lego_ray.adapters"
 _STATUSES = ("ok", "refused", "quarantined")
-# What a row is known by, but for the id, and what goes with it.
+# Where an adapter is, and whether it can be merged: what the key of a row is made of beside the id.
 _OF_KEY = ("uri", "status", "reason")
 
 

@@ -35,9 +35,9 @@ def common_and_own(
 ) -> Directions:
     """The first singular directions of the sum, and then of what each adapter has beside them.
 
-    Of k directions each of T adapters has `round((1 - common_share) k / T)` of its own: the first of
-    `(I - U U^T) W_t`, with U the left directions that are common. The others are common. Adapters whose
-    update is zero are not counted, and directions that are rounding and nothing else are left out.
+    Each of T adapters adds `round((1 - common_share) k / T)` directions: the first ones of
+    `(I - U U^T) W_t`, with U the left directions of the sum. The others are those of the sum. Adapters
+    whose update is zero are not counted, and directions that are nothing but rounding are left out.
 
     Args:
         rows: Rows `[a ; b]` of the pool, shape (n, d_in + d_out), float32.
@@ -58,7 +58,7 @@ def common_and_own(
     common = rank - own * len(there)
 
     whole = torch.stack(cores).sum(dim=0)
-    shared, *others = _terms(whole, common, float(torch.linalg.matrix_norm(whole, 2)))
+    shared, *others = _terms(whole, common)
     found = [(shared, *others)]
     for number in there:
         rest = cores[number] - shared @ (shared.T @ cores[number])
@@ -69,8 +69,11 @@ def common_and_own(
     return Directions(space, u, v, s, owners)
 
 
-def _terms(core: Tensor, most: int, largest: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The first singular terms that are more than rounding of an update this large: U, s and V."""
+def _terms(core: Tensor, most: int, largest: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The first singular terms, U, s and V, that are more than rounding of an update this large.
+
+    None for the size of the core itself.
+    """
     u, s, vh = torch.linalg.svd(core, full_matrices=False)
-    kept = min(most, int((s > SMALLEST * largest).sum()))
+    kept = min(most, int((s > SMALLEST * (s[0] if largest is None else largest)).sum()))
     return u[:, :kept], s[:kept], vh[:kept].T

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.runners.ray.answers import get
 from lego_ray.runners.ray.drift import versions_here
+from lego_ray.runners.ray.placement import is_created
 from lego_ray.runners.ray.room import Bundle, has_room
 from lego_ray.runners.ray.waiting import Wait
 from lego_ray.storage.carried import settings_here
@@ -164,9 +165,7 @@ class _Team:
 
     def _has_place(self) -> bool:
         """Whether it has its place now; `PlacementGroup.wait(0)` often says no when it has."""
-        from ray.util import placement_group_table
-
-        return bool(placement_group_table(self.group)["state"] == "CREATED")
+        return is_created(self.group)
 
     def _begin(self) -> None:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
