@@ -133,13 +133,23 @@ def snapshot(root: Path) -> dict[str, Any]:
         if path.name.startswith(LEFT):
             left.append(key)
         else:
-            files[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+            files[key] = hashlib.sha256(_comparable(path)).hexdigest()
     found: dict[str, Any] = {"files": files, "left": left, "rows": {}, "problems": []}
     if catalog.exists():
         found["rows"] = rows(catalog)
         checked = lego_ray.check_catalog(catalog, deep=True)
         found["problems"] = [f"{each['where']}: {each['problem']}" for each in checked["problems"]]
     return found
+
+
+def _comparable(path: Path) -> bytes:
+    """A file's bytes; those of a bake's manifest without when and where its base model was written."""
+    from lego_ray.baking.state import MANIFEST, but_for_marks
+
+    data = path.read_bytes()
+    if path.name != MANIFEST:
+        return data
+    return json.dumps(but_for_marks(json.loads(data)), sort_keys=True).encode()
 
 
 def rows(catalog: Path) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobs.kills.__main__ import differences
+from jobs.kills.__main__ import differences, snapshot
 
 NOTHING: dict[str, Any] = {"files": {}, "rows": {}, "problems": [], "left": []}
 
@@ -54,3 +54,14 @@ def test_bytes_and_rows_that_differ_are_named() -> None:
     quiet = {**NOTHING, "files": {"a": "1"}, "rows": {"msus": ["x"]}}
     found = {**NOTHING, "files": {"a": "2"}, "rows": {"msus": ["x", "x"]}}
     assert differences(quiet, found) == ["a differs", "msus differs"]
+
+
+def test_bakes_of_copies_of_a_base_model_are_the_same_and_all_else_counts(tmp_path: Path) -> None:
+    def found(**told: object) -> dict[str, str]:
+        base = {"uri": "base", "sha256": {"model.safetensors": "1"}, **told}
+        (tmp_path / "lego_ray_bake.json").write_text(json.dumps({"base": base}))
+        return snapshot(tmp_path)["files"]
+
+    first = found(marks={"model.safetensors": "8:1:7 11"})
+    assert found(marks={"model.safetensors": "9:1:7 12"}) == first
+    assert found(sha256={"model.safetensors": "2"}) != first
