@@ -44,7 +44,9 @@ class DcMerge(Whole):
         seconds = (adapters * square * rank * 2 + 2 * n * d * rank) / MATMUL_64
         return Costs(
             adapters * found.seconds + seconds,
-            found.workspace_bytes + 8 * (4 * adapters * square + 4 * n * rank + 4 * rank * d),
+            found.workspace_bytes
+            + 8 * (4 * adapters * square + 4 * n * rank + 4 * rank * d)
+            + 4 * min(n, rank) * d,
         )
 
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:

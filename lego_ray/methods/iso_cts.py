@@ -11,7 +11,7 @@ from lego_ray.methods.whole import Whole, members_of, solution_of, untrained
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.decompositions.common_and_own import common_and_own
 from lego_ray.numerics.decompositions.task_vectors import polar
-from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
+from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, bases_costs
 from lego_ray.numerics.pool import Pool
 
 _DEFAULTS = METHODS["iso_cts"].options
@@ -42,10 +42,10 @@ class IsoCts(Whole):
 
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
         """Bases of both halves, and the cores of all adapters with a decomposition of each."""
-        found = svd_costs(n, d_in, d_out)
+        found = bases_costs(n, d_in, d_out)
         values = min(n, d_in) * min(n, d_out)
         adapters = max(1, n // max(rank, 1)) + 1
-        one = svd_costs(min(n, d_in, d_out), min(n, d_in), min(n, d_out))
+        one = bases_costs(min(n, d_in, d_out), min(n, d_in), min(n, d_out))
         return Costs(
             found.seconds + adapters * one.seconds,
             found.workspace_bytes + one.workspace_bytes + 8 * (adapters + 4) * values,

@@ -8,7 +8,7 @@ from lego_ray.methods.in_bases import Bases, InBases
 from lego_ray.methods.whole import members_of
 from lego_ray.numerics.costs import Costs
 from lego_ray.numerics.decompositions.knots import shared_left
-from lego_ray.numerics.decompositions.truncated_svd import svd_costs
+from lego_ray.numerics.decompositions.truncated_svd import bases_costs
 from lego_ray.numerics.pool import Pool
 
 
@@ -28,7 +28,7 @@ class Knots(InBases):
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
         """The decompositions, and a V for each adapter."""
         values = min(n, d_out) * d_in
-        return self.inner_costs(svd_costs(n, d_in, d_out), n, rank, values)
+        return self.inner_costs(bases_costs(n, d_in, d_out), n, rank, values)
 
     def bases(self, pool: Pool, rank: int) -> Bases:
         """The adapters' V, and what they share; see `InBases.bases`."""

@@ -45,7 +45,10 @@ class OfSum(Whole):
         """Those of the decomposition; see `Whole.costs`."""
         if n > max(d_in, d_out):
             return dense_costs(n, d_in, d_out)
-        return svd_costs(n, d_in, d_out)
+        found = svd_costs(n, d_in, d_out)
+        # The rows in their order; the merged ones, in float64 and as they are aligned and rounded.
+        rows = 4 * n * (d_in + d_out) + 8 * 4 * rank * (d_in + d_out)
+        return Costs(found.seconds, found.workspace_bytes + rows)
 
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The terms, from the factors; see `Whole.merged`."""

@@ -9,7 +9,7 @@ from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.whole import Whole, members_of, solution_of
 from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.decompositions.output_metric import nearest_in_metric
-from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, svd_costs
+from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, bases_costs
 from lego_ray.numerics.pool import Pool
 
 
@@ -30,7 +30,7 @@ class OutputMetric(Whole):
 
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
         """Bases of both halves, and some matrices of the pool's size."""
-        found = svd_costs(n, d_in, d_out)
+        found = bases_costs(n, d_in, d_out)
         side = min(n, max(d_in, d_out))
         return Costs(
             found.seconds + 30 * side**3 / MATMUL_64, found.workspace_bytes + 8 * 8 * side * side

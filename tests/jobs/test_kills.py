@@ -60,7 +60,8 @@ def test_bakes_of_copies_of_a_base_model_are_the_same_and_all_else_counts(tmp_pa
     def found(**told: object) -> dict[str, str]:
         base = {"uri": "base", "sha256": {"model.safetensors": "1"}, **told}
         (tmp_path / "lego_ray_bake.json").write_text(json.dumps({"base": base}))
-        return snapshot(tmp_path)["files"]
+        files: dict[str, str] = snapshot(tmp_path)["files"]
+        return files
 
     first = found(marks={"model.safetensors": "8:1:7 11"})
     assert found(marks={"model.safetensors": "9:1:7 12"}) == first

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from lego_ray.lazy import Tensor, torch
 from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.decompositions.core_space import CoreSpace
-from lego_ray.numerics.decompositions.truncated_svd import SMALLEST, svd_costs
+from lego_ray.numerics.decompositions.truncated_svd import SMALLEST, bases_costs
 
 # Share of the whole that a round must gain, or it is the last; directions are then right to about the
 # root of that.
@@ -124,7 +124,7 @@ def tucker_costs(n: int, d_in: int, d_out: int, k: int) -> Costs:
         k: Directions a side.
     """
     # QR of the halves, singular vectors once; each half round three passes of k columns over the blocks.
-    found = svd_costs(n, d_in, d_out)
+    found = bases_costs(n, d_in, d_out)
     sides = min(n, d_in) + min(n, d_out)
     blocks = sides * n
     return Costs(
