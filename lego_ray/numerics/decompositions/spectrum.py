@@ -15,8 +15,9 @@ from lego_ray.numerics.costs import (
     spread_fixed_bytes,
     spread_row_bytes,
 )
-from lego_ray.numerics.decompositions.truncated_svd import SMALLEST
+from lego_ray.numerics.decompositions.truncated_svd import SMALLEST, triangular
 from lego_ray.numerics.exact_sum import gram_of_sum
+from lego_ray.numerics.kmeans.gram import COLUMNS
 from lego_ray.numerics.norms import BLOCK_VALUES
 from lego_ray.numerics.shards.spread import SpreadPool
 
@@ -26,9 +27,9 @@ LAPACK = 3
 
 
 def energies_of_rows(rows: Tensor, d_in: int) -> Tensor:
-    """Squared singular values of `sum_i b_i a_i^T` by the triangles of its halves.
+    """Squared singular values of `sum_i b_i a_i^T` by the triangles of its halves; see `triangular`.
 
-    `A^T = Q_a R_a` and `B = Q_b R_b` give `B A` the singular values of `R_b R_a^T`; no Q is formed.
+    `A^T = Q_a R_a` and `B^T = Q_b R_b` give the sum the singular values of `R_b R_a^T`.
 
     Args:
         rows: Rows `[a ; b]`, shape (n, d_in + d_out), float32, n at most d_in and at most d_out.
@@ -37,8 +38,8 @@ def energies_of_rows(rows: Tensor, d_in: int) -> Tensor:
     Returns:
         Shape (n,), float64, largest first, those that are rounding set to 0.
     """
-    triangles = [torch.linalg.qr(half.T.double(), mode="r").R for half in _halves(rows, d_in)]
-    return _without_rounding(torch.linalg.svdvals(triangles[1] @ triangles[0].T).square().cpu())
+    middle = triangular(rows[:, d_in:]) @ triangular(rows[:, :d_in]).T
+    return _without_rounding(torch.linalg.svdvals(middle).square().cpu())
 
 
 def energies_of_shards(pool: SpreadPool) -> Tensor:
@@ -61,10 +62,10 @@ def rows_costs(n: int, d_in: int, d_out: int) -> Costs:
         d_out: Length of the `b` half.
     """
     d = d_in + d_out
-    multiplies = n * n * d + 4 * n**3
-    # The rows in order; one half widened, and LAPACK's copy of it; squares.
-    wide = 4 * n * d + 8 * 2 * n * max(d_in, d_out) + 8 * 8 * n * n
-    return Costs(LAPACK * multiplies / MATMUL_64 + 4 * n * d * TOUCH, wide)
+    multiplies = n * n * d / 2 + LAPACK * 4 * n**3
+    # The rows in order; both triangles, and what one of them is made of; columns that are widened.
+    wide = 4 * n * d + 8 * (7 * n * n + 2 * COLUMNS * n)
+    return Costs(multiplies / MATMUL_64 + 4 * n * d * TOUCH, wide)
 
 
 def shards_costs(n: int, d_in: int, d_out: int) -> Costs:
@@ -107,10 +108,6 @@ def owner_bytes(n: int, d_in: int, d_out: int) -> int:
 def _block_bytes(d_in: int, d_out: int) -> int:
     """A block in two parts, their sums, and what is on its way, in float64."""
     return 64 * min(BLOCK_VALUES, d_in * d_out)
-
-
-def _halves(rows: Tensor, d_in: int) -> tuple[Tensor, Tensor]:
-    return rows[:, :d_in], rows[:, d_in:]
 
 
 def _without_rounding(energies: Tensor) -> Tensor:

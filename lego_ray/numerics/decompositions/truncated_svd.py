@@ -176,9 +176,8 @@ def _householder(half: Tensor, lengths: Tensor) -> Tensor:
     """R of the columns of `half^T` at length 1, shape (n, n), float64, some of their rows at a time."""
     n, size = half.shape
     found: Tensor = half.new_zeros(0, n, dtype=torch.float64)
-    step = max(
-        2 * n, COLUMNS
-    )  # each is factored with what came before it, in half as much time more
+    # Each is factored with what came before it, which takes half as much time more.
+    step = max(2 * n, COLUMNS)
     for start in range(0, size, step):
         block = (half[:, start : start + step].double() / lengths[:, None]).T
         found = torch.linalg.qr(torch.cat([found, block]), mode="r").R
