@@ -64,7 +64,7 @@ FACTS: Mapping[str, Facts] = {
     "svd": Facts(
         "the nearest adapter to the sum, or one adapter pruned; PEFT's svd",
         "one decomposition of the factors",
-        spread="where MSUs outnumber both sides",
+        spread="from about half as many MSUs as the longer side is long",
     ),
     "ties": Facts(
         "the result of PEFT's ties", _PASSES, SHARES_OF_KEPT, lone=_ALL_KEPT, spread="yes"
@@ -88,7 +88,7 @@ FACTS: Mapping[str, Facts] = {
         "one decomposition of the factors",
         lone=None,
         lone_said="its singular values become equal",
-        spread="where MSUs outnumber both sides",
+        spread="from about half as many MSUs as the longer side is long",
     ),
     "iso_cts": Facts(
         "to compare with Iso-CTS",

@@ -26,8 +26,8 @@ from lego_ray.numerics.shards.spread import SpreadPool
 class OfSum(Whole):
     """A method that keeps of a pool what its sum keeps; see `MergeMethod`.
 
-    The sum is decomposed from its factors, or as a dense matrix where the pool has more rows than both
-    sides of the site: that takes less, and shards can add it up.
+    The sum is decomposed from its factors, or as a dense matrix where that takes less memory, which it
+    does for pools with about as many rows as the site has: shards can add it up then.
     """
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class OfSum(Whole):
 
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
         """Those of the decomposition; see `Whole.costs`."""
-        if n > max(d_in, d_out):
+        if _is_dense(n, d_in, d_out):
             return dense_costs(n, d_in, d_out)
         found = svd_costs(n, d_in, d_out)
         # The rows in their order; the merged ones, in float64 and as they are aligned and rounded.
@@ -56,7 +56,7 @@ class OfSum(Whole):
 
     def spread(self, n: int, d_in: int, d_out: int, rank: int) -> SpreadCosts | None:
         """Shards give blocks of the dense sum, if that is what is decomposed."""
-        if n <= max(d_in, d_out):
+        if not _is_dense(n, d_in, d_out):
             return None
         d, each = d_in + d_out, spread_row_bytes(rank, 1)
         fixed = spread_fixed_bytes(d, 1, 1) + 64 * BLOCK_VALUES  # a block in parts, and on its way
@@ -67,13 +67,13 @@ class OfSum(Whole):
         self, pool: Pool, rank: int, generator: torch.Generator, route: str = ""
     ) -> SiteSolution:
         """Merges one site; see `MergeMethod.solve`."""
-        if pool.n > max(pool.d_in, pool.rows.shape[1] - pool.d_in):
+        if _is_dense(pool.n, pool.d_in, pool.rows.shape[1] - pool.d_in):
             return self.solve_spread(in_one_shard(self.shard(pool)), rank, generator)
         return self.merged(pool.in_order(), rank, generator)
 
     def solve_spread(self, pool: SpreadPool, rank: int, generator: torch.Generator) -> SiteSolution:
         """Merges one site in shards; see `MergeMethod.solve_spread`."""
-        if pool.n <= max(pool.d_in, pool.width - pool.d_in):
+        if not _is_dense(pool.n, pool.d_in, pool.width - pool.d_in):
             return Whole.solve_spread(self, pool, rank, generator)
         return self._solution(pool, svd_of_dense(dense_sum(pool)), rank)
 
@@ -87,3 +87,11 @@ class OfSum(Whole):
             comparison=comparison,
             lineage=lineage_of_rows(pool, rows),
         )
+
+
+def _is_dense(n: int, d_in: int, d_out: int) -> bool:
+    """Whether a pool's sum is decomposed as a dense matrix, which its size alone decides."""
+    if n > max(d_in, d_out):
+        return True
+    dense, factors = dense_costs(n, d_in, d_out), svd_costs(n, d_in, d_out)
+    return dense.workspace_bytes < factors.workspace_bytes

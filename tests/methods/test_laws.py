@@ -192,6 +192,41 @@ def test_shards_add_up_a_sum_that_is_smaller_than_the_pool(name: str) -> None:
     assert method_of(name, {}).spread(100, 64, 128, 16) is None
 
 
+@pytest.mark.parametrize("name", ["svd", "iso"])
+def test_no_pool_of_a_large_module_needs_more_than_its_sum(name: str) -> None:
+    """500 adapters of rank 16 at an MLP of a model of 8 billion parameters."""
+    method = method_of(name, {})
+    for n in (1600, 4000, 8000, 16_000, 100_000):
+        costs = method.routes(n, 4096, 14_336, 16)[0].costs
+        assert costs.workspace_bytes <= 3.25 * 2**30 + 64 * n
+    spread = method.spread(8000, 4096, 14_336, 16)
+    assert spread is not None
+    assert spread.owner_bytes <= 3 * 2**30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cuts", [[], [1], [1, 2]])
+def test_a_sum_is_the_same_in_shards_where_the_pool_has_fewer_rows_than_a_side(
+    cuts: list[int],
+) -> None:
+    """Of a tall module the sum takes less memory before the pool has more rows than both sides."""
+    generator = torch.Generator().manual_seed(0)
+    adapters = [
+        (
+            torch.randn(rank, 256, generator=generator),
+            torch.randn(2048, rank, generator=generator),
+            1.0,
+        )
+        for rank in (700, 500, 600)
+    ]
+    method = method_of("svd", {})
+    assert method.spread(1800, 256, 2048, 4) is not None
+    wanted = solve(adapters, "svd", 4)
+    found = in_shards(adapters, cuts, "svd", 4)
+    assert torch.equal(found.rows, wanted.rows)
+    assert found.comparison == wanted.comparison
+
+
 @pytest.mark.parametrize(
     "name", ["concat", "svd", "iso", "core_space", "knots", "ctm", "output_metric"]
 )
