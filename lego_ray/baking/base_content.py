@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lego_ray.errors import OutputExists, SourceChanged
 from lego_ray.sources.base_model import BaseFile, BaseModel
 from lego_ray.storage.base import ByteRange, ObjectInfo, Store
-from lego_ray.storage.versions import changed, present
+from lego_ray.storage.versions import check_unchanged
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -45,10 +45,7 @@ def confirm_base(base: BaseModel) -> None:
     for file in _files(base):
         where = f"{base.folder}/{file.key}"
         try:
-            with present(where, file.version):
-                found = base.store.stat(file.key)
-            if found.version != file.version or found.changed_at != file.changed_at:
-                raise changed(where)
+            check_unchanged(base.store, file.key, where, file.version, file.changed_at)
         except SourceChanged as error:
             raise SourceChanged(error.where, error.problem, _HINT) from error
 

@@ -17,7 +17,7 @@ from lego_ray.formats.image_paths import is_image_file
 from lego_ray.formats.kinds import ENDS as KIND_ENDS
 from lego_ray.formats.kinds import parse_kind
 from lego_ray.formats.peft_config import WEIGHTS_NAME
-from lego_ray.formats.refusals import SWIFT
+from lego_ray.formats.refusals import field_refused
 from lego_ray.formats.suffixes import SUFFIXES, XLABS, any_of, parse_suffix
 from lego_ray.formats.wrappers import unwrapped
 
@@ -241,7 +241,7 @@ def check_layout(config: Mapping[str, object] | None, keys: Iterable[str], where
     if config is None:
         return _without_config(found, keys, where)
     if config.get("swift_type"):
-        raise UnsupportedAdapter(where, f"swift_type is set: {SWIFT.why}", SWIFT.hint)
+        raise field_refused("swift_type", where)
     if "peft_type" in config:
         return _beside_config("peft", _as_peft(found, keys, where), keys, where)
     if "fine_tune_type" in config or "lora_parameters" in config:

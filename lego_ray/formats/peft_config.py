@@ -14,7 +14,13 @@ from pydantic_core.core_schema import with_info_after_validator_function
 from lego_ray.errors import MalformedAdapter
 from lego_ray.formats.forms import Form, Many, Table, null_is, other_than_0, read_as, sentence_of
 from lego_ray.formats.peft_parameters import ruled_by
-from lego_ray.formats.peft_patterns import SitePattern, check_affordable, compile_patterns, lookup
+from lego_ray.formats.peft_patterns import (
+    FIX,
+    SitePattern,
+    check_affordable,
+    compile_patterns,
+    lookup,
+)
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.formats.wrappers import unwrapped, without_doubt
 
@@ -24,8 +30,6 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 # What PEFT takes where the file says nothing.
 DEFAULT_RANK = 8
 DEFAULT_ALPHA = 8
-
-_FIX = "Correct the file, or save the adapter again with PEFT."
 
 
 # With zero the adapter would do nothing. PEFT accepts a negative one, which subtracts the update.
@@ -131,5 +135,5 @@ def parse_config(data: bytes, where: str) -> PeftConfig:
 def config_from(fields: Mapping[str, object], where: str) -> PeftConfig:
     """Reads a configuration that is parsed already; else see `parse_config`."""
     return read_as(
-        PeftConfig, fields, lambda faults: MalformedAdapter(where, sentence_of(faults), _FIX), where
+        PeftConfig, fields, lambda faults: MalformedAdapter(where, sentence_of(faults), FIX), where
     )

@@ -29,6 +29,8 @@ MAX_STEPS = 10**10
 CALL_STEPS = 2000
 MAX_PATTERNS = 20_000
 
+# What to do about a configuration that cannot be right.
+FIX = "Correct the file, or save the adapter again with PEFT."
 _SIMPLIFY = "Write the sites out in full, or as plain suffixes such as layers.3.self_attn.q_proj."
 
 

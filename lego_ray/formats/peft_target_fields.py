@@ -7,12 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lego_ray.errors import MalformedAdapter
-from lego_ray.formats.peft_patterns import compiled, is_affordable, whole_matcher
+from lego_ray.formats.peft_patterns import FIX, compiled, is_affordable, whole_matcher
 from lego_ray.formats.wrappers import unwrapped, unwrapped_pattern
 
 # PEFT's word for all linear layers of the base model, which the file does not list.
 _ALL_LINEAR = "all-linear"
-_FIX = "Correct the file, or save the adapter again with PEFT."
 _ANY_LAYER = r".*?\.[^.]*\.(?P<idx>\d+)\."
 _BY_PATTERN = r"(?:^|.*?\.)%s\.(?P<idx>\d+)\."
 
@@ -79,7 +78,7 @@ def names_of(
         return Names(matches=matches)
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         problem = f"{name} is {str(value)[:80]!r}, expected a list of names, or a text"
-        raise MalformedAdapter(where, problem, _FIX)
+        raise MalformedAdapter(where, problem, FIX)
     return Names(frozenset({*value, *map(unwrapped, value)}))
 
 
@@ -101,7 +100,7 @@ def layers_of(fields: Mapping[str, object], where: str) -> frozenset[int] | None
         problem = (
             f"layers_to_transform is {str(value)[:80]!r}, expected a whole number or a list of them"
         )
-        raise MalformedAdapter(where, problem, _FIX)
+        raise MalformedAdapter(where, problem, FIX)
     return frozenset(each for each in numbers if isinstance(each, int))
 
 
@@ -123,7 +122,7 @@ def patterns_of(
     written = [value] if isinstance(value, str) else value
     if not isinstance(written, list):
         problem = f"layers_pattern is {str(value)[:80]!r}, expected a name or a list of names"
-        raise MalformedAdapter(where, problem, _FIX)
+        raise MalformedAdapter(where, problem, FIX)
     if not written:
         return (re.compile(_ANY_LAYER),)
     found = []

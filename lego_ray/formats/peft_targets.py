@@ -24,10 +24,9 @@ from lego_ray.formats.peft_config import PeftConfig
 from lego_ray.formats.peft_experts import ExpertConfig
 from lego_ray.formats.peft_keys import PREFIX, is_embedding_name, parse_factor
 from lego_ray.formats.peft_parameters import ruled_by, split_base_layers
+from lego_ray.formats.peft_patterns import FIX
 from lego_ray.formats.peft_target_fields import Names, layers_of, names_of, patterns_of
 from lego_ray.formats.wrappers import is_twice, without_doubt
-
-_FIX = "Correct the file, or save the adapter again with PEFT."
 
 
 @dataclass(slots=True)
@@ -162,7 +161,7 @@ class Targets:
         said = "; ".join(f"{reason} {some(paths)}" for reason, paths in by_reason.items())
         if self.ignored and not self.loaded:
             problem = f"PEFT would load no module of the file: {said}"
-            raise MalformedAdapter(self.where, problem, _FIX)
+            raise MalformedAdapter(self.where, problem, FIX)
         notes = [
             f"{name} has an expression that could take too long to match, so it was not compared: the "
             "modules that have tensors were taken"

@@ -87,11 +87,6 @@ DROPPABLE: Mapping[str, tuple[re.Pattern[str], str]] = {
 SINGLORA = Refusal(
     "SingLoRA has one matrix A, and its update is A A^T, which is not read", _EXTRACT
 )
-SWIFT = Refusal(
-    "ms-swift saved it in its own form, whose keys and fields are not PEFT's",
-    "Convert it with swift.tuners.SwiftModel.save_to_peft_format(FOLDER, OUTPUT), FOLDER being the one "
-    "with the folder default in it, which works for plain LoRA; or leave it out with --exclude.",
-)
 DORA = Refusal("DoRA rescales the merged weight, so its update is not B A", _WITH_BASE + _EXTRACT)
 # Fields of LoraConfig that are refused when set to anything but false, null, 0 or empty.
 REFUSED_FIELDS: Mapping[str, Refusal] = {
@@ -111,7 +106,11 @@ REFUSED_FIELDS: Mapping[str, Refusal] = {
         "its layers are sharded by Megatron", "Export it to Hugging Face's layout first."
     ),
     "ramp_up_steps": SINGLORA,
-    "swift_type": SWIFT,
+    "swift_type": Refusal(
+        "ms-swift saved it in its own form, whose keys and fields are not PEFT's",
+        "Convert it with swift.tuners.SwiftModel.save_to_peft_format(FOLDER, OUTPUT), FOLDER being the "
+        "one with the folder default in it, which works for plain LoRA; or leave it out with --exclude.",
+    ),
     "enable_lora": Refusal(
         "it targets parts of fused layers, as PEFT did before 0.4", "Train it again with PEFT."
     ),
@@ -237,14 +236,24 @@ def check_config(
     _check_init(fields.get("init_lora_weights"), where)
     for name, value in fields.items():
         if name in REFUSED_FIELDS and value and name not in without:
-            refusal = REFUSED_FIELDS[name]
-            raise UnsupportedAdapter(where, f"{name} is set: {refusal.why}", refusal.hint)
+            raise field_refused(name, where)
         if name not in REFUSED_FIELDS and name not in PLAIN_FIELDS and value:
             problem = (
                 f"{name} is set, a field not known to this version, so what it does is unknown"
             )
             hint = "Upgrade lego-ray, or remove the field if it does not change what B A means."
             raise UnsupportedAdapter(where, problem, hint)
+
+
+def field_refused(name: str, where: str) -> UnsupportedAdapter:
+    """The error of a field that is set.
+
+    Args:
+        name: One of `REFUSED_FIELDS`.
+        where: The configuration file.
+    """
+    refusal = REFUSED_FIELDS[name]
+    return UnsupportedAdapter(where, f"{name} is set: {refusal.why}", refusal.hint)
 
 
 def _check_init(value: object, where: str) -> None:

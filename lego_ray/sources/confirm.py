@@ -20,7 +20,7 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.sources.recorded import folder_of
 from lego_ray.storage.places import Place
 from lego_ray.storage.uri import parse_uri
-from lego_ray.storage.versions import changed, present
+from lego_ray.storage.versions import check_unchanged
 
 # Small requests that wait for a store.
 THREADS = 16
@@ -84,16 +84,10 @@ def _confirm(
 ) -> None:
     """Passes a file of the version that was scanned.
 
-    On disk the version is the size and the time of writing, which another file may have too: one
-    unpacked from an archive, copied with its time, or put back by a tool. The time of the last status
-    change cannot be set by a program. A change of rights or links also changes this time. The adapter is
-    then scanned again, and finished tasks are kept if its content is the same.
+    A change of rights or links counts as one too. The adapter is then scanned again, and finished tasks
+    are kept if its content is the same.
     """
-    where = str(folder.join(key))
     try:
-        with present(where, version):
-            found = folder.open().stat(key)
-        if found.version != version or (changed_at and found.changed_at != changed_at):
-            raise changed(where)
+        check_unchanged(folder.open(), key, str(folder.join(key)), version, changed_at)
     except SourceChanged as error:
         raise SourceChanged(error.where, error.problem, error.hint, adapter.uri) from error

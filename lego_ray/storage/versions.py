@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lego_ray.errors import ObjectNotFound, SourceChanged
+from lego_ray.storage.base import Store
 
 
 def changed(where: str) -> SourceChanged:
@@ -36,3 +37,27 @@ def present(where: str, version: str | None) -> Iterator[None]:
         raise SourceChanged(
             where, f"it was there when it was scanned, and now {error.problem}"
         ) from (error)
+
+
+def check_unchanged(store: Store, key: str, where: str, version: str, changed_at: str) -> None:
+    """Passes an object that is the one that was looked at before.
+
+    On disk the version is the size and the time of writing, which another file may have too: one
+    unpacked from an archive, copied with its time, or put back by a tool. The time of the last status
+    change cannot be set by a program.
+
+    Args:
+        store: Its store.
+        key: Its key.
+        where: Its URI, for the error.
+        version: The version that it had.
+        changed_at: When its status had last changed; empty if its store does not say.
+
+    Raises:
+        SourceChanged: If it was replaced, rewritten or deleted.
+        StorageError: If its store cannot be asked.
+    """
+    with present(where, version):
+        found = store.stat(key)
+    if found.version != version or (changed_at and found.changed_at != changed_at):
+        raise changed(where)
