@@ -428,6 +428,43 @@ def test_authors_names_go_into_the_parts_that_diffusers_has(place: str, tmp_path
         torch.testing.assert_close(found[name], tensor + change)
 
 
+@pytest.mark.parametrize("names", ["authors", "diffusers"])
+def test_a_part_beside_the_transformer_gets_what_is_its_own(names: str, tmp_path: Path) -> None:
+    """Anima's text conditioner, which its authors call a part of the transformer."""
+    torch.manual_seed(0)
+    base = {
+        "transformer": {"transformer_blocks.0.attn1.to_q": (8, 8), "proj_out": (8, 4)},
+        "text_conditioner": {"blocks.0.self_attn.q_proj": (8, 8), "out_proj": (8, 8)},
+    }
+    for folder, modules in base.items():
+        kind = {"transformer": "CosmosTransformer3DModel"}.get(folder, "AnimaTextConditioner")
+        (tmp_path / "base" / folder).mkdir(parents=True)
+        (tmp_path / "base" / folder / "config.json").write_text(json.dumps({"_class_name": kind}))
+        weights = {f"{name}.weight": torch.randn(*reversed(size)) for name, size in modules.items()}
+        save_file(weights, tmp_path / "base" / folder / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "base" / "model_index.json").write_text('{"_class_name": "AnimaPipeline"}')
+    paths = {  # as the authors have them, and as diffusers does
+        "blocks.0.self_attn.q_proj": "transformer.transformer_blocks.0.attn1.to_q",
+        "llm_adapter.blocks.0.self_attn.q_proj": "text_conditioner.blocks.0.self_attn.q_proj",
+        "llm_adapter.out_proj": "text_conditioner.out_proj",
+    }
+    here = {f"diffusion_model.{path}": there for path, there in paths.items()}
+    told = here if names == "authors" else {there: there for there in paths.values()}
+    tensors = tensors_of(dict.fromkeys(told, (8, 8)))
+    adapter = write(tmp_path / "a.safetensors", tensors)
+    record = lego_ray.bake(adapter, base=tmp_path / "base", output=tmp_path / "out")
+    assert len(record.changes) == 3
+    updates = {told[name]: update for name, update in updates_of(tensors).items()}
+    for folder in base:
+        file = f"{folder}/diffusion_pytorch_model.safetensors"
+        before, found = load_file(tmp_path / "base" / file), load_file(tmp_path / "out" / file)
+        for name, weight in before.items():
+            update = updates.pop(f"{folder}.{name.removesuffix('.weight')}", None)
+            change = torch.zeros(1) if update is None else torch.from_numpy(update).float()
+            torch.testing.assert_close(found[name], weight + change)
+    assert not updates
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with fake_hub() as hub:
