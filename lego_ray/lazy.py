@@ -14,6 +14,10 @@ from __future__ import annotations
 
 import gc
 import importlib
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +43,40 @@ else:
         collects = gc.isenabled()
         gc.disable()
         try:
-            return importlib.import_module(name)
+            with _signals_afterwards():
+                return importlib.import_module(name)
         finally:
             if collects:
                 gc.enable()
+
+    @contextmanager
+    def _signals_afterwards() -> Iterator[None]:
+        """Has what ^C and SIGTERM raise come after a block, for torch's own start in C clears errors.
+
+        A second signal is not waited with.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers: dict[int, Any] = {}
+        came: list[int] = []
+
+        def note(number: int, frame: object) -> None:
+            came.append(number)
+            signal.signal(number, handlers[number])
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                if signal.getsignal(number) is note:
+                    signal.signal(number, handler)
+            for number in came:
+                signal.raise_signal(number)
 
     np, torch = _WhenUsed("numpy"), _WhenUsed("torch")
     NDArray = Tensor = Any  # For annotations; `np.ndarray` and `torch.Tensor` are the classes.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
+from lego_ray.catalog.commits import commits_of
 from lego_ray.catalog.upkeep.durations import parse_duration
 from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption
 
@@ -18,10 +19,8 @@ _KEPT = (
     "Delta Lake keeps a table's log for 30 days, and vacuum what it replaced for as long as it was "
     "told to; ask for a later time."
 )
-# Commits that are read first: a request each.
-_FIRST = 64
-# By how much the clocks of two writers may differ.
-_CLOCKS = timedelta(minutes=10)
+# By how much the clocks of two writers may differ, in milliseconds.
+_CLOCKS = 10 * 60 * 1000
 _AGO = re.compile(r"(\d{1,6}\s*[smhd])(?:\s+ago)?")
 
 
@@ -77,7 +76,7 @@ def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
 
     Args:
         uri: The table's, for errors.
-        handle: The table, opened at its latest state; left at that of the moment.
+        handle: The table; left at its state of the moment.
         moment: In UTC.
 
     Raises:
@@ -85,12 +84,12 @@ def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
         CatalogError: If its log does not go back that far.
     """
     # Where two clocks disagree, a commit counts as no earlier than the one before it.
-    earliest = handle.version() + 1
+    earliest: int | None = None
     found: int | None = None
     latest_time = 0
     asked = _milliseconds(moment)
-    for commit in reversed(_commits_since(handle, moment - _CLOCKS)):
-        earliest = min(earliest, commit["version"])
+    for commit in reversed(commits_of(handle, asked - _CLOCKS)):
+        earliest = commit["version"] if earliest is None else earliest
         latest_time = max(latest_time, int(commit.get("timestamp", 0)))
         if latest_time <= asked:
             found = commit["version"]
@@ -102,16 +101,6 @@ def travel(uri: str, handle: DeltaTable, moment: datetime) -> None:
         )
     else:
         raise CatalogError(uri, f"its log does not go back to {moment.isoformat()}", _KEPT)
-
-
-def _commits_since(handle: DeltaTable, moment: datetime) -> list[dict[str, Any]]:
-    """The last commits of a table, latest first: back to one before a moment, or all there are."""
-    limit = _FIRST
-    while True:
-        found = handle.history(limit)
-        if len(found) < limit or int(found[-1].get("timestamp", 0)) < _milliseconds(moment):
-            return found
-        limit *= 4
 
 
 def _milliseconds(moment: datetime) -> int:

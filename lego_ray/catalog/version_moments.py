@@ -7,6 +7,7 @@ from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
+from lego_ray.catalog.commits import commits_of
 from lego_ray.catalog.history import find_merge
 from lego_ray.catalog.moments import parse_moment
 from lego_ray.catalog.tables import Catalog
@@ -39,7 +40,7 @@ def _recorded(catalog: Catalog, name: str, version: int) -> datetime:
     rows = catalog.read("merges", ["merge_id", "name", "version"]).to_pylist()
     merge_id = find_merge(rows, name, version)["merge_id"]
     # By the writers' clocks; where two disagree, a commit counts as no earlier than the one before it.
-    commits = sorted(catalog.open("merges").history(), key=lambda each: int(each["version"]))
+    commits = commits_of(catalog.open("merges"))[::-1]
     times = accumulate((int(each.get("timestamp", 0)) for each in commits), max)
     moments = [datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=time) for time in times]
 

@@ -7,11 +7,15 @@ import shutil
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from lego_ray.catalog.adapters import record_adapters
 from lego_ray.catalog.ancestry import lineage
+from lego_ray.catalog.commits import commits_of
 from lego_ray.catalog.history import list_merges, show
 from lego_ray.catalog.merges import append_merge
 from lego_ray.catalog.moments import parse_moment, travel
@@ -207,8 +211,61 @@ def test_no_more_of_a_long_log_is_read_than_goes_back_to_the_moment(
         def load_as_version(self, version: int) -> None:
             self.loaded = version
 
+        def update_incremental(self) -> None:
+            pass
+
     log = Log()
     at = datetime.fromtimestamp(3600 * (300 - ago) + 1, UTC)
     travel(on_disk.uri, log, at)  # type: ignore[arg-type]
     assert log.loaded == 299 - ago
     assert log.read <= 64 + 4 * (ago + 2)
+
+
+class Racing(DeltaTable):
+    """A table that others write to before each look at its log, so many times."""
+
+    left = 3
+
+    def _written(self) -> None:
+        if self.left:
+            self.left -= 1
+            write_deltalake(self.table_uri, pa.table({"x": [9]}), mode="append")
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        self._written()
+        return super().history(limit)
+
+    def update_incremental(self) -> None:
+        self._written()
+        super().update_incremental()
+
+
+@pytest.mark.parametrize("times", range(6))
+def test_commits_that_are_made_meanwhile_shift_no_version(times: int, tmp_path: Path) -> None:
+    uri = str(tmp_path / "table")
+    moments = [now()]
+    for value in range(3):
+        write_deltalake(uri, pa.table({"x": [value]}), mode="append")
+        moments.append(now())
+    for version, moment in enumerate(moments[1:]):
+        handle = Racing(uri)
+        handle.left = times
+        travel(uri, handle, moment)
+        assert handle.version() == version
+        assert sorted(handle.to_pyarrow_table()["x"].to_pylist()) == list(range(version + 1))
+    handle = Racing(uri)
+    handle.left = times
+    with pytest.raises(CatalogNotFound, match="did not exist"):
+        travel(uri, handle, moments[0])
+    handle.left = times
+    with pytest.raises(CatalogNotFound, match="did not exist"):
+        travel(uri, handle, datetime(1, 1, 1, tzinfo=UTC))
+
+
+def test_a_table_that_is_never_at_rest_is_said_so(tmp_path: Path) -> None:
+    uri = str(tmp_path / "table")
+    write_deltalake(uri, pa.table({"x": [0]}))
+    handle = Racing(uri)
+    handle.left = 1000
+    with pytest.raises(CatalogError, match="too fast"):
+        commits_of(handle)

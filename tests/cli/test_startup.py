@@ -61,6 +61,44 @@ def test_an_interrupt_that_python_cannot_raise_is_not_lost(tmp_path: Path) -> No
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
 
 
+_IN_TORCH = """
+import os, signal, sys
+
+NUMBER = getattr(signal, sys.argv[1])
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy._core._add_newdocs":
+            print("sent while torch starts:", "torch" in sys.modules, flush=True)
+            os.kill(os.getpid(), NUMBER)
+
+def stop(number, frame):
+    raise KeyboardInterrupt
+
+if NUMBER == signal.SIGTERM:
+    signal.signal(NUMBER, stop)
+before = signal.getsignal(NUMBER)
+sys.meta_path.insert(0, Stop())
+from lego_ray.lazy import torch
+try:
+    torch.zeros(1)
+    print("went on")
+except KeyboardInterrupt:
+    print("interrupted")
+assert signal.getsignal(NUMBER) is before
+assert torch.zeros(2).shape == (2,)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_torch_clears_is_not_lost(number: str) -> None:
+    """What its start in C does with any error of importing numpy."""
+    command = [sys.executable, "-c", _IN_TORCH, number]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines() == ["sent while torch starts: True", "interrupted"]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_interrupt_that_is_ignored_stays_so(tmp_path: Path) -> None:
     words = ["lego_ray.cli.main", "plan", str(tmp_path / "nowhere"), "--rank", "2"]
     done = subprocess.run(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from lego_ray.catalog.commits import commits_of
 from lego_ray.catalog.dataset import stored_schema, table_dataset
 from lego_ray.catalog.failures import read_through
 from lego_ray.catalog.rows import check_whole
@@ -119,7 +120,7 @@ def former_states(
     files = catalog.filesystem(table)
     rewriting = [
         (commit["version"], int(commit.get("timestamp", 0)))
-        for commit in handle.history()
+        for commit in commits_of(handle)
         if _rewrites(commit) and (operations is None or commit.get("operation") in operations)
     ]
     for version, ended_at in [each for each in rewriting if each[0] > 0][:_MOST]:
