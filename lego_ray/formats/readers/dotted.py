@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from lego_ray.formats.differences import split_end
 from lego_ray.formats.module_names import parse_name
 from lego_ray.formats.readers.differences import of_differences
+from lego_ray.formats.readers.models import of_models
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.readers.prefixes import of_prefixes
 from lego_ray.formats.suffixes import parse_suffix
@@ -32,6 +33,7 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         outgoing: It.
     """
     ranks: dict[str, dict[str, int]] = defaultdict(dict)
+    sizes: dict[str, dict[str, int]] = defaultdict(dict)
     for key, shape in outgoing.shapes.items():
         factor = parse_suffix(key)
         if split_end(key) and 0 not in shape:
@@ -41,7 +43,8 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
         elif factor is None:
             yield Finding(f"{key} is of no LoRA, and readers drop it", True, _AGAIN)
         else:
-            ranks[factor.stem][factor.half] = shape[0 if factor.half == "A" else 1]
+            rank, size = shape[:2] if factor.half == "A" else shape[1::-1]
+            ranks[factor.stem][factor.half], sizes[factor.stem][factor.half] = rank, size
     for site, found in ranks.items():
         if len(found) != 2:
             yield Finding(f"{site} has one factor of two, and readers raise", True, _AGAIN)
@@ -49,6 +52,8 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
             problem = f"{site} has rank {found['A']} in one factor and {found['B']} in the other"
             yield Finding(f"{problem}, and readers raise", True, _AGAIN)
     yield from _of_wan(ranks)
+    widths = {site: (found["A"], found["B"]) for site, found in sizes.items() if len(found) == 2}
+    yield from of_models(widths, is_dotted=True)
     yield from of_prefixes(ranks)
     yield from of_differences(outgoing.shapes, ranks)
 

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from lego_ray.formats.differences import split_end
 from lego_ray.formats.readers.differences import of_differences
+from lego_ray.formats.readers.models import of_models
 from lego_ray.formats.readers.outgoing import Finding, Outgoing
 from lego_ray.formats.readers.prefixes import of_prefixes
 
@@ -91,6 +92,8 @@ def findings(outgoing: Outgoing) -> Iterator[Finding]:
                 yield Finding(problem, True, _AGAIN)
     yield from _of_alphas(halves, alphas)
     yield from _of_names(halves)
+    widths = {s: (f[DOWN][1], f[UP][0]) for s, f in halves.items() if len(f) == 2}
+    yield from of_models(widths, is_dotted=False)
     yield from of_prefixes(halves)
     yield from of_differences(outgoing.shapes, halves)
 
