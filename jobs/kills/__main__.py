@@ -160,6 +160,9 @@ def rows(catalog: Path) -> dict[str, list[str]]:
     found = {}
     for table in opened.tables():
         read = opened.whole(table).to_table().to_pylist()
+        for row in read:
+            if row.get("mark"):  # without the time of a file's last status change
+                row["mark"] = row["mark"].partition(" ")[0]
         found[table] = sorted(
             json.dumps({k: v for k, v in row.items() if k not in VOLATILE}, default=str)
             for row in read

@@ -146,7 +146,7 @@ def known_adapters(catalog: Catalog) -> KnownAdapters:
 
 
 def seen_adapters(catalog: Catalog) -> list[Row]:
-    """Rows of adapters with an id: `adapter_id`, `uri`, `mark` and `content_sha256` of each.
+    """Rows of adapters with an id: that, `uri`, `mark`, `content_sha256` and `scanned_at` of each.
 
     Args:
         catalog: Where to look; it may hold no adapters yet.
@@ -156,7 +156,7 @@ def seen_adapters(catalog: Catalog) -> list[Row]:
     """
     if not catalog.exists(_TABLE):
         return []
-    found = catalog.read(_TABLE, ["adapter_id", "uri", "mark", "content_sha256"])
+    found = catalog.read(_TABLE, ["adapter_id", "uri", "mark", "content_sha256", "scanned_at"])
     return [row for row in found.to_pylist() if row["adapter_id"]]
 
 

@@ -105,7 +105,7 @@ _ADAPTERS = TableSpec(
             "mark",
             _STRING,
             "The store's mark of the weights file when it was last looked at: an ETag, a blob hash, or "
-            "size and time on disk. Where it changed, the file is looked at again; it is not part of "
+            "size and times on disk. Where it changed, the file is looked at again; it is not part of "
             "the identity. Null if unknown.",
             True,
             since=4,

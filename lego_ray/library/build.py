@@ -137,9 +137,9 @@ def _build_once(
     stages = Stages()
     with stages.timed("scan"):
         there = list(manifests_at_outputs(library, places))
-        before = [s for _, manifest in there for s in sightings_of(manifest)]
+        before = [s for _, manifest, written in there for s in sightings_of(manifest, written)]
         made_by: dict[str, list[Mapping[str, Any]]] = {}
-        for name, manifest in there:
+        for name, manifest, _ in there:
             made_by.setdefault(name, []).append(manifest["recipe"])
         library = with_kept_defaults(library, made_by)
         scan = scan_sources(

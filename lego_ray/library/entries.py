@@ -15,7 +15,7 @@ from lego_ray.errors import BadInput, InvalidOption, NoAdaptersFound, OutputExis
 from lego_ray.library.places import LibraryPlaces
 from lego_ray.merging.planned import Planned
 from lego_ray.output.catalog_rows import adapter_rows
-from lego_ray.output.write import manifest_at
+from lego_ray.output.write import manifest_at, written_at
 from lego_ray.planning.base_models import agreed_base_model
 from lego_ray.planning.group_options import GroupOptions
 from lego_ray.planning.grouped import Grouping, recipe_of_group
@@ -121,12 +121,15 @@ def _planned_entry(
 
 def manifests_at_outputs(
     library: LibraryRecipe, places: LibraryPlaces
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Manifests that earlier builds of a library left where its merges go, with their entries' names.
+) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Manifests that earlier builds of a library left where its merges go.
 
     Args:
         library: The library.
         places: Where the merges go.
+
+    Returns:
+        The name of each one's entry, the manifest, and when it was written; see `written_at`.
     """
     for entry in library.entries:
         place, name = places.of_entry(entry), entry.recipe.name
@@ -135,10 +138,11 @@ def manifests_at_outputs(
         else:
             outputs = (place.join(f"{name}-{at}") for at in count(1))
         for each in outputs:
-            manifest = manifest_at(each.open())
+            store = each.open()
+            manifest = manifest_at(store)
             if manifest is None:
                 break
-            yield name, manifest
+            yield name, manifest, written_at(store)
 
 
 def with_kept_defaults(

@@ -13,7 +13,7 @@ from lego_ray.merging.planned import Planned, make_planned
 from lego_ray.merging.record import MergeRecord
 from lego_ray.merging.stages import Stages
 from lego_ray.output.catalog_rows import catalogued
-from lego_ray.output.write import manifest_at
+from lego_ray.output.write import manifest_at, written_at
 from lego_ray.planning.inventory import Choose, check_strict
 from lego_ray.planning.kept_default import with_kept_default
 from lego_ray.planning.planner import make_plan
@@ -108,10 +108,11 @@ def _merge_once(
     """
     stages = Stages()
     with stages.timed("scan"):
-        manifest = manifest_at(output.open())
+        store = output.open()
+        manifest = manifest_at(store)
         if manifest is not None:
             recipe = with_kept_default(recipe, [manifest["recipe"]])
-        seen = [*known, *sightings_of(manifest)]
+        seen = [*known, *sightings_of(manifest, written_at(store))]
         scan = scan_sources(
             sources,
             exclude=recipe.exclude,

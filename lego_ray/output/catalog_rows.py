@@ -41,7 +41,7 @@ def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, A
             "status": "ok",
             "reason": None,
             "scanned_at": scanned_at,
-            "mark": a.version or None,
+            "mark": a.mark or None,
             "content_sha256": a.content or None,
         }
         for a in inventory.adapters
@@ -84,7 +84,13 @@ def catalogued(catalog: Catalog | None) -> Known:
 def sightings_in(rows: Iterable[Mapping[str, Any]]) -> Known:
     """What rows of `adapters` say."""
     return Known(
-        Sighting(row["adapter_id"], row["uri"], row["mark"] or "", row["content_sha256"] or "")
+        Sighting(
+            row["adapter_id"],
+            row["uri"],
+            row["mark"] or "",
+            row["content_sha256"] or "",
+            int(row["scanned_at"].timestamp() * 1e9) if row.get("scanned_at") else 0,
+        )
         for row in rows
     )
 

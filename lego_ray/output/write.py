@@ -60,6 +60,17 @@ def manifest_at(store: Store) -> dict[str, Any] | None:
         return None
 
 
+def written_at(store: Store) -> int:
+    """When the manifest at an output was written, in nanoseconds; 0 if that is not on this machine."""
+    if not store.place.is_local:
+        return 0
+    try:
+        written = store.stat(MANIFEST_KEY).modified_at
+    except ObjectNotFound:
+        return 0
+    return int(written.timestamp() * 1e9) if written else 0
+
+
 def is_merge_of(manifest: Mapping[str, Any], plan: Plan, requested: str = "") -> bool:
     """Whether a manifest is of a plan's merge, made by this release or an earlier one.
 

@@ -26,18 +26,31 @@ class Sighting:
     Attributes:
         adapter_id: The id it went by.
         uri: Where it was.
-        mark: The store's mark of its weights file then, or empty.
+        mark: The store's mark of its weights file then, or empty; of a file on disk the time of its last
+            status change with it, if the record has that.
         content: Hex sha256 over its tensors, or empty if they were not read whole.
+        until: Of a mark without that time: when it was recorded, in nanoseconds, or 0 if unknown.
     """
 
     adapter_id: str
     uri: str
     mark: str
     content: str
+    until: int = 0
 
     def is_of(self, adapter: AdapterRecord) -> bool:
-        """Whether it was of the file that is there now, by place and mark."""
-        if not self.mark or self.mark != adapter.version:
+        """Whether it was of the file that is there now, by place and mark.
+
+        A file on disk can have the size and the time of writing of another. So its status must not have
+        changed since it was recorded, as far as the record says when that was.
+        """
+        if self.mark == adapter.version:
+            changed_at = int(adapter.changed_at[0] or 0)
+            if self.until and changed_at > self.until:
+                return False
+        elif self.mark != adapter.mark:
+            return False
+        if not self.mark:
             return False
         on_hub = self.uri.startswith(_HUB) and adapter.uri.startswith(_HUB)
         return self.uri == adapter.uri or on_hub
@@ -69,8 +82,15 @@ class Family:
 
     def of(self, adapter: AdapterRecord) -> Sighting | None:
         """The record of the file that is there now; one that knows its content before others."""
-        mine = [s for s in self.at_mark.get(adapter.version, ()) if s.is_of(adapter)]
+        mine = [s for s in self.at_mark.get(adapter.mark, ()) if s.is_of(adapter)]
+        if not mine and not self._is_replaced(adapter):
+            mine = [s for s in self.at_mark.get(adapter.version, ()) if s.is_of(adapter)]
         return next((s for s in mine if s.content), mine[0] if mine else None)
+
+    def _is_replaced(self, adapter: AdapterRecord) -> bool:
+        """Whether its status changed since a record that says when it had changed before."""
+        begin = f"{adapter.version} "
+        return any(s.uri == adapter.uri and s.mark.startswith(begin) for s in self.sightings)
 
 
 class Known:
@@ -95,8 +115,13 @@ class Known:
 NOTHING = Known()
 
 
-def sightings_of(manifest: Mapping[str, Any] | None) -> list[Sighting]:
-    """What a merge's manifest, if there is one, says of its sources and of adapters that were bad."""
+def sightings_of(manifest: Mapping[str, Any] | None, until: int = 0) -> list[Sighting]:
+    """What a merge's manifest, if there is one, says of its sources and of adapters that were bad.
+
+    Args:
+        manifest: The manifest.
+        until: When it was written, in nanoseconds; 0 if unknown.
+    """
     if manifest is None:
         return []
     entries = [*manifest["sources"], *manifest.get("refused", ())]
@@ -106,6 +131,7 @@ def sightings_of(manifest: Mapping[str, Any] | None) -> list[Sighting]:
             str(each.get("uri", each.get("adapter", ""))),
             str(each.get("version", "")),
             str(each.get("tensors_sha256", "")),
+            until,
         )
         for each in entries
         if each.get("adapter_id")

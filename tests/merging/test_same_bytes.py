@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,6 +124,80 @@ def test_a_changed_adapter_keeps_its_own_identity(tmp_path: Path) -> None:
     found = lego_ray.scan(zoo, catalog=catalog)
     assert {a["uri"]: a["adapter_id"] for a in found["adapters"]} == known
     assert check_catalog(catalog)["ok"]
+
+
+def replaced_unseen(path: Path, how: str) -> None:
+    """Changes a file in its middle and leaves its size and its times of writing as they were."""
+    before = path.stat()
+    change_middle(path)
+    if how == "renamed":
+        other = path.with_suffix(".new")
+        other.write_bytes(path.read_bytes())
+        os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+        other.replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed"])
+def test_a_file_of_the_same_size_and_time_is_another_adapter(how: str, tmp_path: Path) -> None:
+    """As archives, tools that put times back, and copies with their times leave them."""
+    zoo, catalog = wide_zoo(tmp_path / "zoo"), tmp_path / "catalog"
+    first = merged(zoo, tmp_path / "x", catalog=catalog)
+    merged(zoo, tmp_path / "alone")
+    replaced_unseen(weights_in(zoo), how)
+    with pytest.raises(OutputExists, match="the merge of another plan"):
+        merged(zoo, tmp_path / "alone")
+    with pytest.raises(OutputExists, match="the merge of another plan"):
+        merged(zoo, tmp_path / "x", catalog=catalog)
+    other = merged(zoo, tmp_path / "y", catalog=catalog)
+    assert other["merge_id"] != first["merge_id"]
+    assert weights_of(tmp_path / "x") != weights_of(tmp_path / "y")
+    assert len(rows(catalog)) == 3
+    assert lego_ray.catalog.list_merges(catalog).num_rows == 2
+    assert check_catalog(catalog)["ok"]
+    again = merged(zoo, tmp_path / "y", catalog=catalog)
+    assert (again["status"], again["merge_id"]) == ("already published", other["merge_id"])
+    assert again["bytes_read"] < 2 * N_BYTES
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed"])
+def test_a_library_makes_a_version_of_a_file_of_the_same_size_and_time(
+    how: str, tmp_path: Path
+) -> None:
+    zoo = wide_zoo(tmp_path / "zoo")
+    recipe = library(tmp_path, zoo)
+    [first] = refreshed(recipe)["merges"]
+    assert refreshed(recipe)["status"] == "unchanged"
+    replaced_unseen(weights_in(zoo), how)
+    told = refreshed(recipe)
+    assert told["status"] == "refreshed"
+    assert told["merges"][0]["merge_id"] != first["merge_id"]
+    assert refreshed(recipe)["status"] == "unchanged"
+
+
+def test_new_rights_are_looked_into_once(tmp_path: Path) -> None:
+    zoo, catalog = wide_zoo(tmp_path / "zoo"), tmp_path / "catalog"
+    first = merged(zoo, tmp_path / "x", catalog=catalog)
+    for path in zoo.rglob("*.safetensors"):
+        path.chmod(0o600)
+    again = merged(zoo, tmp_path / "x", catalog=catalog)
+    assert (again["status"], again["merge_id"]) == ("already published", first["merge_id"])
+    assert again["bytes_read"] > 2 * N_BYTES
+    assert lego_ray.scan(zoo, catalog=catalog)["new"] == 0
+    again = merged(zoo, tmp_path / "x", catalog=catalog)
+    assert again["bytes_read"] < 2 * N_BYTES
+    assert len(rows(catalog)) == 2
+
+
+def test_an_update_sees_a_file_of_the_same_size_and_time(tmp_path: Path) -> None:
+    zoo = wide_zoo(tmp_path / "zoo")
+    merged(zoo, tmp_path / "x", updatable=True)
+    replaced_unseen(weights_in(zoo), "renamed")
+    with pytest.raises(InvalidOption, match="it was changed since"):
+        lego_ray.update(
+            tmp_path / "x", add=weights_in(zoo).parent, output=tmp_path / "y", runner="inline"
+        )
 
 
 def test_a_copy_of_a_changed_adapter_is_that_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from lego_ray.merging.record import UpdateRecord, with_more
 from lego_ray.merging.updates.changes import place_of
 from lego_ray.merging.updates.drift import REFIT_ABOVE
 from lego_ray.merging.updates.parent import MergedBefore
+from lego_ray.output.write import written_at
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.scan_limits import ScanLimits
 from lego_ray.planning.weights import means
@@ -67,7 +68,7 @@ def refit_merge(
         limits=limits,
         progress=progress,
         more={**before.told(), "drift": 0.0, "skipped_sites": []},
-        known=sightings_of(before.manifest),
+        known=sightings_of(before.manifest, written_at(before.store)),
     )
     known = {s["uri"] for s in (*before.manifest["sources"], *staying)}
     return with_more(

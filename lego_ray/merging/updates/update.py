@@ -20,7 +20,7 @@ from lego_ray.merging.updates.parent import MergedBefore
 from lego_ray.merging.updates.run import Leaving, UpdateRun
 from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.running_sums import State
-from lego_ray.output.write import manifest_at
+from lego_ray.output.write import manifest_at, written_at
 from lego_ray.planning.inventory import Inventory, check_strict, require_adapters
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
@@ -132,10 +132,11 @@ def _scan(
     """The adapters to add, and the bytes it took to find them."""
     if not asked.add:
         return Inventory((), ()), 0
+    written, output = written_at(before.store), asked.output.open()
     seen = [
-        *sightings_of({"sources": state.everyone}),  # those that went may come back
-        *sightings_of(before.manifest),
-        *sightings_of(manifest_at(asked.output.open())),
+        *sightings_of({"sources": state.everyone}, written),  # those that went may come back
+        *sightings_of(before.manifest, written),
+        *sightings_of(manifest_at(output), written_at(output)),
     ]
     scan = scan_sources(
         asked.add,
