@@ -50,11 +50,11 @@ _COMFYUI = re.compile(r"text_encoders\.(\w+)\.transformer\.")
 # CLIP-H of Stable Diffusion 2, which has no other encoder.
 _FIRST = ("clip_h",)
 _NUMBER = re.compile(r"(?:lora_te|text_encoder_?)(\d?)[._]")
-# Of the prefixes of one component, the one that most readers know comes first.
+# Of the prefixes of one component, the one that most readers know comes first. Others come after these:
+# OneTrainer's `lora_transformer_`, say, which diffusers reads of Flux.1 alone, and in part.
 STANDARD = (
     *("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_"),
     *("diffusion_model.", "transformer.", "unet.", "text_encoder.", "text_encoder_2."),
-    "lora_transformer_",  # which diffusers reads of Flux alone, and only in part
 )
 # A path without any of the prefixes is the denoiser's, unless it begins so.
 _OTHER = re.compile(

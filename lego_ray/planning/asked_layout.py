@@ -119,16 +119,34 @@ def _by_tables(
         else_ = f"; of {found[0][0].name} it would be another" if found else ""
         raise LayoutMismatch(refused.where, f"{refused.problem}{else_}", refused.hint)
     if not found:
-        example = next(
-            (f.site for a in adapters for f in a.sites if parse_name(f.site).component == DENOISER),
-            adapters[0].sites[0].site,
-        )
-        problem = (
-            f"what modules such as {example} are called in {layout}'s layout is not known: they are "
-            "of no model in the tables of this version, or of several"
-        )
-        raise LayoutMismatch(adapters[0].uri, problem, _HINT)
+        raise LayoutMismatch(adapters[0].uri, _unknown(adapters, layout), _HINT)
     return tuple(map(_unnamed, only_reading(found, _WHICH)))
+
+
+def _unknown(adapters: Sequence[AdapterRecord], layout: str) -> str:
+    """Why the tables have no names for adapters: the module that the nearest model lacks."""
+    sites = {
+        name.path: factors.site
+        for adapter in adapters
+        for factors in adapter.sites
+        if (name := parse_name(factors.site)).component == DENOISER
+    }
+    unread = [
+        (architecture, [sites[path] for path in sites if architecture.read(path) is None])
+        for architecture in ARCHITECTURES
+    ]
+    nearest, lacks = min(unread, key=lambda each: len(each[1]))
+    n_read = len(sites) - len(lacks)
+    if lacks and n_read:
+        return (
+            f"what {min(lacks)} is called in {layout}'s layout is not known: the table of "
+            f"{nearest.name} has {n_read} of these {len(sites)} modules, and not this one"
+        )
+    example = next(iter(sites.values()), adapters[0].sites[0].site)
+    return (
+        f"what modules such as {example} are called in {layout}'s layout is not known: they are "
+        "of no model in the tables of this version, or of several"
+    )
 
 
 def same_layout(adapters: Sequence[AdapterRecord], layout: str) -> bool:

@@ -181,8 +181,9 @@ def _noted(
 def _note(before: AdapterRecord, after: AdapterRecord) -> AdapterRecord:
     names = {factors.site for factors in after.sites}
     changed = [factors for factors in before.sites if factors.site not in names]
-    if not changed:
-        return after
+    if not changed:  # though they may have had other names in between
+        kept = tuple(n for n in after.notes if not n.startswith(RESPELLED) or n in before.notes)
+        return after if kept == after.notes else replace(after, notes=kept)
     first = changed[0]
     whole = [f.site for f in after.sites if any(first == each.factors for each in f.blocks)]
     there = whole or sorted(f.site for f in after.sites if (f.a, f.b) == (first.a, first.b))

@@ -62,6 +62,8 @@ def _meaning(where: str, error: OSError) -> StorageError:
         return NoSpaceLeft(where, problem, TOO_LARGE)
     if error.errno in _AWAY:
         return StoreUnavailable(where, f"the disk failed: {said}", "Check the disk or its mount.")
+    if error.errno == errno.ELOOP:
+        return ObjectNotFound(where, "it is a link that leads back to itself", "Remove the link.")
     hint = "Give a shorter path." if error.errno == errno.ENAMETOOLONG else ""
     return StorageError(where, f"the system refused: {said}", hint)
 

@@ -99,3 +99,32 @@ def test_the_text_conditioner_of_anima_is_refused_for_a_layout_of_one_transforme
     with pytest.raises(LayoutMismatch, match=r"text_conditioner.* Leave out --layout"):
         merge(tmp_path / "zoo", tmp_path / "m", layout="peft")
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "", "diffusion_model."])
+def test_of_two_spellings_onetrainers_is_not_the_one_that_stays(
+    prefix: str, tmp_path: Path
+) -> None:
+    """Diffusers reads it of Flux alone, and of that in part."""
+    modules = {f"transformer_blocks.0.attn.{name}": (H, H) for name in ("to_q", "add_k_proj")}
+    modules["transformer_blocks.0.img_mod.1"] = (H, 6 * H)
+    write(tmp_path / "zoo/a.safetensors", tensors_of(dotted(prefix, modules)))
+    there = tensors_of(flat("lora_transformer_", modules), ends="down_up", alpha=1.0, seed=1)
+    write(tmp_path / "zoo/b.safetensors", there)
+    merge(tmp_path / "zoo", tmp_path / "m")
+    assert not any(name.startswith("lora_transformer_") for name in names(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("layout", ["peft", "diffusers", "comfyui"])
+def test_a_note_of_a_name_tells_the_one_in_the_merge(layout: str, tmp_path: Path) -> None:
+    modules = {f"transformer_blocks.0.attn.{name}": (H, H) for name in ("to_q", "add_k_proj")}
+    modules["transformer_blocks.0.img_mod.1"] = (H, 6 * H)
+    write(tmp_path / "zoo/a.safetensors", tensors_of(modules))
+    there = tensors_of(flat("lora_transformer_", modules), ends="down_up", alpha=1.0, seed=1)
+    write(tmp_path / "zoo/b.safetensors", there)
+    record = merge(tmp_path / "zoo", tmp_path / "m", layout=layout)
+    spelled = [each for each in record["warnings"] if "spelled otherwise" in each]
+    assert spelled
+    for each in spelled:
+        said = each.partition(", which is ")[2].partition(" there")[0]
+        assert said in {name.removeprefix("base_model.model.") for name in names(tmp_path / "m")}

@@ -679,6 +679,15 @@ def test_a_layout_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
     unknown = zoo_of(tmp_path / "unknown", tensors_of(["diffusion_model.blocks.0.attn1.what"]))
     with pytest.raises(LayoutMismatch, match="is not known"):
         merge(unknown, tmp_path / "m", layout="diffusers")
+    lacking = {
+        **{f"transformer_blocks.0.attn2.to_{part}": (H, H) for part in "qk"},
+        "transformer_blocks.0.ff_context.net.2": (H, H),
+        "transformer_blocks.0.norm1_context.linear": (H, 6 * H),
+    }
+    zoo_of(tmp_path / "lacking", tensors_of(dotted("transformer.", lacking)))
+    says = r"norm1_context.linear is called .* of Stable Diffusion 3 has 3 of these 4 modules"
+    with pytest.raises(LayoutMismatch, match=says):
+        merge(tmp_path / "lacking", tmp_path / "m", layout="comfyui")
     # It may be Qwen-Image, whose module it is, or Flux, where it is a part of one.
     either = zoo_of(tmp_path / "either", tensors_of(["transformer.transformer_blocks.0.attn.to_q"]))
     with pytest.raises(LayoutMismatch, match=r"several readings.* of Flux.*Qwen-Image"):

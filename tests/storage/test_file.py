@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lego_ray.errors import (
     AlreadyExists,
     NoSpaceLeft,
     ObjectNotFound,
+    SourceChanged,
     StorageError,
     StoreUnavailable,
     UnsafeStore,
@@ -53,6 +55,12 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     assert keys(store) == ["a/f", "h", "linked/g"]
     assert store.stat("h").size == 2
     assert store.read("linked/g") == b"yy"
+    # As where a link takes the place of a file after it was listed.
+    for ask in (store.stat, store.read, partial(store.read_ranges, ranges=[ByteRange(0, 1)])):
+        with pytest.raises(ObjectNotFound, match="leads back to itself"):
+            ask("self")
+    with pytest.raises(SourceChanged, match="leads back to itself"):
+        store.read("self", "1-1")
 
 
 def test_the_root_may_be_a_link(tmp_path: Path) -> None:
