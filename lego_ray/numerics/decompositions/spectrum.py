@@ -64,7 +64,7 @@ def rows_costs(n: int, d_in: int, d_out: int) -> Costs:
     d = d_in + d_out
     multiplies = n * n * d / 2 + LAPACK * 4 * n**3
     # The rows in order; both triangles, and what one of them is made of; columns that are widened.
-    wide = 4 * n * d + 8 * (7 * n * n + 2 * COLUMNS * n)
+    wide = 4 * n * d + 8 * (7 * n * n + 2 * min(COLUMNS, d) * n)
     return Costs(multiplies / MATMUL_64 + 4 * n * d * TOUCH, wide)
 
 

@@ -207,7 +207,7 @@ def svd_costs(n: int, d_in: int, d_out: int) -> Costs:
     square = n * n if factored else 0
     held = max(7 * square, 2 * square + 10 * m_a * m_b)
     held += n * sum(size for size in sizes if n > size)  # these are widened
-    held += 2 * COLUMNS * n
+    held += 2 * min(COLUMNS, max(sizes)) * n
     return Costs(multiplies / MATMUL_64 + 4 * n * sum(sizes) * TOUCH, 8 * held)
 
 
