@@ -234,7 +234,8 @@ def test_a_run_that_was_stopped_measures_and_merges_only_what_is_left(
     asked: dict[str, Any], stop: str, tmp_path: Path
 ) -> None:
     zoo = write_zoo(tmp_path / "zoo", rank=5, sites=MANY)
-    plan = lego_ray.plan(zoo, method="svd", rank=25)  # the most that may be chosen
+    loose = merge(zoo, tmp_path / "loose", **asked)
+    plan = lego_ray.plan(zoo, method="svd", rank=loose["rank"])  # the largest that is chosen
     tight = max(site.peak_bytes for task in plan.tasks for site in task.sites)
     options = {**asked, "memory_budget": tight, "name": "m"}
     every = followed(zoo, tmp_path / "whole", **options)
