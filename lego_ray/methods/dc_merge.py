@@ -9,7 +9,7 @@ from lego_ray.lazy import torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.tsv import check_a_term_each
 from lego_ray.methods.whole import Whole, solution_of, untrained
-from lego_ray.numerics.costs import MATMUL_64, Costs
+from lego_ray.numerics.costs import MATMUL_64, Costs, spread_fixed_bytes
 from lego_ray.numerics.decompositions.cover_space import merged_in_cover
 from lego_ray.numerics.decompositions.task_vectors import shared_out_terms
 from lego_ray.numerics.decompositions.truncated_svd import svd_costs
@@ -46,7 +46,8 @@ class DcMerge(Whole):
             adapters * found.seconds + seconds,
             found.workspace_bytes
             + 8 * (4 * adapters * square + 4 * n * rank + 4 * rank * d)
-            + 4 * min(n, rank) * d,
+            + spread_fixed_bytes(d, rank, 1)
+            + 4 * n * d,
         )
 
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:

@@ -152,4 +152,4 @@ class InBases(Whole):
         adapters = max(1, n // max(rank, 1))
         # Products of coordinates with the merged terms, for the lineage.
         seconds = adapters * values * passes * TOUCH + (2 + rank) * n * values / MATMUL_64
-        return Costs(found.seconds + seconds, found.workspace_bytes + 8 * 12 * values)
+        return Costs(found.seconds + seconds, found.workspace_bytes + 8 * 16 * values)

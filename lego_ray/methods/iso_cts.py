@@ -8,8 +8,9 @@ from lego_ray.lazy import torch
 from lego_ray.methods.base import SiteSolution
 from lego_ray.methods.names import METHODS, check_options
 from lego_ray.methods.whole import Whole, members_of, solution_of, untrained
-from lego_ray.numerics.costs import Costs
+from lego_ray.numerics.costs import MATMUL_64, Costs
 from lego_ray.numerics.decompositions.common_and_own import common_and_own
+from lego_ray.numerics.decompositions.spectrum import LAPACK
 from lego_ray.numerics.decompositions.task_vectors import polar
 from lego_ray.numerics.decompositions.truncated_svd import UpdateSvd, bases_costs
 from lego_ray.numerics.pool import Pool
@@ -41,15 +42,12 @@ class IsoCts(Whole):
         return "iso_cts"
 
     def costs(self, n: int, d_in: int, d_out: int, rank: int) -> Costs:
-        """Bases of both halves, and the cores of all adapters with a decomposition of each."""
+        """Bases of both halves, and a decomposition of the sum and of each adapter in them."""
         found = bases_costs(n, d_in, d_out)
-        values = min(n, d_in) * min(n, d_out)
-        adapters = max(1, n // max(rank, 1)) + 1
-        one = bases_costs(min(n, d_in, d_out), min(n, d_in), min(n, d_out))
-        return Costs(
-            found.seconds + adapters * one.seconds,
-            found.workspace_bytes + one.workspace_bytes + 8 * (adapters + 4) * values,
-        )
+        m_a, m_b = min(n, d_in), min(n, d_out)
+        # Each of its factors twice, projected and not.
+        pairs = 2 * n * (m_a + m_b) * (max(rank, 1) + LAPACK * max(rank, 1)) / MATMUL_64
+        return Costs(found.seconds + pairs, found.workspace_bytes + 8 * 4 * rank * (m_a + m_b))
 
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:
         """The directions; see `Whole.merged`.

@@ -46,7 +46,9 @@ def prevailing(tensors: Tensors, density: float, election: Election) -> Prevaili
         density: Share of the entries of each that stay, and one at least: cores are small.
         election: How signs are elected; a tie is positive.
     """
-    leasts: list[Tensor] = []  # found once: that takes longer than all else
+    # Found once: that takes longer than all else. As floats: a small tensor that outlives the large ones
+    # beside it keeps the C library from using their memory again.
+    leasts: list[float] = []
 
     def trimmed() -> Iterator[Tensor]:
         for number, tensor in enumerate(tensors()):
@@ -54,7 +56,7 @@ def prevailing(tensors: Tensors, density: float, election: Election) -> Prevaili
                 yield tensor
                 continue
             if number == len(leasts):
-                leasts.append(least_kept(tensor, density, 1))
+                leasts.append(float(least_kept(tensor, density, 1)))
             yield torch.where(tensor.abs() >= leasts[number], tensor, 0.0)
 
     votes = _sum(t if election == "total" else t.sign() for t in trimmed())

@@ -50,30 +50,39 @@ def common_and_own(
         At most k of them, those of the sum first.
     """
     space = pool_bases(rows, d_in)
-    cores = list(space.cores(members))
-    largest = [float(torch.linalg.matrix_norm(core, 2)) for core in cores]
+    largest = [float(_of_pair(space.b[:, at], space.a[:, at])[1][0]) for at in members]
     there = [number for number, value in enumerate(largest) if value > 0]
     adapters = max(len(there), 1)
     own = min(round((rank - int(rank * common_share)) / adapters), rank // adapters)
     common = rank - own * len(there)
 
-    whole = torch.stack(cores).sum(dim=0)
-    shared, *others = _terms(whole, common)
+    whole = torch.linalg.svd(space.b @ space.a.T, full_matrices=False)
+    shared, *others = _first(whole, common, float(whole[1][0]))
     found = [(shared, *others)]
     for number in there:
-        rest = cores[number] - shared @ (shared.T @ cores[number])
-        found.append(_terms(rest, own, largest[number]))
+        at = members[number]
+        rest = space.b[:, at] - shared @ (shared.T @ space.b[:, at])
+        found.append(_first(_of_pair(rest, space.a[:, at]), own, largest[number]))
     u, s, v = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
     counts = torch.tensor([len(values) for _, values, _ in found])
     owners = torch.tensor([-1, *there]).repeat_interleave(counts)
     return Directions(space, u, v, s, owners)
 
 
-def _terms(core: Tensor, most: int, largest: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """The first singular terms, U, s and V, that are more than rounding of an update this large.
+# U, s and V^T.
+_Terms = tuple[Tensor, Tensor, Tensor]
 
-    None for the size of the core itself.
-    """
-    u, s, vh = torch.linalg.svd(core, full_matrices=False)
-    kept = min(most, int((s > SMALLEST * (s[0] if largest is None else largest)).sum()))
+
+def _of_pair(b: Tensor, a: Tensor) -> _Terms:
+    """The singular value decomposition of `b a^T`, of few columns, without the matrix itself."""
+    q_b, r_b = torch.linalg.qr(b)
+    q_a, r_a = torch.linalg.qr(a)
+    u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    return q_b @ u, s, vh @ q_a.T
+
+
+def _first(found: _Terms, most: int, largest: float) -> _Terms:
+    """The first terms, U, s and V, that are more than rounding of an update this large."""
+    u, s, vh = found
+    kept = min(most, int((s > SMALLEST * largest).sum()))
     return u[:, :kept], s[:kept], vh[:kept].T

@@ -86,9 +86,8 @@ def pool_bases(rows: Tensor, d_in: int) -> CoreSpace:
         rows: Rows `[a ; b]`, shape (n, d_in + d_out), float32.
         d_in: Length of the `a` half.
     """
-    wide = rows.double()
-    v, a = torch.linalg.qr(wide[:, :d_in].T)
-    u, b = torch.linalg.qr(wide[:, d_in:].T)
+    v, a = torch.linalg.qr(rows[:, :d_in].double().T)
+    u, b = torch.linalg.qr(rows[:, d_in:].double().T)
     return CoreSpace(v, u, a, b)
 
 

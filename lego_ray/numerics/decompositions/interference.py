@@ -34,7 +34,8 @@ def least_interference(
         adapter t is in W as `b_j a_j^T (C_t Q L^-1 Q^T + I - Q Q^T)`.
     """
     space = pool_bases(rows, d_in)
-    at_t, by_t = [], []
+    everything = torch.zeros_like(space.a[:, :1] @ space.a[:, :1].T)
+    at_t, inner_t = [], []  # C_t is A^T I_t A of adapter t's own rows
     for at in members:
         a, b = space.a[:, at], space.b[:, at]
         inner = b.T @ b
@@ -42,17 +43,19 @@ def least_interference(
         squared = float((inner * (a.T @ a)).sum())
         if squared > 0:
             at_t.append(at)
-            by_t.append(a @ inner @ a.T / squared)
-    if not by_t:
+            inner_t.append(inner / squared)
+            everything.addmm_(a @ inner_t[-1], a.T)
+    if not at_t:
         found = space.decompose(space.b @ space.a.T)
         return found, rows.new_zeros(len(rows), len(found.s[:rank]), dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(torch.stack(by_t).sum(dim=0))
+    values, vectors = torch.linalg.eigh(everything)
     kept = round(float(values.sum().square() / values.square().sum()))
     first, sizes = vectors[:, -kept:], values[-kept:]
     right = space.a.clone()
     right -= first @ (first.T @ right)
-    for at, covariance in zip(at_t, by_t, strict=True):
+    for at, inner in zip(at_t, inner_t, strict=True):
         # F_t^T a_j, with F_t = C_t Q L^-1 Q^T + I - Q Q^T.
-        right[:, at] += first @ ((first.T @ covariance @ space.a[:, at]) / sizes[:, None])
+        a = space.a[:, at]
+        right[:, at] += first @ ((first.T @ a @ (inner @ (a.T @ a))) / sizes[:, None])
     found = space.decompose(space.b @ right.T)
     return found, (space.b.T @ found.u[:, :rank]) * (right.T @ found.v[:, :rank])

@@ -69,11 +69,11 @@ def shared_left(rows: Tensor, d_in: int, members: Sequence[Tensor]) -> SharedLef
         d_in: Length of the `a` half.
         members: The positions of each adapter's MSUs.
     """
-    wide = rows.double()
-    q, r = torch.linalg.qr(wide[:, d_in:].T)
+    q, r = torch.linalg.qr(rows[:, d_in:].double().T)
+    left = rows[:, :d_in].double().T
     bases, blocks = [], []
     for at in members:
-        basis, inner = torch.linalg.qr(wide[at, :d_in].T)
+        basis, inner = torch.linalg.qr(left[:, at])
         bases.append(basis)
         blocks.append(r[:, at] @ inner.T)
     p, s, wh = torch.linalg.svd(torch.cat(blocks, dim=1), full_matrices=False)
@@ -82,5 +82,4 @@ def shared_left(rows: Tensor, d_in: int, members: Sequence[Tensor]) -> SharedLef
     u = q @ p[:, :kept]
     flip = signs(u)  # or an election that ties would depend on LAPACK's
     within = torch.split_with_sizes(wh[:kept].T * flip, [basis.shape[1] for basis in bases])
-    left = wide[:, :d_in].T
     return SharedLeft(u * flip, s[:kept], tuple(bases), tuple(within), left, right * flip[:, None])

@@ -222,8 +222,9 @@ def bases_costs(n: int, d_in: int, d_out: int) -> Costs:
     d, sides = d_in + d_out, (min(n, d_in), min(n, d_out))
     # QR of both halves, and an SVD of about 20 m^3.
     multiplies = n * (sides[0] * d_in + sides[1] * d_out) + 20 * sides[0] * sides[1] * min(sides)
-    # The rows widened, what is factored, Q and R of each half, and the SVD's own three.
-    wide = 8 * (4 * n * d + 6 * max(sides) ** 2)
+    # Both halves' Q and half as much again, be it what Q is made of or what is made of it; and of each
+    # half R, and the SVD's own three.
+    wide = 8 * (3 * n * d + 6 * max(sides) ** 2)
     return Costs(multiplies / MATMUL_64 + 4 * n * d * TOUCH, wide + 4 * n * d)
 
 
