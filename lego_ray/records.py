@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # A notebook shows this many rows and messages; `to_arrow` has all of them.
 SHOWN = 20
+# And lists of so few values whole.
+FEW = 8
 
 
 class Record(dict[str, Any]):
@@ -155,7 +157,7 @@ def frame_of(found: pa.Table) -> Any:
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first rows of a table, for notebooks; lists as their length, columns of nothing left out."""
+    """The first rows of a table, for notebooks; long lists as their length, no columns of nothing."""
     shown = rows[:SHOWN]
     names = [
         name
@@ -175,9 +177,11 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return f"{len(value):,}"
+        if len(value) <= FEW and not any(isinstance(each, list | Mapping) for each in value):
+            return ", ".join(map(_short, value))
+        return f"[{len(value):,}]"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={each}" for key, each in value.items())
+        return ", ".join(f"{key}={_short(each)}" for key, each in value.items())
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import lego_ray
 from lego_ray.cli.main import cli
 from lego_ray.errors import MissingPackage
-from lego_ray.records import Record, TableRecord, arrow_table
+from lego_ray.records import Record, TableRecord, arrow_table, rows_table
 from tests.zoo import write_adapter, write_zoo
 
 # What two calls of the same need not agree about.
@@ -293,3 +293,9 @@ def test_one_bar_shows_calls_that_count_and_merges(
     with lego_ray.ProgressBar("half") as half:
         half(1, 2)
     assert "1/2" in capsys.readouterr().err
+
+
+def test_a_notebook_shows_short_lists_and_counts_long_ones() -> None:
+    rows = [{"module": "q", "kept": [0.5, 0.25], "all": list(range(9)), "deep": [{"a": 1}]}]
+    page = rows_table(rows)
+    assert "<td>0.5, 0.25</td><td>[9]</td><td>[1]</td>" in page

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -92,3 +94,9 @@ def test_the_longest_help_is_short(verb: str) -> None:
     assert len(help_of(f"lego-ray {verb}").splitlines()) <= 100
     assert "--n-init" not in help_of(f"lego-ray {verb}")
     assert "--option NAME=VALUE" in help_of(f"lego-ray {verb}")
+
+
+def test_a_job_has_the_name_of_its_command_too() -> None:
+    words = [sys.executable, "-m", "lego_ray.jobs.refresh", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "RECIPE.yaml" in done.stdout

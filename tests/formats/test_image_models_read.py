@@ -66,7 +66,11 @@ def onetrainer(modules: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
 
 
 CASES: dict[str, tuple[Any, dict[str, Tensor], str]] = {
-    "Flux.1, dotted": (FLUX_LOADER, dotted(FLUX), r"nothing of Flux\.1 and Chroma under .*qkv;"),
+    "Flux.1, dotted": (
+        FLUX_LOADER,
+        dotted(FLUX),
+        r"nothing of Flux\.1, Chroma and .*qkv;",
+    ),
     "Chroma, dotted": (FLUX_LOADER, dotted(CHROMA), "nothing of Flux"),
     "Flux of one or two, dotted": (FLUX_LOADER, dotted(FLUX_QKV), r"\(of Flux\.2 it does\)"),
     "Flux.1, kohya": (FLUX_LOADER, kohya(FLUX), ""),

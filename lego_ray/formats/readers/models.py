@@ -82,7 +82,8 @@ def _of_flux(paths: Mapping[str, str], widths: Mapping[str, tuple[int, int]]) ->
         return
     sure = modulated or ratios & set(_OF_FLUX_1.items())
     yield Finding(
-        f"diffusers loads nothing of Flux.1 and Chroma under names such as {named or modulated}"
+        f"diffusers loads nothing of Flux.1, Chroma and HunyuanVideo under names such as "
+        f"{named or modulated}"
         f"{'' if sure else ' (of Flux.2 it does)'}; ComfyUI does, and {_INSTEAD}"
     )
 
