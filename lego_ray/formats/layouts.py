@@ -108,7 +108,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "megatron",
-        re.compile(r".+\.(adapter|\w*lora\w*adapter)\.linear_(in|out)\.weight$"),
+        re.compile(r".+\.(adapter|\w*lora\w*adapter)(\.adapter_\w+)?\.linear_(in|out)\.weight\d*$"),
         hint=(
             "Export it to PEFT's layout first: with AutoBridge.export_adapter_ckpt of Megatron-Bridge, "
             "or with the exporter of the program that trained it."

@@ -22,7 +22,7 @@ from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.reading import is_adapter, read_adapter
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, Refused
 from lego_ray.formats.strict_json import parse_object
-from lego_ray.sources.beside import HINTS, SHARD, check_foreign, is_foreign, sharded
+from lego_ray.sources.beside import SHARD, check_foreign, hint_for, is_foreign, sharded
 from lego_ray.sources.find import PEFT_NAMES, Found, find_again, refused_folder
 from lego_ray.sources.shared_headers import SharedHeaders
 from lego_ray.sources.weights_table import (
@@ -227,9 +227,8 @@ def _incomplete(found: Found, config: bytes) -> AdapterRefused:
         if shard := SHARD.fullmatch(name):
             return sharded(shard[1], shard[3], found.uri)
         if is_foreign(name):
-            ending = f".{name.rpartition('.')[2].lower()}"
             problem = f"its weights are in {name}, a type of file that is not read"
-            return UnsupportedAdapter(found.uri, problem, HINTS[ending])
+            return UnsupportedAdapter(found.uri, problem, hint_for(name))
     return MalformedAdapter(
         found.uri,
         f"there is no {' or '.join(layout.weights_names)} beside its configuration",

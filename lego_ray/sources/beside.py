@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from lego_ray.errors import UnsupportedAdapter
+from lego_ray.formats.layouts import layout_named
 from lego_ray.planning.run_names import is_numbered_mlx, is_training_file
 
 # Types of files that tools write LoRAs in and that are not read, with what to do.
@@ -23,6 +24,9 @@ HINTS: Mapping[str, str] = {
     ".bin": _RESAVE,
     ".gguf": "Merge the adapter that it was converted from, and convert the merge.",
 }
+# What NeMo and Megatron-Bridge write, of which the first file of several stands for all.
+_NEMO = re.compile(r".+\.nemo|__0_0\.distcp", re.IGNORECASE)
+_OF_TORCHTUNE = re.compile(rb"\.lora_[ab]\.weight")
 # Names of tensors and metadata that only LoRAs have, as a pickle or a GGUF header spells them.
 _LORA = re.compile(
     rb"\.lora_[ABab]\b|[._]lora[._](up|down)\b|\.lora_(up|down|mid|embedding_[AB])\b|"
@@ -63,8 +67,21 @@ def is_foreign(name: str) -> bool:
     """Whether a file may be a LoRA of a type that is not read, so that it is worth a look."""
     if name in READ_PICKLES:
         return False
+    if _NEMO.fullmatch(name):
+        return True
     _, dot, ending = name.rpartition(".")
     return f"{dot}{ending}".lower() in HINTS and not (is_training_file(name) or _trained_with(name))
+
+
+def hint_for(name: str) -> str:
+    """What to do about a file that `is_foreign`.
+
+    Args:
+        name: Its name.
+    """
+    if _NEMO.fullmatch(name):
+        return layout_named("megatron").hint
+    return HINTS[f".{name.rpartition('.')[2].lower()}"]
 
 
 def check_foreign(name: str, start: bytes, where: str) -> None:
@@ -78,10 +95,14 @@ def check_foreign(name: str, start: bytes, where: str) -> None:
     Raises:
         UnsupportedAdapter: If it is one.
     """
+    if _NEMO.fullmatch(name):
+        problem = "it is a checkpoint of NeMo or Megatron-Bridge, which is not read"
+        raise UnsupportedAdapter(where, problem, hint_for(name))
     if _LORA.search(start):
         ending = f".{name.rpartition('.')[2].lower()}"
         problem = f"it is a LoRA in a {ending} file, which is not read"
-        raise UnsupportedAdapter(where, problem, HINTS[ending])
+        hint = layout_named("torchtune").hint if _OF_TORCHTUNE.search(start) else hint_for(name)
+        raise UnsupportedAdapter(where, problem, hint)
 
 
 def sharded(stem: str, count: str, where: str) -> UnsupportedAdapter:

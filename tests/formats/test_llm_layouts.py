@@ -19,6 +19,8 @@ KEYS = {
     "decoder.layers.0.self_attention.linear_qkv.adapter.linear_in.weight": "megatron",
     "model.decoder.layers.0.mlp.linear_fc1.adapter.linear_out.weight": "megatron",
     "model.layers.0.self_attention.adapter_layer.lora_kqv_adapter.linear_in.weight": "megatron",
+    "decoder.layers.0.self_attention.linear_qkv.adapter.adapter_q.linear_in.weight": "megatron",
+    "decoder.layers.0.mlp.experts.linear_fc1.adapter.linear_out.weight0": "megatron",
     "language_model.model.layers.0.self_attn.q_proj.A": "mlx-vlm",
 }
 

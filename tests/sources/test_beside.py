@@ -138,6 +138,27 @@ def test_a_lora_in_a_file_that_is_not_read_is_refused_by_name(
     assert lego_ray.scan(tmp_path, exclude=[name], strict=True)["refused"] == []
 
 
+def test_torchtunes_pickle_is_sent_to_the_file_that_it_writes_for_peft(tmp_path: Path) -> None:
+    torch.save({"layers.0.attn.q_proj.lora_a.weight": torch.ones(2, 2)}, tmp_path / "adapter_0.pt")
+    [reason] = reasons(lego_ray.scan(tmp_path)).values()
+    assert "which torchtune writes for PEFT" in reason
+
+
+def test_nemos_checkpoints_are_refused_by_name_once(tmp_path: Path) -> None:
+    write_kohya(tmp_path / "a.safetensors")
+    for name in ("x.nemo", "weights/__0_0.distcp", "weights/__0_1.distcp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"PK")
+    record = lego_ray.scan(tmp_path)
+    assert len(record["adapters"]) == 1
+    assert sorted(reasons(record)) == ["__0_0.distcp", "x.nemo"]
+    assert all("checkpoint of NeMo" in each for each in reasons(record).values())
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    (tmp_path / "alone/x.nemo").write_bytes(b"PK")
+    assert "Export it to PEFT" in reasons(lego_ray.scan(tmp_path))["alone"]
+
+
 def test_peft_s_keys_in_a_pickle_are_known_too(tmp_path: Path) -> None:
     tensors = load_file(write_adapter(tmp_path / "a") / WEIGHTS)
     torch.save(tensors, tmp_path / "loose.pt")
