@@ -44,13 +44,10 @@ class Sighting:
         A file on disk can have the size and the time of writing of another. So its status must not have
         changed since it was recorded, as far as the record says when that was.
         """
-        if self.mark == adapter.version:
-            changed_at = int(adapter.changed_at[0] or 0)
-            if self.until and changed_at > self.until:
-                return False
-        elif self.mark != adapter.mark:
+        if not self.mark or self.mark not in (adapter.mark, adapter.version):
             return False
-        if not self.mark:
+        changed_at = int(adapter.changed_at[0] or 0)
+        if self.mark == adapter.version and 0 < self.until < changed_at:
             return False
         on_hub = self.uri.startswith(_HUB) and adapter.uri.startswith(_HUB)
         return self.uri == adapter.uri or on_hub
