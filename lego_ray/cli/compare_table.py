@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lego_ray.cli.printing import print_table, visible
+from lego_ray.cli.printing import percent, print_table, visible
 
 # Adapters that are listed: those whose shares differ most between the merges.
 SHOWN = 10
@@ -23,13 +23,13 @@ def print_comparison(record: Mapping[str, Any]) -> None:
     print_table(
         (
             *("merge", "preset", "method", "rank", "adapters", "sites"),
-            *("norm", "to the sum", "to the mean", "norm ratio"),
+            *("norm", "to the sum", "to the mean", "of the sum's norm"),
         ),
         (
             (
                 *(m["label"], m["preset"], m["method"], m["rank"], m["adapters"], m["sites"]),
                 *(m["norm"], m["relative_error_to_sum"], m["relative_error_to_mean"]),
-                m["norm_ratio"],
+                percent(m["norm_ratio"]),
             )
             for m in merges
         ),
@@ -86,7 +86,9 @@ def _print_kept(merges: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> N
     rows = sorted(shares.items(), key=lambda row: (-_spread(row[1]), row[0]))
     more = f": the {SHOWN} of {len(rows)} that differ most" if len(rows) > SHOWN else ""
     click.echo(f"\nshare of each adapter's update that is kept{more}")
-    print_table(("adapter", *labels), ((name, *found) for name, found in rows[:SHOWN]))
+    print_table(
+        ("adapter", *labels), ((name, *map(percent, found)) for name, found in rows[:SHOWN])
+    )
 
 
 def _spread(shares: Sequence[float | None]) -> float:
