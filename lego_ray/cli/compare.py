@@ -9,6 +9,7 @@ import click
 from lego_ray.cli import options
 from lego_ray.cli.command import Command
 from lego_ray.cli.compare_table import print_comparison
+from lego_ray.cli.merged import place_of
 from lego_ray.cli.param_types import Finite, Place
 from lego_ray.cli.printing import print_json, print_warning, visible
 
@@ -49,7 +50,10 @@ def _flagged(words: list[str]) -> list[str]:
     metavar="SOURCE...",
     help="Source adapters, for exact errors and what each merge keeps of each adapter.",
 )
-@options.catalog_option("Catalog with the merges, for their errors without --sources.")
+@options.catalog_option(
+    "Catalog with the merges, for their errors without --sources, and to look merges up in by their "
+    "name or the first digits of their id."
+)
 @click.option(
     "--html",
     type=Place("file"),
@@ -87,6 +91,7 @@ def compare(as_json: bool, **given: Any) -> None:
     from lego_ray.api.compare import compare as call
     from lego_ray.cli.progress import CountProgress
 
+    given["merges"] = tuple(place_of(merge, given["catalog"]) for merge in given["merges"])
     with CountProgress("compare", "site") as progress:
         record = call(**options.given_of(given), progress=progress)
     if as_json:

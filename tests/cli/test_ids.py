@@ -60,6 +60,18 @@ def test_a_command_about_a_merge_takes_its_id_and_its_name(
     assert "Did you mean mine?" in str(wrong)
 
 
+def test_merges_are_compared_by_id_and_name(place: Path, tmp_path: Path) -> None:
+    other = lego_ray.merge(
+        place / "zoo", rank=2, output=tmp_path / "out", runner="inline", n_init=1
+    )["output"]
+    merge_id, _ = ids_of(place)
+    for named in (merge_id, "mine", place / "out"):
+        done = asked("compare", named, other, "--catalog", place / "catalog", "--json")
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)["merges"]
+        assert [each["rank"] for each in found] == [4, 2]
+
+
 def test_an_adapter_is_found_by_its_id(place: Path, tmp_path: Path) -> None:
     _, adapters = ids_of(place)
     with_it = asked(
