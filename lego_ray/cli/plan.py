@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Read the adapters too, and show how near an adapter of each rank can be to their sum.",
 )
-@options.catalog
+@options.catalog_option(
+    "Where the merge would be recorded. A plan neither reads it nor writes to it."
+)
 @options.plan_run
 @options.method
 @options.as_json
