@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 
 PROGRAMS = ("chromium", "chromedriver")
+# A busy machine takes its time.
+SECONDS = 60
 _FLAGS = (
     "--headless=new",
     # Tests may run as root in a container, where Chromium's sandbox cannot be set up.
@@ -50,14 +52,24 @@ class Browser:
         scale: int = 1,
         dark: bool = False,
     ) -> None:
-        """Opens a page from disk in a window of that size in pixels of CSS, by day or by night."""
+        """Opens a page from disk to its end, in a window of that size in pixels of CSS, day or night."""
+        from selenium.webdriver.support.wait import WebDriverWait
+
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        # A page that is open already is opened anew: on a busy machine the driver can take the old
+        # document for the new one, and go on when half of that is there.
+        self.driver.get("about:blank")
         self.driver.get_log("browser")
         self.driver.get_log("performance")
         self.driver.get(page.as_uri())
+        WebDriverWait(self.driver, SECONDS).until(
+            lambda driver: driver.execute_script(
+                "return location.protocol === 'file:' && document.readyState === 'complete'"
+            )
+        )
 
     def run(self, script: str) -> Any:
         """What a piece of JavaScript returns; the page's policy does not bind it."""
