@@ -59,8 +59,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        # A page that is open already is opened anew: on a busy machine the driver can take the old
-        # document for the new one, and go on when half of that is there.
+        # An empty page comes first: if the same page is open, the driver of a busy machine can mistake
+        # the old document for the new one, and go on when half of the new one is there.
         self.driver.get("about:blank")
         self.driver.get_log("browser")
         self.driver.get_log("performance")

@@ -9,7 +9,7 @@ from lego_ray.errors import CatalogError
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-# Each time anew only if a commit came within two requests.
+# Another try is needed only if a commit came between two requests.
 _TRIES = 100
 # Commits that are read first: a request each.
 _FIRST = 64

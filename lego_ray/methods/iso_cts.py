@@ -46,7 +46,7 @@ class IsoCts(Whole):
         found = bases_costs(n, d_in, d_out)
         m_a, m_b = min(n, d_in), min(n, d_out)
         # Each of its factors twice, projected and not.
-        pairs = 2 * n * (m_a + m_b) * (max(rank, 1) + LAPACK * max(rank, 1)) / MATMUL_64
+        pairs = 2 * n * (m_a + m_b) * (1 + LAPACK) * max(rank, 1) / MATMUL_64
         return Costs(found.seconds + pairs, found.workspace_bytes + 8 * 4 * rank * (m_a + m_b))
 
     def merged(self, pool: Pool, rank: int, generator: torch.Generator) -> SiteSolution:

@@ -1,6 +1,7 @@
 """Prints what each method took of memory beside a pool, and what its plan would ask for, in MiB as JSON.
 
-Each in a process forked from one with torch loaded: the largest resident size starts anew there.
+Each method runs in a process forked from one with torch loaded, so that its peak
+is its own.
 """
 
 from __future__ import annotations

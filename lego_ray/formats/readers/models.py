@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from lego_ray.formats.module_names import flattened, parse_name
 from lego_ray.formats.readers.outgoing import Finding
 
-# Outputs for each input of a module, by which Flux.2 is told from Flux.1 and Chroma.
+# How many times as many outputs as inputs a module has: this tells Flux.2 from Flux.1 and Chroma.
 _OF_FLUX_1 = {"img_mlp_0": 4, "txt_mlp_0": 4, "linear1": 7}
 _OF_FLUX_2 = {"img_mlp_0": 6, "txt_mlp_0": 6, "linear1": 9}
 _FLUX = re.compile(
@@ -24,6 +24,7 @@ _SD3 = re.compile(r"joint_blocks_\d+_")
 # Z-Image's of its authors, which Lumina 2 has at another width.
 _Z_IMAGE = re.compile(r"(?:layers|noise_refiner|context_refiner)_\d+_attention_(?:qkv|out)")
 _Z_WIDTH = 3840
+_Z_OUTSIDE = re.compile(r"x_embedder|final_layer_")
 # Lumina 2's width, and the outputs of its q, k and v together.
 _LUMINA = (2304, 3840)
 _LUMINA_BLOCK = re.compile(
@@ -33,7 +34,6 @@ _LUMINA_MODULES = frozenset(
     {"attention_qkv", "attention_out", *(f"feed_forward_w{n}" for n in (1, 2, 3))}
 )
 _LUMINA_NORM = "adaLN_modulation_1"
-_Z_OUTSIDE = re.compile(r"x_embedder|final_layer_")
 # OneTrainer's of Flux.1.
 _ONETRAINER = "lora_transformer_"
 _ONETRAINER_READ = re.compile(

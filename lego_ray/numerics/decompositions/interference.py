@@ -34,7 +34,7 @@ def least_interference(
         adapter t is in W as `b_j a_j^T (C_t Q L^-1 Q^T + I - Q Q^T)`.
     """
     space = pool_bases(rows, d_in)
-    everything = torch.zeros_like(space.a[:, :1] @ space.a[:, :1].T)
+    everything = space.a.new_zeros(len(space.a), len(space.a))
     at_t, inner_t = [], []  # C_t is A^T I_t A of adapter t's own rows
     for at in members:
         a, b = space.a[:, at], space.b[:, at]
