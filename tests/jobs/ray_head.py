@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import re
 import secrets
 import signal
@@ -21,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,6 +106,16 @@ class Head:
         """The last line of the log."""
         return dict(json.loads(self.log(name).splitlines()[-1]))
 
+    def said(self) -> str:
+        """What its own processes said last, for a test that fails on it."""
+        folder = self.installed.parent
+        logs = (folder / "session_latest" / "logs").glob("*.out")
+        return "\n".join(
+            f"{log.name}: {log.read_text(errors='replace')[-2_000:]}"
+            for log in (folder / "start.log", *sorted(logs))
+            if log.name.startswith(("start", "gcs_server", "raylet"))
+        )
+
     def log(self, name: str) -> str:
         """What `ray job logs` shows."""
         done = self.ray("logs", name, "--log-style", "record", "--log-color", "false")
@@ -177,23 +189,40 @@ class Nodes:
         """
         log = self.head.installed.parent / f"{name}.log"
         words = ["--address", self.head.address, "--resources", json.dumps({name: 1})]
-        process = start(words, 1, {**self.head.environ, **(more or {})}, log)
-        self.running[name] = process
-        wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll())
-        assert process.poll() is None, log.read_text()
+        environ = {**self.head.environ, **(more or {})}
+        try:
+            self.running[name] = start(words, 1, environ, log)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.head.said()}") from None
 
     def lose(self, name: str) -> None:
         """Kills one with all that runs on it."""
-        process = self.running.pop(name)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(self.running.pop(name))
 
 
 def start(
     words: list[str], cpus: int, environ: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
-    """Starts a node in a session of its own, so that its processes can be ended and no others."""
+    """Starts a node, in a session of its own so that its processes can be ended and no others.
+
+    Ray gives a node 30 s. One that took longer, or found a port taken, is started again, as a pod is.
+    """
+    for _ in range(3):
+        process = begin(words, cpus, environ, log)
+        try:
+            wait_until(partial(_started, process, log))
+        finally:
+            if _started(process, log) != "up":
+                kill(process)
+        if process.returncode is None:
+            return process
+    raise AssertionError(log.read_text())
+
+
+def begin(
+    words: list[str], cpus: int, environ: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """Begins to start a node."""
     names = (
         *("node-manager-port", "object-manager-port", "metrics-export-port"),
         *("dashboard-agent-listen-port", "runtime-env-agent-port"),
@@ -208,6 +237,12 @@ def start(
         return subprocess.Popen(
             command, env=dict(environ), cwd="/", stdout=out, stderr=out, start_new_session=True
         )
+
+
+def _started(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Whether a node is up or has ended; empty while it is neither."""
+    ended = process.poll() is not None
+    return "up" if "Ray runtime started" in log.read_text() else "ended" * ended
 
 
 def wait_until(found: Callable[[], T]) -> T:
@@ -245,12 +280,29 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=30)
+    kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills a node with all that runs on it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, and that nobody is given who asks for any port.
+
+    Ray listens on some of them only seconds later, and opens a hundred connections before that: a
+    port which the system gives away (from 32768 up) could be taken by then. Ray's own workers take
+    those below 20000.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+        for port in random.SystemRandom().sample(range(20_000, 32_768), 1_000):
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise AssertionError("no ports are free")
