@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,9 +80,16 @@ def _print(record: InspectRecord) -> None:
     if len(record.found) != 1:
         click.echo(
             f"{count(record.taken, 'adapter')} a merge takes, {record.refused} refused, "
-            f"{record.passed_over} passed over; {count(record.others, 'other file')}; "
+            f"{record.passed_over} passed over; {_others(record.others)}"
             f"{size(record.bytes_read)} read in {record.seconds:.1f} s"
         )
+
+
+def _others(number: int) -> str:
+    if not number:
+        return ""
+    are = "which is not an adapter" if number == 1 else "which are not adapters"
+    return f"{count(number, 'other file')}, {are}; "
 
 
 def _line(each: Inspection) -> tuple[Any, ...]:
@@ -139,9 +147,14 @@ def _print_one(each: Inspection) -> None:
         tensors = [(t["tensor"], t["count"], t["dtype"], str(t["shape"])) for t in each.tensors]
         _print_rows(("tensor", "count", "dtype", "shape"), tensors)
     if each.extra_weights:
+        from lego_ray.sources.inspection import pattern_of
+
         click.echo()
-        extra = [(t["tensor"], t["dtype"], str(t["shape"])) for t in each.extra_weights]
-        _print_rows(("extra weight", "dtype", "shape"), extra)
+        alike = Counter(
+            (pattern_of(t["tensor"]), t["dtype"], str(t["shape"])) for t in each.extra_weights
+        )
+        extra = [(name, n, dtype, shape) for (name, dtype, shape), n in alike.items()]
+        _print_rows(("extra weight", "count", "dtype", "shape"), extra)
 
 
 def _print_rows(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

@@ -16,10 +16,17 @@ from lego_ray.errors import UnsupportedAdapter
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One reason to refuse: why, after the field's or tensor's name, and what to do next."""
+    """One reason to refuse: why, after the field's or tensor's name, and what to do next.
+
+    Attributes:
+        why: Why.
+        hint: What to do.
+        is_beside: Whether it is a weight beside an update that could be merged, not a method's own.
+    """
 
     why: str
     hint: str
+    is_beside: bool = False
 
 
 _TO_PLAIN = (
@@ -63,11 +70,13 @@ LORA_BIAS = Refusal(
     "--full-weights drop leaves the biases out; sum or average merges those of PEFT's adapters, and "
     "keep:NAME takes those of one. Else merge it into its base model (PEFT: merge_and_unload) and "
     "extract a plain LoRA from the difference.",
+    is_beside=True,
 )
 TOKENS = Refusal(
     "it carries whole rows of the embedding, which are not low-rank",
     "--full-weights drop leaves them out, and --full-weights keep:NAME takes those of one adapter. Else "
     "train it again with the embedding among target_modules.",
+    is_beside=True,
 )
 # Keys of the tensors in PEFT's files: a bias beside B of a site, and such rows.
 _BIAS_KEY = r"\.lora_B(\.[^.]+)?\.bias$"
@@ -176,17 +185,20 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
         "--full-weights drop leaves such differences out; in single files, sum or average merges them, "
         "and keep:NAME takes those of one adapter. Else merge it into its base model and extract a "
         "plain LoRA from the difference.",
+        is_beside=True,
     ),
     rf"\.set_weight$|{WHOLE_NORMS}": Refusal(
         "it replaces a weight of the base model instead of adding to it",
         "--full-weights drop leaves such weights out. Else train it again as plain LoRA.",
+        is_beside=True,
     ),
     r"\.reshape_weight$": Refusal(
-        "it replaces a weight of the base model by one of another shape", _RETRAIN
+        "it replaces a weight of the base model by one of another shape", _RETRAIN, is_beside=True
     ),
     BUNDLED: Refusal(
         "it is an embedding of a new word, and no part of a LoRA can hold that",
         "--full-weights drop leaves it out. Save the embedding as a file and load it beside the merge.",
+        is_beside=True,
     ),
     r"\.lora_mid\b": Refusal(
         "it has a third factor between A and B, which only single files are read with", _EXTRACT
@@ -212,6 +224,10 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.vera_lambda_": REFUSED_TYPES["VERA"],
     _TOKENS_KEY: TOKENS,
 }
+# What `re.search` finds in the tensors of methods that are refused, but not in weights beside an update.
+OF_METHODS = re.compile(
+    "|".join(f"(?:{key})" for key, refusal in REFUSED_TENSORS.items() if not refusal.is_beside)
+)
 
 
 def check_config(

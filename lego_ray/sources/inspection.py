@@ -7,12 +7,13 @@ import re
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lego_ray.errors import AdapterRefused, redacted
 from lego_ray.formats.architectures.known import architectures_of
 from lego_ray.formats.base_model import architecture_in, base_model_in
+from lego_ray.formats.extra_weights import extra_weights
 from lego_ray.formats.layouts import WRITTEN_AS, recognize
 from lego_ray.formats.reading import read_adapter
 from lego_ray.formats.record import AdapterRecord
@@ -60,8 +61,9 @@ class Inspection(Record):
         n_tensors: Number of tensors.
         n_params: Number of elements of its factors.
         n_bytes: Size of the weights file.
-        extra_weights: Weights that are not low-rank, each with `tensor`, `dtype` and `shape`:
-            `--full-weights` says what becomes of them.
+        extra_weights: Weights beside the low-rank updates, each with `tensor`, `dtype` and `shape`:
+            differences, biases, norms, embeddings, and weights that replace others. `--full-weights`
+            says what a merge does with them.
         notes: What was guessed, dropped or lies beside it and is not merged, in words.
     """
 
@@ -142,25 +144,24 @@ def _uri_of(reading: Reading) -> str:
 
 
 def _as_if_taken(reading: Reading) -> AdapterRecord | None:
-    """The adapter that it would be without what it is refused for, if that is full weights alone."""
+    """The adapter that it would be without what it is refused for, if that is extra weights alone."""
     if reading.headers is None:
         return None
+    extra = set(extra_weights((s.name for s in reading.headers.spans), _fields(reading)))
+    spans = tuple(span for span in reading.headers.spans if span.name not in extra)
     try:
-        return read_adapter(reading.headers, "drop")
+        return read_adapter(replace(reading.headers, spans=spans), "drop")
     except AdapterRefused:
         return None
 
 
 def _extra(reading: Reading) -> tuple[Mapping[str, Any], ...]:
-    """Weights that are not low-rank: what a reader keeps of the file when it is asked to keep them."""
-    if reading.headers is None or isinstance(reading.result, AdapterRecord):
+    """Weights that are not low-rank, whether or not the adapter is taken."""
+    if reading.table is None or reading.result is None:
         return ()
-    try:
-        record = read_adapter(reading.headers, "keep")
-    except AdapterRefused:
-        return ()
-    kept = (*record.full_weights, *(each.span for each in record.differences))
-    return tuple({"tensor": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in kept)
+    spans = {span.name: span for span in reading.table.spans}
+    found = (spans[name] for name in extra_weights(spans, _fields(reading)))
+    return tuple({"tensor": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in found)
 
 
 def _fields(reading: Reading) -> Mapping[str, object]:

@@ -21,7 +21,17 @@ from lego_ray.sources.inspection import Inspection
 from lego_ray.storage import open_store
 from tests.image_zoo import write_kohya
 from tests.storage.fake_hub import FakeHub, used_hub
-from tests.zoo import CONFIG, CONV, EMBEDDING, LINEAR, WEIGHTS, wide_site, write_adapter, write_zoo
+from tests.zoo import (
+    CONFIG,
+    CONV,
+    EMBEDDING,
+    LINEAR,
+    WEIGHTS,
+    Site,
+    wide_site,
+    write_adapter,
+    write_zoo,
+)
 
 
 def the_one(place: Path | str) -> Inspection:
@@ -176,7 +186,10 @@ def test_a_folder_has_a_line_for_each_and_a_checkpoint_is_passed_over(tmp_path: 
     done = CliRunner().invoke(cli, ["inspect", str(tmp_path)])
     assert done.exit_code == 0
     assert "DoRA rescales" in done.stdout
-    assert "1 adapter a merge takes, 1 refused, 1 passed over; 1 other file;" in done.stdout
+    assert (
+        "1 adapter a merge takes, 1 refused, 1 passed over; 1 other file, which is not an adapter;"
+        in done.stdout
+    )
     one = CliRunner().invoke(cli, ["inspect", str(tmp_path / "run" / "checkpoint-10")]).stdout
     assert "layers.*.q_proj" in one
     assert CliRunner().invoke(cli, ["inspect", str(tmp_path / "bad")]).exit_code == 1
@@ -250,3 +263,186 @@ def test_names_of_modules_tell_the_model_where_the_header_does_not(tmp_path: Pat
     found = the_one(tmp_path / "a.safetensors")
     assert (found.layout, found.status) == ("comfyui", "taken")
     assert found.architecture.startswith("Flux")
+
+
+def _pair(*stems: str, ends: tuple[str, str] = (".lora_down.weight", ".lora_up.weight")) -> Any:
+    return {
+        stem + end: torch.ones(shape)
+        for stem in stems
+        for end, shape in zip(ends, ((2, 8), (8, 2)), strict=True)
+    }
+
+
+_KOHYA = _pair("lora_unet_double_blocks_0_img_attn_proj")
+_COMFY = _pair(
+    "diffusion_model.double_blocks.0.img_attn.proj", ends=(".lora_A.weight", ".lora_B.weight")
+)
+_BARE = {"lora_unet_double_blocks_0_img_attn_proj.alpha": torch.tensor(2.0)}
+LONE_EXTRAS: dict[str, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], str]] = {
+    "differences": (
+        _KOHYA | _BARE,
+        {
+            "lora_unet_double_blocks_0_img_mlp_0.diff": torch.ones(8, 8),
+            "lora_unet_double_blocks_0_img_mlp_0.diff_b": torch.ones(8),
+            "lora_unet_double_blocks_0_img_mod.diff_m": torch.ones(6, 8),
+        },
+        "refused",
+    ),
+    "norms of LyCORIS": (
+        _KOHYA,
+        {
+            "lora_unet_double_blocks_0_norm1.w_norm": torch.ones(8),
+            "lora_unet_double_blocks_0_norm1.b_norm": torch.ones(8),
+        },
+        "refused",
+    ),
+    "a weight that replaces another": (
+        _COMFY,
+        {"diffusion_model.img_in.set_weight": torch.ones(8, 16)},
+        "refused",
+    ),
+    "a weight of another shape": (
+        _COMFY,
+        {"diffusion_model.img_in.reshape_weight": torch.tensor([8, 16])},
+        "refused",
+    ),
+    "norms of a control adapter": (
+        _COMFY,
+        {
+            "diffusion_model.double_blocks.0.img_attn.norm.query_norm.scale": torch.ones(4),
+            "diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": torch.ones(4),
+        },
+        "refused",
+    ),
+    "embeddings of new words": (
+        _KOHYA,
+        {"bundle_emb.word.clip_l": torch.ones(2, 8), "bundle_emb.word.t5": torch.ones(2, 8)},
+        "refused",
+    ),
+    "biases": (
+        _COMFY,
+        {"diffusion_model.double_blocks.0.img_attn.proj.lora_B.bias": torch.ones(8)},
+        "refused",
+    ),
+    "beside DoRA": (
+        _KOHYA | {"lora_unet_double_blocks_0_img_attn_proj.dora_scale": torch.ones(8, 1)},
+        {"lora_unet_double_blocks_0_img_mlp_0.diff_b": torch.ones(8)},
+        "refused",
+    ),
+    "beside other kinds": (
+        {
+            **{f"lora_unet_a.hada_w{n}_{half}": torch.ones(4, 4) for n in "12" for half in "ab"},
+            **{"lora_unet_b.lokr_w1": torch.ones(2, 2), "lora_unet_b.lokr_w2": torch.ones(4, 4)},
+            **_pair("lora_unet_c"),
+            **{"lora_unet_c.scalar": torch.ones(()), "lora_unet_b.alpha": torch.ones(())},
+        },
+        {"lora_unet_a.diff_b": torch.ones(4)},
+        "refused",
+    ),
+    "differences alone": (
+        {},
+        {
+            "diffusion_model.img_in.diff": torch.ones(8, 16),
+            "diffusion_model.img_in.diff_b": torch.ones(8),
+        },
+        "refused",
+    ),
+    "none": (_COMFY, {}, "taken"),
+    "a method that is no pair of factors": (
+        {"oft_unet_a.oft_blocks": torch.ones(2, 4, 4), "oft_unet_a.alpha": torch.ones(())},
+        {},
+        "refused",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONE_EXTRAS)
+def test_what_a_single_file_has_beside_its_factors_is_listed(name: str, tmp_path: Path) -> None:
+    factors, extra, status = LONE_EXTRAS[name]
+    save_file({**factors, **extra}, tmp_path / "a.safetensors")
+    found = the_one(tmp_path / "a.safetensors")
+    assert found.status == status
+    wanted = {key: list(tensor.shape) for key, tensor in extra.items()}
+    assert {each["tensor"]: each["shape"] for each in found.extra_weights} == wanted
+    printed = CliRunner().invoke(cli, ["inspect", str(tmp_path / "a.safetensors")]).stdout
+    assert ("extra weight" in printed) == bool(wanted)
+    if status == "refused" and wanted and factors and "DoRA" not in name:
+        assert found.n_sites > 0
+        assert "--full-weights" in (found.reason or "") or "reshape_weight" in (found.reason or "")
+
+
+PEFT_EXTRAS: dict[str, tuple[dict[str, Any], dict[str, torch.Tensor], str]] = {
+    "biases": (
+        {"lora_bias": True},
+        {"base_model.model.layers.0.q_proj.lora_B.bias": torch.ones(8)},
+        "refused",
+    ),
+    "rows of tokens": (
+        {"trainable_token_indices": [1, 2]},
+        {"base_model.model.embed_tokens.token_adapter.trainable_tokens_delta": torch.ones(2, 8)},
+        "refused",
+    ),
+    "a norm": (
+        {"modules_to_save": ["norm"]},
+        {
+            "base_model.model.layers.0.norm.weight": torch.ones(8),
+            "base_model.model.layers.0.norm.bias": torch.ones(8),
+        },
+        "refused",
+    ),
+    "what nothing names": ({}, {"base_model.model.layers.0.norm.weight": torch.ones(8)}, "refused"),
+    "a head beside DoRA": (
+        {"use_dora": True, "modules_to_save": ["score"]},
+        {"base_model.model.score.weight": torch.ones(3, 8)},
+        "refused",
+    ),
+    "an embedding's own weights": (
+        {},
+        {"base_model.model.embed_tokens.base_layer.weight": torch.ones(20, 8)},
+        "taken",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PEFT_EXTRAS)
+def test_what_an_adapter_of_peft_has_beside_its_factors_is_listed(
+    name: str, tmp_path: Path
+) -> None:
+    fields, extra, status = PEFT_EXTRAS[name]
+    embedding = Site("embed_tokens", (20,), 8, "embedding")
+    sites = (*LINEAR, embedding) if status == "taken" else LINEAR
+    path = write_adapter(tmp_path / "a", sites=sites, full_weights=extra, **fields)
+    found = the_one(path)
+    assert found.status == status
+    wanted = {key: list(tensor.shape) for key, tensor in extra.items()}
+    assert {each["tensor"]: each["shape"] for each in found.extra_weights} == wanted
+
+
+def test_a_passed_over_checkpoint_and_wrapped_keys_list_their_extra_weights_too(
+    tmp_path: Path,
+) -> None:
+    extra = {"base_model.model._orig_mod.layers.0.q_proj.lora_B.default.bias": torch.ones(8)}
+    write_adapter(tmp_path / "a", full_weights=extra, lora_bias=True)
+    [bias] = the_one(tmp_path / "a").extra_weights
+    assert bias["tensor"] == next(iter(extra))
+
+
+def test_many_extra_weights_are_printed_in_one_line_for_each_kind(tmp_path: Path) -> None:
+    extra = {f"diffusion_model.blocks.{n}.ffn.0.diff_b": torch.ones(8) for n in range(40)}
+    save_file({**_COMFY, **extra}, tmp_path / "a.safetensors")
+    assert len(the_one(tmp_path / "a.safetensors").extra_weights) == 40
+    printed = CliRunner().invoke(cli, ["inspect", str(tmp_path / "a.safetensors")]).stdout
+    [line] = [
+        each for each in printed.splitlines() if each.startswith("diffusion_model.blocks.*.ffn")
+    ]
+    assert line.split() == ["diffusion_model.blocks.*.ffn.*.diff_b", "40", "F32", "[8]"]
+
+
+def test_other_files_are_counted_only_where_there_are_some(tmp_path: Path) -> None:
+    write_zoo(tmp_path, 2)
+    printed = CliRunner().invoke(cli, ["inspect", str(tmp_path)]).stdout
+    assert "2 adapters a merge takes, 0 refused, 0 passed over; " in printed
+    assert "other file" not in printed
+    save_file({"embed.weight": torch.ones(4, 4)}, tmp_path / "model.safetensors")
+    printed = CliRunner().invoke(cli, ["inspect", str(tmp_path)]).stdout
+    assert "0 passed over; 1 other file, which is not an adapter; " in printed
