@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -159,7 +159,10 @@ def expanded_site(
     for span in parts.values():
         check_dtype(span, where)
         if len(span.shape) < 2 or 0 in span.shape:
-            problem = f"{span.name} has shape {list(span.shape)}, expected two sizes above zero"
+            problem = (
+                f"{site} is a {NAMES[form]} whose {span.name} has shape {list(span.shape)}, expected "
+                "two sizes above zero"
+            )
             raise MalformedAdapter(where, problem, RESAVE)
     reader = {"loha": _loha, "lokr": _lokr, "cp": _cp}[form]
     shape = reader(_Reading(site, form, parts, where, of_peft))
@@ -204,6 +207,28 @@ def note_of(sites: Iterable[SiteFactors]) -> tuple[str, ...]:
             f"{modules} {NAMES[form]}: merged as the plain LoRA of rank {rank} that is the same update"
         )
     return tuple(notes)
+
+
+def kinds_in(sites: Iterable[Iterable[SiteFactors]]) -> str:
+    """Which adapters of some are of these kinds, and the ranks they count with, in words; may be empty.
+
+    Args:
+        sites: The sites of each adapter.
+    """
+    ranks: dict[Form, list[int]] = defaultdict(list)
+    counts: Counter[Form] = Counter()
+    for mine in sites:
+        found = [(s.expansion.form, s.rank) for s in mine if s.expansion and s.derived is None]
+        counts.update({form for form, _ in found})
+        for form, rank in found:
+            ranks[form].append(rank)
+    said = []
+    for form, count in sorted(counts.items()):
+        low, high = min(ranks[form]), max(ranks[form])
+        counted = f"rank {low}" if low == high else f"ranks {low} to {high}"
+        are = "1 adapter is a" if count == 1 else f"{count} adapters are"
+        said.append(f"{are} {NAMES[form]}, which counts with {counted} as a plain LoRA")
+    return "; ".join(said)
 
 
 def note_of_flat(sites: Iterable[SiteFactors]) -> tuple[str, ...]:
@@ -271,7 +296,8 @@ class _Reading:
         listed = " and ".join(
             f"{self.parts[name].name} {list(self.parts[name].shape)}" for name in names
         )
-        return MalformedAdapter(self.where, f"{listed} do not fit together", RESAVE)
+        problem = f"{self.site} is a {NAMES[self.form]} whose {listed} do not fit together"
+        return MalformedAdapter(self.where, problem, RESAVE)
 
     def decomposed(self, name: str, core: str) -> _Part:
         """A part of two factors; or three, the first two as (r, d_out) and (r, d_in)."""
@@ -295,8 +321,8 @@ class _Reading:
 
     def _ranks(self, one: str, rank: int, two: str, other: int) -> RankMismatch:
         problem = (
-            f"{self.site} has rank {rank} in {self.parts[one].name} and {other} in "
-            f"{self.parts[two].name}"
+            f"{self.site} is a {NAMES[self.form]} that has rank {rank} in {self.parts[one].name} and "
+            f"{other} in {self.parts[two].name}"
         )
         return RankMismatch(self.where, problem, RESAVE)
 
@@ -310,7 +336,10 @@ class _Reading:
             rank = min(part.rows, part.columns)
             return _Part(rank, part.rows, part.tail, part.divisor, part.work_bytes + whole)
         if any(other in self.parts for other in (f"{name}_a", f"{name}_b")):
-            problem = f"{self.site} has {self.parts[name].name} whole and in factors too"
+            problem = (
+                f"{self.site} is a {NAMES[self.form]} that has {self.parts[name].name} whole and in "
+                "factors too"
+            )
             raise MalformedAdapter(self.where, problem, RESAVE)
         shape = self.shape(name)
         rank = min(shape[0], math.prod(shape[1:]))
@@ -363,8 +392,9 @@ def _cp(reading: _Reading) -> _Shape:
         raise reading.differ("up", "down", "mid")
     if mid[:2] != (up[1], down[0]) or up[1] != down[0]:
         problem = (
-            f"{reading.site} has rank {down[0]} in {reading.parts['down'].name}, {list(mid[:2])} in "
-            f"{reading.parts['mid'].name} and {up[1]} in {reading.parts['up'].name}"
+            f"{reading.site} is a {NAMES[reading.form]} that has rank {down[0]} in "
+            f"{reading.parts['down'].name}, {list(mid[:2])} in {reading.parts['mid'].name} and {up[1]} "
+            f"in {reading.parts['up'].name}"
         )
         raise RankMismatch(reading.where, problem, RESAVE)
     tail = (down[1], *mid[2:])

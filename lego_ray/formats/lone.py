@@ -29,6 +29,7 @@ from lego_ray.formats.factors import (
 )
 from lego_ray.formats.header_alpha import with_header_alpha
 from lego_ray.formats.kinds import (
+    NAMES,
     SCALARS,
     Parts,
     expanded_site,
@@ -306,7 +307,9 @@ def _scaled(
         return replace(site, alpha=alpha, scalar=scalar)
     rank = config.settings.rank_of(module)
     if site.divisor != rank and has_alpha(site):
-        problem = f"{config.name} gives {site.site} rank {rank}, its tensor has rank {site.divisor}"
+        form = site.expansion and site.expansion.form
+        what = f"{site.site}, a {NAMES[form]}," if form else site.site
+        problem = f"{config.name} gives {what} rank {rank}, its tensor has rank {site.divisor}"
         raise RankMismatch(where, problem, RESAVE)
     scaling = config.settings.scaling_of(module)
     if alpha is not None and has_alpha(site):

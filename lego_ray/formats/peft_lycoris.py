@@ -67,8 +67,15 @@ def lycoris_sites(
         site = expanded_site(name, form, parts.spans[name], where, of_peft=True)
         if site.divisor not in (0, settings.rank_of(name)):
             problem = (
-                f"{name} is configured with rank {settings.rank_of(name)}, its tensors have rank "
-                f"{site.divisor}"
+                f"{name} is a {NAMES[form]} configured with rank {settings.rank_of(name)}, its tensors "
+                f"have rank {site.divisor}"
+            )
+            raise RankMismatch(config, problem, RESAVE)
+        # PEFT makes both parts with the one rank that is configured.
+        if form == "loha" and (other := parts.spans[name]["w2_b"]).shape[0] != site.divisor:
+            problem = (
+                f"{name} is a LoHa configured with rank {site.divisor}, and {other.name} has rank "
+                f"{other.shape[0]}"
             )
             raise RankMismatch(config, problem, RESAVE)
         if is_flat_convolution(site):

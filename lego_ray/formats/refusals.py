@@ -148,8 +148,17 @@ PLAIN_FIELDS = frozenset(
     }
 )
 
+_GLORA_REFUSED = Refusal(
+    "GLoRA multiplies the base model's weight too, so its update needs the base model",
+    "Merge it into its base model with the tool that trained it (LyCORIS: tools/merge.py; PEFT: "
+    "merge_and_unload), and extract a plain LoRA from the difference (kohya: "
+    "networks/extract_lora_from_models.py; LyCORIS: tools/extract_locon.py). Or train it again as plain "
+    "LoRA.",
+)
+
 # PEFT methods that are not LoRA, where there is more to say than that.
 REFUSED_TYPES: Mapping[str, Refusal] = {
+    "GLORA": _GLORA_REFUSED,
     "OFT": Refusal("OFT multiplies the weight instead of adding to it", _EXTRACT),
     "BOFT": Refusal("BOFT multiplies the weight instead of adding to it", _EXTRACT),
     "IA3": Refusal("IA3 scales activations, it has no factors", _RETRAIN),
@@ -215,9 +224,7 @@ REFUSED_TENSORS: Mapping[str, Refusal] = {
     r"\.lora_diag\b": REFUSED_FIELDS["kasa_config"],
     r"\.hada_[wt][12]": Refusal("it is of a LoHa, " + _KINDS_READ.format("LOHA"), _KINDS_HINT),
     r"\.lokr_[wt][12]": Refusal("it is of a LoKr, " + _KINDS_READ.format("LOKR"), _KINDS_HINT),
-    _GLORA: Refusal(
-        "GLoRA multiplies the base model's weight too, so its update needs the base model", _EXTRACT
-    ),
+    _GLORA: _GLORA_REFUSED,
     r"\.on_input$": REFUSED_TYPES["IA3"],
     r"\.oft_|\.boft_": REFUSED_TYPES["OFT"],
     r"\.ia3_l\b": REFUSED_TYPES["IA3"],

@@ -52,9 +52,26 @@ def text_names(
     }
 
 
+def _holding(component: str) -> str:
+    """What to do where a layout does not hold a text encoder."""
+    able = [layout for layout, prefixes in _TEXT.items() if component in prefixes]
+    asked = " or ".join(f"--layout {layout}" for layout in able)
+    instead = f"Ask for {asked}, which holds text encoders too. " if able else ""
+    return (
+        f"{instead}{_HINT} For the denoiser alone, take the keys of text encoders out of the adapters, "
+        "or leave out the adapters that have them with --exclude."
+    )
+
+
 def _text(name: ModuleName, layout: str, prefixes: Mapping[str, str], uri: str) -> str:
     prefix = prefixes.get(name.component)
     reading = (T5 if name.component == "t5" else CLIP).read(name.path)
+    if layout == "peft":
+        problem = (
+            f"{name.site} is of a text encoder, and a merge in peft's layout has the modules of the "
+            "denoiser alone"
+        )
+        raise LayoutMismatch(uri, problem, _holding(name.component))
     if prefix is None or reading is None:
         problem = f"what {name.site} is called in {layout}'s layout is not known"
         raise LayoutMismatch(uri, problem, _HINT)

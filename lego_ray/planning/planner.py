@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from lego_ray.errors import InvalidOption, SiteShapeMismatch
 from lego_ray.formats.header_alpha import HEADER_ALPHA
+from lego_ray.formats.kinds import kinds_in
 from lego_ray.formats.peft_ranks import shares_rank
 from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.methods.base import PoolCosts
@@ -91,7 +92,7 @@ def make_plan(
     check_differences(adapters)
     _check_layout(adapters)
     tallies = tally_sites(adapters)
-    _check_ranks(recipe, tallies)
+    _check_ranks(recipe, tallies, adapters)
     if recipe.is_open:  # the merge to come must fit too, at the least rank if at any
         list(cut_into_tasks(tallies, replace(recipe, rank=1), memory_budget))
     reads, room = room_for(adapters, memory_budget)
@@ -186,19 +187,23 @@ def digests_by(plan: Plan, recipe: Recipe) -> frozenset[str]:
     )
 
 
-def _check_ranks(recipe: Recipe, tallies: Sequence[Tally]) -> None:
+def _check_ranks(
+    recipe: Recipe, tallies: Sequence[Tally], adapters: Sequence[AdapterRecord]
+) -> None:
     ranks = {t.example.site: t.ranks for t in tallies}
     method = recipe.merge_method()
-    if recipe.rank is not None:
-        method.check_ranks(ranks, recipe.rank)
-        return
     try:
-        method.check_ranks(ranks, 1)
+        method.check_ranks(ranks, 1 if recipe.rank is None else recipe.rank)
     except InvalidOption as error:
+        # A LoKr or LoHa has a rank that its owner never saw.
+        kinds = kinds_in(adapter.sites for adapter in adapters)
+        problem = f"{error.problem}; {kinds}" if kinds else error.problem
+        if recipe.rank is not None:
+            raise InvalidOption(error.where, problem, error.hint) from error
         raise InvalidOption(
             "--rank auto" if recipe.rank_budget is None else "--rank-budget",
             f"the {method.name} method does not take every rank, so that there is none to choose: "
-            f"{error.problem}",
+            f"{problem}",
             error.hint,
         ) from error
 

@@ -153,3 +153,19 @@ _WITHOUT = dict.fromkeys(
 
 def _numpy(deltas: dict[str, Any]) -> dict[str, Any]:
     return {name: delta.double().numpy() for name, delta in deltas.items()}
+
+
+def test_a_loha_whose_second_part_has_another_rank_is_refused(tmp_path: Path) -> None:
+    """PEFT makes both parts with the rank of the configuration, and does not load such a file."""
+    train(tmp_path / "a", "loha")
+    tensors = load_file(tmp_path / "a" / FILE)
+    for name, tensor in tensors.items():
+        if ".hada_w2_a" in name:
+            tensors[name] = torch.ones(tensor.shape[0], 3)
+        elif ".hada_w2_b" in name:
+            tensors[name] = torch.ones(3, tensor.shape[1])
+    save_file(tensors, tmp_path / "a" / FILE)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        PeftModel.from_pretrained(TinyModel(), str(tmp_path / "a"))
+    with pytest.raises(RankMismatch, match=r"is a LoHa configured with rank 2, and .* has rank 3"):
+        read(tmp_path / "a")

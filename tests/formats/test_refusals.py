@@ -221,3 +221,12 @@ def test_a_stray_tensor_is_refused_by_name(tmp_path: Path) -> None:
     save_file({**load_file(file), **stray}, file)
     with pytest.raises(UnsupportedAdapter, match=r"x0\.strange.*and 2 more"):
         read(path)
+
+
+def test_glora_says_how_to_make_a_plain_lora_of_it() -> None:
+    with pytest.raises(UnsupportedAdapter, match="GLoRA multiplies") as of_lycoris:
+        check_tensors(["lora_unet_q.a1.weight"], "w")
+    with pytest.raises(UnsupportedAdapter, match="GLoRA multiplies") as of_peft:
+        check_config({"peft_type": "GLORA"}, "w")
+    for caught in (of_lycoris, of_peft):
+        assert "extract a plain LoRA from the difference (kohya: " in caught.value.hint

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import lego_ray
-from lego_ray.errors import NoAdaptersFound
+from lego_ray.errors import InvalidOption, NoAdaptersFound
 from lego_ray.formats.expansion import expand
 from lego_ray.formats.kinds import expanded_site
 from lego_ray.formats.site_factors import Form, TensorSpan
@@ -167,26 +167,32 @@ BAD: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
         {"lokr_w1": (2, 2), "lora_down.weight": (2, 4), "lora_up.weight": (4, 2)},
         "of two kinds",
     ),
-    "twice": ({"lokr_w1": (2, 2), "lokr_w1_a": (2, 1), "lokr_w2": (2, 2)}, "whole and in factors"),
+    "twice": (
+        {"lokr_w1": (2, 2), "lokr_w1_a": (2, 1), "lokr_w2": (2, 2)},
+        "LoKr .* whole and in factors",
+    ),
     "ranks": (
         {"lokr_w1": (2, 2), "lokr_w2_a": (4, 2), "lokr_w2_b": (3, 4)},
-        "rank 2 in .* and 3 in",
+        "a LoKr that has rank 2 in .* and 3 in",
     ),
     "shapes": (
         {"hada_w1_a": (4, 2), "hada_w1_b": (2, 4), "hada_w2_a": (5, 2), "hada_w2_b": (2, 4)},
-        "do not fit together",
+        "a LoHa whose .* do not fit together",
     ),
     "mid": (
         {
             **{"lora_down.weight": (2, 4, 1, 1), "lora_up.weight": (4, 2, 1, 1)},
             "lora_mid.weight": (3, 2, 3, 3),
         },
-        "rank 2 in",
+        "a CP-decomposed LoCon that has rank 2 in",
     ),
     "mid alone": ({"lora_mid.weight": (3, 2, 3, 3)}, "lacks its up"),
-    "rank": ({"lokr_w1": (128, 128), "lokr_w2": (128, 128)}, "exact rank is 16384, more than"),
+    "rank": (
+        {"lokr_w1": (128, 128), "lokr_w2": (128, 128)},
+        "LoKr whose exact rank is 16384, more",
+    ),
     "side": ({"lokr_w1": (4096, 1), "lokr_w2": (4096, 1)}, "16777216 wide, more than"),
-    "empty": ({"lokr_w1": (0, 2), "lokr_w2": (2, 2)}, "expected two sizes above zero"),
+    "empty": ({"lokr_w1": (0, 2), "lokr_w2": (2, 2)}, "LoKr .* expected two sizes above zero"),
     "scalar alone": (
         {"lora_down.weight": (2, 4), "lora_up.weight": (4, 2), "gone.scalar": ()},
         "is of no site",
@@ -243,3 +249,27 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._seen.append(tensor.untyped_storage())
                 self.bytes += tensor.untyped_storage().nbytes()
         return out
+
+
+@pytest.mark.parametrize("method", ["concat", "ties"])
+@pytest.mark.parametrize(("kind", "name"), [("lokr", "LoKr"), ("loha", "LoHa")])
+def test_a_rank_that_is_too_small_for_a_kind_names_the_kind(
+    kind: str, name: str, method: str, tmp_path: Path
+) -> None:
+    """Its rank as a plain LoRA is not one that its owner has ever seen."""
+    write(tmp_path / "zoo/a.safetensors", kind_file(kind, seed=1)[0])
+    plain = tmp_path / "zoo/b.safetensors"
+    write(plain, kind_file("plain", seed=2)[0])
+    ranks = lego_ray.plan(tmp_path / "zoo", rank=64, method="concat", base_model="b").adapters
+    low, high = min(ranks[0].ranks), max(ranks[0].ranks)
+    said = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    wanted = f"; 1 adapter is a {name}, which counts with {said} as a plain LoRA"
+    for options in ({"rank": 1}, {"rank": "auto"}):
+        with pytest.raises(InvalidOption, match=wanted) as caught:
+            lego_ray.plan(tmp_path / "zoo", method=method, base_model="b", **options)
+        assert "--rank" in caught.value.hint
+    (tmp_path / "zoo/a.safetensors").unlink()
+    write(tmp_path / "zoo/c.safetensors", kind_file("plain", seed=3)[0])
+    with pytest.raises(InvalidOption) as caught:
+        lego_ray.plan(tmp_path / "zoo", rank=1, method=method, base_model="b")
+    assert "plain LoRA" not in str(caught.value)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import lego_ray
+from lego_ray.errors import LayoutMismatch
 from tests.lone_zoo import load, tensors_of, updates_of, write
 from tests.merging.test_lone_files import merge
 from tests.output.test_diffusers_loads import F32_ROUNDING
@@ -68,3 +70,29 @@ def test_the_sum_is_of_one_encoder(
     }
     assert sorted(got) == sorted(wanted)
     assert relative_error(got, wanted) < F32_ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("text", "able"),
+    [
+        (
+            "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
+            "diffusers or --layout comfyui",
+        ),
+        ("text_encoder_3.encoder.block.0.layer.0.SelfAttention.q", "kohya or --layout comfyui"),
+    ],
+)
+def test_the_layout_of_the_denoiser_alone_says_what_to_do_with_text_encoders(
+    text: str, able: str, tmp_path: Path
+) -> None:
+    denoiser = "transformer.transformer_blocks.0.attn.add_q_proj"
+    write(tmp_path / "zoo/a.safetensors", tensors_of([denoiser, text]))
+    base = "stabilityai/stable-diffusion-3.5-large"
+    with pytest.raises(LayoutMismatch, match="is of a text encoder") as caught:
+        lego_ray.plan(tmp_path / "zoo", rank=2, layout="peft", base_model=base)
+    for said in (
+        f"--layout {able}, which holds text encoders too",
+        "--exclude",
+        "Leave out --layout",
+    ):
+        assert said in caught.value.hint, caught.value.hint
