@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.image_zoo import Updates
 from tests.output.image_matrix import KINDS, Case, draw, merged
 from tests.zoo import relative_error
 
 # Float32 products of float32 factors, each rounded once more on the way in.
 ROUNDING = 16 * 2.0**-24
+METHODS = ("concat", "svd")
 
 
 def main() -> int:
@@ -41,6 +43,21 @@ def main() -> int:
     return 1 if found else 0
 
 
+def difference_of(got: Updates, case: Case, method: str) -> str:
+    """How a merge differs from the sum of its sources, in words; empty if it does not.
+
+    Args:
+        got: Its updates.
+        case: The case.
+        method: What it was merged by.
+    """
+    got = {name: u for name, u in got.items() if name in case.wanted or np.any(u)}
+    if got.keys() != case.wanted.keys():
+        return f"{method}: modules differ: {sorted(got.keys() ^ case.wanted.keys())[:4]}"
+    error = relative_error(got, case.wanted)
+    return "" if error < ROUNDING else f"{method}: a relative error of {error:.3g}"
+
+
 def fault_of(seed: int, kind: str = "") -> str:
     """What is wrong with a case, in words; empty if nothing is.
 
@@ -49,24 +66,21 @@ def fault_of(seed: int, kind: str = "") -> str:
         kind: Name of the model; drawn if empty.
     """
     case: Case | None = None
+    why = ""
     try:
         case = draw(seed, kind)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
-            got, _ = merged(case, Path(folder))
-        got = {name: u for name, u in got.items() if name in case.wanted or np.any(u)}
-        if got.keys() != case.wanted.keys():
-            why = f"modules differ: {sorted(got.keys() ^ case.wanted.keys())[:4]}"
-        else:
-            error = relative_error(got, case.wanted)
-            why = "" if error < ROUNDING else f"a relative error of {error:.3g}"
+            for method in METHODS:
+                got, _ = merged(case, Path(folder), method)
+                why = why or difference_of(got, case, method)
     except Exception as error:  # whatever it is, it is a finding
         why = f"{type(error).__name__}: {str(error)[:600]}"
     if not why:
         return ""
     lines = [f"seed {seed}: {why}"]
     if case is not None:
-        lines += [f"  {case.kind} -> {case.layout} {dict(case.options)}"]
+        lines += [f"  {case.kind} in {case.place} -> {case.layout}, compact: {case.compact}"]
         lines += [f"  {each}" for each in case.said]
     return "\n".join(lines)
 

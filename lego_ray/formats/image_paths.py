@@ -22,7 +22,7 @@ _BLOCKS = re.compile(
     r"|vace_blocks|noise_refiner|context_refiner)\.\d+\."
     r"|mid_block\.|middle_block\."
     # Krea 2
-    r"|blocks\.\d+\.attn\.w[qkvo]\b"
+    r"|blocks\.\d+\.attn\.w[qkvo]\b|(?:text_fusion|txtfusion)\.(?:layerwise|refiner)_blocks\.\d+\."
     # ERNIE-Image
     r"|layers\.\d+\.self_attention\.to_\w+"
     # Wan, Mochi, Anima, PixArt; `att` and `ffn.key` are RWKV's, `attn.qkv` and `mlp.fc1` also ViT's

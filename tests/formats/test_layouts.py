@@ -119,6 +119,11 @@ def test_what_may_be_a_lora_and_is_none_known_is_refused_by_name(key: str) -> No
         is_adapter(["x.lokr_w1"], "w")
 
 
+@pytest.mark.parametrize("name", ["text_fusion", "txtfusion"])
+def test_bare_names_of_what_reads_the_text_in_krea_2_are_an_image_models(name: str) -> None:
+    assert check_layout(None, [f"{name}.refiner_blocks.0.x.lora_A.weight"], "w").name == "comfyui"
+
+
 def test_names_of_peft_in_a_lone_file_are_read_of_image_models_alone() -> None:
     key = "base_model.model.single_transformer_blocks.0.attn.to_k.lora_A.weight"
     assert check_layout(None, [key], "zoo/swd.safetensors").name == "comfyui"

@@ -1,16 +1,19 @@
 """Zoos of tiny LoRAs of image models, drawn at random over layouts, types, alphas and ranks.
 
-A case has an architecture, adapters in layouts of its two sets of names, and what a merge is asked for.
-The updates are float64 products; those under the names of a model's authors are what diffusers' own
-converter makes of the file. A merge is loaded by diffusers into a tiny model. Nothing of lego_ray
-computes them, only its tables say which names there are.
+A case has an architecture, adapters in layouts of its two sets of names, where they lie, and what a
+merge is asked for. The updates are float64 products; those under the names of a model's authors are what
+diffusers' own converter makes of the file, or, where it has none for LoRAs, what its converter of
+checkpoints makes of weights that are these updates. A merge is loaded by diffusers into a tiny model.
+Nothing of lego_ray computes them, only its tables say which names there are.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.loaders import lora_pipeline as loaders
+from diffusers.loaders import single_file_utils
 from peft import PeftModel
 from torch import Tensor, nn
 
 import lego_ray
 from lego_ray.formats.architectures import ARCHITECTURES
-from tests.formats.test_architectures import MODELS, UNTYPED
+from tests.formats.test_architectures import MODELS, UNTYPED, Whole
 from tests.image_zoo import Updates
 from tests.lone_zoo import ENDS, load, through, write
 
@@ -36,6 +40,13 @@ DTYPES = {
     "F8": torch.float8_e4m3fn,
 }
 ALPHAS = ("none", "scalar", "vector", "half", "integer", "each its own")
+# Elements of the largest update that a case has: a few models are known by widths that no tiny one has.
+MOST = 3 << 20
+# Of names that diffusers saves itself, also PEFT's configuration in the header.
+HEADERS = ("header", "header, by module", "header, rsLoRA")
+# Where the adapters of a zoo lie: files of one folder, each in its own as diffusers saves it, or named.
+PLACES = ("folder", "folders", "files")
+OF_CHECKPOINTS: Any = single_file_utils
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,11 @@ class Kind:
         base: What people call the base model.
         authors: Prefix and ends of a file with the authors' names that diffusers converts; empty if it
             converts none.
-        left_out: Parts of paths that this converter does not take, or takes at one width alone.
+        left_out: Expressions of paths that this converter does not take, or takes at one width alone.
+        checkpoint: Converts a whole model, where diffusers has no converter of LoRAs with these names.
+        widths: Rows that this converter takes for the parts of modules that end in this; the rows of a
+            tiny model are put among them, and taken out again.
+        spell: What else the authors' files call a path.
         outputs: Layouts of a merge that diffusers loads.
         component: What diffusers calls the part of the pipeline.
         options: Of the loader's `lora_state_dict`.
@@ -61,9 +76,17 @@ class Kind:
     base: str
     authors: tuple[str, str] | tuple[()] = ()
     left_out: tuple[str, ...] = ()
+    checkpoint: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None = None
+    widths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    spell: Callable[[str], str] = str
     outputs: tuple[str, ...] = ("diffusers", "peft")
     component: str = "transformer"
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_authors(self) -> bool:
+        """Whether diffusers converts the authors' names."""
+        return bool(self.authors or self.checkpoint)
 
 
 def _hunyuan() -> nn.Module:
@@ -96,7 +119,45 @@ def _anima() -> nn.Module:
     return made
 
 
+def _ideogram() -> nn.Module:
+    made: nn.Module = UNTYPED.Ideogram4Transformer2DModel(
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=256,
+        num_attention_heads=18,
+        intermediate_size=16,
+        adaln_dim=512,
+        llm_features_dim=8,
+        mrope_section=(64, 32, 32),
+    )
+    return made
+
+
+def _underscored(path: str) -> str:
+    """HunyuanVideo's own names of attention, of which ComfyUI has others."""
+    return path.replace("img_attn.", "img_attn_").replace("txt_attn.", "txt_attn_")
+
+
+def _of_blocks(convert: Any) -> Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]:
+    """A converter of transformers, as `Kind.checkpoint` has it."""
+    return lambda state, model: convert(Whole(state))
+
+
+def _of_unet(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+    prefix = "model.diffusion_model."
+    whole = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    # It takes some biases whether they are there or not.
+    biases = {name.removesuffix("weight") + "bias": torch.zeros(1) for name in whole}
+    made: Any = model
+    converted: Mapping[str, Tensor] = OF_CHECKPOINTS.convert_ldm_unet_checkpoint(
+        {**whole, **biases}, dict(made.config)
+    )
+    return converted
+
+
 _FLUX = "Flux.1, Chroma or HunyuanVideo"
+_LINEAR1 = {"linear1": (3072, 3072, 3072, 4 * 3072)}
+_OUTSIDE_OF_IDEOGRAM = ("input_proj", "llm_cond_proj", "t_embedding", "adaln_proj", "final_layer")
 _DIT = ("diffusers", "comfyui", "peft")
 KINDS: Mapping[str, Kind] = {
     "Flux.1": Kind(
@@ -106,7 +167,7 @@ KINDS: Mapping[str, Kind] = {
         "black-forest-labs/FLUX.1-dev",
         ("lora_unet_", "down_up"),
         # whose widths are in the converter, or names of other models and tools
-        ("linear1", "fc1", "fc2", "processor", ".linear"),
+        (r"linear1", r"fc1", r"fc2", r"processor", r"\.linear", r"_in\.mlp"),
         options={"return_alphas": True},
     ),
     "Flux.2": Kind(
@@ -122,12 +183,37 @@ KINDS: Mapping[str, Kind] = {
         _hunyuan,
         loaders.HunyuanVideoLoraLoaderMixin,
         "hunyuanvideo-community/HunyuanVideo",
+        checkpoint=lambda state, model: (
+            OF_CHECKPOINTS.convert_hunyuan_video_transformer_to_diffusers(
+                {_underscored(path): tensor for path, tensor in state.items()}
+            )
+        ),
+        widths=_LINEAR1,
+        spell=_underscored,
+        # names of Flux.1's and of other tools
+        left_out=(
+            r"processor",
+            r"(?:img|txt)_mlp\.\d",
+            r"\.lin$",
+            r"(?:time|guidance)_in\.\w+_layer",
+        ),
+    ),
+    "Chroma": Kind(
+        _FLUX,
+        MODELS[_FLUX][1],
+        loaders.FluxLoraLoaderMixin,
+        "lodestones/Chroma1-HD",
+        checkpoint=_of_blocks(OF_CHECKPOINTS.convert_chroma_transformer_checkpoint_to_diffusers),
+        widths=_LINEAR1,
+        left_out=(r"processor", r"\.fc\d", r"mod(?:ulation)?\.linear", r"_in\.mlp"),
+        options={"return_alphas": True},
     ),
     "SD3": Kind(
         "Stable Diffusion 3",
         MODELS["Stable Diffusion 3"][0],
         loaders.SD3LoraLoaderMixin,
         "stabilityai/stable-diffusion-3.5-large",
+        checkpoint=_of_blocks(OF_CHECKPOINTS.convert_sd3_transformer_checkpoint_to_diffusers),
     ),
     "Wan": Kind(
         "Wan",
@@ -182,6 +268,17 @@ KINDS: Mapping[str, Kind] = {
         MODELS["Lumina 2"][0],
         loaders.Lumina2LoraLoaderMixin,
         "Alpha-VLLM/Lumina-Image-2.0",
+        checkpoint=_of_blocks(OF_CHECKPOINTS.convert_lumina2_to_diffusers),
+        widths={"qkv": (2304, 768, 768)},
+    ),
+    "Ideogram 4": Kind(
+        "Ideogram 4",
+        _ideogram,
+        loaders.Ideogram4LoraLoaderMixin,
+        "ideogram-ai/ideogram-4",
+        ("diffusion_model.", "a_b"),
+        # outside of the blocks, which this converter refuses
+        _OUTSIDE_OF_IDEOGRAM,
     ),
     "Anima": Kind(
         "Anima",
@@ -196,6 +293,7 @@ KINDS: Mapping[str, Kind] = {
         MODELS["SDXL"][0],
         loaders.StableDiffusionXLLoraLoaderMixin,
         "stabilityai/stable-diffusion-xl-base-1.0",
+        checkpoint=_of_unet,
         component="unet",
         options={"unet_config": SimpleNamespace(layers_per_block=2)},
     ),
@@ -204,6 +302,7 @@ KINDS: Mapping[str, Kind] = {
         MODELS["Stable Diffusion 1 or 2"][0],
         loaders.StableDiffusionLoraLoaderMixin,
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        checkpoint=_of_unet,
         component="unet",
     ),
     "MiniMax-H3": Kind(
@@ -255,24 +354,44 @@ class Case:
     Attributes:
         kind: Name of the model.
         files: Tensors of each adapter.
+        headers: Metadata of each one's file.
         said: What each is, for people.
         wanted: The sum of its updates, by diffusers' names.
-        options: Of the merge.
+        place: Where the adapters lie, one of `PLACES`.
+        compact: Whether the merge leaves out rows of zeros.
         layout: The layout asked for.
     """
 
     kind: str
     files: tuple[dict[str, Tensor], ...]
+    headers: tuple[Mapping[str, str], ...]
     said: tuple[str, ...]
     wanted: Updates
-    options: Mapping[str, Any]
+    place: str
+    compact: bool
     layout: str
+
+    def options(self, method: str) -> dict[str, Any]:
+        """Of a merge that loses nothing of the sum.
+
+        Args:
+            method: `concat` or `svd`.
+        """
+        rank = 4096 if method == "concat" else 64
+        compact = self.compact or method == "svd"
+        return {"method": method, "rank": rank, "compact": compact, "dtype": "F32"}
+
+
+def _model(kind: str, device: str = "meta") -> nn.Module:
+    """A model without values, of which a LoRA needs none."""
+    with torch.device("meta"):
+        model = KINDS[kind].model()
+    return model if device == "meta" else model.to_empty(device=device)
 
 
 @cache
 def _weights(kind: str) -> Mapping[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        model = KINDS[kind].model()
+    model = _model(kind)
     return {
         name.removesuffix(".weight"): tuple(tensor.shape)
         for name, tensor in model.state_dict().items()
@@ -290,6 +409,8 @@ def _modules(kind: str, side: str) -> Mapping[str, tuple[int, ...]]:
         reading = table.read(path)
         if reading is None or (reading.side != "diffusers" and not reading.row.is_same):
             continue
+        if not reading.fits(shape[1], shape[0]) or np.prod(shape) > MOST:
+            continue  # of no model as narrow as this one, or too large for a test
         if any(other.endswith(f".{path}") for other in weights):
             continue  # PEFT takes the other for it too, and diffusers warns of that
         if kind == "Wan" and path.endswith(("add_k_proj", "add_v_proj")):
@@ -297,13 +418,14 @@ def _modules(kind: str, side: str) -> Mapping[str, tuple[int, ...]]:
         if side == "diffusers":
             found[path] = shape
             continue
-        row = reading.row
-        if any(part in row.original for part in spec.left_out):
-            continue
-        parts = [reading.path("diffusers", n) for n in range(len(row.diffusers))]
-        if all(part in weights for part in parts):
-            height = sum(weights[part][0] for part in parts)
-            found[reading.path("original")] = (height, *shape[1:])
+        for row in (row for row in table.rows if row.diffusers == reading.row.diffusers):
+            named = replace(reading, row=row)
+            if any(re.search(part, named.path("original")) for part in spec.left_out):
+                continue
+            parts = [named.path("diffusers", n) for n in range(len(row.diffusers))]
+            if all(part in weights for part in parts):
+                height = sum(weights[part][0] for part in parts)
+                found[named.path("original")] = (height, *shape[1:])
     return found
 
 
@@ -317,11 +439,11 @@ def draw(seed: int, kind: str = "") -> Case:
     rng = random.Random(seed)
     kind = kind or rng.choice(sorted(KINDS))
     spec = KINDS[kind]
-    files, said = [], []
+    files, headers, said = [], [], []
     total: dict[str, np.ndarray] = {}
     shared = rng.sample(sorted(_modules(kind, "diffusers")), 2)
     for number in range(rng.randint(1, 4)):
-        side = rng.choice(["diffusers", "authors"]) if spec.authors else "diffusers"
+        side = rng.choice(["diffusers", "authors"]) if spec.has_authors else "diffusers"
         modules = _modules(kind, side)
         chosen = rng.sample(sorted(modules), min(len(modules), rng.randint(2, 6)))
         if not any("block" in path for path in chosen):  # as Wan's converter asks for
@@ -333,7 +455,9 @@ def draw(seed: int, kind: str = "") -> Case:
         prefix, ends = (
             rng.choice(AUTHORS_FORMS) if side == "authors" else rng.choice(DIFFUSERS_FORMS)
         )
-        dtype, alpha = rng.choice(sorted(DTYPES)), rng.choice(ALPHAS)
+        dtype = rng.choice(sorted(DTYPES))
+        has_header = (prefix, ends) == ("*.", "a_b")
+        alpha = rng.choice((*ALPHAS, *HEADERS) if has_header else ALPHAS)
         is_mixed = rng.random() < 0.5
         generator = torch.Generator().manual_seed(1000 * seed + number)
         factors = {
@@ -342,18 +466,26 @@ def draw(seed: int, kind: str = "") -> Case:
             )
             for path in chosen
         }
-        alphas = {path: _alpha(alpha, len(a), rng) for path, (a, _) in factors.items()}
+        given = _alphas(alpha, {path: len(a) for path, (a, _) in factors.items()}, rng)
+        spell = rng.choice((str, spec.spell)) if side == "authors" else str
         begin = prefix.replace("*", spec.component)
-        files.append(_file(factors, alphas, begin, ends))
-        said.append(f"{begin}{chosen[0]} {ends} {dtype} alpha {alpha}{' mixed' * is_mixed}")
-        for path, update in _updates(spec, side, factors, alphas).items():
+        named = {spell(path): pair for path, pair in factors.items()}
+        files.append(_file(named, {spell(p): t for p, t in given.tensors.items()}, begin, ends))
+        headers.append(given.header(spec.component))
+        shown = spell(chosen[0])
+        said.append(f"{begin}{shown} {ends} {dtype} alpha {alpha}{' mixed' * is_mixed}")
+        for path, update in _updates(kind, side, factors, given.scales).items():
             total[path] = total[path] + update if path in total else update
-    method = rng.choice(["concat", "svd"])
-    options = {"method": method, "rank": 4096 if method == "concat" else 64}
-    options |= {"compact": rng.random() < 0.5, "dtype": "F32"}
-    if method == "svd":
-        options["compact"] = True
-    return Case(kind, tuple(files), tuple(said), total, options, rng.choice(spec.outputs))
+    return Case(
+        kind,
+        tuple(files),
+        tuple(headers),
+        tuple(said),
+        total,
+        rng.choice(PLACES),
+        rng.random() < 0.5,
+        rng.choice(spec.outputs),
+    )
 
 
 def _pair(
@@ -365,20 +497,66 @@ def _pair(
     return a.to(dtype), b.to(dtype)
 
 
-def _alpha(form: str, rank: int, rng: random.Random) -> Tensor | None:
-    values = {
-        "scalar": torch.tensor(2.0),
-        "vector": torch.tensor([1.5]),
-        "half": torch.tensor(0.5, dtype=torch.float16),
-        "integer": torch.tensor(4, dtype=torch.int64),
-        "each its own": torch.tensor(float(rng.choice([0.25, 1, 3]))),
+@dataclass(frozen=True)
+class Alphas:
+    """What a file says of its scales.
+
+    Attributes:
+        scales: Of each module, by which B A is multiplied.
+        tensors: Of each module that has one.
+        config: PEFT's configuration in the header; empty for none.
+    """
+
+    scales: Mapping[str, float]
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, object]
+
+    def header(self, component: str) -> Mapping[str, str]:
+        """The file's metadata."""
+        if not self.config:
+            return {}
+        named = {f"{component}.{name}": value for name, value in self.config.items()}
+        return {"format": "pt", "lora_adapter_metadata": json.dumps(named)}
+
+
+def _alphas(form: str, ranks: Mapping[str, int], rng: random.Random) -> Alphas:
+    if form == "none":
+        return Alphas(dict.fromkeys(ranks, 1.0), {}, {})
+    if form in HEADERS:
+        return _in_header(form, ranks, rng)
+    tensors = {
+        path: {
+            "scalar": torch.tensor(2.0),
+            "vector": torch.tensor([1.5]),
+            "half": torch.tensor(0.5, dtype=torch.float16),
+            "integer": torch.tensor(4, dtype=torch.int64),
+            "each its own": torch.tensor(float(rng.choice([0.25, 1, 3]))),
+        }[form]
+        for path in ranks
     }
-    return values.get(form)
+    return Alphas({path: float(tensors[path]) / r for path, r in ranks.items()}, tensors, {})
+
+
+def _in_header(form: str, ranks: Mapping[str, int], rng: random.Random) -> Alphas:
+    """PEFT's configuration as diffusers saves it; the rank of the first module is that of most."""
+    usual, alpha = next(iter(ranks.values())), rng.choice([1, 2.5, 8])
+    own = {path: rng.choice([0.5, 3]) for path in list(ranks)[1:]} if "by module" in form else {}
+    is_rs = "rsLoRA" in form
+    config = {
+        "r": usual,
+        "lora_alpha": alpha,
+        "rank_pattern": {path: r for path, r in ranks.items() if r != usual},
+        "alpha_pattern": own,
+        "use_rslora": is_rs,
+        "target_modules": list(ranks),
+    }
+    scales = {path: own.get(path, alpha) / (r**0.5 if is_rs else r) for path, r in ranks.items()}
+    return Alphas(scales, {}, config)
 
 
 def _file(
     factors: Mapping[str, tuple[Tensor, Tensor]],
-    alphas: Mapping[str, Tensor | None],
+    alphas: Mapping[str, Tensor],
     prefix: str,
     ends: str,
 ) -> dict[str, Tensor]:
@@ -387,52 +565,89 @@ def _file(
     for path, (a, b) in factors.items():
         module = prefix + (path.replace(".", "_") if prefix.endswith("_") else path)
         tensors |= {module + down: a, module + up: b}
-        if (alpha := alphas[path]) is not None:
-            tensors[f"{module}.alpha"] = alpha
+        if path in alphas:
+            tensors[f"{module}.alpha"] = alphas[path]
     return tensors
 
 
 def _updates(
-    spec: Kind,
+    kind: str,
     side: str,
     factors: Mapping[str, tuple[Tensor, Tensor]],
-    alphas: Mapping[str, Tensor | None],
+    scales: Mapping[str, float],
 ) -> Updates:
-    """Updates by diffusers' paths, the authors' by diffusers' converter."""
-    scaled: dict[str, tuple[Tensor, Tensor]] = {}
-    for path, (a, b) in factors.items():
-        alpha = alphas[path]
-        scale = 1.0 if alpha is None else float(alpha) / len(a)
-        scaled[path] = (a.double() * scale, b.double())
-    if side == "diffusers":
-        return {p: (b.flatten(1) @ a.flatten(1)).numpy() for p, (a, b) in scaled.items()}
+    """Updates by diffusers' paths, the authors' by diffusers' converters."""
+    spec = KINDS[kind]
+    scaled = {p: (a.double() * scales[p], b.double()) for p, (a, b) in factors.items()}
+    if side == "diffusers" or spec.checkpoint:
+        products = {p: b.flatten(1) @ a.flatten(1) for p, (a, b) in scaled.items()}
+        if side == "authors":
+            return _by_checkpoint(kind, products)
+        return {path: product.numpy() for path, product in products.items()}
     assert spec.authors
     prefix, ends = spec.authors
-    converted = through(
-        spec.loader, _file(scaled, dict.fromkeys(scaled), prefix, ends), **spec.options
-    )
+    converted = through(spec.loader, _file(scaled, {}, prefix, ends), **spec.options)
     return {name.removeprefix(f"{spec.component}."): update for name, update in converted.items()}
 
 
-def merged(case: Case, root: Path) -> tuple[Updates, Any]:
-    """Merges the zoo of a case in a directory; what diffusers loads of it, and the record."""
-    for number, tensors in enumerate(case.files):
-        write(root / "zoo" / f"{number}.safetensors", tensors)
+def _by_checkpoint(kind: str, products: Mapping[str, Tensor]) -> Updates:
+    """Updates by diffusers' paths, of a model whose weights are these and zeros elsewhere."""
+    spec, weights = KINDS[kind], _weights(kind)
+    assert spec.checkpoint
+    table = BY_NAME[spec.table]
+    state: dict[str, Tensor] = {}
+    for path, shape in _modules(kind, "authors").items():
+        weight = products.get(path, torch.zeros(shape[0], int(np.prod(shape[1:]))))
+        for end, widths in spec.widths.items():
+            if path.endswith(end):
+                reading = table.read(path)
+                assert reading is not None
+                parts = [reading.path("diffusers", n) for n in range(len(widths))]
+                cut = torch.split(weight, [weights[part][0] for part in parts])
+                rows = zip(cut, widths, strict=True)
+                weight = torch.cat([_padded(part, width) for part, width in rows])
+        state[f"{path}.weight"] = weight
+    converted = spec.checkpoint(state, _model(kind))
+    found = {name.removesuffix(".weight"): t for name, t in converted.items() if ".weight" in name}
+    out = {p: t[: weights[p][0]] for p, t in found.items() if p in weights and torch.any(t)}
+    return {path: t.double().flatten(1).numpy() for path, t in out.items()}
+
+
+def _padded(rows: Tensor, count: int) -> Tensor:
+    return torch.cat([rows, torch.zeros(count - len(rows), *rows.shape[1:], dtype=rows.dtype)])
+
+
+def merged(case: Case, root: Path, method: str) -> tuple[Updates, Any]:
+    """Merges the zoo of a case in a directory; what diffusers loads of it, and the record.
+
+    Args:
+        case: The case.
+        root: The directory; the zoo is written once.
+        method: `concat` or `svd`.
+    """
+    places = []
+    for number, (tensors, header) in enumerate(zip(case.files, case.headers, strict=True)):
+        name = "pytorch_lora_weights" if case.place == "folders" else f"{number}"
+        folder = root / "zoo" / (f"{number}" if case.place == "folders" else "")
+        places.append(folder / f"{name}.safetensors")
+        if not places[-1].exists():
+            write(places[-1], tensors, **header)
     spec = KINDS[case.kind]
     record = lego_ray.merge(
-        root / "zoo",
-        output=root / "out",
+        places if case.place == "files" else root / "zoo",
+        output=root / method,
         layout=case.layout,
         base_model=spec.base,
         runner="inline",
-        **case.options,
+        **case.options(method),
     )
-    return loaded(spec, case.layout, root / "out"), record
+    return loaded(case.kind, case.layout, root / method), record
 
 
-def loaded(spec: Kind, layout: str, output: Path) -> Updates:
+def loaded(kind: str, layout: str, output: Path) -> Updates:
     """The update of every module, once diffusers or PEFT has loaded a merge into a tiny model."""
-    model: Any = spec.model()
+    spec = KINDS[kind]
+    model: Any = _model(kind, "cpu")
     if layout == "peft":
         model = PeftModel.from_pretrained(model, str(output)).base_model.model
     else:
