@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite
 
 
+_READERS: Mapping[str, str] = {
+    "diffusers": "",
+    "ComfyUI": "of models whose names in diffusers it knows",
+}
+
+
 class DiffusersOutput(OutputLayout):
     """One file, whose name the library knows."""
 
     name = "diffusers"
     library = "diffusers"
+    readers = _READERS
     has_components = True
     rules = (diffusers.findings,)
 

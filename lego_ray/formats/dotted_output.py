@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lego_ray.formats.kohya import CARRIED_FIELDS
-from lego_ray.formats.kohya_output import NamedFile
+from lego_ray.formats.kohya_output import CONVERTED, NamedFile
 from lego_ray.formats.output_layout import (
     Asked,
     PlannedSite,
@@ -31,15 +31,17 @@ class DottedOutput(NamedFile):
 
     rules = (dotted.findings,)
 
-    def __init__(self, name: str, suffix: Suffix) -> None:
+    def __init__(self, name: str, suffix: Suffix, readers: Mapping[str, str]) -> None:
         """A layout of that name.
 
         Args:
             name: As in `LAYOUTS`.
             suffix: How the keys of factors end.
+            readers: As `OutputLayout` has them.
         """
         self.name = name
         self.suffix = suffix
+        self.readers = readers
 
     def foreseen(
         self,
@@ -86,5 +88,5 @@ class DottedOutput(NamedFile):
         return f"{a}{infix}.weight", f"{b}{infix}.weight"
 
 
-COMFYUI = DottedOutput("comfyui", A_B)
-XLABS_OUTPUT = DottedOutput("xlabs", XLABS)
+COMFYUI = DottedOutput("comfyui", A_B, {"ComfyUI": "", **CONVERTED})
+XLABS_OUTPUT = DottedOutput("xlabs", XLABS, {"diffusers": "of Flux.1"})

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from lego_ray.formats.merged import MergedSite
 
 
+# Names that are not diffusers' own.
+CONVERTED: Mapping[str, str] = {"diffusers": "of models that it has a converter for"}
+_READERS = {"ComfyUI": "", "sd-scripts": "", "musubi-tuner": "", **CONVERTED}
+
+
 class NamedFile(OutputLayout):
     """One file, called like the merge, which diffusers loads by that name."""
 
@@ -43,6 +48,7 @@ class KohyaOutput(NamedFile):
     """Kohya's keys, with alphas where its readers want them."""
 
     name = "kohya"
+    readers = _READERS
     rules = (kohya.findings,)
 
     def foreseen(

@@ -84,6 +84,7 @@ class OutputLayout(ABC):
     Attributes:
         name: As in the catalog's `format` column and the manifest.
         library: The library that loads it, as a model card names it.
+        readers: Programs that load it, each with the models it does so for; empty for all that have it.
         has_config: Whether `adapter_config.json` stands beside the weights.
         is_pipeline: Whether its adapters are of the components of a pipeline, whose modules different
             trainers name differently.
@@ -93,6 +94,7 @@ class OutputLayout(ABC):
 
     name: str
     library: str
+    readers: Mapping[str, str]
     has_config: bool = False
     is_pipeline: bool = True
     has_components: bool = False

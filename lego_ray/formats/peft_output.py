@@ -34,11 +34,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_SERVERS = ("vLLM", "SGLang", "llama.cpp")
+_READERS: Mapping[str, str] = {"PEFT": "", **dict.fromkeys(_SERVERS, "without full weights")}
+
+
 class PeftOutput(OutputLayout):
     """Weights and a configuration, which is what makes them an adapter."""
 
     name = "peft"
     library = "peft"
+    readers = _READERS
     has_config = True
     is_pipeline = False
     rules = (peft.findings, servers.findings)

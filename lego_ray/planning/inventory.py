@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -170,6 +170,23 @@ def check_strict(inventory: Inventory, strict: bool) -> None:
         )
 
 
+# What decides the layout of a merge whose adapters are in several layouts of image models, by its name.
+MIXED_INTO: Mapping[str, str] = {
+    "kohya": "if a name of a module has underscores for its dots",
+    "diffusers": "if all names begin with a component, and none is a name of the model's authors",
+    "comfyui": "otherwise",
+}
+
+
+def go_together(layouts: Collection[str]) -> bool:
+    """Whether adapters can be in one merge, as far as their layouts say.
+
+    Args:
+        layouts: The layouts that merges of them alone are written in.
+    """
+    return len(set(layouts)) < 2 or all(output_layout(name).is_pipeline for name in layouts)
+
+
 def agreed_format(adapters: Iterable[AdapterRecord]) -> str:
     """The layout that a merge is written in: the one its adapters came in; PEFT's for mlx's.
 
@@ -182,7 +199,7 @@ def agreed_format(adapters: Iterable[AdapterRecord]) -> str:
     layouts: dict[str, str] = {}
     for adapter in adapters:
         layouts.setdefault(WRITTEN_AS[adapter.format], adapter.uri)
-    if len(layouts) > 1 and not all(output_layout(name).is_pipeline for name in layouts):
+    if not go_together(layouts):
         listed = "; ".join(f"{name}'s, such as {uri}" for name, uri in sorted(layouts.items()))
         raise LayoutMismatch(
             sorted(layouts.items())[0][1],
