@@ -11,6 +11,10 @@ from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.text_encoders import clip_l_of, parse_names
 
 _HINT = "Leave out --layout to keep the names that the adapters have."
+_ONE = (
+    "For the denoiser alone, take the other keys out of the adapters, or leave out the adapters that "
+    "have them with --exclude."
+)
 
 # What names of text encoders begin with in a layout.
 _TEXT: Mapping[str, Mapping[str, str]] = {
@@ -57,15 +61,20 @@ def _holding(component: str) -> str:
     able = [layout for layout, prefixes in _TEXT.items() if component in prefixes]
     asked = " or ".join(f"--layout {layout}" for layout in able)
     instead = f"Ask for {asked}, which holds text encoders too. " if able else ""
-    return (
-        f"{instead}{_HINT} For the denoiser alone, take the keys of text encoders out of the adapters, "
-        "or leave out the adapters that have them with --exclude."
-    )
+    return f"{instead}{_HINT} {_ONE}"
 
 
 def _text(name: ModuleName, layout: str, prefixes: Mapping[str, str], uri: str) -> str:
     prefix = prefixes.get(name.component)
     reading = (T5 if name.component == "t5" else CLIP).read(name.path)
+    if not name.is_text:
+        problem = (
+            f"{name.site} is of a second denoiser or another part of the pipeline, and a merge in "
+            f"{layout}'s layout has the modules of one denoiser alone"
+        )
+        raise LayoutMismatch(
+            uri, problem, f"Ask for --layout diffusers, or leave out --layout. {_ONE}"
+        )
     if layout == "peft":
         problem = (
             f"{name.site} is of a text encoder, and a merge in peft's layout has the modules of the "

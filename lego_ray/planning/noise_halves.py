@@ -22,6 +22,7 @@ _WORD = re.compile(
 )
 _FOLDER = re.compile(r"(high|low)([-_ ]?noise)?([-_ ]?model)?|(h|l)n", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z0-9])([HL])(?![A-Za-z0-9])")
+_FIRST, _SECOND = "transformer.", "transformer_2."
 # Names that files have in a folder named after the adapter.
 _GENERIC = re.compile(r"pytorch_lora_weights|adapter_model|lora|model|diffusion_pytorch_model")
 
@@ -32,6 +33,8 @@ def noise_warnings(adapters: Sequence[AdapterRecord]) -> Iterator[str]:
     Args:
         adapters: Those that are merged.
     """
+    if one_of_two := _into_the_first(adapters):
+        yield one_of_two
     sides: dict[str, list[str]] = {"high": [], "low": []}
     stems: dict[str, dict[str, str]] = {}
     unproven: dict[str, dict[str, str]] = {}
@@ -72,6 +75,27 @@ def noise_warnings(adapters: Sequence[AdapterRecord]) -> Iterator[str]:
             f"{_some(sides[side])} by name for {side} noise alone, one of two transformers that have "
             f"the same modules (Wan 2.2), and {rest} of the adapters do not say which they are for"
         )
+
+
+def _into_the_first(adapters: Sequence[AdapterRecord]) -> str:
+    """What to say of adapters that do not name their transformer, beside some that name two."""
+    found: list[str] = []
+    has_second = False
+    for alike in sharing_sites(adapters):
+        names = [site.site for site in alike[0].sites]
+        if any(name.startswith(_SECOND) for name in names):
+            has_second = True
+        elif any(name.startswith(_FIRST) for name in names):
+            # Only names of diffusers' own layout say which one they are of.
+            found += [each.uri for each in alike if each.format != "diffusers"]
+    if not (has_second and found):
+        return ""
+    return (
+        f"{_some(found)} of a transformer that the file does not name, and merged into the first one "
+        "(transformer, of Wan 2.2 that for high noise), while other adapters have a second one, "
+        "transformer_2. If it is for the second one, leave it out with --exclude, or let its keys begin "
+        "with transformer_2. and have diffusers' names"
+    )
 
 
 def _side_of(adapter: AdapterRecord, *, is_wan: bool) -> tuple[str, str, bool]:

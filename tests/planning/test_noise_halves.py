@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import lego_ray
+from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.noise_halves import noise_warnings
+from tests.lone_zoo import tensors_of, write
 from tests.planning.records import adapter
 
 WAN = ("diffusion_model.blocks.0.self_attn.q", "lora_unet_blocks_0_cross_attn_k")
@@ -69,3 +73,32 @@ def test_one_half_among_others_is_said() -> None:
 )
 def test_words_of_other_meaning_say_nothing(names: tuple[str, ...], site: str) -> None:
     assert not list(noise_warnings(zoo(*names, site=site)))
+
+
+def test_a_file_of_one_transformer_beside_one_of_two_is_said() -> None:
+    """It is merged into the first, as all names without a number are."""
+    first, second = (f"{name}.blocks.0.attn1.to_q" for name in ("transformer", "transformer_2"))
+    [both, own] = (replace(a, format="diffusers") for a in zoo("both", "own", site=first))
+    both = replace(both, sites=(both.sites[0], replace(both.sites[0], site=second)))
+    [unnamed] = (replace(a, format="comfyui") for a in zoo("unnamed", site=first))
+    [warning] = noise_warnings([both, own, unnamed])
+    assert warning.startswith("/zoo/unnamed.safetensors is of a transformer that the file does not")
+    assert "--exclude" in warning
+    assert not list(noise_warnings([both, own]))
+    assert not list(noise_warnings([own, unnamed]))
+
+
+def test_a_half_beside_a_file_of_two_transformers_is_said_when_it_is_planned(
+    tmp_path: Path,
+) -> None:
+    names = [f"{n}.blocks.0.attn1.to_q" for n in ("transformer", "transformer_2")]
+    write(tmp_path / "both.safetensors", tensors_of(names))
+    write(tmp_path / "x_low.safetensors", tensors_of(["diffusion_model.blocks.0.self_attn.q"]))
+    plan = lego_ray.plan(tmp_path, rank=4, method="concat", base_model="Wan-AI/Wan2.2-T2V-A14B")
+    assert [w for w in plan.warnings if "x_low.safetensors is of a transformer that" in w]
+    for layout in ("peft", "kohya", "comfyui"):
+        with pytest.raises(
+            LayoutMismatch, match=r"transformer_2.* is of a second denoiser"
+        ) as caught:
+            lego_ray.plan(tmp_path, rank=4, layout=layout, base_model="Wan-AI/Wan2.2-T2V-A14B")
+        assert "Ask for --layout diffusers" in caught.value.hint
