@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lego_ray.errors import LayoutMismatch
 from lego_ray.formats.architectures.text import CLIP, T5
+from lego_ray.formats.diffusers_keys import COMPONENTS, component_of
 from lego_ray.formats.module_names import DENOISER, ModuleName, flattened
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.text_encoders import clip_l_of, parse_names
@@ -67,6 +68,8 @@ def _holding(component: str) -> str:
 def _text(name: ModuleName, layout: str, prefixes: Mapping[str, str], uri: str) -> str:
     prefix = prefixes.get(name.component)
     reading = (T5 if name.component == "t5" else CLIP).read(name.path)
+    if not name.is_text and layout == "diffusers" and component_of(name.site) in COMPONENTS:
+        return name.site
     if not name.is_text:
         problem = (
             f"{name.site} is of a second denoiser or another part of the pipeline, and a merge in "

@@ -102,3 +102,7 @@ def test_a_half_beside_a_file_of_two_transformers_is_said_when_it_is_planned(
         ) as caught:
             lego_ray.plan(tmp_path, rank=4, layout=layout, base_model="Wan-AI/Wan2.2-T2V-A14B")
         assert "Ask for --layout diffusers" in caught.value.hint
+    asked = lego_ray.plan(
+        tmp_path, rank=4, layout="diffusers", base_model="Wan-AI/Wan2.2-T2V-A14B-Diffusers"
+    )
+    assert sorted(site.site for task in asked.tasks for site in task.sites) == names
