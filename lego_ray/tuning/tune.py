@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lego_ray.catalog.opening import check_before_writing
 from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.trials import record_trials
-from lego_ray.errors import OutputExists, ScoringFailed
+from lego_ray.errors import OutputExists, ScoringFailed, SourceChanged
+from lego_ray.formats.record import AdapterRecord
 from lego_ray.merging.merge import merge_at
 from lego_ray.output.catalog_rows import catalogued
 from lego_ray.output.write import manifest_at
 from lego_ray.planning.arguments import checkpoints_of, limits_of, name_of, recipe_of
-from lego_ray.planning.inventory import Choose, check_strict
+from lego_ray.planning.inventory import Choose, Inventory, check_strict
 from lego_ray.planning.plan import Plan
 from lego_ray.planning.planner import make_plan
 from lego_ray.runners.inline import InlineRunner
@@ -123,7 +125,7 @@ def tune_at(
             progress=lambda plan, result: None,
             trainer_checkpoints=checkpoints_of(search.fixed),  # type: ignore[arg-type]
             limits=limits_of(search.fixed),  # type: ignore[arg-type]
-            choose=search.choose,
+            choose=partial(_as_scored, search.choose, plan),
         )
     finally:
         runner.close()
@@ -193,6 +195,32 @@ def _prepared(
         search.threads,
     )
     return search, maker, plan
+
+
+def _as_scored(choose: Choose | None, plan: Plan, found: Inventory) -> Inventory:
+    """The adapters that are there, which must be those that were scored.
+
+    Raises:
+        SourceChanged: If one was added, removed or written again since.
+    """
+    chosen = choose(found) if choose else found
+    scored, here = _marks(plan.adapters), _marks(chosen.adapters)
+    for uri in sorted(scored.keys() | here.keys()):
+        if scored.get(uri) == here.get(uri):
+            continue
+        what = "was written again" if uri in scored and uri in here else "is gone"
+        what = what if uri in scored else "is new"
+        problem = (
+            f"it {what} since the merges were scored, so the best of them is of other adapters"
+        )
+        raise SourceChanged(
+            uri, problem, "Run the same command again: it scores merges of what is there.", uri
+        )
+    return chosen
+
+
+def _marks(adapters: Iterable[AdapterRecord]) -> dict[str, tuple[str, ...]]:
+    return {a.uri: (a.adapter_id, a.mark, a.config_version) for a in adapters}
 
 
 def _needs_base(plan: Plan) -> bool:

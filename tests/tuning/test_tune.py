@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,11 @@ from typing import Any
 import pytest
 
 import lego_ray
-from lego_ray.errors import BadInput, InvalidOption, OutputExists, ScoringFailed
+from lego_ray.errors import BadInput, InvalidOption, OutputExists, ScoringFailed, SourceChanged
+from lego_ray.tuning import tune
 from lego_ray.tuning.record import TuneRecord
 from lego_ray.tuning.trial import PREFIX
+from tests.merging.changing import replaced, replaced_unseen
 from tests.tuning.target import CALLS, KILL_AT, VARIABLE
 from tests.zoo import write_adapter, write_zoo
 
@@ -72,6 +77,35 @@ def test_a_hidden_target_is_found_far_better_than_by_the_presets(place: Place) -
         assert 0 < found["error"] < found["difference"]
         assert set(found["tasks"]) == {"q_proj", "v_proj"}
     assert (record.trials, record.failed, record.warnings) == (48, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda zoo: write_adapter(zoo / "new", seed=9), "new: it is new since"),
+        (lambda zoo: replaced(zoo / "a0"), "a0: it was written again since"),
+        (lambda zoo: replaced_unseen(zoo / "a0"), "a0: it was written again since"),
+        (lambda zoo: shutil.rmtree(zoo / "a0"), "a0: it is gone since"),
+    ],
+)
+def test_what_was_not_scored_is_not_published(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    says: str,
+) -> None:
+    reported = tune._reported
+
+    def changing(*args: Any) -> Any:
+        found = reported(*args)
+        change(place.zoo)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "_reported", changing)
+        with pytest.raises(SourceChanged, match=re.escape(says)):
+            place.tune(catalog=place.root / "catalog")
+    assert not (place.root / "merged" / "lego_ray_manifest.json").exists()
 
 
 def test_the_winner_is_the_merge_of_its_options(place: Place) -> None:
