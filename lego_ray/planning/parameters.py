@@ -54,22 +54,25 @@ def _renamed(adapter: AdapterRecord, parameters: set[str]) -> AdapterRecord:
 
 
 def _check_experts(adapters: Iterable[AdapterRecord]) -> None:
-    """Passes adapters none of which has modules inside of what another adapts as a parameter."""
+    """Passes adapters none of which has modules inside of what another adapts as a parameter.
+
+    PEFT packs the experts of a whole file or none, so one layer decides for all.
+    """
     packed: dict[str, tuple[str, str]] = {}
     for adapter in adapters:
         for factors in adapter.sites:
             if factors.kind in ("parameter", "expert"):
                 name = parameter_of(factors.site, factors.kind)
-                packed.setdefault(name.rpartition(".")[0], (name, adapter.uri))
+                packed.setdefault(_block(name.split(".")[:-1]), (name, adapter.uri))
     for adapter in adapters if packed else ():
         for factors in adapter.sites:
             if factors.kind in ("parameter", "expert"):
                 continue
             parts = factors.site.split(".")
             for end in range(len(parts) - 1, 0, -1):
-                if found := packed.get(".".join(parts[:end])):
+                if found := packed.get(_block(parts[:end])):
                     problem = (
-                        f"the adapters have the experts of one layer in two ways: {found[0]} as one "
+                        f"the adapters have the experts of one model in two ways: {found[0]} as one "
                         f"parameter in {found[1]}; {factors.site} as a module in {adapter.uri}"
                     )
                     hint = (
@@ -77,3 +80,10 @@ def _check_experts(adapters: Iterable[AdapterRecord]) -> None:
                         "them, and save them again; or merge them separately, with --exclude."
                     )
                     raise LayoutMismatch(adapter.uri, problem, hint)
+
+
+def _block(parts: Sequence[str]) -> str:
+    """The name of a block in every layer, as transformers 5 has it; 4 called Mixtral's by another."""
+    return ".".join(
+        "*" if part.isdigit() else "mlp" if part == "block_sparse_moe" else part for part in parts
+    )

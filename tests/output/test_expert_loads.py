@@ -190,13 +190,23 @@ def test_a_merge_of_experts_is_verified_and_merged_again(tmp_path: Path) -> None
     assert relative_error(updates("gpt_oss", tmp_path / "again"), wanted) < F32_ROUNDING
 
 
-def test_experts_as_modules_do_not_mix_with_experts_in_one_parameter(tmp_path: Path) -> None:
-    train("qwen3_moe", tmp_path / "zoo" / "a", 1)
-    sites = tuple(
-        Site(f"model.layers.0.mlp.experts.{number}.down_proj", (12,), 16) for number in range(3)
-    )
+@pytest.mark.parametrize(
+    ("model", "module"),
+    [
+        ("qwen3_moe", "layers.0.mlp.experts.{}.down_proj"),
+        # PEFT packs the experts of a file, not of a layer.
+        ("qwen3_moe", "layers.1.mlp.experts.{}.down_proj"),
+        # What transformers 4 calls them; PEFT puts both on one weight.
+        ("mixtral", "layers.0.block_sparse_moe.experts.{}.w2"),
+    ],
+)
+def test_experts_as_modules_do_not_mix_with_experts_in_one_parameter(
+    tmp_path: Path, model: str, module: str
+) -> None:
+    train(model, tmp_path / "zoo" / "a", 1)
+    sites = tuple(Site(f"model.{module.format(number)}", (12,), 16) for number in range(3))
     write_adapter(tmp_path / "zoo" / "b", sites=sites, base_model=BASE)
-    with pytest.raises(LayoutMismatch, match="the experts of one layer in two ways"):
+    with pytest.raises(LayoutMismatch, match="the experts of one model in two ways"):
         merge(tmp_path / "zoo", tmp_path / "m", rank=4)
 
 
