@@ -170,8 +170,12 @@ def _place(value: object) -> Any:
 def _several(of: Check, value: object) -> tuple[Any, ...]:
     if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         _unfit(value)
+    try:
+        members = iter(value)
+    except TypeError:  # a numpy array without axes
+        _unfit(value)
     found = []
-    for each in value:
+    for each in members:
         try:
             found.append(of(each))
         except _Unfit:

@@ -81,6 +81,7 @@ ANY: dict[str, Any] = {
     "object": Thing(),
     "class": Thing,
     "array": np.ones(2),
+    "array without axes": np.array(0.5),
     "duration": timedelta(seconds=-1),
 }
 # By annotation, which of these a call may take, if only to find that they are out of range.

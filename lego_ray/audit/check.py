@@ -42,7 +42,7 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> Catalo
         What was found; see `CatalogCheck`, which is read like a dictionary too.
 
     Raises:
-        CatalogNotFound: If nothing was merged into this catalog yet.
+        CatalogNotFound: If there is no catalog.
         StoreUnavailable: If a store could not be reached.
     """
     opened = open_catalog(catalog)
@@ -53,7 +53,9 @@ def check_catalog(catalog: str | PathLike[str], *, deep: bool = False) -> Catalo
     if damaged:  # what such files say of the merges cannot be held against anything
         return _record(opened, damaged, deep=deep)
     # Of a merge that has several rows, which is a fault of its own, any will do to look at its output.
-    rows = {row["merge_id"]: row for row in list_merges(opened).to_pylist()}
+    has_merges = opened.exists("merges") or not opened.tables()  # or only scans were recorded
+    merges = list_merges(opened).to_pylist() if has_merges else []
+    rows = {row["merge_id"]: row for row in merges}
     manifests = Manifests()
     manifests.fetch(rows.values())
     diagnoses = diagnose(opened, manifests, deep=deep)

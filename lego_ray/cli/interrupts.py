@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from lego_ray.errors import LegoRayError, ObjectNotFound
+from lego_ray.errors import ObjectNotFound
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OF_SEVERAL = "finished tasks are kept beside each output; run the same command to continue"
@@ -67,7 +67,8 @@ def _how_to_go_on(output: str | None, otherwise: str) -> str:
         found = status(output)
     except ObjectNotFound:
         return nothing
-    except LegoRayError:
+    except Exception:
+        # Also what is no error of a store: the signal may have left a package half imported.
         return f"`lego-ray status {output}` shows its progress; run the same command to continue"
     if found["state"] == "published":
         return (

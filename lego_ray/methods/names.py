@@ -85,6 +85,7 @@ class MethodOptions(TypedDict, total=False):
             default=10,
             metavar="N",
             at_least=1,
+            at_most=1_000_000,
         ),
     ]
     max_iter: Annotated[

@@ -18,6 +18,7 @@ from lego_ray.errors import CatalogNotFound
 from lego_ray.storage.file import FileStore
 from tests.catalog.version_one import COLUMNS
 from tests.merging.merged_place import FILES, MANIFEST, STORES, Place, fresh_place
+from tests.zoo import write_adapter
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -32,6 +33,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     place = fresh_place(request, tmp_path)
     place.merge("clustered")
     return place
+
+
+def test_a_catalog_of_scans_alone_is_sound(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "zoo" / "a", seed=1)
+    lego_ray.scan(tmp_path / "zoo", catalog=tmp_path / "catalog")
+    for deep in (False, True):
+        record = lego_ray.check_catalog(tmp_path / "catalog", deep=deep)
+        assert (record["ok"], record["merges"], record["problems"]) == (True, 0, [])
 
 
 def problems(place: Place, deep: bool = False) -> list[tuple[str, str]]:
