@@ -78,7 +78,7 @@ def test_it_describes_all_or_one() -> None:
     assert lego["options"][0] == {
         "name": "n_init",
         "default": 10,
-        "values": "a whole number of at least 1",
+        "values": "a whole number of at least 1 and at most 1000000",
         "help": "Restarts of k-means; the one of least inertia is kept.",
     }
     with pytest.raises(InvalidOption, match="Did you mean knots"):

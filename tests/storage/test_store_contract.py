@@ -116,9 +116,11 @@ def test_of_racing_creators_exactly_one_wins_and_no_other_is_seen(store: Store) 
 
             watcher = pool.submit(watch, key, barrier, done)
             writers = [pool.submit(write, w, key, barrier) for w in range(RACERS)]
-            winners = [w for w in (each.result() for each in writers) if w is not None]
-            final = store.read(key)
-            done.set()
+            try:
+                winners = [w for w in (each.result() for each in writers) if w is not None]
+                final = store.read(key)
+            finally:
+                done.set()
             assert len(winners) == 1
             assert final == bytes([winners[0]]) * size
             assert watcher.result() <= {final}
