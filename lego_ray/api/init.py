@@ -34,6 +34,7 @@ class InitRecord(Record):
         refused: Each with `adapter` (URI) and `reason`.
         passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
         notes: Each with `adapter` and `note`, on what was set aside.
+        counts: How many adapters were found, and what became of them; see `MergeRecord`.
         warnings: What the user should know.
     """
 
@@ -44,6 +45,7 @@ class InitRecord(Record):
     refused: tuple[Mapping[str, Any], ...]
     passed_over: tuple[Mapping[str, Any], ...]
     notes: tuple[Mapping[str, Any], ...]
+    counts: Mapping[str, int]
     warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -136,6 +138,7 @@ def init(
         ),
         adapters=len(found.adapters),
         **entries_set_aside(found),
+        counts=found.counts.as_json(),
         warnings=tuple(found.about(found.adapters)[1]),
     )
 

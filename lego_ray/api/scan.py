@@ -48,6 +48,7 @@ class ScanRecord(TableRecord):
         refused: Each with `adapter` (URI) and `reason`.
         passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
         notes: Each with `adapter` and `note`, on what was set aside.
+        counts: How many adapters were found, and what became of them; see `MergeRecord`.
         catalog: URI of the catalog, or None.
         new: Rows of adapters that were written to it.
         bytes_read: Bytes that the call read.
@@ -62,6 +63,7 @@ class ScanRecord(TableRecord):
     refused: tuple[Mapping[str, Any], ...]
     passed_over: tuple[Mapping[str, Any], ...]
     notes: tuple[Mapping[str, Any], ...]
+    counts: Mapping[str, int]
     catalog: str | None
     new: int
     bytes_read: int
@@ -126,6 +128,7 @@ def scan(
     return ScanRecord(
         adapters=tuple({k: row[k] for k in _SHOWN} for row in rows if row["status"] == "ok"),
         **entries_set_aside(inventory),
+        counts=inventory.counts.as_json(),
         catalog=None if place is None else str(place),
         new=written,
         bytes_read=found.bytes_read,

@@ -11,8 +11,9 @@ from lego_ray.amounts import size
 from lego_ray.cli.printing import (
     count,
     print_advice,
+    print_all_refused,
     print_failed,
-    print_refused,
+    print_library_counts,
     print_set_aside,
     print_table,
     print_warnings,
@@ -28,7 +29,7 @@ def print_built(record: Mapping[str, Any]) -> None:
     """
     print_warnings(record["merges"])
     print_set_aside(record)
-    print_refused(record["refused"])
+    print_all_refused(record)
     print_failed(record["failed"])
     print_table(
         ("merge", "adapters", "rank", "sites", "status", "output"),
@@ -42,9 +43,10 @@ def print_built(record: Mapping[str, Any]) -> None:
     if record["dry_run"]:
         click.echo("dry run: nothing was written")
     click.echo(
-        f"{count(len(record['merges']), 'merge')} of {count(record['adapters'], 'adapter')}, "
+        f"{count(len(record['merges']), 'merge')} of {count(record['counts']['usable'], 'adapter')}, "
         f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
+    print_library_counts(record["counts"])
     click.echo(f"catalog  {record['catalog'] or '(none; give --catalog)'}")
     print_advice(record["merges"])
 

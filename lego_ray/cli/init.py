@@ -18,6 +18,7 @@ from lego_ray.cli.printing import (
     print_warning,
     rank_range,
 )
+from lego_ray.planning.counts import said_of
 
 
 @command()
@@ -80,7 +81,7 @@ def init(as_json: bool, **given: Any) -> None:
     print_refused(record["refused"])
     made = sum(m["problem"] is None for m in record["merges"])
     click.echo(
-        f"{record['adapters']} usable, {len(record['refused'])} refused; {count(made, 'merge')}\n"
+        f"{said_of(record['counts'])}; {count(made, 'merge')}\n"
         f"recipe  {record['recipe']}\n"
         f"next    lego-ray build {record['recipe']} --dry-run"
     )

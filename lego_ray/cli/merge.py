@@ -20,6 +20,7 @@ from lego_ray.cli.printing import (
     count,
     nearest,
     print_advice,
+    print_counts,
     print_json,
     print_refused,
     print_set_aside,
@@ -79,6 +80,7 @@ def merge(as_json: bool, log: str, **given: Any) -> None:
         f"catalog  {record['catalog'] or '(none; give --catalog)'}\n"
         f"merge    {record['merge_id']}"
     )
+    print_counts(record["counts"], "merged")
     print_advice([record])
 
 

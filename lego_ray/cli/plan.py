@@ -113,7 +113,7 @@ def _at_ranks(given: dict[str, Any], *, as_json: bool) -> None:
         ),
     )
     click.echo(
-        f"\n{count(len(first.adapters), 'adapter')} taken, {len(first.refused)} left out; "
+        f"\n{_counts_of(first)}; "
         f"{size(sweep.read_bytes)} to read once for all ranks, at most {size(sweep.peak_bytes)} of "
         f"memory a worker\n{first.dtype}, base model {first.base_model or '(none named)'}"
     )
@@ -179,7 +179,7 @@ def _print(made: Plan) -> None:
         )
     at = f" at revision {made.base_revision}" if made.base_revision else ""
     click.echo(
-        f"\n{len(made.adapters):,} usable, {len(made.refused):,} refused; "
+        f"\n{_counts_of(made)}; "
         f"{count(made.n_sites, 'site')}, {count(made.n_msus, 'MSU')}, "
         f"{count(len(made.tasks), 'task')}; {size(made.read_bytes)} to read"
         f"{' to measure and again to merge' if made.recipe.is_open else ''}, at most "
@@ -188,6 +188,14 @@ def _print(made: Plan) -> None:
         f"rank {_rank_of(made)} {made.dtype}, base model {made.base_model or '(none named)'}{at}\n"
         f"plan {made.digest}"
     )
+
+
+def _counts_of(plan: Plan) -> str:
+    """How many adapters were found, and what becomes of them."""
+    from lego_ray.planning.counts import Counts, said_of
+
+    counts = plan.counts or Counts(len(plan.adapters), len(plan.refused))
+    return said_of(counts.as_json())
 
 
 def _time_of(plan: Plan) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from lego_ray.planning.counts import said_of
+
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object on stdout."""
@@ -239,6 +241,36 @@ def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
     for entry in refused:
         label = styled("left out", fg="yellow")
         click.echo(f"{label}  {visible(entry['adapter'])}\n          {visible(entry['reason'])}")
+
+
+def print_all_refused(record: Mapping[str, Any]) -> None:
+    """Lists the adapters of a library left out: from all merges, and those that were bad in one."""
+    of_merges = (entry for merge in record["merges"] for entry in merge["refused"])
+    print_refused(list({e["adapter"]: e for e in (*of_merges, *record["refused"])}.values()))
+
+
+def print_counts(counts: Mapping[str, int] | None, taken: str) -> None:
+    """Prints what became of the adapters that were found, if not all are taken.
+
+    Args:
+        counts: As records have them; None for none.
+        taken: What those are called that are taken.
+    """
+    if counts and counts["found"] > counts["usable"]:
+        click.echo(f"adapters {said_of(counts, taken)}")
+
+
+def print_library_counts(counts: Mapping[str, int] | None) -> None:
+    """Prints what became of the adapters of a library's zoo, if not all are merged.
+
+    Args:
+        counts: As records have them; None in a record that an earlier release kept.
+    """
+    if counts and counts["found"] > counts["merged"]:
+        more = (
+            f"; {counts['merged']:,} of the usable are in a merge, {counts['unmerged']:,} in none"
+        )
+        click.echo(f"adapters {said_of(counts)}{more if counts['unmerged'] else ''}")
 
 
 def print_failed(failed: Sequence[Mapping[str, str]]) -> None:

@@ -17,9 +17,10 @@ from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
     print_advice,
+    print_all_refused,
     print_failed,
     print_json,
-    print_refused,
+    print_library_counts,
     print_set_aside,
     print_table,
     print_warnings,
@@ -73,7 +74,7 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
         return
     print_warnings(record["merges"])
     print_set_aside(record)
-    print_refused(record["refused"])
+    print_all_refused(record)
     print_failed(record["failed"])
     print_table(
         ("merge", "version", "adapters", "rank", "status", "output"),
@@ -82,9 +83,12 @@ def refresh(as_json: bool, log: str, **given: Any) -> None:
             for m in record["merges"]
         ),
     )
+    counts = record["counts"]
+    usable = counts["usable"] if counts else record["adapters"]
     click.echo(
-        f"{record['status']}: {count(record['adapters'], 'adapter')}, {record['new']} new in the "
+        f"{record['status']}: {count(usable, 'adapter')}, {record['new']} new in the "
         f"catalog; {size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
+    print_library_counts(record["counts"])
     print_advice(record["merges"])
     check_all_made(record)

@@ -19,6 +19,7 @@ from lego_ray.cli.printing import (
     print_warning,
     rank_range,
 )
+from lego_ray.planning.counts import said_of
 
 
 @command()
@@ -65,7 +66,7 @@ def scan(as_json: bool, **given: Any) -> None:
     print_set_aside(record)
     print_refused(record["refused"])
     click.echo(
-        f"{len(record['adapters']):,} usable, {len(record['refused']):,} refused; "
+        f"{said_of(record['counts'])}; "
         f"{size(record['bytes_read'])} read in {record['seconds']:.1f} s"
     )
     if record["catalog"]:

@@ -16,6 +16,7 @@ from lego_ray.cli.logs import QUARANTINED, shown
 from lego_ray.cli.param_types import Place
 from lego_ray.cli.printing import (
     count,
+    print_counts,
     print_json,
     print_refused,
     print_set_aside,
@@ -115,6 +116,7 @@ def update(as_json: bool, log: str, **given: Any) -> None:
         f"parent   {record['parent']}\n"
         f"merge    {record['merge_id']}"
     )
+    print_counts(record["counts"], "added")
 
 
 def _drift(record: Mapping[str, Any]) -> str:

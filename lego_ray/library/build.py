@@ -17,7 +17,7 @@ from lego_ray.errors import BadInput, RecipeError, RunFailed, SourceChanged, Uns
 from lego_ray.library.entries import manifests_at_outputs, plan_entries, with_kept_defaults
 from lego_ray.library.find_groups import GroupFinder, group_record, group_rows, grouping_id
 from lego_ray.library.places import LibraryPlaces, read_places
-from lego_ray.library.record import LibraryRecord, failures_of, made_of
+from lego_ray.library.record import LibraryRecord, failures_of, library_counts, made_of
 from lego_ray.merging.planned import make_planned
 from lego_ray.merging.record import PLANNED, entries_set_aside, record_of, seconds_since
 from lego_ray.merging.run import Records
@@ -210,6 +210,7 @@ def _build_once(
         output=str(places.output) if places.output else None,
         catalog=catalog.uri if catalog else None,
         adapters=len(inventory.adapters),
+        counts=library_counts(inventory, asked.merges, records),
         **entries_set_aside(inventory),
         merges=tuple(
             records[each.recipe.name].warned(attempt)

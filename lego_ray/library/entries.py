@@ -224,7 +224,8 @@ def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
             f"{asked} matches none of the {len(inventory.adapters)} adapters",
             "`lego-ray scan` lists the adapters.",
         )
-    chosen_here = replace(inventory, adapters=tuple(taken), refused=refused)
+    others = len(inventory.adapters) - len(taken) + len(inventory.refused) - len(refused)
+    chosen_here = replace(inventory, adapters=tuple(taken), refused=refused, not_chosen=others)
     return only_of_base(chosen_here, entry.recipe.only_base)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from lego_ray.merging.record import (
     with_more,
 )
 from lego_ray.planning.grouped import Grouping
+from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.source_changes import Attempt
 from lego_ray.records import TableRecord, names_of
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lego_ray.catalog.tables import Catalog
     from lego_ray.library.current import Found
     from lego_ray.library.places import RefreshPlaces
+    from lego_ray.merging.planned import Planned
     from lego_ray.merging.run import Records
 
 Entry = Mapping[str, Any]
@@ -36,6 +38,8 @@ class LibraryRecord(TableRecord):
         output: URI that the merges are below; None if each has its own.
         catalog: URI of the catalog, or None.
         adapters: How many the zoo has.
+        counts: How many adapters were found, and what became of them; see `MergeRecord`. Of those that
+            are `usable`, `merged` are in one of the merges that were made, and `unmerged` in none.
         refused: Each with `adapter` (URI) and `reason`.
         passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
         notes: Each with `adapter` and `note`, on what was set aside.
@@ -56,6 +60,7 @@ class LibraryRecord(TableRecord):
     output: str | None
     catalog: str | None
     adapters: int
+    counts: Mapping[str, int] | None = None
     refused: tuple[Entry, ...]
     passed_over: tuple[Entry, ...]
     notes: tuple[Entry, ...]
@@ -97,6 +102,7 @@ class RefreshRecord(TableRecord):
         output: URI of the library.
         catalog: URI of its catalog.
         adapters: How many the zoo has; None if busy.
+        counts: As in `LibraryRecord`; None if busy.
         new: Rows of adapters that were written.
         refused: Each with `adapter` (URI) and `reason`.
         passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
@@ -116,6 +122,7 @@ class RefreshRecord(TableRecord):
     output: str
     catalog: str
     adapters: int | None = None
+    counts: Mapping[str, int] | None = None
     new: int = 0
     refused: tuple[Entry, ...] = ()
     passed_over: tuple[Entry, ...] = ()
@@ -148,6 +155,32 @@ def failures_of(failed: Mapping[str, BadInput]) -> tuple[Entry, ...]:
         }
         for name, error in failed.items()
     )
+
+
+def library_counts(
+    inventory: Inventory, planned: Iterable[Planned], records: Mapping[str, MergeRecord]
+) -> dict[str, int]:
+    """The counts of a library's zoo, as records have them.
+
+    An adapter that turned out bad in one merge counts as refused.
+
+    Args:
+        inventory: The zoo.
+        planned: Its merges.
+        records: The records of those that were made, by name.
+    """
+    here = {adapter.uri for adapter in inventory.adapters}
+    bad = {entry["adapter"] for record in records.values() for entry in record.refused} & here
+    merged = {
+        adapter.uri
+        for each in planned
+        if each.recipe.name in records
+        for adapter in each.plan.adapters
+    } - bad
+    found = inventory.counts
+    usable = found.usable - len(bad)
+    told = replace(found, usable=usable, refused=found.refused + len(bad)).as_json()
+    return {**told, "merged": len(merged), "unmerged": usable - len(merged)}
 
 
 def made_of(groupings: Iterable[Grouping], records: Collection[str]) -> list[Grouping]:
@@ -239,6 +272,7 @@ def record_of_refresh(
         catalog=catalog.uri,
         adapters=len(found.inventory.adapters),
         new=new,
+        counts=library_counts(found.inventory, found.planned, records),
         **entries_set_aside(found.inventory),
         merges=tuple(
             with_more(records[name].warned(attempt), VersionRecord, version=versions[name])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, TypedDict, TypeVar
 
+from lego_ray.formats.record import AdapterRecord
+from lego_ray.planning.counts import Counts
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.plan import Plan, set_aside
 from lego_ray.planning.source_changes import Attempt, warning
@@ -36,6 +38,10 @@ class MergeRecord(Record):
         refused: Each with `adapter` (URI) and `reason`.
         passed_over: Each with `adapter`, `why` and `checkpoints`, one per training run.
         notes: Each with `adapter` and `note`, on what was set aside.
+        counts: How many adapters were found (`found`), and what became of them: `usable` (those that
+            are merged), `refused`, `passed_over`, `excluded`, `other_base`, `not_chosen` and
+            `zero_weight`, which add up to `found`. None if nothing was scanned. An update counts those
+            to add.
         sites: How many sites the merge has.
         rank: The largest rank; None while it is to be chosen.
         ranks: Rank by site, if they were chosen by a budget.
@@ -61,6 +67,7 @@ class MergeRecord(Record):
     refused: tuple[Entry, ...]
     passed_over: tuple[Entry, ...]
     notes: tuple[Entry, ...]
+    counts: Mapping[str, int] | None = None
     sites: int
     rank: int | None
     ranks: Mapping[str, int] | None = None
@@ -170,6 +177,7 @@ def record_of(
         catalog=catalog,
         adapters=tuple(adapter.uri for adapter in plan.adapters),
         **entries_set_aside(plan),
+        counts=None if plan.counts is None else plan.counts.as_json(),
         sites=plan.n_sites,
         rank=plan.recipe.rank if is_planned else plan.rank,
         ranks=dict(plan.recipe.ranks) or None,
@@ -209,7 +217,10 @@ def record_of_published(
     notes = [{"adapter": s["uri"], "note": note} for s in sources for note in s.get("notes", ())]
     refused = [{"adapter": r["adapter"], "reason": r["reason"]} for r in manifest["refused"]]
     aside: Aside = {"refused": tuple(refused), "passed_over": (), "notes": tuple(notes)}
+    counts = None
     if plan:
+        if plan.counts is not None:
+            counts = without_bad_ones(plan.counts, plan.adapters, refused).as_json()
         aside = {**entries_set_aside(plan), "refused": tuple(refused)}
         aside["notes"] = _with_measured(aside["notes"], notes)
     recipe = manifest["recipe"]
@@ -221,6 +232,7 @@ def record_of_published(
         catalog=catalog,
         adapters=tuple(source["uri"] for source in sources),
         **aside,
+        counts=counts,
         sites=manifest["sites"],
         rank=recipe["rank"],
         ranks=recipe.get("ranks") or None,
@@ -235,6 +247,21 @@ def record_of_published(
             *manifest.get("warnings", manifest.get("limits", ())),
         ),
     )
+
+
+def without_bad_ones(
+    counts: Counts, adapters: Iterable[AdapterRecord], refused: Iterable[Entry]
+) -> Counts:
+    """The counts of a plan, after adapters whose weights turned out bad were refused.
+
+    Args:
+        counts: Those of the plan.
+        adapters: The adapters that were planned.
+        refused: Those that were refused in the end, as records list them.
+    """
+    planned = {adapter.uri for adapter in adapters}
+    bad = sum(entry["adapter"] in planned for entry in refused)
+    return replace(counts, usable=counts.usable - bad, refused=counts.refused + bad)
 
 
 def _with_measured(planned: tuple[Entry, ...], published: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lego_ray.errors import BadInput
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.methods.presets import DEFAULT_PRESET, how_of
+from lego_ray.planning.counts import said_of
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.only_base import is_of_base
 from lego_ray.planning.planner import make_plan
@@ -162,7 +163,7 @@ def _head(
     yield "#   lego-ray build FILE               make it"
     yield "#   lego-ray refresh FILE             make what changed; for a schedule (needs a catalog)"
     yield "#"
-    yield f"# Found: {len(inventory.adapters)} usable, {len(inventory.refused)} refused."
+    yield f"# {said_of(inventory.counts.as_json())}."
     for refused in inventory.refused[:SHOWN_REFUSED]:
         yield f"#   refused {_comment(refused.uri)}: {_comment(refused.reason)}"
     if (more := len(inventory.refused) - SHOWN_REFUSED) > 0:

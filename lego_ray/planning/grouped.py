@@ -92,8 +92,11 @@ class Grouping:
 
     def inventory_of(self, group_name: str) -> Inventory:
         """A group's adapters, and those refused."""
-        members = (m.adapter for m in self.members if m.group == group_name)
-        return replace(self.inventory, adapters=tuple(members))
+        members = tuple(m.adapter for m in self.members if m.group == group_name)
+        others = len(self.inventory.adapters) - len(members)
+        return replace(
+            self.inventory, adapters=members, not_chosen=self.inventory.not_chosen + others
+        )
 
 
 def plan_similarity(

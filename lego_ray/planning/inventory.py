@@ -26,6 +26,7 @@ from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.peft_beside import beside_factors
 from lego_ray.formats.record import AdapterRecord, Refused, sharing_sites
 from lego_ray.formats.site_factors import SiteFactors
+from lego_ray.planning.counts import Counts
 from lego_ray.planning.trainer_runs import Doubt, PassedOver
 
 # Blocks as the authors of HunyuanVideo call them, for which diffusers has other names.
@@ -43,6 +44,9 @@ class Inventory:
         doubts: Adapters that may be checkpoints of one run, all of which were taken.
         warnings: What else was passed over under the sources, one sentence each without its full stop.
         left_out: How many were left out as asked, before they were read.
+        other_base: How many were left out because they are of another base model.
+        not_chosen: How many of a library's zoo are not taken for this merge.
+        zero_weight: How many were left out because they have weight 0.
     """
 
     adapters: tuple[AdapterRecord, ...]
@@ -51,6 +55,9 @@ class Inventory:
     doubts: tuple[Doubt, ...] = ()
     warnings: tuple[str, ...] = ()
     left_out: int = 0
+    other_base: int = 0
+    not_chosen: int = 0
+    zero_weight: int = 0
 
     @classmethod
     def of(cls, adapters: Iterable[AdapterRecord], refused: Iterable[Refused]) -> Inventory:
@@ -92,8 +99,19 @@ class Inventory:
         left = Inventory.of(
             (a for a in self.adapters if a.uri not in reasons), (*self.refused, *refused)
         )
-        return replace(
-            left, passed_over=self.passed_over, doubts=self.doubts, warnings=self.warnings
+        return replace(self, adapters=left.adapters, refused=left.refused)
+
+    @property
+    def counts(self) -> Counts:
+        """How many were found, and what became of them."""
+        return Counts(
+            usable=len(self.adapters),
+            refused=len(self.refused),
+            passed_over=sum(len(run.checkpoints) for run in self.passed_over),
+            excluded=self.left_out,
+            other_base=self.other_base,
+            not_chosen=self.not_chosen,
+            zero_weight=self.zero_weight,
         )
 
     def about(self, adapters: Iterable[AdapterRecord]) -> tuple[list[PassedOver], list[str]]:

@@ -55,7 +55,12 @@ def only_of_base(inventory: Inventory, name: str) -> Inventory:
         )
     n = sum(others.values())
     said = f"{FLAG} {name} left out {n} adapter{'s' * (n > 1)}: {listed_bases(others)}"
-    return replace(inventory, adapters=taken, warnings=(*inventory.warnings, said))
+    return replace(
+        inventory,
+        adapters=taken,
+        warnings=(*inventory.warnings, said),
+        other_base=inventory.other_base + n,
+    )
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from lego_ray.formats.fused import FusedSite, planned_wholes
 from lego_ray.formats.output_layout import OutputLayout
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, Refused
+from lego_ray.planning.counts import Counts
 from lego_ray.planning.estimate import Estimate, estimated
 from lego_ray.planning.licenses import license_conflicts, licenses_of
 from lego_ray.planning.recipe import Recipe
@@ -93,6 +94,7 @@ class Plan:
         earlier: The digest and that of the work by an earlier arithmetic of the method, if it had one: a
             merge published by it counts as this one, and what is left of an unfinished run is merged
             again.
+        counts: How many adapters were found, and what became of them.
     """
 
     recipe: Recipe
@@ -113,6 +115,7 @@ class Plan:
     work: str = ""
     passed_over: tuple[PassedOver, ...] = ()
     earlier: tuple[str, ...] = ()
+    counts: Counts | None = None
 
     @property
     def rank(self) -> int:
@@ -246,6 +249,7 @@ class Plan:
             ],
             "refused": [each.as_json() for each in self.refused],
             **set_aside(self.passed_over, self.adapters),
+            "counts": None if self.counts is None else self.counts.as_json(),
             "rank": self.recipe.rank,
             "ranks": dict(self.recipe.ranks) or None,
             "errors": [asdict(each) for each in self.errors] or None,

@@ -151,6 +151,7 @@ def make_plan(
             _digest(recipe, adapters, weights, scales, of_work=of_work) for of_work in (False, True)
         ),
         passed_over=tuple(passed_over),
+        counts=inventory.counts,
     )
 
 

@@ -82,7 +82,11 @@ def without_zeros(
     if pairs and not kept:
         raise InvalidOption(FLAG, "every adapter has weight 0", "Give one of them another weight.")
     return (
-        replace(inventory, adapters=tuple(adapter for adapter, _ in kept)),
+        replace(
+            inventory,
+            adapters=tuple(adapter for adapter, _ in kept),
+            zero_weight=inventory.zero_weight + len(pairs) - len(kept),
+        ),
         tuple(weight for _, weight in kept),
         [adapter for adapter, weight in pairs if weight == 0],
     )

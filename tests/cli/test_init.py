@@ -46,7 +46,7 @@ def test_each_base_model_is_a_merge_and_the_file_builds(folder: Path) -> None:
     ]
     text = (folder / "recipe.yaml").read_text()
     assert text == record.text
-    assert "# Found: 4 usable, 1 refused." in text
+    assert "# 5 found: 4 usable, 1 refused." in text
     assert "rank: 4    # the adapters have ranks 4 to 8" in text
     library = parse_recipe_file(text, "recipe.yaml")
     assert (library.sources, library.output, library.catalog) == (("zoo",), "lib", "cat")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lego_ray import journal
@@ -222,6 +222,14 @@ class UpdateRun:
             drift=drift,
         )
 
+    def _counts(self, coming: Sequence[AdapterRecord]) -> Mapping[str, int] | None:
+        """How many adapters to add were found, and what became of them; None if none were asked for."""
+        if not self._sources:
+            return None
+        bad = len(self._inventory.adapters) - len(coming)
+        found = self._inventory.counts
+        return replace(found, usable=len(coming), refused=found.refused + bad).as_json()
+
     def full_record(self, record: MergeRecord, published: Mapping[str, Any] | None) -> UpdateRecord:
         """The record with what is new in the version."""
         changes = zip(self._version.sources, self._version.changes, strict=True)
@@ -240,6 +248,7 @@ class UpdateRun:
             added=tuple(adapter.uri for adapter in coming),
             removed=tuple(source["uri"] for source in self._leaving.sources),
             passed_over=tuple(each.as_json() for each in self._passed_over),
+            counts=self._counts(coming),
             skipped_sites=tuple(told["skipped_sites"]),
             drift=drift,
             refit_above=REFIT_ABOVE,
