@@ -107,7 +107,7 @@ def log(catalog: str, since: str | None, at: str | None, as_json: bool) -> None:
 @click.option(
     "--since",
     required=True,
-    metavar="TIME|NAME@VERSION",
+    metavar="TIME|NAME@VERSION|ID",
     help="Compare with the catalog of then: 1d, a time as for --at, or when a merge was recorded.",
 )
 @at

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lego_ray.catalog.ids import ids_that_begin
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.methods.similarity import Similarity
 from lego_ray.numerics.similarity.grouping import group
@@ -188,7 +189,12 @@ def recipe_of_group(recipe: Recipe, name: str, inventory: Inventory) -> Recipe:
     return replace(
         recipe,
         name=name,
-        weights={n: w for n, w in recipe.weights.items() if any(means(n, uri) for uri in uris)},
+        weights={
+            n: w
+            for n, w in recipe.weights.items()
+            if any(means(n, uri) for uri in uris)
+            or ids_that_begin(n, (a.adapter_id for a in inventory.adapters))
+        },
         site_scales={
             n: c for n, c in recipe.site_scales.items() if any(means_site(n, s) for s in sites)
         },

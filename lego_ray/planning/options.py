@@ -32,8 +32,8 @@ class SourceOptions(TypedDict, total=False):
     exclude: Annotated[
         Sequence[str],
         Option(
-            "Leave out adapters by glob pattern. It is matched with their name, path below the "
-            "source and URI.",
+            "Leave out adapters by glob pattern or id. The pattern is matched with their name, path "
+            "below the source and URI; of an id, the first six digits or more are enough.",
             default=(),
             metavar="GLOB",
         ),
@@ -188,7 +188,7 @@ class ResultOptions(TypedDict, total=False):
     weights: Annotated[
         Mapping[str, float] | None,
         Option(
-            "Factor on the update of adapters, by name, glob or URI. It is 1 for those not meant, and "
+            "Factor on the update of adapters, by name, glob, URI or id. It is 1 for those not meant; "
             "0 leaves an adapter out.",
             flag="--weight",
             metavar="NAME=W",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from lego_ray.catalog.ids import ids_that_begin, listed
+from lego_ray.catalog.ids import ids_that_begin, listed, one_id
 from lego_ray.errors import NoAdaptersFound
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.weights import means, nearest_adapter
+
+EXCLUDE = "--exclude"
 
 
 def adapters_named(inventory: Inventory, names: Sequence[str], entry: str) -> list[AdapterRecord]:
@@ -51,11 +53,35 @@ def _of_id(inventory: Inventory, digits: str, entry: str) -> set[str]:
     return {a.uri for a in inventory.adapters if a.adapter_id in ids}
 
 
-def without(adapters: Iterable[AdapterRecord], patterns: Collection[str]) -> list[AdapterRecord]:
-    """The adapters that no name, glob pattern or URI means.
+def without(adapters: Sequence[AdapterRecord], patterns: Collection[str]) -> list[AdapterRecord]:
+    """The adapters that no name, glob pattern, URI or id means.
 
     Args:
         adapters: In any order, which is kept.
-        patterns: Names, glob patterns or URIs; see `means`.
+        patterns: Names, glob patterns or URIs, see `means`; or first digits of adapter_ids, six or more.
+
+    Raises:
+        InvalidOption: If digits mean several adapters.
     """
-    return [a for a in adapters if not any(means(pattern, a.uri) for pattern in patterns)]
+    named = [p for p in patterns if any(means(p, a.uri) for a in adapters)]
+    ids = of_ids(adapters, [p for p in patterns if p not in named])
+    return [
+        a
+        for a in adapters
+        if a.adapter_id not in ids.values() and not any(means(name, a.uri) for name in named)
+    ]
+
+
+def of_ids(adapters: Iterable[AdapterRecord], patterns: Iterable[str]) -> dict[str, str]:
+    """The adapter_ids that begin with some patterns of `--exclude`, by pattern; others are left out.
+
+    Args:
+        adapters: The adapters.
+        patterns: Patterns that mean no adapter by its name.
+
+    Raises:
+        InvalidOption: If digits mean several adapters.
+    """
+    names = {adapter.adapter_id: adapter.uri for adapter in adapters}
+    found = ((pattern, one_id(pattern, names, EXCLUDE)) for pattern in patterns)
+    return {pattern: adapter_id for pattern, adapter_id in found if adapter_id is not None}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+from lego_ray.catalog.ids import ids_that_begin, one_id
 from lego_ray.errors import InvalidOption
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.planning.inventory import Inventory
@@ -41,7 +42,8 @@ def weights_of(inventory: Inventory, weights: Mapping[str, float]) -> tuple[floa
     """The weight of each adapter of an inventory, in its order; 1 where none was given.
 
     A name means the adapters whose URI it is, or whose last parts it is, as it stands or as a glob
-    pattern of as many parts: `french`, `customers/*`, `s3://zoo/*`. A whole URI counts before a name
+    pattern of as many parts: `french`, `customers/*`, `s3://zoo/*`; or the adapters whose id begins
+    with it, if it has six digits or more and is no name. A whole URI or id counts before a name
     as it stands, and that before a pattern, so that `*=0.5` and `french=2` go together in any order.
 
     Args:
@@ -53,10 +55,42 @@ def weights_of(inventory: Inventory, weights: Mapping[str, float]) -> tuple[floa
             one adapter different weights.
     """
     for name in weights:
-        if not any(means(name, uri) for uri in _uris(inventory)):
+        known = any(means(name, uri) for uri in _uris(inventory))
+        if not known and not ids_that_begin(name, _ids(inventory)):
             hint = nearest_adapter(name, _uris(inventory))
             raise InvalidOption(FLAG, f"no adapter is called {name}", hint)
-    return tuple(weight_of(adapter.uri, weights) for adapter in inventory.adapters)
+    by_place = by_places(weights, inventory.adapters)
+    return tuple(weight_of(adapter.uri, by_place) for adapter in inventory.adapters)
+
+
+def by_places(
+    weights: Mapping[str, float], adapters: Sequence[AdapterRecord]
+) -> Mapping[str, float]:
+    """The weights, with the URIs of adapters in the place of the first digits of their ids.
+
+    Digits that are also the name of an adapter mean that one.
+
+    Args:
+        weights: As they were given.
+        adapters: The adapters.
+
+    Raises:
+        InvalidOption: If digits mean several adapters, or one that has another weight by its URI.
+    """
+    names = {adapter.adapter_id: adapter.uri for adapter in adapters}
+    found: dict[str, float] = {}
+    for name, weight in weights.items():
+        is_name = any(means(name, adapter.uri) for adapter in adapters)
+        adapter_id = None if is_name else one_id(name, names, FLAG)
+        places = [a.uri for a in adapters if a.adapter_id == adapter_id] or [name]
+        for place in places:
+            if found.setdefault(place, weights.get(place, weight)) != weight:
+                raise InvalidOption(
+                    FLAG,
+                    f"{place} has weight {found[place]:g}, and {weight:g} by {name}",
+                    "Give the weight of each adapter once.",
+                )
+    return found
 
 
 def without_zeros(
@@ -131,6 +165,11 @@ def names_of(uri: str) -> Iterator[str]:
         repo, _, rest = uri.partition("@")
         folder = rest.partition("/")[2]
         yield from names_of(f"{repo}/{folder}" if folder else repo)
+
+
+def _ids(inventory: Inventory) -> Iterator[str]:
+    yield from (adapter.adapter_id for adapter in inventory.adapters)
+    yield from (refused.adapter_id for refused in inventory.refused if refused.adapter_id)
 
 
 def _uris(inventory: Inventory) -> Iterator[str]:

@@ -15,6 +15,7 @@ from lego_ray.planning.arguments import checked_checkpoints
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.run_names import run_name, says_its_number, step_of
 from lego_ray.planning.scan_limits import NO_LIMITS, ScanLimits
+from lego_ray.planning.selection import of_ids
 from lego_ray.planning.trainer_runs import Candidate, settle
 from lego_ray.sources.adapter_headers import Reading, read_found
 from lego_ray.sources.beside import notes_on, unread
@@ -28,6 +29,7 @@ from lego_ray.sources.spent import Spent
 from lego_ray.sources.with_base import WithBase
 from lego_ray.storage.places import Place
 
+_MATCHES_NOTHING = "--exclude {!r} matches nothing that lies under the sources"
 # Called with (done, total).
 Counted = Callable[[int, int], None]
 
@@ -74,7 +76,7 @@ def scan_sources(
         sources: Directories, `s3://` prefixes or `hf://` repositories, or weights files in them; lists
             of these (`@list.txt`); or collections of the Hub (`hf://collections/owner/slug`).
         exclude: Glob patterns; an adapter is left out if one matches its name, its path below the
-            source, or its URI.
+            source, or its URI; or if it is the first digits of its id, six or more.
         full_weights: The recipe's choice for weights that are not low-rank.
         checkpoints: `last` to take one adapter per training run, its final one or else its last
             checkpoint; `all` to take every checkpoint too. What is a source by itself is always taken.
@@ -130,16 +132,19 @@ def scan_sources(
         runs = settle(_without_copies(candidates, files_of), checkpoints)
         unclear = to_read(runs.adapters, known)
         whole = dict(zip((a.uri for a in unclear), threads.map(read_content, unclear), strict=True))
-    adapters = with_notes(settled(runs.adapters, known, whole), files_of)
-    inventory = Inventory.of(adapters, (*listing.refused, *runs.refused))
+    adapters = list(with_notes(settled(runs.adapters, known, whole), files_of))
+    excluded = of_ids(adapters, listing.idle)
+    kept = [adapter for adapter in adapters if adapter.adapter_id not in excluded.values()]
+    idle = (_MATCHES_NOTHING.format(each) for each in listing.idle if each not in excluded)
+    inventory = Inventory.of(kept, (*listing.refused, *runs.refused))
     more = whole.values()
     return Scan(
         inventory=replace(
             inventory,
             passed_over=runs.passed_over,
             doubts=runs.doubts,
-            warnings=(*listing.warnings, *with_base.warnings()),
-            left_out=listing.left_out,
+            warnings=(*listing.warnings, *idle, *with_base.warnings()),
+            left_out=listing.left_out + len(adapters) - len(kept),
         ),
         bytes_read=sum(s.bytes_read for s in listing.stores)
         + sum(e.bytes_read for e in more)

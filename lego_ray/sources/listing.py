@@ -29,7 +29,6 @@ FAR_THREADS, THREADS = 64, 16
 # What lego-ray writes beside each merge; `output.manifest` says what is in it.
 MERGE_MANIFEST = "lego_ray_manifest.json"
 _SNAPSHOT = re.compile(r"(?P<repository>.*/models--[^/]+)/snapshots/[0-9a-f]{40}(?P<below>/.*)?")
-_MATCHES_NOTHING = "--exclude {!r} matches nothing that lies under the sources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,7 @@ class Listing:
         refused: What cannot be read because of its name or its permissions.
         warnings: What was passed over, one sentence each without its full stop.
         left_out: How many of what may be an adapter were left out as asked.
+        idle: Patterns of what to leave out that match no name; they may be digits of an id.
     """
 
     stores: tuple[Store, ...]
@@ -49,6 +49,7 @@ class Listing:
     refused: tuple[Refused, ...]
     warnings: tuple[str, ...]
     left_out: int = 0
+    idle: tuple[str, ...] = ()
 
 
 def list_sources(
@@ -136,11 +137,11 @@ def list_sources(
         refused=tuple(refused),
         warnings=(
             *given.warnings,
-            *(_MATCHES_NOTHING.format(pattern) for pattern in exclude if pattern not in matched),
             *_merges_among(found),
             *_snapshots_among(found),
         ),
         left_out=len(left_out),
+        idle=tuple(pattern for pattern in dict.fromkeys(exclude) if pattern not in matched),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ import lego_ray
 from lego_ray.catalog.ids import ids_that_begin
 from lego_ray.cli.main import cli
 from lego_ray.errors import InvalidOption, NoAdaptersFound
+from lego_ray.planning.selection import without
+from lego_ray.planning.weights import weights_of
+from tests.planning.records import adapter, inventory
 from tests.zoo import write_zoo
 
 
@@ -99,3 +103,81 @@ def test_fewer_than_six_digits_are_a_name() -> None:
     assert ids_that_begin("ABCDEF", ids) == ids
     assert ids_that_begin("abcdef1", ids) == ids[1:]
     assert ids_that_begin("french", ids) == []
+
+
+def test_an_adapter_is_left_out_and_weighted_by_its_id(place: Path, tmp_path: Path) -> None:
+    _, ids = ids_of(place)
+    zoo = place / "zoo"
+    uris = {a.adapter_id: a.uri for a in lego_ray.plan(zoo, rank=2).adapters}
+    left = [uris[each] for each in sorted(ids)[1:]]
+    for digits in (6, 12, 64):
+        short = sorted(ids)[0][:digits].upper()
+        scanned = json.loads(asked("scan", zoo, "--exclude", short, "--json").stdout)
+        assert [a["uri"] for a in scanned["adapters"]] == left
+        assert not [w for w in scanned["warnings"] if "matches nothing" in w]
+        assert scanned["counts"]["excluded"] == 1
+        weighted = json.loads(
+            asked("plan", zoo, "--rank", 2, "--weight", f"{short}=3", "--json").stdout
+        )
+        assert [a["weight"] for a in weighted["adapters"]] == [3, 1, 1]
+        by_name = lego_ray.plan(zoo, rank=2, weights={uris[sorted(ids)[0]].rsplit("/")[-1]: 3})
+        assert weighted["plan"] == by_name.digest
+    scanned = json.loads(asked("scan", zoo, "--exclude", "0123456789ab", "--json").stdout)
+    assert (
+        "--exclude '0123456789ab' matches nothing that lies under the sources"
+        in scanned["warnings"]
+    )
+    wrong = asked("plan", zoo, "--rank", 2, "--weight", "0123456789ab=3").exception
+    assert "no adapter is called 0123456789ab" in str(wrong)
+    both = asked(
+        *("plan", zoo, "--rank", 2, "--weight", f"{sorted(ids)[0][:12]}=3"),
+        *("--weight", f"{uris[sorted(ids)[0]]}=2"),
+    ).exception
+    assert isinstance(both, InvalidOption)
+    assert "has weight 2, and 3 by " in str(both)
+
+
+def test_a_recipe_leaves_out_and_weights_by_id(place: Path, tmp_path: Path) -> None:
+    _, ids = ids_of(place)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"sources: [{place / 'zoo'}]\noutput: library\ndefaults: {{rank: 2}}\nmerges:\n"
+        f"  - {{name: two, exclude: ['{ids[0][:12]}'], weights: {{'{ids[1][:12]}': 2}}}}\n"
+        f"  - {{name: grouped, groups: 2, weights: {{'{ids[1][:12]}': 2}}}}\n"
+    )
+    built = lego_ray.build(recipe, dry_run=True, runner="inline", output=tmp_path / "library")
+    two = built["merges"][0]
+    assert [len(two["adapters"]), two["counts"]["not_chosen"]] == [2, 1]
+    assert sum(m["name"].startswith("grouped") for m in built["merges"]) >= 1
+
+
+def test_a_comparison_starts_at_a_merge_by_its_id(place: Path) -> None:
+    merge_id, _ = ids_of(place)
+    where = ("--catalog", place / "catalog", "--json")
+    by_id = asked("catalog", "diff", "--since", merge_id, *where)
+    assert by_id.exit_code == 0, by_id.output
+    by_version = asked("catalog", "diff", "--since", "mine@1", *where)
+    assert json.loads(by_id.stdout) == json.loads(by_version.stdout)
+    assert isinstance(
+        asked("catalog", "diff", "--since", "f" * 12, *where).exception, InvalidOption
+    )
+
+
+def test_digits_of_several_adapters_name_the_candidates() -> None:
+    ids = [f"abcdef{i}".ljust(64, "0") for i in (1, 2)]
+    found = [
+        replace(adapter(f"a{i}"), adapter_id=each, uri=f"/zoo/a{i}") for i, each in enumerate(ids)
+    ]
+    candidates = (
+        r"abcdef1?: 2 adapters have an id that begins so: abcdef100000 \(/zoo/a0\), abcdef2"
+    )
+    with pytest.raises(InvalidOption, match=f"--weight {candidates}") as caught:
+        weights_of(inventory(*found), {"abcdef": 2.0})
+    assert caught.value.hint == "Give more digits of the id."
+    assert weights_of(inventory(*found), {"abcdef2": 2.0}) == (1.0, 2.0)
+    with pytest.raises(InvalidOption, match=f"--exclude {candidates}"):
+        without(found, ["abcdef"])
+    assert without(found, ["ABCDEF1"]) == found[1:]
+    named = [replace(found[0], uri="/zoo/abcdef"), found[1]]
+    assert without(named, ["abcdef"]) == found[1:], "a name comes before an id"
+    assert weights_of(inventory(*named), {"abcdef": 2.0}) == (2.0, 1.0)

@@ -11,7 +11,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 import lego_ray
+from lego_ray.catalog.tables import Catalog
 from tests.browser import Browser
+from tests.catalog.sample import adapter
 from tests.reporting.site_catalog import EVIL, HOSTILE, hostile_catalog, large_catalog, real_catalog
 from tests.reporting.site_tab import Site
 
@@ -162,6 +164,45 @@ def test_merges_show_the_latest_version_or_all(large: Path, site: Site) -> None:
     search(site, "topic-7")
     names = [row[0].splitlines()[0] for row in site.rows("Merges")]
     assert names == [f"topic-7, version {version}" for version in (3, 2, 1)]
+
+
+def test_an_identity_is_searched_for_and_is_an_address_whole_or_in_part(
+    large: Path, site: Site
+) -> None:
+    whole = f"{9876:04x}{9876 * 2654435761 % 2**32:08x}".ljust(64, "a")
+    site.open(large, "#/adapters")
+    for digits in (6, 12, 32, 40, 64):
+        site.go("#/adapters")
+        search(site, whole[:digits].upper())
+        assert [row[0].splitlines()[0] for row in site.rows("Adapters")] == ["adapter-09876"], (
+            digits
+        )
+        site.go(f"#/adapter/{whole[:digits]}")
+        site.arrive("adapter-09876")
+        site.go("#/")
+    merge = f"{4:04x}{4 * 40503 % 2**16:04x}".ljust(64, "b")
+    for digits in (6, 12, 64):
+        site.go(f"#/merge/{merge[:digits]}")
+        site.arrive("topic-1, version 2")
+        site.go("#/")
+    for wrong in (whole[:63] + "b", whole[:5], "f" * 12, whole + "a"):
+        site.go(f"#/adapter/{wrong}")
+        site.arrive("Not here")
+
+
+def test_an_address_that_means_several_lists_them(site: Site, tmp_path: Path) -> None:
+    catalog = Catalog(str(tmp_path / "catalog"))
+    ids = [f"abcdef{i}".ljust(64, "0") for i in (1, 2)]
+    catalog.append(
+        "adapters", [adapter(adapter_id=each, uri=f"/zoo/one-{each[6]}") for each in ids]
+    )
+    lego_ray.write_catalog_site(tmp_path / "catalog", output=tmp_path / "site", check=False)
+    site.open(tmp_path / "site", "#/adapter/abcdef")
+    site.arrive("2 adapters begin with abcdef")
+    listed = "return [...document.querySelectorAll('main li')].map(e => e.innerText)"
+    assert site.browser.run(listed) == ["abcdef100000 one-1", "abcdef200000 one-2"]
+    site.click("main li a", "one-2")
+    site.arrive("one-2")
 
 
 VIEWS = ("#/", "#/adapters", "#/merges?versions=all", "#/groups", "#/health")

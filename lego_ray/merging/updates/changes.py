@@ -34,7 +34,7 @@ from lego_ray.planning.inventory import agreed_format, check_shapes, shape_of
 from lego_ray.planning.naming import named_as
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.trees import Names, check_one_tree, names_in
-from lego_ray.planning.weights import means, nearest_adapter, weight_of
+from lego_ray.planning.weights import by_places, means, nearest_adapter, weight_of
 from lego_ray.sources.headers import scan_sources
 
 ADD, REMOVE = "--add", "--remove"
@@ -257,7 +257,8 @@ def weights_for(adapters: Sequence[AdapterRecord], recipe: Recipe) -> list[float
     Raises:
         InvalidOption: If it is 0.
     """
-    weights = [weight_of(adapter.uri, recipe.weights) for adapter in adapters]
+    given = by_places(recipe.weights, adapters)
+    weights = [weight_of(adapter.uri, given) for adapter in adapters]
     for adapter, weight in zip(adapters, weights, strict=True):
         if not weight:
             raise InvalidOption(

@@ -91,10 +91,11 @@ const HELD = [
 const ADAPTER_FACTS = ["place", "status", "reason", "base model", "format", "smallest rank", "largest rank", "modules", "parameters", "size", "element type", "license", "revision", "found", "sha256 of the tensors"];
 
 function AdapterView({ id }) {
-  const { value, error, done } = useAwaited(() => loadDetail("adapter", id), id);
+  const { value: found, error, done } = useAwaited(() => loadDetails("adapter", id), id);
   if (!done) return html`<${Page} title="Adapter"><${Waiting} /><//>`;
   if (error) return html`<${Page} title="Adapter"><${Failed} error=${error} /><//>`;
-  if (!value) return html`<${NotFound} />`;
+  if (found.length !== 1) return html`<${Several} kind="adapter" asked=${id} found=${found} />`;
+  const [value] = found;
   const shown = (row) => ADAPTER_FACTS.map((name, i) => {
     const it = row[i];
     if (name === "status") return [name, html`<${Status} of=${it} />`];

@@ -16,10 +16,11 @@ function GroupingsView() {
 }
 
 function GroupingView({ id }) {
-  const { value, error, done } = useAwaited(() => loadDetail("grouping", id), id);
+  const { value: found, error, done } = useAwaited(() => loadDetails("grouping", id), id);
   if (!done) return html`<${Page} title="Grouping"><${Waiting} /><//>`;
   if (error) return html`<${Page} title="Grouping"><${Failed} error=${error} /><//>`;
-  if (!value) return html`<${NotFound} />`;
+  if (found.length !== 1) return html`<${Several} kind="grouping" asked=${id} found=${found} />`;
+  const [value] = found;
   return html`<${Page} title=${value.name} over="Grouping">
     <${Facts} rows=${[["found", day(value.found_at)], ["mean silhouette", value.silhouette === null ? null : number(value.silhouette)]]} />
     <h2>Groups</h2>

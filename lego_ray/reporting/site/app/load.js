@@ -42,12 +42,26 @@ function bucketOf(key, buckets) {
   return found % buckets;
 }
 
-// The details of one adapter, merge or grouping; undefined if there is none.
-async function loadDetail(kind, key) {
+// A key has so many digits of an identity, and no fewer of them than that many name one.
+const KEY_DIGITS = 32, FEWEST_DIGITS = 6;
+
+// The details of the adapters, merges or groupings that an address may mean: by its key, its whole
+// identity, or the first digits of that.
+async function loadDetails(kind, asked) {
   const buckets = { adapter: site.adapters, merge: site.merges, grouping: site.groupings }[kind].details;
-  if (!buckets || !/^[\x20-\x7e]+$/.test(key)) return undefined;
-  const entries = await loadPage(`${kind}-${bucketOf(key, buckets)}`);
-  return entries.find((entry) => entry.key === key) || entries.find((entry) => key.length > 5 && entry.key.startsWith(key));
+  if (!buckets || !/^[\x20-\x7e]+$/.test(asked)) return [];
+  const text = asked.toLowerCase();
+  const key = /^[0-9a-f]+$/.test(text) ? text.slice(0, KEY_DIGITS) : text;
+  const fits = (entry) => entry.key.startsWith(key) && (text === key || !entry.id || entry.id.startsWith(text));
+  if (key.length >= KEY_DIGITS) return (await loadPage(`${kind}-${bucketOf(key, buckets)}`)).filter(fits);
+  if (key.length < FEWEST_DIGITS) return [];
+  const pages = Array.from({ length: buckets }, (_, i) => loadPage(`${kind}-${i}`));
+  return (await Promise.all(pages)).flat().filter(fits);
+}
+
+// The details of one; undefined if there is none.
+async function loadDetail(kind, key) {
+  return (await loadDetails(kind, key)).find((entry) => entry.key === key);
 }
 
 // Pages, one after another; `parts` grows while they arrive.

@@ -3,6 +3,15 @@ function NotFound() {
   return html`<${Page} title="Not here"><${Missing}>Nothing in this catalog has this address. <a href="#/">Go to the start.</a><//><//>`;
 }
 
+// What an address may mean that does not say which; where it means nothing, that.
+function Several({ kind, asked, found }) {
+  if (!found.length) return html`<${NotFound} />`;
+  return html`<${Page} title=${`${count(found.length, kind)} begin with ${asked}`}>
+    <p>Choose one, or give more digits.</p>
+    <ul>${found.map((each) => html`<li key=${each.key}><a href=${addressOf(`${kind}/${each.key}`)}><code>${each.key.slice(0, 12)}</code> <${Name}>${each.name}<//>${each.version ? `, version ${each.version}` : ""}</a></li>`)}</ul>
+  <//>`;
+}
+
 const SECTIONS = [["", "Overview"], ["adapters", "Adapters"], ["merges", "Merges"], ["groups", "Groups"], ["trials", "Trials"], ["health", "Health"]];
 const HOMES = { adapter: "adapters", merge: "merges", grouping: "groups" };
 

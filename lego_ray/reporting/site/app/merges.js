@@ -47,10 +47,11 @@ const TOTALS = { error: "relative error, mean over modules", error_max: "relativ
 const FACT_NAMES = { created_at: "published", seconds: "seconds of the run", output_uri: "output", content_hash: "sha256 of the weights", n_sites: "modules", n_msus: "MSUs" };
 
 function MergeView({ id }) {
-  const { value, error, done } = useAwaited(() => loadDetail("merge", id), id);
+  const { value: found, error, done } = useAwaited(() => loadDetails("merge", id), id);
   if (!done) return html`<${Page} title="Merge"><${Waiting} /><//>`;
   if (error) return html`<${Page} title="Merge"><${Failed} error=${error} /><//>`;
-  if (!value) return html`<${NotFound} />`;
+  if (found.length !== 1) return html`<${Several} kind="merge" asked=${id} found=${found} />`;
+  const [value] = found;
   const facts = value.facts.map(([name, it]) => [FACT_NAMES[name] || name, name === "created_at" ? day(it) : typeof it === "number" && name !== "seed" ? number(it) : it === null ? null : html`<${Name}>${it}<//>`]);
   return html`<${Page} title=${`${value.name}, version ${value.version}`} over="Merge">
     <${Facts} rows=${[
