@@ -82,6 +82,12 @@ class InvalidOption(BadInput):
     """An option's value is out of its range, or options contradict each other."""
 
 
+class NotRecordedYet(InvalidOption):
+    """A merge or an adapter is in the catalog now, and was not at the moment that was asked about."""
+
+    advice = "Leave out --at, or give a later time."
+
+
 class RecipeError(BadInput):
     """A recipe file is not as it must be.
 

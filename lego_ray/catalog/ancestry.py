@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lego_ray.catalog.groups import group_of_merge
-from lego_ray.catalog.history import find_merge, list_merges
+from lego_ray.catalog.history import list_merges, merge_of
 from lego_ray.catalog.tables import Catalog
 from lego_ray.errors import InvalidOption
 
@@ -31,7 +31,8 @@ def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Tabl
         One row an adapter, in the merge's own order: adapter_id; uri (null if it was never
         scanned into this catalog); msus, its ranks that went in; clusters, the merged ranks it
         is part of (of a method that mixes MSUs, both as far as their shares are named); weight, the
-        sum of all its shares, in merged ranks; merge_id, the merge whose output it is (null if it is
+        sum of all its shares, in merged ranks; share, that of the whole merge (null if none is
+        recorded); merge_id, the merge whose output it is (null if it is
         none's); similarity to the others, as in `groups` (null if it was not for
         that that they were merged).
 
@@ -40,13 +41,15 @@ def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Tabl
         InvalidOption: If no merge fits, or several do.
     """
     merges = list_merges(catalog).to_pylist()
-    row = find_merge(merges, merge, version)
+    row = merge_of(catalog, merges, merge, version)
     ids: list[str] = row["adapter_ids"]
     found = shares(catalog, [row["merge_id"]])
     uris = known_uris(catalog)
     made = outputs(merges, uris)
     grouped = group_of_merge(catalog, row["merge_id"])
     alike = {r["adapter_id"]: r["similarity"] for r in grouped.to_pylist()}
+
+    weights = [found.get((row["merge_id"], i), {}).get("weight") for i in ids]
 
     def column(name: str, kind: pa.DataType) -> pa.Array:
         return pa.array([found.get((row["merge_id"], i), {}).get(name, 0) for i in ids], kind)
@@ -58,6 +61,7 @@ def lineage(catalog: Catalog, merge: str, version: int | None = None) -> pa.Tabl
             "msus": column("msus", pa.int64()),
             "clusters": column("clusters", pa.int64()),
             "weight": column("weight", pa.float64()),
+            "share": pa.array(parts_of_whole(weights), pa.float64()),
             "merge_id": pa.array([made[i][0] if i in made else None for i in ids], pa.string()),
             "similarity": pa.array([alike.get(i) for i in ids], pa.float64()),
         }
@@ -92,7 +96,7 @@ def rank_sources(
         InvalidOption: If no merge fits, it has no such site or rank, or it was recorded before the
             lineage of its method was.
     """
-    row = find_merge(list_merges(catalog).to_pylist(), merge, version)
+    row = merge_of(catalog, list_merges(catalog).to_pylist(), merge, version)
     wanted = pc.field("merge_id") == row["merge_id"]
     ranks = _ranks(catalog, wanted)
     if site is not None and site not in ranks:
@@ -180,6 +184,31 @@ def shares(
         share = found.setdefault(_pair(row), {"msus": 0, "clusters": 0, "weight": 0.0})
         share["weight"] = row["weight_sum"]
     return found
+
+
+def parts_of_whole(weights: Sequence[float | None]) -> list[float | None]:
+    """What part each weight is of their sum; None where none is recorded, or the sum is zero.
+
+    Args:
+        weights: In merged ranks; None where none is recorded.
+    """
+    whole = math.fsum(weight for weight in weights if weight is not None)
+    return [weight / whole if weight is not None and whole else None for weight in weights]
+
+
+def whole_weights(catalog: Catalog, merge_ids: Sequence[str]) -> dict[str, float]:
+    """The sum of the weights of each merge's adapters, where they are recorded.
+
+    Args:
+        catalog: Where to look.
+        merge_ids: The merges.
+    """
+    if not merge_ids or not catalog.exists("msus"):
+        return {}
+    wanted = pc.field("merge_id").isin(pa.array(merge_ids, pa.string()))
+    rows = catalog.read("msus", ["merge_id", "weight"], wanted)
+    sums = rows.group_by("merge_id", use_threads=False).aggregate([("weight", "sum")])
+    return {row["merge_id"]: row["weight_sum"] for row in sums.to_pylist() if row["weight_sum"]}
 
 
 def _pair(row: Mapping[str, Any]) -> tuple[str, str]:

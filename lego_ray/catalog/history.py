@@ -14,7 +14,7 @@ from lego_ray.catalog.groups import group_of_merge
 from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.catalog.schema import TABLES
 from lego_ray.catalog.tables import Catalog
-from lego_ray.errors import CatalogNotFound, InvalidOption
+from lego_ray.errors import CatalogNotFound, InvalidOption, NotRecordedYet
 from lego_ray.records import rows_table, table
 from lego_ray.storage.places import Place
 from lego_ray.storage.uri import parse_uri
@@ -88,15 +88,61 @@ def show(catalog: Catalog, merge: str, version: int | None = None) -> MergeDetai
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
+        NotRecordedYet: If the merge was recorded after the moment that the catalog is read as of.
         InvalidOption: If no merge fits, or several do.
     """
-    row = find_merge(list_merges(catalog).to_pylist(), merge, version)
+    row = merge_of(catalog, list_merges(catalog).to_pylist(), merge, version)
     row["versions"] = dict(row["versions"])
     groups = group_of_merge(catalog, row["merge_id"])
     if not catalog.exists("merge_sites"):
         return MergeDetail(row, TABLES["merge_sites"].schema.empty_table(), groups)
     sites = catalog.read("merge_sites", where=pc.field("merge_id") == row["merge_id"])
     return MergeDetail(row, sites.sort_by("site"), groups)
+
+
+def merge_of(
+    catalog: Catalog, rows: Sequence[dict[str, Any]], merge: str, version: int | None = None
+) -> dict[str, Any]:
+    """Finds one merge among the rows of a catalog; see `show`.
+
+    Args:
+        catalog: The catalog, perhaps as of a moment.
+        rows: Its rows of `merges`.
+        merge: As for `show`.
+        version: As for `show`.
+
+    Raises:
+        NotRecordedYet: If the merge was recorded after the moment.
+        InvalidOption: If no merge fits, or several do.
+    """
+    try:
+        return find_merge(rows, merge, version)
+    except InvalidOption:
+        later = None if catalog.at is None else _recorded_later(catalog, rows, merge, version)
+        if later is None:
+            raise
+        raise NotRecordedYet(
+            merge,
+            f"it was not in the catalog at {catalog.at:%Y-%m-%d %H:%M:%S} UTC; version "
+            f"{later['version']} of {later['name']} was recorded at "
+            f"{later['created_at']:%Y-%m-%d %H:%M:%S} UTC",
+        ) from None
+
+
+def _recorded_later(
+    catalog: Catalog, rows: Sequence[dict[str, Any]], merge: str, version: int | None
+) -> dict[str, Any] | None:
+    """The first row that fits among those that were recorded since; None if none does."""
+    known = {row["merge_id"] for row in rows}
+    now: list[dict[str, Any]] = list_merges(catalog.present).to_pylist()
+    later = [row for row in now if row["merge_id"] not in known]
+    named = [r for r in later if r["name"] == merge and version in (None, r["version"])]
+    if named:
+        return min(named, key=lambda row: row["created_at"])
+    try:
+        return find_merge(later, merge)
+    except InvalidOption:
+        return None
 
 
 def find_merge(
@@ -150,7 +196,7 @@ def parents(catalog: Catalog, merge: str, version: int | None = None) -> list[di
     rows = list_merges(catalog).to_pylist()
     by_id = {row["merge_id"]: row for row in rows}
     found: list[dict[str, Any]] = []
-    parent = find_merge(rows, merge, version)["parent_id"]
+    parent = merge_of(catalog, rows, merge, version)["parent_id"]
     while parent is not None and parent not in {each["merge_id"] for each in found}:
         row = by_id.get(parent, {})
         found.append(

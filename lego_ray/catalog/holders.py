@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lego_ray.catalog.ancestry import known_uris, outputs, shares
+from lego_ray.catalog.ancestry import known_uris, outputs, shares, whole_weights
 from lego_ray.catalog.history import list_merges
 from lego_ray.catalog.ids import ids_that_begin, listed
 from lego_ray.catalog.tables import Catalog
@@ -25,6 +25,7 @@ _COLUMNS = {
     "msus": pa.int64(),
     "clusters": pa.int64(),
     "weight": pa.float64(),
+    "share": pa.float64(),
     "output_uri": pa.string(),
     "created_at": pa.timestamp("us", tz="UTC"),
 }
@@ -41,9 +42,9 @@ def merges_with(catalog: Catalog, adapter: str) -> pa.Table:
     Returns:
         One row for each adapter a merge holds that is this one or has it in it, nearest first: depth (1
         if the merge holds the adapter itself); merge_id, name and version of the merge; adapter_id of
-        what it holds; through, the merge whose output that is (null at depth 1); msus, clusters and
-        weight of it as in `lineage`; output_uri and created_at of the merge. No rows if no merge
-        holds it.
+        what it holds; through, the merge whose output that is (null at depth 1); msus, clusters,
+        weight and share of it as in `lineage`; output_uri and created_at of the merge. No rows if no
+        merge holds it.
 
     Raises:
         CatalogNotFound: If nothing was merged into this catalog yet.
@@ -54,18 +55,32 @@ def merges_with(catalog: Catalog, adapter: str) -> pa.Table:
     made = outputs(merges, uris)
     rows: list[dict[str, Any]] = []
     # What is looked for at this depth, and the merge it is the output of.
-    wanted: dict[str, str | None] = dict.fromkeys(_resolve(adapter, merges, uris, made))
+    try:
+        wanted: dict[str, str | None] = dict.fromkeys(_resolve(adapter, merges, uris, made))
+    except InvalidOption:
+        if not _came_later(catalog, adapter):
+            raise
+        wanted = {}
     seen: set[str] = set(wanted)
     depth = 0
     while wanted:
         depth += 1
         holding = [m for m in merges if not wanted.keys().isdisjoint(m["adapter_ids"])]
-        part = shares(catalog, [m["merge_id"] for m in holding], list(wanted))
+        ids = [m["merge_id"] for m in holding]
+        part, wholes = shares(catalog, ids, list(wanted)), whole_weights(catalog, ids)
         for merge in sorted(holding, key=lambda m: (m["created_at"], m["merge_id"])):
             for held in sorted(wanted.keys() & set(merge["adapter_ids"])):
                 none = {"msus": 0, "clusters": 0, "weight": 0.0}
                 share = part.get((merge["merge_id"], held), none)
-                own = {"depth": depth, "adapter_id": held, "through": wanted[held], **share}
+                whole = wholes.get(merge["merge_id"])
+                of_it = (share["weight"] or 0.0) / whole if whole else None
+                own = {
+                    "share": of_it,
+                    "depth": depth,
+                    "adapter_id": held,
+                    "through": wanted[held],
+                    **share,
+                }
                 rows.append({name: own.get(name, merge.get(name)) for name in _COLUMNS})
         reached = {m["merge_id"] for m in holding}
         wanted = {
@@ -75,6 +90,18 @@ def merges_with(catalog: Catalog, adapter: str) -> pa.Table:
         }
         seen |= set(wanted)
     return pa.Table.from_pylist(rows, schema=pa.schema(list(_COLUMNS.items())))
+
+
+def _came_later(catalog: Catalog, adapter: str) -> bool:
+    """Whether a catalog that is read as of a moment knows an adapter now."""
+    if catalog.at is None:
+        return False
+    now = list_merges(catalog.present).to_pylist()
+    uris = known_uris(catalog.present)
+    try:
+        return bool(_resolve(adapter, now, uris, outputs(now, uris)))
+    except InvalidOption:
+        return False
 
 
 def _resolve(

@@ -146,13 +146,13 @@ class Catalog:
                 self.open("merges" if table in DETAIL_TABLES else table)
             except CatalogNotFound:
                 return False
-            return self._present.exists(table)
+            return self.present.exists(table)
         uri = self.table_uri(table)
         return read_through(uri, lambda: DeltaTable.is_deltatable(delta_uri(uri), self._options))
 
     def came_later(self, table: str) -> bool:
         """Tells whether a table exists that did not by the moment it is read as of."""
-        return self.at is not None and not self.exists(table) and self._present.exists(table)
+        return self.at is not None and not self.exists(table) and self.present.exists(table)
 
     def dataset(self, table: str, where: pc.Expression | None = None) -> ds.Dataset:
         """Opens a table's state as a pyarrow dataset, without reading its rows.
@@ -175,7 +175,7 @@ class Catalog:
         ids = pa.array([], pa.string())
         if self.exists("merges"):
             ids = self.read("merges", ["merge_id"])["merge_id"].combine_chunks()
-        return self._present.whole(table, where).filter(pc.field("merge_id").isin(ids))
+        return self.present.whole(table, where).filter(pc.field("merge_id").isin(ids))
 
     def tables(self) -> tuple[str, ...]:
         """Names the tables that exist."""
@@ -190,7 +190,7 @@ class Catalog:
         tables = self.tables()
         if not tables:
             check_no_file(self.table_uri("merges"))
-        if not tables and not (self.at is not None and self._present.tables()):
+        if not tables and not (self.at is not None and self.present.tables()):
             raise CatalogNotFound(
                 self.uri,
                 "no catalog table exists here",
@@ -313,7 +313,8 @@ class Catalog:
         return reopen(lambda: read_through(uri, opened))
 
     @property
-    def _present(self) -> Catalog:
+    def present(self) -> Catalog:
+        """The catalog as it is now."""
         return replace(self, at=None)
 
     def options(self) -> dict[str, str]:

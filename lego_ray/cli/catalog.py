@@ -9,7 +9,8 @@ import click
 from lego_ray.cli import options
 from lego_ray.cli.command import Group
 from lego_ray.cli.json_rows import json_row
-from lego_ray.cli.printing import print_fields, print_json, print_table
+from lego_ray.cli.printing import percent, print_json, print_table
+from lego_ray.errors import NotRecordedYet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 # People read this many rows; scripts take --json and get them all.
 SHOWN = 100
 
+
+# Columns that a narrow terminal does without, the first to go first.
+_SPARE = (
+    *(
+        "seconds",
+        "distance",
+        "iterations",
+        "clusters",
+        "similarity",
+        "through",
+        "norm_ratio",
+        "d_in",
+    ),
+    *("d_out", "refused", "output_uri", "merge_id", "msus", "n_msus", "rank", "adapters"),
+)
 
 at = click.option(
     "--at",
@@ -149,7 +165,14 @@ def show(merge: str, catalog: str, version: int | None, at: str | None, as_json:
     """
     from lego_ray import catalog as calls
 
-    detail = calls.show(catalog, merge, version=version, at=at)
+    try:
+        detail = calls.show(catalog, merge, version=version, at=at)
+    except NotRecordedYet as error:
+        if as_json:
+            print_json({"merge": None, "summary": None, "sites": [], "groups": []})
+        else:
+            click.echo(f"(none) {error.what}")
+        return
     if as_json:
         sites = [json_row(row) for row in detail.sites.to_pylist()]
         merged = json_row(detail.merge)
@@ -162,9 +185,13 @@ def show(merge: str, catalog: str, version: int | None, at: str | None, as_json:
         }
         print_json(told)
         return
-    print_fields({**detail.merge, **detail.summary()})
+    from lego_ray.cli.merge_detail import print_merge
+
+    print_merge(detail)
     click.echo()
     _print_rows(detail.sites.drop_columns(["merge_id"]), as_json)
+    given = f"{detail.merge['name']} --version {detail.merge['version']}"
+    click.echo(f"\n`lego-ray catalog lineage {given}` shows its adapters, and the share of each")
     if detail.groups.num_rows:
         click.echo()
         shown = ["group_name", "uri", "similarity", "nearest_group", "nearest_similarity"]
@@ -202,8 +229,15 @@ def lineage(merge: str | None, adapter: str | None, as_json: bool, **given: Any)
         raise click.UsageError("give MERGE or --adapter")
     if merge is not None:
         place = given.pop("catalog")
-        table = calls.lineage(place, merge, **given)
-        line = calls.parents(place, merge, version=given["version"], at=given["at"])
+        try:
+            table = calls.lineage(place, merge, **given)
+            line = calls.parents(place, merge, version=given["version"], at=given["at"])
+        except NotRecordedYet as error:
+            if as_json:
+                print_json({"columns": [], "rows": [], "parents": []})
+            else:
+                click.echo(f"(none) {error.what}")
+            return
         _print_rows(table, as_json, parents=line)
         from lego_ray.catalog.ids import SHOWN_DIGITS
 
@@ -230,10 +264,14 @@ def _print_rows(table: pa.Table, as_json: bool, *, whole: bool = False, **more: 
     from lego_ray.catalog.ids import SHOWN_DIGITS
 
     rows = table.slice(0, SHOWN).to_pylist()
+    if not whole and "share" in table.column_names:
+        for row in rows:
+            row["share"] = percent(row["share"])
     ids = () if whole else [n for n in table.column_names if n == "id" or n.endswith("_id")]
     for row in rows:
         row |= {name: row[name] and row[name][:SHOWN_DIGITS] for name in ids}
-    print_table(table.column_names, [tuple(row.values()) for row in rows])
+    spare = () if whole else _SPARE
+    print_table(table.column_names, [tuple(row.values()) for row in rows], spare=spare)
     if not rows:
         click.echo("(none)")
     if table.num_rows > SHOWN:

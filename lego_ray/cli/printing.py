@@ -29,25 +29,34 @@ _NARROWEST = 16
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: bool = False
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    wrap: bool = False,
+    spare: Sequence[str] = (),
 ) -> None:
     """Prints aligned columns; a column of numbers to the right.
 
     On a terminal that is too narrow, the widest texts lose their beginning: names are at the end of a
-    place. Anywhere else each cell is whole.
+    place. Times and numbers are whole. Anywhere else each cell is whole.
 
     Args:
         columns: Their heads.
         rows: Their values.
         wrap: Whether the last column is prose, to be wrapped.
+        spare: Columns that a terminal may do without, the first to go first: those that have no value,
+            and where the others do not fit. A line after the table names those that did not fit.
     """
     values = [list(row) for row in rows]
+    room = _room(wrap)
+    missing: list[str] = []
+    if spare and room is not None:
+        columns, values, missing = _fitting(columns, values, room, spare)
     lines = [list(columns), *([_cell(value) for value in row] for row in values)]
     are_numbers = [all(_is_number(row[i]) for row in values) for i in range(len(columns))]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    room = _room(wrap)
     if room is not None and not wrap:
-        widths = _narrowed(widths, are_numbers, room)
+        widths = _narrowed(widths, _are_whole(values, len(columns)), room)
         lines = [[_cut(cell, widths[i]) for i, cell in enumerate(line)] for line in lines]
     if room is not None and wrap:
         widths[-1] = max(_NARROWEST, room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1))
@@ -61,6 +70,41 @@ def print_table(
                 for i, cell in enumerate(shown)
             ).rstrip()
             click.echo(styled(text, bold=True) if number == 0 else text)
+    if missing:
+        click.echo(f"(no room for {', '.join(missing)}; a wider terminal or --json shows more)")
+
+
+def _are_whole(values: Sequence[Sequence[Any]], n_columns: int) -> list[bool]:
+    """Which columns are never cut: numbers and times."""
+    return [
+        all(_is_number(row[i]) or isinstance(row[i], datetime) for row in values)
+        for i in range(n_columns)
+    ]
+
+
+def _fitting(
+    columns: Sequence[str], values: list[list[Any]], room: int, spare: Sequence[str]
+) -> tuple[list[str], list[list[Any]], list[str]]:
+    """The columns that fit, their values, and the names of those that do not, of columns that may go."""
+    names = list(columns)
+    empty = [n for n in spare if n in names and all(r[names.index(n)] is None for r in values)]
+    left = [n for n in names if n not in empty or not values]
+    whole = dict(zip(names, _are_whole(values, len(names)), strict=True))
+
+    def narrowest(name: str) -> int:
+        at = names.index(name)
+        width = max(len(name), *(len(_cell(row[at])) for row in values), 0)
+        return width if whole[name] else min(width, max(_NARROWEST, len(name)))
+
+    missing: list[str] = []
+    for name in spare:
+        if sum(map(narrowest, left)) + len(_GAP) * (len(left) - 1) <= room:
+            break
+        if name in left:
+            left.remove(name)
+            missing.append(name)
+    kept = [names.index(name) for name in left]
+    return left, [[row[i] for i in kept] for row in values], missing
 
 
 def _is_number(value: Any) -> bool:
@@ -143,12 +187,12 @@ def _room(wrap: bool) -> int | None:
     return _WIDTH if wrap else None
 
 
-def _narrowed(widths: Sequence[int], are_numbers: Sequence[bool], room: int) -> list[int]:
+def _narrowed(widths: Sequence[int], are_whole: Sequence[bool], room: int) -> list[int]:
     """Widths that fit, where columns of text can give enough: the widest first, down to a limit."""
     found = list(widths)
     over = sum(found) + len(_GAP) * (len(found) - 1) - room
     while over > 0:
-        texts = [i for i in range(len(found)) if not are_numbers[i] and found[i] > _NARROWEST]
+        texts = [i for i in range(len(found)) if not are_whole[i] and found[i] > _NARROWEST]
         if not texts:
             break
         widest = max(texts, key=lambda i: found[i])
@@ -164,10 +208,20 @@ def _cut(cell: str, width: int) -> str:
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Prints one `name  value` a line."""
+    """Prints one `name  value` a line; on a terminal, text that is longer goes on below."""
     width = max(len(name) for name in fields)
+    room = None if (columns := _room(wrap=False)) is None else columns - width - len(_GAP)
     for name, value in fields.items():
-        click.echo(f"{name.ljust(width)}  {_cell(value)}")
+        cell = _cell(value)
+        lines = (
+            [cell]
+            if room is None
+            else textwrap.wrap(
+                cell, max(_NARROWEST, room), break_long_words=False, break_on_hyphens=False
+            )
+        )
+        for number, line in enumerate(lines or [""]):
+            click.echo(f"{('' if number else name).ljust(width)}{_GAP}{line}")
 
 
 def visible(text: str, *, lines: bool = False) -> str:

@@ -24,7 +24,7 @@ from lego_ray.catalog.tables import Catalog
 from lego_ray.catalog.upkeep.compact import compact
 from lego_ray.catalog.upkeep.migrate import migrate
 from lego_ray.catalog.upkeep.vacuum import vacuum
-from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption
+from lego_ray.errors import CatalogError, CatalogNotFound, InvalidOption, NotRecordedYet
 from tests.catalog.sample import adapter, details, merge
 from tests.catalog.stores import STORES, fresh_catalog
 from tests.catalog.version_one import write_table
@@ -78,7 +78,7 @@ def test_each_question_is_answered_as_of_then(catalog: Catalog) -> None:
         show(then, SECOND)
     assert sql(catalog.as_of(before), COUNTS).to_pylist() == [{"m": 0, "s": 0}]
     assert list_merges(catalog.as_of(before)).num_rows == 0
-    with pytest.raises(InvalidOption, match="no merge"):
+    with pytest.raises(NotRecordedYet, match=r"it was not in the catalog at .* was recorded at"):
         show(catalog.as_of(before), "support")
 
 

@@ -146,7 +146,6 @@ def test_lineage_goes_down_to_a_source_rank_and_up_to_the_merges(shared: Path, a
         (("diff", "--since", "lately"), "--since: 'lately' is not a valid time"),
         (("log", "--since", "9999-01-01"), "--since: 9999-01-01T00:00:00+00:00 is in the future"),
         (("diff",), "--since"),
-        (("show", "m", "--at", "2001-01-01"), "no merge has this name"),
         (("vacuum", "--retention", "1h"), "--retention"),
         (("vacuum", "--retention", "long"), "is not a duration"),
         (("gc", "--root", "."), "--older-than"),

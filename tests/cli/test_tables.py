@@ -18,12 +18,12 @@ COLUMNS = ("adapter", "rank", "base model")
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
-    def lines(width: int | None, **options: bool) -> list[str]:
+    def lines(width: int | None, *, wrap: bool = False) -> list[str]:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: width is not None, raising=False)
         monkeypatch.setattr(
             "shutil.get_terminal_size", lambda fallback: os.terminal_size((width or 0, 24))
         )
-        print_table(COLUMNS, ROWS, **options)
+        print_table(COLUMNS, ROWS, wrap=wrap)
         return capsys.readouterr().out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
 
     return lines
