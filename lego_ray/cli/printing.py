@@ -244,9 +244,11 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 def print_warnings(merges: Iterable[Mapping[str, Any]]) -> None:
     """Lists the warnings of a library's merges, each once, with the name of its first merge."""
+    from lego_ray.planning.recipe_words import in_recipe_words
+
     names: dict[str, list[str]] = {}
     for merge in merges:
-        for warning in merge["warnings"]:
+        for warning in map(in_recipe_words, merge["warnings"]):
             names.setdefault(warning, []).append(merge["name"])
     for warning, of in names.items():
         more = f" and {len(of) - 1} more" if len(of) > 1 else ""
@@ -299,8 +301,11 @@ def print_refused(refused: Sequence[Mapping[str, str]]) -> None:
 
 def print_all_refused(record: Mapping[str, Any]) -> None:
     """Lists the adapters of a library left out: from all merges, and those that were bad in one."""
+    from lego_ray.planning.recipe_words import in_recipe_words
+
     of_merges = (entry for merge in record["merges"] for entry in merge["refused"])
-    print_refused(list({e["adapter"]: e for e in (*of_merges, *record["refused"])}.values()))
+    reasons = {e["adapter"]: e["reason"] for e in (*of_merges, *record["refused"])}
+    print_refused([{"adapter": a, "reason": in_recipe_words(r)} for a, r in reasons.items()])
 
 
 def print_counts(counts: Mapping[str, int] | None, taken: str) -> None:

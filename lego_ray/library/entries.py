@@ -26,6 +26,7 @@ from lego_ray.planning.only_base import only_of_base
 from lego_ray.planning.planner import make_plan, tally_sites
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.recipe_file import LibraryRecipe, MergeEntry
+from lego_ray.planning.recipe_words import in_recipe_words
 from lego_ray.planning.scales import by_site
 from lego_ray.planning.selection import adapters_named, without
 from lego_ray.storage.links import lies_inside
@@ -169,11 +170,12 @@ def _planned(recipe: Recipe, inventory: Inventory, place: Place, memory_budget: 
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Names a merge in errors about its input."""
+    """Names a merge in errors about its input, and keys of the recipe file in the place of flags."""
     try:
         yield
     except BadInput as error:
-        raise type(error)(f"merge {name}, {error.where}", error.problem, error.hint) from error
+        where, *said = (in_recipe_words(text) for text in (error.where, error.problem, error.hint))
+        raise type(error)(f"merge {name}, {where}", *said) from error
 
 
 def _check_places(places: Iterable[tuple[str, Place]]) -> None:
@@ -226,7 +228,8 @@ def adapters_of(entry: MergeEntry, inventory: Inventory) -> Inventory:
         )
     others = len(inventory.adapters) - len(taken) + len(inventory.refused) - len(refused)
     chosen_here = replace(inventory, adapters=tuple(taken), refused=refused, not_chosen=others)
-    return only_of_base(chosen_here, entry.recipe.only_base)
+    with _naming(name):
+        return only_of_base(chosen_here, entry.recipe.only_base)
 
 
 def _with_site_ranks(

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import lego_ray
+from lego_ray.cli.main import cli
 from lego_ray.errors import BaseModelMismatch, InvalidOption, NoAdaptersFound
+from lego_ray.planning.recipe_words import in_recipe_words
 from tests.cli.test_commands import run as command
 from tests.merging.test_bad_adapters import spoil
 from tests.zoo import files_of, mixed_zoo, weights_of, write_adapter
@@ -183,3 +186,34 @@ def test_the_command_ends_with_1_and_says_which(zoo: Path, tmp_path: Path, call:
     assert (shown.returncode, record["error"]["type"]) == (1, "MergesFailed")
     assert [each["merge"] for each in record["failed"]] == ["chat"]
     assert [merge["name"] for merge in record["merges"]] == ["few"]
+
+
+@pytest.mark.parametrize("call", ["build", "refresh"])
+def test_advice_names_what_a_recipe_has_and_not_flags_of_merge(
+    zoo: Path, tmp_path: Path, call: str
+) -> None:
+    failed = run(call, tmp_path).failed[0]
+    assert "`only_base: 'tiny/" in failed["next"]
+    assert "`base_model`" in failed["next"]
+    assert "--" not in failed["next"]
+    assert "in a recipe file" not in failed["next"]
+    for line, named in (
+        ("weights: {{nobody: 2}}", "`weights`"),
+        ("only_base: no/such", "`only_base`"),
+    ):
+        text = RECIPE.replace("adapters: [chat*]", f"adapters: [chat*]\n    {line}")
+        failed = run(call, tmp_path / "again", text.replace("{zoo}", str(zoo))).failed[0]
+        assert named in failed["message"]
+        assert "--" not in failed["message"] + failed["next"]
+    (zoo / "bad").mkdir()
+    (zoo / "bad" / "adapter_config.json").write_text("{}")
+    (zoo / "bad" / "adapter_model.safetensors").write_bytes(b"")
+    done = CliRunner().invoke(cli, [call, str(recipe(tmp_path)), "--runner", "inline"])
+    assert "left out  " in done.output
+    assert "--exclude" not in done.output
+
+
+def test_flags_that_build_and_refresh_have_stay_flags() -> None:
+    for text in ("Give it with --base, or raise --memory-budget.", "run without --strict", "a--b"):
+        assert in_recipe_words(text) == text
+    assert in_recipe_words("--n-init 3, --exclude it") == "`options.n_init` 3, `exclude` it"

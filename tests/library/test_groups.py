@@ -248,7 +248,7 @@ def test_names_may_mean_what_is_in_one_group_only(zoo: Path, tmp_path: Path) -> 
     )
     assert (first["weights"], first["site_scales"], first["ranks"]["emb"]) == ({}, {"emb": 2}, 2)
     assert (second["weights"], second["site_scales"]) == ({"a-french": 0.5}, {})
-    with pytest.raises(InvalidOption, match="merge fit, --weight: no adapter is called a-frensh"):
+    with pytest.raises(InvalidOption, match="merge fit, `weights`: no adapter is called a-frensh"):
         build(tmp_path, "groups: auto, weights: {a-frensh: 0.5}")
 
 
