@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 import pyarrow as pa
 
 from lego_ray.catalog.apart import Limits, run_apart
@@ -12,6 +16,7 @@ from lego_ray.errors import QueryError
 # A condition looks at some thousands of rows.
 LONGEST_SECONDS = 60
 TAGS_LISTED = 50
+_TAG = re.compile(r"""\btags\s*(?:\.\s*"?(\w+)"?|\[\s*'([^']+)'\s*\])""", re.IGNORECASE)
 
 
 def choose(adapters: pa.Table, where: str) -> list[int]:
@@ -72,6 +77,8 @@ def decide(adapters: pa.Table, where: str) -> list[int]:
             rows = connection.table("adapters").filter(duckdb.SQLExpression(where))
             found = rows.project("position").order("position").to_arrow_table()
         except duckdb.Error as error:
+            if missing := _missing_tag(where, keys):
+                raise QueryError("where", *missing) from error
             there = f"Columns: {', '.join(sorted(columns.keys() - {'position'}))}. "
             more = ", ..." if len(keys) > TAGS_LISTED else ""
             listed = ", ".join(keys[:TAGS_LISTED]) + more
@@ -79,6 +86,25 @@ def decide(adapters: pa.Table, where: str) -> list[int]:
             problem = f"{where[:LONGEST]!r} cannot be decided: {reason_of(error)}"
             raise QueryError("where", problem, there + tags) from error
     return [int(position) for position in found["position"].to_pylist()]
+
+
+def _missing_tag(where: str, keys: Sequence[str]) -> tuple[str, str] | None:
+    """What is wrong and what to do where a condition asks for a tag that no adapter has, or None."""
+    known = {key.casefold() for key in keys}
+    asked = [a or b for a, b in _TAG.findall(where) if (a or b).casefold() not in known]
+    if not asked:
+        return None
+    if not keys:
+        return (
+            f"it asks for the tag {asked[0]}, and no adapter has tags",
+            "No adapter has tags: give them with `tags: FILE.csv` or `tags_from_folders: task/language` "
+            "in the recipe file, `lego-ray scan --tags`, or in the adapters' model cards.",
+        )
+    near = get_close_matches(asked[0], keys, 1)
+    more = ", ..." if len(keys) > TAGS_LISTED else ""
+    listed = f"Tags: {', '.join(keys[:TAGS_LISTED])}{more}."
+    hint = f"Did you mean {near[0]}? {listed}" if near else listed
+    return f"it asks for the tag {asked[0]}, which no adapter has", hint
 
 
 def _keys(adapters: pa.Table) -> list[str]:

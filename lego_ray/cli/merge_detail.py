@@ -10,6 +10,8 @@ import click
 
 from lego_ray.amounts import size
 from lego_ray.cli.printing import print_fields, print_table, ratio
+from lego_ray.methods.names import MethodOptions
+from lego_ray.options import keywords_of, renamed
 
 if TYPE_CHECKING:
     from lego_ray.catalog.history import MergeDetail
@@ -78,7 +80,8 @@ def _settings(recipe: str) -> Iterator[tuple[str, str]]:
         return
     for name, value in sorted(found.items()):
         if isinstance(value, Mapping):
-            yield from ((f"{name}.{key}", _said(each)) for key, each in sorted(value.items()))
+            named = renamed(keywords_of(MethodOptions), value) if name == "options" else value
+            yield from ((f"{name}.{key}", _said(each)) for key, each in sorted(named.items()))
         elif value not in (None, "", []):
             yield name, _said(value)
 

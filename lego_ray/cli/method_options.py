@@ -9,11 +9,15 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from lego_ray.errors import InvalidOption
 from lego_ray.methods.names import MethodOptions
 from lego_ray.options import Keyword, keywords_of, renamed
 
 NAME = "option"
 FLAG = f"--{NAME}"
+
+
+LISTED = "`lego-ray methods NAME` lists the options of a method."
 
 
 class _Pair(click.ParamType[tuple[str, Any]]):
@@ -34,8 +38,8 @@ class _Pair(click.ParamType[tuple[str, Any]]):
             self.fail(f"{value!r} is not NAME=VALUE, such as n_init=20", param, ctx)
         if name not in known:
             near = get_close_matches(name, known, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
-            self.fail(f"{word!r} is not an option of a method. {hint}", param, ctx)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            self.fail(f"{word!r} is not an option of a method. {hint}{LISTED}", param, ctx)
         try:
             return name, _read(known[name], text.strip())
         except ValueError:
@@ -94,6 +98,28 @@ def with_method_options(given: dict[str, Any], pairs: Mapping[str, Any]) -> dict
                 f"{name} is given {value}, and {given[name]} by {flag}", param_hint=f"'{FLAG}'"
             )
     return {**given, **pairs}
+
+
+def said_of_pair(error: InvalidOption, given: Mapping[str, Any]) -> InvalidOption:
+    """An error about an option of a method in the words that the user gave it in.
+
+    Args:
+        error: The error, which names the option's own flag or its name.
+        given: The parameters of the command.
+
+    Returns:
+        The error about `--option NAME`; the same error if it is about something else.
+    """
+    known = keywords_of(MethodOptions)
+    name = next((n for n in given.get(NAME) or () if error.where in (n, known[n].flag)), None)
+    if name is None:
+        return error
+    method = given.get("method") or "NAME"
+    listed = f"`lego-ray methods {method}` lists the options of this method."
+    near = f"{error.hint} " if error.hint.startswith("Did you mean") else ""
+    return InvalidOption(
+        f"{FLAG} {name}", error.problem, f"{near}{listed if method != 'NAME' else LISTED}"
+    )
 
 
 _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -11,6 +11,7 @@ from lego_ray.cli import options
 from lego_ray.cli.command import command
 from lego_ray.cli.param_types import OneOf
 from lego_ray.cli.printing import print_fields, print_json, print_table
+from lego_ray.methods.facts import LAWS
 from lego_ray.methods.names import METHODS
 from lego_ray.methods.presets import PRESETS
 
@@ -30,8 +31,8 @@ class _Name(OneOf):
 def methods(name: str | None, as_json: bool) -> None:
     """List the merge methods and presets, or one with its options.
 
-    "Record by rank": whether the catalog says which rank of which adapter went where. Options are
-    given to merge and plan by --option, in recipe files under options.
+    Cost is what a merge costs apart from reading; lineage, how the catalog says of which ranks each
+    merged rank is made. Options are given to merge and plan by --option, in recipe files under options.
 
     \b
     Examples:
@@ -54,10 +55,21 @@ def methods(name: str | None, as_json: bool) -> None:
 
 def _print_all(found: Mapping[str, Any]) -> None:
     print_table(
-        ("method", "lineage", "options", "when to use it"),
-        ((m["name"], m["lineage"], len(m["options"]), m["use"]) for m in found["methods"]),
+        ("method", "options", "laws", "cost", "lineage", "when to use it"),
+        (
+            (
+                *(m["name"], len(m["options"]), ", ".join(m["laws"]) or "-"),
+                *(m["cost"], m["lineage"], m["use"]),
+            )
+            for m in found["methods"]
+        ),
         wrap=True,
+        narrow={"cost": 18, "lineage": 13},
     )
+    click.echo()
+    for law, meaning in LAWS.items():
+        click.echo(f"law {law.ljust(4)}  {meaning}")
+    click.echo("every method: the order of the adapters changes no bit")
     click.echo()
     print_table(
         ("preset", "method", "spectrum", "output scale", "when to use it"),
@@ -81,6 +93,7 @@ def _print_method(method: Mapping[str, Any]) -> None:
             "lineage": method["lineage"],
             "one adapter stays": method["lone_adapter_stays"],
             "spread": method["spread"],
+            "laws": "; ".join(LAWS[law] for law in method["laws"]) or "that of every method",
         }
     )
     if not method["options"]:

@@ -9,6 +9,8 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -33,6 +35,7 @@ def print_table(
     rows: Iterable[Sequence[Any]],
     *,
     wrap: bool = False,
+    narrow: Mapping[str, int] = MappingProxyType({}),
     spare: Sequence[str] = (),
 ) -> None:
     """Prints aligned columns; a column of numbers to the right.
@@ -44,6 +47,7 @@ def print_table(
         columns: Their heads.
         rows: Their values.
         wrap: Whether the last column is prose, to be wrapped.
+        narrow: Columns that are wrapped too, and their widths.
         spare: Columns that a terminal may do without, the first to go first: those that have no value,
             and where the others do not fit. A line after the table names those that did not fit.
     """
@@ -58,13 +62,18 @@ def print_table(
     if room is not None and not wrap:
         widths = _narrowed(widths, _are_whole(values, len(columns)), room)
         lines = [[_cut(cell, widths[i]) for i, cell in enumerate(line)] for line in lines]
+    wrapped = {
+        i for i, name in enumerate(columns) if name in narrow or (wrap and i == len(columns) - 1)
+    }
+    widths = [min(w, narrow.get(n, w)) for n, w in zip(columns, widths, strict=True)]
     if room is not None and wrap:
         widths[-1] = max(_NARROWEST, room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1))
     for number, line in enumerate(lines):
-        *cells, last = line
-        parts = (textwrap.wrap(last, widths[-1]) or [""]) if wrap else [last]
-        for at, part in enumerate(parts):
-            shown = [*(cells if at == 0 else [""] * len(cells)), part]
+        parts = [
+            textwrap.wrap(cell, widths[i]) if i in wrapped else [cell]
+            for i, cell in enumerate(line)
+        ]
+        for shown in zip_longest(*parts, fillvalue=""):
             text = _GAP.join(
                 (str.rjust if are_numbers[i] else str.ljust)(cell, widths[i])
                 for i, cell in enumerate(shown)

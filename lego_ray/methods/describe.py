@@ -19,9 +19,9 @@ def describe(name: str | None = None) -> dict[str, list[dict[str, Any]]]:
 
     Returns:
         `methods`, each with `name`, `summary`, `ranks`, `use`, `cost`, `lineage`,
-        `lone_adapter_stays`, `spread` and `options`, each of these with `name`, `default`, `values`
-        and `help`; and `presets`, each with `name`, `method`,
-        `options`, `spectrum`, `output_scale`, `use` and `warning`.
+        `lone_adapter_stays`, `spread`, `laws` and `options`, each of these with `name`, `default`,
+        `values` and `help`; and `presets`, each with `name`, `method`, `options`, `spectrum`,
+        `output_scale`, `use` and `warning`.
 
     Raises:
         InvalidOption: If neither a method nor a preset has the name.
@@ -52,6 +52,7 @@ def _method(name: str) -> dict[str, Any]:
         "lineage": facts.lineage,
         "lone_adapter_stays": facts.alone,
         "spread": facts.spread,
+        "laws": list(facts.laws),
         "options": [_option(each, default) for each, default in method.options.items()],
     }
 

@@ -26,6 +26,7 @@ class Facts:
         lineage: How the table `msus` of the catalog says which MSUs each merged rank is made of.
         lone: Options with which one adapter alone comes back unchanged; empty for any, None for none.
         lone_said: What becomes of one adapter alone otherwise; empty where that never happens.
+        exact: Whether the merge is the exact sum of the updates where k is the sum of the ranks.
         spread: When a module that does not fit one worker is spread over several: yes, no or a
             condition.
     """
@@ -35,6 +36,7 @@ class Facts:
     lineage: str = SHARES
     lone: Mapping[str, Any] | None = field(default_factory=dict)
     lone_said: str = ""
+    exact: bool = False
     spread: str = "no"
 
     @property
@@ -46,6 +48,20 @@ class Facts:
             return "yes"
         said = ", ".join(f"{name}={value:g}" for name, value in self.lone.items())
         return f"with {said}"
+
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """The laws that it holds beside those of every method, as short words; see `LAWS`."""
+        lone = () if self.lone is None else ("one" if not self.lone else "one*",)
+        return (*lone, *(("sum",) if self.exact else ()))
+
+
+LAWS: Mapping[str, str] = {
+    "one": "one adapter alone, at its own rank, comes back",
+    "one*": "the same with density=1",
+    "sum": "at the sum of all ranks, the merge is the exact sum of the updates",
+}
+"""What the short words of `Facts.laws` mean. The order of the adapters changes no bit of any method."""
 
 
 _PASSES = "passes over the factors"
@@ -59,11 +75,12 @@ FACTS: Mapping[str, Facts] = {
         lineage=CLUSTERS,
         spread="yes, except with distance=rank-one",
     ),
-    "concat": Facts("the exact sum, at any size; PEFT's cat", "a copy", lineage=SINGLE),
+    "concat": Facts("the exact sum, at any size; PEFT's cat", "a copy", lineage=SINGLE, exact=True),
     "linear": Facts("the result of PEFT's linear", _PASSES, SHARES_OF_KEPT, spread="yes"),
     "svd": Facts(
         "the nearest adapter to the sum, or one adapter pruned; PEFT's svd",
         "one decomposition of the factors",
+        exact=True,
         spread="from about half as many MSUs as the longer side is long",
     ),
     "ties": Facts(

@@ -18,7 +18,7 @@ class InputMetric(OutputMetric):
 
     `C_t = W_t^T W_t / ||W_t||_F^2 + I / d_in` stands for the covariance of adapter t's inputs, which
     gradients leave in the rows of its update. It is the closed form of ACE-Merging (arXiv 2603.02945),
-    of which only the abstract says how it estimates `C_t`: here the trace is normalised, all adapters
+    of which only the abstract says how it estimates `C_t`: here the trace is normalized, all adapters
     share the identity as prior, and nothing is done to the spectrum after. The same as `output_metric`,
     from the other side: a lone adapter and copies of one come back.
     """

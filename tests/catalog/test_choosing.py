@@ -74,3 +74,17 @@ def test_a_zoo_without_tags_has_none_to_ask_for() -> None:
     assert choose(bare, "rank > 4") == [1]
     with pytest.raises(QueryError, match="No adapter has tags"):
         choose(bare, "tags.task = 'x'")
+
+
+@pytest.mark.parametrize("where", ["tags['x'] = 'y'", "tags.x = 'y'", 'TAGS."x" IS NULL'])
+def test_a_tag_that_no_adapter_has_is_named_with_what_to_do(where: str) -> None:
+    with pytest.raises(QueryError, match="asks for the tag x, and no adapter has tags") as caught:
+        choose(adapters({}, {}), where)
+    assert "tags_from_folders" in caught.value.hint
+    assert "Binder" not in str(caught.value)
+    with pytest.raises(QueryError, match="asks for the tag x, which no adapter has") as caught:
+        choose(ZOO, where)
+    assert caught.value.hint == "Tags: Language, task."
+    with pytest.raises(QueryError, match="the tag taks") as caught:
+        choose(ZOO, "tags.taks = 'summarize'")
+    assert caught.value.hint.startswith("Did you mean task?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_a_pair_is_the_flag(zoo: Path, pair: str, flag: tuple[object, ...]) -> N
         (("n_init",), "'n_init' is not NAME=VALUE"),
         (("n_init=",), "is not NAME=VALUE"),
         (("n_inti=3",), "'n_inti' is not an option of a method. Did you mean n_init?"),
+        (("bogus=1",), "'bogus' is not an option of a method. `lego-ray methods NAME` lists"),
         (("n_init=many",), "n_init: 'many' is not a whole number"),
         (("balance=perhaps",), "balance: 'perhaps' is not true or false"),
         (("output_reweight=poo",), "is not source-rank, pool, none, or a number"),
@@ -71,9 +73,16 @@ def test_a_wrong_pair_is_one_error(zoo: Path, words: tuple[str, ...], says: str)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("n_init=0",), "--n-init: 0 is not a whole number of at least 1"),
+        (
+            ("n_init=0",),
+            "--option n_init: 0 is not a whole number of at least 1. `lego-ray methods NAME`",
+        ),
         (("basis=cube",), "'cube' is not one of raw, svd"),
-        (("density=0.5",), "the lego method does not have this option"),
+        (("density=0.5",), "--option density: the lego method does not have this option"),
+        (
+            ("density=2", "--method", "ties"),
+            "--option density: 2.0 is not a number above 0 and at most 1. `lego-ray methods ties` lists",
+        ),
     ],
 )
 def test_the_method_checks_the_value(zoo: Path, words: tuple[str, ...], says: str) -> None:
@@ -87,6 +96,11 @@ def test_methods_lists_all_and_one() -> None:
     assert done.exit_code == 0
     assert all(f"\n{name} " in done.stdout for name in METHODS)
     assert max(map(len, done.stdout.splitlines())) <= 100
+    head = done.stdout.splitlines()[0].split("  ")
+    heads = [each.strip() for each in head if each.strip()]
+    assert heads == ["method", "options", "laws", "cost", "lineage", "when to use it"]
+    assert re.search(r"^concat +0  one, sum +a copy", done.stdout, re.M)
+    assert re.search(r"^law sum ", done.stdout, re.M)
     one = asked("methods", "ties").stdout
     assert "with density=1" in one
     assert "a number above 0 and at most 1" in one

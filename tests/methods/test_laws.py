@@ -23,7 +23,7 @@ SVD_ROUNDING = 2.0**-19
 OTHERS = [name for name in METHODS if name != "lego"]
 BY_RANK = ["linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
 PARTED = [*BY_RANK, "tsv"]
-EXACT = ["concat", "svd"]
+EXACT = [name for name, facts in FACTS.items() if facts.exact]
 # Options under which a method gives one adapter back.
 ALL_STAYS: dict[str, dict[str, Any]] = {
     name: dict(facts.lone) for name, facts in FACTS.items() if facts.lone is not None
