@@ -39,7 +39,8 @@ def report(
     Args:
         merged: Where the merged adapter is.
         output: The page, a path; a page written before is replaced, any other file left as it is.
-        catalog: The catalog it was recorded in, or None.
+        catalog: The catalog it was recorded in. With None it is looked for in `catalog` beside the
+            merge, and beside the two folders above. If it cannot be read there, a warning says why.
         sources: The adapters it was made from, as for `verify`; () to read none. With None they are read
             where the manifest says that they are, if that is the store that the merge is in. If they
             cannot be read there, a warning says why.

@@ -27,7 +27,7 @@ from lego_ray.errors import InvalidOption
 )
 @options.catalog_option(
     "Catalog with the merge, to add clusters, lineage, inertia, time and bytes, and to look "
-    "MERGED up by its name or id."
+    "MERGED up by its name or id. [default: `catalog` beside the merge or its library]"
 )
 @click.option(
     "--sources",
@@ -60,8 +60,9 @@ def report(
     """Write one HTML page about a merge: what each adapter kept, figures and their numbers.
 
     It needs no network and runs no script. The sources are read where the manifest says, if they are in
-    the same store as the merge. A section that lacks its data says which flag brings them. The best
-    merge of tune has a section on its trials. Draws with matplotlib: pip install 'lego-ray[report]'.
+    the same store as the merge; the catalog, in `catalog` beside the merge or its library. A section
+    that lacks its data says which flag brings them. The best merge of tune has a section on its trials.
+    Draws with matplotlib: pip install 'lego-ray[report]'.
 
     \b
     Examples:
@@ -90,6 +91,8 @@ def report(
     for warning in record["warnings"]:
         print_warning(warning)
     click.echo(f"page   {record['output']}  ({size(record['bytes'])})\nmerge  {record['merge_id']}")
-    lacking = [("--catalog", given["catalog"]), ("--sources", record["sections"]["map"])]
+    has = record["sections"]
+    recorded = has["lineage"] or has["clusters"] or has["stages"]
+    lacking = [("--catalog", recorded), ("--sources", has["map"])]
     if flags := [flag for flag, value in lacking if not value]:
         click.echo(f"more with {' and '.join(flags)}")

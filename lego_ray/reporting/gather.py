@@ -26,7 +26,7 @@ from lego_ray.reporting.facts import (
     SiteFacts,
     short_names,
 )
-from lego_ray.reporting.own_sources import own_sources
+from lego_ray.reporting.own_sources import catalogs_beside, own_sources
 from lego_ray.reporting.study import study_or_warning
 from lego_ray.storage.places import Place
 from lego_ray.verification.against_manifest import compare_with_sources, reload_merged
@@ -46,7 +46,7 @@ def gather(
 
     Args:
         merged: Where it is.
-        catalog: The catalog it was recorded in, or None.
+        catalog: The catalog it was recorded in; None for the one beside it, if one holds it.
         sources: Where its adapters are; () to read none; None for where the manifest says that they
             are, if they can be read there.
         study: The study of `tune` that it is the best of; None for the place beside it.
@@ -67,10 +67,8 @@ def gather(
     for source, name in zip(manifest["sources"], named, strict=True):
         by_id.setdefault(source["adapter_id"], name)
     sites: dict[str, SiteFacts] = {}
-    recorded = None
-    if catalog is not None:
-        recorded, found = _recorded(catalog, manifest, by_id)
-        sites |= found
+    recorded, found, unrecorded = _looked_up(merged, catalog, manifest, by_id)
+    sites |= found
     measured = None
     found_by, unread = _compare(merged, manifest, sources, memory_budget)
     if found_by is not None:
@@ -86,7 +84,26 @@ def gather(
             sites[site.site] = _measured(sites.get(site.site, SiteFacts(site.site)), site, told)
     in_order = [sites[site] for site in sorted(sites, key=natural)]
     facts = Facts(uri, manifest, named, in_order, recorded, measured, searched)
-    return facts, [*unread, *unread_study]
+    return facts, [*unrecorded, *unread, *unread_study]
+
+
+def _looked_up(
+    merged: Place, catalog: Place | None, manifest: dict[str, Any], names: dict[str, str]
+) -> tuple[Recorded | None, dict[str, SiteFacts], list[str]]:
+    """Reads the catalog that was given, or one beside the merge that holds it."""
+    if catalog is not None:
+        return *_recorded(catalog, manifest, names), []
+    unread: list[str] = []
+    for place in catalogs_beside(merged):
+        try:
+            if has_merge(catalog_at(place), manifest["merge_id"]):
+                return *_recorded(place, manifest, names), []
+        except LegoRayError as error:
+            said = (
+                f"The catalog beside it was not read: {error.where}: {error.problem.rstrip('.')}."
+            )
+            unread.append(f"{said} Say with --catalog where it is.")
+    return None, {}, unread
 
 
 def _compare(

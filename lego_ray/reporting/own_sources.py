@@ -1,4 +1,4 @@
-"""The sources of a merge, as its manifest names them, that a report reads without being asked."""
+"""Sources and catalog of a merge that a report reads without being asked for them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,29 @@ def own_sources(merged: Place, manifest: Mapping[str, Any]) -> list[str]:
     except UnsupportedUri:
         return []
     return uris if all(here) else []
+
+
+# Folders above a merge in which a catalog is looked for: its own, a library's, and that of a library's
+# versions.
+_ABOVE = 3
+CATALOG = "catalog"
+
+
+def catalogs_beside(merged: Place) -> list[Place]:
+    """Where the catalog of a merge is looked for unasked: in `catalog` beside it, or beside its library.
+
+    A manifest does not name it, since the same merge has the same manifest wherever it is recorded.
+
+    Args:
+        merged: Where the merge is.
+    """
+    found: list[Place] = []
+    parts = merged.split() if isinstance(merged, FilePlace | BucketPlace) else None
+    while parts is not None and len(found) < _ABOVE:
+        above = parts[0]
+        found.append(above.join(CATALOG))
+        parts = above.split()
+    return found
 
 
 def _is_near(uri: str, merged: Place) -> bool:

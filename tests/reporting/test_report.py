@@ -288,8 +288,13 @@ def test_the_command_says_what_more_there_is(merged: Merged, tmp_path: Path) -> 
     found = CliRunner().invoke(cli, [*words, "--no-sources"])
     assert found.exit_code == 0, found.output
     assert str(output) in found.output
-    assert "more with --catalog and --sources" in found.output
+    assert found.output.endswith("more with --sources\n")
+    assert "more with" not in CliRunner().invoke(cli, words).output
+    shutil.copytree(merged.merged, tmp_path / "a" / "b" / "c" / "alone")
+    words[1] = str(tmp_path / "a" / "b" / "c" / "alone")
     assert CliRunner().invoke(cli, words).output.endswith("more with --catalog\n")
+    none = CliRunner().invoke(cli, [*words, "--no-sources"])
+    assert none.output.endswith("more with --catalog and --sources\n")
     both = CliRunner().invoke(cli, [*words, "--no-sources", "--sources", str(merged.root)])
     assert both.exit_code == 2
     words += ["--no-sources", "--json"]
@@ -312,6 +317,41 @@ def test_the_manifests_own_sources_are_read_without_being_named(
     assert page.read_bytes() == whole.read_bytes()
     record = lego_ray.report(merged.merged, output=page, sources=(), **merged.places("catalog"))
     assert not record["sections"]["map"]
+
+
+def test_the_catalog_beside_the_merge_or_its_library_is_read_without_being_named(
+    merged: Merged, whole: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    record = lego_ray.report(merged.merged, output=page)
+    assert page.read_bytes() == whole.read_bytes()
+    assert record["warnings"] == []
+    version = tmp_path / "library" / "merged" / "0123456789ab"
+    shutil.copytree(merged.merged, version)
+    assert not lego_ray.report(version, output=page)["sections"]["lineage"]
+    for beside in (version.parent, version.parent.parent, tmp_path):
+        shutil.copytree(merged.root / "catalog", beside / "catalog")
+        record = lego_ray.report(version, output=page)
+        assert record["sections"]["lineage"]
+        assert record["sections"]["stages"]
+        shutil.rmtree(beside / "catalog")
+    other = tmp_path / "other"
+    lego_ray.merge(
+        merged.root / "sources" / "a1",
+        rank=1,
+        output=other / "merged",
+        catalog=other / "catalog",
+        runner="inline",
+    )
+    shutil.copytree(version, other / "stranger")
+    record = lego_ray.report(other / "stranger", output=page)
+    assert not record["sections"]["lineage"], "a catalog that does not hold it"
+    assert record["warnings"] == []
+    [log] = (other / "catalog" / "merges" / "_delta_log").glob("*0.json")
+    log.write_text("{")
+    [warning] = lego_ray.report(other / "stranger", output=page)["warnings"]
+    assert warning.startswith("The catalog beside it was not read: ")
+    assert warning.endswith("Say with --catalog where it is.")
 
 
 def test_own_sources_that_cannot_be_read_are_a_warning(tmp_path: Path) -> None:
