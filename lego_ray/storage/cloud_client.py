@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lego_ray.errors import AccessDenied, InvalidOption
 from lego_ray.storage.buckets import bucket_settings
+from lego_ray.storage.cloud_role import check_google_credentials
 from lego_ray.storage.places import CloudPlace
 from lego_ray.storage.uri import check_plain
 
@@ -74,7 +75,7 @@ def cloud_options(place: CloudPlace) -> dict[str, str]:
         Options by the names that both take; no secret is among them.
 
     Raises:
-        AccessDenied: If Azure's account is not named anywhere.
+        AccessDenied: If Azure's account is not named anywhere, or Google has no credentials.
         InvalidOption: If the bucket has settings that only S3 has.
         UnsupportedUri: If the server's address has credentials in it.
     """
@@ -87,6 +88,8 @@ def cloud_options(place: CloudPlace) -> dict[str, str]:
             options["allow_http"] = "true"
     if bucket.anonymous:
         options[service.anonymous] = "true"
+    elif place.scheme == "gs" and not os.environ.get("GOOGLE_SKIP_SIGNATURE"):
+        check_google_credentials(str(place))
     if service.accounts:
         named = (os.environ.get(name) for name in service.accounts)
         account = bucket.account or next(filter(None, named), None)

@@ -34,6 +34,10 @@ _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
 # The servers that give a machine's role its token: asked where no other credentials are found.
 _ROLE = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|oauth2|login\.microsoft")
+# No credentials but a role could be meant, and its server gave none.
+_NO_ROLE = re.compile(
+    r"token request.*GET http://(?:169\.254\.169\.254|metadata\.google\.internal)", re.S
+)
 _PAST_END = re.compile(r"invalid range|InvalidRange|requested range|Range Not Satisfiable", re.I)
 _UNREACHABLE = re.compile(
     r"error sending request|connect|dns error|timed out|timeout|reset|decoding response body", re.I
@@ -94,6 +98,8 @@ def meaning(where: str, error: Exception) -> StorageError:
         return ObjectNotFound(where, "there is no such bucket", "Check its name and the account.")
     if isinstance(error, FileNotFoundError):
         return ObjectNotFound(where, "there is no such object")
+    if _NO_ROLE.search(text):
+        return AccessDenied(where, "no credentials are found", NO_CREDENTIALS[scheme])
     denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError)
     if isinstance(error, denied) or status in (401, 403):
         return AccessDenied(where, said, NO_CREDENTIALS.get(scheme, ""))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ from lego_ray.errors import (
     StoreUnavailable,
     UnsupportedUri,
 )
-from lego_ray.storage import Store, delta_storage_options, open_store
+from lego_ray.storage import Store, cloud_role, delta_storage_options, open_store
 from lego_ray.storage.base import ByteRange
 from lego_ray.storage.buckets import BucketSettings, buckets_in_use
 from lego_ray.storage.cloud import UPLOAD_PART
@@ -236,6 +238,48 @@ def test_settings_that_cannot_be_used_are_refused(
     ):
         list(open_store(uri).list())
     assert caught.value.exit_code == 2
+
+
+def test_no_credentials_of_google_are_said_before_a_client_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.startswith("GOOGLE_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(cloud_role, "ROLE_SERVER", server.getsockname())
+        with pytest.raises(AccessDenied, match="gs://bucket/x: no credentials are found") as caught:
+            open_store("gs://bucket/x").read("a")  # nobody listens there
+        assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.hint
+        with pytest.raises(AccessDenied, match="no credentials are found"):
+            delta_storage_options(parse_uri("gs://bucket/x"))
+        cloud_role._answers.cache_clear()
+        server.listen()
+        cloud_role.check_google_credentials("gs://bucket/x")
+        cloud_role._answers.cache_clear()
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "a-file")
+    cloud_role.check_google_credentials("gs://bucket/x")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    login = tmp_path / ".config" / "gcloud" / "application_default_credentials.json"
+    login.parent.mkdir(parents=True)
+    login.write_text("{}")
+    cloud_role.check_google_credentials("gs://bucket/x")
+    with buckets_in_use({"bucket": BucketSettings.model_validate({"anonymous": True})}):
+        login.unlink()
+        assert delta_storage_options(parse_uri("gs://bucket/x"))
+
+
+def test_a_role_that_is_refused_is_no_credentials() -> None:
+    said = (
+        "Generic GCS error: Error performing token request: Error performing GET "
+        "http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token in 1ms - "
+        "Server returned non-2xx status code: 403 Forbidden"
+    )
+    found = meaning("gs://bucket/x", OSError(said))
+    assert isinstance(found, AccessDenied)
+    assert found.problem == "no credentials are found"
 
 
 def test_settings_that_obstore_refuses_are_said(
