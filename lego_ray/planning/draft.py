@@ -206,23 +206,33 @@ def _merges(entries: Sequence[DraftEntry]) -> Iterator[str]:
 
 
 def _tagged(entry: DraftEntry) -> Iterator[str]:
-    """Examples of merges by tag, where tags tell adapters apart."""
+    """Examples of merges of some of its adapters: by tag, and by rank, each of two adapters or more."""
+    for name, condition, n, by in _parts(entry):
+        if entry.selector:
+            condition = f"base_model = {_sql(entry.base_model)} and {condition}"
+        yield f"  # - name: {_text(f'{entry.name}-{name}')}    # {n} of them, by {by}"
+        yield f"  #   where: {_text(condition)}"
+
+
+def _parts(entry: DraftEntry) -> Iterator[tuple[str, str, int, str]]:
+    """Parts that two adapters or more are in, and not all: name, condition, how many, and by what."""
     values: dict[str, Counter[str]] = defaultdict(Counter)
     for adapter in entry.adapters:
         for key, value in adapter.tags.items():
             values[key][value] += 1
-    told = {
-        key: found
-        for key, found in sorted(values.items())
-        if len(found) > 1 and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key)
-    }
-    shown = [(key, *each) for key, found in told.items() for each in found.most_common()]
-    for key, value, n in shown[:SHOWN_TAGS]:
-        condition = f"tags.{key} = {_sql(value)}"
-        if entry.selector:
-            condition = f"base_model = {_sql(entry.base_model)} and {condition}"
-        yield f"  # - name: {_text(f'{entry.name}-{_name(value, set())}')}    # {n} of them, by tag"
-        yield f"  #   where: {_text(condition)}"
+    shared = [
+        (n, key, value)
+        for key, found in values.items()
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key)
+        for value, n in found.items()
+        if 2 <= n < len(entry.adapters)
+    ]
+    for n, key, value in sorted(shared, key=lambda each: (-each[0], *each[1:]))[:SHOWN_TAGS]:
+        yield _name(value, set()), f"tags.{key} = {_sql(value)}", n, "tag"
+    ranks = Counter(max(adapter.ranks) for adapter in entry.adapters)
+    of_ranks = [(rank, n) for rank, n in sorted(ranks.items()) if 2 <= n < len(entry.adapters)]
+    for rank, n in of_ranks[:SHOWN_TAGS]:
+        yield f"rank-{rank}", f"rank = {rank}", n, "rank"
 
 
 def _range(low: int, high: int) -> str:

@@ -67,16 +67,20 @@ def test_what_cannot_be_merged_is_a_comment_with_the_reason(folder: Path) -> Non
 
 
 def test_tags_become_examples_that_hold_once_their_marks_are_taken_away(folder: Path) -> None:
-    for number, task in enumerate(["qa", "qa", 'it\'s "odd"']):
-        adapter = write_adapter(folder / "zoo" / f"a{number}", seed=number)
-        card = json.dumps({"tags": {"task": task}})
+    tasks = ["qa", "qa", "qa", 'it\'s "odd"', 'it\'s "odd"', "alone"]
+    for number, task in enumerate(tasks):
+        rank = 8 if number < 2 else 4
+        adapter = write_adapter(folder / "zoo" / f"a{number}", seed=number, rank=rank)
+        card = json.dumps({"tags": {"task": task, "title": f"Title {number}", "owner": "all"}})
         (adapter / "README.md").write_text(f"---\n{card}\n---\n")
     lego_ray.init("zoo")
     lines = (folder / "recipe.yaml").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("  # - name"))
     shown = [f"  {line.removeprefix('  # ')}" for line in lines[start:]]
     (folder / "all.yaml").write_text("\n".join([*lines[:start], *shown]))
-    assert built("all.yaml") == {"base": 3, "base-qa": 2, "base-it-s-odd": 1}
+    # No merge of one adapter, such as of a title, and none of all of them.
+    parts = {"base-qa": 3, "base-it-s-odd": 2, "base-rank-4": 4, "base-rank-8": 2}
+    assert built("all.yaml") == {"base": 6, **parts}
 
 
 @pytest.mark.parametrize(
