@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Of a name; the rest of the line is needed for the rate and the time left, which come last.
 NAME_COLUMNS = 20
+# The unit of things that have no name, as tqdm calls them.
+NO_UNIT = "it"
 
 
 class ProgressBar:
@@ -30,10 +32,10 @@ class ProgressBar:
 
     Attributes:
         name: What a call that counts is called, such as `scan`; merges have their own names.
-        unit: What such a call counts.
+        unit: What such a call counts; without it no rate is shown.
     """
 
-    def __init__(self, name: str = "", unit: str = "it") -> None:
+    def __init__(self, name: str = "", unit: str = NO_UNIT) -> None:
         """Makes a bar that shows nothing yet.
 
         Args:
@@ -101,7 +103,13 @@ class ProgressBar:
             warnings.filterwarnings("ignore", message="IProgress not found")
             from tqdm.auto import tqdm
 
+            if shown.get("unit") == NO_UNIT:
+                shown["bar_format"] = _NO_RATE
             return tqdm(**shown)
+
+
+# As tqdm has it, without a rate: of things that have no name it says nothing.
+_NO_RATE = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 def _skip(bar: tqdm[Any], kept: int) -> None:

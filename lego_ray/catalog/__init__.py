@@ -12,6 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from lego_ray.arguments import checked
+from lego_ray.catalog.notebook import in_notebook
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +50,7 @@ def sql(
     from lego_ray.catalog.upkeep.durations import parse_time_limit
 
     seconds = None if time_limit is None else parse_time_limit("--time-limit", time_limit)
-    return answer(_open(catalog, at), query, seconds=seconds)
+    return in_notebook(answer(_open(catalog, at), query, seconds=seconds))
 
 
 @checked
@@ -61,7 +62,7 @@ def list_merges(catalog: Uri, *, at: Moment = None) -> pa.Table:
     """
     from lego_ray.catalog.history import list_merges as listed
 
-    return listed(_open(catalog, at))
+    return in_notebook(listed(_open(catalog, at)))
 
 
 @checked
@@ -80,7 +81,7 @@ def log(catalog: Uri, *, since: Moment = None, at: Moment = None) -> pa.Table:
     from lego_ray.catalog.events import events
 
     first = None if since is None else _moment(since, "--since")
-    return events(_open(catalog, at), first)
+    return in_notebook(events(_open(catalog, at), first))
 
 
 @checked
@@ -106,7 +107,7 @@ def diff(catalog: Uri, *, since: str | datetime, at: Moment = None) -> pa.Table:
         first = moment_since(_open(catalog, None), since)
     else:
         first = _moment(since, "--since")
-    return difference(after.as_of(first), after)
+    return in_notebook(difference(after.as_of(first), after))
 
 
 @checked
@@ -146,8 +147,8 @@ def lineage(
 
     opened = _open(catalog, at)
     if site is None and rank is None:
-        return traced(opened, merge, version)
-    return rank_sources(opened, merge, site=site, rank=rank, version=version)
+        return in_notebook(traced(opened, merge, version))
+    return in_notebook(rank_sources(opened, merge, site=site, rank=rank, version=version))
 
 
 @checked
@@ -177,7 +178,7 @@ def merges_with(catalog: Uri, adapter: str | PathLike[str], *, at: Moment = None
 
     from lego_ray.catalog.holders import merges_with as holding
 
-    return holding(_open(catalog, at), fspath(adapter))
+    return in_notebook(holding(_open(catalog, at), fspath(adapter)))
 
 
 @checked

@@ -12,12 +12,14 @@ import termios
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import lego_ray
+from lego_ray.api.progress_bar import ProgressBar
 from lego_ray.cli.logs import shown
 from lego_ray.cli.main import cli, main
 from lego_ray.cli.progress import NAME_COLUMNS, SiteProgress
@@ -115,6 +117,19 @@ def test_scan_and_verify_show_theirs(
     verify = ["verify", str(merged), "--sources", str(zoo)]
     verified = on_terminal(lambda: main(verify), monkeypatch, 100)
     assert re.search(rf"^verify: 100%.* 4/4 {LEFT}, *{RATE}", verified[-1])
+
+
+def test_things_without_a_name_have_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow(bar: ProgressBar) -> None:
+        bar(1, 3)
+        bar(3, 3)
+
+    for unit, rate in ((None, None), ("file", r"[\d.?]+ ?file/s")):
+        bar = ProgressBar() if unit is None else ProgressBar("read", unit)
+        lines = on_terminal(partial(follow, bar), monkeypatch, 100)
+        assert re.search(rf"3/3 {LEFT}", lines[-1])
+        assert not re.search(r"\bit\b|/it|it/", lines[-1])
+        assert bool(re.search(r"/s|s/", lines[-1])) == (rate is not None)
 
 
 def test_where_there_is_no_terminal_nothing_is_shown(zoo: Path, tmp_path: Path) -> None:
