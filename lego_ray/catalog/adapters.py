@@ -184,8 +184,8 @@ def fold(
             turned_down = after.get(("", row["uri"]))
             if turned_down and (turned_down["status"] == "refused" or before is None):
                 del after[("", row["uri"])]
-            if before is not None and before["tags"] and not are_tags_whole:
-                row = {**row, "tags": {**before["tags"], **(row["tags"] or {})}}
+        if before is not None and before["tags"] and not are_tags_whole:
+            row = {**row, "tags": {**before["tags"], **(row["tags"] or {})}}
         if before is None or _content(before) != _content(row):
             after[key] = row if before is None else {**row, **_looked_at(before, row)}
         elif _looked_at(before, row) != {name: before[name] for name in _LOOKS}:

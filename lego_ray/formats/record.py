@@ -201,6 +201,7 @@ class Refused:
         adapter_id: Its id, if its weights were read.
         version: The store's mark of them, as in `AdapterRecord`.
         content: As in `AdapterRecord`.
+        base_model: As in `AdapterRecord`, and so are those that follow, as far as they could be read.
     """
 
     uri: str
@@ -209,6 +210,10 @@ class Refused:
     adapter_id: str = ""
     version: str = ""
     content: str = ""
+    base_model: str = field(default="", compare=False)
+    n_bytes: int = field(default=0, compare=False)
+    license: str = field(default="", compare=False)
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def as_json(self) -> dict[str, str]:
         """As records list it."""

@@ -50,6 +50,10 @@ def adapter_rows(inventory: Inventory, scanned_at: datetime) -> list[dict[str, A
         {
             "adapter_id": r.adapter_id or None,
             "uri": r.uri,
+            "base_model": r.base_model or None,
+            "n_bytes": r.n_bytes or None,
+            "license": r.license or None,
+            "tags": dict(r.tags) or None,
             "status": r.status,
             "reason": r.reason,
             "scanned_at": scanned_at,

@@ -93,6 +93,10 @@ class Inventory:
                 here[uri].adapter_id,
                 here[uri].version,
                 contents.get(uri, here[uri].content),
+                here[uri].base_model,
+                here[uri].n_bytes,
+                here[uri].license,
+                here[uri].tags,
             )
             for uri, e in reasons.items()
         ]

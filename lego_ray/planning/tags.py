@@ -6,10 +6,11 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from lego_ray.catalog.ids import ids_that_begin
 from lego_ray.errors import InvalidOption
-from lego_ray.formats.record import AdapterRecord
+from lego_ray.formats.record import AdapterRecord, Refused
 from lego_ray.planning.inventory import Inventory
 from lego_ray.planning.weights import means, names_of
 
@@ -18,6 +19,7 @@ TABLE_FLAG, FOLDERS_FLAG = "--tags", "--tags-from-folders"
 ADAPTER_COLUMNS = ("adapter", "uri", "path", "name", "adapter_id")
 _SKIPPED = "*"
 _KEY = re.compile(r"[A-Za-z_][\w-]*")
+_Tagged = TypeVar("_Tagged", AdapterRecord, Refused)
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -119,19 +121,22 @@ def tagged(inventory: Inventory, tagging: Tagging, sources: Sequence[str]) -> In
         return inventory
     rows = _Rows(tagging.table)
     roots = sorted({_without_commit(source).rstrip("/") for source in sources}, key=len)
-    adapters = tuple(
-        replace(a, tags={**a.tags, **_of_folders(a, tagging.folders, roots), **rows.of(a)})
-        for a in inventory.adapters
+
+    def also(each: _Tagged) -> _Tagged:
+        of_folders = _of_folders(each.uri, tagging.folders, roots)
+        return replace(each, tags={**each.tags, **of_folders, **rows.of(each)})
+
+    result = replace(
+        inventory,
+        adapters=tuple(map(also, inventory.adapters)),
+        refused=tuple(map(also, inventory.refused)),
     )
-    uris = [refused.uri for refused in inventory.refused]
-    unknown = [
-        n for n in tagging.table if n not in rows.used and not any(means(n, u) for u in uris)
-    ]
+    unknown = [name for name in tagging.table if name not in rows.used]
     if not unknown:
-        return replace(inventory, adapters=adapters)
+        return result
     more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
     said = f"{tagging.where} has tags of no adapter here: {', '.join(unknown[:3])}{more}"
-    return replace(inventory, adapters=adapters, warnings=(*inventory.warnings, said))
+    return replace(result, warnings=(*inventory.warnings, said))
 
 
 class _Rows:
@@ -142,7 +147,7 @@ class _Rows:
         self._patterns = [name for name in table if _GLOB.search(name)]
         self.used: set[str] = set()
 
-    def of(self, adapter: AdapterRecord) -> dict[str, str]:
+    def of(self, adapter: AdapterRecord | Refused) -> dict[str, str]:
         """The tags of an adapter."""
         mine = [name for name in self._patterns if means(name, adapter.uri)]
         mine += [n for n in self._of_id(adapter) if n in self._table]
@@ -150,19 +155,17 @@ class _Rows:
         self.used.update(mine)
         return {key: value for name in mine for key, value in self._table[name].items()}
 
-    def _of_id(self, adapter: AdapterRecord) -> Iterator[str]:
+    def _of_id(self, adapter: AdapterRecord | Refused) -> Iterator[str]:
         for n in range(6, len(adapter.adapter_id) + 1):
             digits = adapter.adapter_id[:n]
             if digits in self._table and ids_that_begin(digits, (adapter.adapter_id,)):
                 yield digits
 
 
-def _of_folders(
-    adapter: AdapterRecord, keys: Sequence[str], roots: Sequence[str]
-) -> dict[str, str]:
+def _of_folders(uri: str, keys: Sequence[str], roots: Sequence[str]) -> dict[str, str]:
     if not keys:
         return {}
-    uri = _without_commit(adapter.uri)
+    uri = _without_commit(uri)
     inside = [root for root in roots if uri.startswith(f"{root}/")]
     if not inside:
         return {}

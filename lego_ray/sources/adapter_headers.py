@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lego_ray.errors import (
@@ -11,7 +12,9 @@ from lego_ray.errors import (
     MalformedAdapter,
     SourceChanged,
     UnsupportedAdapter,
+    redacted,
 )
+from lego_ray.formats.base_model import base_model_in
 from lego_ray.formats.hub_tags import MAX_SIDECAR_BYTES, parse_sidecar, tags_in_header
 from lego_ray.formats.identity import id_of_table, stand_in
 from lego_ray.formats.layouts import check_layout
@@ -65,6 +68,27 @@ class Reading:
     table: WeightsTable | None = None
     headers: AdapterHeaders | None = None
     is_lasting: bool = True
+
+    @property
+    def fields(self) -> Mapping[str, object]:
+        """The configuration's fields; none if there is none, or it was refused unread."""
+        return {} if self.config is None else parse_object(self.config, self.found.uri)
+
+    @property
+    def base_model(self) -> str:
+        """Name of the base model, or empty."""
+        named = self.fields.get("base_model_name_or_path") or self.fields.get("model")
+        if isinstance(named, str):
+            return redacted(named)
+        if self.table is not None and (name := base_model_in(self.table.metadata)):
+            return redacted(name)
+        return self.headers.base_model if self.headers else ""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """From its header, a hub's file beside it, its model card."""
+        found = self.headers.tags if self.headers else {}
+        return {key: redacted(value) for key, value in found.items()}
 
 
 def read_found(
@@ -141,7 +165,7 @@ def _read_once(
             record = replace(record, uri=headers.weights)
         return replace(read, result=record)
     except AdapterRefused as error:
-        return replace(read, result=_refused(found, error))
+        return replace(read, result=_told(_refused(found, error), read))
 
 
 def _before_training(
@@ -167,6 +191,18 @@ def _closed(found: Found, error: AccessDenied) -> Refused:
 
 def _refused(found: Found, error: AdapterRefused | SourceChanged) -> Refused:
     return Refused(found.uri, "refused", f"{type(error).__name__}: {error}")
+
+
+def _told(refused: Refused, read: Reading) -> Refused:
+    """A refusal with what was read of the adapter, by which people look for it."""
+    headers, weights = read.headers, read.found.weights
+    return replace(
+        refused,
+        base_model=read.base_model,
+        n_bytes=weights.size if weights is not None else 0,
+        license=redacted(headers.license) if headers else "",
+        tags=read.tags,
+    )
 
 
 def _headers(

@@ -12,13 +12,12 @@ from typing import Any
 
 from lego_ray.errors import AdapterRefused, redacted
 from lego_ray.formats.architectures.known import architectures_of
-from lego_ray.formats.base_model import architecture_in, base_model_in
+from lego_ray.formats.base_model import architecture_in
 from lego_ray.formats.extra_weights import extra_weights
 from lego_ray.formats.layouts import WRITTEN_AS, recognize
 from lego_ray.formats.reading import read_adapter
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.formats.site_factors import SiteFactors, TensorSpan
-from lego_ray.formats.strict_json import parse_object
 from lego_ray.records import Record
 from lego_ray.sources.adapter_headers import Reading
 
@@ -118,10 +117,10 @@ def inspection_of(reading: Reading) -> Inspection:
         revision=found.store.revision or None,
         layout=record.format if record else _layout_of(reading),
         merged_into=WRITTEN_AS[result.format] if isinstance(result, AdapterRecord) else None,
-        base_model=record.base_model if record else _base_model_of(reading),
+        base_model=record.base_model if record else reading.base_model,
         architecture=_architecture_of(reading, record.sites if record else ()),
         license=redacted(reading.headers.license) if reading.headers else "",
-        tags=_tags(reading),
+        tags=reading.tags,
         **(_sites(record.sites, reading) if record else {"kinds": {}}),
         **_tensors(spans),
         n_params=record.n_params if record else 0,
@@ -129,11 +128,6 @@ def inspection_of(reading: Reading) -> Inspection:
         extra_weights=_extra(reading),
         notes=result.notes if isinstance(result, AdapterRecord) else (),
     )
-
-
-def _tags(reading: Reading) -> Mapping[str, str]:
-    found = reading.headers.tags if reading.headers else {}
-    return {key: redacted(value) for key, value in found.items()}
 
 
 def _uri_of(reading: Reading) -> str:
@@ -147,7 +141,7 @@ def _as_if_taken(reading: Reading) -> AdapterRecord | None:
     """The adapter that it would be without what it is refused for, if that is extra weights alone."""
     if reading.headers is None:
         return None
-    extra = set(extra_weights((s.name for s in reading.headers.spans), _fields(reading)))
+    extra = set(extra_weights((s.name for s in reading.headers.spans), reading.fields))
     spans = tuple(span for span in reading.headers.spans if span.name not in extra)
     try:
         return read_adapter(replace(reading.headers, spans=spans), "drop")
@@ -160,12 +154,8 @@ def _extra(reading: Reading) -> tuple[Mapping[str, Any], ...]:
     if reading.table is None or reading.result is None:
         return ()
     spans = {span.name: span for span in reading.table.spans}
-    found = (spans[name] for name in extra_weights(spans, _fields(reading)))
+    found = (spans[name] for name in extra_weights(spans, reading.fields))
     return tuple({"tensor": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in found)
-
-
-def _fields(reading: Reading) -> Mapping[str, object]:
-    return parse_object(reading.config, reading.found.uri) if reading.config is not None else {}
 
 
 def _layout_of(reading: Reading) -> str | None:
@@ -173,25 +163,16 @@ def _layout_of(reading: Reading) -> str | None:
     found = recognize(span.name for span in reading.table.spans) if reading.table else None
     if found is not None:
         return found.name
-    fields = _fields(reading)
+    fields = reading.fields
     if "peft_type" in fields:
         return "peft"
     return "mlx" if fields.keys() & {"fine_tune_type", "lora_parameters"} else None
 
 
-def _base_model_of(reading: Reading) -> str:
-    named = _fields(reading).get("base_model_name_or_path") or _fields(reading).get("model")
-    if isinstance(named, str):
-        return redacted(named)
-    if reading.table is not None and (name := base_model_in(reading.table.metadata)):
-        return redacted(name)
-    return reading.headers.base_model if reading.headers else ""
-
-
 def _architecture_of(reading: Reading, sites: Iterable[SiteFactors]) -> str:
     """What its header or configuration says, or else what the names of its modules show."""
     metadata = reading.table.metadata if reading.table else {}
-    said = architecture_in(metadata, _fields(reading))
+    said = architecture_in(metadata, reading.fields)
     return redacted(said) or " or ".join(architectures_of(sites))
 
 

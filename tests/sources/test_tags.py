@@ -60,6 +60,22 @@ def test_a_row_names_its_adapter_as_weights_do_or_by_its_id(zoo: Path) -> None:
     assert record["warnings"] == []
 
 
+def test_an_adapter_that_is_refused_keeps_its_base_and_its_tags(zoo: Path) -> None:
+    config = zoo / "qa" / "fr" / "a" / "adapter_config.json"
+    fields = {**json.loads(config.read_text()), "peft_type": "OFT"}
+    config.write_text(json.dumps({**fields, "base_model_name_or_path": "acme/base"}))
+    Path("t.csv").write_text("adapter,owner\na,bob\n")
+    lego_ray.scan("zoo", catalog="catalog", tags="t.csv", tags_from_folders="task/language")
+    # A scan that gives no tags leaves those that others gave, as of adapters that are taken.
+    lego_ray.merge("zoo", rank=2, output="m", catalog="catalog", runner="inline")
+    [row] = lego_ray.catalog.sql(
+        "catalog", "SELECT * FROM adapters WHERE status = 'refused'"
+    ).to_pylist()
+    assert row["base_model"] == "acme/base"
+    assert dict(row["tags"]) == {"task": "chat", "language": "fr", "owner": "ann"}
+    assert row["n_bytes"] > 0
+
+
 def test_rows_of_no_adapter_are_said_once(zoo: Path) -> None:
     names = [f"gone-{i}" for i in range(5)]
     Path("t.csv").write_text("name,x\n" + "".join(f"{name},1\n" for name in ["a", *names]))
