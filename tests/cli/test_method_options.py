@@ -74,8 +74,8 @@ def test_a_wrong_pair_is_one_error(zoo: Path, words: tuple[str, ...], says: str)
     ("words", "says"),
     [
         (
-            ("n_init=0",),
-            "--option n_init: 0 is not a whole number of at least 1. `lego-ray methods NAME`",
+            ("max_iter=0",),
+            "--option max_iter: 0 is not a whole number of at least 1. `lego-ray methods NAME`",
         ),
         (("basis=cube",), "'cube' is not one of raw, svd"),
         (("density=0.5",), "--option density: the lego method does not have this option"),

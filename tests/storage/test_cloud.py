@@ -213,8 +213,12 @@ def test_without_obstore_the_error_names_the_extra(
     ],
 )
 def test_a_bucket_has_settings_of_its_own(
-    uri: str, settings: dict[str, object], expected: dict[str, str]
+    uri: str,
+    settings: dict[str, object],
+    expected: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", "/an/account.json")
     with buckets_in_use({"b": BucketSettings.model_validate(settings)}):
         assert delta_storage_options(parse_uri(uri)) == expected
 
