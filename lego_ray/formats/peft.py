@@ -24,7 +24,7 @@ from lego_ray.formats.layouts import check_layout
 from lego_ray.formats.lone import FullWeights
 from lego_ray.formats.peft_absent import note_of_absent
 from lego_ray.formats.peft_adalora import DIAGONAL, AdaLora, parse_key
-from lego_ray.formats.peft_base import BaseKinds, parse_magnitude
+from lego_ray.formats.peft_base import BaseKinds, check_magnitudes, parse_magnitude
 from lego_ray.formats.peft_base import note_of as note_of_base
 from lego_ray.formats.peft_beside import BIAS, beside_factors, noted_of, site_of_bias
 from lego_ray.formats.peft_carried import HEADS, holds
@@ -118,6 +118,7 @@ def read_adapter(
     beside = set(beside_factors(names, fields)) if full_weights == "keep" or adds else set()
     kinds = {n: kind for n in names if is_lycoris and (kind := parse_kind(n))}
     is_dora = kinds_of_base is not None and kinds_of_base.is_dora
+    check_magnitudes(names, files.weights, is_dora=is_dora)
     of_dora = {n: site for n in names if is_dora and (site := parse_magnitude(n))}
     understood = left_out | diagonals | beside | kinds.keys() | of_dora.keys()
     check_tensors([n for n in names if n not in understood], files.weights)

@@ -187,6 +187,36 @@ def _factors_of(initial: AdapterRecord, site: SiteFactors) -> tuple[BaseWeight, 
     )
 
 
+def check_magnitudes(names: Iterable[str], where: str, *, is_dora: bool) -> None:
+    """Passes tensors of a file of PEFT's that has magnitudes only if its configuration says so.
+
+    PEFT loads no magnitudes without `use_dora`, and none under LyCORIS's name ever.
+
+    Args:
+        names: Tensor keys, without `base_model.model.`.
+        where: The weights file, for the error.
+        is_dora: Whether the configuration has `use_dora`.
+
+    Raises:
+        UnsupportedAdapter: Otherwise. It names the first such tensor.
+    """
+    for name in names:
+        if parse_magnitude(name) and not is_dora:
+            problem = f"{name} is a magnitude of DoRA, and the configuration does not say use_dora"
+            hint = (
+                "If it was trained with DoRA, set use_dora to true in a copy of its "
+                "adapter_config.json, and give its base model with --base; else delete the magnitudes."
+            )
+            raise UnsupportedAdapter(where, problem, hint)
+        if name.endswith(".dora_scale"):
+            problem = f"{name} is LyCORIS's name of DoRA's magnitudes, which PEFT does not load"
+            hint = (
+                "If LyCORIS, kohya's or OneTrainer saved the file, give it in a folder without an "
+                "adapter_config.json, and its base model with --base."
+            )
+            raise UnsupportedAdapter(where, problem, hint)
+
+
 def parse_magnitude(key: str) -> str | None:
     """The site whose DoRA magnitudes a key is of; None for any other key."""
     found = _MAGNITUDE.fullmatch(key.removeprefix(PREFIX))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 from lego_ray.errors import (
     InvalidOption,
@@ -292,9 +293,32 @@ def _as_convolution(factors: SiteFactors, tails: Iterable[tuple[int, ...]]) -> S
     return factors
 
 
-def shape_of(factors: SiteFactors) -> tuple[str, int, int, tuple[int, ...]]:
-    """What adapters must agree on at a site: kind, d_in, d_out, and the stored tail of A."""
-    return (factors.kind, factors.d_in, factors.d_out, factors.a_tail)
+class SiteShape(NamedTuple):
+    """What adapters must agree on at a site.
+
+    Attributes:
+        kind: The site's kind.
+        d_in: Inputs of the module.
+        d_out: Outputs of the module.
+        tail: Shape of the stored A without its rank.
+        experts: How many the parameter has that the expert is of; 0 for other kinds.
+    """
+
+    kind: str
+    d_in: int
+    d_out: int
+    tail: tuple[int, ...]
+    experts: int
+
+    def __str__(self) -> str:
+        kind = f"one of {self.experts} experts" if self.experts else self.kind
+        return f"{kind} with A (r, {self.d_in}) and B ({self.d_out}, r)"
+
+
+def shape_of(factors: SiteFactors) -> SiteShape:
+    """What adapters must agree on at a site."""
+    experts = factors.packed.experts if factors.packed else 0
+    return SiteShape(factors.kind, factors.d_in, factors.d_out, factors.a_tail, experts)
 
 
 def check_shapes(adapters: Iterable[AdapterRecord]) -> None:
@@ -303,7 +327,7 @@ def check_shapes(adapters: Iterable[AdapterRecord]) -> None:
     Raises:
         SiteShapeMismatch: Naming the site, the shapes and an adapter of each.
     """
-    seen: dict[str, dict[tuple[str, int, int, tuple[int, ...]], list[str]]] = defaultdict(dict)
+    seen: dict[str, dict[SiteShape, list[str]]] = defaultdict(dict)
     for alike in sharing_sites(adapters):
         uris = [adapter.uri for adapter in alike]
         for factors in alike[0].sites:
@@ -311,8 +335,7 @@ def check_shapes(adapters: Iterable[AdapterRecord]) -> None:
     for site, shapes in sorted(seen.items()):
         if len(shapes) > 1:
             listed = "; ".join(
-                f"{kind} with A (r, {d_in}) and B ({d_out}, r) in {len(uris)}, such as {uris[0]}"
-                for (kind, d_in, d_out, _), uris in shapes.items()
+                f"{shape} in {len(uris)}, such as {uris[0]}" for shape, uris in shapes.items()
             )
             raise SiteShapeMismatch(
                 site,

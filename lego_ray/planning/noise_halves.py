@@ -2,7 +2,8 @@
 
 Both halves have the same modules, so a LoRA's keys do not say which it is for. Only its name does:
 `concept_HIGH` and `concept_LOW`, `x_high_noise` and `x_low_noise`, `x-HN` and `x-LN`, `x-H-e8` and
-`x-L-e8`, or a folder `high` beside a folder `low`.
+`x-L-e8`, a folder `high` beside a folder `low`, or folders called as diffusers calls the two:
+`transformer` and `transformer_2`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _WORD = re.compile(
     r"(?<![A-Za-z])(?i:(high|low)|(h|l)n)(?![A-Za-z])|(?<=[a-z0-9])(High|Low|HIGH|LOW|HN|LN)(?![a-z])"
 )
 _FOLDER = re.compile(r"(high|low)([-_ ]?noise)?([-_ ]?model)?|(h|l)n", re.IGNORECASE)
+_COMPONENT = re.compile(r"transformer(_2)?", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z0-9])([HL])(?![A-Za-z0-9])")
 _FIRST, _SECOND = "transformer.", "transformer_2."
 # Names that files have in a folder named after the adapter.
@@ -116,10 +118,21 @@ def _side_of(adapter: AdapterRecord, *, is_wan: bool) -> tuple[str, str, bool]:
     if found := _LETTER.search(name):
         side = "high" if found[1] == "H" else "low"
         return side, f"{folder}/{_without(name, found)}", True
+    if found := _COMPONENT.fullmatch(name):
+        return _half_of(adapter, found), f"{folder}/*".casefold(), True
     above, _, last = folder.rpartition("/")
+    if found := _COMPONENT.fullmatch(last):
+        return _half_of(adapter, found), f"{above}/*/{name}".casefold(), True
     if _FOLDER.fullmatch(last):
         return ("high" if last[0] in "hH" else "low"), f"{above}/*/{name}".casefold(), False
     return "", "", False
+
+
+def _half_of(adapter: AdapterRecord, component: re.Match[str]) -> str:
+    """The half that a folder's name means; nothing if the keys have said it, and it is kept apart."""
+    if any(site.site.startswith(_SECOND) for site in adapter.sites):
+        return ""
+    return "low" if component[1] else "high"
 
 
 def _without(name: str, found: re.Match[str]) -> str:

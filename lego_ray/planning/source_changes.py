@@ -15,10 +15,13 @@ from lego_ray.planning.inventory import Inventory
 # Times that a run starts over. A file that is replaced once is common, such as a training run that ends;
 # a zoo that goes on changing would be merged from moments that no one chose.
 MOST = 1
+# And if the files turned out to hold the same bytes: a `touch`, a copy put in place. Tools that sync a
+# folder do that once or twice, and something that never stops is worth an error.
+MOST_OF_ALL = 5
 
 
 def ending(
-    error: SourceChanged, earlier: tuple[SourceChanged, ...], *, strict: bool
+    error: SourceChanged, earlier: tuple[SourceChanged, ...], *, strict: bool, same: int = 0
 ) -> SourceChanged | None:
     """The error that ends a run when a file changed, or None if the run starts over.
 
@@ -26,6 +29,7 @@ def ending(
         error: The change.
         earlier: Changes that the run started over for.
         strict: Whether `--strict` was given.
+        same: How many of those left the adapter's content as it was.
     """
     if strict:
         return SourceChanged(
@@ -35,11 +39,13 @@ def ending(
             "is scanned again once.",
             error.adapter,
         )
-    if len(earlier) < MOST:
+    if len(earlier) - same < MOST and len(earlier) < MOST_OF_ALL:
         return None
+    files = ", ".join(dict.fromkeys(change.where for change in earlier))
+    times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
     return SourceChanged(
         error.where,
-        f"{error.problem}; the run had started over once, because {earlier[0].where} had changed",
+        f"{error.problem}; the run had started over {times}, because {files} had changed",
         error.hint,
         error.adapter,
     )
@@ -62,14 +68,20 @@ class Attempt:
         changes: What changed in the tries before.
         given_up: Digests of the plans that the tries had begun.
         bytes_read: Bytes that the tries before read.
-        known: URIs of the adapters that the tries found.
+        known: The adapters that the tries found: of each URI the last `adapter_id`.
+        before: The `adapter_id` that the adapter of the last change had before it, if that is known.
+        same: How many of the changes left the adapter's content as it was.
+        is_same: Whether the last one did, as far as was looked; not counted in `same`.
     """
 
     strict: bool = False
     changes: tuple[SourceChanged, ...] = ()
     given_up: set[str] = field(default_factory=set)
     bytes_read: int = 0
-    known: set[str] = field(default_factory=set)
+    known: dict[str, str] = field(default_factory=dict)
+    before: str | None = None
+    same: int = 0
+    is_same: bool = False
 
     @property
     def is_again(self) -> bool:
@@ -82,27 +94,37 @@ class Attempt:
         Raises:
             SourceChanged: If there is none.
         """
-        if last := ending(error, self.changes, strict=self.strict):
+        if last := self._ending(error):
             raise last from error
-        return replace(self, changes=(*self.changes, error))
+        return replace(
+            self,
+            changes=(*self.changes, error),
+            before=self.known.get(error.adapter),
+            same=self.same + self.is_same,
+            is_same=False,
+        )
 
     def goes_on_after(self, error: BaseException) -> bool:
         """Whether the run starts over after an error."""
-        return (
-            isinstance(error, SourceChanged)
-            and ending(error, self.changes, strict=self.strict) is None
-        )
+        return isinstance(error, SourceChanged) and self._ending(error) is None
+
+    def _ending(self, error: SourceChanged) -> SourceChanged | None:
+        same = self.same + self.is_same
+        return ending(error, self.changes, strict=self.strict, same=same)
 
     def with_gone(self, inventory: Inventory) -> Inventory:
         """What a scan found now, and adapters that a try before found and that are gone, as refused.
 
+        It tells whether the last change was one of content.
+
         Args:
             inventory: What was found now.
         """
-        now = {adapter.uri for adapter in inventory.adapters}
+        now = {adapter.uri: adapter.adapter_id for adapter in inventory.adapters}
         if not self.is_again:
             self.known = now
             return inventory
+        self.is_same = self.before is not None and now.get(self.changes[-1].adapter) == self.before
         here = {a.uri for a in inventory.adapters} | {r.uri for r in inventory.refused}
         gone = [
             Refused(
@@ -111,7 +133,7 @@ class Attempt:
                 f"SourceChanged: {uri}: it was there when the run began and is gone. "
                 f"{SourceChanged.advice}",
             )
-            for uri in sorted(self.known - here)
+            for uri in sorted(self.known.keys() - here)
         ]
         self.known |= now
         if not gone:

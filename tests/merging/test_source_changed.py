@@ -81,7 +81,7 @@ def test_what_is_published_is_a_merge_of_the_files_that_are_there_now(
     assert record["resumed_sites"] == 0 or change is touched
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [c for c in CHANGES if c is not touched])
 def test_a_second_change_fails_and_publishes_nothing(
     change: Change, zoo: Path, tmp_path: Path
 ) -> None:
@@ -97,6 +97,27 @@ def test_a_second_change_fails_and_publishes_nothing(
     merge(zoo, tmp_path / "m")  # nothing is left in its way
     merge(zoo, tmp_path / "fresh")
     assert bytes_of(tmp_path / "m") == bytes_of(tmp_path / "fresh")
+
+
+def test_files_that_are_touched_again_and_again_are_the_same_content(
+    zoo: Path, tmp_path: Path
+) -> None:
+    again = [lambda: touched(zoo / "plain"), lambda: touched(zoo / "plain")]
+    last = lambda: replaced(zoo / "higher")  # noqa: E731 - beside the two above
+    runner = ChangingRunner(*again, last, after=1)
+    record = merge(zoo, tmp_path / "m", runner=runner, memory_budget=small(zoo))
+    merge(zoo, tmp_path / "fresh")
+    assert bytes_of(tmp_path / "m") == bytes_of(tmp_path / "fresh")
+    assert sum("was replaced or rewritten" in warning for warning in record["warnings"]) == 3
+
+
+def test_files_that_are_touched_without_end_fail_the_run(zoo: Path, tmp_path: Path) -> None:
+    runner = ChangingRunner(*[lambda: touched(zoo / "plain")] * 20)
+    with pytest.raises(SourceChanged, match="started over 5 times") as caught:
+        merge(zoo, tmp_path / "m", runner=runner, memory_budget=small(zoo))
+    assert caught.value.adapter == str(zoo / "plain")
+    assert not list((tmp_path / "m").rglob("*.json"))
+    merge(zoo, tmp_path / "m")  # nothing is left in its way
 
 
 def test_nothing_is_read_again_where_only_rights_changed(zoo: Path, tmp_path: Path) -> None:

@@ -273,6 +273,28 @@ def test_without_a_base_they_are_refused_and_told_of_it(tmp_path: Path) -> None:
             lego_ray.plan(tmp_path / name, rank=3)
 
 
+@pytest.mark.parametrize("with_base", [False, True])
+def test_magnitudes_that_peft_would_pass_over_are_told_with_what_to_do(
+    tmp_path: Path, with_base: bool
+) -> None:
+    base = write_base(tmp_path / "base")
+    options: dict[str, Any] = {"base": base} if with_base else {}
+    train(base, tmp_path / "unsaid", use_dora=True)
+    tiny_peft.edit_config(tmp_path / "unsaid", use_dora=False)
+    train(base, tmp_path / "lycoris")
+    file = tmp_path / "lycoris" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    stem = next(iter(tensors)).split(".lora_")[0]
+    save_file({**tensors, f"{stem}.dora_scale": torch.ones(8, 1)}, file, {"format": "pt"})
+    for name, told in (
+        ("unsaid", "set use_dora to true"),
+        ("lycoris", "without an adapter_config"),
+    ):
+        with pytest.raises(NoAdaptersFound, match=told) as caught:
+            lego_ray.plan(tmp_path / name, rank=3, **options)
+        assert "Give its base model" not in str(caught.value)
+
+
 def test_a_randomized_start_is_refused_with_the_base_too(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     train(base, tmp_path / "a", init_lora_weights="pissa_niter_4")

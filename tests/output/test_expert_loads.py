@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import lego_ray
 from lego_ray.errors import LayoutMismatch, SiteShapeMismatch
@@ -18,6 +20,7 @@ from tests.formats.tiny_experts import (
     Updates,
     as_before_019,
     edit,
+    rewrite,
     targets,
     total,
     train,
@@ -208,6 +211,28 @@ def test_experts_as_modules_do_not_mix_with_experts_in_one_parameter(
     write_adapter(tmp_path / "zoo" / "b", sites=sites, base_model=BASE)
     with pytest.raises(LayoutMismatch, match="the experts of one model in two ways"):
         merge(tmp_path / "zoo", tmp_path / "m", rank=4)
+
+
+def test_parameters_with_different_numbers_of_experts_are_refused(tmp_path: Path) -> None:
+    """Experts 0 to 2 of both have the same shapes: only how many there are tells the models apart."""
+    train("qwen3_moe", tmp_path / "zoo" / "three")
+    train("qwen3_moe", tmp_path / "zoo" / "four", 2)
+
+    def with_a_fourth(key: str, tensor: Tensor) -> Tensor:
+        if ".experts." not in key:
+            return tensor
+        axis = 0 if ".lora_A." in key else 1
+        return torch.cat([tensor, tensor.narrow(axis, 0, 2)], axis)
+
+    rewrite(tmp_path / "zoo" / "four", with_a_fourth)
+    with pytest.raises(SiteShapeMismatch, match="one of 3 experts") as caught:
+        merge(tmp_path / "zoo", tmp_path / "m", rank=2)
+    assert "one of 4 experts" in caught.value.problem
+    merge(tmp_path / "zoo" / "three", tmp_path / "one", rank=2, updatable=True)
+    with pytest.raises(SiteShapeMismatch, match="and the merge one of 3 experts"):
+        lego_ray.update(tmp_path / "one", add=[tmp_path / "zoo" / "four"], output=tmp_path / "two")
+    train("qwen3_moe", tmp_path / "more", 3)
+    lego_ray.update(tmp_path / "one", add=[tmp_path / "more"], output=tmp_path / "three")
 
 
 def test_two_orders_that_nothing_explains_are_refused_by_their_shapes(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def zoo(*names: str, site: str = WAN[0]) -> list[AdapterRecord]:
         ("NSFW-22-H-e8", "NSFW-22-L-e8"),
         ("high/concept", "low/concept"),
         ("high_noise_model/adapter_model", "low_noise_model/adapter_model"),
+        ("x/transformer/pytorch_lora_weights", "x/transformer_2/pytorch_lora_weights"),
+        ("transformer/concept", "transformer_2/concept"),
     ],
 )
 @pytest.mark.parametrize("site", WAN)
@@ -52,6 +54,15 @@ def test_halves_of_different_ones_are_told_too() -> None:
     [warning] = noise_warnings(zoo("a_high_noise", "b_low_noise"))
     assert "two halves of one LoRA" not in warning
     assert "fits neither" in warning
+
+
+def test_folders_called_as_the_transformers_are_only_told_as_a_pair() -> None:
+    assert not list(
+        noise_warnings(zoo("x/transformer/adapter_model", "y/transformer/adapter_model"))
+    )
+    first, second = zoo("x/transformer/adapter_model", "x/transformer_2/adapter_model")
+    kept = (replace(second.sites[0], site=f"transformer_2.{second.sites[0].site}"),)
+    assert not list(noise_warnings([first, replace(second, sites=kept)]))
 
 
 def test_one_half_among_others_is_said() -> None:

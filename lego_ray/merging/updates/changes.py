@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from lego_ray.errors import (
 from lego_ray.formats.base_model import REVISION, revision_of
 from lego_ray.formats.identity import family
 from lego_ray.formats.output_layouts import output_layout
+from lego_ray.formats.peft_parameters import parameter_of
 from lego_ray.formats.record import AdapterRecord
 from lego_ray.output.leaving import (
     PLACE,
@@ -30,7 +32,7 @@ from lego_ray.output.leaving import (
 from lego_ray.output.running_sums import State
 from lego_ray.planning.base_models import agreed_base_model
 from lego_ray.planning.by_head import is_by_heads
-from lego_ray.planning.inventory import agreed_format, check_shapes, shape_of
+from lego_ray.planning.inventory import SiteShape, agreed_format, check_shapes, shape_of
 from lego_ray.planning.naming import named_as
 from lego_ray.planning.recipe import Recipe
 from lego_ray.planning.trees import Names, check_one_tree, names_in
@@ -220,9 +222,7 @@ def check_fits(
     fitted = {s.plan.site: (s.plan.kind, s.plan.d_in, s.plan.d_out) for s in state.sites}
     check_one_tree([Names("the merge", fitted), *names_in(adapters)], layout)
     check_shapes(adapters)
-    shapes = {
-        s.plan.site: (s.plan.kind, s.plan.d_in, s.plan.d_out, s.plan.a_tail) for s in state.sites
-    }
+    shapes = _shapes_of(state)
     turned = bool(state.carried.get("fan_in_fan_out"))
     for adapter in adapters:
         shared = [f for f in adapter.sites if f.site in shapes]
@@ -240,15 +240,25 @@ def check_fits(
                 "They were trained on different layer types; leave it out.",
             )
         for factors in shared:
-            if shape_of(factors) != shapes[factors.site]:
-                kind, d_in, d_out, _ = shapes[factors.site]
+            found, merged = shape_of(factors), shapes[factors.site]
+            if found != merged:
                 raise SiteShapeMismatch(
                     factors.site,
-                    f"{adapter.uri} has {factors.kind} with A (r, {factors.d_in}) and B "
-                    f"({factors.d_out}, r), and the merge {kind} with A (r, {d_in}) and B "
-                    f"({d_out}, r)",
+                    f"{adapter.uri} has {found}, and the merge {merged}",
                     "They were trained on different models; leave it out.",
                 )
+
+
+def _shapes_of(state: State) -> dict[str, SiteShape]:
+    """The shape of each site of a merge, which has all experts of a parameter or none."""
+    plans = [each.plan for each in state.sites]
+    experts = Counter(parameter_of(p.site, p.kind) for p in plans if p.kind == "expert")
+    return {
+        p.site: SiteShape(
+            p.kind, p.d_in, p.d_out, p.a_tail, experts.get(parameter_of(p.site, p.kind), 0)
+        )
+        for p in plans
+    }
 
 
 def weights_for(adapters: Sequence[AdapterRecord], recipe: Recipe) -> list[float]:
