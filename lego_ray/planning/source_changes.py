@@ -68,7 +68,8 @@ class Attempt:
         changes: What changed in the tries before.
         given_up: Digests of the plans that the tries had begun.
         bytes_read: Bytes that the tries before read.
-        known: The adapters that the tries found: of each URI the last `adapter_id`.
+        known: URIs of the adapters that the tries found.
+        found: The `adapter_id` that this try first found at each URI. It may look more than once.
         before: The `adapter_id` that the adapter of the last change had before it, if that is known.
         same: How many of the changes left the adapter's content as it was.
         is_same: Whether the last one did, as far as was looked; not counted in `same`.
@@ -78,7 +79,8 @@ class Attempt:
     changes: tuple[SourceChanged, ...] = ()
     given_up: set[str] = field(default_factory=set)
     bytes_read: int = 0
-    known: dict[str, str] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    found: dict[str, str] = field(default_factory=dict)
     before: str | None = None
     same: int = 0
     is_same: bool = False
@@ -99,7 +101,8 @@ class Attempt:
         return replace(
             self,
             changes=(*self.changes, error),
-            before=self.known.get(error.adapter),
+            found={},
+            before=self.found.get(error.adapter),
             same=self.same + self.is_same,
             is_same=False,
         )
@@ -120,11 +123,13 @@ class Attempt:
         Args:
             inventory: What was found now.
         """
-        now = {adapter.uri: adapter.adapter_id for adapter in inventory.adapters}
+        ids = {adapter.uri: adapter.adapter_id for adapter in inventory.adapters}
+        self.found = ids | self.found
+        now = set(ids)
         if not self.is_again:
             self.known = now
             return inventory
-        self.is_same = self.before is not None and now.get(self.changes[-1].adapter) == self.before
+        self.is_same = self.before is not None and ids.get(self.changes[-1].adapter) == self.before
         here = {a.uri for a in inventory.adapters} | {r.uri for r in inventory.refused}
         gone = [
             Refused(
@@ -133,7 +138,7 @@ class Attempt:
                 f"SourceChanged: {uri}: it was there when the run began and is gone. "
                 f"{SourceChanged.advice}",
             )
-            for uri in sorted(self.known.keys() - here)
+            for uri in sorted(self.known - here)
         ]
         self.known |= now
         if not gone:

@@ -246,7 +246,7 @@ def test_every_merge_of_a_library_is_of_the_files_that_are_there_now(
 
 
 def test_a_library_whose_sources_change_twice_publishes_nothing(zoo: Path, tmp_path: Path) -> None:
-    changes = [lambda: replaced(zoo / "plain", 1), lambda: replaced(zoo / "plain", 2)]
+    changes = [lambda: replaced(zoo / "plain", 98), lambda: replaced(zoo / "plain", 99)]
     with pytest.raises(SourceChanged):
         build(tmp_path, "out", runner=ChangingRunner(*changes))
     assert not list((tmp_path / "out").rglob(WEIGHTS))
@@ -311,7 +311,7 @@ def test_a_refresh_makes_the_merges_of_the_files_that_are_there_now(
 def test_a_refresh_whose_sources_change_twice_makes_nothing_current(
     zoo: Path, tmp_path: Path
 ) -> None:
-    changes = [lambda: replaced(zoo / "plain", 1), lambda: replaced(zoo / "plain", 2)]
+    changes = [lambda: replaced(zoo / "plain", 98), lambda: replaced(zoo / "plain", 99)]
     with pytest.raises(SourceChanged):
         refresh(tmp_path, "out", LIBRARY, runner=ChangingRunner(*changes))
     assert not list((tmp_path / "out").rglob(WEIGHTS))
