@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,8 +11,11 @@ import pytest
 
 from lego_ray.methods.names import METHODS
 
-# The C library's own, which keeps some of what was freed.
-SLACK = 40
+# MiB: code and buffers that the first use of a kernel loads.
+SLACK = 20
+# Else the C library keeps freed blocks of up to 32 MiB, and how many depends on what ran before: `knots`
+# took 230 to 360 MiB.
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": f"{1 << 20}", "MALLOC_TRIM_THRESHOLD_": f"{1 << 20}"}
 # `ctm` alone takes a minute of iterations here.
 NAMES = [name for name in METHODS if name != "ctm"]
 
@@ -24,6 +28,7 @@ def test_no_method_takes_more_memory_than_its_plan_asks_for() -> None:
         capture_output=True,
         text=True,
         check=True,
+        env={**os.environ, **GIVES_BACK},
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 2 * len(NAMES)
