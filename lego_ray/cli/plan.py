@@ -148,7 +148,7 @@ def _print_adapters(made: Plan) -> None:
             for name, a in zip(names, adapters, strict=True)
         ),
     )
-    print_set_aside(set_aside(made.passed_over, made.adapters))
+    print_set_aside({**set_aside(made.passed_over, made.adapters), "warnings": made.warnings})
     print_refused([each.as_json() for each in made.refused])
 
 

@@ -282,9 +282,12 @@ def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
     """Lists what lies with the adapters and is not merged: one line per training run, one note each.
 
     Args:
-        record: Has `passed_over` and `notes`.
+        record: Has `passed_over` and `notes`; notes that its `warnings`, if any, sum up are left out.
         runs: Whether to list the training runs too.
     """
+    from lego_ray.planning.naming import MARKS
+
+    told = tuple(m for m in MARKS if any(m in warning for warning in record.get("warnings", ())))
     for run in record["passed_over"] if runs else ():
         names = run["checkpoints"]
         said = ", ".join(name.rstrip("/").rsplit("/", 1)[-1] for name in names[:3])
@@ -295,7 +298,8 @@ def print_set_aside(record: Mapping[str, Any], *, runs: bool = True) -> None:
         )
     alike: dict[str, list[str]] = {}
     for each in record["notes"]:
-        alike.setdefault(each["note"], []).append(each["adapter"])
+        if not each["note"].startswith(told):
+            alike.setdefault(each["note"], []).append(each["adapter"])
     for note, uris in alike.items():
         more = f" and {len(uris) - 1} more" if len(uris) > 1 else ""
         click.echo(f"note      {visible(uris[0])}{more}\n          {visible(note)}")

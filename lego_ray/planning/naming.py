@@ -33,6 +33,8 @@ from lego_ray.planning.wrapped import without_wrappers
 
 # Begins the note of an adapter whose modules are called otherwise than in its file.
 RESPELLED = "module names are spelled otherwise in the merge:"
+# How the notes begin that `warnings_of_names` sums up, a warning each.
+MARKS = (RESPELLED, UNWRAPPED, REORDERED)
 
 _HINT = "Merge them separately (--exclude), or convert them to one spelling first."
 # Parts of pipelines that have names in diffusers alone, and its name of the denoiser beside them.
@@ -144,11 +146,12 @@ def has_other_names(adapter: AdapterRecord) -> bool:
 
 def warnings_of_names(adapters: Iterable[AdapterRecord]) -> Iterable[str]:
     """What to tell of names that were changed, one line for each kind of change."""
-    for mark in (RESPELLED, UNWRAPPED, REORDERED):
+    for mark in MARKS:
         noted = [(a.uri, n) for a in adapters for n in a.notes if n.startswith(mark)]
         if noted:
             uri, note = noted[0]
-            more = f" (and in {len(noted) - 1} other adapters)" if len(noted) > 1 else ""
+            others = len(noted) - 1
+            more = f" (and in {others} other adapter{'s' * (others > 1)})" if others else ""
             yield f"{uri}: {note}{more}"
 
 

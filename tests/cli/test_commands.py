@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import lego_ray
 from lego_ray.cli.main import cli, main
+from tests.lone_zoo import tensors_of, write
 from tests.merging.test_bad_adapters import spoil
 from tests.zoo import Site, write_adapter, write_zoo
 
@@ -155,6 +156,18 @@ def test_a_quarantined_adapter_is_told_once(tmp_path: Path) -> None:
     done = run(*("merge", zoo, "--rank", 4, "--output", tmp_path / "m", "--runner", "inline"))
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count(f"{zoo}/a1") == 2  # its place, and that in its reason
+
+
+@pytest.mark.parametrize("verb", ["plan", "merge"])
+def test_other_names_of_modules_are_told_once(verb: str, tmp_path: Path) -> None:
+    module = "transformer_blocks.0.attn.add_k_proj"
+    for name, prefix in (("a", ""), ("b", "diffusion_model."), ("c", "transformer.")):
+        write(tmp_path / "zoo" / f"{name}.safetensors", tensors_of([f"{prefix}{module}"]))
+    words = ["--output", tmp_path / "m"] if verb == "merge" else []
+    done = run(verb, tmp_path / "zoo", "--rank", 2, "--layout", "diffusers", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("spelled otherwise") == 1
+    assert "(and in 1 other adapter)" in done.stdout
 
 
 def test_a_warning_with_a_line_break_in_a_name_is_one_line(tmp_path: Path) -> None:
