@@ -23,6 +23,9 @@ from jobs.soak.fault_proxy import RATES, fault_proxy
 from jobs.soak.killer import Killer
 from tests.ceph_gateway import S3Server
 
+# Two Rays start, and workers that were killed: 85 s on an idle machine with two cores.
+SECONDS = 600
+
 BODY = bytes(range(256)) * 40
 
 
@@ -157,6 +160,7 @@ def test_only_workers_below_the_process_are_killed() -> None:
 
 @pytest.mark.s3
 @pytest.mark.ray
+@pytest.mark.timeout(SECONDS)
 def test_a_soaked_merge_ends_as_a_quiet_one(
     s3_env: S3Server, s3_bucket: str, tmp_path: Path
 ) -> None:
