@@ -69,9 +69,25 @@ class _Entry(TypedDict):
     data_offsets: Annotated[Many[_Size], Field(min_length=2, max_length=2)]
 
 
+# `version https://git-lfs...`, of which the first bytes are read; no pointer is as long as this.
+_LFS = b"version "
+_LFS_BYTES = 1024
+_PULL = "Run `git lfs pull` in the repository that it is in, or download the file again."
+
+
 class _Header(Form):
     metadata: Annotated[Table[str], null_is({})]
     tensors: Table[_Entry]
+
+
+def is_lfs_pointer(prefix: bytes, n_bytes: int) -> bool:
+    """Whether a file is what Git LFS leaves in place of one that was not downloaded.
+
+    Args:
+        prefix: The file's first `LENGTH_BYTES` bytes or more.
+        n_bytes: Size of the file.
+    """
+    return prefix.startswith(_LFS) and n_bytes < _LFS_BYTES
 
 
 def header_length(prefix: bytes, n_bytes: int, where: str) -> int:
@@ -91,6 +107,8 @@ def header_length(prefix: bytes, n_bytes: int, where: str) -> int:
     """
     if len(prefix) < LENGTH_BYTES or n_bytes < LENGTH_BYTES + 2:
         raise MalformedAdapter(where, f"{n_bytes} bytes are not a safetensors file", _TRUNCATED)
+    if is_lfs_pointer(prefix, n_bytes):
+        raise MalformedAdapter(where, "it is a pointer of Git LFS, not the file itself", _PULL)
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         problem = f"its header claims {length} bytes, the limit is {MAX_HEADER_BYTES}"

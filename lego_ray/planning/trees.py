@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from lego_ray.errors import LayoutMismatch
+from lego_ray.formats.architectures import ARCHITECTURES
 from lego_ray.formats.architectures.known import stray_of
-from lego_ray.formats.module_names import parse_name
+from lego_ray.formats.architectures.row import Row, Side
+from lego_ray.formats.architectures.rows import Architecture
+from lego_ray.formats.module_names import DENOISER, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.planning.wrapped import still_in_doubt
@@ -117,7 +120,11 @@ def check_one_tree(adapters: Sequence[Names], layout: str) -> None:
         LayoutMismatch: Naming both namings and an adapter of each.
     """
     _check_leads(adapters)
-    _check_patterns(adapters, is_pipeline=output_layout(layout).is_pipeline)
+    is_pipeline = output_layout(layout).is_pipeline
+    _check_patterns(adapters, is_pipeline=is_pipeline)
+    if is_pipeline and len(adapters) > 1:
+        for model in ARCHITECTURES:
+            _check_rows(adapters, model)
 
 
 def warnings_of_trees(adapters: Sequence[Names]) -> Iterator[str]:
@@ -268,6 +275,38 @@ def _check_blocks(kinds: Mapping[frozenset[_Pattern], Names]) -> None:
             raise _two_ways(
                 "the blocks of one model", found[0][component], found[1][component], stray
             )
+
+
+def _check_rows(adapters: Sequence[Names], model: Architecture) -> None:
+    """Refuses two names that a model's table has for one module, whatever stands around them.
+
+    An adapter that has both is of a model where they are two modules, and so may be one most of whose
+    modules the table does not have.
+    """
+    found: dict[tuple[str, Row, tuple[str, ...]], dict[Side, tuple[_Example, Shape]]] = {}
+    both: set[tuple[str, Row, tuple[str, ...]]] = set()
+    for adapter in adapters:
+        mine: dict[tuple[str, Row, tuple[str, ...]], dict[Side, str]] = defaultdict(dict)
+        names = {site: parse_name(site) for site in adapter.sites}
+        paths = {s: n for s, n in names.items() if n.component.startswith(DENOISER)}
+        read = {s: reading for s, n in paths.items() if (reading := model.read(n.path))}
+        if 2 * len(read) < len(paths):
+            continue
+        for site, reading in sorted(read.items()):
+            if reading.is_telling:
+                place = (paths[site].component, reading.row, reading.numbers)
+                mine[place].setdefault(reading.side, site)
+        for place, sides in mine.items():
+            if len(sides) == 2:
+                both.add(place)
+            for side, site in sides.items():
+                example = _Example(adapter.uri, adapter.called(site))
+                found.setdefault(place, {}).setdefault(side, (example, adapter.sites[site]))
+    for place, sides_ in found.items():
+        if len(sides_) == 2 and place not in both:
+            (one, shape), (two, other) = (sides_["original"], sides_["diffusers"])
+            if place[1].is_fused or shape == other:
+                raise _two_ways(f"one module of {model.name}", one, two, _stray_of(adapters))
 
 
 def _stray_of(adapters: Sequence[Names]) -> _Example | None:

@@ -24,6 +24,7 @@ from lego_ray.formats.peft_base import changing_init
 from lego_ray.formats.peft_config import CONFIG_NAME
 from lego_ray.formats.reading import is_adapter, read_adapter
 from lego_ray.formats.record import AdapterHeaders, AdapterRecord, Refused
+from lego_ray.formats.safetensors_header import is_lfs_pointer
 from lego_ray.formats.strict_json import parse_object
 from lego_ray.sources.beside import SHARD, check_foreign, hint_for, is_foreign, sharded
 from lego_ray.sources.find import PEFT_NAMES, Found, find_again, refused_folder
@@ -295,9 +296,10 @@ def _lone_table(found: Found, weights: ObjectInfo, shared: SharedHeaders) -> Wei
     try:
         return read_table(found, weights, shared)
     except AdapterRefused as error:
-        # Any tool may leave a damaged file about; one that was to be a LoRA is worth a word.
+        # Any tool may leave a damaged file about; one that was or may be a LoRA is worth a word.
         start = read_range(found.store, weights, 0, FIRST_READ)
-        if found.name_of(weights) in PEFT_NAMES or b"lora" in start:
+        is_pointer = is_lfs_pointer(start, weights.size)
+        if is_pointer or found.name_of(weights) in PEFT_NAMES or b"lora" in start:
             raise
         return error.problem
 

@@ -17,7 +17,7 @@ from tests.image_zoo import Updates
 from tests.lone_zoo import load, tensors_of, total, updates_of, write
 from tests.merging.test_two_namings import merge, names
 from tests.output.test_diffusers_loads import F32_ROUNDING
-from tests.zoo import relative_error
+from tests.zoo import relative_error, write_adapter
 
 Tensors = Mapping[str, Tensor]
 
@@ -171,3 +171,16 @@ def test_names_of_a_text_encoder_alone_ask_which_encoder(module: str) -> None:
 def test_the_hint_for_a_text_encoder_can_be_followed(begin: str, tmp_path: Path) -> None:
     part = tensors_of([f"{begin}text_model.encoder.layers.0.self_attn.out_proj"])
     assert relative_error(updates_of(merged(tmp_path, part)), updates_of(part)) < F32_ROUNDING
+
+
+def test_pointers_of_git_lfs_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 151042888\n"
+    write(tmp_path / "zoo" / "a.safetensors", tensors_of(["diffusion_model.blocks.0.self_attn.q"]))
+    file = tmp_path / "zoo" / "b.safetensors"
+    file.write_text(text)
+    folder = write_adapter(tmp_path / "peft")
+    (folder / "adapter_model.safetensors").write_text(text)
+    for place in (file, folder):
+        assert "git lfs pull" in reason_of(place)
+    plan = lego_ray.plan(tmp_path / "zoo", rank=2)
+    assert [(each.uri, "Git LFS" in each.reason) for each in plan.refused] == [(str(file), True)]

@@ -305,6 +305,33 @@ def test_a_merge_is_the_sum_of_what_diffusers_makes_of_its_sources(
     assert (report["ok"], report["sites"]) == (True, len(names(tmp_path / "m")))
 
 
+# A module that no table has stops the renaming; beside it, two names of one module.
+STOPPED = {
+    "LTX": (
+        ["transformer_blocks.0.attn1.to_q", "patchify_proj", "transformer_blocks.0.attn1.to_x"],
+        ["transformer_blocks.0.attn1.to_q", "proj_in"],
+    ),
+    "Z-Image": (
+        ["layers.0.attention.to_q", "layers.0.attention.out", "siglip_embedder.1"],
+        ["layers.0.attention.to_q", "layers.0.attention.to_out.0"],
+    ),
+}
+
+
+@pytest.mark.parametrize("model", STOPPED)
+def test_one_module_is_never_written_under_two_names(model: str, tmp_path: Path) -> None:
+    one, two = STOPPED[model]
+    a = write(tmp_path / "zoo/a.safetensors", tensors_of([f"diffusion_model.{m}" for m in one]))
+    b = write(tmp_path / "zoo/b.safetensors", tensors_of([f"transformer.{m}" for m in two]))
+    with pytest.raises(LayoutMismatch, match=f"one module of {model} in two ways") as caught:
+        merge(tmp_path / "zoo", tmp_path / "m")
+    assert f"{one[1]} in {a}" in caught.value.problem
+    assert two[1] in caught.value.problem
+    assert one[2] in caught.value.problem  # why they could not be put for each other
+    assert str(b) in caught.value.problem
+    assert not (tmp_path / "m").exists()
+
+
 SGM = {
     "input_blocks.0.0": (4, H),
     "input_blocks.3.0.op": (H, H),
