@@ -152,7 +152,8 @@ def test_what_is_no_adapter_is_passed_over_and_what_is_damaged_is_named(tmp_path
     record = lego_ray.scan(tmp_path)
     assert names(record) == ["good.safetensors"]
     reasons = {Path(r["adapter"]).stem: r["reason"] for r in record["refused"]}
-    assert reasons.keys() == {"unknown", "loha", "mlx", "cut"}
+    assert reasons.keys() == {"unknown", "loha", "mlx", "cut", "pointer"}
+    assert "git lfs pull" in reasons["pointer"]  # of a LoRA, for all that can be known
     assert "no layout known here (such as x.lora_A.weight)" in reasons["unknown"]
     assert "LoHa" in reasons["loha"]
     assert "no adapter_config.json" in reasons["mlx"]
