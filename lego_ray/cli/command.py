@@ -94,9 +94,8 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses its words, with what the environment and the settings file say."""
-        if not {*ctx.help_option_names, ALL_FLAG} & set(
-            args
-        ):  # help is given whatever the file holds
+        # Help is given whatever the file holds.
+        if not {*ctx.help_option_names, ALL_FLAG} & set(args):
             default_values(ctx)
         try:
             return super().parse_args(ctx, args)

@@ -188,9 +188,9 @@ def _factors_of(initial: AdapterRecord, site: SiteFactors) -> tuple[BaseWeight, 
 
 
 def check_magnitudes(names: Iterable[str], where: str, *, is_dora: bool) -> None:
-    """Passes tensors of a file of PEFT's that has magnitudes only if its configuration says so.
+    """Refuses magnitudes of DoRA that PEFT does not load.
 
-    PEFT loads no magnitudes without `use_dora`, and none under LyCORIS's name ever.
+    It loads them only if the configuration has `use_dora`, and never under LyCORIS's name.
 
     Args:
         names: Tensor keys, without `base_model.model.`.
@@ -198,7 +198,7 @@ def check_magnitudes(names: Iterable[str], where: str, *, is_dora: bool) -> None
         is_dora: Whether the configuration has `use_dora`.
 
     Raises:
-        UnsupportedAdapter: Otherwise. It names the first such tensor.
+        UnsupportedAdapter: If there are some, naming the first.
     """
     for name in names:
         if parse_magnitude(name) and not is_dora:

@@ -69,7 +69,7 @@ class _Entry(TypedDict):
     data_offsets: Annotated[Many[_Size], Field(min_length=2, max_length=2)]
 
 
-# `version https://git-lfs...`, of which the first bytes are read; no pointer is as long as this.
+# How a pointer begins, as far as it is read (`version https://git-lfs...`), and more than it can have.
 _LFS = b"version "
 _LFS_BYTES = 1024
 _PULL = "Run `git lfs pull` in the repository that it is in, or download the file again."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -177,10 +177,9 @@ def library_counts(
         if each.recipe.name in records
         for adapter in each.plan.adapters
     } - bad
-    found = inventory.counts
-    usable = found.usable - len(bad)
-    told = replace(found, usable=usable, refused=found.refused + len(bad)).as_json()
-    return {**told, "merged": len(merged), "unmerged": usable - len(merged)}
+    counts = inventory.counts.with_bad(len(bad))
+    unmerged = counts.usable - len(merged)
+    return {**counts.as_json(), "merged": len(merged), "unmerged": unmerged}
 
 
 def made_of(groupings: Iterable[Grouping], records: Collection[str]) -> list[Grouping]:

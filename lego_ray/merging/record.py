@@ -261,7 +261,7 @@ def without_bad_ones(
     """
     planned = {adapter.uri for adapter in adapters}
     bad = sum(entry["adapter"] in planned for entry in refused)
-    return replace(counts, usable=counts.usable - bad, refused=counts.refused + bad)
+    return counts.with_bad(bad)
 
 
 def _with_measured(planned: tuple[Entry, ...], published: Sequence[Entry]) -> tuple[Entry, ...]:

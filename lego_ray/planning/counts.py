@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 # What a sentence calls those that are left out, by their names here.
 _LEFT_OUT = {
@@ -42,6 +42,14 @@ class Counts:
     def found(self) -> int:
         """All of them."""
         return sum(getattr(self, field.name) for field in fields(self))
+
+    def with_bad(self, n: int) -> Counts:
+        """The counts after some of the usable ones turned out bad and were refused.
+
+        Args:
+            n: How many.
+        """
+        return replace(self, usable=self.usable - n, refused=self.refused + n)
 
     def as_json(self) -> dict[str, int]:
         """The numbers as records have them, the sum first."""

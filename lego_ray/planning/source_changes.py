@@ -118,7 +118,7 @@ class Attempt:
     def with_gone(self, inventory: Inventory) -> Inventory:
         """What a scan found now, and adapters that a try before found and that are gone, as refused.
 
-        It tells whether the last change was one of content.
+        It is noted too whether the last change was one of content: `is_same`.
 
         Args:
             inventory: What was found now.

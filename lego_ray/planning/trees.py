@@ -18,7 +18,7 @@ from lego_ray.formats.architectures import ARCHITECTURES
 from lego_ray.formats.architectures.known import stray_of
 from lego_ray.formats.architectures.row import Row, Side
 from lego_ray.formats.architectures.rows import Architecture
-from lego_ray.formats.module_names import DENOISER, parse_name
+from lego_ray.formats.module_names import DENOISER, ModuleName, parse_name
 from lego_ray.formats.output_layouts import output_layout
 from lego_ray.formats.record import AdapterRecord, sharing_sites
 from lego_ray.planning.wrapped import still_in_doubt
@@ -123,8 +123,9 @@ def check_one_tree(adapters: Sequence[Names], layout: str) -> None:
     is_pipeline = output_layout(layout).is_pipeline
     _check_patterns(adapters, is_pipeline=is_pipeline)
     if is_pipeline and len(adapters) > 1:
+        paths = [_denoiser_paths(adapter) for adapter in adapters]
         for model in ARCHITECTURES:
-            _check_rows(adapters, model)
+            _check_rows(adapters, paths, model)
 
 
 def warnings_of_trees(adapters: Sequence[Names]) -> Iterator[str]:
@@ -277,24 +278,41 @@ def _check_blocks(kinds: Mapping[frozenset[_Pattern], Names]) -> None:
             )
 
 
-def _check_rows(adapters: Sequence[Names], model: Architecture) -> None:
+def _denoiser_paths(adapter: Names) -> dict[str, ModuleName]:
+    """The names of the denoiser's modules, taken apart, by site."""
+    names = ((site, parse_name(site)) for site in adapter.sites)
+    return {site: name for site, name in names if name.component.startswith(DENOISER)}
+
+
+# A module of a model, whatever it is called: component, row of its table, numbers of the blocks.
+_Place = tuple[str, Row, tuple[str, ...]]
+
+
+def _check_rows(
+    adapters: Sequence[Names],
+    paths: Sequence[Mapping[str, ModuleName]],
+    model: Architecture,
+) -> None:
     """Refuses two names that a model's table has for one module, whatever stands around them.
 
-    An adapter that has both is of a model where they are two modules, and so may be one most of whose
-    modules the table does not have.
+    Where one adapter has both, they are two modules, and the model is another one. An adapter is passed
+    over if the table lacks most of its modules, since it may be of another model too.
+
+    Args:
+        adapters: The adapters.
+        paths: Of each, what `_denoiser_paths` gives.
+        model: The model.
     """
-    found: dict[tuple[str, Row, tuple[str, ...]], dict[Side, tuple[_Example, Shape]]] = {}
-    both: set[tuple[str, Row, tuple[str, ...]]] = set()
-    for adapter in adapters:
-        mine: dict[tuple[str, Row, tuple[str, ...]], dict[Side, str]] = defaultdict(dict)
-        names = {site: parse_name(site) for site in adapter.sites}
-        paths = {s: n for s, n in names.items() if n.component.startswith(DENOISER)}
-        read = {s: reading for s, n in paths.items() if (reading := model.read(n.path))}
-        if 2 * len(read) < len(paths):
+    found: dict[_Place, dict[Side, tuple[_Example, Shape]]] = {}
+    both: set[_Place] = set()
+    for adapter, names in zip(adapters, paths, strict=True):
+        mine: dict[_Place, dict[Side, str]] = defaultdict(dict)
+        read = {s: reading for s, n in names.items() if (reading := model.read(n.path))}
+        if 2 * len(read) < len(names):
             continue
         for site, reading in sorted(read.items()):
             if reading.is_telling:
-                place = (paths[site].component, reading.row, reading.numbers)
+                place = (names[site].component, reading.row, reading.numbers)
                 mine[place].setdefault(reading.side, site)
         for place, sides in mine.items():
             if len(sides) == 2:

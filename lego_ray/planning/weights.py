@@ -43,7 +43,7 @@ def weights_of(inventory: Inventory, weights: Mapping[str, float]) -> tuple[floa
 
     A name means the adapters whose URI it is, or whose last parts it is, as it stands or as a glob
     pattern of as many parts: `french`, `customers/*`, `s3://zoo/*`; or the adapters whose id begins
-    with it, if it has six digits or more and is no name. A whole URI or id counts before a name
+    with it: six digits or more, which no adapter is called. A whole URI or an id counts before a name
     as it stands, and that before a pattern, so that `*=0.5` and `french=2` go together in any order.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lego_ray import journal
@@ -227,8 +227,7 @@ class UpdateRun:
         if not self._sources:
             return None
         bad = len(self._inventory.adapters) - len(coming)
-        found = self._inventory.counts
-        return replace(found, usable=len(coming), refused=found.refused + bad).as_json()
+        return self._inventory.counts.with_bad(bad).as_json()
 
     def full_record(self, record: MergeRecord, published: Mapping[str, Any] | None) -> UpdateRecord:
         """The record with what is new in the version."""
